@@ -1,0 +1,13 @@
+//! Bytes to values and back: HTTP/2, gRPC, protobuf views, HTTP/1.1 and the Connect unary protocol.
+//!
+//! Everything here is a pure state machine: no I/O, no clock, no async. The caller brings bytes and time and takes away
+//! bytes and events. That is what lets the same code run under any runtime, under a fuzzer and in a simulated world.
+
+/// The prost types of every message in `proto/`, for cold paths (administration, tools, tests), by package.
+#[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications)]
+pub mod proto {
+    include!(concat!(env!("OUT_DIR"), "/proto.rs"));
+
+    /// The serialized `FileDescriptorSet` of all files in `proto/` with their imports.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/prism.fds"));
+}
