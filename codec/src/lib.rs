@@ -4,6 +4,7 @@
 //! bytes and events. That is what lets the same code run under any runtime, under a fuzzer and in a simulated world.
 
 pub mod h2;
+pub mod limits;
 
 /// The prost types of every message in `proto/`, for cold paths (administration, tools, tests), by package.
 #[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications)]
