@@ -5,6 +5,14 @@
 
 pub mod h2;
 pub mod limits;
+pub mod connect;
+pub mod error;
+pub mod grpc;
+pub mod http1;
+pub mod limits;
+pub mod message;
+mod reader;
+mod writer;
 
 /// The prost types of every message in `proto/`, for cold paths (administration, tools, tests), by package.
 #[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications)]
