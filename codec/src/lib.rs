@@ -3,11 +3,10 @@
 //! Everything here is a pure state machine: no I/O, no clock, no async. The caller brings bytes and time and takes away
 //! bytes and events. That is what lets the same code run under any runtime, under a fuzzer and in a simulated world.
 
-pub mod h2;
-pub mod limits;
 pub mod connect;
 pub mod error;
 pub mod grpc;
+pub mod h2;
 pub mod http1;
 pub mod limits;
 pub mod message;
