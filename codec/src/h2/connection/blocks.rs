@@ -194,7 +194,7 @@ impl Connection {
             self.check_not_idle(id)?;
             return Ok(Place::Closed);
         }
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             return Err(ConnectionError::protocol("a client's stream has an even id"));
         }
         if id <= self.last_peer_id || self.is_past_goaway(id) {
