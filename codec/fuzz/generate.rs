@@ -105,6 +105,53 @@ pub fn damage(input: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
+/// Damages a stream of frames that begins at `start`, frame by frame: drops, repeats and moves whole ones, changes
+/// their headers, puts others between.
+pub fn damage_frames(input: &mut Vec<u8>, start: usize, random: &mut Random) {
+    let mut frames = Vec::new();
+    let mut rest = input.get(start..).unwrap_or_default();
+    while let Some((&[a, b, c, ..], _)) = rest.split_first_chunk::<9>() {
+        let len = 9 + u32::from_be_bytes([0, a, b, c]) as usize;
+        let Some((whole, after)) = rest.split_at_checked(len) else {
+            break;
+        };
+        frames.push(whole.to_vec());
+        rest = after;
+    }
+    if frames.is_empty() {
+        return;
+    }
+    let tail = rest.to_vec();
+    for _ in 0..=random.below(2) {
+        let at = random.below(frames.len());
+        let other = random.below(frames.len());
+        match random.below(7) {
+            0 => frames.swap(at, other),
+            1 => frames.insert(other, frames[at].clone()),
+            2 if frames.len() > 1 => drop(frames.remove(at)),
+            3 => frames[at][4] ^= 1 << random.below(6),
+            4 => frames[at][8] = random.pick(&[0, 1, 2, 3, 5, 7, 99]),
+            5 => frames[at][3] = random.below(10) as u8,
+            _ => {
+                let mut extra = Vec::new();
+                let stream = random.pick(&[0, 1, 3, 5, 7, 99]);
+                let payload = random.bytes(10);
+                frame(
+                    &mut extra,
+                    random.below(11) as u8,
+                    random.next() as u8,
+                    stream,
+                    &payload,
+                );
+                frames.insert(at, extra);
+            }
+        }
+    }
+    input.truncate(start);
+    input.extend(frames.concat());
+    input.extend(tail);
+}
+
 /// Appends a frame (RFC 9113 section 4.1).
 pub fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     out.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
@@ -141,9 +188,9 @@ fn headers_frames(out: &mut Vec<u8>, random: &mut Random, stream: u32, block: &[
     }
 }
 
-/// Frames that may stand anywhere between header blocks.
-fn other_frame(out: &mut Vec<u8>, random: &mut Random, stream: u32) {
-    match random.below(9) {
+/// A frame that may stand anywhere between header blocks and leaves a stream that was opened as it was.
+fn neutral_frame(out: &mut Vec<u8>, random: &mut Random, stream: u32) {
+    match random.below(7) {
         0 => frame(out, 6, 0, 0, &random.next().to_be_bytes()),
         1 => frame(out, 8, 0, 0, &(1 + random.below(1000) as u32).to_be_bytes()),
         2 => frame(
@@ -162,7 +209,7 @@ fn other_frame(out: &mut Vec<u8>, random: &mut Random, stream: u32) {
             &random.bytes(30),
         ),
         5 => frame(out, 4, 1, 0, &[]),
-        6 => {
+        _ => {
             let (id, value) = random.pick(&[
                 (1, 0),
                 (1, 4096),
@@ -176,8 +223,6 @@ fn other_frame(out: &mut Vec<u8>, random: &mut Random, stream: u32) {
             setting[2..].copy_from_slice(&u32::to_be_bytes(value));
             frame(out, 4, 0, 0, &setting);
         }
-        7 => frame(out, 3, 0, stream, &8_u32.to_be_bytes()),
-        _ => frame(out, 0, 0, stream, &random.bytes(40)),
     }
 }
 
@@ -217,7 +262,7 @@ fn client_stream(random: &mut Random, out: &mut Vec<u8>) {
         headers_frames(out, random, stream, &block, body == 0);
         body_frames(out, random, stream, body, &mut encoder);
         if random.once_in(3) {
-            other_frame(out, random, stream);
+            neutral_frame(out, random, stream);
         }
     }
 }
@@ -226,7 +271,7 @@ fn body_frames(out: &mut Vec<u8>, random: &mut Random, stream: u32, frames: usiz
     for at in 1..=frames {
         let trailers = at == frames && random.once_in(4);
         if random.once_in(10) {
-            other_frame(out, random, stream);
+            neutral_frame(out, random, stream);
         }
         if trailers {
             let mut block = Vec::new();
@@ -251,7 +296,7 @@ fn server_stream(random: &mut Random, out: &mut Vec<u8>) {
     let mut encoder = Encoder::new(4096);
     for stream in [1, 3, 5] {
         if random.once_in(5) {
-            other_frame(out, random, stream);
+            neutral_frame(out, random, stream);
         }
         let mut block = Vec::new();
         if random.once_in(6) {

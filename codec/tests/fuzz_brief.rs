@@ -42,7 +42,11 @@ fn run(name: &str) {
         };
         // One input in five is left as it was made.
         if !random.once_in(5) {
-            generate::damage(&mut input, &mut random);
+            match name {
+                "h2_server" if random.once_in(2) => generate::damage_frames(&mut input, 1 + 24, &mut random),
+                "h2_client" if random.once_in(2) => generate::damage_frames(&mut input, 1, &mut random),
+                _ => generate::damage(&mut input, &mut random),
+            }
         }
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| target(&input))) {
             eprintln!("{name}: input {iteration} of seed {seed}: {input:02x?}");
