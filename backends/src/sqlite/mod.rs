@@ -41,6 +41,9 @@ pub struct Options {
     pub busy_timeout_ms: u32,
     /// [`Checkpointer::is_due`] when the write-ahead file has grown by this much, in bytes.
     pub checkpoint_bytes: u64,
+    /// Largest database file, in bytes; beyond it writes are refused with [`StoreError::Full`]. `None`: the disk
+    /// decides.
+    pub file_bytes_max: Option<u64>,
 }
 
 impl Default for Options {
@@ -51,7 +54,8 @@ impl Default for Options {
             writer_cache_bytes: 2 * 1024 * 1024,
             reader_cache_bytes: 512 * 1024,
             busy_timeout_ms: 5_000,
-            checkpoint_bytes: 16 * 1024 * 1024,
+            checkpoint_bytes: 64 * 1024 * 1024,
+            file_bytes_max: None,
         }
     }
 }
