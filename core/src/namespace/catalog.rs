@@ -1,5 +1,4 @@
-//! The embedded catalog: which namespaces exist. One SQLite file, `catalog.db`, in the data directory, or
-//! memory.
+//! The embedded catalog: which namespaces exist. One SQLite file, `catalog.db`, or memory.
 //!
 //! Promises: what [`Catalog::create`] and [`Catalog::delete`] have returned survives a crash and a power cut
 //! (`synchronous=EXTRA`: it is written so rarely that the sync costs nobody anything); ids are never used

@@ -1,10 +1,9 @@
 //! The calls of `prism.admin.v1.Namespaces` as plain functions on catalog and request.
 //!
 //! Promises: no I/O but the catalog's; every refusal is a `google.rpc.Status` with `ErrorInfo` (domain
-//! `prism`), and with
-//! `BadRequest` and one `prism.admin.v1.Problem` for each problem where a file is at fault. Leaves to others:
-//! the wire, and the store: who wires this hands [`Created::config`] to the shards before it acknowledges
-//! (and takes the namespace back with [`undo_create`] if a shard refuses), and removes the data of
+//! `prism`), and with `BadRequest` and one `prism.admin.v1.Problem` for each problem where a file is at fault.
+//! Leaves to others: the wire, and the store: who wires this hands [`Created::config`] to the shards before it
+//! acknowledges (and takes the namespace back with [`undo_create`] if a shard refuses), and removes the data of
 //! [`Deleted::id`] before it calls [`Catalog::forget`].
 
 use std::collections::HashMap;
