@@ -1,2 +1,2 @@
-//! placeholder
+//! The command line of the load generator.
 fn main() {}
