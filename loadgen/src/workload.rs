@@ -124,7 +124,7 @@ impl Workload {
     /// Draws the next call; `None` when a load phase is through. `unix_ns` is the wall clock.
     pub fn plan(&mut self, unix_ns: u64) -> Option<Call> {
         let (operation, local) = match &mut self.loading {
-            Some((next, end)) if next < end => {
+            Some((next, end)) if *next < *end => {
                 *next += 1;
                 (Operation::Put, *next - 1)
             }
@@ -315,7 +315,7 @@ impl Workload {
     fn draw_fault(&mut self) -> Option<Fault> {
         let random = &mut self.random;
         // From 10 µs to 10 ms, each power of ten as likely: before, during and after the answer of most servers.
-        let mut after_ns = |random: &mut Random| (10_000.0 * 10f64.powf(3.0 * random.unit())) as u64;
+        let after_ns = |random: &mut Random| (10_000.0 * 10f64.powf(3.0 * random.unit())) as u64;
         if random.chance(self.load.disconnect) {
             return Some(Fault::Disconnect { after_ns: after_ns(random) });
         }
