@@ -80,7 +80,10 @@ fn try_run(options: &Options) -> Result<Exit, Failure> {
         let loaded = preload(&run, &stop, &mut screen).map_err(unreachable)?;
         if loaded.measured.tally.wrong + loaded.measured.tally.errors() > 0 {
             let summary = Summary::from(&loaded.measured);
-            return Err(unreachable(format!("loading the keys failed: {:?} {:?}", summary.outcomes, summary.messages)));
+            return Err(unreachable(format!(
+                "loading the keys failed: {:?} {:?}",
+                summary.outcomes, summary.messages
+            )));
         }
     }
     let sweep = match options.sweep {
@@ -92,16 +95,22 @@ fn try_run(options: &Options) -> Result<Exit, Failure> {
     write_reports(options, &report, &outcomes).map_err(usage)?;
     Ok(match outcomes {
         _ if report.measured.wrong > 0 => Exit::Wrong,
-        Outcomes { gave_up: Some(reason), .. } => return Err(unreachable(reason)),
+        Outcomes {
+            gave_up: Some(reason),
+            ..
+        } => return Err(unreachable(reason)),
         _ if !report.met => Exit::Missed,
         _ => Exit::Met,
     })
 }
 
 fn setup_namespace(options: &Options, run: &Run) -> Result<(), String> {
-    let failed = |error: &dyn std::fmt::Display| format!("can not create namespace {}: {error}", run.load.namespace);
-    let mut client = Blocking::connect(run.plan.address, &run.plan.headers).map_err(|error| failed(&error))?;
-    setup::create_namespace(&mut client, &run.load.namespace, &options.durability).map_err(|error| failed(&error))
+    let failed =
+        |error: &dyn std::fmt::Display| format!("can not create namespace {}: {error}", run.load.namespace);
+    let mut client =
+        Blocking::connect(run.plan.address, &run.plan.headers).map_err(|error| failed(&error))?;
+    setup::create_namespace(&mut client, &run.load.namespace, &options.durability)
+        .map_err(|error| failed(&error))
 }
 
 fn check_journal(path: &Path, run: &Run) -> Result<Exit, Failure> {
@@ -113,8 +122,15 @@ fn check_journal(path: &Path, run: &Run) -> Result<Exit, Failure> {
         .map_err(setup::CallError::from)
         .and_then(|mut client| setup::check_journal(&mut client, &run.load.namespace, &entries))
         .map_err(|error| (Exit::Unreachable, format!("can not check the journal: {error}")))?;
-    let setup::Survival { keys, acknowledged, wrong } = survival;
-    println!("{acknowledged} acknowledged writes of {keys} keys checked, {} wrong", wrong.len());
+    let setup::Survival {
+        keys,
+        acknowledged,
+        wrong,
+    } = survival;
+    println!(
+        "{acknowledged} acknowledged writes of {keys} keys checked, {} wrong",
+        wrong.len()
+    );
     wrong.iter().for_each(|wrong| println!("  {wrong}"));
     Ok(if wrong.is_empty() { Exit::Met } else { Exit::Wrong })
 }
@@ -141,7 +157,12 @@ fn sweep(
     screen: &mut Screen,
 ) -> Result<SweepSummary, String> {
     let warm_up = run.warm_up.min(Duration::from_millis(500));
-    let step = Run { duration: options.step, warm_up, drain: Duration::from_secs(1), ..run.clone() };
+    let step = Run {
+        duration: options.step,
+        warm_up,
+        drain: Duration::from_secs(1),
+        ..run.clone()
+    };
     let start = match options.sweep_start {
         Some(start) => start,
         None => {
@@ -153,8 +174,17 @@ fn sweep(
     let mut sweep = Sweep::new(start, options.sweep_max);
     while let Some(rate) = sweep.next_rate().filter(|_| !stop.load(Ordering::Relaxed)) {
         thread::sleep(options.pause);
-        screen.title(&format!("{} per second", crate::units::show_count(rate.round() as u64)));
-        let outcomes = screen.measure(&Run { rate: Some(rate), ..step.clone() }, stop)?;
+        screen.title(&format!(
+            "{} per second",
+            crate::units::show_count(rate.round() as u64)
+        ));
+        let outcomes = screen.measure(
+            &Run {
+                rate: Some(rate),
+                ..step.clone()
+            },
+            stop,
+        )?;
         let measured = &outcomes.measured;
         sweep.observe(Step {
             rate,
@@ -176,12 +206,21 @@ fn sweep(
 
 fn make_report(options: &Options, run: &Run, outcomes: &Outcomes, sweep: Option<SweepSummary>) -> Report {
     let measured = &outcomes.measured;
-    let slo = options.slo.as_ref().map(|slo: &Slo| slo.judge(measured)).unwrap_or_default();
-    let met = slo.iter().all(|verdict| verdict.met) && measured.tally.wrong == 0 && outcomes.gave_up.is_none();
+    let slo = options
+        .slo
+        .as_ref()
+        .map(|slo: &Slo| slo.judge(measured))
+        .unwrap_or_default();
+    let met =
+        slo.iter().all(|verdict| verdict.met) && measured.tally.wrong == 0 && outcomes.gave_up.is_none();
     Report {
         tool: format!("prism-loadgen {}", env!("CARGO_PKG_VERSION")),
         settings: options.describe(run),
-        mode: if run.rate.is_some() { "open loop" } else { "closed loop" },
+        mode: if run.rate.is_some() {
+            "open loop"
+        } else {
+            "closed loop"
+        },
         sweep,
         measured: Summary::from(measured),
         slo,
@@ -216,7 +255,10 @@ struct Screen {
 
 impl Screen {
     fn new(quiet: bool) -> Self {
-        Self { quiet, rewrites: io::stderr().is_terminal() }
+        Self {
+            quiet,
+            rewrites: io::stderr().is_terminal(),
+        }
     }
 
     fn title(&self, title: &str) {

@@ -22,8 +22,14 @@ pub enum Method {
 
 impl Method {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 6] =
-        [Self::Put, Self::Get, Self::Delete, Self::Scan, Self::Mutate, Self::CompareAndSwap];
+    pub const ALL: [Self; 6] = [
+        Self::Put,
+        Self::Get,
+        Self::Delete,
+        Self::Scan,
+        Self::Mutate,
+        Self::CompareAndSwap,
+    ];
 
     /// The HTTP path.
     pub fn path(self) -> &'static str {
@@ -146,7 +152,10 @@ impl KeyName {
             bytes[place] = b'0' + (rest % 10) as u8;
             rest /= 10;
         }
-        Self { bytes, len: len as u8 }
+        Self {
+            bytes,
+            len: len as u8,
+        }
     }
 
     /// The id as a string.
@@ -165,8 +174,13 @@ impl KeyName {
 
 /// The key of an item by its number: `f` and four digits.
 pub const fn item_key(item: u16) -> [u8; 5] {
-
-    [b'f', digit(item, 1_000), digit(item, 100), digit(item, 10), digit(item, 1)]
+    [
+        b'f',
+        digit(item, 1_000),
+        digit(item, 100),
+        digit(item, 10),
+        digit(item, 1),
+    ]
 }
 
 const fn digit(number: u16, scale: u16) -> u8 {
@@ -176,9 +190,11 @@ const fn digit(number: u16, scale: u16) -> u8 {
 /// The number of an item by its key; `None` for keys that this program did not make.
 pub fn item_number(key: &[u8]) -> Option<u16> {
     match key {
-        [b'f', digits @ ..] if digits.len() == 4 && digits.iter().all(u8::is_ascii_digit) => {
-            Some(digits.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0')))
-        }
+        [b'f', digits @ ..] if digits.len() == 4 && digits.iter().all(u8::is_ascii_digit) => Some(
+            digits
+                .iter()
+                .fold(0, |number, digit| number * 10 + u16::from(digit - b'0')),
+        ),
         _ => None,
     }
 }
@@ -194,7 +210,15 @@ mod tests {
         for key in [0, 9, 10, 99, 100, 999_999_999_999, 1_000_000_000_000, u64::MAX] {
             assert_eq!(KeyName::parse(KeyName::new(key).as_str()), Some(key));
         }
-        for foreign in ["", "user", "user1", "user00000000000x", "other00000000001", "user0000000000001", "user+00000000001"] {
+        for foreign in [
+            "",
+            "user",
+            "user1",
+            "user00000000000x",
+            "other00000000001",
+            "user0000000000001",
+            "user+00000000001",
+        ] {
             assert_eq!(KeyName::parse(foreign), None, "{foreign}");
         }
     }

@@ -3,11 +3,11 @@
 //! A pure state machine over decoded answers. It promises to call an answer wrong only when no correct server could have
 //! given it, and leaves the counting to its caller.
 
-use prism_codec::message::keyvalue::{
-    CompareAndSwapResponseView, DeleteResponseView, GetResponseView, ItemView, MutateResponseView, PutResponseView,
-    ScanResponseView,
-};
 use prism_codec::message::common::WriteResultView;
+use prism_codec::message::keyvalue::{
+    CompareAndSwapResponseView, DeleteResponseView, GetResponseView, ItemView, MutateResponseView,
+    PutResponseView, ScanResponseView,
+};
 
 use crate::{
     call::{Call, KeyName, Method, Seen, Step, item_key, item_number},
@@ -64,7 +64,13 @@ struct KeyState {
 impl Checker {
     /// A checker that knows nothing of the data yet. `run_started_ns` is the wall clock: older writes are other runs'.
     pub fn new(verify: Verify, present_below: u64, run_started_ns: u64) -> Self {
-        Self { values: Values::default(), verify, present_below, run_started_ns, keys: Vec::new() }
+        Self {
+            values: Values::default(),
+            verify,
+            present_below,
+            run_started_ns,
+            keys: Vec::new(),
+        }
     }
 
     /// The maker of values.
@@ -142,37 +148,61 @@ impl Checker {
     fn check_get(&self, call: &Call, local: u64, view: &GetResponseView<'_>) -> Result<Told, String> {
         if self.verify == Verify::Off {
             let first = view.items.iter().next();
-            return Ok(Told { seen: first.and_then(|item| self.seen(call.key, &item).ok().flatten()), ..Told::default() });
+            return Ok(Told {
+                seen: first.and_then(|item| self.seen(call.key, &item).ok().flatten()),
+                ..Told::default()
+            });
         }
         let mut newest: Option<Seen> = None;
         let mut first = None;
         let mut previous: Option<&[u8]> = None;
         for item in view.items.iter() {
             if previous.is_some_and(|previous| previous >= item.key) {
-                return Err(format!("{}: the items are not in the order of their keys", describe(call)));
+                return Err(format!(
+                    "{}: the items are not in the order of their keys",
+                    describe(call)
+                ));
             }
             previous = Some(item.key);
-            let seen = self.seen(call.key, &item).map_err(|wrong| format!("{}: {wrong}", describe(call)))?;
+            let seen = self
+                .seen(call.key, &item)
+                .map_err(|wrong| format!("{}: {wrong}", describe(call)))?;
             first = first.or(seen);
             if seen.is_some_and(|seen| newest.is_none_or(|newest| seen.sequence > newest.sequence)) {
                 newest = seen;
             }
         }
-        if call.operation == Operation::Cas && (view.items.len() > 1 || previous.is_some_and(|k| k != item_key(0))) {
-            return Err(format!("{}: other items than the one that was asked for", describe(call)));
+        if call.operation == Operation::Cas
+            && (view.items.len() > 1 || previous.is_some_and(|k| k != item_key(0)))
+        {
+            return Err(format!(
+                "{}: other items than the one that was asked for",
+                describe(call)
+            ));
         }
         if call.operation == Operation::Range && view.items.len() > call.item_limit as usize {
-            return Err(format!("{}: {} items, limit {}", describe(call), view.items.len(), call.item_limit));
+            return Err(format!(
+                "{}: {} items, limit {}",
+                describe(call),
+                view.items.len(),
+                call.item_limit
+            ));
         }
         if view.items.is_empty() && local < self.present_below {
-            return Err(format!("{}: no items, although all ids were loaded and none is deleted", describe(call)));
+            return Err(format!(
+                "{}: no items, although all ids were loaded and none is deleted",
+                describe(call)
+            ));
         }
         let whole = call.operation == Operation::Get && view.next_page_token.is_empty();
         if let Some(newest) = newest.filter(|_| whole) {
             self.check_together(call, view, newest)?;
         }
         self.check_fresh(call, local, newest, view.items.is_empty())?;
-        Ok(Told { seen: first, ..Told::default() })
+        Ok(Told {
+            seen: first,
+            ..Told::default()
+        })
     }
 
     /// The newest write that is seen replaced items `0..n` at once, so all of them must be there and be its own.
@@ -187,7 +217,10 @@ impl Checker {
             return Ok(());
         }
         let Seen { items, sequence, .. } = newest;
-        Err(format!("{}: torn: {together} of the {items} items that write {sequence} made together", describe(call)))
+        Err(format!(
+            "{}: torn: {together} of the {items} items that write {sequence} made together",
+            describe(call)
+        ))
     }
 
     fn check_fresh(&self, call: &Call, local: u64, newest: Option<Seen>, absent: bool) -> Result<(), String> {
@@ -198,14 +231,22 @@ impl Checker {
         match newest {
             Some(seen) if seen.sequence < call.floor => {
                 let age = (call.floor - seen.sequence) / 1_000;
-                Err(format!("{}: stale by {age} µs: write {} was acknowledged before", describe(call), call.floor))
+                Err(format!(
+                    "{}: stale by {age} µs: write {} was acknowledged before",
+                    describe(call),
+                    call.floor
+                ))
             }
-            Some(seen) if seen.sequence > state.sent && seen.sequence >= self.run_started_ns => {
-                Err(format!("{}: holds write {}, which was never sent", describe(call), seen.sequence))
-            }
-            None if absent && call.floor > 0 && state.deletion_sent < call.floor => {
-                Err(format!("{}: lost: write {} was acknowledged and never deleted", describe(call), call.floor))
-            }
+            Some(seen) if seen.sequence > state.sent && seen.sequence >= self.run_started_ns => Err(format!(
+                "{}: holds write {}, which was never sent",
+                describe(call),
+                seen.sequence
+            )),
+            None if absent && call.floor > 0 && state.deletion_sent < call.floor => Err(format!(
+                "{}: lost: write {} was acknowledged and never deleted",
+                describe(call),
+                call.floor
+            )),
             _ => Ok(()),
         }
     }
@@ -215,9 +256,11 @@ impl Checker {
             return Ok(Told::default());
         }
         for entry in view.entries.iter() {
-            let key = KeyName::parse(entry.id).ok_or_else(|| format!("scan: id `{}` is not ours", entry.id))?;
+            let key =
+                KeyName::parse(entry.id).ok_or_else(|| format!("scan: id `{}` is not ours", entry.id))?;
             for item in entry.items.iter() {
-                self.seen(key, &item).map_err(|wrong| format!("scan: under id `{}` {wrong}", entry.id))?;
+                self.seen(key, &item)
+                    .map_err(|wrong| format!("scan: under id `{}` {wrong}", entry.id))?;
             }
         }
         Ok(Told::default())
@@ -228,44 +271,75 @@ impl Checker {
             && let Some(current) = &view.current
         {
             if view.swapped {
-                return Err(format!("{}: swapped, and yet a current item is told", describe(call)));
+                return Err(format!(
+                    "{}: swapped, and yet a current item is told",
+                    describe(call)
+                ));
             }
             // The owner of the key may leave its own name out of the item.
-            let item = ItemView { key: if current.key.is_empty() { &item_key(0) } else { current.key }, ..*current };
-            let seen = self.seen(call.key, &item).map_err(|wrong| format!("{}: {wrong}", describe(call)))?;
+            let item = ItemView {
+                key: if current.key.is_empty() {
+                    &item_key(0)
+                } else {
+                    current.key
+                },
+                ..*current
+            };
+            let seen = self
+                .seen(call.key, &item)
+                .map_err(|wrong| format!("{}: {wrong}", describe(call)))?;
             if seen.is_some() && matches!(call.step, Step::Swap(expected) if expected == seen) {
-                return Err(format!("{}: not swapped, although the value is the expected one", describe(call)));
+                return Err(format!(
+                    "{}: not swapped, although the value is the expected one",
+                    describe(call)
+                ));
             }
         }
-        let mut told = if view.swapped { written(call, view.result)? } else { Told::default() };
+        let mut told = if view.swapped {
+            written(call, view.result)?
+        } else {
+            Told::default()
+        };
         told.swapped = view.swapped;
         Ok(told)
     }
 
     fn seen(&self, key: u64, item: &ItemView<'_>) -> Result<Option<Seen>, String> {
-        let number =
-            item_number(item.key).ok_or_else(|| format!("an item key that is not ours, {:?}", item.key.escape_ascii()))?;
-        self.values.check(key, number, item.value).map_err(|wrong| wrong.to_string())
+        let number = item_number(item.key)
+            .ok_or_else(|| format!("an item key that is not ours, {:?}", item.key.escape_ascii()))?;
+        self.values
+            .check(key, number, item.value)
+            .map_err(|wrong| wrong.to_string())
     }
 }
 
 /// Every acknowledged write has a result.
 fn written(call: &Call, result: Option<WriteResultView>) -> Result<Told, String> {
     match result {
-        Some(result) => Ok(Told { result: Some((result.lane, result.lsn)), ..Told::default() }),
+        Some(result) => Ok(Told {
+            result: Some((result.lane, result.lsn)),
+            ..Told::default()
+        }),
         None => Err(format!("{}: acknowledged without a result", describe(call))),
     }
 }
 
 fn check_mutate(call: &Call, view: &MutateResponseView<'_>) -> Result<Told, String> {
     if view.results.len() != call.item_limit as usize {
-        return Err(format!("{}: {} results for {} mutations", describe(call), view.results.len(), call.item_limit));
+        return Err(format!(
+            "{}: {} results for {} mutations",
+            describe(call),
+            view.results.len(),
+            call.item_limit
+        ));
     }
     let mut told = Told::default();
     for result in view.results.iter() {
         let code = result.status.map_or(0, |status| status.code);
         if code != 0 {
-            told.refused = told.refused.or(Some(Outcome::from_code(u32::try_from(code).unwrap_or(2))));
+            told.refused = told
+                .refused
+                .or(Some(Outcome::from_code(u32::try_from(code).unwrap_or(2))));
         } else {
             told.result = result.result.map(|result| (result.lane, result.lsn));
         }
@@ -276,6 +350,10 @@ fn check_mutate(call: &Call, view: &MutateResponseView<'_>) -> Result<Told, Stri
 fn describe(call: &Call) -> String {
     match call.method() {
         Method::Scan => "scan".to_owned(),
-        _ => format!("{} of `{}`", call.operation.name(), KeyName::new(call.key).as_str()),
+        _ => format!(
+            "{} of `{}`",
+            call.operation.name(),
+            KeyName::new(call.key).as_str()
+        ),
     }
 }

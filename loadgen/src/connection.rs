@@ -246,13 +246,20 @@ impl Client {
         if slot >= self.flights.len() {
             self.flights.resize_with(slot + 1, || None);
         }
-        debug_assert!(self.flights[slot].is_none(), "the codec gives a slot to one open stream only");
+        debug_assert!(
+            self.flights[slot].is_none(),
+            "the codec gives a slot to one open stream only"
+        );
         self.flights[slot] = Some(flight);
         self.open += 1;
         if call.fault == Some(Fault::CancelEarly) {
             // The prefix announces a message that never comes whole.
             let _ = self.h2.send_data(stream, &[0, 0, 0, 1, 0, 0xA], false);
-        } else if self.h2.send_grpc_message(stream, true, |out| workload.encode(&call, out)).is_err() {
+        } else if self
+            .h2
+            .send_grpc_message(stream, true, |out| workload.encode(&call, out))
+            .is_err()
+        {
             // The queue towards the peer is full. The stream ends here; the worker sees it as refused.
             self.h2.reset(stream, ErrorCode::CANCEL);
             self.drop_flight(slot);
@@ -307,7 +314,9 @@ impl Client {
     /// # Errors
     /// The connection broke.
     pub fn flush(&mut self) -> Result<usize, Broken> {
-        let Some(socket) = &mut self.socket else { return Ok(0) };
+        let Some(socket) = &mut self.socket else {
+            return Ok(0);
+        };
         let mut sent = 0;
         loop {
             if self.unsent_start == self.unsent.len() {
@@ -348,15 +357,30 @@ impl Client {
     ///
     /// # Errors
     /// The connection is over. What ended before that is in `ended` nevertheless.
-    pub fn receive(&mut self, buffer: &mut [u8], workload: &Workload, ended: &mut Vec<Ended>) -> Result<usize, Broken> {
-        let Some(socket) = &mut self.socket else { return Ok(0) };
+    pub fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        workload: &Workload,
+        ended: &mut Vec<Ended>,
+    ) -> Result<usize, Broken> {
+        let Some(socket) = &mut self.socket else {
+            return Ok(0);
+        };
         let kept = self.received.len();
-        debug_assert!(kept < buffer.len(), "the rest of a frame is smaller than the buffer");
+        debug_assert!(
+            kept < buffer.len(),
+            "the rest of a frame is smaller than the buffer"
+        );
         buffer[..kept].copy_from_slice(&self.received);
         let count = match socket.read(&mut buffer[kept..]) {
             Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             Ok(count) => count,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
                 return Ok(0);
             }
             Err(error) => return Err(error.into()),
@@ -377,7 +401,12 @@ impl Client {
     ) -> Result<(), Broken> {
         while let Some(event) = self.h2.poll_event(input)? {
             match event {
-                Event::Headers { stream, headers, end_stream, memoizable } => {
+                Event::Headers {
+                    stream,
+                    headers,
+                    end_stream,
+                    memoizable,
+                } => {
                     let head = Head::of(headers.get(b":status"), headers.get(b"grpc-status"));
                     let message = headers.get(b"grpc-message").map(percent_decoded);
                     if memoizable && message.is_none() {
@@ -385,10 +414,18 @@ impl Client {
                     }
                     self.on_head(stream, head, message, end_stream, ended);
                 }
-                Event::MemoHeaders { stream, memo, end_stream } => {
+                Event::MemoHeaders {
+                    stream,
+                    memo,
+                    end_stream,
+                } => {
                     self.on_head(stream, Head(memo), None, end_stream, ended);
                 }
-                Event::Data { stream, data, end_stream } => {
+                Event::Data {
+                    stream,
+                    data,
+                    end_stream,
+                } => {
                     self.on_data(stream, data, workload);
                     let scan = |flight: &Flight| flight.call.method() == Method::Scan && flight.messages > 0;
                     if self.flight(stream).is_some_and(scan) {
@@ -400,7 +437,11 @@ impl Client {
                         ended.extend(self.end(stream, Outcome::UNKNOWN, None));
                     }
                 }
-                Event::Trailers { stream, headers, memoizable } => {
+                Event::Trailers {
+                    stream,
+                    headers,
+                    memoizable,
+                } => {
                     let head = Head::of(Some(b"200"), headers.get(b"grpc-status"));
                     let message = headers.get(b"grpc-message").map(percent_decoded);
                     if memoizable && message.is_none() {
@@ -434,7 +475,9 @@ impl Client {
             ended.extend(self.end(stream, head.outcome(), message));
             return;
         }
-        let Some(flight) = self.flight_mut(stream) else { return };
+        let Some(flight) = self.flight_mut(stream) else {
+            return;
+        };
         if flight.call.fault == Some(Fault::CancelAnswered) {
             ended.extend(self.cut(stream, Outcome::CUT));
         } else if !head.is_http_ok() {
@@ -443,7 +486,9 @@ impl Client {
     }
 
     fn on_data(&mut self, stream: StreamId, data: &[u8], workload: &Workload) {
-        let Some(flight) = self.flight_mut(stream) else { return };
+        let Some(flight) = self.flight_mut(stream) else {
+            return;
+        };
         if flight.wrong.is_some() || flight.status.is_some() {
             return;
         }
@@ -463,7 +508,8 @@ impl Client {
         partial.extend_from_slice(data);
         let mut rest = &partial[..];
         while let [compressed, a, b, c, d, tail @ ..] = rest
-            && let Some((message, behind)) = tail.split_at_checked(u32::from_be_bytes([*a, *b, *c, *d]) as usize)
+            && let Some((message, behind)) =
+                tail.split_at_checked(u32::from_be_bytes([*a, *b, *c, *d]) as usize)
         {
             if *compressed != 0 {
                 flight.wrong = Some("a compressed message, although none was accepted".to_owned());
@@ -486,7 +532,10 @@ impl Client {
             if !flight.partial.is_empty() {
                 wrong = Some("an OK answer ended within a message".to_owned());
             } else if flight.messages != 1 && flight.call.method() != Method::Scan {
-                wrong = Some(format!("an OK answer with {} messages instead of one", flight.messages));
+                wrong = Some(format!(
+                    "an OK answer with {} messages instead of one",
+                    flight.messages
+                ));
             }
         }
         let mut partial = flight.partial;
@@ -494,7 +543,14 @@ impl Client {
             partial.clear();
             self.spare.push(partial);
         }
-        Some(Ended { call: flight.call, due_ns: flight.due_ns, outcome, told: flight.told, wrong, message })
+        Some(Ended {
+            call: flight.call,
+            due_ns: flight.due_ns,
+            outcome,
+            told: flight.told,
+            wrong,
+            message,
+        })
     }
 
     fn drop_flight(&mut self, slot: usize) -> Option<Flight> {
@@ -504,11 +560,17 @@ impl Client {
     }
 
     fn flight(&self, stream: StreamId) -> Option<&Flight> {
-        self.flights.get(stream.slot())?.as_ref().filter(|flight| flight.stream == stream)
+        self.flights
+            .get(stream.slot())?
+            .as_ref()
+            .filter(|flight| flight.stream == stream)
     }
 
     fn flight_mut(&mut self, stream: StreamId) -> Option<&mut Flight> {
-        self.flights.get_mut(stream.slot())?.as_mut().filter(|flight| flight.stream == stream)
+        self.flights
+            .get_mut(stream.slot())?
+            .as_mut()
+            .filter(|flight| flight.stream == stream)
     }
 }
 
@@ -589,9 +651,15 @@ mod tests {
     #[test]
     fn heads_become_outcomes() {
         assert_eq!(Head::of(Some(b"200"), Some(b"0")).outcome(), Outcome::OK);
-        assert_eq!(Head::of(Some(b"200"), Some(b"14")).outcome(), Outcome::UNAVAILABLE);
+        assert_eq!(
+            Head::of(Some(b"200"), Some(b"14")).outcome(),
+            Outcome::UNAVAILABLE
+        );
         assert_eq!(Head::of(Some(b"200"), Some(b"x")).outcome(), Outcome::UNKNOWN);
-        assert_eq!(Head::of(Some(b"200"), Some(b"999999999999")).outcome(), Outcome::UNKNOWN);
+        assert_eq!(
+            Head::of(Some(b"200"), Some(b"999999999999")).outcome(),
+            Outcome::UNKNOWN
+        );
         assert_eq!(Head::of(Some(b"200"), None).outcome(), Outcome::UNKNOWN);
         assert_eq!(Head::of(Some(b"503"), None).outcome(), Outcome::UNAVAILABLE);
         assert!(!Head::of(None, None).is_http_ok());
@@ -599,7 +667,10 @@ mod tests {
 
     #[test]
     fn messages_are_decoded_for_people() {
-        assert_eq!(percent_decoded(b"no such namespace %22a%22"), "no such namespace \"a\"");
+        assert_eq!(
+            percent_decoded(b"no such namespace %22a%22"),
+            "no such namespace \"a\""
+        );
         assert_eq!(percent_decoded(b"50% off %zz %2"), "50% off %zz %2");
         assert_eq!(percent_decoded(b"%E2%9C%93"), "✓");
     }

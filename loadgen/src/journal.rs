@@ -43,14 +43,29 @@ impl Journal {
     /// Creates the file, or appends to one that exists, so that a series of runs can share a journal.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::options().create(true).append(true).open(path)?;
-        Ok(Self { file: Arc::new(Mutex::new(file)), batch: Vec::new() })
+        Ok(Self {
+            file: Arc::new(Mutex::new(file)),
+            batch: Vec::new(),
+        })
     }
 
     /// Adds an entry to the batch.
     pub fn add(&mut self, entry: Entry) {
-        let Entry { sequence, key, operation, outcome, lane, lsn } = entry;
+        let Entry {
+            sequence,
+            key,
+            operation,
+            outcome,
+            lane,
+            lsn,
+        } = entry;
         // Writing into a Vec can not fail.
-        let _ = writeln!(self.batch, "{sequence} {key} {} {} {lane} {lsn}", operation.name(), outcome.name());
+        let _ = writeln!(
+            self.batch,
+            "{sequence} {key} {} {} {lane} {lsn}",
+            operation.name(),
+            outcome.name()
+        );
     }
 
     /// Hands the batch to the kernel in one write, so that lines of different threads do not mix.
@@ -58,7 +73,11 @@ impl Journal {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let result = self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&self.batch);
+        let result = self
+            .file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write_all(&self.batch);
         self.batch.clear();
         result
     }
@@ -92,11 +111,20 @@ fn parse(line: &str) -> Option<Entry> {
     let sequence = words.next()?.parse().ok()?;
     let key = words.next()?.parse().ok()?;
     let operation = words.next()?;
-    let operation = Operation::ALL.into_iter().find(|known| known.name() == operation)?;
+    let operation = Operation::ALL
+        .into_iter()
+        .find(|known| known.name() == operation)?;
     let outcome = Outcome::from_name(words.next()?)?;
     let lane = words.next()?.parse().ok()?;
     let lsn = words.next()?.parse().ok()?;
-    words.next().is_none().then_some(Entry { sequence, key, operation, outcome, lane, lsn })
+    words.next().is_none().then_some(Entry {
+        sequence,
+        key,
+        operation,
+        outcome,
+        lane,
+        lsn,
+    })
 }
 
 #[cfg(test)]
@@ -104,7 +132,14 @@ mod tests {
     use super::*;
 
     fn entry(sequence: u64) -> Entry {
-        Entry { sequence, key: sequence * 2, operation: Operation::Put, outcome: Outcome::OK, lane: 3, lsn: sequence }
+        Entry {
+            sequence,
+            key: sequence * 2,
+            operation: Operation::Put,
+            outcome: Outcome::OK,
+            lane: 3,
+            lsn: sequence,
+        }
     }
 
     #[test]
@@ -132,7 +167,10 @@ mod tests {
         assert!(error.to_string().contains("line 2"), "{error}");
         assert!(read(&b"1 2 put OK 0 0 9\n"[..]).is_err());
         assert!(read(&b"1 2 put\n"[..]).is_err());
-        assert_eq!(read(&b"1 2 put OK 3 1\n2 4 put OK 3 1"[..]).expect("a cut line is left out"), [entry(1)]);
+        assert_eq!(
+            read(&b"1 2 put OK 3 1\n2 4 put OK 3 1"[..]).expect("a cut line is left out"),
+            [entry(1)]
+        );
         assert!(read(&b""[..]).expect("empty").is_empty());
     }
 }

@@ -33,7 +33,11 @@ impl KeyChooser {
     pub fn new(distribution: KeyDistribution, keys: u64) -> Self {
         let keys = keys.max(1);
         let zipf = (distribution != KeyDistribution::Uniform).then(|| Zipf::new(keys, ZIPF_THETA));
-        Self { distribution, keys, zipf }
+        Self {
+            distribution,
+            keys,
+            zipf,
+        }
     }
 
     /// How many keys there are now.
@@ -77,7 +81,13 @@ pub struct Zipf {
 impl Zipf {
     /// A distribution over `n` ranks (at least 1) with a skew `0 < theta < 1`.
     pub fn new(n: u64, theta: f64) -> Self {
-        let mut zipf = Self { n: n.max(1), theta, area_start: 0.0, area_end: 0.0, accept_within: 0.0 };
+        let mut zipf = Self {
+            n: n.max(1),
+            theta,
+            area_start: 0.0,
+            area_end: 0.0,
+            accept_within: 0.0,
+        };
         zipf.area_start = zipf.hat(1.5) - 1.0;
         zipf.area_end = zipf.hat(zipf.n as f64 + 0.5);
         zipf.accept_within = 2.0 - zipf.hat_inverse(zipf.hat(2.5) - 2f64.powf(-theta));
@@ -157,13 +167,25 @@ impl ValueSize {
     }
 }
 
+impl std::fmt::Display for ValueSize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed { bytes } => write!(f, "{bytes} bytes"),
+            Self::Uniform { min_bytes, max_bytes } => write!(f, "uniform {min_bytes} to {max_bytes} bytes"),
+            Self::Zipfian { min_bytes, max_bytes } => write!(f, "zipf {min_bytes} to {max_bytes} bytes"),
+        }
+    }
+}
+
 impl std::str::FromStr for ValueSize {
     type Err = String;
 
     /// `256`, `uniform:64-1024` or `zipf:64-65536`; sizes in bytes or with the suffixes B, KiB and MiB.
     fn from_str(text: &str) -> Result<Self, String> {
         let range = |text: &str| {
-            let (min, max) = text.split_once('-').ok_or("write the range as MIN-MAX, for example 64-1024")?;
+            let (min, max) = text
+                .split_once('-')
+                .ok_or("write the range as MIN-MAX, for example 64-1024")?;
             let (min_bytes, max_bytes) = (crate::units::bytes(min)?, crate::units::bytes(max)?);
             if min_bytes > max_bytes {
                 return Err(format!("the least size ({min}) is above the greatest ({max})"));
@@ -177,7 +199,9 @@ impl std::str::FromStr for ValueSize {
             let (min_bytes, max_bytes) = range(rest)?;
             Ok(Self::Zipfian { min_bytes, max_bytes })
         } else {
-            Ok(Self::Fixed { bytes: crate::units::bytes(text)? })
+            Ok(Self::Fixed {
+                bytes: crate::units::bytes(text)?,
+            })
         }
     }
 }
@@ -193,9 +217,10 @@ impl SizeChooser {
     /// A chooser of the given sizes.
     pub fn new(size: ValueSize) -> Self {
         let zipf = match size {
-            ValueSize::Zipfian { min_bytes, max_bytes } => {
-                Some(Zipf::new(u64::from(max_bytes.saturating_sub(min_bytes)) + 1, ZIPF_THETA))
-            }
+            ValueSize::Zipfian { min_bytes, max_bytes } => Some(Zipf::new(
+                u64::from(max_bytes.saturating_sub(min_bytes)) + 1,
+                ZIPF_THETA,
+            )),
             _ => None,
         };
         Self { size, zipf }
@@ -207,7 +232,8 @@ impl SizeChooser {
         match (self.size, &self.zipf) {
             (ValueSize::Fixed { bytes }, _) => bytes,
             (ValueSize::Zipfian { min_bytes, .. }, Some(zipf)) => min_bytes + zipf.rank(random) as u32,
-            (ValueSize::Uniform { min_bytes, max_bytes }, _) | (ValueSize::Zipfian { min_bytes, max_bytes }, None) => {
+            (ValueSize::Uniform { min_bytes, max_bytes }, _)
+            | (ValueSize::Zipfian { min_bytes, max_bytes }, None) => {
                 min_bytes + random.below(u64::from(max_bytes - min_bytes) + 1) as u32
             }
         }
@@ -226,7 +252,10 @@ mod tests {
         let chooser = KeyChooser::new(KeyDistribution::Uniform, keys);
         let counts = draw(&chooser, keys, draws);
         let expected = f64::from(draws) / keys as f64;
-        let chi: f64 = counts.iter().map(|&c| (f64::from(c) - expected).powi(2) / expected).sum();
+        let chi: f64 = counts
+            .iter()
+            .map(|&c| (f64::from(c) - expected).powi(2) / expected)
+            .sum();
         // 99 degrees of freedom: 149 is exceeded once in a thousand seeds.
         assert!(chi < 149.0, "seed {SEED}: chi-square {chi}");
     }
@@ -269,8 +298,16 @@ mod tests {
         let mut order: Vec<usize> = (0..counts.len()).collect();
         order.sort_by_key(|&k| std::cmp::Reverse(counts[k]));
         let hot: u32 = order[..10].iter().map(|&k| counts[k]).sum();
-        assert!((70_000..110_000).contains(&hot), "seed {SEED}: the ten hottest of 1,000 keys got {hot} of 200,000");
-        assert!(order[0].abs_diff(order[1]) > 1, "hot keys lie side by side: {} {}", order[0], order[1]);
+        assert!(
+            (70_000..110_000).contains(&hot),
+            "seed {SEED}: the ten hottest of 1,000 keys got {hot} of 200,000"
+        );
+        assert!(
+            order[0].abs_diff(order[1]) > 1,
+            "hot keys lie side by side: {} {}",
+            order[0],
+            order[1]
+        );
     }
 
     #[test]
@@ -281,12 +318,19 @@ mod tests {
         let counts = draw(&chooser, 1_000, 100_000);
         let newest: u32 = counts[990..].iter().sum();
         let oldest: u32 = counts[..10].iter().sum();
-        assert!(newest > 30_000 && oldest < 1_000, "seed {SEED}: newest {newest}, oldest {oldest}");
+        assert!(
+            newest > 30_000 && oldest < 1_000,
+            "seed {SEED}: newest {newest}, oldest {oldest}"
+        );
     }
 
     #[test]
     fn tiny_key_spaces_work() {
-        for distribution in [KeyDistribution::Uniform, KeyDistribution::Zipfian, KeyDistribution::Latest] {
+        for distribution in [
+            KeyDistribution::Uniform,
+            KeyDistribution::Zipfian,
+            KeyDistribution::Latest,
+        ] {
             for keys in 1..4 {
                 let counts = draw(&KeyChooser::new(distribution, keys), keys, 1_000);
                 assert_eq!(counts.iter().sum::<u32>(), 1_000);
@@ -298,8 +342,20 @@ mod tests {
     fn sizes_parse_and_stay_in_range() {
         assert_eq!("256".parse(), Ok(ValueSize::Fixed { bytes: 256 }));
         assert_eq!("4KiB".parse(), Ok(ValueSize::Fixed { bytes: 4_096 }));
-        assert_eq!("uniform:64-1KiB".parse(), Ok(ValueSize::Uniform { min_bytes: 64, max_bytes: 1_024 }));
-        assert_eq!("zipf:1-9".parse(), Ok(ValueSize::Zipfian { min_bytes: 1, max_bytes: 9 }));
+        assert_eq!(
+            "uniform:64-1KiB".parse(),
+            Ok(ValueSize::Uniform {
+                min_bytes: 64,
+                max_bytes: 1_024
+            })
+        );
+        assert_eq!(
+            "zipf:1-9".parse(),
+            Ok(ValueSize::Zipfian {
+                min_bytes: 1,
+                max_bytes: 9
+            })
+        );
         for bad in ["", "x", "uniform:5", "uniform:9-1", "zipf:", "-1", "99999999999"] {
             assert!(bad.parse::<ValueSize>().is_err(), "{bad}");
         }
@@ -308,9 +364,16 @@ mod tests {
             let size: ValueSize = size.parse().expect("valid");
             let chooser = SizeChooser::new(size);
             let drawn: Vec<u32> = (0..5_000).map(|_| chooser.draw(&mut random)).collect();
-            assert!(drawn.iter().all(|&d| (size.min_bytes()..=size.max_bytes()).contains(&d)));
+            assert!(
+                drawn
+                    .iter()
+                    .all(|&d| (size.min_bytes()..=size.max_bytes()).contains(&d))
+            );
         }
-        let zipf = SizeChooser::new(ValueSize::Zipfian { min_bytes: 0, max_bytes: 1_000 });
+        let zipf = SizeChooser::new(ValueSize::Zipfian {
+            min_bytes: 0,
+            max_bytes: 1_000,
+        });
         let small = (0..10_000).filter(|_| zipf.draw(&mut random) < 10).count();
         assert!(small > 3_000, "{small}");
     }

@@ -71,7 +71,10 @@ impl Mix {
         let total = table.iter().map(|&w| u64::from(w)).sum::<u64>();
         match total {
             0 => Err("a mix needs at least one operation with a weight above zero".into()),
-            1..=1_000_000 => Ok(Self { weights: table, total: total as u32 }),
+            1..=1_000_000 => Ok(Self {
+                weights: table,
+                total: total as u32,
+            }),
             _ => Err("the weights of a mix add up to more than a million".into()),
         }
     }
@@ -123,14 +126,17 @@ impl std::str::FromStr for Mix {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut weights = Vec::new();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let (name, weight) =
-                part.split_once('=').ok_or_else(|| format!("`{part}`: write NAME=WEIGHT, for example get=50"))?;
+            let (name, weight) = part
+                .split_once('=')
+                .ok_or_else(|| format!("`{part}`: write NAME=WEIGHT, for example get=50"))?;
             let operation = Operation::ALL
                 .into_iter()
                 .find(|operation| operation.name() == name.trim())
                 .ok_or_else(|| format!("`{name}` is no operation: use {}", names()))?;
-            let weight =
-                weight.trim().parse().map_err(|_| format!("`{weight}` is not a weight, a whole number from 0"))?;
+            let weight = weight
+                .trim()
+                .parse()
+                .map_err(|_| format!("`{weight}` is not a weight, a whole number from 0"))?;
             weights.push((operation, weight));
         }
         Self::new(&weights)
@@ -140,8 +146,16 @@ impl std::str::FromStr for Mix {
 impl fmt::Display for Mix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
-        for operation in Operation::ALL.into_iter().filter(|&operation| self.has(operation)) {
-            write!(f, "{separator}{}={}", operation.name(), self.weights[operation as usize])?;
+        for operation in Operation::ALL
+            .into_iter()
+            .filter(|&operation| self.has(operation))
+        {
+            write!(
+                f,
+                "{separator}{}={}",
+                operation.name(),
+                self.weights[operation as usize]
+            )?;
             separator = ",";
         }
         Ok(())
@@ -169,7 +183,16 @@ mod tests {
         assert_eq!(mix.to_string(), "put=50,get=50");
         assert!(mix.has(Operation::Put) && !mix.has(Operation::Scan));
         assert_eq!(mix.share(Operation::Get), 0.5);
-        for bad in ["", "put", "put=x", "fly=1", "put=0", "put=-1", "put=4000000000,get=4000000000", "put=2000000"] {
+        for bad in [
+            "",
+            "put",
+            "put=x",
+            "fly=1",
+            "put=0",
+            "put=-1",
+            "put=4000000000,get=4000000000",
+            "put=2000000",
+        ] {
             assert!(bad.parse::<Mix>().is_err(), "{bad}");
         }
     }
@@ -184,7 +207,11 @@ mod tests {
         }
         for operation in Operation::ALL {
             let got = f64::from(counts[operation as usize]) / 100_000.0;
-            assert!((got - mix.share(operation)).abs() < 0.006, "{}: {got}", operation.name());
+            assert!(
+                (got - mix.share(operation)).abs() < 0.006,
+                "{}: {got}",
+                operation.name()
+            );
         }
     }
 
@@ -195,6 +222,9 @@ mod tests {
         }
         assert!(Mix::ycsb('g').is_none());
         let (d, distribution) = Mix::ycsb('d').expect("d");
-        assert_eq!((d.to_string().as_str(), distribution), ("get=95,insert=5", KeyDistribution::Latest));
+        assert_eq!(
+            (d.to_string().as_str(), distribution),
+            ("get=95,insert=5", KeyDistribution::Latest)
+        );
     }
 }

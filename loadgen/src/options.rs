@@ -24,11 +24,18 @@ use crate::{
 /// is free, which shows throughput and hides waiting.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "prism-loadgen", version, max_term_width = 110)]
-#[command(after_help = "Exit status: 0 all objectives met; 1 an SLO was missed; 2 usage; 3 the server could not be reached \
-or was lost; 4 an answer was wrong.")]
+#[command(
+    after_help = "Exit status: 0 all objectives met; 1 an SLO was missed; 2 usage; 3 the server could not be reached \
+or was lost; 4 an answer was wrong."
+)]
 pub struct Options {
     /// The gateway, HOST:PORT
-    #[arg(long, alias = "server", env = "PRISM_SERVER", default_value = "127.0.0.1:8980")]
+    #[arg(
+        long,
+        alias = "server",
+        env = "PRISM_SERVER",
+        default_value = "127.0.0.1:8980"
+    )]
     pub target: String,
     /// Allow a target that is not on this machine
     #[arg(long)]
@@ -219,11 +226,13 @@ impl Options {
         let address = self.address()?;
         self.check_numbers()?;
         let (mix, preferred) = match (self.workload, &self.mix) {
-            (Some(letter), _) => {
-                Mix::ycsb(letter).ok_or_else(|| format!("--workload {letter}: YCSB's core workloads are a to f"))?
-            }
+            (Some(letter), _) => Mix::ycsb(letter)
+                .ok_or_else(|| format!("--workload {letter}: YCSB's core workloads are a to f"))?,
             (None, Some(mix)) => (mix.clone(), KeyDistribution::Zipfian),
-            (None, None) => (Mix::new(&[(Operation::Put, 50), (Operation::Get, 50)])?, KeyDistribution::Zipfian),
+            (None, None) => (
+                Mix::new(&[(Operation::Put, 50), (Operation::Get, 50)])?,
+                KeyDistribution::Zipfian,
+            ),
         };
         let distribution = match self.distribution {
             None => preferred,
@@ -254,6 +263,7 @@ impl Options {
             seed: self.seed,
         };
         let plan = Plan {
+            thread: 0,
             address,
             authority: self.target.clone(),
             headers: self.headers()?,
@@ -274,7 +284,11 @@ impl Options {
                 ArrivalKind::Poisson => Arrival::Poisson,
             },
             warm_up: self.warm_up,
-            duration: if self.requests.is_some() { Duration::from_secs(86_400) } else { self.duration },
+            duration: if self.requests.is_some() {
+                Duration::from_secs(86_400)
+            } else {
+                self.duration
+            },
             drain: self.drain,
             requests: self.requests,
             journal: None,
@@ -289,7 +303,7 @@ impl Options {
             ("--threads", self.threads as u64, 1, 1_024),
             ("--keys", self.keys, 1, 10_000_000_000),
             ("--items", u64::from(self.items), 1, 1_000),
-            ("--batch", u64::from(self.batch), 1, 1_000.min(self.keys)),
+            ("--batch", u64::from(self.batch), 1, 1_000),
             ("--scan-items", u64::from(self.scan_items), 1, 1_000_000),
             ("--requests", self.requests.unwrap_or(1), 1, u64::MAX),
         ];
@@ -300,7 +314,9 @@ impl Options {
         }
         for (name, rate) in [("--rate", self.rate), ("--sweep-start", self.sweep_start)] {
             if rate.is_some_and(|rate| !(0.001..=1e9).contains(&rate)) {
-                return Err(format!("{name}: must be between 0.001 and 1,000,000,000 per second"));
+                return Err(format!(
+                    "{name}: must be between 0.001 and 1,000,000,000 per second"
+                ));
             }
         }
         if !(1.0..=1e9).contains(&self.sweep_max) {
@@ -318,10 +334,26 @@ impl Options {
     fn check_values(&self, mix: &Mix, verify: Verify) -> Result<(), String> {
         let short = self.value.min_bytes() < HEADER_BYTES;
         if short && mix.has(Operation::Cas) {
-            return Err(format!("cas needs values of at least {HEADER_BYTES} bytes, so that each has its own"));
+            return Err(format!(
+                "cas needs values of at least {HEADER_BYTES} bytes, so that each has its own"
+            ));
         }
         if short && verify == Verify::Fresh {
-            return Err(format!("--verify fresh needs values of at least {HEADER_BYTES} bytes, which name their write"));
+            return Err(format!(
+                "--verify fresh needs values of at least {HEADER_BYTES} bytes, which name their write"
+            ));
+        }
+        // A mutate must not name one id twice.
+        let keys_each = if verify == Verify::Fresh {
+            self.keys / self.threads as u64
+        } else {
+            self.keys
+        };
+        if mix.has(Operation::Mutate) && u64::from(self.batch) > keys_each {
+            return Err(format!(
+                "--batch {}: more mutations than there are keys ({keys_each})",
+                self.batch
+            ));
         }
         if self.no_tokens && verify == Verify::Fresh {
             return Err("--verify fresh needs idempotency tokens, which order the writes of a key".into());
@@ -342,11 +374,17 @@ impl Options {
     /// The target's address; refused when it lies beyond this machine without leave.
     fn address(&self) -> Result<SocketAddr, String> {
         let target = &self.target;
-        let resolved = target.to_socket_addrs().map_err(|error| format!("--target {target}: {error}"))?;
+        let resolved = target
+            .to_socket_addrs()
+            .map_err(|error| format!("--target {target}: {error}"))?;
         let addresses: Vec<SocketAddr> = resolved.collect();
-        let address = *addresses.first().ok_or_else(|| format!("--target {target}: no such host"))?;
+        let address = *addresses
+            .first()
+            .ok_or_else(|| format!("--target {target}: no such host"))?;
         if !address.ip().is_loopback() && !self.allow_remote {
-            return Err(format!("{target} is not on this machine; load needs leave there: --allow-remote"));
+            return Err(format!(
+                "{target} is not on this machine; load needs leave there: --allow-remote"
+            ));
         }
         Ok(address)
     }
@@ -368,12 +406,16 @@ impl Options {
             Some(text) => {
                 let cores = parse_cores(text)?;
                 match cores.iter().find(|core| !allowed.contains(core)) {
-                    Some(core) => Err(format!("--cores {text}: core {core} is not available, only {allowed:?}")),
+                    Some(core) => Err(format!(
+                        "--cores {text}: core {core} is not available, only {allowed:?}"
+                    )),
                     None => Ok(cores),
                 }
             }
             // Servers take the first cores, so the load takes the last; more threads than cores are not pinned.
-            None if self.threads < allowed.len() || allowed.len() == 1 => Ok(allowed.into_iter().rev().collect()),
+            None if self.threads < allowed.len() || allowed.len() == 1 => {
+                Ok(allowed.into_iter().rev().collect())
+            }
             None => Ok(Vec::new()),
         }
     }
@@ -386,13 +428,26 @@ impl Options {
             ("target", self.target.clone()),
             ("namespace", load.namespace.clone()),
             ("mix", load.mix.to_string()),
-            ("keys", format!("{} {:?}", units::show_count(load.keys), load.distribution).to_lowercase()),
-            ("values", format!("{:?} bytes, items per put {}", load.value, load.items)),
+            (
+                "keys",
+                format!("{} {:?}", units::show_count(load.keys), load.distribution).to_lowercase(),
+            ),
+            ("values", format!("{}, {} per put", load.value, load.items)),
             (
                 "connections",
-                format!("{} x {} streams, {} threads", run.plan.connections, run.plan.streams, run.threads),
+                format!(
+                    "{} x {} streams, {} threads",
+                    run.plan.connections, run.plan.streams, run.threads
+                ),
             ),
-            ("cores", if run.cores.is_empty() { "not pinned".into() } else { format!("{:?}", run.cores) }),
+            (
+                "cores",
+                if run.cores.is_empty() {
+                    "not pinned".into()
+                } else {
+                    format!("{:?}", run.cores)
+                },
+            ),
             ("verify", format!("{:?}", load.verify).to_lowercase()),
             ("seed", load.seed.to_string()),
         ];
@@ -400,12 +455,22 @@ impl Options {
             settings.push(("deadline", units::show_time(deadline.as_nanos() as u64)));
         }
         if load.cancel > 0.0 || load.disconnect > 0.0 {
-            settings.push(("cut", format!("cancel {}, disconnect {}", share(load.cancel), share(load.disconnect))));
+            settings.push((
+                "cut",
+                format!(
+                    "cancel {}, disconnect {}",
+                    share(load.cancel),
+                    share(load.disconnect)
+                ),
+            ));
         }
         if !load.tokens {
             settings.push(("tokens", "none".into()));
         }
-        settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        settings
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
     }
 }
 
@@ -416,7 +481,13 @@ fn is_field_name_byte(byte: u8) -> bool {
 /// Reads `1`, `0,2` or `2-5`.
 fn parse_cores(text: &str) -> Result<Vec<usize>, String> {
     let error = || format!("--cores {text}: write for example 1, 0,2 or 2-5");
-    let number = |text: &str| text.trim().parse::<usize>().ok().filter(|&core| core < 1_024).ok_or_else(error);
+    let number = |text: &str| {
+        text.trim()
+            .parse::<usize>()
+            .ok()
+            .filter(|&core| core < 1_024)
+            .ok_or_else(error)
+    };
     let mut cores = Vec::new();
     for part in text.split(',') {
         match part.split_once('-') {
@@ -440,7 +511,9 @@ mod tests {
     use super::*;
 
     fn options(arguments: &str) -> Options {
-        let words = ["prism-loadgen", "--namespace", "n"].into_iter().chain(arguments.split_whitespace());
+        let words = ["prism-loadgen", "--namespace", "n"]
+            .into_iter()
+            .chain(arguments.split_whitespace());
         Options::try_parse_from(words).expect("parses")
     }
 
@@ -459,7 +532,11 @@ mod tests {
 
     #[test]
     fn a_remote_target_needs_leave() {
-        assert!(check("--target 192.0.2.1:80").expect_err("remote").contains("--allow-remote"));
+        assert!(
+            check("--target 192.0.2.1:80")
+                .expect_err("remote")
+                .contains("--allow-remote")
+        );
         assert!(check("--target 192.0.2.1:80 --allow-remote").is_ok());
         assert!(check("--target [::1]:80").is_ok());
         assert!(check("--target nonsense").is_err());
@@ -478,7 +555,8 @@ mod tests {
             "--value 8 --verify fresh",
             "--no-tokens --verify fresh",
             "--no-tokens --journal j",
-            "--batch 5 --keys 4",
+            "--batch 5 --keys 4 --mix mutate=1",
+            "--batch 5 --keys 8 --mix mutate=1 --verify fresh --threads 2",
             "--value 1MiB --items 1000",
             "--deadline 0s",
             "--duration 0s",
@@ -492,7 +570,10 @@ mod tests {
 
     #[test]
     fn workloads_bring_their_distribution() {
-        assert_eq!(check("--workload d").expect("d").load.distribution, KeyDistribution::Latest);
+        assert_eq!(
+            check("--workload d").expect("d").load.distribution,
+            KeyDistribution::Latest
+        );
         let run = check("--workload d --distribution uniform").expect("d, uniform");
         assert_eq!(run.load.distribution, KeyDistribution::Uniform);
     }

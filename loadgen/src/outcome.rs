@@ -54,16 +54,20 @@ impl Outcome {
 
     /// The outcome of a gRPC status code; codes that gRPC does not define are UNKNOWN.
     pub fn from_code(code: u32) -> Self {
-        if code <= 16 { Self(code as u8) } else { Self::UNKNOWN }
+        if code <= 16 {
+            Self(code as u8)
+        } else {
+            Self::UNKNOWN
+        }
     }
 
     /// What a stream that the peer reset means, as gRPC over HTTP/2 maps error codes ("HTTP2 Transport Mapping").
     pub fn from_reset(http2_code: u32) -> Self {
         match http2_code {
-            0x7 => Self::UNAVAILABLE,    // REFUSED_STREAM: not processed
-            0x8 => Self::from_code(1),   // CANCEL
-            0xb => Self::from_code(8),   // ENHANCE_YOUR_CALM
-            0xc => Self::from_code(7),   // INADEQUATE_SECURITY
+            0x7 => Self::UNAVAILABLE,  // REFUSED_STREAM: not processed
+            0x8 => Self::from_code(1), // CANCEL
+            0xb => Self::from_code(8), // ENHANCE_YOUR_CALM
+            0xc => Self::from_code(7), // INADEQUATE_SECURITY
             _ => Self::INTERNAL,
         }
     }
@@ -82,7 +86,10 @@ impl Outcome {
 
     /// The outcome with the given name.
     pub fn from_name(name: &str) -> Option<Self> {
-        NAMES.iter().position(|known| *known == name).map(|index| Self(index as u8))
+        NAMES
+            .iter()
+            .position(|known| *known == name)
+            .map(|index| Self(index as u8))
     }
 
     /// Its name: that of the gRPC code, or LOST, UNSERVED, WRONG or CUT.
@@ -108,7 +115,10 @@ impl Outcome {
     /// Whether its duration belongs into the latency: answers, and as lower bounds what took too long to be answered.
     /// Quick refusals do not, they would flatter it.
     pub fn counts_in_latency(self) -> bool {
-        matches!(self, Self::OK | Self::DEADLINE_EXCEEDED | Self::LOST | Self::UNSERVED)
+        matches!(
+            self,
+            Self::OK | Self::DEADLINE_EXCEEDED | Self::LOST | Self::UNSERVED
+        )
     }
 }
 
@@ -130,7 +140,10 @@ mod tests {
         assert_eq!(Outcome::from_code(8).name(), "RESOURCE_EXHAUSTED");
         assert_eq!(Outcome::from_code(99), Outcome::UNKNOWN);
         assert_eq!((Outcome::LOST.name(), Outcome::CUT.name()), ("LOST", "CUT"));
-        assert_eq!((Outcome::WRONG.name(), Outcome::UNSERVED.name()), ("WRONG", "UNSERVED"));
+        assert_eq!(
+            (Outcome::WRONG.name(), Outcome::UNSERVED.name()),
+            ("WRONG", "UNSERVED")
+        );
         assert_eq!(Outcome::from_name("FINE"), None);
     }
 

@@ -155,7 +155,10 @@ impl From<&Measured> for Summary {
         let answered = tally.answered.max(1) as f64;
         let seconds = measured.seconds.max(f64::MIN_POSITIVE);
         let named = |outcomes: &dyn Fn(Outcome) -> u64| {
-            Outcome::all().map(|o| (o.name(), outcomes(o))).filter(|&(_, count)| count > 0).collect::<Vec<_>>()
+            Outcome::all()
+                .map(|o| (o.name(), outcomes(o)))
+                .filter(|&(_, count)| count > 0)
+                .collect::<Vec<_>>()
         };
         Self {
             seconds: measured.seconds,
@@ -166,7 +169,11 @@ impl From<&Measured> for Summary {
             errors: tally.errors(),
             error_share: measured.error_share(),
             outcomes: named(&|outcome| tally.count(outcome)),
-            messages: tally.messages.iter().map(|(outcome, text)| (outcome.name(), text.clone())).collect(),
+            messages: tally
+                .messages
+                .iter()
+                .map(|(outcome, text)| (outcome.name(), text.clone()))
+                .collect(),
             wrong: tally.wrong,
             wrong_examples: tally.wrong_examples.clone(),
             latency: Latency::from(&measured.latency),
@@ -202,7 +209,9 @@ impl Report {
         }
         let mode = match self.mode {
             "open loop" => "open loop: latency from the time at which each request was due",
-            _ => "closed loop: a slow server slows the load, so this latency hides waiting; use --rate to see it",
+            _ => {
+                "closed loop: a slow server slows the load, so this latency hides waiting; use --rate to see it"
+            }
         };
         let _ = writeln!(out, "\n{mode}");
         self.measured.write_text(&mut out);
@@ -211,7 +220,11 @@ impl Report {
         }
         for verdict in &self.slo {
             let word = if verdict.met { "met" } else { "MISSED" };
-            let _ = writeln!(out, "SLO {:<16} measured {:<12} {word}", verdict.objective, verdict.measured);
+            let _ = writeln!(
+                out,
+                "SLO {:<16} measured {:<12} {word}",
+                verdict.objective, verdict.measured
+            );
         }
         out
     }
@@ -224,7 +237,10 @@ impl Report {
 
 impl SweepSummary {
     fn write_text(&self, out: &mut String) {
-        let _ = writeln!(out, "\nrate sweep     due/s    answered/s    served        p50        p99");
+        let _ = writeln!(
+            out,
+            "\nrate sweep     due/s    answered/s    served        p50        p99"
+        );
         for step in &self.steps {
             let _ = writeln!(
                 out,
@@ -239,7 +255,11 @@ impl SweepSummary {
         let _ = match (self.saturation, self.saturated) {
             (Some(rate), true) => writeln!(out, "saturation: {}/s", show_count(rate.round() as u64)),
             (Some(rate), false) => {
-                writeln!(out, "not saturated up to the limit of the sweep, {}/s", show_count(rate.round() as u64))
+                writeln!(
+                    out,
+                    "not saturated up to the limit of the sweep, {}/s",
+                    show_count(rate.round() as u64)
+                )
             }
             (None, _) => writeln!(out, "no rate was served"),
         };
@@ -250,12 +270,21 @@ impl Summary {
     fn write_text(&self, out: &mut String) {
         let due = match (self.rate_due, self.served_share) {
             (Some(due), Some(share)) => {
-                format!("  (due {}/s, served {})", show_count(due.round() as u64), show_share(share))
+                format!(
+                    "  (due {}/s, served {})",
+                    show_count(due.round() as u64),
+                    show_share(share)
+                )
             }
             _ => String::new(),
         };
         let rate = show_count(self.rate.round() as u64);
-        let _ = writeln!(out, "{} requests in {:.1} s: {rate}/s{due}", show_count(self.requests), self.seconds);
+        let _ = writeln!(
+            out,
+            "{} requests in {:.1} s: {rate}/s{due}",
+            show_count(self.requests),
+            self.seconds
+        );
         let _ = writeln!(
             out,
             "\n{:<8} {:>12} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
@@ -265,16 +294,25 @@ impl Summary {
             self.latency.write_row("all", self.requests, out);
         }
         for operation in &self.operations {
-            operation.latency.write_row(operation.name, operation.requests, out);
+            operation
+                .latency
+                .write_row(operation.name, operation.requests, out);
         }
         if let Some(lag) = &self.lag {
             lag.write_row("own lag", lag.count, out);
         }
         let _ = writeln!(out);
-        let _ = writeln!(out, "errors         {} ({})", show_count(self.errors), show_share(self.error_share));
+        let _ = writeln!(
+            out,
+            "errors         {} ({})",
+            show_count(self.errors),
+            show_share(self.error_share)
+        );
         for (name, count) in self.outcomes.iter().filter(|(name, _)| *name != "OK") {
             let message = self.messages.iter().find(|(known, _)| known == name);
-            let message = message.map(|(_, text)| format!("  first: {text}")).unwrap_or_default();
+            let message = message
+                .map(|(_, text)| format!("  first: {text}"))
+                .unwrap_or_default();
             let _ = writeln!(out, "  {name:<20} {}{message}", show_count(*count));
         }
         if self.wrong > 0 {
@@ -286,19 +324,33 @@ impl Summary {
         if self.reconnects > 0 {
             let _ = writeln!(out, "reconnects     {}", show_count(self.reconnects));
         }
-        let _ = write!(out, "cpu            client {:.2} µs per request", self.client_cpu_us);
+        let _ = write!(
+            out,
+            "cpu            client {:.2} µs per request",
+            self.client_cpu_us
+        );
         if let Some(server) = self.server_cpu_us {
             let _ = write!(out, ", server {server:.2} µs per request");
         }
         let (sent, received) = (self.sent_per_second / 1e6, self.received_per_second / 1e6);
-        let _ = writeln!(out, "\nbytes          sent {sent:.1} MB/s, received {received:.1} MB/s");
+        let _ = writeln!(
+            out,
+            "\nbytes          sent {sent:.1} MB/s, received {received:.1} MB/s"
+        );
     }
 }
 
 impl Latency {
     fn write_row(&self, name: &str, requests: u64, out: &mut String) {
         let _ = write!(out, "{name:<8} {:>12}", show_count(requests));
-        for ns in [self.mean_ns.round() as u64, self.p50_ns, self.p90_ns, self.p99_ns, self.p999_ns, self.max_ns] {
+        for ns in [
+            self.mean_ns.round() as u64,
+            self.p50_ns,
+            self.p90_ns,
+            self.p99_ns,
+            self.p999_ns,
+            self.max_ns,
+        ] {
             let _ = write!(out, " {:>10}", show_time(ns));
         }
         let _ = writeln!(out);
@@ -340,7 +392,10 @@ mod tests {
         tally.record_lag(700);
         (tally.due, tally.answered, tally.cpu_ns) = (1_001, 1_001, 1_501_500);
         let measured = Measured::new(tally, 2.0, Some(500.0), Some(2_002_000));
-        let slo = "p50=1ms,errors=0%".parse::<Slo>().expect("valid").judge(&measured);
+        let slo = "p50=1ms,errors=0%"
+            .parse::<Slo>()
+            .expect("valid")
+            .judge(&measured);
         let met = slo.iter().all(|verdict| verdict.met);
         Report {
             tool: "prism-loadgen 0".into(),
@@ -349,7 +404,13 @@ mod tests {
             sweep: Some(SweepSummary {
                 saturation: Some(700.0),
                 saturated: true,
-                steps: vec![Step { rate: 700.0, achieved: 699.0, served_share: 0.999, p50_ns: 1, p99_ns: 2 }],
+                steps: vec![Step {
+                    rate: 700.0,
+                    achieved: 699.0,
+                    served_share: 0.999,
+                    p50_ns: 1,
+                    p99_ns: 2,
+                }],
             }),
             measured: Summary::from(&measured),
             slo,
@@ -364,14 +425,20 @@ mod tests {
         assert_eq!(json["met"], false);
         assert_eq!(json["measured"]["requests"], 1_001);
         assert_eq!(json["measured"]["errors"], 1);
-        assert_eq!(json["measured"]["outcomes"], serde_json::json!([["OK", 1_000], ["UNAVAILABLE", 1]]));
+        assert_eq!(
+            json["measured"]["outcomes"],
+            serde_json::json!([["OK", 1_000], ["UNAVAILABLE", 1]])
+        );
         assert_eq!(json["measured"]["client_cpu_us"], 1.5);
         assert_eq!(json["measured"]["server_cpu_us"], 2.0);
         assert_eq!(json["measured"]["rate"], 500.5);
         assert_eq!(json["measured"]["operations"][0]["name"], "put");
         let p50 = json["measured"]["latency"]["p50_ns"].as_u64().expect("a number");
         assert!(p50.abs_diff(500_000) <= 1_000, "{p50}");
-        assert_eq!(json["slo"][0], serde_json::json!({"objective": "p50=1ms", "measured": "500 µs", "met": true}));
+        assert_eq!(
+            json["slo"][0],
+            serde_json::json!({"objective": "p50=1ms", "measured": "500 µs", "met": true})
+        );
         assert_eq!(json["slo"][1]["met"], false);
         assert_eq!(json["sweep"]["saturation"], 700.0);
     }
@@ -379,10 +446,20 @@ mod tests {
     #[test]
     fn text_names_mode_codes_and_verdicts() {
         let text = report().to_text();
-        for part in ["open loop", "UNAVAILABLE", "saturation: 700/s", "MISSED", "own lag", "client 1.50 µs"] {
+        for part in [
+            "open loop",
+            "UNAVAILABLE",
+            "saturation: 700/s",
+            "MISSED",
+            "own lag",
+            "client 1.50 µs",
+        ] {
             assert!(text.contains(part), "`{part}` is missing in:\n{text}");
         }
-        let closed = Report { mode: "closed loop", ..report() };
+        let closed = Report {
+            mode: "closed loop",
+            ..report()
+        };
         assert!(closed.to_text().contains("closed loop"));
     }
 
@@ -391,7 +468,10 @@ mod tests {
         let mut histogram = crate::tally::latency_histogram();
         (1..100u64).for_each(|i| histogram.record(i * 10_000).expect("in range"));
         let second = Duration::from_secs(1);
-        let intervals = [(Duration::ZERO, second, histogram.clone()), (second, second, histogram)];
+        let intervals = [
+            (Duration::ZERO, second, histogram.clone()),
+            (second, second, histogram),
+        ];
         let mut out = Vec::new();
         write_hdr_log(&mut out, SystemTime::UNIX_EPOCH, &intervals).expect("written");
         let entries = interval_log::IntervalLogIterator::new(&out)

@@ -100,7 +100,9 @@ pub fn measure(
                 let (workload, pace, phases) = share_of(run, index as u64, threads as u64);
                 worker::run(plan, workload, pace, phases, sender, stop, || begin.recv().ok());
             };
-            builder.spawn_scoped(scope, work).map_err(|error| format!("no thread: {error}"))?;
+            builder
+                .spawn_scoped(scope, work)
+                .map_err(|error| format!("no thread: {error}"))?;
             starters.push(starter);
         }
         // Only the threads' own ends remain, so that the channel ends with them, even if one panics.
@@ -124,11 +126,22 @@ pub fn measure(
 fn plan_of(run: &Run, index: usize, threads: usize) -> Plan {
     let connections = run.plan.connections / threads + usize::from(index < run.plan.connections % threads);
     let core = (!run.cores.is_empty()).then(|| run.cores[index % run.cores.len()]);
-    Plan { connections, core, ..run.plan.clone() }
+    Plan {
+        thread: index,
+        connections,
+        core,
+        ..run.plan.clone()
+    }
 }
 
 fn share_of(run: &Run, index: u64, threads: u64) -> (Workload, Pace, Phases) {
-    let mut workload = Workload::new(run.load.clone(), index, threads, worker::unix_ns(), run.journal.clone());
+    let mut workload = Workload::new(
+        run.load.clone(),
+        index,
+        threads,
+        worker::unix_ns(),
+        run.journal.clone(),
+    );
     if run.loading {
         workload = workload.loading();
     }
@@ -163,13 +176,19 @@ fn collect(
     let mut seconds: Vec<Second> = Vec::new();
     let mut gave_up = None;
     let mut watch = ServerWatch::new(run, started);
-    let mut running = threads;
+    // How many seconds each thread has told of completely.
+    let mut told = vec![0u64; threads];
     let mut shown = 0;
-    while running > 0 {
+    while told.iter().any(|&told| told < u64::MAX) {
         match receiver.recv_timeout(watch.patience()) {
-            Ok(Message::Interval(interval)) => take_interval(*interval, &mut total, &mut seconds),
-            Ok(Message::Done(result)) => {
-                running -= 1;
+            Ok(Message::Interval(interval)) => {
+                if interval.complete {
+                    told[interval.thread] = interval.second + 1;
+                }
+                take_interval(*interval, &mut total, &mut seconds);
+            }
+            Ok(Message::Done { thread, result }) => {
+                told[thread] = u64::MAX;
                 gave_up = gave_up.or(result.err());
             }
             Ok(Message::Ready(_)) | Err(RecvTimeoutError::Timeout) => {}
@@ -179,30 +198,44 @@ fn collect(
             }
         }
         watch.look();
-        // A second is shown when every thread has told of it.
-        while let Some(second) = seconds.get(shown).filter(|second| second.told >= threads) {
-            let elapsed = Duration::from_secs(shown as u64 + 1);
-            progress(Progress { elapsed, measured: second.measured, tally: &second.tally });
-            shown += 1;
+        // A second is shown when every thread has told all of it.
+        let complete = told.iter().min().copied().unwrap_or(0).min(seconds.len() as u64) as usize;
+        for second in shown..complete {
+            let Second { measured, tally } = &seconds[second];
+            progress(Progress {
+                elapsed: Duration::from_secs(second as u64 + 1),
+                measured: *measured,
+                tally,
+            });
         }
+        shown = shown.max(complete);
     }
     // A run that ends by count ends before its time.
     let ended = started.elapsed().min(run.warm_up.saturating_add(run.duration));
     let measured_time = ended.saturating_sub(run.warm_up).as_secs_f64();
     let measured = Measured::new(total, measured_time, run.rate, watch.finish());
-    Outcomes { measured, started: started_wall, intervals: intervals(&seconds), gave_up }
+    Outcomes {
+        measured,
+        started: started_wall,
+        intervals: intervals(&seconds),
+        gave_up,
+    }
 }
 
 /// One second of the run, over all threads.
 #[derive(Default)]
 struct Second {
-    told: usize,
     measured: bool,
     tally: Tally,
 }
 
 fn take_interval(interval: Interval, total: &mut Tally, seconds: &mut Vec<Second>) {
-    let Interval { second, measured, tally } = interval;
+    let Interval {
+        second,
+        measured,
+        tally,
+        ..
+    } = interval;
     if measured {
         total.add(&tally);
     } else {
@@ -216,7 +249,6 @@ fn take_interval(interval: Interval, total: &mut Tally, seconds: &mut Vec<Second
     if index >= seconds.len() {
         seconds.resize_with(index + 1, Second::default);
     }
-    seconds[index].told += 1;
     seconds[index].measured |= measured;
     seconds[index].tally.add(&tally);
 }
@@ -227,7 +259,9 @@ fn intervals(seconds: &[Second]) -> Vec<(Duration, Duration, Histogram<u64>)> {
         .map(|(index, second)| {
             let mut latency = latency_histogram();
             for (_, operation) in second.tally.operations() {
-                latency.add(&operation.latency).expect("all latency histograms have the same bounds");
+                latency
+                    .add(&operation.latency)
+                    .expect("all latency histograms have the same bounds");
             }
             (Duration::from_secs(index as u64), Duration::from_secs(1), latency)
         })
@@ -247,14 +281,21 @@ impl ServerWatch {
     fn new(run: &Run, started: Instant) -> Self {
         let measure_at = started + run.warm_up;
         let end_at = measure_at.checked_add(run.duration).unwrap_or(measure_at);
-        Self { pid: run.server_pid, measure_at, end_at, first_ns: None, last_ns: None }
+        Self {
+            pid: run.server_pid,
+            measure_at,
+            end_at,
+            first_ns: None,
+            last_ns: None,
+        }
     }
 
     /// How long the collector may sleep without missing a look.
     fn patience(&self) -> Duration {
         let now = Instant::now();
         let next = [self.measure_at, self.end_at].into_iter().find(|&at| at > now);
-        next.map_or(Duration::from_secs(1), |at| at - now).min(Duration::from_secs(1))
+        next.map_or(Duration::from_secs(1), |at| at - now)
+            .min(Duration::from_secs(1))
     }
 
     fn look(&mut self) {
@@ -268,7 +309,9 @@ impl ServerWatch {
     }
 
     fn finish(self) -> Option<u64> {
-        let last_ns = self.last_ns.or_else(|| self.pid.and_then(|pid| process_cpu_ns(pid).ok()));
+        let last_ns = self
+            .last_ns
+            .or_else(|| self.pid.and_then(|pid| process_cpu_ns(pid).ok()));
         Some(last_ns?.saturating_sub(self.first_ns?))
     }
 }
@@ -281,8 +324,14 @@ pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
     let mut total_ns = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread may end while we look; what it had used is then missing, which is little.
-        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-        total_ns += text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
+        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else {
+            continue;
+        };
+        total_ns += text
+            .split(' ')
+            .next()
+            .and_then(|ns| ns.parse::<u64>().ok())
+            .unwrap_or(0);
     }
     Ok(total_ns)
 }

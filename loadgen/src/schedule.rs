@@ -36,8 +36,16 @@ impl Schedule {
     pub fn new(arrival: Arrival, rate_per_second: f64, index: u64, of: u64, random: Random) -> Self {
         let rate_millihertz = ((rate_per_second * 1_000.0).round() as u64).max(1);
         let of = of.max(1);
-        let mut schedule =
-            Self { arrival, rate_millihertz, index, of, taken: 0, due_ns: 0, remainder_ns: 0.0, random };
+        let mut schedule = Self {
+            arrival,
+            rate_millihertz,
+            index,
+            of,
+            taken: 0,
+            due_ns: 0,
+            remainder_ns: 0.0,
+            random,
+        };
         match arrival {
             Arrival::Fixed => schedule.due_ns = schedule.fixed_due_ns(0),
             Arrival::Poisson => schedule.step_poisson(),
@@ -89,16 +97,27 @@ mod tests {
             for number in 0..10_000u64 {
                 let exact = number as f64 * 1e9 / rate;
                 let due = schedule.take() as f64;
-                assert!((due - exact).abs() <= 1.0 + exact * 1e-9, "rate {rate}, request {number}: {due} not {exact}");
+                assert!(
+                    (due - exact).abs() <= 1.0 + exact * 1e-9,
+                    "rate {rate}, request {number}: {due} not {exact}"
+                );
             }
         }
     }
 
     #[test]
     fn the_shares_of_threads_interleave_to_the_whole() {
-        let whole = times(Schedule::new(Arrival::Fixed, 12_345.0, 0, 1, Random::new(0, 0)), 300);
+        let whole = times(
+            Schedule::new(Arrival::Fixed, 12_345.0, 0, 1, Random::new(0, 0)),
+            300,
+        );
         let mut shares: Vec<u64> = (0..3)
-            .flat_map(|index| times(Schedule::new(Arrival::Fixed, 12_345.0, index, 3, Random::new(0, 0)), 100))
+            .flat_map(|index| {
+                times(
+                    Schedule::new(Arrival::Fixed, 12_345.0, index, 3, Random::new(0, 0)),
+                    100,
+                )
+            })
             .collect();
         shares.sort_unstable();
         assert_eq!(shares, whole);
@@ -107,9 +126,15 @@ mod tests {
     #[test]
     fn poisson_keeps_the_rate_and_has_exponential_gaps() {
         let seed = 11;
-        let dues = times(Schedule::new(Arrival::Poisson, 10_000.0, 0, 1, Random::new(seed, 0)), 100_000);
+        let dues = times(
+            Schedule::new(Arrival::Poisson, 10_000.0, 0, 1, Random::new(seed, 0)),
+            100_000,
+        );
         let seconds = *dues.last().expect("many") as f64 / 1e9;
-        assert!((seconds - 10.0).abs() < 0.15, "seed {seed}: {seconds} s for 100,000 at 10,000/s");
+        assert!(
+            (seconds - 10.0).abs() < 0.15,
+            "seed {seed}: {seconds} s for 100,000 at 10,000/s"
+        );
         // Of exponential gaps, 1 - 1/e lie below the mean; of even gaps, all or none would.
         let below = dues.windows(2).filter(|pair| pair[1] - pair[0] < 100_000).count() as f64 / 99_999.0;
         assert!((below - 0.632).abs() < 0.01, "seed {seed}: {below}");

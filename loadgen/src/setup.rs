@@ -67,7 +67,13 @@ impl<'h> Blocking<'h> {
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_nodelay(true)?;
         let h2 = h2::Connection::new(h2::Config::client());
-        Ok(Self { socket, h2, received: Vec::new(), authority: address.to_string(), headers })
+        Ok(Self {
+            socket,
+            h2,
+            received: Vec::new(),
+            authority: address.to_string(),
+            headers,
+        })
     }
 
     /// Makes one unary call and gives the message of the answer.
@@ -83,10 +89,16 @@ impl<'h> Blocking<'h> {
             (b"te", b"trailers"),
             (b"content-type", b"application/grpc"),
         ];
-        fields.extend(self.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+        fields.extend(
+            self.headers
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
+        );
         let refused = |error| io::Error::other(format!("the request can not be sent: {error}"));
         let stream = self.h2.send_request(&fields, false).map_err(refused)?;
-        self.h2.send_grpc_message(stream, true, |out| out.extend_from_slice(message)).map_err(refused)?;
+        self.h2
+            .send_grpc_message(stream, true, |out| out.extend_from_slice(message))
+            .map_err(refused)?;
         let mut body = Vec::new();
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -106,7 +118,10 @@ impl<'h> Blocking<'h> {
                 Some((Outcome::OK, _)) => {
                     return match body.get(5..) {
                         Some(message) if body[0] == 0 => Ok(message.to_vec()),
-                        _ => Err(CallError::Refused(Outcome::INTERNAL, "OK without a plain message".to_owned())),
+                        _ => Err(CallError::Refused(
+                            Outcome::INTERNAL,
+                            "OK without a plain message".to_owned(),
+                        )),
                     };
                 }
                 Some((outcome, message)) => return Err(CallError::Refused(outcome, message)),
@@ -122,21 +137,37 @@ fn poll_end(
     body: &mut Vec<u8>,
 ) -> Result<Option<(Outcome, String)>, CallError> {
     let ended = |headers: &h2::HeaderList| {
-        let text = |name: &[u8]| headers.get(name).map(|value| String::from_utf8_lossy(value).into_owned());
+        let text = |name: &[u8]| {
+            headers
+                .get(name)
+                .map(|value| String::from_utf8_lossy(value).into_owned())
+        };
         let code = text(b"grpc-status").and_then(|code| code.parse().ok());
         let outcome = code.map_or(Outcome::UNKNOWN, Outcome::from_code);
         (outcome, text(b"grpc-message").unwrap_or_default())
     };
     loop {
-        let event = h2.poll_event(input).map_err(|error| io::Error::other(error.to_string()))?;
+        let event = h2
+            .poll_event(input)
+            .map_err(|error| io::Error::other(error.to_string()))?;
         match event {
             None => return Ok(None),
-            Some(Event::Headers { headers, end_stream: true, .. } | Event::Trailers { headers, .. }) => {
+            Some(
+                Event::Headers {
+                    headers,
+                    end_stream: true,
+                    ..
+                }
+                | Event::Trailers { headers, .. },
+            ) => {
                 return Ok(Some(ended(headers)));
             }
             Some(Event::Data { data, .. }) => body.extend_from_slice(data),
             Some(Event::Reset { code, .. }) => {
-                return Ok(Some((Outcome::from_reset(code.0), format!("stream reset with {code}"))));
+                return Ok(Some((
+                    Outcome::from_reset(code.0),
+                    format!("stream reset with {code}"),
+                )));
             }
             Some(_) => {}
         }
@@ -198,7 +229,11 @@ pub fn check_journal(
     entries: &[Entry],
 ) -> Result<Survival, CallError> {
     let (claims, acknowledged) = claims(entries);
-    let mut survival = Survival { keys: claims.len() as u64, acknowledged, wrong: Vec::new() };
+    let mut survival = Survival {
+        keys: claims.len() as u64,
+        acknowledged,
+        wrong: Vec::new(),
+    };
     let values = Values::default();
     let mut keys: Vec<u64> = claims.keys().copied().collect();
     keys.sort_unstable();
@@ -207,7 +242,9 @@ pub fn check_journal(
         encode_get_request(&mut request, namespace, KeyName::new(key).as_str(), None, None);
         let answer = client.call(crate::call::Method::Get.path(), &request)?;
         if let Err(wrong) = newest_of(&values, key, &answer).and_then(|found| judge(claims[&key], found)) {
-            survival.wrong.push(format!("`{}`: {wrong}", KeyName::new(key).as_str()));
+            survival
+                .wrong
+                .push(format!("`{}`: {wrong}", KeyName::new(key).as_str()));
         }
     }
     Ok(survival)
@@ -221,7 +258,9 @@ fn claims(entries: &[Entry]) -> (HashMap<u64, Claim>, u64) {
         let deletes = entry.operation == Operation::Delete;
         if entry.outcome == Outcome::OK {
             acknowledged += 1;
-            let newer = claim.acknowledged.is_none_or(|(sequence, _)| entry.sequence > sequence);
+            let newer = claim
+                .acknowledged
+                .is_none_or(|(sequence, _)| entry.sequence > sequence);
             if newer {
                 claim.acknowledged = Some((entry.sequence, deletes));
             }
@@ -239,7 +278,9 @@ fn newest_of(values: &Values, key: u64, answer: &[u8]) -> Result<Option<Option<u
     let mut newest = None;
     for item in view.items.iter() {
         let number = item_number(item.key).ok_or("an item key that is not ours")?;
-        let seen = values.check(key, number, item.value).map_err(|wrong| wrong.to_string())?;
+        let seen = values
+            .check(key, number, item.value)
+            .map_err(|wrong| wrong.to_string())?;
         newest = Some(seen.map(|seen| seen.sequence).max(newest.flatten()));
     }
     Ok(newest)
@@ -249,11 +290,13 @@ fn judge(claim: Claim, found: Option<Option<u64>>) -> Result<(), String> {
     match (claim.acknowledged, found) {
         (None, _) | (Some(_), Some(None)) | (Some((_, true)), None) => Ok(()),
         (Some((sequence, false)), None) if claim.open_deletion > sequence => Ok(()),
-        (Some((sequence, false)), None) => Err(format!("lost: write {sequence} was acknowledged, nothing is there")),
+        (Some((sequence, false)), None) => Err(format!(
+            "lost: write {sequence} was acknowledged, nothing is there"
+        )),
         (Some((sequence, _)), Some(Some(found))) if found >= sequence => Ok(()),
-        (Some((sequence, _)), Some(Some(found))) => {
-            Err(format!("lost: write {sequence} was acknowledged, the older {found} is there"))
-        }
+        (Some((sequence, _)), Some(Some(found))) => Err(format!(
+            "lost: write {sequence} was acknowledged, the older {found} is there"
+        )),
     }
 }
 
@@ -262,7 +305,14 @@ mod tests {
     use super::*;
 
     fn entry(sequence: u64, operation: Operation, outcome: Outcome) -> Entry {
-        Entry { sequence, key: 1, operation, outcome, lane: 0, lsn: 0 }
+        Entry {
+            sequence,
+            key: 1,
+            operation,
+            outcome,
+            lane: 0,
+            lsn: 0,
+        }
     }
 
     fn verdict(entries: &[Entry], found: Option<Option<u64>>) -> bool {
@@ -276,14 +326,23 @@ mod tests {
         assert!(verdict(&[put(5)], Some(Some(9))), "a newer write may have come");
         assert!(!verdict(&[put(5), put(3)], Some(Some(3))));
         assert!(!verdict(&[put(5)], None));
-        assert!(verdict(&[entry(5, Operation::Put, Outcome::LOST)], None), "nobody promised it");
+        assert!(
+            verdict(&[entry(5, Operation::Put, Outcome::LOST)], None),
+            "nobody promised it"
+        );
     }
 
     #[test]
     fn deletions_count_too() {
-        let (put, delete) = (entry(5, Operation::Put, Outcome::OK), entry(7, Operation::Delete, Outcome::OK));
+        let (put, delete) = (
+            entry(5, Operation::Put, Outcome::OK),
+            entry(7, Operation::Delete, Outcome::OK),
+        );
         assert!(verdict(&[put, delete], None));
-        assert!(!verdict(&[put, delete], Some(Some(5))), "a deleted item came back");
+        assert!(
+            !verdict(&[put, delete], Some(Some(5))),
+            "a deleted item came back"
+        );
         let open = entry(7, Operation::Delete, Outcome::LOST);
         assert!(verdict(&[put, open], None));
         assert!(verdict(&[put, open], Some(Some(5))));

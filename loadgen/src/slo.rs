@@ -62,7 +62,10 @@ impl Slo {
 
     /// Holds the demands against a run's figures, in the order in which they were written.
     pub fn judge(&self, figures: &impl Figures) -> Vec<Verdict> {
-        self.objectives.iter().map(|objective| objective.judge(figures)).collect()
+        self.objectives
+            .iter()
+            .map(|objective| objective.judge(figures))
+            .collect()
     }
 }
 
@@ -77,14 +80,21 @@ impl Objective {
             }
             Bound::Rate { at_least } => {
                 let rate = figures.rate();
-                (format!("{}/s", units::show_count(rate.round() as u64)), rate >= at_least)
+                (
+                    format!("{}/s", units::show_count(rate.round() as u64)),
+                    rate >= at_least,
+                )
             }
             Bound::Served { at_least } => match figures.served_share() {
                 Some(share) => (units::show_share(share), share >= at_least),
                 None => ("a closed loop has no due rate".to_owned(), false),
             },
         };
-        Verdict { objective: self.text.clone(), measured, met }
+        Verdict {
+            objective: self.text.clone(),
+            measured,
+            met,
+        }
     }
 }
 
@@ -111,21 +121,36 @@ impl std::str::FromStr for Slo {
 }
 
 fn parse_objective(text: &str) -> Result<Objective, String> {
-    let (name, value) =
-        text.split_once('=').ok_or_else(|| format!("`{text}`: write NAME=BOUND, for example p99=10ms"))?;
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}`: write NAME=BOUND, for example p99=10ms"))?;
     let bound = match name.trim() {
-        "max" => Bound::Quantile { quantile: 1.0, at_most_ns: units::nanoseconds(value)? },
-        "mean" => Bound::Mean { at_most_ns: units::nanoseconds(value)? },
-        "errors" => Bound::Errors { at_most: units::share(value)? },
-        "served" => Bound::Served { at_least: units::share(value)? },
+        "max" => Bound::Quantile {
+            quantile: 1.0,
+            at_most_ns: units::nanoseconds(value)?,
+        },
+        "mean" => Bound::Mean {
+            at_most_ns: units::nanoseconds(value)?,
+        },
+        "errors" => Bound::Errors {
+            at_most: units::share(value)?,
+        },
+        "served" => Bound::Served {
+            at_least: units::share(value)?,
+        },
         "rate" => match value.trim().parse::<f64>() {
             Ok(at_least) if at_least >= 0.0 && at_least.is_finite() => Bound::Rate { at_least },
-            _ => return Err(format!("`{value}` is not a rate: a number of requests per second")),
+            _ => {
+                return Err(format!(
+                    "`{value}` is not a rate: a number of requests per second"
+                ));
+            }
         },
         name => match name.strip_prefix('p').and_then(|p| p.parse::<f64>().ok()) {
-            Some(percent) if (0.0..=100.0).contains(&percent) => {
-                Bound::Quantile { quantile: percent / 100.0, at_most_ns: units::nanoseconds(value)? }
-            }
+            Some(percent) if (0.0..=100.0).contains(&percent) => Bound::Quantile {
+                quantile: percent / 100.0,
+                at_most_ns: units::nanoseconds(value)?,
+            },
             _ => {
                 return Err(format!(
                     "`{name}` is no objective: use p50, p99, p99.9, …, max, mean, errors, rate or served"
@@ -133,12 +158,19 @@ fn parse_objective(text: &str) -> Result<Objective, String> {
             }
         },
     };
-    Ok(Objective { text: text.to_owned(), bound })
+    Ok(Objective {
+        text: text.to_owned(),
+        bound,
+    })
 }
 
 impl fmt::Display for Slo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let texts: Vec<&str> = self.objectives.iter().map(|objective| objective.text.as_str()).collect();
+        let texts: Vec<&str> = self
+            .objectives
+            .iter()
+            .map(|objective| objective.text.as_str())
+            .collect();
         f.write_str(&texts.join(","))
     }
 }
@@ -171,16 +203,28 @@ mod tests {
         }
     }
 
-    const RUN: Fixed = Fixed { latency_ns: Some(10_000_000), errors: 0.0001, served: Some(0.99) };
+    const RUN: Fixed = Fixed {
+        latency_ns: Some(10_000_000),
+        errors: 0.0001,
+        served: Some(0.99),
+    };
 
     fn met(slo: &str, run: &Fixed) -> Vec<bool> {
-        slo.parse::<Slo>().expect("valid").judge(run).into_iter().map(|verdict| verdict.met).collect()
+        slo.parse::<Slo>()
+            .expect("valid")
+            .judge(run)
+            .into_iter()
+            .map(|verdict| verdict.met)
+            .collect()
     }
 
     #[test]
     fn bounds_are_inclusive() {
         assert_eq!(met("p50=5ms,p99=9.9ms,errors=0.01%", &RUN), [true, true, true]);
-        assert_eq!(met("p50=4.999ms,p99.9=9.98ms,errors=0.009%", &RUN), [false, false, false]);
+        assert_eq!(
+            met("p50=4.999ms,p99.9=9.98ms,errors=0.009%", &RUN),
+            [false, false, false]
+        );
         assert_eq!(met("max=10ms, mean=5ms", &RUN), [true, true]);
         assert_eq!(met("rate=1000,served=99%", &RUN), [true, true]);
         assert_eq!(met("rate=1001,served=99.1%", &RUN), [false, false]);
@@ -188,7 +232,11 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_is_not_met() {
-        let nothing = Fixed { latency_ns: None, errors: 1.0, served: None };
+        let nothing = Fixed {
+            latency_ns: None,
+            errors: 1.0,
+            served: None,
+        };
         assert_eq!(met("p50=1s,mean=1s,served=0%", &nothing), [false, false, false]);
     }
 
@@ -201,10 +249,24 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_a_reason() {
-        for bad in ["", ",", "p99", "p99=10", "p101=1ms", "pp=1ms", "errors=200%", "rate=-1", "rate=inf", "q=1ms"] {
+        for bad in [
+            "",
+            ",",
+            "p99",
+            "p99=10",
+            "p101=1ms",
+            "pp=1ms",
+            "errors=200%",
+            "rate=-1",
+            "rate=inf",
+            "q=1ms",
+        ] {
             let error = bad.parse::<Slo>().expect_err(bad);
             assert!(!error.is_empty());
         }
-        assert_eq!("p50=1ms, errors=1%".parse::<Slo>().expect("valid").to_string(), "p50=1ms,errors=1%");
+        assert_eq!(
+            "p50=1ms, errors=1%".parse::<Slo>().expect("valid").to_string(),
+            "p50=1ms,errors=1%"
+        );
     }
 }

@@ -41,7 +41,13 @@ impl Sweep {
     /// A search that starts at `start` requests per second and never proposes more than `rate_max`.
     pub fn new(start: f64, rate_max: f64) -> Self {
         let start = start.clamp(1.0, rate_max.max(1.0));
-        Self { served: None, unserved: None, next: start, rate_max: rate_max.max(1.0), steps: Vec::new() }
+        Self {
+            served: None,
+            unserved: None,
+            next: start,
+            rate_max: rate_max.max(1.0),
+            steps: Vec::new(),
+        }
     }
 
     /// The rate to measure next; `None` when the search is over.
@@ -101,7 +107,13 @@ mod tests {
         while let Some(rate) = sweep.next_rate() {
             let achieved = rate.min(capacity);
             let served_share = achieved / rate;
-            sweep.observe(Step { rate, achieved, served_share, p50_ns: 0, p99_ns: 0 });
+            sweep.observe(Step {
+                rate,
+                achieved,
+                served_share,
+                p50_ns: 0,
+                p99_ns: 0,
+            });
         }
         sweep
     }
@@ -114,8 +126,15 @@ mod tests {
                 let saturation = sweep.saturation().expect("something is served");
                 // 95 % of a rate 5 % above the capacity are still served.
                 let ratio = saturation / capacity;
-                assert!((0.9..=1.06).contains(&ratio), "capacity {capacity}, start {start}: {saturation}");
-                assert!(sweep.saturated() && sweep.steps().len() <= 28, "{} steps", sweep.steps().len());
+                assert!(
+                    (0.9..=1.06).contains(&ratio),
+                    "capacity {capacity}, start {start}: {saturation}"
+                );
+                assert!(
+                    sweep.saturated() && sweep.steps().len() <= 28,
+                    "{} steps",
+                    sweep.steps().len()
+                );
             }
         }
     }

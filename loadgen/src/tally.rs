@@ -57,7 +57,10 @@ impl Tally {
     #[inline]
     pub fn record(&mut self, operation: Operation, outcome: Outcome, latency_ns: u64) {
         let tally = self.operations[operation as usize].get_or_insert_with(|| {
-            Box::new(OperationTally { latency: latency_histogram(), outcomes: [0; Outcome::COUNT] })
+            Box::new(OperationTally {
+                latency: latency_histogram(),
+                outcomes: [0; Outcome::COUNT],
+            })
         });
         tally.outcomes[outcome.index()] += 1;
         if outcome.counts_in_latency() {
@@ -68,7 +71,9 @@ impl Tally {
     /// Counts how late a request left although it could have left when it was due.
     #[inline]
     pub fn record_lag(&mut self, lag_ns: u64) {
-        self.lag.get_or_insert_with(|| Box::new(latency_histogram())).saturating_record(lag_ns);
+        self.lag
+            .get_or_insert_with(|| Box::new(latency_histogram()))
+            .saturating_record(lag_ns);
     }
 
     /// Counts a wrong answer and keeps its description if it is among the first.
@@ -95,14 +100,20 @@ impl Tally {
                 (_, None) => {}
                 (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
                 (Some(mine), Some(theirs)) => {
-                    mine.latency.add(&theirs.latency).expect("all latency histograms have the same bounds");
-                    mine.outcomes.iter_mut().zip(theirs.outcomes).for_each(|(mine, theirs)| *mine += theirs);
+                    mine.latency
+                        .add(&theirs.latency)
+                        .expect("all latency histograms have the same bounds");
+                    mine.outcomes
+                        .iter_mut()
+                        .zip(theirs.outcomes)
+                        .for_each(|(mine, theirs)| *mine += theirs);
                 }
             }
         }
         if let Some(lag) = &other.lag {
             let mine = self.lag.get_or_insert_with(|| Box::new(latency_histogram()));
-            mine.add(lag.as_ref()).expect("all latency histograms have the same bounds");
+            mine.add(lag.as_ref())
+                .expect("all latency histograms have the same bounds");
         }
         self.due += other.due;
         self.answered += other.answered;
@@ -115,34 +126,46 @@ impl Tally {
             self.record_message(*outcome, message.clone());
         }
         let room = WRONG_EXAMPLES_MAX - self.wrong_examples.len();
-        self.wrong_examples.extend(other.wrong_examples.iter().take(room).cloned());
+        self.wrong_examples
+            .extend(other.wrong_examples.iter().take(room).cloned());
     }
 
     /// The operations that occurred, in the order of their numbers.
     pub fn operations(&self) -> impl Iterator<Item = (Operation, &OperationTally)> {
-        Operation::ALL.into_iter().zip(&self.operations).filter_map(|(op, tally)| tally.as_deref().map(|t| (op, t)))
+        Operation::ALL
+            .into_iter()
+            .zip(&self.operations)
+            .filter_map(|(op, tally)| tally.as_deref().map(|t| (op, t)))
     }
 
     /// How often an outcome occurred over all operations.
     pub fn count(&self, outcome: Outcome) -> u64 {
-        self.operations().map(|(_, tally)| tally.outcomes[outcome.index()]).sum()
+        self.operations()
+            .map(|(_, tally)| tally.outcomes[outcome.index()])
+            .sum()
     }
 
     /// Requests that ended as errors.
     pub fn errors(&self) -> u64 {
-        Outcome::all().filter(|outcome| outcome.is_error()).map(|outcome| self.count(outcome)).sum()
+        Outcome::all()
+            .filter(|outcome| outcome.is_error())
+            .map(|outcome| self.count(outcome))
+            .sum()
     }
 
     /// Requests that ended in any way.
     pub fn ended(&self) -> u64 {
-        self.operations().map(|(_, tally)| tally.outcomes.iter().sum::<u64>()).sum()
+        self.operations()
+            .map(|(_, tally)| tally.outcomes.iter().sum::<u64>())
+            .sum()
     }
 
     /// The latencies of all operations together.
     pub fn latency(&self) -> Histogram<u64> {
         let mut all = latency_histogram();
         for (_, tally) in self.operations() {
-            all.add(&tally.latency).expect("all latency histograms have the same bounds");
+            all.add(&tally.latency)
+                .expect("all latency histograms have the same bounds");
         }
         all
     }
@@ -167,7 +190,13 @@ impl Measured {
     /// Brings the counted things and their time together.
     pub fn new(tally: Tally, seconds: f64, rate_due: Option<f64>, server_cpu_ns: Option<u64>) -> Self {
         let latency = tally.latency();
-        Self { tally, latency, seconds, rate_due, server_cpu_ns }
+        Self {
+            tally,
+            latency,
+            seconds,
+            rate_due,
+            server_cpu_ns,
+        }
     }
 }
 
@@ -182,11 +211,19 @@ impl Figures for Measured {
 
     fn error_share(&self) -> f64 {
         let ended = self.tally.ended() - self.tally.count(Outcome::CUT);
-        if ended == 0 { 1.0 } else { self.tally.errors() as f64 / ended as f64 }
+        if ended == 0 {
+            1.0
+        } else {
+            self.tally.errors() as f64 / ended as f64
+        }
     }
 
     fn rate(&self) -> f64 {
-        if self.seconds > 0.0 { self.tally.answered as f64 / self.seconds } else { 0.0 }
+        if self.seconds > 0.0 {
+            self.tally.answered as f64 / self.seconds
+        } else {
+            0.0
+        }
     }
 
     fn served_share(&self) -> Option<f64> {
@@ -215,9 +252,15 @@ mod tests {
             tally.answered = 101;
             sum.add(&tally);
         }
-        assert_eq!((sum.count(Outcome::OK), sum.errors(), sum.ended(), sum.wrong), (300, 3, 303, 3));
+        assert_eq!(
+            (sum.count(Outcome::OK), sum.errors(), sum.ended(), sum.wrong),
+            (300, 3, 303, 3)
+        );
         assert_eq!((sum.due, sum.answered), (303, 303));
-        assert_eq!(sum.operations().map(|(op, _)| op.name()).collect::<Vec<_>>(), ["put", "get"]);
+        assert_eq!(
+            sum.operations().map(|(op, _)| op.name()).collect::<Vec<_>>(),
+            ["put", "get"]
+        );
         // The quick refusals are not in the latency.
         assert_eq!(sum.latency().len(), 300);
         assert_eq!(sum.lag.as_ref().map(|lag| lag.len()), Some(3));
@@ -230,7 +273,10 @@ mod tests {
             let mut histogram = latency_histogram();
             histogram.record(ns).expect("in range");
             let got = histogram.value_at_quantile(0.5);
-            assert!(got.abs_diff(ns) as f64 <= ns as f64 / 1_000.0, "{ns} became {got}");
+            assert!(
+                got.abs_diff(ns) as f64 <= ns as f64 / 1_000.0,
+                "{ns} became {got}"
+            );
         }
         let mut tally = Tally::default();
         tally.record(Operation::Get, Outcome::OK, u64::MAX);
@@ -248,9 +294,16 @@ mod tests {
         assert_eq!(measured.error_share(), 0.01);
         assert_eq!(measured.rate(), 50.0);
         assert_eq!(measured.served_share(), Some(0.505));
-        assert!(measured.latency_ns(0.5).is_some_and(|ns| ns.abs_diff(1_000_000) < 1_000));
+        assert!(
+            measured
+                .latency_ns(0.5)
+                .is_some_and(|ns| ns.abs_diff(1_000_000) < 1_000)
+        );
         let nothing = Measured::new(Tally::default(), 0.0, None, None);
-        assert_eq!((nothing.latency_ns(0.5), nothing.error_share(), nothing.rate()), (None, 1.0, 0.0));
+        assert_eq!(
+            (nothing.latency_ns(0.5), nothing.error_share(), nothing.rate()),
+            (None, 1.0, 0.0)
+        );
         assert_eq!(nothing.served_share(), None);
     }
 }

@@ -3,7 +3,9 @@
 /// Reads a time such as `250us`, `1.5ms`, `2s`, `1m` or `40ns` as nanoseconds; at most one day.
 pub fn nanoseconds(text: &str) -> Result<u64, String> {
     let text = text.trim();
-    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let scale = match unit.trim() {
         "ns" => 1.0,
@@ -11,10 +13,16 @@ pub fn nanoseconds(text: &str) -> Result<u64, String> {
         "ms" => 1e6,
         "s" => 1e9,
         "m" | "min" => 60e9,
-        "" => return Err(format!("`{text}` has no unit: write for example {text}ms or {text}s")),
+        "" => {
+            return Err(format!(
+                "`{text}` has no unit: write for example {text}ms or {text}s"
+            ));
+        }
         other => return Err(format!("`{other}` is no unit of time: use ns, us, ms, s or m")),
     };
-    let number: f64 = number.parse().map_err(|_| format!("`{text}` is not a time, for example 1.5ms"))?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("`{text}` is not a time, for example 1.5ms"))?;
     let ns = number * scale;
     if !(0.0..=86_400e9).contains(&ns) {
         return Err(format!("`{text}` is longer than a day"));
@@ -35,7 +43,9 @@ pub fn bytes(text: &str) -> Result<u32, String> {
         "MiB" | "M" => 1 << 20,
         other => return Err(format!("`{other}` is no unit of size: use B, KB, KiB, MB or MiB")),
     };
-    let number: u64 = number.parse().map_err(|_| format!("`{text}` is not a size, for example 256 or 4KiB"))?;
+    let number: u64 = number
+        .parse()
+        .map_err(|_| format!("`{text}` is not a size, for example 256 or 4KiB"))?;
     match number.checked_mul(scale) {
         Some(bytes) if bytes <= 1 << 30 => Ok(bytes as u32),
         _ => Err(format!("`{text}` is above 1 GiB")),
@@ -49,9 +59,15 @@ pub fn share(text: &str) -> Result<f64, String> {
         Some(percent) => (percent.trim(), 0.01),
         None => (text, 1.0),
     };
-    let value: f64 = number.parse().map_err(|_| format!("`{text}` is not a share, for example 0.01% or 0.0001"))?;
+    let value: f64 = number
+        .parse()
+        .map_err(|_| format!("`{text}` is not a share, for example 0.01% or 0.0001"))?;
     let value = value * scale;
-    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(format!("`{text}` is not between 0 and 100%")) }
+    if (0.0..=1.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err(format!("`{text}` is not between 0 and 100%"))
+    }
 }
 
 /// Writes a time with three significant digits: `1.23 ms`.
@@ -63,7 +79,11 @@ pub fn show_time(ns: u64) -> String {
         n if n < 1e9 => (n / 1e6, "ms"),
         n => (n / 1e9, "s"),
     };
-    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    let digits = if value < 10.0 {
+        2
+    } else {
+        usize::from(value < 100.0)
+    };
     format!("{value:.digits$} {unit}")
 }
 
@@ -83,7 +103,11 @@ pub fn show_count(count: u64) -> String {
 /// Writes a share as a percentage that stays legible when it is small: `0.0012 %`.
 pub fn show_share(share: f64) -> String {
     let percent = share * 100.0;
-    if percent == 0.0 || percent >= 1.0 { format!("{percent:.2} %") } else { format!("{percent:.4} %") }
+    if percent == 0.0 || percent >= 1.0 {
+        format!("{percent:.2} %")
+    } else {
+        format!("{percent:.4} %")
+    }
 }
 
 #[cfg(test)]

@@ -71,7 +71,9 @@ pub struct Values {
 impl Default for Values {
     fn default() -> Self {
         let mut random = Random::new(0x5052_4953_4D21, 0);
-        let filler = (0..FILLER_BYTES / 8).flat_map(|_| random.bits().to_le_bytes()).collect();
+        let filler = (0..FILLER_BYTES / 8)
+            .flat_map(|_| random.bits().to_le_bytes())
+            .collect();
         Self { filler }
     }
 }
@@ -101,7 +103,12 @@ impl Values {
         };
         let items = u16::from_le_bytes([head[6], head[7]]);
         let sequence = word(&head[SEQUENCE_PLACE..]);
-        let stamp = Stamp { key, item, items, sequence };
+        let stamp = Stamp {
+            key,
+            item,
+            items,
+            sequence,
+        };
         if head != header(stamp) {
             return Err(difference(key, item, value));
         }
@@ -114,7 +121,11 @@ impl Values {
             rest = &rest[part.len()..];
             run += 1;
         }
-        Ok(Some(Seen { sequence, items, value_bytes: value.len() as u32 }))
+        Ok(Some(Seen {
+            sequence,
+            items,
+            value_bytes: value.len() as u32,
+        }))
     }
 
     /// The `run`-th stretch of filler of a value: a window of the block, at a place that all of the stamp decides.
@@ -138,7 +149,12 @@ fn header(stamp: Stamp) -> [u8; HEADER_BYTES as usize] {
 
 /// A value that ends within the header: what is known beforehand is compared, as far as it goes.
 fn check_short(key: u64, item: u16, value: &[u8]) -> Result<Option<Seen>, WrongValue> {
-    let expected = header(Stamp { key, item, items: 0, sequence: 0 });
+    let expected = header(Stamp {
+        key,
+        item,
+        items: 0,
+        sequence: 0,
+    });
     let known = (0..value.len().min(SEQUENCE_PLACE)).filter(|place| !(6..8).contains(place));
     for place in known {
         if value[place] != expected[place] {
@@ -181,20 +197,38 @@ mod tests {
         let mut random = Random::new(17, 0);
         for len in (0..300).chain([4_096, 32_768, 70_000, 1 << 20]) {
             let (item, items) = (random.below(1_000) as u16, random.below(1_000) as u16);
-            let stamp = Stamp { key: random.bits(), item, items, sequence: random.bits() };
+            let stamp = Stamp {
+                key: random.bits(),
+                item,
+                items,
+                sequence: random.bits(),
+            };
             let mut value = Vec::new();
             values.write(stamp, len, &mut value);
             assert_eq!(value.len(), len as usize);
-            let seen = Seen { sequence: stamp.sequence, items, value_bytes: len };
+            let seen = Seen {
+                sequence: stamp.sequence,
+                items,
+                value_bytes: len,
+            };
             let expected = (len >= HEADER_BYTES).then_some(seen);
-            assert_eq!(values.check(stamp.key, item, &value), Ok(expected), "length {len}");
+            assert_eq!(
+                values.check(stamp.key, item, &value),
+                Ok(expected),
+                "length {len}"
+            );
         }
     }
 
     #[test]
     fn any_altered_byte_is_found() {
         let values = Values::default();
-        let stamp = Stamp { key: 77, item: 3, items: 5, sequence: 123_456_789 };
+        let stamp = Stamp {
+            key: 77,
+            item: 3,
+            items: 5,
+            sequence: 123_456_789,
+        };
         let mut value = Vec::new();
         values.write(stamp, 200, &mut value);
         for place in 0..value.len() {
@@ -208,7 +242,16 @@ mod tests {
     fn short_values_are_checked_as_far_as_they_go() {
         let values = Values::default();
         let mut value = Vec::new();
-        values.write(Stamp { key: 1 << 40, item: 7, items: 8, sequence: 5 }, 15, &mut value);
+        values.write(
+            Stamp {
+                key: 1 << 40,
+                item: 7,
+                items: 8,
+                sequence: 5,
+            },
+            15,
+            &mut value,
+        );
         assert_eq!(values.check(1 << 40, 7, &value), Ok(None));
         assert!(values.check(1 << 40 | 1, 7, &value).is_err());
         assert!(values.check(1 << 40, 6, &value).is_err());
@@ -219,7 +262,16 @@ mod tests {
     fn shortened_and_lengthened_values_are_found() {
         let values = Values::default();
         let mut value = Vec::new();
-        values.write(Stamp { key: 1, item: 0, items: 1, sequence: 5 }, 100, &mut value);
+        values.write(
+            Stamp {
+                key: 1,
+                item: 0,
+                items: 1,
+                sequence: 5,
+            },
+            100,
+            &mut value,
+        );
         assert_eq!(values.check(1, 0, &value[..99]), Err(WrongValue::Damaged));
         value.push(0);
         assert_eq!(values.check(1, 0, &value), Err(WrongValue::Damaged));
@@ -229,9 +281,21 @@ mod tests {
     fn a_swapped_value_names_its_owner() {
         let values = Values::default();
         let mut value = Vec::new();
-        values.write(Stamp { key: 9, item: 2, items: 3, sequence: 5 }, 64, &mut value);
+        values.write(
+            Stamp {
+                key: 9,
+                item: 2,
+                items: 3,
+                sequence: 5,
+            },
+            64,
+            &mut value,
+        );
         assert_eq!(values.check(8, 2, &value), Err(WrongValue::OtherKey { key: 9 }));
         assert_eq!(values.check(9, 1, &value), Err(WrongValue::OtherItem { item: 2 }));
-        assert_eq!(values.check(9, 2, b"hello, this is somebody else's"), Err(WrongValue::Foreign));
+        assert_eq!(
+            values.check(9, 2, b"hello, this is somebody else's"),
+            Err(WrongValue::Foreign)
+        );
     }
 }

@@ -62,6 +62,8 @@ pub struct Phases {
 /// What a thread needs to know.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// Which thread this is, from 0.
+    pub thread: usize,
     /// Where the server listens.
     pub address: SocketAddr,
     /// The `:authority` of requests.
@@ -81,6 +83,10 @@ pub struct Plan {
 /// What a thread counted in one interval.
 #[derive(Debug)]
 pub struct Interval {
+    /// The thread.
+    pub thread: usize,
+    /// Whether the thread has nothing more to tell of this second.
+    pub complete: bool,
     /// The second of the run in which it was counted, from 0.
     pub second: u64,
     /// Whether it belongs to the measured time.
@@ -97,7 +103,12 @@ pub enum Message {
     /// Another interval is over.
     Interval(Box<Interval>),
     /// The thread is through; an error if it gave up.
-    Done(Result<(), String>),
+    Done {
+        /// The thread.
+        thread: usize,
+        /// Why it gave up, if it did.
+        result: Result<(), String>,
+    },
 }
 
 /// How long a thread tries to connect, at the start and when all its connections broke.
@@ -164,12 +175,19 @@ fn templates<'p>(plan: &'p Plan, timeout: &'p str) -> Vec<Vec<(&'p [u8], &'p [u8
             (b":authority", plan.authority.as_bytes()),
             (b"te", b"trailers"),
             (b"content-type", b"application/grpc"),
-            (b"user-agent", concat!("prism-loadgen/", env!("CARGO_PKG_VERSION")).as_bytes()),
+            (
+                b"user-agent",
+                concat!("prism-loadgen/", env!("CARGO_PKG_VERSION")).as_bytes(),
+            ),
         ];
         if !timeout.is_empty() {
             fields.push((b"grpc-timeout", timeout.as_bytes()));
         }
-        fields.extend(plan.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+        fields.extend(
+            plan.headers
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
+        );
         fields
     };
     Method::ALL.map(template).into()
@@ -214,7 +232,10 @@ pub fn run(
     };
     let Some(started) = begin() else { return };
     let result = worker.work(started);
-    let _ = sender.send(Message::Done(result));
+    let _ = sender.send(Message::Done {
+        thread: plan.thread,
+        result,
+    });
 }
 
 impl<'p> Worker<'p> {
@@ -235,7 +256,8 @@ impl<'p> Worker<'p> {
         }
         // Timers of ordinary threads are late by up to 50 µs, which would be charged to the server.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| format!("no epoll: {error}"))?;
+        let epoll =
+            epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| format!("no epoll: {error}"))?;
         Ok(Self {
             templates: templates(plan, timeout),
             epoll,
@@ -273,7 +295,9 @@ impl<'p> Worker<'p> {
         let address = self.plan.address;
         let refused = |error: &dyn std::fmt::Display| format!("can not connect to {address}: {error}");
         for index in 0..self.clients.len() {
-            self.clients[index].begin_connect(address).map_err(|error| refused(&error))?;
+            self.clients[index]
+                .begin_connect(address)
+                .map_err(|error| refused(&error))?;
             self.watch(index).map_err(|error| refused(&error))?;
         }
         let patience = Instant::now() + CONNECT_PATIENCE;
@@ -282,10 +306,15 @@ impl<'p> Worker<'p> {
             if left.is_zero() {
                 return Err(refused(&"no answer"));
             }
-            for place in 0..self.wait(left.as_nanos() as u64).map_err(|error| refused(&error))? {
+            for place in 0..self
+                .wait(left.as_nanos() as u64)
+                .map_err(|error| refused(&error))?
+            {
                 let index = self.events[place].data.u64() as usize;
                 if self.clients[index].link == Link::Connecting {
-                    self.clients[index].finish_connect().map_err(|error| refused(&error))?;
+                    self.clients[index]
+                        .finish_connect()
+                        .map_err(|error| refused(&error))?;
                     self.set_interest(index).map_err(|error| refused(&error))?;
                 }
             }
@@ -311,10 +340,15 @@ impl<'p> Worker<'p> {
                 self.last_up_ns = self.now_ns;
             } else if self.now_ns > self.last_up_ns + give_up_ns {
                 self.finish();
-                return Err(format!("no connection to {} for {CONNECT_PATIENCE:?}", self.plan.address));
+                return Err(format!(
+                    "no connection to {} for {CONNECT_PATIENCE:?}",
+                    self.plan.address
+                ));
             }
             let wait_ns = self.next_wake_ns().saturating_sub(self.now_ns);
-            let ready = self.wait(wait_ns).map_err(|error| format!("epoll failed: {error}"))?;
+            let ready = self
+                .wait(wait_ns)
+                .map_err(|error| format!("epoll failed: {error}"))?;
             self.now_ns = self.started.elapsed().as_nanos() as u64;
             self.turn_interval();
             for place in 0..ready {
@@ -322,7 +356,9 @@ impl<'p> Worker<'p> {
                 self.on_ready(event.data.u64() as usize, event.flags);
             }
             self.count_ended();
-            self.workload.flush_journal().map_err(|error| format!("the journal can not be written: {error}"))?;
+            self.workload
+                .flush_journal()
+                .map_err(|error| format!("the journal can not be written: {error}"))?;
         }
         self.finish();
         Ok(())
@@ -331,7 +367,8 @@ impl<'p> Worker<'p> {
     /// Whether everything that was to be sent is sent and answered, or the patience for that is over.
     fn is_through(&mut self) -> bool {
         let interrupted = self.stop.load(Ordering::Relaxed);
-        let ended = self.now_ns >= self.phases.end_ns || self.calls_left == 0 || self.exhausted || interrupted;
+        let ended =
+            self.now_ns >= self.phases.end_ns || self.calls_left == 0 || self.exhausted || interrupted;
         if !ended {
             return false;
         }
@@ -353,7 +390,8 @@ impl<'p> Worker<'p> {
                 if due_ns >= self.phases.measure_ns {
                     let operation = self.workload.draw_operation();
                     self.tally.due += 1;
-                    self.tally.record(operation, Outcome::UNSERVED, self.now_ns.saturating_sub(due_ns));
+                    self.tally
+                        .record(operation, Outcome::UNSERVED, self.now_ns.saturating_sub(due_ns));
                 }
             }
         }
@@ -367,7 +405,7 @@ impl<'p> Worker<'p> {
         }
         self.count_ended();
         let _ = self.workload.flush_journal();
-        self.send_interval();
+        self.send_interval(true);
     }
 
     // ---- sending ----------------------------------------------------------------------------------------------------
@@ -417,7 +455,11 @@ impl<'p> Worker<'p> {
     fn client_with_room(&mut self) -> Option<usize> {
         for _ in 0..self.clients.len() {
             let index = self.cursor;
-            self.cursor = if index + 1 == self.clients.len() { 0 } else { index + 1 };
+            self.cursor = if index + 1 == self.clients.len() {
+                0
+            } else {
+                index + 1
+            };
             if self.clients[index].has_room() {
                 return Some(index);
             }
@@ -432,7 +474,14 @@ impl<'p> Worker<'p> {
         let Some(stream) = client.start(call, due_ns, headers, &mut self.workload) else {
             let (outcome, told) = (Outcome::UNAVAILABLE, Default::default());
             let message = Some("the request could not be sent".to_owned());
-            self.ended.push(Ended { call, due_ns, outcome, told, wrong: None, message });
+            self.ended.push(Ended {
+                call,
+                due_ns,
+                outcome,
+                told,
+                wrong: None,
+                message,
+            });
             return;
         };
         let timer = |at_ns, disconnects| Timer {
@@ -443,14 +492,19 @@ impl<'p> Worker<'p> {
             disconnects,
         };
         if let Some(deadline) = self.plan.deadline {
-            self.deadlines.push_back(timer(self.now_ns + deadline.as_nanos() as u64, false));
+            self.deadlines
+                .push_back(timer(self.now_ns + deadline.as_nanos() as u64, false));
         }
         match call.fault {
-            Some(Fault::CancelEarly | Fault::CancelSent) => self.ended.extend(client.cut(stream, Outcome::CUT)),
+            Some(Fault::CancelEarly | Fault::CancelSent) => {
+                self.ended.extend(client.cut(stream, Outcome::CUT))
+            }
             Some(Fault::CancelLater { after_ns }) => {
                 self.faults.push(Reverse(timer(self.now_ns + after_ns, false)));
             }
-            Some(Fault::Disconnect { after_ns }) => self.faults.push(Reverse(timer(self.now_ns + after_ns, true))),
+            Some(Fault::Disconnect { after_ns }) => {
+                self.faults.push(Reverse(timer(self.now_ns + after_ns, true)))
+            }
             Some(Fault::CancelAnswered) | None => {}
         }
     }
@@ -526,7 +580,9 @@ impl<'p> Worker<'p> {
     }
 
     fn reconnect(&mut self, index: usize) {
-        let begun = self.clients[index].begin_connect(self.plan.address).and_then(|()| self.watch(index));
+        let begun = self.clients[index]
+            .begin_connect(self.plan.address)
+            .and_then(|()| self.watch(index));
         if let Err(error) = begun {
             self.lose(index, &Broken::Io(error));
         }
@@ -548,7 +604,12 @@ impl<'p> Worker<'p> {
                 self.dirty.push(timer.client);
             }
         }
-        while let Some(Reverse(timer)) = self.faults.peek().copied().filter(|timer| timer.0.at_ns <= self.now_ns) {
+        while let Some(Reverse(timer)) = self
+            .faults
+            .peek()
+            .copied()
+            .filter(|timer| timer.0.at_ns <= self.now_ns)
+        {
             self.faults.pop();
             if timer.disconnects {
                 // The connection may have been replaced meanwhile; then there is nothing left to break.
@@ -580,7 +641,11 @@ impl<'p> Worker<'p> {
             wake_ns = wake_ns.min(self.phases.measure_ns);
         }
         let end_ns = self.phases.end_ns;
-        wake_ns = wake_ns.min(if self.now_ns < end_ns { end_ns } else { end_ns.saturating_add(self.phases.drain_ns) });
+        wake_ns = wake_ns.min(if self.now_ns < end_ns {
+            end_ns
+        } else {
+            end_ns.saturating_add(self.phases.drain_ns)
+        });
         // A request that is due already waits for a stream, and so for an event.
         if let Pace::Open(schedule) = &self.pace
             && schedule.due_ns() > self.now_ns
@@ -608,7 +673,14 @@ impl<'p> Worker<'p> {
         let mut batch = std::mem::take(&mut self.ended);
         let unix_ns = self.started_unix_ns + self.now_ns;
         for ended in batch.drain(..) {
-            let Ended { call, due_ns, mut outcome, told, wrong, message } = ended;
+            let Ended {
+                call,
+                due_ns,
+                mut outcome,
+                told,
+                wrong,
+                message,
+            } = ended;
             if let Some(wrong) = wrong {
                 outcome = Outcome::WRONG;
                 self.tally.record_wrong(|| wrong);
@@ -624,7 +696,8 @@ impl<'p> Worker<'p> {
 
     fn count(&mut self, call: &Call, due_ns: u64, outcome: Outcome, message: Option<String>) {
         if due_ns >= self.phases.measure_ns {
-            self.tally.record(call.operation, outcome, self.now_ns.saturating_sub(due_ns));
+            self.tally
+                .record(call.operation, outcome, self.now_ns.saturating_sub(due_ns));
         }
         // Answers of the warm-up count too: in its own intervals, which only the progress line sees.
         let answered = !matches!(outcome, Outcome::CUT | Outcome::LOST | Outcome::UNSERVED);
@@ -641,20 +714,28 @@ impl<'p> Worker<'p> {
     /// Tells what was counted when a second, or the warm-up, is over.
     fn turn_interval(&mut self) {
         let starts_measuring = !self.measuring && self.now_ns >= self.phases.measure_ns;
-        if starts_measuring || self.now_ns >= (self.interval + 1) * INTERVAL_NS {
-            self.send_interval();
+        let complete = self.now_ns >= (self.interval + 1) * INTERVAL_NS;
+        if starts_measuring || complete {
+            self.send_interval(complete);
             self.measuring |= starts_measuring;
             self.interval = self.now_ns / INTERVAL_NS;
             self.clients.iter_mut().for_each(Client::tick);
         }
     }
 
-    fn send_interval(&mut self) {
+    fn send_interval(&mut self, complete: bool) {
         let cpu_ns = thread_cpu_ns();
         let mut tally = std::mem::take(&mut self.tally);
         tally.cpu_ns = cpu_ns - self.cpu_ns;
         self.cpu_ns = cpu_ns;
-        let interval = Interval { second: self.interval, measured: self.measuring, tally };
+        let (thread, second, measured) = (self.plan.thread, self.interval, self.measuring);
+        let interval = Interval {
+            thread,
+            complete,
+            second,
+            measured,
+            tally,
+        };
         // When nobody listens any more, the run was called off.
         if self.sender.send(Message::Interval(Box::new(interval))).is_err() {
             self.stop.store(true, Ordering::Relaxed);
@@ -665,17 +746,26 @@ impl<'p> Worker<'p> {
 
     /// Begins to watch the socket of a connection that is being opened: writable means open.
     fn watch(&mut self, index: usize) -> io::Result<()> {
-        let Some(socket) = &self.clients[index].socket else { return Ok(()) };
+        let Some(socket) = &self.clients[index].socket else {
+            return Ok(());
+        };
         let data = epoll::EventData::new_u64(index as u64);
         Ok(epoll::add(&self.epoll, socket, data, epoll::EventFlags::OUT)?)
     }
 
     fn set_interest(&mut self, index: usize) -> io::Result<()> {
         let client = &self.clients[index];
-        let Some(socket) = &client.socket else { return Ok(()) };
+        let Some(socket) = &client.socket else {
+            return Ok(());
+        };
         let mut flags = epoll::EventFlags::IN;
         flags.set(epoll::EventFlags::OUT, client.is_blocked());
-        Ok(epoll::modify(&self.epoll, socket, epoll::EventData::new_u64(index as u64), flags)?)
+        Ok(epoll::modify(
+            &self.epoll,
+            socket,
+            epoll::EventData::new_u64(index as u64),
+            flags,
+        )?)
     }
 
     /// Waits for events, at most `wait_ns`; gives how many there are in `events`.

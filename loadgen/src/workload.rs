@@ -94,7 +94,11 @@ impl Workload {
             Verify::Fresh => (load.keys.saturating_sub(thread)).div_ceil(threads).max(1),
             _ => load.keys.max(1),
         };
-        let present_below = if load.loaded && !load.mix.has(Operation::Delete) { own } else { 0 };
+        let present_below = if load.loaded && !load.mix.has(Operation::Delete) {
+            own
+        } else {
+            0
+        };
         Self {
             thread,
             threads,
@@ -143,7 +147,11 @@ impl Workload {
         };
         let mut call = Call {
             operation,
-            step: if operation == Operation::Cas { Step::Read } else { Step::Only },
+            step: if operation == Operation::Cas {
+                Step::Read
+            } else {
+                Step::Only
+            },
             key,
             sequence: self.next_sequence(unix_ns),
             value_bytes: self.sizes.draw(&mut self.random),
@@ -185,22 +193,38 @@ impl Workload {
                 write_values(values, call, call.key, self.load.items, &mut self.scratch);
                 let keys = |item| &ITEM_KEYS[usize::from(item)][..];
                 let value = |item| slice_of(&self.scratch, call.value_bytes, item);
-                let items = (0..self.load.items).map(|item| ItemView { key: keys(item), value: value(item), ..NONE });
+                let items = (0..self.load.items).map(|item| ItemView {
+                    key: keys(item),
+                    value: value(item),
+                    ..NONE
+                });
                 encode_put_request(out, namespace, id.as_str(), token, items);
             }
             Method::Get => {
                 let (predicate, selection) = match call.operation {
-                    Operation::Range => (Some(PredicateOut::Range { start: &ITEM_KEYS[0], end: b"" }), true),
+                    Operation::Range => (
+                        Some(PredicateOut::Range {
+                            start: &ITEM_KEYS[0],
+                            end: b"",
+                        }),
+                        true,
+                    ),
                     Operation::Cas => (Some(PredicateOut::Keys(&[&ITEM_KEYS[0]])), false),
                     _ => (None, false),
                 };
-                let limit = SelectionView { item_limit: call.item_limit, ..SelectionView::default() };
+                let limit = SelectionView {
+                    item_limit: call.item_limit,
+                    ..SelectionView::default()
+                };
                 let selection = selection.then_some(&limit);
                 encode_get_request(out, namespace, id.as_str(), predicate.as_ref(), selection);
             }
             Method::Delete => encode_delete_request(out, namespace, id.as_str(), token, None),
             Method::Scan => {
-                let selection = SelectionView { item_limit: call.item_limit, ..SelectionView::default() };
+                let selection = SelectionView {
+                    item_limit: call.item_limit,
+                    ..SelectionView::default()
+                };
                 encode_scan_request(out, namespace, Some(&selection));
             }
             Method::Mutate => self.encode_mutate(call, token, out),
@@ -223,7 +247,11 @@ impl Workload {
             _ => outcome,
         };
         if outcome == Outcome::OK && call.step == Step::Read {
-            let mut swap = Call { step: Step::Swap(told.seen), sequence: self.next_sequence(unix_ns), ..*call };
+            let mut swap = Call {
+                step: Step::Swap(told.seen),
+                sequence: self.next_sequence(unix_ns),
+                ..*call
+            };
             swap.fault = None;
             self.leaves(&mut swap);
             return Next::Goes(swap);
@@ -254,9 +282,20 @@ impl Workload {
             let journalled = done || outcome != Outcome::OK;
             if let Some(journal) = self.journal.as_mut().filter(|_| journalled) {
                 // For what survived, a write whose answer we did not wait for is as open as a lost one.
-                let outcome = if outcome == Outcome::CUT { Outcome::LOST } else { outcome };
+                let outcome = if outcome == Outcome::CUT {
+                    Outcome::LOST
+                } else {
+                    outcome
+                };
                 let (sequence, operation) = (call.sequence, call.operation);
-                journal.add(Entry { sequence, key, operation, outcome, lane, lsn });
+                journal.add(Entry {
+                    sequence,
+                    key,
+                    operation,
+                    outcome,
+                    lane,
+                    lsn,
+                });
             }
         }
     }
@@ -268,13 +307,18 @@ impl Workload {
         if call.writes() {
             for place in 0..self.keys_written(call) {
                 let local = self.local_of(self.key_at(call, place));
-                self.checker.sent(local, call.sequence, call.operation == Operation::Delete);
+                self.checker
+                    .sent(local, call.sequence, call.operation == Operation::Delete);
             }
         }
     }
 
     fn keys_written(&self, call: &Call) -> u64 {
-        if call.operation == Operation::Mutate { u64::from(call.item_limit) } else { 1 }
+        if call.operation == Operation::Mutate {
+            u64::from(call.item_limit)
+        } else {
+            1
+        }
     }
 
     /// The key of the `place`-th mutation: neighbours of the first, going around.
@@ -317,7 +361,9 @@ impl Workload {
         // From 10 µs to 10 ms, each power of ten as likely: before, during and after the answer of most servers.
         let after_ns = |random: &mut Random| (10_000.0 * 10f64.powf(3.0 * random.unit())) as u64;
         if random.chance(self.load.disconnect) {
-            return Some(Fault::Disconnect { after_ns: after_ns(random) });
+            return Some(Fault::Disconnect {
+                after_ns: after_ns(random),
+            });
         }
         if !random.chance(self.load.cancel) {
             return None;
@@ -326,26 +372,34 @@ impl Workload {
             0 => Fault::CancelEarly,
             1 => Fault::CancelSent,
             2 => Fault::CancelAnswered,
-            _ => Fault::CancelLater { after_ns: after_ns(random) },
+            _ => Fault::CancelLater {
+                after_ns: after_ns(random),
+            },
         })
     }
 
     fn encode_mutate(&mut self, call: &Call, token: Option<&TokenView<'_>>, out: &mut Vec<u8>) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        let keys: Vec<u64> = (0..u64::from(call.item_limit)).map(|place| self.key_at(call, place)).collect();
+        let keys: Vec<u64> = (0..u64::from(call.item_limit))
+            .map(|place| self.key_at(call, place))
+            .collect();
         for &key in &keys {
             write_values(self.checker.values(), call, key, 1, &mut scratch);
         }
         let names: Vec<KeyName> = keys.iter().map(|&key| KeyName::new(key)).collect();
         let items: Vec<[ItemView<'_>; 1]> = (0..keys.len() as u16)
             .map(|place| {
-                [ItemView { key: &ITEM_KEYS[0], value: slice_of(&scratch, call.value_bytes, place), ..NONE }]
+                [ItemView {
+                    key: &ITEM_KEYS[0],
+                    value: slice_of(&scratch, call.value_bytes, place),
+                    ..NONE
+                }]
             })
             .collect();
-        let mutations = names
-            .iter()
-            .zip(&items)
-            .map(|(name, items)| MutationOut { id: name.as_str(), operation: MutationOperationOut::Put(items) });
+        let mutations = names.iter().zip(&items).map(|(name, items)| MutationOut {
+            id: name.as_str(),
+            operation: MutationOperationOut::Put(items),
+        });
         encode_mutate_request(out, &self.load.namespace, token, mutations);
         self.scratch = scratch;
     }
@@ -357,18 +411,53 @@ impl Workload {
         let values = self.checker.values();
         write_values(values, call, call.key, 1, &mut self.scratch);
         let new_bytes = self.scratch.len();
-        if let Some(Seen { sequence, items, value_bytes }) = expected {
-            values.write(Stamp { key: call.key, item: 0, items, sequence }, value_bytes, &mut self.scratch);
+        if let Some(Seen {
+            sequence,
+            items,
+            value_bytes,
+        }) = expected
+        {
+            values.write(
+                Stamp {
+                    key: call.key,
+                    item: 0,
+                    items,
+                    sequence,
+                },
+                value_bytes,
+                &mut self.scratch,
+            );
         }
         let (new, old) = self.scratch.split_at(new_bytes);
-        let expected = if expected.is_some() { ExpectedView::Value(old) } else { ExpectedView::Absent };
+        let expected = if expected.is_some() {
+            ExpectedView::Value(old)
+        } else {
+            ExpectedView::Absent
+        };
         let (key, id) = (&ITEM_KEYS[0], KeyName::new(call.key));
-        let item = ItemView { key, value: new, ..NONE };
-        encode_compare_and_swap_request(out, &self.load.namespace, id.as_str(), key, token, expected, Some(&item));
+        let item = ItemView {
+            key,
+            value: new,
+            ..NONE
+        };
+        encode_compare_and_swap_request(
+            out,
+            &self.load.namespace,
+            id.as_str(),
+            key,
+            token,
+            expected,
+            Some(&item),
+        );
     }
 }
 
-const NONE: ItemView<'static> = ItemView { key: b"", value: b"", ttl: None, compression: 0 };
+const NONE: ItemView<'static> = ItemView {
+    key: b"",
+    value: b"",
+    ttl: None,
+    compression: 0,
+};
 
 /// The names of all items there can be, so that views can borrow them.
 static ITEM_KEYS: [[u8; 5]; 1_001] = {
@@ -383,7 +472,16 @@ static ITEM_KEYS: [[u8; 5]; 1_001] = {
 
 fn write_values(values: &crate::values::Values, call: &Call, key: u64, items: u16, out: &mut Vec<u8>) {
     for item in 0..items {
-        values.write(Stamp { key, item, items, sequence: call.sequence }, call.value_bytes, out);
+        values.write(
+            Stamp {
+                key,
+                item,
+                items,
+                sequence: call.sequence,
+            },
+            call.value_bytes,
+            out,
+        );
     }
 }
 

@@ -20,16 +20,16 @@ use prism_codec::{
     message::{
         common::{TokenView, WriteResultView},
         keyvalue::{
-            CompareAndSwapView, DeleteView, ExpectedView, GetResponseWriter, GetView, ItemView, MutateResponseWriter,
-            MutateView, MutationOperation, PredicateView, PutView, ScanResponseWriter, StatusOut,
-            encode_compare_and_swap_response, encode_delete_response, encode_put_response,
+            CompareAndSwapView, DeleteView, ExpectedView, GetResponseWriter, GetView, ItemView,
+            MutateResponseWriter, MutateView, MutationOperation, PredicateView, PutView, ScanResponseWriter,
+            StatusOut, encode_compare_and_swap_response, encode_delete_response, encode_put_response,
         },
     },
 };
 
 /// How the server behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub(crate) enum Manner {
     /// As it should.
     Right,
     /// Every so many Gets, two answers go to each other's streams.
@@ -61,13 +61,11 @@ struct Store {
 }
 
 /// A running server. It ends with the process.
-pub struct Server {
+pub(crate) struct Server {
     /// Where it listens.
-    pub address: SocketAddr,
-    /// Requests that came whole.
-    pub requests: Arc<AtomicU64>,
+    pub(crate) address: SocketAddr,
     /// Connections that were accepted.
-    pub connections: Arc<AtomicU64>,
+    pub(crate) connections: Arc<AtomicU64>,
 }
 
 #[derive(Clone)]
@@ -82,7 +80,7 @@ struct Shared {
 
 impl Server {
     /// Starts a server on a free port of the loopback interface.
-    pub fn start(manner: Manner) -> Self {
+    pub(crate) fn start(manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
         let shared = Shared {
@@ -92,7 +90,7 @@ impl Server {
             gets: Arc::default(),
             gate: Arc::default(),
         };
-        let (requests, connections) = (Arc::clone(&shared.requests), Arc::<AtomicU64>::default());
+        let connections = Arc::<AtomicU64>::default();
         let accepted = Arc::clone(&connections);
         thread::spawn(move || {
             for socket in listener.incoming().flatten() {
@@ -101,7 +99,7 @@ impl Server {
                 thread::spawn(move || serve(socket, &shared));
             }
         });
-        Self { address, requests, connections }
+        Self { address, connections }
     }
 }
 
@@ -123,7 +121,9 @@ fn serve(mut socket: TcpStream, shared: &Shared) {
             return;
         }
         h2.output().clear();
-        let Ok(count @ 1..) = socket.read(&mut buffer) else { return };
+        let Ok(count @ 1..) = socket.read(&mut buffer) else {
+            return;
+        };
         drop(shared.gate.lock().expect("no thread panics with it"));
         received.extend_from_slice(&buffer[..count]);
         let bytes = std::mem::take(&mut received);
@@ -134,11 +134,23 @@ fn serve(mut socket: TcpStream, shared: &Shared) {
                 Err(_) => return,
                 Ok(Some(Event::Headers { stream, headers, .. })) => {
                     let method = method_of(headers.get(b":path").unwrap_or_default());
-                    incoming.insert(stream, Incoming { method, body: Vec::new() });
+                    incoming.insert(
+                        stream,
+                        Incoming {
+                            method,
+                            body: Vec::new(),
+                        },
+                    );
                     None
                 }
-                Ok(Some(Event::Data { stream, data, end_stream })) => {
-                    let whole = incoming.get_mut(&stream).map(|request| request.body.extend_from_slice(data));
+                Ok(Some(Event::Data {
+                    stream,
+                    data,
+                    end_stream,
+                })) => {
+                    let whole = incoming
+                        .get_mut(&stream)
+                        .map(|request| request.body.extend_from_slice(data));
                     whole.and_then(|()| end_stream.then_some(stream))
                 }
                 Ok(Some(Event::Reset { stream, .. })) => {
@@ -148,7 +160,9 @@ fn serve(mut socket: TcpStream, shared: &Shared) {
                 Ok(Some(_)) => None,
             };
             let Some(stream) = whole else { continue };
-            let Some(request) = incoming.remove(&stream) else { continue };
+            let Some(request) = incoming.remove(&stream) else {
+                continue;
+            };
             if !answer(&mut h2, stream, &request, shared, &mut held) {
                 return;
             }
@@ -165,8 +179,13 @@ const METHODS: [&str; 6] = ["Put", "Get", "Delete", "Scan", "Mutate", "CompareAn
 
 fn method_of(path: &[u8]) -> u32 {
     let path = String::from_utf8_lossy(path);
-    let name = path.strip_prefix("/prism.keyvalue.v1.KeyValue/").unwrap_or_default();
-    METHODS.iter().position(|known| *known == name).map_or(99, |index| index as u32)
+    let name = path
+        .strip_prefix("/prism.keyvalue.v1.KeyValue/")
+        .unwrap_or_default();
+    METHODS
+        .iter()
+        .position(|known| *known == name)
+        .map_or(99, |index| index as u32)
 }
 
 /// Answers one request; false: drop the connection.
@@ -193,7 +212,9 @@ fn answer(
         Manner::DropEvery(n) if every(n) => return false,
         _ => {}
     }
-    let Some(message) = request.body.get(5..) else { return false };
+    let Some(message) = request.body.get(5..) else {
+        return false;
+    };
     let mut reply = Vec::new();
     match handle(request.method, message, shared, &mut reply) {
         None => {
@@ -218,7 +239,12 @@ fn answer(
 fn handle(method: u32, message: &[u8], shared: &Shared, reply: &mut Vec<u8>) -> Option<bool> {
     let mut store = shared.store.lock().expect("no thread panics with it");
     let store = &mut *store;
-    let done = WriteResultView { durability: 1, lane: 2, lsn: 3, applied: true };
+    let done = WriteResultView {
+        durability: 1,
+        lane: 2,
+        lsn: 3,
+        applied: true,
+    };
     match method {
         0 => {
             let put = PutView::decode(message).ok()?;
@@ -243,7 +269,9 @@ fn handle(method: u32, message: &[u8], shared: &Shared, reply: &mut Vec<u8>) -> 
             let mut writer = ScanResponseWriter::new(reply);
             for (id, items) in store.ids.iter().take(100) {
                 writer.entry(id);
-                items.iter().for_each(|(key, (_, value))| writer.item(&item(key, value)));
+                items
+                    .iter()
+                    .for_each(|(key, (_, value))| writer.item(&item(key, value)));
             }
             writer.finish(b"");
         }
@@ -251,7 +279,9 @@ fn handle(method: u32, message: &[u8], shared: &Shared, reply: &mut Vec<u8>) -> 
             let mutate = MutateView::decode(message).ok()?;
             let mut writer = MutateResponseWriter::new(reply);
             for mutation in mutate.mutations.iter() {
-                let Ok(MutationOperation::Put(items)) = mutation.operation else { return None };
+                let Ok(MutationOperation::Put(items)) = mutation.operation else {
+                    return None;
+                };
                 write(store, mutation.id, time_of(mutate.token), items.iter());
                 writer.result(Some(&StatusOut::default()), Some(&done));
             }
@@ -278,14 +308,23 @@ fn get(store: &Store, get: &GetView<'_>, shared: &Shared, reply: &mut Vec<u8>) -
         PredicateView::Keys(keys) => keys.iter().any(|wanted| wanted == key),
         PredicateView::Range { start, end } => *start <= key && (end.is_empty() || key < *end),
     };
-    let found = items.unwrap_or(&empty).iter().filter(|(key, _)| wanted(key)).skip(usize::from(torn)).take(limit);
+    let found = items
+        .unwrap_or(&empty)
+        .iter()
+        .filter(|(key, _)| wanted(key))
+        .skip(usize::from(torn))
+        .take(limit);
     found.for_each(|(key, (_, value))| writer.item(&item(key, value)));
     writer.finish(b"");
     Some(matches!(shared.manner, Manner::SwapEvery(n) if number % n < 2))
 }
 
 fn swap(store: &mut Store, swap: &CompareAndSwapView<'_>, done: &WriteResultView, reply: &mut Vec<u8>) {
-    let current = store.ids.get(swap.id).and_then(|items| items.get(swap.key)).map(|(_, value)| value.clone());
+    let current = store
+        .ids
+        .get(swap.id)
+        .and_then(|items| items.get(swap.key))
+        .map(|(_, value)| value.clone());
     let expected = match swap.expected {
         ExpectedView::Absent => None,
         ExpectedView::Value(value) => Some(value.to_vec()),
@@ -294,12 +333,20 @@ fn swap(store: &mut Store, swap: &CompareAndSwapView<'_>, done: &WriteResultView
     if swapped {
         write(store, swap.id, time_of(swap.token), swap.item.into_iter());
     }
-    let shown = current.as_deref().filter(|_| !swapped).map(|value| item(swap.key, value));
+    let shown = current
+        .as_deref()
+        .filter(|_| !swapped)
+        .map(|value| item(swap.key, value));
     encode_compare_and_swap_response(reply, swapped, shown.as_ref(), swapped.then_some(done));
 }
 
 fn item<'a>(key: &'a [u8], value: &'a [u8]) -> ItemView<'a> {
-    ItemView { key, value, ttl: None, compression: 0 }
+    ItemView {
+        key,
+        value,
+        ttl: None,
+        compression: 0,
+    }
 }
 
 fn write<'a>(store: &mut Store, id: &str, time: u64, new: impl Iterator<Item = ItemView<'a>>) {
@@ -317,6 +364,8 @@ fn write<'a>(store: &mut Store, id: &str, time: u64, new: impl Iterator<Item = I
 }
 
 fn time_of(token: Option<TokenView<'_>>) -> u64 {
-    let time = token.and_then(|token| token.generation_time).and_then(|time| time.as_unix_nanos());
+    let time = token
+        .and_then(|token| token.generation_time)
+        .and_then(|time| time.as_unix_nanos());
     time.map_or_else(prism_loadgen::worker::unix_ns, |time| time as u64)
 }
