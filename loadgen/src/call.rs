@@ -70,10 +70,26 @@ pub enum Fault {
 pub struct Seen {
     /// The write that made it.
     pub sequence: u64,
-    /// How many items that write had.
+    /// How many items that write had, with [`SWAP_MARK`] if it was a compare-and-swap.
     pub items: u16,
     /// Bytes of the value.
     pub value_bytes: u32,
+}
+
+/// Set in the number of items of a value that a compare-and-swap wrote. A swap is ordered by its expectation and not by
+/// its generation time: it may rightly stand where a write with a later time was before.
+pub const SWAP_MARK: u16 = 0x8000;
+
+impl Seen {
+    /// How many items the write had.
+    pub fn item_count(&self) -> u16 {
+        self.items & !SWAP_MARK
+    }
+
+    /// Whether a compare-and-swap wrote it.
+    pub fn by_swap(&self) -> bool {
+        self.items & SWAP_MARK != 0
+    }
 }
 
 /// Where a call stands that takes two requests.

@@ -210,13 +210,13 @@ impl Checker {
         let together = view
             .items
             .iter()
-            .filter(|item| item_number(item.key).is_some_and(|number| number < newest.items))
+            .filter(|item| item_number(item.key).is_some_and(|number| number < newest.item_count()))
             .filter(|item| matches!(self.seen(call.key, item), Ok(Some(seen)) if seen.sequence == newest.sequence))
             .count();
-        if together == usize::from(newest.items) {
+        if together == usize::from(newest.item_count()) {
             return Ok(());
         }
-        let Seen { items, sequence, .. } = newest;
+        let (items, sequence) = (newest.item_count(), newest.sequence);
         Err(format!(
             "{}: torn: {together} of the {items} items that write {sequence} made together",
             describe(call)
@@ -229,7 +229,8 @@ impl Checker {
         }
         let state = self.keys.get(local as usize).copied().unwrap_or_default();
         match newest {
-            Some(seen) if seen.sequence < call.floor => {
+            // A swap is ordered by its expectation: it may have followed a write with a later generation time.
+            Some(seen) if seen.sequence < call.floor && !seen.by_swap() => {
                 let age = (call.floor - seen.sequence) / 1_000;
                 Err(format!(
                     "{}: stale by {age} µs: write {} was acknowledged before",

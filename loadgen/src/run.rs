@@ -200,8 +200,7 @@ fn collect(
         watch.look();
         // A second is shown when every thread has told all of it.
         let complete = told.iter().min().copied().unwrap_or(0).min(seconds.len() as u64) as usize;
-        for second in shown..complete {
-            let Second { measured, tally } = &seconds[second];
+        for (second, Second { measured, tally }) in seconds.iter().enumerate().take(complete).skip(shown) {
             progress(Progress {
                 elapsed: Duration::from_secs(second as u64 + 1),
                 measured: *measured,

@@ -271,8 +271,8 @@ fn claims(entries: &[Entry]) -> (HashMap<u64, Claim>, u64) {
     (claims, acknowledged)
 }
 
-/// The newest write that made what a key holds; `None` when it holds nothing, `Some(None)` when values are too short to
-/// tell.
+/// The newest write that made what a key holds; `None` when it holds nothing, `Some(None)` when that can not be told:
+/// values are too short, or it was a compare-and-swap, which is not ordered by its generation time.
 fn newest_of(values: &Values, key: u64, answer: &[u8]) -> Result<Option<Option<u64>>, String> {
     let view = GetResponseView::decode(answer).map_err(|error| error.to_string())?;
     let mut newest = None;

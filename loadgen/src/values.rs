@@ -26,7 +26,8 @@ pub struct Stamp {
     pub key: u64,
     /// Number of the item within the id.
     pub item: u16,
-    /// How many items the write has; those from 0 up to this change together.
+    /// How many items the write has; those from 0 up to this change together. With [`crate::call::SWAP_MARK`] if the
+    /// write is a compare-and-swap.
     pub items: u16,
     /// The write: its generation time in nanoseconds, unique per write.
     pub sequence: u64,

@@ -13,7 +13,7 @@ use prism_codec::message::{
 };
 
 use crate::{
-    call::{Call, Fault, KeyName, Method, Seen, Step, item_key},
+    call::{Call, Fault, KeyName, Method, SWAP_MARK, Seen, Step, item_key},
     checker::{Checker, Told, Verify},
     journal::{Entry, Journal},
     keys::{KeyChooser, KeyDistribution, SizeChooser, ValueSize},
@@ -409,7 +409,13 @@ impl Workload {
             unreachable!("only the second step of a cas is a CompareAndSwap")
         };
         let values = self.checker.values();
-        write_values(values, call, call.key, 1, &mut self.scratch);
+        let stamp = Stamp {
+            key: call.key,
+            item: 0,
+            items: 1 | SWAP_MARK,
+            sequence: call.sequence,
+        };
+        values.write(stamp, call.value_bytes, &mut self.scratch);
         let new_bytes = self.scratch.len();
         if let Some(Seen {
             sequence,
