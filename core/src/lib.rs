@@ -1,1 +1,4 @@
-//! placeholder
+//! The gateway: configuration, namespaces with their catalog, a small gRPC client for tools, and the server itself.
+
+pub mod config;
+pub mod serve;

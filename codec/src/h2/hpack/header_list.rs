@@ -1,0 +1,123 @@
+//! A list of header fields in two reusable buffers: all names and values in one, where each ends in the other.
+//!
+//! Promises: order is kept, clearing keeps the memory, so a list that is used again allocates nothing. Names and values
+//! are bytes as they came; whether they are legal is for the caller.
+
+use super::ENTRY_OVERHEAD;
+
+/// Header fields in the order received. Reusable: [`HeaderList::clear`] keeps the memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderList {
+    /// Name, value, name, value, … without gaps.
+    bytes: Vec<u8>,
+    fields: Vec<Ends>,
+}
+
+/// Where the name and the value of a field end in the bytes. The name starts where the field before ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ends {
+    name: u32,
+    value: u32,
+}
+
+impl HeaderList {
+    /// An empty list; allocates nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets all fields and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.fields.clear();
+    }
+
+    /// Number of fields.
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Whether there are no fields.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// The size of the list as RFC 9113 section 6.5.2 counts it: bytes of names and values, and 32 for each field.
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len() + self.fields.len() * ENTRY_OVERHEAD
+    }
+
+    /// Appends a field.
+    ///
+    /// # Panics
+    /// When the list would hold more than 4 GiB.
+    pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.bytes.extend_from_slice(name);
+        let name_end = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.push_ends(name_end);
+    }
+
+    /// The fields, in order.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter {
+            bytes: &self.bytes,
+            start: 0,
+            ends: self.fields.iter(),
+        }
+    }
+
+    /// The value of the first field with this name, compared byte for byte (HTTP/2 names are lower-case).
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.iter()
+            .find(|(candidate, _)| *candidate == name)
+            .map(|(_, value)| value)
+    }
+
+    /// Closes the field whose bytes have just been appended.
+    fn push_ends(&mut self, name_end: usize) {
+        let value_end = u32::try_from(self.bytes.len()).expect("a header list is far below 4 GiB");
+        self.fields.push(Ends {
+            name: name_end as u32,
+            value: value_end,
+        });
+    }
+}
+
+impl<'a> IntoIterator for &'a HeaderList {
+    type Item = (&'a [u8], &'a [u8]);
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// The fields of a [`HeaderList`] as (name, value), in order.
+#[derive(Clone, Debug)]
+pub struct Iter<'a> {
+    bytes: &'a [u8],
+    start: usize,
+    ends: std::slice::Iter<'a, Ends>,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let ends = self.ends.next()?;
+        let (name_end, value_end) = (ends.name as usize, ends.value as usize);
+        let field = (
+            &self.bytes[self.start..name_end],
+            &self.bytes[name_end..value_end],
+        );
+        self.start = value_end;
+        Some(field)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.ends.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Iter<'_> {}

@@ -1,0 +1,71 @@
+//! Every maximum of the wire, in one place. At a maximum the answer is an error of the one stream or connection, never
+//! an unbounded queue.
+
+// ---- HTTP/2 (RFC 9113) ----------------------------------------------------------------------------------------------
+
+/// Streams that a peer may have open at once on one connection (SETTINGS_MAX_CONCURRENT_STREAMS).
+pub const HTTP2_STREAMS_MAX: u32 = 1_024;
+
+/// Bytes that a peer may send on one stream before we re-open the window (SETTINGS_INITIAL_WINDOW_SIZE).
+pub const HTTP2_STREAM_WINDOW: u32 = 1 << 20;
+
+/// Bytes that a peer may send on all streams of a connection together before we re-open the window.
+pub const HTTP2_CONNECTION_WINDOW: u32 = 8 << 20;
+
+/// The largest frame payload that we announce, in bytes (SETTINGS_MAX_FRAME_SIZE). Receive buffers need not hold that
+/// much: large DATA frames are delivered in pieces.
+pub const HTTP2_FRAME_MAX: u32 = 64 << 10;
+
+/// DATA frames up to this many bytes of payload are delivered in one piece, so that most messages are parsed without a
+/// copy. A receive buffer must hold this and a frame header.
+pub const HTTP2_WHOLE_FRAME_MAX: u32 = 16 << 10;
+
+/// The dynamic table that the peer may use, in bytes (SETTINGS_HEADER_TABLE_SIZE).
+pub const HTTP2_HEADER_TABLE: u32 = 4_096;
+
+/// The largest header list, in bytes as RFC 9113 section 6.5.2 counts them (SETTINGS_MAX_HEADER_LIST_SIZE). A request
+/// above it is answered with status 431.
+pub const HTTP2_HEADER_LIST_MAX: u32 = 16 << 10;
+
+/// The largest header block on the wire, in bytes, padding excluded: HEADERS with its CONTINUATIONs. Above it the
+/// connection ends, because it must be buffered before it can be judged (CONTINUATION flood, CVE-2024-27316).
+pub const HTTP2_HEADER_BLOCK_MAX: usize = 32 << 10;
+
+/// CONTINUATION frames of one header block. Bounds the work of empty ones.
+pub const HTTP2_CONTINUATIONS_MAX: u32 = 16;
+
+/// Settings in one SETTINGS frame; seven are defined today.
+pub const HTTP2_SETTINGS_PER_FRAME_MAX: usize = 64;
+
+/// Bytes in the output buffer of a connection at which it stops reading: a peer that does not read its replies gets no
+/// more of its requests served.
+pub const HTTP2_OUTPUT_MAX: usize = 1 << 20;
+
+/// Bytes that flow control may hold back on all streams of a connection together before further data is refused.
+pub const HTTP2_SEND_QUEUE_MAX: usize = 8 << 20;
+
+/// Bytes queued on one stream from which on a later drain is told by a `Writable` event.
+pub const HTTP2_STREAM_QUEUE_MARK: usize = 64 << 10;
+
+/// Streams that a peer may reset before any reply was sent (rapid reset, CVE-2023-44487). A reply that is completed
+/// gives one back.
+pub const HTTP2_RESETS_MAX: u32 = 500;
+
+/// Stream errors and refused streams that a peer may cause, that is resets that it makes us send (MadeYouReset,
+/// CVE-2025-8671). Ten completed replies give one back.
+pub const HTTP2_STREAM_ERRORS_MAX: u32 = 200;
+
+/// Allowance for frames that cost us work and move nothing: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty and tiny DATA
+/// frames, unknown types. Useful work and time give it back.
+pub const HTTP2_IDLE_FRAMES_MAX: u32 = 4_000;
+
+const _: () = assert!(
+    HTTP2_WHOLE_FRAME_MAX >= 16 << 10,
+    "RFC 9113 section 4.2: every peer may send frames of 2^14 bytes"
+);
+const _: () = assert!(
+    HTTP2_FRAME_MAX >= 16 << 10 && HTTP2_FRAME_MAX < 1 << 24,
+    "RFC 9113 section 6.5.2"
+);
+const _: () = assert!(HTTP2_HEADER_BLOCK_MAX >= HTTP2_HEADER_LIST_MAX as usize);
+const _: () = assert!(HTTP2_CONNECTION_WINDOW >= HTTP2_STREAM_WINDOW && HTTP2_CONNECTION_WINDOW < 1 << 31);
