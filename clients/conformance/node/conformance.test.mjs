@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import http2 from 'node:http2';
 import { after, before, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import grpc from '@grpc/grpc-js';
 import loader from '@grpc/proto-loader';
@@ -166,7 +167,7 @@ test('cancel of a unary call', async () => {
     kept = get(id);
     const cancelled = new Promise((resolve) => {
       const pending = kv.Get({ namespace, id }, { deadline: Date.now() + PATIENCE_MS }, resolve);
-      setImmediate(() => pending.cancel());
+      setImmediate().then(() => pending.cancel());
     });
     assert.equal((await cancelled).code, grpc.status.CANCELLED);
   });
@@ -247,12 +248,13 @@ test('gzip requests', async () => {
 test('1,000 concurrent streams on one channel', async () => {
   const id = freshId();
   await put(id, 'warm');
-  const puts = await whileFrozen(() => {
-    // None can be answered before the last one is sent.
-    const pending = Array.from({ length: 1000 }, (_, n) => put(`${id}-${n}`, `value ${n}`));
-    return [pending];
+  let pending;
+  await whileFrozen(async () => {
+    // None can be answered before the last one is on its way; sending takes some turns of the event loop.
+    pending = Array.from({ length: 1000 }, (_, n) => put(`${id}-${n}`, `value ${n}`));
+    for (let turn = 0; turn < 50; turn++) await setImmediate();
   });
-  await Promise.all(puts[0]);
+  await Promise.all(pending);
   await Promise.all(Array.from({ length: 1000 }, (_, n) => mustHold(`${id}-${n}`, `value ${n}`)));
 });
 

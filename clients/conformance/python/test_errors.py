@@ -55,7 +55,7 @@ def requests_with_a_bad_field():
     yield "selection.page_token", "Get", kv.GetRequest(namespace=NAMESPACE, id="x", selection=bad_token)
 
 
-@pytest.mark.parametrize("field, method, request_message", requests_with_a_bad_field(), ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize("field, method, request_message", list(requests_with_a_bad_field()), ids=lambda value: str(value)[:40])
 def test_invalid_argument_names_the_field(client, field, method, request_message):
     error = refused(getattr(client.kv, method), request_message, timeout=PATIENCE_S)
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
