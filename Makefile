@@ -44,7 +44,7 @@ test: ## Everything, from a clean clone; fails if any part fails
 
 .PHONY: proto
 proto: setup ## Lint proto/
-	$(BUF) lint proto && $(BUF) format --diff --exit-code proto/prism
+	$(BUF) lint proto && $(BUF) format proto --path proto/prism --diff --exit-code
 
 .PHONY: conformance
 conformance: setup ## Python, Go and Node clients, curl and h2spec against the real server
