@@ -418,7 +418,7 @@ func TestUnknownNamespace(t *testing.T) {
 	refusal := mustFail(t, err, codes.NotFound)
 	for _, detail := range refusal.Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok {
-			if info.Domain != "prism" || info.Reason != "NAMESPACE_NOT_FOUND" {
+			if info.Domain != "prism" || info.Reason != "NAMESPACE_UNKNOWN" {
 				t.Fatalf("unexpected ErrorInfo %v", info)
 			}
 			return

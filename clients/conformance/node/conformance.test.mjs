@@ -274,7 +274,7 @@ test('unknown namespace', async () => {
   const error = await mustFail(call(kv, 'Get', { namespace: 'no-such-namespace', id: 'x' }), grpc.status.NOT_FOUND);
   const { ErrorInfo } = details(error);
   assert.equal(ErrorInfo.domain, 'prism');
-  assert.equal(ErrorInfo.reason, 'NAMESPACE_NOT_FOUND');
+  assert.equal(ErrorInfo.reason, 'NAMESPACE_UNKNOWN');
 });
 
 test('an invalid argument names the field', async () => {

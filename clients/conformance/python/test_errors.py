@@ -32,7 +32,7 @@ def test_unknown_namespace(client, fresh_id):
         assert "no-such-namespace" in error.details()
         info = status_details(error)["ErrorInfo"]
         assert info.domain == "prism"
-        assert info.reason == "NAMESPACE_NOT_FOUND"
+        assert info.reason == "NAMESPACE_UNKNOWN"
         assert info.metadata["namespace"] == "no-such-namespace"
 
 
