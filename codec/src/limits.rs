@@ -12,9 +12,10 @@ pub const HTTP2_STREAM_WINDOW: u32 = 1 << 20;
 /// Bytes that a peer may send on all streams of a connection together before we re-open the window.
 pub const HTTP2_CONNECTION_WINDOW: u32 = 8 << 20;
 
-/// The largest frame payload that we announce, in bytes (SETTINGS_MAX_FRAME_SIZE). Receive buffers need not hold that
-/// much: large DATA frames are delivered in pieces.
-pub const HTTP2_FRAME_MAX: u32 = 64 << 10;
+/// The largest frame payload that we announce, in bytes (SETTINGS_MAX_FRAME_SIZE). The least that is legal: all known
+/// clients send frames of that size anyway, larger ones would only make a stream wait longer for its neighbours', and
+/// h2spec's case 4.2/3 takes 16 KiB for granted.
+pub const HTTP2_FRAME_MAX: u32 = 16 << 10;
 
 /// DATA frames up to this many bytes of payload are delivered in one piece, so that most messages are parsed without a
 /// copy. A receive buffer must hold this and a frame header.

@@ -77,7 +77,9 @@ mod error;
 mod event;
 mod flow;
 mod frame;
+mod headers;
 pub mod hpack;
+mod stream;
 
 pub use config::{Config, Role};
 pub use connection::{Connection, Fields};

@@ -3,12 +3,15 @@
 //! A job carries the request message as it came from the wire; whoever executes it reads it through a view, so nothing
 //! is decoded into owned structures on the way.
 
-use std::time::Instant;
+use std::{sync::mpsc::SyncSender, time::Instant};
 
-use prism_backends::NamespaceId;
+use prism_backends::{NamespaceId, StoreError};
 use prism_codec::{grpc::Status, h2::StreamId};
 
-use super::route::{AdminMethod, Method};
+use super::{
+    namespaces::NamespaceSpec,
+    route::{AdminMethod, Method},
+};
 
 /// Where an answer belongs: one call of one connection of one shard. A ticket whose connection or call is gone is
 /// recognised by its generation, so an answer never reaches another client.
@@ -49,10 +52,6 @@ pub(crate) enum Work {
     Unary { method: Method, namespace: NamespaceId, default_ttl_ms: Option<u64>, body: Vec<u8>, stamp: Stamp, part: bool },
     /// One page of a Scan.
     ScanPage { namespace: NamespaceId, page_bytes: u32, item_limit: u32, page_token: Vec<u8> },
-    /// Makes a namespace usable in the store.
-    CreateNamespace { namespace: NamespaceId },
-    /// Makes a namespace's data vanish.
-    DropNamespace { namespace: NamespaceId },
 }
 
 /// Work with its sender's address.
@@ -81,8 +80,6 @@ pub(crate) enum Answer {
     Page { message: Vec<u8>, next: Vec<u8> },
     /// A shard's part of a Mutate.
     Part(Vec<PartOutcome>),
-    /// Nothing but success.
-    Done,
 }
 
 /// An answer with its address.
@@ -99,4 +96,21 @@ pub(crate) enum ControlJob {
     Admin { ticket: Ticket, method: AdminMethod, body: Vec<u8> },
     /// Render all metrics.
     Metrics { ticket: Ticket },
+}
+
+/// What the control thread tells a shard. Each is answered when it has taken effect.
+#[derive(Debug)]
+pub(crate) enum ShardCommand {
+    AddNamespace(NamespaceSpec, SyncSender<Result<(), StoreError>>),
+    RemoveNamespace(NamespaceSpec, SyncSender<Result<(), StoreError>>),
+    /// Take no new work, finish what was taken, end.
+    Drain,
+}
+
+/// What the writer of a shared store is told.
+#[derive(Debug)]
+pub(crate) enum WriterMessage {
+    Job(Job),
+    CreateNamespace(NamespaceId, SyncSender<Result<(), StoreError>>),
+    DropNamespace(NamespaceId, SyncSender<Result<(), StoreError>>),
 }

@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
-use prism_codec::{grpc, h2::HeaderList};
+use prism_codec::{
+    connect::ContentType,
+    grpc,
+    h2::HeaderList,
+};
 
 /// The methods of `prism.keyvalue.v1.KeyValue`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,22 +177,19 @@ impl RawHead<'_> {
             _ => (self.connect_timeout.and_then(parse_millis), self.content_encoding),
         };
         let encoding = encoding.map_or(IDENTITY, |name| {
-            grpc::Encoding::from_name(name).map_or(Encoding::Unsupported, Encoding::Known)
+            grpc::Encoding::parse(name).map_or(Encoding::Unsupported, Encoding::Known)
         });
         Head { route, format, timeout, encoding }
     }
 
     fn format(&self) -> Format {
-        // Parameters such as `;charset=utf-8` do not change the format.
-        let kind = self.content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        if kind.eq_ignore_ascii_case(b"application/grpc") || kind.eq_ignore_ascii_case(b"application/grpc+proto") {
-            Format::Grpc
-        } else if kind.eq_ignore_ascii_case(b"application/json") {
-            Format::ConnectJson
-        } else if kind.eq_ignore_ascii_case(b"application/proto") {
-            Format::ConnectProto
-        } else {
-            Format::Plain
+        if grpc::is_content_type(self.content_type) {
+            return Format::Grpc;
+        }
+        match ContentType::parse(self.content_type) {
+            Some(ContentType::Json) => Format::ConnectJson,
+            Some(ContentType::Proto) => Format::ConnectProto,
+            None => Format::Plain,
         }
     }
 }
@@ -204,32 +205,36 @@ fn parse_millis(value: &[u8]) -> Option<Duration> {
     text.parse().ok().map(Duration::from_millis)
 }
 
-fn route_of(path: &[u8]) -> Route {
-    if let Some(method) = path.strip_prefix(b"/prism.keyvalue.v1.KeyValue/") {
-        return match method {
-            b"Put" => Route::KeyValue(Method::Put),
-            b"Get" => Route::KeyValue(Method::Get),
-            b"Delete" => Route::KeyValue(Method::Delete),
-            b"Scan" => Route::KeyValue(Method::Scan),
-            b"Mutate" => Route::KeyValue(Method::Mutate),
-            b"CompareAndSwap" => Route::KeyValue(Method::CompareAndSwap),
-            _ => Route::Unknown,
-        };
-    }
-    match path {
-        b"/prism.admin.v1.Namespaces/Validate" => Route::Admin(AdminMethod::Validate),
-        b"/prism.admin.v1.Namespaces/Create" => Route::Admin(AdminMethod::Create),
-        b"/prism.admin.v1.Namespaces/Get" => Route::Admin(AdminMethod::Get),
-        b"/prism.admin.v1.Namespaces/List" => Route::Admin(AdminMethod::List),
-        b"/prism.admin.v1.Namespaces/Delete" => Route::Admin(AdminMethod::Delete),
-        b"/grpc.health.v1.Health/Check" => Route::HealthCheck,
-        b"/grpc.health.v1.Health/Watch" => Route::HealthWatch,
-        b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo" => Route::Reflection { alpha: false },
-        b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => Route::Reflection { alpha: true },
-        b"/metrics" => Route::Metrics,
-        b"/healthz" => Route::Healthz,
-        b"/readyz" => Route::Readyz,
-        b"/" => Route::Welcome,
-        _ => Route::Unknown,
+impl Route {
+    /// The path of a call, for example `/prism.keyvalue.v1.KeyValue/Put`; of anything else its own.
+    pub(crate) fn path(self) -> &'static str {
+        PATHS.iter().find(|(_, route)| *route == self).map_or("", |(path, _)| path)
     }
 }
+
+fn route_of(path: &[u8]) -> Route {
+    PATHS.iter().find(|(known, _)| known.as_bytes() == path).map_or(Route::Unknown, |(_, route)| *route)
+}
+
+/// All paths, the busiest first. Heads are remembered per connection, so this is searched rarely.
+const PATHS: [(&str, Route); 19] = [
+    ("/prism.keyvalue.v1.KeyValue/Put", Route::KeyValue(Method::Put)),
+    ("/prism.keyvalue.v1.KeyValue/Get", Route::KeyValue(Method::Get)),
+    ("/prism.keyvalue.v1.KeyValue/Delete", Route::KeyValue(Method::Delete)),
+    ("/prism.keyvalue.v1.KeyValue/Scan", Route::KeyValue(Method::Scan)),
+    ("/prism.keyvalue.v1.KeyValue/Mutate", Route::KeyValue(Method::Mutate)),
+    ("/prism.keyvalue.v1.KeyValue/CompareAndSwap", Route::KeyValue(Method::CompareAndSwap)),
+    ("/prism.admin.v1.Namespaces/Validate", Route::Admin(AdminMethod::Validate)),
+    ("/prism.admin.v1.Namespaces/Create", Route::Admin(AdminMethod::Create)),
+    ("/prism.admin.v1.Namespaces/Get", Route::Admin(AdminMethod::Get)),
+    ("/prism.admin.v1.Namespaces/List", Route::Admin(AdminMethod::List)),
+    ("/prism.admin.v1.Namespaces/Delete", Route::Admin(AdminMethod::Delete)),
+    ("/grpc.health.v1.Health/Check", Route::HealthCheck),
+    ("/grpc.health.v1.Health/Watch", Route::HealthWatch),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Route::Reflection { alpha: false }),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Route::Reflection { alpha: true }),
+    ("/metrics", Route::Metrics),
+    ("/healthz", Route::Healthz),
+    ("/readyz", Route::Readyz),
+    ("/", Route::Welcome),
+];

@@ -11,6 +11,9 @@ use prism_codec::{
     h2::{Config, Connection, ErrorCode, Event, Input, StreamId},
 };
 
+use prost::Message as _;
+use smallvec::SmallVec;
+
 use super::unary;
 use crate::gateway::{
     Gateway, Pending, Progress, Scan, ScanStep,
@@ -54,8 +57,8 @@ enum Phase {
     Scanning(Box<Scan>),
     /// A health watch: open until the client leaves.
     Watching,
-    /// Server reflection: messages are answered as they come.
-    Reflecting(Vec<u8>),
+    /// Server reflection: messages are answered as they come. The flag: the response has begun.
+    Reflecting(Vec<u8>, bool),
 }
 
 impl H2Session {
@@ -67,8 +70,8 @@ impl H2Session {
 
     /// Processes what the kernel brought. Returns how many bytes are used up; the rest is the start of a frame.
     ///
-    /// # Errors
-    /// The peer broke the protocol; the output ends with GOAWAY and the connection must be closed after it is sent.
+    /// The flag is false when the peer broke the protocol: the output ends with GOAWAY and the connection must be closed
+    /// after it is sent.
     pub(crate) fn handle_recv(&mut self, bytes: &[u8], now: Instant, gateway: &mut Gateway) -> (usize, bool) {
         let mut input = Input::new(bytes);
         loop {
@@ -117,7 +120,7 @@ impl H2Session {
                     self.pump_scan(stream, gateway);
                 }
             }
-            Phase::Receiving(_) | Phase::Watching | Phase::Reflecting(_) => {}
+            Phase::Receiving(_) | Phase::Watching | Phase::Reflecting(..) => {}
         }
     }
 
@@ -128,7 +131,7 @@ impl H2Session {
         match &mut call.phase {
             Phase::Waiting(pending) => gateway.expire(pending),
             Phase::Scanning(scan) => scan.expire(gateway),
-            Phase::Receiving(_) | Phase::Watching | Phase::Reflecting(_) => {}
+            Phase::Receiving(_) | Phase::Watching | Phase::Reflecting(..) => {}
         }
         self.respond(stream, call.head.route, call.head.format, Err(Box::new(deadline_exceeded())), gateway);
     }
@@ -188,7 +191,7 @@ impl H2Session {
         }
         let deadline = head.timeout.and_then(|timeout| now.checked_add(timeout));
         let phase = match head.route {
-            Route::Reflection { .. } => Phase::Reflecting(Vec::new()),
+            Route::Reflection { .. } => Phase::Reflecting(Vec::new(), false),
             _ => Phase::Receiving(Vec::new()),
         };
         let index = stream.slot();
@@ -237,7 +240,7 @@ impl H2Session {
                     self.start(stream, head, deadline, &body, now, gateway);
                 }
             }
-            Phase::Reflecting(body) => {
+            Phase::Reflecting(body, _) => {
                 if body.len() + data.len() > reflection::REQUEST_BYTES_MAX {
                     let head = call.head;
                     self.drop_body(stream);
@@ -332,7 +335,7 @@ impl H2Session {
 
     fn reflect(&mut self, stream: StreamId, end_stream: bool, gateway: &mut Gateway) {
         let Some(call) = self.calls.get_mut(stream.slot()).and_then(Option::as_mut) else { return };
-        let (Phase::Reflecting(body), Route::Reflection { alpha }) = (&mut call.phase, call.head.route) else { return };
+        let (Phase::Reflecting(body, begun), Route::Reflection { alpha }) = (&mut call.phase, call.head.route) else { return };
         let head = call.head;
         let mut used = 0;
         let mut failed = None;
@@ -345,7 +348,7 @@ impl H2Session {
                 .and_then(|message| reflection::answer(&message, alpha, &mut gateway.reply))
             {
                 Ok(()) => {
-                    if !self.h2.headers_sent(stream) {
+                    if !std::mem::replace(begun, true) {
                         let _ = self.h2.send_grpc_headers(stream);
                     }
                     let _ = self.h2.send_grpc_message(stream, false, |out| out.extend_from_slice(&gateway.reply));
@@ -354,7 +357,7 @@ impl H2Session {
             }
         }
         body.drain(..used);
-        let rest = body.len();
+        let (rest, begun) = (body.len(), *begun);
         self.body_bytes -= used;
         if failed.is_none() && end_stream && rest > 0 {
             failed = Some(Box::new(Status::new(Code::InvalidArgument, "the stream ends within a message")));
@@ -364,7 +367,7 @@ impl H2Session {
             self.respond(stream, head.route, head.format, Err(status), gateway);
         } else if end_stream {
             self.drop_body(stream);
-            if !self.h2.headers_sent(stream) {
+            if !begun {
                 let _ = self.h2.send_grpc_headers(stream);
             }
             let _ = self.h2.send_grpc_ok(stream);
@@ -408,18 +411,19 @@ impl H2Session {
                 self.h2.send_grpc_reply(stream, |out| out.extend_from_slice(&gateway.reply))
             }
             (Format::Grpc, Err(status)) => {
-                let details = status.details_bin();
-                self.h2.send_grpc_error(stream, status.code() as u8, status.message(), details.as_deref())
+                let details = (!status.details.is_empty()).then(|| status.to_proto().encode_to_vec());
+                self.h2.send_grpc_error(stream, status.code.as_u8(), &status.message, details.as_deref())
             }
             (_, result) => {
                 let response = unary::http_response(route, format, result, gateway);
-                let status = response.status_text();
-                let length = response.body.len().to_string();
-                let fields: [(&[u8], &[u8]); 3] = [
-                    (b":status", status.as_bytes()),
-                    (b"content-type", response.content_type.as_bytes()),
-                    (b"content-length", length.as_bytes()),
-                ];
+                let (status, length) = (response.status.to_string(), response.body.len().to_string());
+                let mut fields: SmallVec<[(&[u8], &[u8]); 4]> = SmallVec::new();
+                fields.push((b":status", status.as_bytes()));
+                fields.push((b"content-type", response.content_type.as_bytes()));
+                fields.push((b"content-length", length.as_bytes()));
+                if let Some((name, value)) = response.extra {
+                    fields.push((name.as_bytes(), value.as_bytes()));
+                }
                 let empty = response.body.is_empty();
                 self.h2.send_headers(stream, &fields, empty).and_then(|()| {
                     if empty { Ok(()) } else { self.h2.send_data(stream, &response.body, true) }
@@ -448,14 +452,14 @@ impl H2Session {
 
     /// Removes a call that is still receiving, with its part of the buffered bytes.
     fn drop_body(&mut self, stream: StreamId) {
-        if let Some(Call { phase: Phase::Receiving(body) | Phase::Reflecting(body), .. }) = self.remove(stream) {
+        if let Some(Call { phase: Phase::Receiving(body) | Phase::Reflecting(body, _), .. }) = self.remove(stream) {
             self.body_bytes -= body.len();
         }
     }
 
     fn cancel(&mut self, stream: StreamId, gateway: &mut Gateway) {
         let Some(call) = self.remove(stream) else { return };
-        if let Phase::Receiving(body) | Phase::Reflecting(body) = &call.phase {
+        if let Phase::Receiving(body) | Phase::Reflecting(body, _) = &call.phase {
             self.body_bytes -= body.len();
         }
         cancel_call(call, gateway);
@@ -466,7 +470,7 @@ fn cancel_call(call: Call, gateway: &mut Gateway) {
     match call.phase {
         Phase::Waiting(mut pending) => gateway.cancel(&mut pending),
         Phase::Scanning(mut scan) => scan.cancel(gateway),
-        Phase::Receiving(_) | Phase::Watching | Phase::Reflecting(_) => {}
+        Phase::Receiving(_) | Phase::Watching | Phase::Reflecting(..) => {}
     }
 }
 

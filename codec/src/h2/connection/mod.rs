@@ -1,10 +1,43 @@
-//! One HTTP/2 connection: the public face. (First version: signatures.)
+//! One HTTP/2 connection: its state, its public face, and its ends (graceful and not).
+//!
+//! ```text
+//!   recv.rs      poll_event: frames out of the input, DATA, RST_STREAM
+//!   blocks.rs    HEADERS and CONTINUATION: gathering, memo, validation, opening of streams
+//!   control.rs   SETTINGS, PING, GOAWAY, WINDOW_UPDATE, PRIORITY
+//!   send.rs      headers, data, trailers, what flow control holds back
+//!   grpc.rs      whole gRPC replies from templates
+//!   memo.rs      header blocks remembered by their bytes
+//!   defence.rs   budgets, streams closed lately
+//! ```
+//!
+//! Memory: an idle connection that has served small calls owns less than 4 KiB of heap besides the two HPACK tables (at
+//! most [`Config::header_table_size`] bytes of entries each). At worst: [`Config::output_max`] plus one event's output,
+//! [`Config::send_queue_max`] plus one message, one header block (32 KiB), one header list (16 KiB), and about 100
+//! bytes for each concurrent stream.
 
-use super::config::Config;
+mod blocks;
+mod control;
+mod defence;
+mod grpc;
+mod memo;
+mod recv;
+mod send;
+
+use std::collections::VecDeque;
+
+use self::defence::{Budgets, ClosedStreams};
+use self::grpc::Templates;
+use self::memo::Memos;
+use self::recv::{Notice, Reading};
+use super::config::{Config, Role};
 use super::error::{ConnectionError, ErrorCode, SendError};
 use super::event::{Event, Input, StreamId};
+use super::flow::{self, ReceiveWindow, SendWindow};
+use super::frame::{self, setting};
+use super::hpack::{self, HeaderList};
+use super::stream::Streams;
 
-/// A list of header fields to send, pseudo-fields first, names in lower case.
+/// A list of header fields to send: pseudo-fields first, names in lower case.
 pub type Fields<'a> = [(&'a [u8], &'a [u8])];
 
 /// One end of an HTTP/2 connection. See the [module documentation](super) for how to drive it.
@@ -12,14 +45,134 @@ pub type Fields<'a> = [(&'a [u8], &'a [u8])];
 pub struct Connection {
     config: Config,
     output: Vec<u8>,
+    streams: Streams,
+    decoder: hpack::Decoder,
+    encoder: hpack::Encoder,
+    templates: Templates,
+    memos: Memos,
+    budgets: Budgets,
+    closed: ClosedStreams,
+    failed: Option<ConnectionError>,
+
+    reading: Reading,
+    /// A header block that waits for the rest of its fragments.
+    continuing: Option<blocks::BlockStart>,
+    block: Vec<u8>,
+    headers: HeaderList,
+    notices: VecDeque<Notice>,
+
+    peer: PeerSettings,
+    /// The initial window that the peer knows of: the default until it acknowledges our SETTINGS.
+    local_window: u32,
+    settings_received: bool,
+    settings_acked: bool,
+    send_window: SendWindow,
+    receive_window: ReceiveWindow,
+    /// Streams that wait for the connection's window, in turn.
+    ring: VecDeque<StreamId>,
+
+    /// Server: the largest stream id that the peer has used.
+    last_peer_id: u32,
+    /// Client: the next stream id to use.
+    next_id: u32,
+    drain: Drain,
+    /// The last stream that the peer's GOAWAY leaves to us.
+    peer_goaway: Option<u32>,
+    pings_outstanding: u32,
 }
+
+/// What the peer's SETTINGS say (RFC 9113 section 6.5.2).
+#[derive(Clone, Copy, Debug)]
+struct PeerSettings {
+    initial_window: u32,
+    max_frame: usize,
+    max_streams: u32,
+    max_header_list: u32,
+}
+
+/// How far our own going away is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drain {
+    No,
+    /// GOAWAY(2^31-1) and a PING are out (RFC 9113 section 6.8).
+    Announced,
+    /// The final GOAWAY is out: newer streams than this are ignored.
+    Final(u32),
+}
+
+/// Until a server's SETTINGS arrive, a client assumes that it allows this many streams (the least that RFC 9113 section
+/// 6.5.2 recommends).
+const STREAMS_BEFORE_SETTINGS: u32 = 100;
+
+/// The PING that measures when a peer must have seen the first GOAWAY.
+const DRAIN_PING: [u8; 8] = *b"prism-go";
 
 impl Connection {
     /// A new connection. Its SETTINGS (client: preface and SETTINGS) are in the output already.
     pub fn new(config: Config) -> Self {
-        Self {
-            config: config.checked(),
+        let config = config.checked();
+        let mut connection = Self {
             output: Vec::new(),
+            streams: Streams::default(),
+            decoder: hpack::Decoder::new(hpack::DEFAULT_TABLE_SIZE),
+            encoder: hpack::Encoder::new(config.header_table_size as usize),
+            templates: Templates::default(),
+            memos: Memos::default(),
+            budgets: Budgets::new(),
+            closed: ClosedStreams::new(),
+            failed: None,
+            reading: match config.role {
+                Role::Server => Reading::Preface,
+                Role::Client => Reading::Frame,
+            },
+            continuing: None,
+            block: Vec::new(),
+            headers: HeaderList::new(),
+            notices: VecDeque::new(),
+            peer: PeerSettings {
+                initial_window: flow::WINDOW_DEFAULT,
+                max_frame: frame::PAYLOAD_MAX_DEFAULT as usize,
+                max_streams: STREAMS_BEFORE_SETTINGS,
+                max_header_list: u32::MAX,
+            },
+            local_window: flow::WINDOW_DEFAULT,
+            settings_received: false,
+            settings_acked: false,
+            send_window: SendWindow::new(flow::WINDOW_DEFAULT),
+            receive_window: ReceiveWindow::new(config.connection_window),
+            ring: VecDeque::new(),
+            last_peer_id: 0,
+            next_id: 1,
+            drain: Drain::No,
+            peer_goaway: None,
+            pings_outstanding: 0,
+            config,
+        };
+        connection.write_opening();
+        connection
+    }
+
+    /// The connection preface of our side (RFC 9113 section 3.4), and the connection's window.
+    fn write_opening(&mut self) {
+        let config = &self.config;
+        let role_setting = match config.role {
+            Role::Server => (setting::MAX_CONCURRENT_STREAMS, config.max_concurrent_streams),
+            Role::Client => (setting::ENABLE_PUSH, 0),
+        };
+        let settings = [
+            role_setting,
+            (setting::HEADER_TABLE_SIZE, config.header_table_size),
+            (setting::INITIAL_WINDOW_SIZE, config.initial_window),
+            (setting::MAX_FRAME_SIZE, config.max_frame_size),
+            (setting::MAX_HEADER_LIST_SIZE, config.max_header_list),
+        ];
+        if config.role == Role::Client {
+            self.output.extend_from_slice(super::PREFACE);
+        }
+        frame::write_settings(&mut self.output, &settings);
+        let more = config.connection_window - flow::WINDOW_DEFAULT;
+        if more > 0 {
+            frame::write_window_update(&mut self.output, 0, more);
         }
     }
 
@@ -33,143 +186,59 @@ impl Connection {
     ///
     /// # Errors
     /// The connection is over; GOAWAY is in the output. All later calls return the same error.
+    #[inline]
     pub fn poll_event<'c, 'i>(
         &'c mut self,
         input: &mut Input<'i>,
     ) -> Result<Option<Event<'c, 'i>>, ConnectionError> {
-        let _ = input;
-        Ok(None)
+        match self.step(input) {
+            Ok(None) => Ok(None),
+            Ok(Some(step)) => Ok(Some(self.event(step))),
+            Err(error) => {
+                self.fail(error);
+                Err(error)
+            }
+        }
     }
 
     /// Whether the driver should read from the peer. False while the output is longer than
     /// [`Config::output_max`]: then `poll_event` returns `None` and leaves the input as it is. Drain the output, then poll
-    /// again, even if nothing new was received.
+    /// again, even if nothing new was received. False also when the connection has failed.
+    #[inline]
     pub fn wants_read(&self) -> bool {
-        self.output.len() <= self.config.output_max
-    }
-
-    /// Client: opens a stream. Fields that do not repeat (`grpc-timeout`, `content-length`, …) are kept out of the peer's
-    /// header table, secrets (`authorization`, `cookie`) are never indexed.
-    ///
-    /// # Errors
-    /// [`SendError::StreamLimit`], [`SendError::GoingAway`], [`SendError::ConnectionClosed`],
-    /// [`SendError::HeaderListTooLarge`], [`SendError::WrongState`] on a server.
-    pub fn send_request(&mut self, headers: &Fields<'_>, end_stream: bool) -> Result<StreamId, SendError> {
-        let _ = (headers, end_stream);
-        Err(SendError::WrongState)
-    }
-
-    /// Server: sends the headers of a response (any number of 1xx first, then one final).
-    ///
-    /// # Errors
-    /// [`SendError::StreamClosed`], [`SendError::WrongState`] for second headers, [`SendError::HeaderListTooLarge`].
-    pub fn send_headers(
-        &mut self,
-        stream: StreamId,
-        headers: &Fields<'_>,
-        end_stream: bool,
-    ) -> Result<(), SendError> {
-        let _ = (stream, headers, end_stream);
-        Err(SendError::StreamClosed)
-    }
-
-    /// Sends body bytes. They are copied; what the windows do not allow is queued.
-    ///
-    /// # Errors
-    /// [`SendError::StreamClosed`], [`SendError::QueueFull`], [`SendError::WrongState`] before headers.
-    pub fn send_data(&mut self, stream: StreamId, data: &[u8], end_stream: bool) -> Result<(), SendError> {
-        let _ = (stream, data, end_stream);
-        Err(SendError::StreamClosed)
-    }
-
-    /// Ends a stream with trailers, behind the data that is queued.
-    ///
-    /// # Errors
-    /// As for [`Connection::send_data`], but never [`SendError::QueueFull`].
-    pub fn send_trailers(&mut self, stream: StreamId, trailers: &Fields<'_>) -> Result<(), SendError> {
-        let _ = (stream, trailers);
-        Err(SendError::StreamClosed)
-    }
-
-    /// Server: a whole unary gRPC reply: headers, one message, `grpc-status: 0`. `encode` appends the message to the buffer
-    /// (and must leave alone what is in it); the 5-byte prefix is added here.
-    ///
-    /// # Errors
-    /// [`SendError::StreamClosed`], [`SendError::WrongState`] if headers were sent, [`SendError::QueueFull`]. `encode` is
-    /// not called then.
-    pub fn send_grpc_reply(
-        &mut self,
-        stream: StreamId,
-        encode: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<(), SendError> {
-        let _ = (stream, encode);
-        Err(SendError::StreamClosed)
-    }
-
-    /// Server: response headers of a streaming gRPC reply (`:status 200`, `content-type: application/grpc`), from the
-    /// template.
-    ///
-    /// # Errors
-    /// As for [`Connection::send_headers`].
-    pub fn send_grpc_headers(&mut self, stream: StreamId) -> Result<(), SendError> {
-        let _ = stream;
-        Err(SendError::StreamClosed)
-    }
-
-    /// One gRPC message with its 5-byte prefix, of a request or a streaming reply; `encode` as for
-    /// [`Connection::send_grpc_reply`].
-    ///
-    /// # Errors
-    /// As for [`Connection::send_data`].
-    pub fn send_grpc_message(
-        &mut self,
-        stream: StreamId,
-        end_stream: bool,
-        encode: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<(), SendError> {
-        let _ = (stream, end_stream, encode);
-        Err(SendError::StreamClosed)
-    }
-
-    /// Server: ends a streaming gRPC reply with `grpc-status: 0`, from the template.
-    ///
-    /// # Errors
-    /// As for [`Connection::send_trailers`].
-    pub fn send_grpc_ok(&mut self, stream: StreamId) -> Result<(), SendError> {
-        let _ = stream;
-        Err(SendError::StreamClosed)
-    }
-
-    /// Server: ends a stream with a gRPC status: trailers-only if no headers were sent yet, otherwise trailers. `code` is
-    /// 0 to 16; `message` is percent-encoded here; `details` are the bytes of a `google.rpc.Status`, base64-encoded here.
-    ///
-    /// # Errors
-    /// As for [`Connection::send_trailers`].
-    pub fn send_grpc_error(
-        &mut self,
-        stream: StreamId,
-        code: u8,
-        message: &str,
-        details: Option<&[u8]>,
-    ) -> Result<(), SendError> {
-        let _ = (stream, code, message, details);
-        Err(SendError::StreamClosed)
+        self.output.len() <= self.config.output_max && self.failed.is_none()
     }
 
     /// Resets a stream, drops what is queued on it. Does nothing if it is gone already.
     pub fn reset(&mut self, stream: StreamId, code: ErrorCode) {
-        let _ = (stream, code);
+        if self.streams.get(stream).is_some() && self.failed.is_none() {
+            self.write_reset(stream.id, code);
+            self.remove_stream(stream);
+        }
     }
 
     /// Whether a stream's receive window re-opens by itself as data is delivered (the default). With `false` the peer may
     /// send no more than one window until [`Connection::release`] is called.
     pub fn set_auto_release(&mut self, stream: StreamId, auto: bool) {
-        let _ = (stream, auto);
+        let Some(found) = self.streams.get_mut(stream) else {
+            return;
+        };
+        found.auto_release = auto;
+        if auto {
+            let held = std::mem::take(&mut found.held);
+            self.free_received(stream, held);
+        }
     }
 
-    /// Re-opens the receive window by `bytes` of delivered data, for a stream with automatic release off.
+    /// Re-opens the receive window by `bytes` of delivered data, for a stream with automatic release off. More than was
+    /// delivered counts as what was.
     pub fn release(&mut self, stream: StreamId, bytes: usize) {
-        let _ = (stream, bytes);
+        let Some(found) = self.streams.get_mut(stream) else {
+            return;
+        };
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(found.held);
+        found.held -= bytes;
+        self.free_received(stream, bytes);
     }
 
     /// The output buffer: the driver sends it and clears (or drains) it.
@@ -185,59 +254,142 @@ impl Connection {
 
     /// Bytes in the output and held back by flow control.
     pub fn queued_bytes(&self) -> usize {
-        self.output.len()
+        self.output.len() + self.streams.queued()
     }
 
     /// Bytes of one stream that are held back by flow control; 0 if it is gone.
     pub fn stream_queued(&self, stream: StreamId) -> usize {
-        let _ = stream;
-        0
+        let queue = self.streams.get(stream).and_then(|found| found.queue.as_ref());
+        queue.map_or(0, |queue| queue.len())
     }
 
     /// Whether the stream is still open for sending: a reply to it would be sent.
     pub fn is_open(&self, stream: StreamId) -> bool {
-        let _ = stream;
-        false
+        self.failed.is_none() && self.streams.get(stream).is_some_and(|found| !found.local_ended)
     }
 
-    /// Begins to drain: a server says GOAWAY(2^31-1) and PING; when the PING is answered (or on a second call) the final
-    /// GOAWAY follows and newer streams are ignored. A client says GOAWAY and opens no more streams.
-    pub fn goaway(&mut self) {}
+    /// Begins to drain (RFC 9113 section 6.8): a server says GOAWAY(2^31-1) and PING; when the PING is answered (or on a
+    /// second call, when the driver has waited long enough) the final GOAWAY follows and newer streams are ignored. A
+    /// client says GOAWAY and opens no more streams.
+    pub fn goaway(&mut self) {
+        if self.failed.is_some() {
+            return;
+        }
+        match (self.drain, self.config.role) {
+            (Drain::No, Role::Server) => {
+                frame::write_goaway(&mut self.output, frame::STREAM_ID_MAX, ErrorCode::NO_ERROR, "");
+                frame::write_ping(&mut self.output, 0, DRAIN_PING);
+                self.drain = Drain::Announced;
+            }
+            (Drain::No, Role::Client) | (Drain::Announced, _) => self.finish_goaway(),
+            (Drain::Final(_), _) => {}
+        }
+    }
+
+    fn finish_goaway(&mut self) {
+        frame::write_goaway(&mut self.output, self.last_peer_id, ErrorCode::NO_ERROR, "");
+        self.drain = Drain::Final(self.last_peer_id);
+    }
 
     /// Ends the connection at once with GOAWAY(`code`); `poll_event` and commands fail afterwards.
     pub fn abort(&mut self, code: ErrorCode) {
-        let _ = code;
+        self.fail(ConnectionError::new(code, "closed by this end"));
     }
 
-    /// After [`Connection::goaway`] (or the peer's): nothing is open and nothing is left to send; the driver closes.
+    /// Writes the last GOAWAY, once.
+    #[cold]
+    fn fail(&mut self, error: ConnectionError) {
+        if self.failed.is_none() {
+            frame::write_goaway(&mut self.output, self.last_peer_id, error.code, error.reason);
+            self.failed = Some(error);
+        }
+    }
+
+    /// After [`Connection::goaway`] (or the peer's, or an error): nothing is open and nothing is left to send; the driver
+    /// closes.
     pub fn is_drained(&self) -> bool {
-        false
+        let going = matches!(self.drain, Drain::Final(_)) || self.peer_goaway.is_some();
+        let done = self.failed.is_some() || (going && self.streams.open() == 0);
+        done && self.output.is_empty()
     }
 
     /// Streams that are open in either direction.
     pub fn open_streams(&self) -> usize {
-        0
+        self.streams.open()
     }
 
     /// Client: streams that may be opened now.
     pub fn available_streams(&self) -> usize {
-        0
+        let may_open = self.config.role == Role::Client
+            && self.failed.is_none()
+            && self.drain == Drain::No
+            && self.peer_goaway.is_none()
+            && self.next_id <= frame::STREAM_ID_MAX;
+        match may_open {
+            true => (self.peer.max_streams as usize).saturating_sub(self.streams.open()),
+            false => 0,
+        }
     }
 
     /// Sends PING; [`Event::Pong`] follows.
     pub fn ping(&mut self, payload: [u8; 8]) {
-        let _ = payload;
+        if self.failed.is_none() {
+            frame::write_ping(&mut self.output, 0, payload);
+            self.pings_outstanding = self.pings_outstanding.saturating_add(1);
+        }
     }
 
     /// Tells how many seconds have passed since the last call; gives back budget to the defences. Without it only useful
     /// work does, and a connection that is idle for hours but for PINGs would be closed.
     pub fn tick(&mut self, elapsed_seconds: u32) {
-        let _ = elapsed_seconds;
+        self.budgets.earn_time(elapsed_seconds);
     }
 
-    /// Remembers `value` for the header block of the last [`Event::Headers`] or [`Event::Trailers`] that was memoizable:
-    /// the same bytes, while they mean the same, give a `Memo…` event with it. Does nothing otherwise.
+    /// Remembers `value` for the header block of the last [`Event::Headers`] or [`Event::Trailers`] if that was
+    /// memoizable: the same bytes, while they mean the same, give a `Memo…` event with it. Does nothing otherwise.
     pub fn memoize(&mut self, value: u32) {
-        let _ = value;
+        self.memos.remember(value);
+    }
+
+    /// The error after which nothing can be sent.
+    #[inline]
+    fn check_alive(&self) -> Result<(), SendError> {
+        match self.failed {
+            None => Ok(()),
+            Some(_) => Err(SendError::ConnectionClosed),
+        }
+    }
+
+    /// Sends RST_STREAM and remembers it, so that frames in flight are ignored.
+    fn write_reset(&mut self, id: u32, code: ErrorCode) {
+        frame::write_rst_stream(&mut self.output, id, code);
+        self.closed.remember(id, defence::Closed::ResetByUs);
+    }
+
+    /// Forgets a stream. What its driver had not released goes back to the connection's window.
+    fn remove_stream(&mut self, stream: StreamId) {
+        let held = self.streams.remove(stream);
+        if held > 0 {
+            self.free_received_connection(held);
+        }
+    }
+
+    /// Gives `count` delivered bytes back to the windows of a stream and of the connection.
+    #[inline]
+    fn free_received(&mut self, stream: StreamId, count: u32) {
+        if let Some(found) = self.streams.get_mut(stream)
+            && !found.remote_ended
+            && let Some(increment) = found.receive_window.free(count, self.config.initial_window / 2)
+        {
+            frame::write_window_update(&mut self.output, stream.id, increment);
+        }
+        self.free_received_connection(count);
+    }
+
+    #[inline]
+    fn free_received_connection(&mut self, count: u32) {
+        if let Some(increment) = self.receive_window.free(count, self.config.connection_window / 2) {
+            frame::write_window_update(&mut self.output, 0, increment);
+        }
     }
 }

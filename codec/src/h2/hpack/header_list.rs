@@ -55,7 +55,7 @@ impl HeaderList {
         self.bytes.extend_from_slice(name);
         let name_end = self.bytes.len();
         self.bytes.extend_from_slice(value);
-        self.push_ends(name_end);
+        self.close(name_end);
     }
 
     /// The fields, in order.
@@ -74,8 +74,23 @@ impl HeaderList {
             .map(|(_, value)| value)
     }
 
-    /// Closes the field whose bytes have just been appended.
-    fn push_ends(&mut self, name_end: usize) {
+    /// Appends a field whose name and value come without a gap.
+    #[inline]
+    pub(super) fn push_joined(&mut self, joined: &[u8], name_len: usize) {
+        let name_end = self.bytes.len() + name_len;
+        self.bytes.extend_from_slice(joined);
+        self.close(name_end);
+    }
+
+    /// The buffer, for a decoder that writes a field's name and value to its end and then calls [`HeaderList::close`], or
+    /// takes them back.
+    pub(super) fn tail(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Makes a field of the bytes after the last field; its name ends at `name_end`.
+    #[inline]
+    pub(super) fn close(&mut self, name_end: usize) {
         let value_end = u32::try_from(self.bytes.len()).expect("a header list is far below 4 GiB");
         self.fields.push(Ends {
             name: name_end as u32,
@@ -121,3 +136,27 @@ impl<'a> Iterator for Iter<'a> {
 }
 
 impl ExactSizeIterator for Iter<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_keep_their_order_and_sizes_are_counted() {
+        let mut list = HeaderList::new();
+        assert!(list.is_empty());
+        list.push(b"a", b"1");
+        list.push(b"", b"");
+        list.push(b"a", b"2");
+        let expected: [(&[u8], &[u8]); 3] = [(b"a", b"1"), (b"", b""), (b"a", b"2")];
+        assert_eq!(list.iter().collect::<Vec<_>>(), expected);
+        assert_eq!(
+            (list.len(), list.byte_len(), list.iter().len()),
+            (3, 4 + 3 * 32, 3)
+        );
+        assert_eq!(list.get(b"a"), Some(b"1".as_slice()), "the first of that name");
+        assert_eq!((list.get(b"b"), list.get(b"")), (None, Some(b"".as_slice())));
+        list.clear();
+        assert_eq!((list.len(), list.byte_len(), list.get(b"a")), (0, 0, None));
+    }
+}

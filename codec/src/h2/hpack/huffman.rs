@@ -1,1 +1,421 @@
-//! Filled in by the next commit.
+//! The Huffman code of HPACK (RFC 7541 section 5.2 and Appendix B).
+//!
+//! The code is canonical: codes of one length are consecutive in the order of their symbols, and shorter codes come
+//! first. So the 257 code lengths are the whole truth, and the compiler derives every table from them.
+//!
+//! Decoding looks up [`FAST_BITS`] bits at once, which settles every symbol that is common in header fields; the rest
+//! (codes of 11 to 30 bits) is settled by comparing with the first code of each length. The work per input byte is
+//! bounded, whatever the input.
+
+use super::HpackError;
+
+/// The end-of-string symbol, which may only ever appear as padding.
+const EOS: usize = 256;
+const LONGEST: usize = 30;
+
+/// Symbols of up to so many bits are decoded by one look-up: all letters, digits and most punctuation.
+const FAST_BITS: usize = 10;
+
+/// Appends the decoded form of `source`.
+///
+/// # Errors
+/// [`HpackError::HuffmanEos`] if the end-of-string symbol occurs; [`HpackError::HuffmanPadding`] if what follows the last
+/// symbol is longer than 7 bits or not all ones. `out` then holds what was decoded before.
+pub(super) fn decode(source: &[u8], out: &mut Vec<u8>) -> Result<(), HpackError> {
+    let start = out.len();
+    // The shortest code has 5 bits. One byte of slack lets the loops check room once a symbol.
+    out.resize(start + source.len() * 8 / 5 + 1, 0);
+    let mut bits = Bits {
+        window: 0,
+        count: 0,
+        source,
+    };
+    let (written, result) = decode_into(&mut bits, &mut out[start..]);
+    out.truncate(start + written);
+    result
+}
+
+fn decode_into(bits: &mut Bits<'_>, room: &mut [u8]) -> (usize, Result<(), HpackError>) {
+    let mut written = 0;
+    loop {
+        bits.refill();
+        // As long as 10 bits are there, a short code is whole.
+        while bits.count >= FAST_BITS {
+            let Short { symbol, len } = FAST[(bits.window >> (64 - FAST_BITS)) as usize];
+            if len == 0 {
+                break;
+            }
+            bits.skip(usize::from(len));
+            room[written] = symbol;
+            written += 1;
+        }
+        bits.refill();
+        // Now comes a long code, or the end is near.
+        let (symbol, len) = any_code(bits.padded());
+        if len > bits.count {
+            return (written, bits.check_padding());
+        }
+        let Ok(symbol) = u8::try_from(symbol) else {
+            return (written, Err(HpackError::HuffmanEos));
+        };
+        bits.skip(len);
+        room[written] = symbol;
+        written += 1;
+    }
+}
+
+/// The bits of the source not yet decoded.
+struct Bits<'a> {
+    /// The next bits, the first of them on top. Below `count` lie zeros, or bits that the source will bring again.
+    window: u64,
+    /// How many bits of the window count: at most 63.
+    count: usize,
+    source: &'a [u8],
+}
+
+impl Bits<'_> {
+    /// Fills the window to 56 bits or more, or with all that is left.
+    #[inline]
+    fn refill(&mut self) {
+        if let Some(next) = self.source.first_chunk::<8>() {
+            self.window |= u64::from_be_bytes(*next) >> self.count;
+            let taken = (63 - self.count) / 8;
+            self.source = &self.source[taken..];
+            self.count += taken * 8;
+            return;
+        }
+        while self.count < 56
+            && let Some((&byte, rest)) = self.source.split_first()
+        {
+            self.window |= u64::from(byte) << (56 - self.count);
+            self.source = rest;
+            self.count += 8;
+        }
+    }
+
+    #[inline]
+    fn skip(&mut self, len: usize) {
+        self.window <<= len;
+        self.count -= len;
+    }
+
+    /// The window with ones after the last bit.
+    fn padded(&self) -> u64 {
+        self.window | (u64::MAX >> self.count)
+    }
+
+    /// What is left after the last whole symbol must be the first bits of the end-of-string code, all ones, and shorter
+    /// than a byte.
+    fn check_padding(&self) -> Result<(), HpackError> {
+        if self.count <= 7 && self.padded() == u64::MAX {
+            Ok(())
+        } else {
+            Err(HpackError::HuffmanPadding)
+        }
+    }
+}
+
+/// The symbol whose code stands on top of the window, and the code's length.
+fn any_code(window: u64) -> (usize, usize) {
+    let mut len = 5;
+    // The last limit is above every window, so the loop ends at the longest code.
+    while (window >> 32) >= CODES.limits[len] {
+        len += 1;
+    }
+    let top = (window >> (64 - len)) as u32;
+    let position = CODES.positions[len] + (top - CODES.first[len]) as usize;
+    (usize::from(CODES.order[position]), len)
+}
+
+/// How many bytes the code of `source` takes.
+pub(super) fn encoded_len(source: &[u8]) -> usize {
+    let bits: usize = source
+        .iter()
+        .map(|&byte| usize::from(LENGTHS[usize::from(byte)]))
+        .sum();
+    bits.div_ceil(8)
+}
+
+/// Appends the code of `source`, padded to whole bytes with ones.
+pub(super) fn encode(source: &[u8], out: &mut Vec<u8>) {
+    // At most 31 bits wait when a code of up to 30 comes: they fit.
+    let (mut window, mut count) = (0_u64, 0_u32);
+    for &byte in source {
+        let len = u32::from(LENGTHS[usize::from(byte)]);
+        window = (window << len) | u64::from(CODES.codes[usize::from(byte)]);
+        count += len;
+        if count >= 32 {
+            count -= 32;
+            out.extend_from_slice(&((window >> count) as u32).to_be_bytes());
+        }
+    }
+    let padding = count.wrapping_neg() % 8;
+    window = (window << padding) | ((1 << padding) - 1);
+    count += padding;
+    while count > 0 {
+        count -= 8;
+        out.push((window >> count) as u8);
+    }
+}
+
+/// A symbol with a code of at most [`FAST_BITS`] bits; `len` 0 stands for a longer one.
+#[derive(Clone, Copy)]
+struct Short {
+    symbol: u8,
+    len: u8,
+}
+
+/// By the next [`FAST_BITS`] bits.
+static FAST: [Short; 1 << FAST_BITS] = short_codes();
+
+const fn short_codes() -> [Short; 1 << FAST_BITS] {
+    let mut fast = [Short { symbol: 0, len: 0 }; 1 << FAST_BITS];
+    let mut symbol = 0;
+    while symbol < EOS {
+        let len = LENGTHS[symbol] as usize;
+        if len <= FAST_BITS {
+            let first = (CODES.codes[symbol] as usize) << (FAST_BITS - len);
+            let mut at = first;
+            while at < first + (1 << (FAST_BITS - len)) {
+                fast[at] = Short {
+                    symbol: symbol as u8,
+                    len: len as u8,
+                };
+                at += 1;
+            }
+        }
+        symbol += 1;
+    }
+    fast
+}
+
+/// The code, derived from its lengths.
+struct Codes {
+    /// The symbols by code.
+    order: [u16; EOS + 1],
+    /// By symbol, right-aligned.
+    codes: [u32; EOS + 1],
+    /// By length: the first code of that length, right-aligned.
+    first: [u32; LONGEST + 1],
+    /// By length: where its symbols begin in `order`.
+    positions: [usize; LONGEST + 1],
+    /// By length: 32 bits, left-aligned, at which longer codes begin.
+    limits: [u64; LONGEST + 1],
+}
+
+static CODES: Codes = derive_codes();
+
+const fn derive_codes() -> Codes {
+    let mut derived = Codes {
+        order: [0; EOS + 1],
+        codes: [0; EOS + 1],
+        first: [0; LONGEST + 1],
+        positions: [0; LONGEST + 1],
+        limits: [0; LONGEST + 1],
+    };
+    let (mut code, mut position, mut len) = (0_u32, 0, 1);
+    while len <= LONGEST {
+        code <<= 1;
+        derived.first[len] = code;
+        derived.positions[len] = position;
+        let mut symbol = 0;
+        while symbol <= EOS {
+            if LENGTHS[symbol] as usize == len {
+                derived.order[position] = symbol as u16;
+                derived.codes[symbol] = code;
+                position += 1;
+                code += 1;
+            }
+            symbol += 1;
+        }
+        derived.limits[len] = (code as u64) << (32 - len);
+        len += 1;
+    }
+    assert!(position == EOS + 1, "every symbol has a code");
+    assert!(
+        code == 1 << LONGEST,
+        "the code is complete: every bit string begins with a code"
+    );
+    derived
+}
+
+/// By symbol: the length of its code in bits (RFC 7541 Appendix B); the last is the end of string.
+#[rustfmt::skip]
+static LENGTHS: [u8; EOS + 1] = [
+    13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28,
+    28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 28,
+    6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6,
+    5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 7, 8, 15, 6, 12, 10,
+    13, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
+    7, 7, 7, 7, 7, 7, 7, 7, 8, 7, 8, 13, 19, 13, 14, 6,
+    15, 5, 6, 5, 6, 5, 6, 6, 6, 5, 7, 7, 6, 6, 6, 5,
+    6, 7, 6, 5, 5, 6, 7, 7, 7, 7, 7, 15, 11, 14, 13, 28,
+    20, 22, 20, 20, 22, 22, 22, 23, 22, 23, 23, 23, 23, 23, 24, 23,
+    24, 24, 22, 23, 24, 23, 23, 23, 23, 21, 22, 23, 22, 23, 23, 24,
+    22, 21, 20, 22, 22, 23, 23, 21, 23, 22, 22, 24, 21, 22, 23, 23,
+    21, 21, 22, 21, 23, 22, 23, 23, 20, 22, 22, 22, 23, 22, 22, 23,
+    26, 26, 20, 19, 22, 23, 22, 25, 26, 26, 26, 27, 27, 26, 24, 25,
+    19, 21, 26, 27, 27, 26, 27, 24, 21, 21, 26, 26, 28, 27, 27, 27,
+    20, 24, 20, 21, 22, 21, 21, 23, 22, 22, 25, 25, 24, 24, 26, 23,
+    26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27, 27, 27, 27, 26,
+    30,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(source: &[u8]) -> Result<Vec<u8>, HpackError> {
+        let mut out = b"kept".to_vec();
+        decode(source, &mut out)?;
+        Ok(out.split_off(4))
+    }
+
+    fn encoded(source: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode(source, &mut out);
+        assert_eq!(out.len(), encoded_len(source));
+        out
+    }
+
+    #[test]
+    fn codes_are_those_of_the_appendix() {
+        // One of each length that the appendix uses for a symbol, and the end of string.
+        for (symbol, code, len) in [
+            (b'0', 0x0, 5),
+            (b' ', 0x14, 6),
+            (b':', 0x5c, 7),
+            (b'&', 0xf8, 8),
+            (b'!', 0x3f8, 10),
+            (b'+', 0x7fb, 11),
+            (b'#', 0xffa, 12),
+            (b'~', 0x1ffd, 13),
+            (b'^', 0x3ffc, 14),
+            (b'{', 0x7ffe, 15),
+            (b'\\', 0x7fff0, 19),
+            (128, 0xfffe6, 20),
+            (153, 0x1fffdc, 21),
+            (129, 0x3fffd2, 22),
+            (1, 0x7fffd8, 23),
+            (9, 0xffffea, 24),
+            (199, 0x1ffffec, 25),
+            (192, 0x3ffffe0, 26),
+            (203, 0x7ffffde, 27),
+            (2, 0xfffffe2, 28),
+            (22, 0x3ffffffe, 30),
+        ] {
+            let at = usize::from(symbol);
+            assert_eq!((CODES.codes[at], LENGTHS[at]), (code, len), "symbol {symbol}");
+        }
+        assert_eq!((CODES.codes[EOS], LENGTHS[EOS]), (0x3fff_ffff, 30));
+    }
+
+    #[test]
+    fn every_pair_of_bytes_comes_back() {
+        for first in 0..=255_u8 {
+            for second in 0..=255_u8 {
+                let pair = [first, second];
+                assert_eq!(decoded(&encoded(&pair)).as_deref(), Ok(pair.as_slice()));
+            }
+        }
+    }
+
+    #[test]
+    fn strings_of_every_length_come_back() {
+        for len in 0..300_usize {
+            for symbol in [b'0', b'a', b'X', b'#', 0, 0xff] {
+                let mut source = vec![symbol; len];
+                source.extend_from_slice(&[b'e'; 3][..len % 4 % 3]);
+                assert_eq!(decoded(&encoded(&source)).as_deref(), Ok(source.as_slice()));
+            }
+        }
+    }
+
+    #[test]
+    fn end_of_string_is_refused() {
+        for source in [
+            &[0xff, 0xff, 0xff, 0xff][..],
+            &[0xff; 64],
+            &[0x00, 0xff, 0xff, 0xff, 0xff, 0x00],
+        ] {
+            assert_eq!(decoded(source), Err(HpackError::HuffmanEos));
+        }
+    }
+
+    #[test]
+    fn padding_must_be_ones_and_short() {
+        // '0' is 00000: three bits of padding.
+        assert_eq!(decoded(&[0b0000_0111]).as_deref(), Ok(b"0".as_slice()));
+        for wrong in 0b000..0b111 {
+            assert_eq!(decoded(&[wrong]), Err(HpackError::HuffmanPadding), "{wrong:03b}");
+        }
+        // A byte of padding, two, three: a decoder must not let a string have many forms.
+        for longer in 1..=3 {
+            let mut source = vec![0b0000_0111];
+            source.resize(1 + longer, 0xff);
+            assert_eq!(
+                decoded(&source),
+                Err(HpackError::HuffmanPadding),
+                "{longer} bytes"
+            );
+        }
+        // A long code cut in its middle.
+        let whole = encoded(&[22]);
+        for len in 1..whole.len() {
+            assert_eq!(
+                decoded(&whole[..len]),
+                Err(HpackError::HuffmanPadding),
+                "{len} bytes"
+            );
+        }
+        assert_eq!(decoded(&[]).as_deref(), Ok(b"".as_slice()));
+    }
+
+    /// The decoder against one that walks the code bit by bit, on every input of two bytes and on random longer ones.
+    #[test]
+    fn agrees_with_a_decoder_bit_by_bit() {
+        for source in 0..=u16::MAX {
+            let source = source.to_be_bytes();
+            assert_eq!(decoded(&source), bit_by_bit(&source), "{source:02x?}");
+        }
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        for round in 0..20_000_usize {
+            let source: Vec<u8> = (0..round % 23)
+                .map(|_| {
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    // Half of the bytes are ones, which lead to the long codes.
+                    if state >> 63 == 1 {
+                        0xff
+                    } else {
+                        (state >> 40) as u8
+                    }
+                })
+                .collect();
+            assert_eq!(decoded(&source), bit_by_bit(&source), "{source:02x?}");
+        }
+    }
+
+    fn bit_by_bit(source: &[u8]) -> Result<Vec<u8>, HpackError> {
+        let (mut out, mut code, mut len) = (Vec::new(), 0_u32, 0_u8);
+        for at in 0..source.len() * 8 {
+            code = code << 1 | u32::from(source[at / 8] >> (7 - at % 8) & 1);
+            len += 1;
+            let found = (0..=EOS).find(|&symbol| (CODES.codes[symbol], LENGTHS[symbol]) == (code, len));
+            match found {
+                Some(EOS) => return Err(HpackError::HuffmanEos),
+                Some(symbol) => {
+                    out.push(symbol as u8);
+                    (code, len) = (0, 0);
+                }
+                None => {}
+            }
+        }
+        if len > 7 || code != (1 << len) - 1 {
+            Err(HpackError::HuffmanPadding)
+        } else {
+            Ok(out)
+        }
+    }
+}

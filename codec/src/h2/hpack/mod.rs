@@ -19,9 +19,9 @@ mod header_list;
 mod huffman;
 mod static_table;
 
-pub use decoder::{BlockInfo, Decoder};
+pub use decoder::{BlockInfo, Decoder, OVERSIZE_FACTOR};
 pub use encoder::{Encoder, Index, Indexing};
-pub use header_list::HeaderList;
+pub use header_list::{HeaderList, Iter as HeaderIter};
 
 use std::fmt;
 
@@ -54,6 +54,8 @@ pub enum HpackError {
     /// The limit was lowered below the table's size and the block does not open with a size update (RFC 9113
     /// section 4.3.1).
     SizeUpdateMissing,
+    /// The block stands for more than [`OVERSIZE_FACTOR`] times the limit of the list: an attack.
+    ListFarTooLarge,
 }
 
 impl fmt::Display for HpackError {
@@ -68,6 +70,7 @@ impl fmt::Display for HpackError {
             Self::SizeUpdateMisplaced => "table size update after the first header field",
             Self::SizeUpdateAboveLimit => "table size update above the announced limit",
             Self::SizeUpdateMissing => "no table size update after the limit was lowered",
+            Self::ListFarTooLarge => "header block stands for far more than the limit of the list",
         })
     }
 }
