@@ -22,7 +22,7 @@ use monoio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::config::Driver;
+use crate::config::DriverChoice as Driver;
 
 /// The kernel interface that a shard really runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
