@@ -179,6 +179,12 @@ impl<W: GroupWriter> Lane<W> {
         self.tail.handle_applied(target, lsn);
     }
 
+    /// The writer, to wait for it or to wake it.
+    #[must_use]
+    pub fn writer(&self) -> &W {
+        &self.writer
+    }
+
     /// What is durable and not applied.
     #[must_use]
     pub fn tail(&self) -> &Tail {

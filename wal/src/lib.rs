@@ -10,7 +10,7 @@
 //!   group_commit  depth                   append → writes → durable    pure: time is an argument
 //!   recovery                              where does the log end?      pure: reads through a trait
 //!   cursor  tail                          what stores have applied     pure
-//!   disk/{mod,sim}                        the disk as a trait, and a simulated one
+//!   disk/{mod,sim,file,threads}           the disk as two traits: a simulated one, the real one, a writer of threads
 //!   pool  start  lane                     do what the machines say
 //! ```
 //!

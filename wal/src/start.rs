@@ -210,6 +210,8 @@ pub fn start<D: Disk>(
         }
         used
     });
+    // Unlocked, so that the pool can open and release what recovery dropped; the manifest stays locked.
+    drop(listed);
     begin_epoch(config, parts, recovery, ends, seed, now_ms)
 }
 

@@ -13,7 +13,9 @@ use crate::buffer::AlignedBuffer;
 use crate::group_commit::{WriteAction, WriteResult};
 use crate::ids::GroupNumber;
 
+pub mod file;
 pub mod sim;
+pub mod threads;
 
 /// What went wrong with a disk, coarsely: what the log distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
