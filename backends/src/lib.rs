@@ -1,1 +1,47 @@
-//! placeholder
+//! The stores behind the gateway: one trait, honest capabilities, one behaviour suite.
+//!
+//! A store keeps, for every id of a namespace, a map of binary keys to binary values in key order. It takes
+//! [`Mutation`]s, each with a [`Version`], and answers page by page into an [`ItemSink`]. Time is an argument
+//! everywhere; nothing here reads a clock.
+//!
+//! What every store of this crate promises (the suite in [`behavior`] checks each line):
+//!
+//! * **The last write wins**, by [`Version`], not by arrival. A write that is older than, or as old as, what an item
+//!   carries has no effect on that item. So a mutation, or a whole sequence of them in its order, can be applied
+//!   again and leaves the same state.
+//! * **Deletes are remembered** for [`Capabilities::tombstone_window_ms`] after they were applied, with their version,
+//!   also for keys that did not exist and for whole ranges. Within that time an older write cannot bring an item
+//!   back. A sequence applied again *after* that time may: whoever replays must not be that late. The number of
+//!   remembered deletes is bounded ([`Capabilities::tombstones_max`]); beyond it a delete still deletes but is not
+//!   remembered.
+//! * **Compare-and-swap is ordered by its expectation**: if the expectation holds, the swap takes place even when its
+//!   version is older than the item's (the item then carries the successor of the version it had). The first answer
+//!   is remembered for the last [`limits::SWAPS_REMEMBERED_MAX`] calls of a store, so the same call with the same
+//!   version gets the same verdict and has one effect. The item shown with a remembered refusal is the first one
+//!   while its value has at most [`limits::SWAP_VALUE_REMEMBERED_MAX`] bytes, else the item as it is now.
+//! * **Expired items are invisible at once**, to reads and to compare-and-swap; `sweep` gives their room back later.
+//! * **Pages** never skip, or show twice, an item that existed during the whole walk, whatever is written meanwhile.
+//! * **All or nothing** per mutation; one refused mutation does not harm the others of its batch.
+//!
+//! It leaves to others: durability before the reply (the log), permissions, routing of an id to its one owner.
+
+pub mod behavior;
+pub mod error;
+pub mod limits;
+pub mod memory;
+pub mod mutation;
+pub mod query;
+pub mod sqlite;
+pub mod store;
+mod token;
+pub mod version;
+
+pub use error::StoreError;
+pub use memory::MemoryStore;
+pub use mutation::{
+    Expected, ItemRef, Mutation, NamespaceId, Operation, Outcome, OwnedItem, PredicateRef, UnixMillis,
+};
+pub use query::{GetQuery, ItemSink, PageToken, ScanQuery, Selection};
+pub use sqlite::SqliteStore;
+pub use store::{Capabilities, KeyValueStore, Store, Sweep};
+pub use version::Version;

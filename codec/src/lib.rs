@@ -3,8 +3,15 @@
 //! Everything here is a pure state machine: no I/O, no clock, no async. The caller brings bytes and time and takes away
 //! bytes and events. That is what lets the same code run under any runtime, under a fuzzer and in a simulated world.
 
+pub mod connect;
+pub mod error;
+pub mod grpc;
 pub mod h2;
+pub mod http1;
 pub mod limits;
+pub mod message;
+mod reader;
+mod writer;
 
 /// The prost types of every message in `proto/`, for cold paths (administration, tools, tests), by package.
 #[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications)]

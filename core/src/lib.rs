@@ -1,1 +1,12 @@
-//! placeholder
+//! The gateway: configuration, namespaces with their catalog, a small gRPC client for tools, and the server itself.
+
+pub mod client;
+pub mod config;
+mod control;
+pub mod gateway;
+pub mod metrics;
+pub mod namespace;
+pub mod serve;
+pub mod shard;
+mod sidecar;
+pub mod yaml;

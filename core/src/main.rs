@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! The `prism` program: server and command line. All it does is hand the process over to [`cli`].
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,342 @@
+//! The suite's harness for a store in this process, with a clock that it turns itself.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::join::{ready, run_to_end};
+use super::{
+    Change, Client, Entry, Expectation, Failure, FailureKind, Harness, Page, Paging, Predicate, ScanPage,
+    SwapAnswer, WriteToken,
+};
+use crate::error::StoreError;
+use crate::mutation::{
+    Expected, ItemRef, Mutation, NamespaceId, Operation, Outcome, OwnedItem, PredicateRef, UnixMillis,
+};
+use crate::query::{GetQuery, ItemSink, ScanQuery, Selection};
+use crate::store::KeyValueStore;
+use crate::version::Version;
+
+/// A store and its clock.
+#[derive(Debug)]
+pub struct LocalHarness<S> {
+    shared: Rc<Shared<S>>,
+    namespaces: u32,
+}
+
+/// Calls on one namespace of a store in this process.
+#[derive(Debug)]
+pub struct LocalClient<S> {
+    shared: Rc<Shared<S>>,
+    namespace: NamespaceId,
+}
+
+#[derive(Debug)]
+struct Shared<S> {
+    store: RefCell<S>,
+    now: Cell<UnixMillis>,
+}
+
+impl<S: KeyValueStore> LocalHarness<S> {
+    /// Takes a store for the suite. Namespaces are created from number 1,000 on.
+    pub fn new(store: S) -> LocalHarness<S> {
+        let shared = Shared {
+            store: RefCell::new(store),
+            now: Cell::new(UnixMillis(1_700_000_000_000)),
+        };
+        LocalHarness {
+            shared: Rc::new(shared),
+            namespaces: 1_000,
+        }
+    }
+
+    /// Runs one case of the suite.
+    ///
+    /// # Panics
+    /// When the case fails.
+    pub fn run_case(&mut self, name: &str) {
+        run_to_end(super::run_case(name, self));
+    }
+
+    /// Runs the whole suite.
+    ///
+    /// # Panics
+    /// When a case fails.
+    pub fn run(&mut self) {
+        run_to_end(super::run(self));
+    }
+}
+
+impl<S: KeyValueStore> Harness for LocalHarness<S> {
+    type Client = LocalClient<S>;
+
+    async fn client(&mut self) -> LocalClient<S> {
+        self.namespaces += 1;
+        let namespace = NamespaceId(self.namespaces);
+        ready(self.shared.store.borrow_mut().create_namespace(namespace)).expect("a new namespace");
+        LocalClient {
+            shared: self.shared.clone(),
+            namespace,
+        }
+    }
+
+    async fn client_beside(&mut self, client: &LocalClient<S>) -> LocalClient<S> {
+        LocalClient {
+            shared: client.shared.clone(),
+            namespace: client.namespace,
+        }
+    }
+
+    fn now_ns(&mut self) -> i64 {
+        self.shared.now.get().0 as i64 * 1_000_000
+    }
+
+    async fn pass(&mut self, time: Duration) {
+        let now = self.shared.now.get().plus(time.as_millis() as u64);
+        self.shared.now.set(now);
+        // Sweeps a little, as the gateway would, so that cases see states before, between and after.
+        ready(self.shared.store.borrow_mut().sweep(now, 64)).expect("a sweep");
+    }
+
+    fn turns_clock(&self) -> bool {
+        true
+    }
+
+    fn value_bytes_max(&self) -> usize {
+        self.shared.store.borrow().capabilities().value_bytes_max
+    }
+}
+
+impl<S: KeyValueStore> LocalClient<S> {
+    fn apply(&self, mutations: &[Mutation<'_>]) -> Result<Vec<Outcome>, Failure> {
+        let mut outcomes = Vec::new();
+        ready(
+            self.shared
+                .store
+                .borrow_mut()
+                .apply(mutations, self.shared.now.get(), &mut outcomes),
+        )?;
+        assert_eq!(outcomes.len(), mutations.len(), "one outcome for each mutation");
+        Ok(outcomes)
+    }
+
+    fn apply_one(&self, id: &str, version: Version, operation: Operation<'_>) -> Result<Outcome, Failure> {
+        let mutation = Mutation {
+            namespace: self.namespace,
+            id,
+            version,
+            operation,
+        };
+        match self.apply(&[mutation])?.remove(0) {
+            Outcome::Refused(error) => Err(error.into()),
+            outcome => Ok(outcome),
+        }
+    }
+
+    fn item<'a>(&self, entry: &'a Entry) -> ItemRef<'a> {
+        ItemRef {
+            key: &entry.key,
+            value: &entry.value,
+            expires_at: entry
+                .ttl
+                .map(|ttl| self.shared.now.get().plus(ttl.as_millis() as u64)),
+            compression: entry.compression,
+        }
+    }
+
+    fn entry(&self, item: OwnedItem) -> Entry {
+        let now = self.shared.now.get();
+        let left = |moment: UnixMillis| Duration::from_millis(moment.0.saturating_sub(now.0));
+        Entry {
+            key: item.key,
+            value: item.value,
+            ttl: item.expires_at.map(left),
+            compression: item.compression,
+        }
+    }
+}
+
+impl<S: KeyValueStore> Client for LocalClient<S> {
+    async fn put(&mut self, id: &str, token: &WriteToken, items: &[Entry]) -> Result<(), Failure> {
+        let items: Vec<_> = items.iter().map(|entry| self.item(entry)).collect();
+        self.apply_one(id, version(token), Operation::Put(&items))
+            .map(drop)
+    }
+
+    async fn get(&mut self, id: &str, predicate: &Predicate, paging: &Paging) -> Result<Page, Failure> {
+        let keys = keys_of(predicate);
+        let query = GetQuery {
+            namespace: self.namespace,
+            id,
+            predicate: borrowed(predicate, &keys),
+            selection: selection(paging),
+        };
+        let mut found = Collected::default();
+        let token = ready(
+            self.shared
+                .store
+                .borrow()
+                .get(&query, self.shared.now.get(), &mut found),
+        )?;
+        Ok(Page {
+            items: found.items.into_iter().map(|item| self.entry(item)).collect(),
+            next_page_token: token.map_or_else(Vec::new, |token| token.as_bytes().to_vec()),
+        })
+    }
+
+    async fn delete(&mut self, id: &str, token: &WriteToken, predicate: &Predicate) -> Result<(), Failure> {
+        let keys = keys_of(predicate);
+        self.apply_one(id, version(token), Operation::Delete(borrowed(predicate, &keys)))
+            .map(drop)
+    }
+
+    async fn scan(&mut self, paging: &Paging) -> Result<ScanPage, Failure> {
+        let query = ScanQuery {
+            namespace: self.namespace,
+            selection: selection(paging),
+        };
+        let mut found = Collected::default();
+        let token = ready(
+            self.shared
+                .store
+                .borrow()
+                .scan(&query, self.shared.now.get(), &mut found),
+        )?;
+        let mut items = found.items.into_iter();
+        let mut entries = Vec::new();
+        for (id, count) in found.ids {
+            entries.push((
+                id,
+                items.by_ref().take(count).map(|item| self.entry(item)).collect(),
+            ));
+        }
+        assert_eq!(items.next(), None, "an item came before any id");
+        Ok(ScanPage {
+            entries,
+            next_page_token: token.map_or_else(Vec::new, |token| token.as_bytes().to_vec()),
+        })
+    }
+
+    async fn mutate(
+        &mut self,
+        token: &WriteToken,
+        changes: &[(String, Change)],
+    ) -> Result<Vec<Result<(), Failure>>, Failure> {
+        let parts: Vec<(Vec<ItemRef<'_>>, Vec<&[u8]>)> = changes
+            .iter()
+            .map(|(_, change)| match change {
+                Change::Put(items) => (items.iter().map(|entry| self.item(entry)).collect(), Vec::new()),
+                Change::Delete(predicate) => (Vec::new(), keys_of(predicate)),
+            })
+            .collect();
+        let mutations: Vec<Mutation<'_>> = changes
+            .iter()
+            .zip(&parts)
+            .enumerate()
+            .map(|(position, ((id, change), (items, keys)))| Mutation {
+                namespace: self.namespace,
+                id,
+                version: version(token).at_position(position),
+                operation: match change {
+                    Change::Put(_) => Operation::Put(items),
+                    Change::Delete(predicate) => Operation::Delete(borrowed(predicate, keys)),
+                },
+            })
+            .collect();
+        let answer = |outcome| match outcome {
+            Outcome::Refused(error) => Err(error.into()),
+            _ => Ok(()),
+        };
+        Ok(self.apply(&mutations)?.into_iter().map(answer).collect())
+    }
+
+    async fn compare_and_swap(
+        &mut self,
+        id: &str,
+        key: &[u8],
+        token: &WriteToken,
+        expected: &Expectation,
+        replacement: Option<&Entry>,
+    ) -> Result<SwapAnswer, Failure> {
+        let expected = match expected {
+            Expectation::Absent => Expected::Absent,
+            Expectation::Value(value) => Expected::Value(value),
+        };
+        let replacement = replacement.map(|entry| self.item(entry));
+        let operation = Operation::CompareAndSwap {
+            key,
+            expected,
+            replacement,
+        };
+        match self.apply_one(id, version(token), operation)? {
+            Outcome::Swapped => Ok(SwapAnswer {
+                swapped: true,
+                current: None,
+            }),
+            Outcome::NotSwapped(item) => Ok(SwapAnswer {
+                swapped: false,
+                current: item.map(|item| self.entry(item)),
+            }),
+            other => panic!("a swap was answered with {other:?}"),
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        let message = error.to_string();
+        let (kind, field) = match error {
+            StoreError::InvalidArgument { field, .. } => (FailureKind::InvalidArgument, Some(field)),
+            StoreError::InvalidPageToken => (FailureKind::InvalidPageToken, None),
+            _ => (FailureKind::Other, None),
+        };
+        Failure { kind, field, message }
+    }
+}
+
+/// Keeps what a query finds.
+#[derive(Default)]
+struct Collected {
+    ids: Vec<(String, usize)>,
+    items: Vec<OwnedItem>,
+}
+
+impl ItemSink for Collected {
+    fn id(&mut self, id: &str) {
+        self.ids.push((id.to_owned(), 0));
+    }
+
+    fn item(&mut self, item: &ItemRef<'_>) {
+        self.items.push((*item).into());
+        if let Some((_, count)) = self.ids.last_mut() {
+            *count += 1;
+        }
+    }
+}
+
+fn version(token: &WriteToken) -> Version {
+    Version::new(token.generation_time_ns, &token.token)
+}
+
+fn keys_of(predicate: &Predicate) -> Vec<&[u8]> {
+    match predicate {
+        Predicate::Keys(keys) => keys.iter().map(Vec::as_slice).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn borrowed<'a>(predicate: &'a Predicate, keys: &'a [&'a [u8]]) -> PredicateRef<'a> {
+    match predicate {
+        Predicate::All => PredicateRef::All,
+        Predicate::Keys(_) => PredicateRef::Keys(keys),
+        Predicate::Range { start, end } => PredicateRef::Range { start, end },
+    }
+}
+
+fn selection(paging: &Paging) -> Selection<'_> {
+    Selection {
+        page_bytes: paging.page_bytes,
+        item_limit: paging.item_limit,
+        page_token: &paging.page_token,
+    }
+}

@@ -1,0 +1,254 @@
+//! One behaviour suite for all stores, and for the gateway in front of them.
+//!
+//! The cases speak to a [`Client`] in owned types and know nothing of how it reaches the store: [`local`] calls a
+//! [`crate::KeyValueStore`] directly, the gateway's tests call the gRPC API. A case fails by panicking with what it
+//! found. Each case asks the [`Harness`] for an empty namespace of its own, so cases may run in any order.
+//!
+//! ```text
+//!   run_case(name, &mut harness) ──► Client ──► store
+//!                                       └─────► gRPC ──► gateway with 1, 2, 3 shards ──► store
+//! ```
+
+mod cases;
+mod join;
+pub mod local;
+mod model;
+mod paging;
+
+use std::time::Duration;
+
+pub use self::join::{join_all, ready, yield_once};
+
+/// Names one write and orders it; see [`crate::Version`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteToken {
+    /// In nanoseconds since 1970, UTC.
+    pub generation_time_ns: i64,
+    /// 1 to 64 bytes.
+    pub token: Vec<u8>,
+}
+
+/// An item as a client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value.
+    pub value: Vec<u8>,
+    /// On writes: how long the item lives. On reads: what is left of that.
+    pub ttl: Option<Duration>,
+    /// How the client compressed the value.
+    pub compression: u8,
+}
+
+/// Which items of an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Predicate {
+    /// All.
+    All,
+    /// Those with these keys.
+    Keys(Vec<Vec<u8>>),
+    /// Those from `start` up to, not including, `end`; an empty `end` is no bound.
+    Range {
+        /// First key meant.
+        start: Vec<u8>,
+        /// First key not meant any more.
+        end: Vec<u8>,
+    },
+}
+
+/// How much at a time; see [`crate::Selection`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paging {
+    /// Bytes of a page; 0 for the default.
+    pub page_bytes: u32,
+    /// Items of a page; 0 for no limit.
+    pub item_limit: u32,
+    /// Token of the page before; empty for the first.
+    pub page_token: Vec<u8>,
+}
+
+/// One page of items.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// In key order.
+    pub items: Vec<Entry>,
+    /// Empty on the last page.
+    pub next_page_token: Vec<u8>,
+}
+
+/// One page of a scan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScanPage {
+    /// Ids with their items.
+    pub entries: Vec<(String, Vec<Entry>)>,
+    /// Empty on the last page.
+    pub next_page_token: Vec<u8>,
+}
+
+/// One mutation of a `Mutate`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Writes items.
+    Put(Vec<Entry>),
+    /// Deletes items.
+    Delete(Predicate),
+}
+
+/// What a compare-and-swap expects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expectation {
+    /// No such item.
+    Absent,
+    /// An item with this value.
+    Value(Vec<u8>),
+}
+
+/// The answer to a compare-and-swap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwapAnswer {
+    /// Whether the swap took place.
+    pub swapped: bool,
+    /// When not: the item as it is.
+    pub current: Option<Entry>,
+}
+
+/// Why a call was refused, as a client can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What kind.
+    pub kind: FailureKind,
+    /// The field at fault, where the answer names it.
+    pub field: Option<String>,
+    /// The text.
+    pub message: String,
+}
+
+/// Kinds of refusal that the suite tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// A field breaks a rule (gRPC: INVALID_ARGUMENT).
+    InvalidArgument,
+    /// The page token is not one of this query's (gRPC: INVALID_ARGUMENT with the field `selection.page_token`).
+    InvalidPageToken,
+    /// Anything else.
+    Other,
+}
+
+/// Calls on one namespace.
+#[allow(async_fn_in_trait, reason = "the suite is generic over one thread's executor")]
+pub trait Client {
+    /// Writes items under one id.
+    async fn put(&mut self, id: &str, token: &WriteToken, items: &[Entry]) -> Result<(), Failure>;
+
+    /// Reads one page of one id.
+    async fn get(&mut self, id: &str, predicate: &Predicate, paging: &Paging) -> Result<Page, Failure>;
+
+    /// Deletes items of one id.
+    async fn delete(&mut self, id: &str, token: &WriteToken, predicate: &Predicate) -> Result<(), Failure>;
+
+    /// Reads one page of the namespace. Over a streaming call: the first page of the stream.
+    async fn scan(&mut self, paging: &Paging) -> Result<ScanPage, Failure>;
+
+    /// Applies changes to many ids, each by itself.
+    async fn mutate(
+        &mut self,
+        token: &WriteToken,
+        changes: &[(String, Change)],
+    ) -> Result<Vec<Result<(), Failure>>, Failure>;
+
+    /// Replaces one item if it is as expected; `None` deletes it.
+    async fn compare_and_swap(
+        &mut self,
+        id: &str,
+        key: &[u8],
+        token: &WriteToken,
+        expected: &Expectation,
+        replacement: Option<&Entry>,
+    ) -> Result<SwapAnswer, Failure>;
+}
+
+/// Where the suite runs.
+#[allow(async_fn_in_trait, reason = "the suite is generic over one thread's executor")]
+pub trait Harness {
+    /// How cases reach the store.
+    type Client: Client;
+
+    /// A client on a new, empty namespace.
+    async fn client(&mut self) -> Self::Client;
+
+    /// One more client on the same namespace.
+    async fn client_beside(&mut self, client: &Self::Client) -> Self::Client;
+
+    /// The time as the store under test has it, in nanoseconds since 1970; within its allowed drift is enough.
+    fn now_ns(&mut self) -> i64;
+
+    /// Lets this much time pass: turns a clock, or waits.
+    async fn pass(&mut self, time: Duration);
+
+    /// Whether [`Harness::pass`] turns a clock, so that hours cost nothing. Cases that need that are left out if not.
+    fn turns_clock(&self) -> bool;
+
+    /// Largest value that may be written, in bytes. At least 3 MiB, or the chunk cases are left out.
+    fn value_bytes_max(&self) -> usize;
+}
+
+/// Runs all cases, one after the other.
+///
+/// # Panics
+/// When a case fails.
+pub async fn run<H: Harness>(harness: &mut H) {
+    for name in CASES {
+        run_case(name, harness).await;
+    }
+}
+
+macro_rules! cases {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        /// The names of all cases.
+        pub const CASES: &[&str] = &[$(stringify!($name)),*];
+
+        /// Runs one case.
+        ///
+        /// # Panics
+        /// When the case fails, or there is none of that name.
+        pub async fn run_case<H: Harness>(name: &str, harness: &mut H) {
+            match name {
+                $(stringify!($name) => $module::$name(harness).await,)*
+                _ => panic!("the suite has no case {name}"),
+            }
+        }
+    };
+}
+
+cases![
+    cases::items_come_in_key_order,
+    cases::predicates_select,
+    cases::empty_values_and_keys,
+    cases::unicode_and_binary_keys,
+    cases::compression_comes_back,
+    cases::deletes_of_missing_keys_succeed,
+    cases::the_later_of_two_items_with_one_key_counts,
+    cases::the_last_write_wins_by_version,
+    cases::repeats_have_no_effect,
+    cases::deletes_are_remembered,
+    cases::mutations_fail_by_themselves,
+    cases::mutations_of_one_token_apply_in_order,
+    cases::items_expire,
+    cases::an_expired_item_is_absent_to_swaps,
+    cases::swaps_hold_their_expectation,
+    cases::a_repeated_swap_gets_its_first_answer,
+    cases::racing_swaps_lose_no_increment,
+    cases::large_values_come_back_whole,
+    cases::large_values_are_replaced_and_deleted,
+    cases::limits_are_checked_and_named,
+    paging::pages_end_by_bytes,
+    paging::pages_end_by_items,
+    paging::a_page_holds_at_least_one_item,
+    paging::page_tokens_are_checked,
+    paging::pages_survive_concurrent_writes,
+    paging::scans_group_ids,
+    paging::scans_survive_concurrent_writes,
+    paging::expired_items_do_not_end_a_page_early,
+    model::random_operations_match_the_model,
+];

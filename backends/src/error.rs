@@ -1,0 +1,108 @@
+//! What can go wrong in a store, and whose fault it is. One place of the gateway maps these to gRPC status.
+
+use std::fmt;
+
+use crate::mutation::NamespaceId;
+
+/// Why a store did not do as asked. [`StoreError::is_retryable`] says whether the same call may succeed later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// The caller's fault: `field` breaks a limit or a rule. Permanent.
+    InvalidArgument {
+        /// Path of the field as in the protobuf message, e.g. `items[3].key`.
+        field: String,
+        /// What is wrong and what is allowed.
+        reason: String,
+    },
+    /// The page token was not made for this query by this store, or was altered. Permanent; start without a token.
+    InvalidPageToken,
+    /// There is no such namespace in this store. Permanent.
+    UnknownNamespace(NamespaceId),
+    /// The namespace was dropped; its number is never used again. Permanent.
+    DroppedNamespace(NamespaceId),
+    /// The store has no room left (disk full, size limit). Nothing was changed. Retryable once there is room.
+    Full {
+        /// What the store said.
+        detail: String,
+    },
+    /// Somebody else holds the store's lock for longer than we wait. Nothing was changed. Retryable.
+    Busy {
+        /// What the store said.
+        detail: String,
+    },
+    /// Reading or writing failed. Whether the change took place is unknown after a failed commit. Retryable with the
+    /// same version.
+    Io {
+        /// What the store or the system said.
+        detail: String,
+    },
+    /// The place cannot be opened: missing, not writable, no permission. Permanent until an operator acts.
+    Unopenable {
+        /// Which path, and what the system said.
+        detail: String,
+    },
+    /// The file is not one of ours, or of a newer format than this program knows. Permanent.
+    WrongFormat {
+        /// Which path, what was found, what was expected.
+        detail: String,
+    },
+    /// Stored data contradicts itself. Permanent; an operator must look.
+    Corrupt {
+        /// What was found.
+        detail: String,
+    },
+    /// A fault of this program. Permanent.
+    Internal {
+        /// What happened.
+        detail: String,
+    },
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later without anybody changing it.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            StoreError::Full { .. } | StoreError::Busy { .. } | StoreError::Io { .. } => true,
+            StoreError::InvalidArgument { .. }
+            | StoreError::InvalidPageToken
+            | StoreError::UnknownNamespace(_)
+            | StoreError::DroppedNamespace(_)
+            | StoreError::Unopenable { .. }
+            | StoreError::WrongFormat { .. }
+            | StoreError::Corrupt { .. }
+            | StoreError::Internal { .. } => false,
+        }
+    }
+
+    pub(crate) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> StoreError {
+        StoreError::InvalidArgument {
+            field: field.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::InvalidArgument { field, reason } => write!(f, "{field}: {reason}"),
+            StoreError::InvalidPageToken => {
+                write!(
+                    f,
+                    "page_token: not a token of this query; start again without one"
+                )
+            }
+            StoreError::UnknownNamespace(NamespaceId(id)) => write!(f, "the store has no namespace {id}"),
+            StoreError::DroppedNamespace(NamespaceId(id)) => write!(f, "namespace {id} was dropped"),
+            StoreError::Full { detail } => write!(f, "the store is full: {detail}"),
+            StoreError::Busy { detail } => write!(f, "the store is locked by somebody else: {detail}"),
+            StoreError::Io { detail } => write!(f, "the store could not read or write: {detail}"),
+            StoreError::Unopenable { detail } => write!(f, "the store cannot be opened: {detail}"),
+            StoreError::WrongFormat { detail } => write!(f, "the store's file cannot be used: {detail}"),
+            StoreError::Corrupt { detail } => write!(f, "the store's data is damaged: {detail}"),
+            StoreError::Internal { detail } => write!(f, "a fault of the store: {detail}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}

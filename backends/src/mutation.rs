@@ -1,0 +1,260 @@
+//! What a store is asked to change, borrowed from the caller's buffers, and what it answers. Includes the checks of
+//! all limits, so that every store refuses the same things with the same words.
+
+use std::cmp::Ordering;
+
+use crate::error::StoreError;
+use crate::limits::{ID_BYTES_MAX, ITEMS_PER_PUT_MAX, KEY_BYTES_MAX, PREDICATE_KEYS_MAX, VALUE_BYTES_MAX};
+use crate::version::Version;
+
+/// Number of a namespace. The catalog gives them out and never gives one out twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamespaceId(pub u32);
+
+/// A moment, in milliseconds since 1970, UTC. Always passed in; stores read no clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixMillis(pub u64);
+
+impl UnixMillis {
+    /// This moment and `milliseconds` more, at most the end of time.
+    pub fn plus(self, milliseconds: u64) -> UnixMillis {
+        // SQLite's integers are signed, so the end of time is theirs.
+        UnixMillis(self.0.saturating_add(milliseconds).min(i64::MAX as u64))
+    }
+}
+
+/// One item, borrowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemRef<'a> {
+    /// 0 to 1,024 bytes.
+    pub key: &'a [u8],
+    /// 0 bytes to 16 MiB.
+    pub value: &'a [u8],
+    /// When the item disappears; `None` is never. An item is gone as soon as `now` reaches this.
+    pub expires_at: Option<UnixMillis>,
+    /// How the client compressed the value; kept and returned as it is.
+    pub compression: u8,
+}
+
+/// One item, owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedItem {
+    /// See [`ItemRef::key`].
+    pub key: Vec<u8>,
+    /// See [`ItemRef::value`].
+    pub value: Vec<u8>,
+    /// See [`ItemRef::expires_at`].
+    pub expires_at: Option<UnixMillis>,
+    /// See [`ItemRef::compression`].
+    pub compression: u8,
+}
+
+impl OwnedItem {
+    /// The same item, borrowed.
+    pub fn as_ref(&self) -> ItemRef<'_> {
+        ItemRef {
+            key: &self.key,
+            value: &self.value,
+            expires_at: self.expires_at,
+            compression: self.compression,
+        }
+    }
+}
+
+impl From<ItemRef<'_>> for OwnedItem {
+    fn from(item: ItemRef<'_>) -> OwnedItem {
+        OwnedItem {
+            key: item.key.to_vec(),
+            value: item.value.to_vec(),
+            expires_at: item.expires_at,
+            compression: item.compression,
+        }
+    }
+}
+
+/// Which items of an id are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PredicateRef<'a> {
+    /// All of them.
+    All,
+    /// Those with one of these keys (1 to 1,000; any order, repeats do not matter).
+    Keys(&'a [&'a [u8]]),
+    /// All keys from `start` up to, and not including, `end`. An empty `end` is no upper bound.
+    Range {
+        /// First key that is meant.
+        start: &'a [u8],
+        /// First key behind it that is not meant; empty is none.
+        end: &'a [u8],
+    },
+}
+
+impl PredicateRef<'_> {
+    /// Checks the limits; `field` is the path of the predicate for the error.
+    pub fn check(&self, field: &str) -> Result<(), StoreError> {
+        match self {
+            PredicateRef::All => Ok(()),
+            PredicateRef::Keys(keys) => {
+                check_count(&format!("{field}.keys.keys"), keys.len(), PREDICATE_KEYS_MAX)?;
+                for (position, key) in keys.iter().enumerate() {
+                    if key.len() > KEY_BYTES_MAX {
+                        return Err(too_long(
+                            format!("{field}.keys.keys[{position}]"),
+                            key.len(),
+                            KEY_BYTES_MAX,
+                        ));
+                    }
+                }
+                Ok(())
+            }
+            PredicateRef::Range { start, end } => {
+                if start.len() > KEY_BYTES_MAX {
+                    return Err(too_long(
+                        format!("{field}.range.start"),
+                        start.len(),
+                        KEY_BYTES_MAX,
+                    ));
+                }
+                if end.len() > KEY_BYTES_MAX {
+                    return Err(too_long(format!("{field}.range.end"), end.len(), KEY_BYTES_MAX));
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// One change to one id.
+#[derive(Clone, Copy, Debug)]
+pub struct Mutation<'a> {
+    /// Where the id lives. Must have been created.
+    pub namespace: NamespaceId,
+    /// 1 to 1,024 bytes.
+    pub id: &'a str,
+    /// Which write wins, and which is a repeat. Mutations of one request that share a token must differ by
+    /// [`Version::at_position`], or a later one has no effect where an earlier one had.
+    pub version: Version,
+    /// What to do.
+    pub operation: Operation<'a>,
+}
+
+/// What a mutation does.
+#[derive(Clone, Copy, Debug)]
+pub enum Operation<'a> {
+    /// Writes 1 to 1,000 items, replacing what is there; of two with one key the later counts.
+    Put(&'a [ItemRef<'a>]),
+    /// Deletes the items that match.
+    Delete(PredicateRef<'a>),
+    /// Replaces one item if it is as expected.
+    CompareAndSwap {
+        /// Which item.
+        key: &'a [u8],
+        /// What the caller expects to find.
+        expected: Expected<'a>,
+        /// What to put in its place (its own `key` is not looked at); `None` deletes.
+        replacement: Option<ItemRef<'a>>,
+    },
+}
+
+/// What a compare-and-swap expects to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected<'a> {
+    /// No such item, or an expired one.
+    Absent,
+    /// An item with exactly this value.
+    Value(&'a [u8]),
+}
+
+/// What became of one mutation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The put or delete was applied, or had been before, or newer writes had already replaced all it would do.
+    Applied,
+    /// The expectation held; the swap took place, now or when this version was first applied.
+    Swapped,
+    /// The expectation did not hold; the item as it was, if there was one.
+    NotSwapped(Option<OwnedItem>),
+    /// The mutation had no effect at all.
+    Refused(StoreError),
+}
+
+impl Mutation<'_> {
+    /// Checks every limit and rule that does not depend on what is stored. Errors name the field as the messages of
+    /// `prism.keyvalue.v1` do.
+    pub fn check(&self) -> Result<(), StoreError> {
+        check_id(self.id)?;
+        match &self.operation {
+            Operation::Put(items) => {
+                check_count("items", items.len(), ITEMS_PER_PUT_MAX)?;
+                for (position, item) in items.iter().enumerate() {
+                    // The path is made only for the error: this runs for every item of every put.
+                    if item.key.len() > KEY_BYTES_MAX {
+                        return Err(too_long(
+                            format!("items[{position}].key"),
+                            item.key.len(),
+                            KEY_BYTES_MAX,
+                        ));
+                    }
+                    if item.value.len() > VALUE_BYTES_MAX {
+                        return Err(too_long(
+                            format!("items[{position}].value"),
+                            item.value.len(),
+                            VALUE_BYTES_MAX,
+                        ));
+                    }
+                }
+                Ok(())
+            }
+            Operation::Delete(predicate) => predicate.check("predicate"),
+            Operation::CompareAndSwap { key, replacement, .. } => {
+                if key.len() > KEY_BYTES_MAX {
+                    return Err(too_long("key".to_owned(), key.len(), KEY_BYTES_MAX));
+                }
+                match replacement {
+                    Some(item) if item.value.len() > VALUE_BYTES_MAX => Err(too_long(
+                        "item.value".to_owned(),
+                        item.value.len(),
+                        VALUE_BYTES_MAX,
+                    )),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// Checks the length of an id: 1 to 1,024 bytes.
+pub fn check_id(id: &str) -> Result<(), StoreError> {
+    match id.len() {
+        0 => Err(StoreError::invalid(
+            "id",
+            format!("must have 1 to {ID_BYTES_MAX} bytes, has none"),
+        )),
+        length if length > ID_BYTES_MAX => Err(too_long("id".to_owned(), length, ID_BYTES_MAX)),
+        _ => Ok(()),
+    }
+}
+
+#[cold]
+fn too_long(field: String, length: usize, max: usize) -> StoreError {
+    StoreError::invalid(field, format!("must have at most {max} bytes, has {length}"))
+}
+
+fn check_count(field: &str, count: usize, max: usize) -> Result<(), StoreError> {
+    if (1..=max).contains(&count) {
+        return Ok(());
+    }
+    Err(StoreError::invalid(
+        field,
+        format!("must have 1 to {max} elements, has {count}"),
+    ))
+}
+
+/// Whether `key` lies in the range; an empty `end` is no upper bound.
+pub(crate) fn range_contains(start: &[u8], end: &[u8], key: &[u8]) -> bool {
+    key >= start && (end.is_empty() || key < end)
+}
+
+/// Whether something with this expiry is gone at `now`.
+pub(crate) fn is_expired(expires_at: Option<UnixMillis>, now: UnixMillis) -> bool {
+    expires_at.is_some_and(|moment| moment.cmp(&now) != Ordering::Greater)
+}

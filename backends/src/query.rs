@@ -1,0 +1,151 @@
+//! What a store is asked to read, and where the answer goes. Results are handed to an [`ItemSink`] one by one,
+//! borrowed, so that the gateway can write them straight into a connection's output.
+
+use smallvec::SmallVec;
+
+use crate::error::StoreError;
+use crate::limits::{ITEM_OVERHEAD_BYTES, PAGE_BYTES_DEFAULT, PAGE_BYTES_MAX};
+use crate::mutation::{ItemRef, NamespaceId, PredicateRef, check_id};
+
+/// How much to return at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Selection<'a> {
+    /// The page ends before its items would exceed this many bytes, counted as key + value +
+    /// [`ITEM_OVERHEAD_BYTES`] each (a scan counts every id once in a page in the same way), but it always holds at
+    /// least one item if there is one. 0 is 1 MiB; more than 4 MiB counts as 4 MiB.
+    pub page_bytes: u32,
+    /// The page ends after this many items; 0 is no such limit.
+    pub item_limit: u32,
+    /// The token of the page before; empty for the first page.
+    pub page_token: &'a [u8],
+}
+
+/// Asks for items of one id, in key order.
+#[derive(Clone, Copy, Debug)]
+pub struct GetQuery<'a> {
+    /// Where the id lives.
+    pub namespace: NamespaceId,
+    /// 1 to 1,024 bytes.
+    pub id: &'a str,
+    /// Which items.
+    pub predicate: PredicateRef<'a>,
+    /// How many at a time.
+    pub selection: Selection<'a>,
+}
+
+impl GetQuery<'_> {
+    /// Checks the limits; errors name the field.
+    pub fn check(&self) -> Result<(), StoreError> {
+        check_id(self.id)?;
+        self.predicate.check("predicate")
+    }
+}
+
+/// Asks for all items of a namespace (in this store: of this shard). All items of an id come together, in key order;
+/// ids come in an order of the store's own.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanQuery<'a> {
+    /// Which namespace.
+    pub namespace: NamespaceId,
+    /// How many at a time.
+    pub selection: Selection<'a>,
+}
+
+/// Takes what a query finds.
+pub trait ItemSink {
+    /// A scan found items of this id; they follow. Not called by `get`.
+    fn id(&mut self, id: &str) {
+        let _ = id;
+    }
+
+    /// One item; its parts are only lent.
+    fn item(&mut self, item: &ItemRef<'_>);
+}
+
+/// Where the next page begins. Opaque: it holds a format version, a check over itself and a fingerprint of the query,
+/// so another query's token, an altered one or garbage is refused with [`StoreError::InvalidPageToken`]. At most
+/// 2,100 bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageToken(pub(crate) SmallVec<[u8; 64]>);
+
+impl PageToken {
+    /// What the client is given and sends back as [`Selection::page_token`].
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Counts a page's bytes and items and says when it is full.
+#[derive(Debug)]
+pub(crate) struct PageBudget {
+    bytes_left: usize,
+    items_left: u32,
+    is_empty: bool,
+}
+
+impl PageBudget {
+    pub(crate) fn new(selection: &Selection<'_>) -> PageBudget {
+        let bytes = match selection.page_bytes {
+            0 => PAGE_BYTES_DEFAULT,
+            bytes => bytes.min(PAGE_BYTES_MAX),
+        };
+        let items_left = if selection.item_limit == 0 {
+            u32::MAX
+        } else {
+            selection.item_limit
+        };
+        PageBudget {
+            bytes_left: bytes as usize,
+            items_left,
+            is_empty: true,
+        }
+    }
+
+    /// Takes room for an item with this much key and value, and for its id where that comes new into the page.
+    /// False means the item belongs to the next page.
+    pub(crate) fn take(&mut self, key_bytes: usize, value_bytes: usize, new_id_bytes: Option<usize>) -> bool {
+        let id_cost = new_id_bytes.map_or(0, |bytes| bytes + ITEM_OVERHEAD_BYTES);
+        let cost = key_bytes + value_bytes + ITEM_OVERHEAD_BYTES + id_cost;
+        if self.items_left == 0 || (cost > self.bytes_left && !self.is_empty) {
+            return false;
+        }
+        self.bytes_left = self.bytes_left.saturating_sub(cost);
+        self.items_left -= 1;
+        self.is_empty = false;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_always_holds_one_item() {
+        let mut budget = PageBudget::new(&Selection {
+            page_bytes: 1,
+            ..Selection::default()
+        });
+        assert!(budget.take(10, 1000, None));
+        assert!(!budget.take(0, 0, None));
+    }
+
+    #[test]
+    fn bytes_and_items_are_counted() {
+        let selection = Selection {
+            page_bytes: 100,
+            item_limit: 3,
+            page_token: b"",
+        };
+        let mut budget = PageBudget::new(&selection);
+        assert!(budget.take(2, 16, None), "50 of 100");
+        assert!(budget.take(2, 16, None), "100 of 100");
+        assert!(!budget.take(0, 0, None), "32 more are too many");
+        let mut budget = PageBudget::new(&Selection {
+            item_limit: 1,
+            ..Selection::default()
+        });
+        assert!(budget.take(0, 0, Some(5)));
+        assert!(!budget.take(0, 0, None));
+    }
+}

@@ -1,0 +1,182 @@
+//! The SQLite store: one file, one writer that applies a batch as one transaction, readers beside it with their own
+//! connections, and a checkpointer that the caller drives off the writer's path.
+//!
+//! ```text
+//!   waiting mutations ──► Writer ──► -wal file ──► Checkpointer ──► database file
+//!                                        └──────► Reader, Reader, …  (one snapshot per query)
+//! ```
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use crate::error::StoreError;
+use crate::mutation::{Mutation, NamespaceId, Outcome, UnixMillis};
+use crate::query::{GetQuery, ItemSink, PageToken, ScanQuery};
+use crate::store::{Capabilities, KeyValueStore, Sweep};
+
+mod checkpointer;
+mod marks;
+mod reader;
+mod schema;
+mod writer;
+
+pub use checkpointer::{Checkpoint, Checkpointer};
+pub use reader::{Reader, ReaderFactory};
+pub use writer::Writer;
+
+/// How a SQLite store behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How long a delete is remembered, in milliseconds; see [`crate::memory::Options::tombstone_window_ms`].
+    pub tombstone_window_ms: u64,
+    /// How many deletes of ranges are remembered at most; each costs 50 bytes of memory. Deletes of keys are rows, and
+    /// bounded by the disk and the window only.
+    pub range_deletes_max: usize,
+    /// Page cache of the writer, in bytes.
+    pub writer_cache_bytes: usize,
+    /// Page cache of each reader, in bytes.
+    pub reader_cache_bytes: usize,
+    /// How long to wait for somebody else's lock, in milliseconds.
+    pub busy_timeout_ms: u32,
+    /// [`Checkpointer::is_due`] when the write-ahead file has grown by this much, in bytes.
+    pub checkpoint_bytes: u64,
+    /// Largest database file, in bytes; beyond it writes are refused with [`StoreError::Full`]. `None`: the disk
+    /// decides.
+    pub file_bytes_max: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            tombstone_window_ms: 10 * 60 * 1000,
+            range_deletes_max: 100_000,
+            writer_cache_bytes: 2 * 1024 * 1024,
+            reader_cache_bytes: 512 * 1024,
+            busy_timeout_ms: 5_000,
+            checkpoint_bytes: 64 * 1024 * 1024,
+            file_bytes_max: None,
+        }
+    }
+}
+
+/// The parts of an open store, each for its own thread.
+#[derive(Debug)]
+pub struct Parts {
+    /// The only one that changes data. `Send`, not `Sync`.
+    pub writer: Writer,
+    /// Makes readers; `Clone + Send + Sync`.
+    pub readers: ReaderFactory,
+    /// Moves what was written into the database file. `Send`.
+    pub checkpointer: Checkpointer,
+}
+
+/// Opens the store at `path` (a file; made if absent, its directory must exist).
+///
+/// Errors: [`StoreError::Unopenable`] (directory missing or not writable), [`StoreError::WrongFormat`] (not a
+/// database, not ours, or of a newer program), [`StoreError::Busy`] (another process has it open).
+pub fn open(path: &Path, options: Options) -> Result<Parts, StoreError> {
+    let lock = Arc::new(schema::FileLock::take(path)?);
+    let shared = Arc::new(Shared::default());
+    let connection = schema::open_writer(path, &options)?;
+    let writer = Writer::new(connection, options, shared.clone(), lock.clone())?;
+    let connection = schema::open_checkpointer(path, &options)?;
+    let checkpointer = Checkpointer::new(connection, &options, shared.clone(), lock.clone())?;
+    let readers = ReaderFactory {
+        path: path.to_owned(),
+        options,
+        shared,
+        lock,
+    };
+    Ok(Parts {
+        writer,
+        readers,
+        checkpointer,
+    })
+}
+
+/// The little that the parts tell each other, whichever threads they live on.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Pages in the write-ahead file, as of the writer's last commit.
+    wal_pages: AtomicU64,
+    /// Moves on when a namespace is created or dropped.
+    namespace_epoch: AtomicU64,
+}
+
+/// Writer, a reader and the checkpointer on one thread: the whole store behind the trait.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: Writer,
+    reader: Reader,
+    checkpointer: Checkpointer,
+    capabilities: Capabilities,
+}
+
+impl SqliteStore {
+    /// Opens the store; see [`open`].
+    pub fn open(path: &Path, options: Options) -> Result<SqliteStore, StoreError> {
+        let Parts {
+            writer,
+            readers,
+            checkpointer,
+        } = open(path, options)?;
+        let capabilities = *writer.capabilities();
+        Ok(SqliteStore {
+            writer,
+            reader: readers.open()?,
+            checkpointer,
+            capabilities,
+        })
+    }
+
+    /// The checkpointer, for a caller that drives it.
+    pub fn checkpointer(&mut self) -> &mut Checkpointer {
+        &mut self.checkpointer
+    }
+}
+
+impl KeyValueStore for SqliteStore {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    async fn create_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
+        self.writer.create_namespace(namespace)
+    }
+
+    async fn drop_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
+        self.writer.drop_namespace(namespace)
+    }
+
+    async fn apply(
+        &mut self,
+        batch: &[Mutation<'_>],
+        now: UnixMillis,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), StoreError> {
+        self.writer.apply(batch, now, outcomes)
+    }
+
+    async fn get(
+        &self,
+        query: &GetQuery<'_>,
+        now: UnixMillis,
+        sink: &mut impl ItemSink,
+    ) -> Result<Option<PageToken>, StoreError> {
+        self.reader.get(query, now, sink)
+    }
+
+    async fn scan(
+        &self,
+        query: &ScanQuery<'_>,
+        now: UnixMillis,
+        sink: &mut impl ItemSink,
+    ) -> Result<Option<PageToken>, StoreError> {
+        self.reader.scan(query, now, sink)
+    }
+
+    async fn sweep(&mut self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError> {
+        self.writer.sweep(now, budget)
+    }
+}

@@ -1,0 +1,183 @@
+//! A cursor over protobuf bytes: keys, varints, length-delimited values, and skipping what is unknown.
+//!
+//! Promises the same accept/reject decisions as `prost`: varints of at most 10 bytes and 64 bits, keys of at most 32
+//! bits, groups skipped with matched ends and bounded depth. One-byte keys and lengths take a branch and nothing else.
+//! Leaves field meaning to `message`.
+
+use crate::error::DecodeErrorKind::{
+    self, BadGroup, BadKey, BadUtf8, BadVarint, TooDeep, Truncated, WrongWireType,
+};
+
+/// Wire type of varints.
+pub(crate) const VARINT: u32 = 0;
+/// Wire type of 8-byte values.
+pub(crate) const FIXED64: u32 = 1;
+/// Wire type of strings, bytes and messages.
+pub(crate) const LEN: u32 = 2;
+/// Wire type of a group's start.
+pub(crate) const GROUP_START: u32 = 3;
+/// Wire type of a group's end.
+pub(crate) const GROUP_END: u32 = 4;
+/// Wire type of 4-byte values.
+pub(crate) const FIXED32: u32 = 5;
+
+/// The key of a field: number and wire type as they stand on the wire.
+pub(crate) const fn key(field: u32, wire_type: u32) -> u32 {
+    field << 3 | wire_type
+}
+
+/// What is left of a message.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    #[inline(always)]
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Reader { rest: bytes }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// The next key. A key that names no field or wire type is caught by [`Reader::skip`], where every key ends up that
+    /// no message knows.
+    #[inline(always)]
+    pub(crate) fn key(&mut self) -> Result<u32, DecodeErrorKind> {
+        if let [first, rest @ ..] = self.rest
+            && *first < 0x80
+        {
+            self.rest = rest;
+            return Ok(u32::from(*first));
+        }
+        self.key_long()
+    }
+
+    #[cold]
+    fn key_long(&mut self) -> Result<u32, DecodeErrorKind> {
+        u32::try_from(self.varint()?).map_err(|_| BadKey)
+    }
+
+    #[inline(always)]
+    pub(crate) fn varint(&mut self) -> Result<u64, DecodeErrorKind> {
+        if let [first, rest @ ..] = self.rest
+            && *first < 0x80
+        {
+            self.rest = rest;
+            return Ok(u64::from(*first));
+        }
+        self.varint_long()
+    }
+
+    /// Two bytes and more. RFC-less, but common to all implementations: the tenth byte may only carry the 64th bit.
+    fn varint_long(&mut self) -> Result<u64, DecodeErrorKind> {
+        if let [first, second, rest @ ..] = self.rest
+            && *first >= 0x80
+            && *second < 0x80
+        {
+            self.rest = rest;
+            return Ok(u64::from(*first & 0x7f) | u64::from(*second) << 7);
+        }
+        let mut value = 0u64;
+        for (index, byte) in self.rest.iter().take(10).enumerate() {
+            if index == 9 && *byte > 1 {
+                return Err(BadVarint);
+            }
+            value |= u64::from(*byte & 0x7f) << (7 * index);
+            if *byte < 0x80 {
+                self.rest = &self.rest[index + 1..];
+                return Ok(value);
+            }
+        }
+        Err(if self.rest.len() < 10 {
+            Truncated
+        } else {
+            BadVarint
+        })
+    }
+
+    /// A length-delimited value.
+    #[inline(always)]
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], DecodeErrorKind> {
+        // A length beyond usize cannot fit into the rest either.
+        let length = usize::try_from(self.varint()?).map_err(|_| Truncated)?;
+        let Some((value, rest)) = self.rest.split_at_checked(length) else {
+            return Err(Truncated);
+        };
+        self.rest = rest;
+        Ok(value)
+    }
+
+    /// A `string` field.
+    #[inline(always)]
+    pub(crate) fn string(&mut self) -> Result<&'a str, DecodeErrorKind> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| BadUtf8)
+    }
+
+    /// An `int32` or open enum: the lower half of the varint, as protobuf has it.
+    #[inline(always)]
+    pub(crate) fn int32(&mut self) -> Result<i32, DecodeErrorKind> {
+        Ok(self.varint()? as i32)
+    }
+
+    #[inline(always)]
+    pub(crate) fn uint32(&mut self) -> Result<u32, DecodeErrorKind> {
+        Ok(self.varint()? as u32)
+    }
+
+    #[inline(always)]
+    pub(crate) fn boolean(&mut self) -> Result<bool, DecodeErrorKind> {
+        Ok(self.varint()? != 0)
+    }
+
+    /// Passes over a field that the message does not know. `known_max`: the message's fields are 1 to this number, so a
+    /// key that gets here with such a number has the wrong wire type. `depth`: how many levels may still be opened.
+    #[cold]
+    pub(crate) fn unknown(&mut self, key: u32, known_max: u32, depth: u32) -> Result<(), DecodeErrorKind> {
+        if key & 7 <= FIXED32 && (1..=known_max).contains(&(key >> 3)) {
+            return Err(WrongWireType);
+        }
+        self.skip(key, depth)
+    }
+
+    /// Passes over a field of a message that has been validated before.
+    pub(crate) fn skip_validated(&mut self, key: u32) -> Result<(), DecodeErrorKind> {
+        self.skip(key, crate::limits::MESSAGE_DEPTH_MAX)
+    }
+
+    fn skip(&mut self, key: u32, depth: u32) -> Result<(), DecodeErrorKind> {
+        if key >> 3 == 0 {
+            return Err(BadKey);
+        }
+        if depth == 0 {
+            return Err(TooDeep);
+        }
+        match key & 7 {
+            VARINT => self.varint().map(drop),
+            FIXED64 => self.fixed(8),
+            LEN => self.bytes().map(drop),
+            FIXED32 => self.fixed(4),
+            GROUP_START => loop {
+                let inner = self.key()?;
+                if inner & 7 == GROUP_END {
+                    break if inner >> 3 == key >> 3 {
+                        Ok(())
+                    } else {
+                        Err(BadGroup)
+                    };
+                }
+                self.skip(inner, depth - 1)?;
+            },
+            GROUP_END => Err(BadGroup),
+            _ => Err(BadKey),
+        }
+    }
+
+    fn fixed(&mut self, length: usize) -> Result<(), DecodeErrorKind> {
+        self.rest = self.rest.get(length..).ok_or(Truncated)?;
+        Ok(())
+    }
+}

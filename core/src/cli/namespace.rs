@@ -1,0 +1,298 @@
+//! `prism namespace`: create, validate, list, show and delete. The texts of `create` are those of the user's
+//! guide, word for word.
+
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use prism_codec::proto::prism::admin::v1 as admin;
+use prism_core::namespace::file::{self, FileLimits};
+use prism_core::namespace::model::unsupported;
+use prism_core::yaml;
+use serde_json::{Value, json};
+
+use super::output::{Printer, problem_json, show_time};
+use super::{Exit, Failure, Global, connect};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NamespaceCommand {
+    /// Create a namespace from its file
+    Create {
+        /// The namespace file, YAML; `-` for standard input
+        file: PathBuf,
+    },
+    /// Check namespace files without a gateway, and report every problem
+    Validate {
+        /// Namespace files, YAML; `-` for standard input
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// List all namespaces
+    List,
+    /// Show one namespace and the file that it was made from
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Delete a namespace and all its data
+    Delete {
+        /// Its name
+        name: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+pub(super) fn run(command: &NamespaceCommand, global: &Global, printer: &mut Printer) -> Result<(), Failure> {
+    match command {
+        NamespaceCommand::Create { file } => create(file, global, printer),
+        NamespaceCommand::Validate { files } => validate(files, printer),
+        NamespaceCommand::List => list(global, printer),
+        NamespaceCommand::Show { name } => show(name, global, printer),
+        NamespaceCommand::Delete { name, yes } => delete(name, *yes, global, printer),
+    }
+}
+
+fn create(path: &Path, global: &Global, printer: &mut Printer) -> Result<(), Failure> {
+    let request = admin::CreateRequest { yaml: read(path)? };
+    let reply: admin::CreateResponse = connect(global)?
+        .unary("/prism.admin.v1.Namespaces/Create", &request)
+        .map_err(|error| Failure {
+            place: name_of(path),
+            ..Failure::from(error)
+        })?;
+    let namespace = reply.namespace.unwrap_or_default();
+    if printer.is_json() {
+        return printer.json(&namespace_json(&namespace));
+    }
+    printer.done(&format!("Namespace {} created", namespace.name))?;
+    printer.done(&format!("Backend provisioned: {}", namespace.backend))?;
+    printer.done("Access policies configured")?;
+    printer.done("Ready to use")?;
+    // Recorded, so that the file need not change when the gateway learns who is calling; but nobody should
+    // rely on it.
+    if namespace.yaml.lines().any(|line| line.starts_with("access:")) {
+        printer.note("this version records access policies and does not enforce them yet");
+    }
+    Ok(())
+}
+
+/// Checks every file before it answers: the first bad one does not hide the others.
+fn validate(paths: &[PathBuf], printer: &mut Printer) -> Result<(), Failure> {
+    let mut results = Vec::new();
+    let mut failure = None;
+    for path in paths {
+        let name = name_of(path);
+        let parsed = file::parse(&read(path)?, &FileLimits::default());
+        let problems = parsed.as_ref().err().map(Vec::as_slice).unwrap_or_default();
+        let missing = parsed.as_ref().map(unsupported).unwrap_or_default();
+        results.push(json!({
+            "file": name,
+            "valid": parsed.is_ok(),
+            "problems": problems.iter().map(problem_json).collect::<Vec<_>>(),
+            "unsupported": missing.iter().map(problem_json).collect::<Vec<_>>(),
+        }));
+        match parsed {
+            Err(problems) => {
+                // With several bad files each is told as it is met, and the last one ends the program.
+                if let Some(earlier) = failure.replace(Failure::problems(Exit::No, &name, problems))
+                    && !printer.is_json()
+                {
+                    printer.failure(&earlier);
+                }
+            }
+            Ok(_) if printer.is_json() => {}
+            Ok(_) => {
+                printer.done(&format!("{name} is valid"))?;
+                for problem in missing {
+                    printer.note(&problem.to_string());
+                }
+            }
+        }
+    }
+    if printer.is_json() {
+        printer.json(&Value::Array(results))?;
+        // The list on standard output has said it all.
+        failure = failure.map(|_| Failure::silent(Exit::No));
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+fn list(global: &Global, printer: &mut Printer) -> Result<(), Failure> {
+    let mut client = connect(global)?;
+    let mut namespaces = Vec::new();
+    let mut page_token = Vec::new();
+    loop {
+        let request = admin::ListRequest {
+            page_size: 1_000,
+            page_token,
+        };
+        let reply: admin::ListResponse = client.unary("/prism.admin.v1.Namespaces/List", &request)?;
+        namespaces.extend(reply.namespaces);
+        page_token = reply.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    if printer.is_json() {
+        let all: Vec<_> = namespaces.iter().map(namespace_json).collect();
+        return printer.json(&json!({ "namespaces": all }));
+    }
+    if namespaces.is_empty() {
+        printer.note("there are no namespaces yet; create one with `prism namespace create FILE`");
+        return Ok(());
+    }
+    let heads = ["NAME", "TEAM", "CLIENT API", "DURABILITY", "BACKEND", "CREATED"].map(str::to_owned);
+    let rows: Vec<[String; 6]> = std::iter::once(heads).chain(namespaces.iter().map(row)).collect();
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..6).map(width).collect();
+    for row in &rows {
+        let cells: Vec<_> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        printer.line(cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn row(namespace: &admin::Namespace) -> [String; 6] {
+    let team = if namespace.team.is_empty() {
+        "-"
+    } else {
+        &namespace.team
+    };
+    [
+        namespace.name.clone(),
+        team.to_owned(),
+        namespace.client_api.clone(),
+        namespace.durability.clone(),
+        namespace.backend.clone(),
+        created(namespace),
+    ]
+}
+
+fn created(namespace: &admin::Namespace) -> String {
+    namespace
+        .create_time
+        .as_ref()
+        .map_or_else(|| "-".to_owned(), show_time)
+}
+
+fn show(name: &str, global: &Global, printer: &mut Printer) -> Result<(), Failure> {
+    let request = admin::GetRequest {
+        name: name.to_owned(),
+    };
+    let reply: admin::GetResponse = connect(global)?.unary("/prism.admin.v1.Namespaces/Get", &request)?;
+    let namespace = reply.namespace.unwrap_or_default();
+    if printer.is_json() {
+        return printer.json(&namespace_json(&namespace));
+    }
+    printer.line(&format!("namespace: {}", namespace.name))?;
+    printer.line(&format!(
+        "team: {}",
+        if namespace.team.is_empty() {
+            "-"
+        } else {
+            &namespace.team
+        }
+    ))?;
+    printer.line(&format!("client_api: {}", namespace.client_api))?;
+    printer.line(&format!("durability: {}", namespace.durability))?;
+    printer.line(&format!("backend: {}", namespace.backend))?;
+    printer.line(&format!("created: {}", created(&namespace)))?;
+    printer.line("")?;
+    printer.line("The file that it was made from:")?;
+    for line in namespace.yaml.lines() {
+        printer.line(format!("  {line}").trim_end())?;
+    }
+    Ok(())
+}
+
+fn delete(name: &str, yes: bool, global: &Global, printer: &mut Printer) -> Result<(), Failure> {
+    if !yes && !asked(name)? {
+        return Err(Failure::new(
+            Exit::No,
+            format!("namespace {name} is left as it is"),
+        ));
+    }
+    let request = admin::DeleteRequest {
+        name: name.to_owned(),
+    };
+    let _: admin::DeleteResponse = connect(global)?.unary("/prism.admin.v1.Namespaces/Delete", &request)?;
+    if printer.is_json() {
+        return printer.json(&json!({ "deleted": name }));
+    }
+    printer.done(&format!("Namespace {name} deleted with all its data"))
+}
+
+/// Whether the person at the terminal really wants to lose the data.
+fn asked(name: &str) -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() {
+        let failure = Failure::new(
+            Exit::Usage,
+            format!("deleting namespace {name} deletes all its data, and nobody is here to ask"),
+        );
+        return Err(failure.solution(format!("prism namespace delete {name} --yes")));
+    }
+    let _ = write!(
+        io::stderr(),
+        "Delete namespace {name} and all its data? Type its name to go on: "
+    );
+    let mut answer = String::new();
+    io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    Ok(answer.trim() == name)
+}
+
+fn namespace_json(namespace: &admin::Namespace) -> Value {
+    json!({
+        "name": namespace.name,
+        "team": namespace.team,
+        "client_api": namespace.client_api,
+        "durability": namespace.durability,
+        "backend": namespace.backend,
+        "create_time": namespace.create_time.as_ref().map(show_time),
+        "yaml": namespace.yaml,
+    })
+}
+
+fn name_of(path: &Path) -> String {
+    if path == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    }
+}
+
+/// The text of a file, as long as it is of a size that can be a namespace file.
+fn read(path: &Path) -> Result<String, Failure> {
+    let name = name_of(path);
+    let fail = |reason: String| {
+        let failure = Failure::new(Exit::Usage, format!("cannot read {name}: {reason}"));
+        failure.solution("name a namespace file, such as examples/user-sessions.yaml")
+    };
+    let limit = yaml::BYTES_MAX as u64 + 1;
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        io::stdin().take(limit).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+    };
+    read.map_err(|error| fail(error.to_string()))?;
+    if bytes.len() > yaml::BYTES_MAX {
+        return Err(fail(format!(
+            "it has more than {} bytes (64 KiB), which no namespace file has",
+            yaml::BYTES_MAX
+        )));
+    }
+    String::from_utf8(bytes).map_err(|_| fail("it is not UTF-8 text".to_owned()))
+}

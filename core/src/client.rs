@@ -1,0 +1,509 @@
+//! A small blocking gRPC client for tools: one connection, one call at a time, unary and server streaming.
+//!
+//! ```text
+//!   Client::call --encode--> h2::Connection --bytes--> TcpStream --> gateway
+//!          <--decode-- message <--5-byte prefix-- events <-- bytes
+//! ```
+//!
+//! Promises: every call ends within its timeout, whatever the peer does; errors keep the peer's status with
+//! its details; what the peer sends is bounded. Leaves to others: speed (the load generator has its own
+//! client), TLS, retries.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use prism_codec::h2::{Config, Connection, ErrorCode, Event, HeaderList, Input, StreamId};
+use prism_codec::proto::google::rpc::Status;
+use prost::Message;
+
+/// A connection to a gateway. After an error that is not [`ClientError::Status`] it is not usable any more.
+#[derive(Debug)]
+pub struct Client {
+    socket: TcpStream,
+    connection: Connection,
+    /// Received and not yet consumed.
+    received: Vec<u8>,
+    /// The buffer that is sent while the connection fills the other one.
+    spare: Vec<u8>,
+    server: String,
+    timeout: Duration,
+}
+
+/// Why a call failed.
+#[derive(Debug)]
+pub enum ClientError {
+    /// The address is not one, or nobody answers there. Nothing was sent.
+    Unreachable {
+        /// As given by the user.
+        server: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// No complete answer within the timeout; a write may or may not have happened.
+    TimedOut {
+        /// As given by the user.
+        server: String,
+        /// How long the call was allowed to take.
+        after: Duration,
+    },
+    /// The peer closed the connection, or does not speak gRPC; a write may or may not have happened.
+    Broken {
+        /// As given by the user.
+        server: String,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The gateway answered with an error status.
+    Status(Box<Status>),
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable { server, reason } => {
+                write!(formatter, "cannot reach a gateway at {server}: {reason}")
+            }
+            Self::TimedOut { server, after } => {
+                write!(
+                    formatter,
+                    "no answer from {server} within {} ms; a write may have happened",
+                    after.as_millis()
+                )
+            }
+            Self::Broken { server, reason } => {
+                write!(formatter, "the connection to {server} broke: {reason}")
+            }
+            Self::Status(status) => formatter.write_str(&status.message),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+/// Largest message that is accepted from the peer, in bytes: more than any gateway is configured to send.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
+/// How long connecting may take; loopback and one datacentre answer in milliseconds.
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+const RECEIVE_BYTES: usize = 64 << 10;
+
+impl Client {
+    /// Connects to `server`, `host:port`, optionally with `http://` before it. `timeout` holds for each call.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`].
+    pub fn connect(server: &str, timeout: Duration) -> Result<Self, ClientError> {
+        let unreachable = |reason: String| ClientError::Unreachable {
+            server: server.to_owned(),
+            reason,
+        };
+        let authority = authority(server).map_err(|reason| unreachable(reason.to_owned()))?;
+        let addresses: Vec<SocketAddr> = authority
+            .to_socket_addrs()
+            .map_err(|error| unreachable(error.to_string()))?
+            .collect();
+        let mut failure = "the name has no address".to_owned();
+        for address in addresses {
+            let wait = timeout.min(CONNECT_TIMEOUT_MAX).max(Duration::from_millis(1));
+            match TcpStream::connect_timeout(&address, wait) {
+                Ok(socket) => {
+                    // A failure to turn Nagle's delay off costs time, not correctness.
+                    let _ = socket.set_nodelay(true);
+                    return Ok(Self {
+                        socket,
+                        connection: Connection::new(Config::client()),
+                        received: Vec::new(),
+                        spare: Vec::new(),
+                        server: authority,
+                        timeout,
+                    });
+                }
+                Err(error) => failure = error.to_string(),
+            }
+        }
+        Err(unreachable(failure))
+    }
+
+    /// One request, one reply. `path` is `/package.Service/Method`.
+    ///
+    /// # Errors
+    /// The gateway's status, or what broke on the way. No message or a second one is [`ClientError::Broken`].
+    pub fn unary<Reply: Message + Default>(
+        &mut self,
+        path: &str,
+        request: &impl Message,
+    ) -> Result<Reply, ClientError> {
+        let mut reply = None;
+        let mut count = 0_usize;
+        self.server_streaming(path, request, |message: Reply| {
+            count += 1;
+            reply = Some(message);
+            ControlFlow::Continue(())
+        })?;
+        match reply {
+            Some(reply) if count == 1 => Ok(reply),
+            _ => Err(self.broken(format!("{path} answered with {count} messages instead of one"))),
+        }
+    }
+
+    /// One request, any number of replies, each given to `on_message` as it arrives. `Break` cancels the
+    /// call.
+    ///
+    /// # Errors
+    /// As for [`Client::unary`]. The timeout starts anew with every message.
+    pub fn server_streaming<Reply: Message + Default>(
+        &mut self,
+        path: &str,
+        request: &impl Message,
+        mut on_message: impl FnMut(Reply) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        let stream = self.send(path, request)?;
+        let mut call = Call {
+            stream,
+            server: self.server.clone(),
+            accepted: false,
+            body: Vec::new(),
+        };
+        let mut deadline = Instant::now() + self.timeout;
+        loop {
+            self.transmit(deadline)?;
+            self.receive(deadline)?;
+            let mut outcome = None;
+            let mut input = Input::new(&self.received);
+            loop {
+                let event = match self.connection.poll_event(&mut input) {
+                    Ok(Some(event)) => event,
+                    Ok(None) => break,
+                    Err(error) => return Err(call.broken(error.to_string())),
+                };
+                // What comes for a call that is over, or for an older one that was cancelled, is only taken
+                // away.
+                if outcome.is_none() {
+                    outcome = call.handle(event)?;
+                }
+            }
+            let consumed = input.consumed();
+            self.received.drain(..consumed);
+            while let Some(message) = call.message()? {
+                deadline = Instant::now() + self.timeout;
+                let message =
+                    Reply::decode(message.as_slice()).map_err(|error| call.broken(error.to_string()))?;
+                if on_message(message).is_break() {
+                    self.connection.reset(stream, ErrorCode::CANCEL);
+                    return self.transmit(deadline);
+                }
+            }
+            match outcome {
+                None => {}
+                // Acknowledgements that are due go out with the next call.
+                Some(status) if status.code == 0 && call.body.is_empty() => return Ok(()),
+                Some(status) if status.code == 0 => {
+                    return Err(call.broken("the last message is cut off".to_owned()));
+                }
+                Some(status) => return Err(ClientError::Status(Box::new(status))),
+            }
+        }
+    }
+
+    fn send(&mut self, path: &str, request: &impl Message) -> Result<StreamId, ClientError> {
+        let timeout = format!("{}m", self.timeout.as_millis().clamp(1, 99_999_999));
+        let headers: [(&[u8], &[u8]); 8] = [
+            (b":method", b"POST"),
+            (b":scheme", b"http"),
+            (b":path", path.as_bytes()),
+            (b":authority", self.server.as_bytes()),
+            (b"content-type", b"application/grpc"),
+            (b"te", b"trailers"),
+            (
+                b"user-agent",
+                concat!("prism-cli/", env!("CARGO_PKG_VERSION")).as_bytes(),
+            ),
+            (b"grpc-timeout", timeout.as_bytes()),
+        ];
+        let sent = self.connection.send_request(&headers, false).and_then(|stream| {
+            // A Vec grows as needed, so encoding cannot fail.
+            let encode = |out: &mut Vec<u8>| request.encode(out).unwrap_or_default();
+            self.connection
+                .send_grpc_message(stream, true, encode)
+                .map(|()| stream)
+        });
+        sent.map_err(|error| self.broken(error.to_string()))
+    }
+
+    /// Sends all output, or fails at the deadline.
+    fn transmit(&mut self, deadline: Instant) -> Result<(), ClientError> {
+        let spare = std::mem::take(&mut self.spare);
+        let output = self.connection.take_output(spare);
+        let mut rest = output.as_slice();
+        while !rest.is_empty() {
+            let wait = self.remaining(deadline)?;
+            let written = self
+                .socket
+                .set_write_timeout(Some(wait))
+                .and_then(|()| self.socket.write(rest));
+            match written {
+                Ok(0) => return Err(self.broken("the peer takes no more bytes".to_owned())),
+                Ok(count) => rest = &rest[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failed(&error)),
+            }
+        }
+        self.spare = output;
+        Ok(())
+    }
+
+    /// Waits for bytes, or fails at the deadline.
+    fn receive(&mut self, deadline: Instant) -> Result<(), ClientError> {
+        let start = self.received.len();
+        self.received.resize(start + RECEIVE_BYTES, 0);
+        let outcome = loop {
+            let wait = match self.remaining(deadline) {
+                Ok(wait) => wait,
+                Err(error) => break Err(error),
+            };
+            let read = self
+                .socket
+                .set_read_timeout(Some(wait))
+                .and_then(|()| self.socket.read(&mut self.received[start..]));
+            match read {
+                Ok(0) => {
+                    break Err(self.broken("the peer closed it before the answer was complete".to_owned()));
+                }
+                Ok(count) => break Ok(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(self.failed(&error)),
+            }
+        };
+        self.received
+            .truncate(start + outcome.as_ref().map_or(0, |count| *count));
+        outcome.map(|_| ())
+    }
+
+    /// Time until the deadline, never zero: zero would mean no timeout at all.
+    fn remaining(&self, deadline: Instant) -> Result<Duration, ClientError> {
+        match deadline.checked_duration_since(Instant::now()) {
+            Some(wait) if !wait.is_zero() => Ok(wait),
+            _ => Err(ClientError::TimedOut {
+                server: self.server.clone(),
+                after: self.timeout,
+            }),
+        }
+    }
+
+    fn failed(&self, error: &io::Error) -> ClientError {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::TimedOut {
+                server: self.server.clone(),
+                after: self.timeout,
+            },
+            _ => self.broken(error.to_string()),
+        }
+    }
+
+    fn broken(&self, reason: String) -> ClientError {
+        ClientError::Broken {
+            server: self.server.clone(),
+            reason,
+        }
+    }
+}
+
+/// One call: what has come of its reply.
+struct Call {
+    stream: StreamId,
+    server: String,
+    /// The reply's headers say that it is gRPC.
+    accepted: bool,
+    /// Body bytes that are not yet a whole message.
+    body: Vec<u8>,
+}
+
+impl Call {
+    /// Takes an event in; the final status when the call is over.
+    fn handle(&mut self, event: Event<'_, '_>) -> Result<Option<Status>, ClientError> {
+        match event {
+            Event::Headers {
+                stream,
+                headers,
+                end_stream,
+                ..
+            } if stream == self.stream => {
+                if let Some(status) = self.check_head(headers)? {
+                    return Ok(Some(status));
+                }
+                if end_stream {
+                    // Trailers-only: the status stands in the headers.
+                    return self.status(headers).map(Some);
+                }
+                self.accepted = true;
+                Ok(None)
+            }
+            Event::Data {
+                stream,
+                data,
+                end_stream,
+            } if stream == self.stream && self.accepted => {
+                self.body.extend_from_slice(data);
+                if end_stream {
+                    return Err(self.broken("the reply ends without a gRPC status".to_owned()));
+                }
+                Ok(None)
+            }
+            Event::Trailers { stream, headers, .. } if stream == self.stream => {
+                self.status(headers).map(Some)
+            }
+            Event::Reset { stream, code } if stream == self.stream => {
+                Err(self.broken(format!("the gateway reset the call: {code}")))
+            }
+            Event::GoAway { code, .. } if code != ErrorCode::NO_ERROR => {
+                Err(self.broken(format!("the gateway ended the connection: {code}")))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether the reply is gRPC at all. An HTTP error becomes the status that the gRPC specification maps it
+    /// to.
+    fn check_head(&self, headers: &HeaderList) -> Result<Option<Status>, ClientError> {
+        let http_status = headers.get(b":status").unwrap_or_default();
+        let content_type = headers.get(b"content-type").unwrap_or_default();
+        if headers.get(b"grpc-status").is_some() {
+            return Ok(None);
+        }
+        if http_status != b"200" {
+            let code = match http_status {
+                b"401" => 16,
+                b"403" => 7,
+                b"404" => 12,
+                b"429" | b"502" | b"503" | b"504" => 14,
+                _ => 2,
+            };
+            let message = format!(
+                "the server answered HTTP status {}",
+                String::from_utf8_lossy(http_status)
+            );
+            return Ok(Some(Status {
+                code,
+                message,
+                details: Vec::new(),
+            }));
+        }
+        if !content_type.starts_with(b"application/grpc") {
+            let content_type = String::from_utf8_lossy(content_type);
+            return Err(self.broken(format!(
+                "the server does not speak gRPC (content-type {content_type:?})"
+            )));
+        }
+        Ok(None)
+    }
+
+    /// The status in trailers. Details that cannot be read are left out: the code and the message still help.
+    fn status(&self, trailers: &HeaderList) -> Result<Status, ClientError> {
+        let code = trailers
+            .get(b"grpc-status")
+            .and_then(|text| std::str::from_utf8(text).ok()?.parse::<i32>().ok());
+        let Some(code) = code else {
+            return Err(self.broken("the reply ends without a gRPC status".to_owned()));
+        };
+        let message = percent_decode(trailers.get(b"grpc-message").unwrap_or_default());
+        let details = trailers
+            .get(b"grpc-status-details-bin")
+            .and_then(|text| BASE64.decode(text).ok());
+        match details.and_then(|bytes| Status::decode(bytes.as_slice()).ok()) {
+            Some(status) if status.code == code => Ok(status),
+            _ => Ok(Status {
+                code,
+                message,
+                details: Vec::new(),
+            }),
+        }
+    }
+
+    /// Takes the next whole message out of the body.
+    fn message(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
+        let Some((&[flag, a, b, c, d], rest)) = self.body.split_first_chunk::<5>() else {
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        if flag != 0 {
+            return Err(
+                self.broken("the gateway compressed a message although nobody asked for it".to_owned())
+            );
+        }
+        if length > MESSAGE_BYTES_MAX {
+            return Err(self.broken(format!(
+                "a message of {length} bytes is announced; at most {MESSAGE_BYTES_MAX} are taken"
+            )));
+        }
+        let Some(message) = rest.get(..length) else {
+            return Ok(None);
+        };
+        let message = message.to_vec();
+        self.body.drain(..5 + length);
+        Ok(Some(message))
+    }
+
+    fn broken(&self, reason: String) -> ClientError {
+        ClientError::Broken {
+            server: self.server.clone(),
+            reason,
+        }
+    }
+}
+
+/// Servers may leave the padding out (gRPC over HTTP/2: "implementations MUST accept padded and un-padded
+/// values").
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// `host:port` of what the user gave as the server.
+fn authority(server: &str) -> Result<String, &'static str> {
+    if server.starts_with("https://") {
+        return Err("this version has no TLS; use http:// or host:port");
+    }
+    let authority = server
+        .strip_prefix("http://")
+        .unwrap_or(server)
+        .trim_end_matches('/');
+    let Some((host, port)) = authority.rsplit_once(':') else {
+        return Err("the port is missing; write host:port such as 127.0.0.1:8980");
+    };
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err("that is not host:port such as 127.0.0.1:8980");
+    }
+    Ok(authority.to_owned())
+}
+
+/// The text of `grpc-message`; what is not valid is kept or replaced, since an error about an error helps
+/// nobody.
+fn percent_decode(text: &[u8]) -> String {
+    let hex = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&first, tail)) = rest.split_first() {
+        rest = tail;
+        if let (b'%', [high, low, after @ ..]) = (first, tail)
+            && let (Some(high), Some(low)) = (hex(*high), hex(*low))
+        {
+            bytes.push(high << 4 | low);
+            rest = after;
+        } else {
+            bytes.push(first);
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

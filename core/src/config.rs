@@ -1,0 +1,384 @@
+//! The configuration of `prism serve`: text from flags, environment and file in, checked [`ServeOptions`] out.
+//!
+//! A `ServeOptions` exists only if every value in it is legal, so whoever holds one does not check again.
+//! Defaults stand in one place ([`ServeOptions::default`]); every key, its environment variable and its
+//! documentation in another ([`KEYS`]). A flag counts more than the environment, the environment more than
+//! the file, the file more than the default. Leaves to others: reading the process's arguments and the file.
+
+mod keys;
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use keys::{KEYS, Key};
+
+use crate::namespace::problem::{Problem, did_you_mean};
+use crate::yaml::{self, Node, Value, join};
+
+/// What `prism serve` runs with. Every value has been checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServeOptions {
+    /// Folder of the catalog and of the embedded store. Created when missing.
+    pub data_dir: PathBuf,
+    /// Address of the one port that speaks gRPC, Connect and HTTP. Loopback unless `insecure_listen`.
+    pub listen: SocketAddr,
+    /// The user has accepted that anybody who reaches `listen` may read and write: there is no TLS or
+    /// authentication yet.
+    pub insecure_listen: bool,
+    /// Number of shard threads, 1 to [`SHARDS_MAX`]. Default: one per available core.
+    pub shards: NonZeroUsize,
+    /// Whether each shard is pinned to one core.
+    pub pin_shards: bool,
+    /// How the shards wait for the network.
+    pub driver: DriverChoice,
+    /// The store of namespaces for which no other store is configured.
+    pub embedded: EmbeddedStore,
+    /// Every maximum that the operator can move.
+    pub limits: ServeLimits,
+    /// What is written to standard error, and how.
+    pub log: LogOptions,
+}
+
+/// Most shards that may be asked for.
+pub const SHARDS_MAX: usize = 256;
+
+/// How the shards wait for the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// io_uring where the kernel allows it, otherwise epoll.
+    Auto,
+    /// io_uring, or refuse to start.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+/// The embedded store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmbeddedStore {
+    /// SQLite files in the data directory.
+    Sqlite,
+    /// The process's memory; everything but the catalog is gone after a restart.
+    Memory,
+}
+
+/// Every maximum that the operator can move. At the maximum the answer is `RESOURCE_EXHAUSTED`, or the
+/// connection is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServeLimits {
+    /// Open connections of the whole gateway; more are closed when accepted. About 20 KiB each.
+    pub connections_max: usize,
+    /// Calls of one shard that wait for a store or for another shard.
+    pub inflight_per_shard_max: usize,
+    /// Bytes of one gRPC message after decompression, in or out.
+    pub message_bytes_max: usize,
+    /// Bytes that may wait for one slow reader before the gateway stops reading from it.
+    pub output_bytes_max: usize,
+    /// How long a new connection may take to send its first complete request or HTTP/2 preface.
+    pub handshake_timeout: Duration,
+    /// How long a connection without open calls is kept; zero: for ever.
+    pub idle_timeout: Duration,
+    /// How long a drain waits for the calls that were taken before it closes their connections.
+    pub drain_timeout: Duration,
+    /// How far an idempotency token's generation time may lie from the gateway's clock.
+    pub clock_drift_max: Duration,
+    /// Highest `needs.write_rps` that a namespace may ask for.
+    pub namespace_write_rps_max: u64,
+    /// Namespaces in the catalog.
+    pub namespaces_max: usize,
+}
+
+impl EmbeddedStore {
+    /// Where a namespace's data lie, for people: `SQLite table "user-sessions"` or `memory`.
+    pub fn describe(self, namespace: &str) -> String {
+        match self {
+            Self::Sqlite => format!("SQLite table \"{namespace}\""),
+            Self::Memory => "memory".to_owned(),
+        }
+    }
+}
+
+/// What is written to standard error, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// A `tracing` filter such as `info` or `info,prism_core::shard=debug`.
+    pub level: String,
+    /// Lines for people or JSON for machines.
+    pub format: LogFormat,
+}
+
+/// Form of the diagnostics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One readable line each.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./prism-data"),
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8980),
+            insecure_listen: false,
+            shards: available_cores(),
+            pin_shards: true,
+            driver: DriverChoice::Auto,
+            embedded: EmbeddedStore::Sqlite,
+            limits: ServeLimits::default(),
+            log: LogOptions {
+                level: "info".to_owned(),
+                format: LogFormat::Text,
+            },
+        }
+    }
+}
+
+impl Default for ServeLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            inflight_per_shard_max: 8_192,
+            message_bytes_max: 16 << 20,
+            output_bytes_max: 32 << 20,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30 * 60),
+            drain_timeout: Duration::from_secs(10),
+            clock_drift_max: Duration::from_secs(60 * 60),
+            namespace_write_rps_max: 50_000,
+            namespaces_max: 10_000,
+        }
+    }
+}
+
+/// Cores that this process may use, at least one and at most [`SHARDS_MAX`].
+fn available_cores() -> NonZeroUsize {
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    cores.min(NonZeroUsize::new(SHARDS_MAX).unwrap_or(NonZeroUsize::MIN))
+}
+
+/// The text of each source of configuration, as the process found it.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The configuration file: its name for messages, and its text.
+    pub file: Option<(String, String)>,
+    /// Environment variables; those that are no key's are ignored.
+    pub environment: Vec<(String, String)>,
+    /// Flags: key such as `limits.drain_timeout`, value, and the flag for messages.
+    pub flags: Vec<(String, String, String)>,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// The configuration file, with the line.
+    File(String, u32),
+    /// This environment variable.
+    Environment(String),
+    /// This flag.
+    Flag(String),
+}
+
+/// The checked options and where each of them comes from, in the order of [`KEYS`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effective {
+    /// What counts.
+    pub options: ServeOptions,
+    /// One for each of [`KEYS`].
+    pub origins: Vec<Origin>,
+}
+
+/// Puts the sources together and checks every value, also those that another source overrides.
+///
+/// # Errors
+/// All problems: not a value, unknown key, and what goes beyond one key (listening beyond loopback).
+pub fn load(sources: &Sources) -> Result<Effective, Vec<Problem>> {
+    let mut effective = Effective {
+        options: ServeOptions::default(),
+        origins: vec![Origin::Default; KEYS.len()],
+    };
+    let mut problems = Vec::new();
+    if let Some((name, text)) = &sources.file {
+        let before = problems.len();
+        match yaml::parse(text, &mut problems) {
+            Ok(root) => effective.apply_file("", &root, name, &mut problems),
+            Err(problem) => problems.push(problem),
+        }
+        for problem in &mut problems[before..] {
+            problem.field = if problem.field.is_empty() {
+                name.clone()
+            } else {
+                format!("{name}: {}", problem.field)
+            };
+        }
+    }
+    for (index, key) in KEYS.iter().enumerate() {
+        // An empty variable is the shell's way of saying that there is none.
+        if let Some((name, value)) = sources
+            .environment
+            .iter()
+            .find(|(name, value)| name == key.env && !value.is_empty())
+        {
+            effective.set(
+                index,
+                value,
+                Origin::Environment(name.clone()),
+                name,
+                &mut problems,
+            );
+        }
+    }
+    for (path, value, flag) in &sources.flags {
+        match KEYS.iter().position(|key| key.path == path) {
+            Some(index) => effective.set(index, value, Origin::Flag(flag.clone()), flag, &mut problems),
+            None => problems.push(unknown_key(flag, path, 0)),
+        }
+    }
+    let options = &effective.options;
+    if !options.listen.ip().is_loopback() && !options.insecure_listen {
+        let what = format!(
+            "{} is not a loopback address, and this version has neither TLS nor authentication: whoever reaches it may read \
+             and write everything",
+            options.listen
+        );
+        let suggestion = "listen on 127.0.0.1, or add --insecure-listen if the network itself is trusted";
+        problems.push(Problem::new("listen", 0, what).suggest(suggestion));
+    }
+    if problems.is_empty() {
+        Ok(effective)
+    } else {
+        Err(problems)
+    }
+}
+
+impl Effective {
+    fn set(&mut self, index: usize, value: &str, origin: Origin, field: &str, problems: &mut Vec<Problem>) {
+        match (KEYS[index].set)(&mut self.options, value) {
+            Ok(()) => self.origins[index] = origin,
+            Err(mut problem) => {
+                field.clone_into(&mut problem.field);
+                problems.push(problem);
+            }
+        }
+    }
+
+    /// Walks the file's tree; every leaf must be a key.
+    fn apply_file(&mut self, path: &str, node: &Node, name: &str, problems: &mut Vec<Problem>) {
+        if let Some(index) = KEYS.iter().position(|key| key.path == path) {
+            match &node.value {
+                Value::Scalar(text) => {
+                    let before = problems.len();
+                    self.set(
+                        index,
+                        text,
+                        Origin::File(name.to_owned(), node.line),
+                        path,
+                        problems,
+                    );
+                    problems[before..]
+                        .iter_mut()
+                        .for_each(|problem| problem.line = node.line);
+                }
+                _ => {
+                    let what = format!("{} is expected here, not {}", KEYS[index].allowed, node.kind());
+                    problems.push(Problem::new(path, node.line, what));
+                }
+            }
+            return;
+        }
+        let prefix = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path}.")
+        };
+        let section = KEYS.iter().any(|key| key.path.starts_with(&prefix));
+        match &node.value {
+            // A file that holds only comments, or a section without a value in it, changes nothing.
+            Value::Null if section => {}
+            Value::Map(entries) if section => {
+                for entry in entries {
+                    self.apply_file(&join(path, &entry.key), &entry.value, name, problems);
+                }
+            }
+            _ if section => {
+                let what = format!("keys are expected here, not {}", node.kind());
+                problems.push(Problem::new(path, node.line, what));
+            }
+            _ => problems.push(unknown_key(path, path, node.line)),
+        }
+    }
+
+    /// The effective configuration as a YAML file that [`load`] reads back to the same options, with
+    /// documentation and the origin of each value as comments.
+    pub fn to_yaml(&self) -> String {
+        let mut out = String::from(
+            "# Effective configuration of `prism serve`. Usable as a file: prism serve --config FILE\n",
+        );
+        let mut section = "";
+        for (key, origin) in KEYS.iter().zip(&self.origins) {
+            let (parent, leaf) = key.path.split_once('.').unwrap_or(("", key.path));
+            if parent != section {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "\n{parent}:\n");
+                section = parent;
+            } else {
+                out.push('\n');
+            }
+            let indent = if parent.is_empty() { "" } else { "  " };
+            for line in key.doc.lines() {
+                let _ = writeln!(out, "{indent}# {}", line.trim());
+            }
+            let value = quote((key.show)(&self.options));
+            let _ = writeln!(out, "{indent}{leaf}: {value}  # {origin}");
+        }
+        out
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Default => formatter.write_str("default"),
+            Self::File(name, line) => {
+                write!(formatter, "from {}, line {line}", name.replace(['\n', '\r'], " "))
+            }
+            Self::Environment(name) => write!(formatter, "from {name}"),
+            Self::Flag(flag) => write!(formatter, "from {}", flag.replace(['\n', '\r'], " ")),
+        }
+    }
+}
+
+fn unknown_key(field: &str, path: &str, line: u32) -> Problem {
+    let paths: Vec<_> = KEYS.iter().map(|key| key.path).collect();
+    let mut suggestion = did_you_mean(path, &paths);
+    if suggestion.is_empty() {
+        // Someone who writes `drain_timeout` at the top level means `limits.drain_timeout`.
+        let leaf = path.rsplit('.').next().unwrap_or(path);
+        let home = KEYS.iter().find(|key| key.path.rsplit('.').next() == Some(leaf));
+        suggestion = home.map_or(String::new(), |key| format!("did you mean \"{}\"?", key.path));
+    }
+    Problem::new(field, line, "unknown key; `prism config print` lists all").suggest(suggestion)
+}
+
+/// A value as a YAML scalar that reads back as the same text.
+fn quote(value: String) -> String {
+    let plain = |letter: char| {
+        letter.is_ascii_alphanumeric() || matches!(letter, '.' | '/' | '_' | '-' | ':' | '=' | ',')
+    };
+    let safe_start =
+        value.starts_with(|letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '/'));
+    if safe_start && value.chars().all(plain) && !value.ends_with(':') {
+        return value;
+    }
+    // Double quotes with JSON's escapes are YAML's, too.
+    serde_json::to_string(&value).unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,386 @@
+//! Every key of the configuration: path, variable, what is allowed, what it costs, how it is read and shown.
+//!
+//! Adding a key means a field in [`ServeOptions`], its default, and one row here; flag `--set`, environment,
+//! file and `config print` follow by themselves.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::{DriverChoice, EmbeddedStore, LogFormat, SHARDS_MAX, ServeOptions};
+use crate::namespace::problem::{Problem, did_you_mean};
+use crate::namespace::units::{
+    DURATION_ALLOWED, SIZE_ALLOWED, format_duration, format_size, parse_duration, parse_size,
+};
+
+/// One key of the configuration.
+pub struct Key {
+    /// Path in the file, for example `limits.drain_timeout`.
+    pub path: &'static str,
+    /// Its environment variable.
+    pub env: &'static str,
+    /// What may stand there, in words.
+    pub allowed: &'static str,
+    /// What it does, its unit and its cost.
+    pub doc: &'static str,
+    /// Reads and checks a value.
+    pub set: fn(&mut ServeOptions, &str) -> Result<(), Problem>,
+    /// The value as `set` reads it.
+    pub show: fn(&ServeOptions) -> String,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.path)
+    }
+}
+
+/// All keys, in the order in which they are printed: the top level first, then each section in one piece.
+pub const KEYS: &[Key] = &[
+    Key {
+        path: "data_dir",
+        env: "PRISM_DATA_DIR",
+        allowed: "a path",
+        doc: "Folder of the catalog and of the embedded store; made when missing. One gateway at a time may use it.",
+        set: |options, text| {
+            if text.is_empty() || text.contains('\0') {
+                return Err(Problem::new("", 0, "the path is empty or holds a NUL byte"));
+            }
+            options.data_dir = PathBuf::from(text);
+            Ok(())
+        },
+        show: |options| options.data_dir.display().to_string(),
+    },
+    Key {
+        path: "listen",
+        env: "PRISM_LISTEN",
+        allowed: "an address with a port such as 127.0.0.1:8980 or [::1]:8980",
+        doc: "Address of the one port for gRPC, Connect/JSON and HTTP. Port 0: any free one.\n\
+              Beyond loopback only with insecure_listen.",
+        set: |options, text| {
+            options.listen = listen_address(text)?;
+            Ok(())
+        },
+        show: |options| options.listen.to_string(),
+    },
+    Key {
+        path: "insecure_listen",
+        env: "PRISM_INSECURE_LISTEN",
+        allowed: "true or false",
+        doc: "Allow an address beyond loopback although there is no TLS or authentication: whoever reaches the port may read\n\
+              and write everything.",
+        set: |options, text| {
+            options.insecure_listen = boolean(text)?;
+            Ok(())
+        },
+        show: |options| options.insecure_listen.to_string(),
+    },
+    Key {
+        path: "shards",
+        env: "PRISM_SHARDS",
+        allowed: "a whole number from 1 to 256",
+        doc: "Threads that serve connections, one per core; default: the cores this process may use. Each costs a few MiB.",
+        set: |options, text| {
+            let shards = whole(text, 1, SHARDS_MAX)?;
+            options.shards = NonZeroUsize::new(shards).unwrap_or(NonZeroUsize::MIN);
+            Ok(())
+        },
+        show: |options| options.shards.to_string(),
+    },
+    Key {
+        path: "pin_shards",
+        env: "PRISM_PIN_SHARDS",
+        allowed: "true or false",
+        doc: "Pin each shard to one core. Turn it off where other busy programs share the cores.",
+        set: |options, text| {
+            options.pin_shards = boolean(text)?;
+            Ok(())
+        },
+        show: |options| options.pin_shards.to_string(),
+    },
+    Key {
+        path: "driver",
+        env: "PRISM_DRIVER",
+        allowed: "auto, io_uring or epoll",
+        doc: "How shards wait for the network. auto: io_uring where the kernel allows it, otherwise epoll.",
+        set: |options, text| {
+            let choices = [
+                ("auto", DriverChoice::Auto),
+                ("io_uring", DriverChoice::IoUring),
+                ("epoll", DriverChoice::Epoll),
+            ];
+            options.driver = choice(text, &choices)?;
+            Ok(())
+        },
+        show: |options| {
+            match options.driver {
+                DriverChoice::Auto => "auto",
+                DriverChoice::IoUring => "io_uring",
+                DriverChoice::Epoll => "epoll",
+            }
+            .to_owned()
+        },
+    },
+    Key {
+        path: "embedded",
+        env: "PRISM_EMBEDDED",
+        allowed: "sqlite or memory",
+        doc: "Store of namespaces for which no other store is configured. memory: fastest, and empty after a restart.",
+        set: |options, text| {
+            options.embedded = choice(
+                text,
+                &[
+                    ("sqlite", EmbeddedStore::Sqlite),
+                    ("memory", EmbeddedStore::Memory),
+                ],
+            )?;
+            Ok(())
+        },
+        show: |options| {
+            match options.embedded {
+                EmbeddedStore::Sqlite => "sqlite",
+                EmbeddedStore::Memory => "memory",
+            }
+            .to_owned()
+        },
+    },
+    Key {
+        path: "limits.connections_max",
+        env: "PRISM_LIMITS_CONNECTIONS_MAX",
+        allowed: "a whole number from 1 to 1000000",
+        doc: "Open connections of the whole gateway; more are closed at once. An idle one costs some 20 KiB.",
+        set: |options, text| {
+            options.limits.connections_max = whole(text, 1, 1_000_000)?;
+            Ok(())
+        },
+        show: |options| options.limits.connections_max.to_string(),
+    },
+    Key {
+        path: "limits.inflight_per_shard_max",
+        env: "PRISM_LIMITS_INFLIGHT_PER_SHARD_MAX",
+        allowed: "a whole number from 1 to 1000000",
+        doc: "Calls of one shard that may wait for a store or another shard; more are refused with RESOURCE_EXHAUSTED.",
+        set: |options, text| {
+            options.limits.inflight_per_shard_max = whole(text, 1, 1_000_000)?;
+            Ok(())
+        },
+        show: |options| options.limits.inflight_per_shard_max.to_string(),
+    },
+    Key {
+        path: "limits.message_bytes_max",
+        env: "PRISM_LIMITS_MESSAGE_BYTES_MAX",
+        allowed: "a size from 1KiB to 1GiB",
+        doc: "Largest gRPC message, in or out, after decompression. A connection may hold this much of it in memory.",
+        set: |options, text| {
+            options.limits.message_bytes_max = size(text, 1 << 10, 1 << 30)?;
+            Ok(())
+        },
+        show: |options| format_size(options.limits.message_bytes_max as u64),
+    },
+    Key {
+        path: "limits.output_bytes_max",
+        env: "PRISM_LIMITS_OUTPUT_BYTES_MAX",
+        allowed: "a size from 64KiB to 4GiB",
+        doc: "What may wait for one slow reader before the gateway stops taking its calls.",
+        set: |options, text| {
+            options.limits.output_bytes_max = size(text, 64 << 10, 4 << 30)?;
+            Ok(())
+        },
+        show: |options| format_size(options.limits.output_bytes_max as u64),
+    },
+    Key {
+        path: "limits.handshake_timeout",
+        env: "PRISM_LIMITS_HANDSHAKE_TIMEOUT",
+        allowed: "a duration from 100ms to 10min",
+        doc: "How long a new connection may take to send its first complete request head or HTTP/2 preface.",
+        set: |options, text| {
+            options.limits.handshake_timeout =
+                duration(text, Duration::from_millis(100), Duration::from_secs(600))?;
+            Ok(())
+        },
+        show: |options| format_duration(options.limits.handshake_timeout),
+    },
+    Key {
+        path: "limits.idle_timeout",
+        env: "PRISM_LIMITS_IDLE_TIMEOUT",
+        allowed: "0s or a duration up to 30days",
+        doc: "How long a connection without open calls is kept. 0s: for ever.",
+        set: |options, text| {
+            options.limits.idle_timeout = duration(text, Duration::ZERO, Duration::from_secs(30 * 86_400))?;
+            Ok(())
+        },
+        show: |options| format_duration(options.limits.idle_timeout),
+    },
+    Key {
+        path: "limits.drain_timeout",
+        env: "PRISM_LIMITS_DRAIN_TIMEOUT",
+        allowed: "0s or a duration up to 1h",
+        doc: "How long a drain (SIGTERM) waits for the calls it took before it closes their connections.",
+        set: |options, text| {
+            options.limits.drain_timeout = duration(text, Duration::ZERO, Duration::from_secs(3_600))?;
+            Ok(())
+        },
+        show: |options| format_duration(options.limits.drain_timeout),
+    },
+    Key {
+        path: "limits.clock_drift_max",
+        env: "PRISM_LIMITS_CLOCK_DRIFT_MAX",
+        allowed: "a duration from 1s to 365days",
+        doc: "How far an idempotency token's generation_time may lie from this machine's clock; beyond it writes are refused.",
+        set: |options, text| {
+            options.limits.clock_drift_max =
+                duration(text, Duration::from_secs(1), Duration::from_secs(365 * 86_400))?;
+            Ok(())
+        },
+        show: |options| format_duration(options.limits.clock_drift_max),
+    },
+    Key {
+        path: "limits.namespace_write_rps_max",
+        env: "PRISM_LIMITS_NAMESPACE_WRITE_RPS_MAX",
+        allowed: "a whole number from 1 to 1000000000",
+        doc: "Highest needs.write_rps that a namespace file may ask for, writes a second.",
+        set: |options, text| {
+            options.limits.namespace_write_rps_max = whole(text, 1, 1_000_000_000)? as u64;
+            Ok(())
+        },
+        show: |options| options.limits.namespace_write_rps_max.to_string(),
+    },
+    Key {
+        path: "limits.namespaces_max",
+        env: "PRISM_LIMITS_NAMESPACES_MAX",
+        allowed: "a whole number from 1 to 100000",
+        doc: "Namespaces that may exist. Every shard knows all of them, at some hundred bytes each.",
+        set: |options, text| {
+            options.limits.namespaces_max = whole(text, 1, 100_000)?;
+            Ok(())
+        },
+        show: |options| options.limits.namespaces_max.to_string(),
+    },
+    Key {
+        path: "log.level",
+        env: "PRISM_LOG_LEVEL",
+        allowed: "a tracing filter such as info or info,prism_core=debug",
+        doc: "Diagnostics on standard error: off, error, warn, info, debug or trace, also by module. debug and trace cost time\n\
+              on every call.",
+        set: |options, text| match tracing_subscriber::EnvFilter::try_new(text) {
+            Ok(_) if !text.trim().is_empty() && level_like(text) => {
+                text.clone_into(&mut options.log.level);
+                Ok(())
+            }
+            _ => {
+                let what = format!(
+                    "{text:?} is not a filter; allowed: off, error, warn, info, debug, trace, or module=level"
+                );
+                Err(Problem::new("", 0, what).suggest(did_you_mean(text, LEVELS)))
+            }
+        },
+        show: |options| options.log.level.clone(),
+    },
+    Key {
+        path: "log.format",
+        env: "PRISM_LOG_FORMAT",
+        allowed: "text or json",
+        doc: "Diagnostics as lines for people or as JSON lines for machines.",
+        set: |options, text| {
+            options.log.format = choice(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)])?;
+            Ok(())
+        },
+        show: |options| {
+            match options.log.format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            }
+            .to_owned()
+        },
+    },
+];
+
+const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+
+/// `EnvFilter` takes a word such as `inof` for the name of a module; a lone word must be a level.
+fn level_like(text: &str) -> bool {
+    text.split(',')
+        .all(|part| part.contains(['=', ':', '[']) || LEVELS.contains(&part.trim().to_lowercase().as_str()))
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, Problem> {
+    if let Ok(address) = SocketAddr::from_str(text) {
+        return Ok(address);
+    }
+    let suggestion = match text.strip_prefix("localhost:") {
+        Some(port) => format!("write \"127.0.0.1:{port}\""),
+        None if text.parse::<u16>().is_ok() => format!("write \"127.0.0.1:{text}\""),
+        None => match text.strip_prefix(':') {
+            Some(port) if port.parse::<u16>().is_ok() => format!("write \"127.0.0.1:{port}\""),
+            _ if text.parse::<std::net::Ipv4Addr>().is_ok() => format!("write \"{text}:8980\""),
+            _ => String::new(),
+        },
+    };
+    let what =
+        format!("{text:?} is not an address with a port; allowed: 127.0.0.1:8980, [::1]:8980 and the like");
+    Err(Problem::new("", 0, what).suggest(suggestion))
+}
+
+fn boolean(text: &str) -> Result<bool, Problem> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(Problem::new(
+            "",
+            0,
+            format!("{text:?} is not known; allowed: true, false"),
+        )),
+    }
+}
+
+fn whole(text: &str, min: usize, max: usize) -> Result<usize, Problem> {
+    match text.parse::<usize>() {
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        _ => Err(Problem::new(
+            "",
+            0,
+            format!("{text:?} is not allowed; a whole number from {min} to {max} is"),
+        )),
+    }
+}
+
+fn size(text: &str, min: u64, max: u64) -> Result<usize, Problem> {
+    let bytes =
+        parse_size(text).map_err(|error| Problem::new("", 0, error.description).suggest(error.suggestion))?;
+    match usize::try_from(bytes) {
+        Ok(size) if (min..=max).contains(&bytes) => Ok(size),
+        _ => {
+            let what = format!(
+                "{text:?} is out of range; from {} to {}: {SIZE_ALLOWED}",
+                format_size(min),
+                format_size(max)
+            );
+            Err(Problem::new("", 0, what))
+        }
+    }
+}
+
+fn duration(text: &str, min: Duration, max: Duration) -> Result<Duration, Problem> {
+    let value = parse_duration(text)
+        .map_err(|error| Problem::new("", 0, error.description).suggest(error.suggestion))?;
+    if (min..=max).contains(&value) {
+        return Ok(value);
+    }
+    let (min, max) = (format_duration(min), format_duration(max));
+    Err(Problem::new(
+        "",
+        0,
+        format!("{text:?} is out of range; from {min} to {max}: {DURATION_ALLOWED}"),
+    ))
+}
+
+fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Problem> {
+    if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
+        return Ok(*value);
+    }
+    let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+    let what = format!("{text:?} is not known; allowed: {}", names.join(", "));
+    Err(Problem::new("", 0, what).suggest(did_you_mean(text, &names)))
+}

@@ -1,0 +1,224 @@
+//! The control thread: the catalog, the Namespaces service and the metrics page, off the data path.
+//!
+//! A namespace is created in this order: catalog (on disk), store, all shards, reply; deleted in the order catalog (it is
+//! marked as dropped), all shards, store, catalog again. A crash between two steps is mended at the next start: what the
+//! catalog holds is created in the store, what it has marked is removed from it.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime},
+};
+
+use prism_backends::{NamespaceId, StoreError};
+use prism_codec::{
+    grpc::{Code, Status},
+    proto::prism::admin::v1::{
+        CreateRequest, DeleteRequest, DeleteResponse, GetRequest, ListRequest, ValidateRequest,
+    },
+};
+use prost::Message;
+
+use crate::{
+    gateway::{
+        error,
+        job::{Answer, ControlJob, Reply, ShardCommand, WriterMessage},
+        namespaces::NamespaceSpec,
+        route::AdminMethod,
+    },
+    metrics::Registry,
+    namespace::{
+        NamespaceConfig,
+        catalog::Catalog,
+        service::{self, ServiceContext},
+    },
+    shard::{
+        mailbox::{Mailbox, Waker},
+        reactor::DriverInUse,
+    },
+};
+
+/// How long the shards and the store may take to learn of a namespace.
+const ACK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the control thread works with.
+pub(crate) struct Control {
+    pub(crate) catalog: Catalog,
+    pub(crate) context: ServiceContext,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) driver: DriverInUse,
+    pub(crate) mailbox: Arc<Mailbox<ControlJob>>,
+    pub(crate) waker: Arc<Waker>,
+    pub(crate) replies: Vec<Arc<Mailbox<Reply>>>,
+    pub(crate) shards: Vec<Arc<Mailbox<ShardCommand>>>,
+    /// The writer of a store that all shards share, where there is one.
+    pub(crate) writer: Option<Arc<Mailbox<WriterMessage>>>,
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+impl Control {
+    /// Makes the store and the shards know what the catalog holds. Called before the gateway takes connections, while
+    /// the shards already empty their mailboxes.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub(crate) fn recover(&mut self) -> Result<usize, String> {
+        let dropped = self.catalog.dropped().map_err(|cause| cause.to_string())?;
+        for id in dropped {
+            self.store(|done| WriterMessage::DropNamespace(NamespaceId(id), done)).map_err(|cause| cause.to_string())?;
+            self.catalog.forget(id).map_err(|cause| cause.to_string())?;
+        }
+        let entries = self.catalog.entries().map_err(|cause| cause.to_string())?;
+        for entry in &entries {
+            let config = entry.config().map_err(|cause| cause.to_string())?;
+            self.announce(&spec(entry.id, &config)).map_err(|cause| format!("namespace {}: {cause}", entry.name))?;
+        }
+        Ok(entries.len())
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub(crate) fn spawn(mut self) -> io::Result<JoinHandle<()>> {
+        thread::Builder::new().name("prism-control".to_owned()).spawn(move || {
+            loop {
+                while let Some(job) = self.mailbox.receive() {
+                    self.execute(job);
+                }
+                if self.stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (mailbox, stop) = (&self.mailbox, &self.stop);
+                self.waker.wait_blocking(None, || !mailbox.is_empty() || stop.load(Ordering::SeqCst));
+            }
+        })
+    }
+
+    fn execute(&mut self, job: ControlJob) {
+        let (ticket, result) = match job {
+            ControlJob::Metrics { ticket } => (ticket, Ok(self.registry.render(self.driver.name()).into_bytes())),
+            ControlJob::Admin { ticket, method, body } => (ticket, self.admin(method, &body)),
+        };
+        let reply = Reply { ticket, result: result.map(Answer::Message) };
+        let sent = self.replies[usize::from(ticket.shard)].send(reply);
+        debug_assert!(sent.is_ok(), "the mailbox for answers holds as many as calls may wait");
+    }
+
+    fn admin(&mut self, method: AdminMethod, body: &[u8]) -> Result<Vec<u8>, Box<Status>> {
+        match method {
+            AdminMethod::Validate => {
+                let request: ValidateRequest = decode(body)?;
+                Ok(service::validate(&self.context, &request).encode_to_vec())
+            }
+            AdminMethod::Create => self.create(&decode(body)?),
+            AdminMethod::Get => {
+                let request: GetRequest = decode(body)?;
+                service::get(&self.catalog, &request).map(|response| response.encode_to_vec()).map_err(refused)
+            }
+            AdminMethod::List => {
+                let request: ListRequest = decode(body)?;
+                service::list(&self.catalog, &request).map(|response| response.encode_to_vec()).map_err(refused)
+            }
+            AdminMethod::Delete => self.delete(&decode(body)?),
+        }
+    }
+
+    fn create(&mut self, request: &CreateRequest) -> Result<Vec<u8>, Box<Status>> {
+        let created =
+            service::create(&self.context, &mut self.catalog, SystemTime::now(), request).map_err(refused)?;
+        if let Err(cause) = self.announce(&spec(created.id, &created.config)) {
+            tracing::error!(namespace = created.config.name, error = %cause, "cannot create the namespace");
+            if let Err(cause) = service::undo_create(&mut self.catalog, &created) {
+                tracing::error!(namespace = created.config.name, error = cause.message, "cannot take it back");
+            }
+            return Err(error::from_store(&cause));
+        }
+        tracing::info!(namespace = created.config.name, id = created.id, "namespace created");
+        Ok(created.response.encode_to_vec())
+    }
+
+    fn delete(&mut self, request: &DeleteRequest) -> Result<Vec<u8>, Box<Status>> {
+        let deleted = service::delete(&mut self.catalog, request).map_err(refused)?;
+        let gone = NamespaceSpec {
+            id: NamespaceId(deleted.id),
+            name: deleted.name.clone(),
+            ttl_ms: None,
+            value_bytes_max: 0,
+        };
+        // The catalog has forgotten it already: what fails from here on is mended at the next start.
+        let removed = self
+            .tell_shards(|done| ShardCommand::RemoveNamespace(gone.clone(), done))
+            .and_then(|()| self.store(|done| WriterMessage::DropNamespace(gone.id, done)));
+        self.registry.remove_namespace(&deleted.name);
+        match removed {
+            Ok(()) => {
+                if let Err(cause) = self.catalog.forget(deleted.id) {
+                    tracing::warn!(namespace = deleted.name, error = %cause, "its data is gone, but the catalog keeps the mark");
+                }
+            }
+            Err(cause) => {
+                tracing::warn!(namespace = deleted.name, error = %cause, "its data will be removed at the next start");
+            }
+        }
+        tracing::info!(namespace = deleted.name, id = deleted.id, "namespace deleted");
+        Ok(DeleteResponse {}.encode_to_vec())
+    }
+
+    /// Makes a namespace usable: in the store first, then on all shards.
+    fn announce(&self, spec: &NamespaceSpec) -> Result<(), StoreError> {
+        self.store(|done| WriterMessage::CreateNamespace(spec.id, done))?;
+        self.tell_shards(|done| ShardCommand::AddNamespace(spec.clone(), done))
+    }
+
+    fn store(&self, message: impl FnOnce(SyncSender<Result<(), StoreError>>) -> WriterMessage) -> Result<(), StoreError> {
+        let Some(writer) = &self.writer else { return Ok(()) };
+        let (done, answer) = sync_channel(1);
+        writer.send(message(done)).map_err(|_| busy("the store's mailbox is full"))?;
+        answer.recv_timeout(ACK_TIMEOUT).map_err(|_| busy("the store does not answer"))?
+    }
+
+    fn tell_shards(
+        &self,
+        command: impl Fn(SyncSender<Result<(), StoreError>>) -> ShardCommand,
+    ) -> Result<(), StoreError> {
+        let (done, answers) = sync_channel(self.shards.len());
+        for shard in &self.shards {
+            shard.send(command(done.clone())).map_err(|_| busy("a shard's mailbox is full"))?;
+        }
+        drop(done);
+        for _ in &self.shards {
+            answers.recv_timeout(ACK_TIMEOUT).map_err(|_| busy("a shard does not answer"))??;
+        }
+        Ok(())
+    }
+}
+
+fn busy(what: &str) -> StoreError {
+    StoreError::Busy { detail: what.to_owned() }
+}
+
+fn spec(id: u32, config: &NamespaceConfig) -> NamespaceSpec {
+    let value_bytes_max = config.needs.max_message_size.unwrap_or(u64::MAX);
+    NamespaceSpec {
+        id: NamespaceId(id),
+        name: config.name.clone(),
+        ttl_ms: config.item_ttl().map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+        value_bytes_max: usize::try_from(value_bytes_max).unwrap_or(usize::MAX),
+    }
+}
+
+fn decode<M: Message + Default>(body: &[u8]) -> Result<M, Box<Status>> {
+    M::decode(body).map_err(|cause| {
+        Box::new(Status::new(Code::InvalidArgument, format!("the request message cannot be read: {cause}")))
+    })
+}
+
+fn refused(refusal: service::Refusal) -> Box<Status> {
+    Box::new(Status::from_proto(*refusal))
+}

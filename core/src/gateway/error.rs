@@ -1,0 +1,88 @@
+//! The one place where errors of the layers below become gRPC status.
+//!
+//! Every status says whose fault it is and what to do; programs find a `reason` in its `ErrorInfo` (domain `prism`).
+
+use std::time::Duration;
+
+use prism_backends::StoreError;
+use prism_codec::{
+    error::DecodeError,
+    grpc::{Code, Status},
+};
+
+/// When a shed call is worth trying again.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// A status without details.
+pub(crate) fn status(code: Code, message: &'static str) -> Box<Status> {
+    Box::new(Status::new(code, message))
+}
+
+/// A field of the request is wrong.
+pub(crate) fn invalid(field: &str, description: &str) -> Box<Status> {
+    Box::new(
+        Status::new(Code::InvalidArgument, format!("{field}: {description}"))
+            .with_reason("INVALID_FIELD", &[("field", field)])
+            .with_violations(&[(field, description)]),
+    )
+}
+
+/// The request message cannot be read.
+#[cold]
+pub(crate) fn from_decode(cause: &DecodeError) -> Box<Status> {
+    Box::new(Status::from_decode_error(cause))
+}
+
+/// The request names a namespace that does not exist.
+#[cold]
+pub(crate) fn unknown_namespace(name: &str) -> Box<Status> {
+    if name.is_empty() {
+        return invalid("namespace", "must be set");
+    }
+    let shown: String = name.chars().take(64).collect();
+    Box::new(
+        Status::new(
+            Code::NotFound,
+            format!("namespace \"{shown}\" does not exist; create it with `prism namespace create FILE`"),
+        )
+        .with_reason("NAMESPACE_UNKNOWN", &[("namespace", &shown)]),
+    )
+}
+
+/// A maximum is reached; nothing was done.
+#[cold]
+pub(crate) fn overloaded(what: &'static str) -> Box<Status> {
+    Box::new(
+        Status::new(Code::ResourceExhausted, format!("{what}; nothing was done, try again in a moment"))
+            .with_reason("OVERLOADED", &[])
+            .with_retry_after(RETRY_AFTER),
+    )
+}
+
+/// What a store says.
+#[cold]
+pub(crate) fn from_store(cause: &StoreError) -> Box<Status> {
+    let sentence = cause.to_string();
+    match cause {
+        StoreError::InvalidArgument { field, reason } => invalid(field, reason),
+        StoreError::InvalidPageToken => invalid("selection.page_token", "is not a token of this query; start again without one"),
+        StoreError::UnknownNamespace(_) | StoreError::DroppedNamespace(_) => Box::new(
+            Status::new(Code::NotFound, "the namespace has just been deleted").with_reason("NAMESPACE_UNKNOWN", &[]),
+        ),
+        StoreError::Full { .. } => Box::new(
+            Status::new(Code::ResourceExhausted, sentence).with_reason("STORE_FULL", &[]).with_retry_after(Duration::from_secs(10)),
+        ),
+        StoreError::Busy { .. } => Box::new(
+            Status::new(Code::Unavailable, sentence).with_reason("STORE_BUSY", &[]).with_retry_after(RETRY_AFTER),
+        ),
+        StoreError::Io { .. } => Box::new(
+            Status::new(Code::Unavailable, format!("{sentence}; repeat the call with the same idempotency token"))
+                .with_reason("STORE_IO", &[])
+                .with_retry_after(RETRY_AFTER),
+        ),
+        StoreError::Corrupt { .. } => Box::new(Status::new(Code::DataLoss, sentence).with_reason("STORE_CORRUPT", &[])),
+        StoreError::Unopenable { .. } | StoreError::WrongFormat { .. } | StoreError::Internal { .. } => {
+            Box::new(Status::new(Code::Internal, sentence).with_reason("STORE_FAILED", &[]))
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! `grpc.health.v1`: whether the gateway, or one of its services, takes calls.
+
+use prism_codec::{
+    grpc::{Code, Status},
+    proto::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus},
+};
+use prost::Message;
+
+use super::{Gateway, Progress, error};
+
+/// The services whose health can be asked for; the empty name is the gateway as a whole.
+const SERVICES: [&str; 3] = ["", "prism.keyvalue.v1.KeyValue", "prism.admin.v1.Namespaces"];
+
+impl Gateway {
+    /// Answers `Check`.
+    pub(crate) fn health(&mut self, message: &[u8], serving: bool) -> Result<(), Box<Status>> {
+        let service = decode(message)?;
+        if !SERVICES.contains(&service.as_str()) {
+            return Err(error::status(Code::NotFound, "no such service; ask for \"\" to get the health of the gateway"));
+        }
+        self.encode_health(if serving { ServingStatus::Serving } else { ServingStatus::NotServing });
+        Ok(())
+    }
+
+    /// Starts `Watch`: the state now, and again when it changes. An unknown service is a state of its own there.
+    pub(crate) fn watch_health(&mut self, message: &[u8]) -> Progress {
+        let service = match decode(message) {
+            Ok(service) => service,
+            Err(status) => return Progress::Done(Err(status)),
+        };
+        let known = SERVICES.contains(&service.as_str());
+        let state = match (known, self.serving) {
+            (false, _) => ServingStatus::ServiceUnknown,
+            (true, true) => ServingStatus::Serving,
+            (true, false) => ServingStatus::NotServing,
+        };
+        self.encode_health(state);
+        Progress::Watch
+    }
+
+    fn encode_health(&mut self, status: ServingStatus) {
+        self.reply.clear();
+        let response = HealthCheckResponse { status: status.into() };
+        // A Vec grows as needed, so encoding into it cannot fail.
+        let _ = response.encode(&mut self.reply);
+    }
+}
+
+fn decode(message: &[u8]) -> Result<String, Box<Status>> {
+    match HealthCheckRequest::decode(message) {
+        Ok(request) => Ok(request.service),
+        Err(_) => Err(error::status(Code::InvalidArgument, "not a HealthCheckRequest")),
+    }
+}

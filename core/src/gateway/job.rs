@@ -1,0 +1,116 @@
+//! What threads send each other: work for the owner of a key, and its answer on the way back.
+//!
+//! A job carries the request message as it came from the wire; whoever executes it reads it through a view, so nothing
+//! is decoded into owned structures on the way.
+
+use std::{sync::mpsc::SyncSender, time::Instant};
+
+use prism_backends::{NamespaceId, StoreError};
+use prism_codec::{grpc::Status, h2::StreamId};
+
+use super::{
+    namespaces::NamespaceSpec,
+    route::{AdminMethod, Method},
+};
+
+/// Where an answer belongs: one call of one connection of one shard. A ticket whose connection or call is gone is
+/// recognised by its generation, so an answer never reaches another client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) shard: u16,
+    /// Place in the shard's table of connections.
+    pub(crate) slot: u32,
+    /// How often that place has been used.
+    pub(crate) generation: u32,
+    pub(crate) call: CallId,
+    /// Whose quota of waiting calls this one counts against; 0 for none.
+    pub(crate) namespace: NamespaceId,
+}
+
+/// One call within a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallId {
+    /// A stream of an HTTP/2 connection.
+    Stream(StreamId),
+    /// The request with this number on an HTTP/1.1 connection.
+    Request(u64),
+}
+
+/// When a write was made, for requests whose client gave no idempotency token.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stamp {
+    /// Nanoseconds since 1970, UTC; grows with every stamp of a shard.
+    pub(crate) time_ns: i64,
+    /// Tells stamps of different shards apart.
+    pub(crate) shard: u16,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// A unary call of KeyValue. `part` restricts a Mutate to the ids that this shard owns.
+    Unary { method: Method, namespace: NamespaceId, default_ttl_ms: Option<u64>, body: Vec<u8>, stamp: Stamp, part: bool },
+    /// One page of a Scan.
+    ScanPage { namespace: NamespaceId, page_bytes: u32, item_limit: u32, page_token: Vec<u8> },
+}
+
+/// Work with its sender's address.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) ticket: Ticket,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) work: Work,
+}
+
+/// The outcome of one mutation of a Mutate, on its way to the shard that assembles the response.
+#[derive(Debug)]
+pub(crate) struct PartOutcome {
+    /// Position in the request.
+    pub(crate) index: u32,
+    /// `None`: applied.
+    pub(crate) refused: Option<Box<Status>>,
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// The response message of a unary call.
+    Message(Vec<u8>),
+    /// One page of a Scan as a response message, and the token of the next page (empty: that was the last).
+    Page { message: Vec<u8>, next: Vec<u8> },
+    /// A shard's part of a Mutate.
+    Part(Vec<PartOutcome>),
+}
+
+/// An answer with its address.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) ticket: Ticket,
+    pub(crate) result: Result<Answer, Box<Status>>,
+}
+
+/// Work for the control thread.
+#[derive(Debug)]
+pub(crate) enum ControlJob {
+    /// A call of the Namespaces service, with its request message.
+    Admin { ticket: Ticket, method: AdminMethod, body: Vec<u8> },
+    /// Render all metrics.
+    Metrics { ticket: Ticket },
+}
+
+/// What the control thread tells a shard. Each is answered when it has taken effect.
+#[derive(Debug)]
+pub(crate) enum ShardCommand {
+    AddNamespace(NamespaceSpec, SyncSender<Result<(), StoreError>>),
+    RemoveNamespace(NamespaceSpec, SyncSender<Result<(), StoreError>>),
+    /// Take no new work, finish what was taken, end.
+    Drain,
+}
+
+/// What the writer of a shared store is told.
+#[derive(Debug)]
+pub(crate) enum WriterMessage {
+    Job(Job),
+    CreateNamespace(NamespaceId, SyncSender<Result<(), StoreError>>),
+    DropNamespace(NamespaceId, SyncSender<Result<(), StoreError>>),
+}

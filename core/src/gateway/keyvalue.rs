@@ -1,0 +1,436 @@
+//! KeyValue requests against a store: views of the wire in, response messages out.
+//!
+//! The same code serves the memory store on its shard (inline, without an allocation for a Put of one item) and SQLite on
+//! its helper threads. It knows nothing of connections, shards or threads.
+
+use prism_backends::{
+    Capabilities, Expected, GetQuery, ItemRef, ItemSink, Mutation, NamespaceId, Operation, Outcome, PageToken,
+    PredicateRef, ScanQuery, Selection, StoreError, UnixMillis, Version, memory::MemoryStore,
+};
+use prism_codec::{
+    grpc::Status,
+    message::{
+        common::{DurationView, TokenView, WriteResultView},
+        keyvalue::{
+            self as wire, CompareAndSwapView, DeleteView, ExpectedView, GetView, ItemView, MutateView, MutationOperation,
+            PredicateView, PutView, ScanView, SelectionView, StatusOut,
+        },
+    },
+};
+use smallvec::SmallVec;
+
+use super::{
+    error,
+    job::{PartOutcome, Stamp},
+    route::Method,
+};
+
+/// A decoded request. Everything in it has been checked against the limits of the wire.
+pub(crate) enum Request<'a> {
+    Put(PutView<'a>),
+    Get(GetView<'a>),
+    Delete(DeleteView<'a>),
+    Scan(ScanView<'a>),
+    Mutate(MutateView<'a>),
+    CompareAndSwap(CompareAndSwapView<'a>),
+}
+
+impl<'a> Request<'a> {
+    /// Decodes the request message of a method.
+    pub(crate) fn decode(method: Method, message: &'a [u8]) -> Result<Self, Box<Status>> {
+        let decoded = match method {
+            Method::Put => PutView::decode(message).map(Self::Put),
+            Method::Get => GetView::decode(message).map(Self::Get),
+            Method::Delete => DeleteView::decode(message).map(Self::Delete),
+            Method::Scan => ScanView::decode(message).map(Self::Scan),
+            Method::Mutate => MutateView::decode(message).map(Self::Mutate),
+            Method::CompareAndSwap => CompareAndSwapView::decode(message).map(Self::CompareAndSwap),
+        };
+        decoded.map_err(|cause| error::from_decode(&cause))
+    }
+
+    /// The namespace that the request names.
+    pub(crate) fn namespace(&self) -> &'a str {
+        match self {
+            Self::Put(view) => view.namespace,
+            Self::Get(view) => view.namespace,
+            Self::Delete(view) => view.namespace,
+            Self::Scan(view) => view.namespace,
+            Self::Mutate(view) => view.namespace,
+            Self::CompareAndSwap(view) => view.namespace,
+        }
+    }
+
+    /// The id that the request is about; `None` for those about many.
+    pub(crate) fn id(&self) -> Option<&'a str> {
+        match self {
+            Self::Put(view) => Some(view.id),
+            Self::Get(view) => Some(view.id),
+            Self::Delete(view) => Some(view.id),
+            Self::CompareAndSwap(view) => Some(view.id),
+            Self::Scan(_) | Self::Mutate(_) => None,
+        }
+    }
+
+    fn token(&self) -> Option<TokenView<'a>> {
+        match self {
+            Self::Put(view) => view.token,
+            Self::Delete(view) => view.token,
+            Self::Mutate(view) => view.token,
+            Self::CompareAndSwap(view) => view.token,
+            Self::Get(_) | Self::Scan(_) => None,
+        }
+    }
+}
+
+/// What a request needs to know of its namespace and of the time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Context {
+    pub(crate) namespace: NamespaceId,
+    pub(crate) default_ttl_ms: Option<u64>,
+    pub(crate) now: UnixMillis,
+    pub(crate) stamp: Stamp,
+}
+
+/// One mutation with the arrays that it borrows.
+pub(crate) struct Prepared<'a> {
+    namespace: NamespaceId,
+    id: &'a str,
+    version: Version,
+    /// Position in a Mutate; 0 otherwise.
+    index: u32,
+    kind: Kind<'a>,
+}
+
+enum Kind<'a> {
+    Put(SmallVec<[ItemRef<'a>; 1]>),
+    DeleteAll,
+    DeleteKeys(SmallVec<[&'a [u8]; 4]>),
+    DeleteRange { start: &'a [u8], end: &'a [u8] },
+    CompareAndSwap { key: &'a [u8], expected: Expected<'a>, replacement: Option<ItemRef<'a>> },
+}
+
+/// What a write asks for.
+pub(crate) struct Writes<'a> {
+    /// One, except for Mutate.
+    pub(crate) mutations: SmallVec<[Prepared<'a>; 1]>,
+    /// Mutations of a Mutate that are invalid by themselves.
+    pub(crate) refused: Vec<PartOutcome>,
+}
+
+impl Prepared<'_> {
+    /// The mutation as a store takes it.
+    pub(crate) fn mutation(&self) -> Mutation<'_> {
+        let operation = match &self.kind {
+            Kind::Put(items) => Operation::Put(items),
+            Kind::DeleteAll => Operation::Delete(PredicateRef::All),
+            Kind::DeleteKeys(keys) => Operation::Delete(PredicateRef::Keys(keys)),
+            Kind::DeleteRange { start, end } => Operation::Delete(PredicateRef::Range { start, end }),
+            Kind::CompareAndSwap { key, expected, replacement } => {
+                Operation::CompareAndSwap { key, expected: *expected, replacement: *replacement }
+            }
+        };
+        Mutation { namespace: self.namespace, id: self.id, version: self.version, operation }
+    }
+}
+
+/// The mutations that a write asks for. `owns` says which ids of a Mutate are meant; all, usually.
+pub(crate) fn writes<'a>(request: &Request<'a>, context: &Context, owns: impl Fn(&str) -> bool) -> Writes<'a> {
+    let version = version_of(request.token(), context.stamp);
+    let prepared = |id, index: u32, kind| Prepared { namespace: context.namespace, id, version, index, kind };
+    let mut all = SmallVec::new();
+    let mut refused = Vec::new();
+    match request {
+        Request::Put(view) => {
+            all.push(prepared(view.id, 0, Kind::Put(view.items.iter().map(|item| item_ref(&item, context)).collect())));
+        }
+        Request::Delete(view) => all.push(prepared(view.id, 0, delete_kind(&view.predicate))),
+        Request::CompareAndSwap(view) => {
+            let expected = match view.expected {
+                ExpectedView::Absent => Expected::Absent,
+                ExpectedView::Value(value) => Expected::Value(value),
+            };
+            let replacement = view.item.as_ref().map(|item| item_ref(item, context));
+            all.push(prepared(view.id, 0, Kind::CompareAndSwap { key: view.key, expected, replacement }));
+        }
+        Request::Mutate(view) => {
+            for (index, mutation) in view.mutations.iter().enumerate().filter(|(_, mutation)| owns(mutation.id)) {
+                let kind = match &mutation.operation {
+                    Ok(MutationOperation::Put(items)) => {
+                        Kind::Put(items.iter().map(|item| item_ref(&item, context)).collect())
+                    }
+                    Ok(MutationOperation::Delete(predicate)) => delete_kind(predicate),
+                    Err(cause) => {
+                        refused.push(PartOutcome { index: index as u32, refused: Some(error::from_decode(cause)) });
+                        continue;
+                    }
+                };
+                let mut one = prepared(mutation.id, index as u32, kind);
+                one.version = version.at_position(index);
+                all.push(one);
+            }
+        }
+        Request::Get(_) | Request::Scan(_) => {}
+    }
+    Writes { mutations: all, refused }
+}
+
+fn delete_kind<'a>(predicate: &PredicateView<'a>) -> Kind<'a> {
+    match predicate {
+        PredicateView::All => Kind::DeleteAll,
+        PredicateView::Keys(keys) => Kind::DeleteKeys(keys.iter().collect()),
+        PredicateView::Range { start, end } => Kind::DeleteRange { start, end },
+    }
+}
+
+fn item_ref<'a>(item: &ItemView<'a>, context: &Context) -> ItemRef<'a> {
+    let ttl_ms = item.ttl.map_or(context.default_ttl_ms, |ttl| ttl.as_millis_ceil());
+    ItemRef {
+        key: item.key,
+        value: item.value,
+        expires_at: ttl_ms.map(|ttl| context.now.plus(ttl)),
+        // Unknown values of the open enum beyond a byte cannot be stored; the view refuses them.
+        compression: u8::try_from(item.compression).unwrap_or(0),
+    }
+}
+
+fn version_of(token: Option<TokenView<'_>>, stamp: Stamp) -> Version {
+    match token {
+        Some(token) => {
+            let time_ns = token.generation_time.and_then(|time| time.as_unix_nanos()).unwrap_or(stamp.time_ns);
+            Version::new(time_ns, token.token)
+        }
+        // Stamps of one shard never repeat; the shard's number tells the shards apart.
+        None => Version { generation_time_ns: stamp.time_ns, token_hash: u64::from(stamp.shard) << 10 },
+    }
+}
+
+/// Refuses a token whose clock is too far from ours: its write could win or lose against all others for that long.
+pub(crate) fn check_drift(request: &Request<'_>, stamp: Stamp, drift_max_ns: i64) -> Result<(), Box<Status>> {
+    let Some(time) = request.token().and_then(|token| token.generation_time) else { return Ok(()) };
+    let near = time.as_unix_nanos().is_some_and(|time| time.abs_diff(stamp.time_ns) <= drift_max_ns.unsigned_abs());
+    if near {
+        return Ok(());
+    }
+    Err(error::invalid(
+        "idempotency_token.generation_time",
+        &format!("must lie within {} s of the gateway's clock; leave it out to use that clock", drift_max_ns / 1_000_000_000),
+    ))
+}
+
+/// Writes the response message for the outcomes of a request's mutations.
+pub(crate) fn encode_outcomes(
+    method: Method,
+    writes: Writes<'_>,
+    outcomes: impl Iterator<Item = Outcome>,
+    context: &Context,
+    out: &mut Vec<u8>,
+) -> Result<(), Box<Status>> {
+    if method == Method::Mutate {
+        encode_parts(part_outcomes(writes, outcomes), out);
+        return Ok(());
+    }
+    let outcome = outcomes.into_iter().next().unwrap_or(Outcome::Applied);
+    encode_outcome(method, &outcome, context, out)
+}
+
+fn encode_outcome(method: Method, outcome: &Outcome, context: &Context, out: &mut Vec<u8>) -> Result<(), Box<Status>> {
+    match (method, outcome) {
+        (_, Outcome::Refused(cause)) => return Err(error::from_store(cause)),
+        (Method::Delete, _) => wire::encode_delete_response(out, &APPLIED),
+        (Method::CompareAndSwap, Outcome::NotSwapped(current)) => {
+            let current = current.as_ref().map(|item| item_view(&item.as_ref(), context.now));
+            wire::encode_compare_and_swap_response(out, false, current.as_ref(), None);
+        }
+        (Method::CompareAndSwap, _) => wire::encode_compare_and_swap_response(out, true, None, Some(&APPLIED)),
+        _ => wire::encode_put_response(out, &APPLIED),
+    }
+    Ok(())
+}
+
+/// The outcomes of a Mutate's mutations, with their positions in the request.
+pub(crate) fn part_outcomes(writes: Writes<'_>, outcomes: impl Iterator<Item = Outcome>) -> Vec<PartOutcome> {
+    let Writes { mutations, refused: mut parts } = writes;
+    parts.extend(mutations.iter().zip(outcomes).map(|(mutation, outcome)| {
+        let refused = match outcome {
+            Outcome::Refused(cause) => Some(error::from_store(&cause)),
+            Outcome::Applied | Outcome::Swapped | Outcome::NotSwapped(_) => None,
+        };
+        PartOutcome { index: mutation.index, refused }
+    }));
+    parts
+}
+
+/// The response of a Mutate; parts may come in any order.
+pub(crate) fn encode_parts(mut parts: Vec<PartOutcome>, out: &mut Vec<u8>) {
+    parts.sort_unstable_by_key(|part| part.index);
+    let mut writer = wire::MutateResponseWriter::new(out);
+    for part in &parts {
+        match &part.refused {
+            None => writer.result(Some(&StatusOut::default()), Some(&APPLIED)),
+            Some(status) => {
+                let code = i32::from(status.code.as_u8());
+                writer.result(Some(&StatusOut { code, message: &status.message, details: &[] }), None);
+            }
+        }
+    }
+    writer.finish();
+}
+
+const APPLIED: WriteResultView = WriteResultView { durability: 1, lane: 0, lsn: 0, applied: true };
+
+/// Serves a unary request from a shard's own memory store, inline.
+pub(crate) fn execute_in_memory(
+    store: &mut MemoryStore,
+    method: Method,
+    request: &Request<'_>,
+    context: &Context,
+    out: &mut Vec<u8>,
+) -> Result<(), Box<Status>> {
+    if let Request::Get(view) = request {
+        return get(view, context, out, |query, sink| store.get(query, context.now, sink));
+    }
+    let writes = writes(request, context, |_| true);
+    if let [one] = writes.mutations.as_slice()
+        && method != Method::Mutate
+    {
+        return encode_outcome(method, &store.apply_one(&one.mutation(), context.now), context, out);
+    }
+    let outcomes = apply_each(store, &writes, context);
+    encode_outcomes(method, writes, outcomes.into_iter(), context, out)
+}
+
+/// Serves the part of a Mutate whose ids this shard owns.
+pub(crate) fn execute_part_in_memory(
+    store: &mut MemoryStore,
+    request: &Request<'_>,
+    context: &Context,
+    owns: impl Fn(&str) -> bool,
+) -> Vec<PartOutcome> {
+    let writes = writes(request, context, owns);
+    let outcomes = apply_each(store, &writes, context);
+    part_outcomes(writes, outcomes.into_iter())
+}
+
+fn apply_each(store: &mut MemoryStore, writes: &Writes<'_>, context: &Context) -> Vec<Outcome> {
+    writes.mutations.iter().map(|one| store.apply_one(&one.mutation(), context.now)).collect()
+}
+
+/// Serves a Get with the given reader.
+pub(crate) fn get(
+    view: &GetView<'_>,
+    context: &Context,
+    out: &mut Vec<u8>,
+    read: impl FnOnce(&GetQuery<'_>, &mut GetSink<'_>) -> Result<Option<PageToken>, StoreError>,
+) -> Result<(), Box<Status>> {
+    let keys: SmallVec<[&[u8]; 8]>;
+    let predicate = match &view.predicate {
+        PredicateView::All => PredicateRef::All,
+        PredicateView::Keys(all) => {
+            keys = all.iter().collect();
+            PredicateRef::Keys(&keys)
+        }
+        PredicateView::Range { start, end } => PredicateRef::Range { start, end },
+    };
+    let query =
+        GetQuery { namespace: context.namespace, id: view.id, predicate, selection: selection(&view.selection) };
+    let mut sink = GetSink { writer: wire::GetResponseWriter::new(out), now: context.now };
+    let next = read(&query, &mut sink).map_err(|cause| error::from_store(&cause))?;
+    sink.writer.finish(next.as_ref().map_or(&[], PageToken::as_bytes));
+    Ok(())
+}
+
+/// Reads one page of a Scan with the given reader. Returns the next page's token, empty at the end.
+pub(crate) fn scan_page(
+    namespace: NamespaceId,
+    selection: Selection<'_>,
+    now: UnixMillis,
+    out: &mut Vec<u8>,
+    read: impl FnOnce(&ScanQuery<'_>, &mut ScanSink<'_>) -> Result<Option<PageToken>, StoreError>,
+) -> Result<Vec<u8>, Box<Status>> {
+    let mut sink = ScanSink { writer: wire::ScanResponseWriter::new(out), now };
+    let next = read(&ScanQuery { namespace, selection }, &mut sink).map_err(|cause| error::from_store(&cause))?;
+    sink.writer.finish(&[]);
+    Ok(next.map(|token| token.as_bytes().to_vec()).unwrap_or_default())
+}
+
+/// The selection of a request as a store takes it.
+pub(crate) fn selection<'a>(view: &SelectionView<'a>) -> Selection<'a> {
+    Selection { page_bytes: view.page_bytes, item_limit: view.item_limit, page_token: view.page_token }
+}
+
+/// Writes the items of a Get straight into the response message.
+pub(crate) struct GetSink<'a> {
+    writer: wire::GetResponseWriter<'a>,
+    now: UnixMillis,
+}
+
+impl ItemSink for GetSink<'_> {
+    fn item(&mut self, item: &ItemRef<'_>) {
+        self.writer.item(&item_view(item, self.now));
+    }
+}
+
+/// Writes the entries of a Scan straight into the response message.
+pub(crate) struct ScanSink<'a> {
+    writer: wire::ScanResponseWriter<'a>,
+    now: UnixMillis,
+}
+
+impl ItemSink for ScanSink<'_> {
+    fn id(&mut self, id: &str) {
+        self.writer.entry(id);
+    }
+
+    fn item(&mut self, item: &ItemRef<'_>) {
+        self.writer.item(&item_view(item, self.now));
+    }
+}
+
+fn item_view<'a>(item: &ItemRef<'a>, now: UnixMillis) -> ItemView<'a> {
+    ItemView {
+        key: item.key,
+        value: item.value,
+        ttl: item.expires_at.map(|at| DurationView::from_millis(at.0.saturating_sub(now.0))),
+        compression: i32::from(item.compression),
+    }
+}
+
+/// Refuses values above the namespace's own maximum, which the wire's limits do not know.
+pub(crate) fn check_values(request: &Request<'_>, value_bytes_max: usize) -> Result<(), Box<Status>> {
+    let refuse = |field: &str, length: usize| {
+        Err(error::invalid(
+            field,
+            &format!("must have at most {value_bytes_max} bytes (the namespace's max_message_size), has {length}"),
+        ))
+    };
+    match request {
+        Request::Put(view) => match view.items.iter().find(|item| item.value.len() > value_bytes_max) {
+            Some(item) => refuse("items[].value", item.value.len()),
+            None => Ok(()),
+        },
+        Request::CompareAndSwap(view) => match &view.item {
+            Some(item) if item.value.len() > value_bytes_max => refuse("item.value", item.value.len()),
+            _ => Ok(()),
+        },
+        Request::Mutate(view) => {
+            for mutation in view.mutations.iter() {
+                if let Ok(MutationOperation::Put(items)) = &mutation.operation
+                    && let Some(item) = items.iter().find(|item| item.value.len() > value_bytes_max)
+                {
+                    return refuse("mutations[].put.items[].value", item.value.len());
+                }
+            }
+            Ok(())
+        }
+        Request::Get(_) | Request::Delete(_) | Request::Scan(_) => Ok(()),
+    }
+}
+
+/// What a store calls itself in errors and in `namespace show`.
+pub(crate) fn describe(capabilities: &Capabilities, namespace: &str) -> String {
+    match capabilities.name {
+        "sqlite" => format!("SQLite table \"{namespace}\""),
+        other => format!("{other} map \"{namespace}\""),
+    }
+}

@@ -1,0 +1,553 @@
+//! The gateway logic of one shard: which namespace, which owner, which limits; calls in, answers out.
+//!
+//! ```text
+//!   request ──> decode ──> namespace ──> owner of the key?
+//!                                          ├─ this shard's memory store: answered at once
+//!                                          ├─ another shard: a job in its mailbox, an answer in ours
+//!                                          └─ SQLite: a job for its writer or for this shard's reader
+//! ```
+//!
+//! A call that cannot be answered at once becomes a [`Pending`] of its connection. Every answer comes back to the shard
+//! that took the call, with the call's ticket. The number of calls that wait is bounded per shard and per namespace, and
+//! the mailbox for answers is as large as that bound, so an answer always has room.
+
+pub(crate) mod error;
+pub(crate) mod health;
+pub(crate) mod job;
+pub(crate) mod keyvalue;
+pub(crate) mod namespaces;
+pub(crate) mod pending;
+pub(crate) mod reflection;
+pub(crate) mod route;
+pub(crate) mod scan;
+
+use std::{
+    collections::BTreeMap,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use prism_backends::{NamespaceId, UnixMillis, memory::MemoryStore};
+use prism_codec::grpc::{Code, Status};
+
+use self::{
+    job::{Answer, ControlJob, Job, Reply, ShardCommand, Stamp, Ticket, Work, WriterMessage},
+    keyvalue::{Context, Request},
+    namespaces::{Namespace, Namespaces},
+    route::{AdminMethod, Method, Route},
+};
+pub(crate) use self::{
+    pending::Pending,
+    scan::{Scan, ScanStep},
+};
+use crate::{
+    config::ServeLimits,
+    metrics::{Registry, ShardMetrics},
+    shard::{mailbox::Mailbox, notify::Notify},
+};
+
+/// How one shard reaches the threads around it.
+#[derive(Debug, Clone)]
+pub(crate) struct Neighbours {
+    /// The jobs mailbox of every shard, by shard number.
+    pub(crate) shards: Vec<Arc<Mailbox<Job>>>,
+    /// The answers mailbox of every shard, by shard number.
+    pub(crate) replies: Vec<Arc<Mailbox<Reply>>>,
+    pub(crate) control: Arc<Mailbox<ControlJob>>,
+}
+
+/// Where the data of this shard's keys lies.
+pub(crate) enum ShardStore {
+    /// In the shard itself; other shards hold the other keys.
+    Memory(Box<MemoryStore>),
+    /// Behind helper threads, shared by all shards: one writer, and a reader of this shard's own.
+    Sidecar { writer: Arc<Mailbox<WriterMessage>>, reader: Arc<Mailbox<Job>> },
+}
+
+/// What becomes of a call that was started.
+pub(crate) enum Progress {
+    /// Answered: the message is in [`Gateway::reply`], or it failed.
+    Done(Result<(), Box<Status>>),
+    /// The answer comes by mailbox.
+    Waiting(Box<Pending>),
+    /// A stream of pages.
+    Scan(Box<Scan>),
+    /// A health watch: the first message is in [`Gateway::reply`], more may follow.
+    Watch,
+}
+
+/// The gateway logic of one shard.
+pub(crate) struct Gateway {
+    shard: u16,
+    neighbours: Neighbours,
+    store: ShardStore,
+    namespaces: Namespaces,
+    limits: ServeLimits,
+    metrics: Arc<ShardMetrics>,
+    /// Calls whose answer is still to come by mailbox.
+    waiting: usize,
+    /// Nanoseconds since 1970 of the last stamp.
+    last_stamp_ns: i64,
+    /// Namespaces with calls in the running batch.
+    touched: Vec<Rc<Namespace>>,
+    deadlines: BTreeMap<(Instant, u64), Ticket>,
+    deadlines_made: u64,
+    deadline_changed: Rc<Notify>,
+    serving: bool,
+    /// The message (or body) of the call that was answered last.
+    pub(crate) reply: Vec<u8>,
+}
+
+impl Gateway {
+    pub(crate) fn new(
+        shard: u16,
+        neighbours: Neighbours,
+        store: ShardStore,
+        limits: ServeLimits,
+        metrics: Arc<ShardMetrics>,
+        registry: Arc<Registry>,
+    ) -> Self {
+        Self {
+            shard,
+            neighbours,
+            store,
+            namespaces: Namespaces::new(registry),
+            limits,
+            metrics,
+            waiting: 0,
+            last_stamp_ns: 0,
+            touched: Vec::new(),
+            deadlines: BTreeMap::new(),
+            deadlines_made: 0,
+            deadline_changed: Rc::default(),
+            serving: true,
+            reply: Vec::new(),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> &ServeLimits {
+        &self.limits
+    }
+
+    pub(crate) fn metrics(&self) -> &ShardMetrics {
+        &self.metrics
+    }
+
+    /// Whether new calls are welcome, for health checks and `/readyz`.
+    pub(crate) fn set_serving(&mut self, serving: bool) {
+        self.serving = serving;
+    }
+
+    /// Starts a call whose request message is complete. `now` is when its last byte arrived.
+    pub(crate) fn start(
+        &mut self,
+        route: Route,
+        ticket: Ticket,
+        deadline: Option<Instant>,
+        now: Instant,
+        message: &[u8],
+    ) -> Progress {
+        self.reply.clear();
+        match route {
+            Route::KeyValue(method) => self.start_keyvalue(method, ticket, deadline, now, message),
+            Route::Admin(method) => self.start_admin(method, ticket, deadline, now, message),
+            Route::HealthCheck => Progress::Done(self.health(message, self.serving)),
+            Route::HealthWatch => self.watch_health(message),
+            _ => Progress::Done(self.plain(route)),
+        }
+    }
+
+    /// Obeys the control thread. A drain is the caller's business.
+    pub(crate) fn obey(&mut self, command: ShardCommand) {
+        let (result, done) = match command {
+            ShardCommand::AddNamespace(spec, done) => {
+                let result = match &mut self.store {
+                    ShardStore::Memory(store) => store.create_namespace(spec.id),
+                    ShardStore::Sidecar { .. } => Ok(()),
+                };
+                if result.is_ok() {
+                    self.namespaces.add(&spec);
+                }
+                (result, done)
+            }
+            ShardCommand::RemoveNamespace(spec, done) => {
+                self.namespaces.remove(&spec.name);
+                let result = match &mut self.store {
+                    ShardStore::Memory(store) => store.drop_namespace(spec.id),
+                    ShardStore::Sidecar { .. } => Ok(()),
+                };
+                (result, done)
+            }
+            ShardCommand::Drain => return,
+        };
+        // The control thread may have given up waiting; then nobody needs the answer.
+        let _ = done.send(result);
+    }
+
+    /// Gives back room of what has expired or was deleted: a bounded step. Returns whether more is left.
+    pub(crate) fn sweep(&mut self, budget: usize) -> bool {
+        let now = self.unix_millis();
+        match &mut self.store {
+            ShardStore::Memory(store) => store.sweep(now, budget).more,
+            ShardStore::Sidecar { .. } => false,
+        }
+    }
+
+    /// Answers what needs neither a message nor a store.
+    pub(crate) fn plain(&mut self, route: Route) -> Result<(), Box<Status>> {
+        self.reply.clear();
+        match route {
+            Route::Healthz => self.reply.extend_from_slice(b"ok\n"),
+            Route::Readyz if self.serving => self.reply.extend_from_slice(b"ready\n"),
+            Route::Readyz => return Err(error::status(Code::Unavailable, "draining")),
+            Route::Welcome => self.reply.extend_from_slice(WELCOME.as_bytes()),
+            Route::WrongMethod => return Err(error::status(Code::Unimplemented, "this path does not take that method")),
+            Route::WrongContentType => {
+                return Err(error::status(
+                    Code::Unknown,
+                    "content-type must be application/grpc, application/json or application/proto",
+                ));
+            }
+            _ => return Err(error::status(Code::Unimplemented, "there is no such method or path")),
+        }
+        Ok(())
+    }
+
+    fn start_keyvalue(
+        &mut self,
+        method: Method,
+        mut ticket: Ticket,
+        deadline: Option<Instant>,
+        now: Instant,
+        message: &[u8],
+    ) -> Progress {
+        let request = match Request::decode(method, message) {
+            Ok(request) => request,
+            Err(status) => return Progress::Done(Err(status)),
+        };
+        let Some(namespace) = self.namespaces.by_name(request.namespace()) else {
+            return Progress::Done(Err(error::unknown_namespace(request.namespace())));
+        };
+        let stamp = self.stamp();
+        let drift_max_ns = i64::try_from(self.limits.clock_drift_max.as_nanos()).unwrap_or(i64::MAX);
+        let checked = keyvalue::check_drift(&request, stamp, drift_max_ns)
+            .and_then(|()| keyvalue::check_values(&request, namespace.value_bytes_max));
+        if let Err(status) = checked {
+            namespace.count(method, status.code, &mut self.touched);
+            return Progress::Done(Err(status));
+        }
+        namespace.metrics.method(method).request_bytes.add(message.len() as u64);
+        ticket.namespace = namespace.id;
+        if let Request::Scan(view) = &request {
+            let pending = Pending::new(ticket, now, deadline, Some((namespace.clone(), method)));
+            let selection = keyvalue::selection(&view.selection);
+            let scan = Scan::new(pending, self.shard_count(), selection);
+            return Progress::Scan(Box::new(scan));
+        }
+        let context = Context { namespace: namespace.id, default_ttl_ms: namespace.ttl_ms, now: self.unix_millis(), stamp };
+        let owner = self.owner(&namespace, &request);
+        if let (ShardStore::Memory(store), Owner::Here) = (&mut self.store, &owner) {
+            let result = keyvalue::execute_in_memory(store, method, &request, &context, &mut self.reply);
+            let code = result.as_ref().map_or_else(|status| status.code, |()| Code::Ok);
+            namespace.count(method, code, &mut self.touched);
+            namespace.metrics.method(method).response_bytes.add(self.reply.len() as u64);
+            return Progress::Done(result);
+        }
+        let mut pending = Box::new(Pending::new(ticket, now, deadline, Some((namespace.clone(), method))));
+        let result = self.forward(&owner, &namespace, method, message, stamp, &mut pending);
+        match result {
+            Ok(()) => {
+                self.watch_deadline(&mut pending);
+                Progress::Waiting(pending)
+            }
+            Err(status) => {
+                namespace.count(method, status.code, &mut self.touched);
+                Progress::Done(Err(status))
+            }
+        }
+    }
+
+    /// Sends a unary request to whoever owns its key, or to several shards if it has many.
+    fn forward(
+        &mut self,
+        owner: &Owner,
+        namespace: &Rc<Namespace>,
+        method: Method,
+        message: &[u8],
+        stamp: Stamp,
+        pending: &mut Pending,
+    ) -> Result<(), Box<Status>> {
+        let work = |part| Work::Unary {
+            method,
+            namespace: namespace.id,
+            default_ttl_ms: namespace.ttl_ms,
+            body: message.to_vec(),
+            stamp,
+            part,
+        };
+        match owner {
+            Owner::Here | Owner::Sidecar => self.submit(None, pending, work(false)),
+            Owner::Shard(shard) => self.submit(Some(*shard), pending, work(false)),
+            Owner::Several(shards) => {
+                pending.gather(shards.len());
+                for (sent, shard) in shards.iter().enumerate() {
+                    let result = self.submit(Some(*shard), pending, work(true));
+                    if sent == 0 {
+                        result?;
+                    } else if result.is_err() {
+                        // The parts that are on their way take effect; this one had none, and its mutations say so.
+                        pending.part_failed();
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Queues a job for a shard, or for the sidecar where there is one. Refuses at the maxima, never waits.
+    pub(crate) fn submit(&mut self, shard: Option<u16>, pending: &Pending, work: Work) -> Result<(), Box<Status>> {
+        let namespace = self.namespaces.by_id(pending.ticket.namespace);
+        // One namespace may take at most half of the places, so that it cannot starve the others.
+        let namespace_max = (self.limits.inflight_per_shard_max / 2).max(1);
+        let in_namespace = namespace.as_ref().map_or(0, |namespace| namespace.waiting.get());
+        if self.waiting >= self.limits.inflight_per_shard_max || in_namespace >= namespace_max {
+            self.metrics.shed.add(1);
+            return Err(error::overloaded("too many calls wait for the store"));
+        }
+        let writes = !matches!(&work, Work::Unary { method: Method::Get, .. } | Work::ScanPage { .. });
+        let job = Job { ticket: pending.ticket, deadline: pending.deadline, work };
+        let sent = match (&self.store, shard) {
+            (ShardStore::Sidecar { writer, .. }, _) if writes => writer.send(WriterMessage::Job(job)).is_ok(),
+            (ShardStore::Sidecar { reader, .. }, _) => reader.send(job).is_ok(),
+            (ShardStore::Memory(_), shard) => {
+                let shard = shard.unwrap_or(self.shard);
+                if shard != self.shard {
+                    self.metrics.hops.add(1);
+                }
+                self.neighbours.shards[usize::from(shard)].send(job).is_ok()
+            }
+        };
+        if !sent {
+            self.metrics.shed.add(1);
+            return Err(error::overloaded("the store's mailbox is full"));
+        }
+        self.waiting += 1;
+        self.metrics.calls_waiting.set(self.waiting as u64);
+        if let Some(namespace) = namespace {
+            namespace.waiting.set(namespace.waiting.get() + 1);
+        }
+        Ok(())
+    }
+
+    /// An answer has left the mailbox: its place is free again, whether or not anybody still waits for it.
+    pub(crate) fn answer_received(&mut self, ticket: &Ticket) {
+        self.waiting = self.waiting.saturating_sub(1);
+        self.metrics.calls_waiting.set(self.waiting as u64);
+        if let Some(namespace) = self.namespaces.by_id(ticket.namespace) {
+            namespace.waiting.set(namespace.waiting.get().saturating_sub(1));
+        }
+    }
+
+    /// Executes a job that another shard (or a Scan of this one) sent to this shard's memory store.
+    pub(crate) fn execute(&mut self, job: Job) {
+        let now = self.unix_millis();
+        let shard_count = self.shard_count();
+        let shard = self.shard;
+        let ShardStore::Memory(store) = &mut self.store else { return };
+        let expired = job.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        let result = match job.work {
+            _ if expired => Err(error::status(Code::DeadlineExceeded, "the deadline passed before the store was asked")),
+            Work::Unary { method, namespace, default_ttl_ms, body, stamp, part } => {
+                let context = Context { namespace, default_ttl_ms, now, stamp };
+                Request::decode(method, &body).and_then(|request| {
+                    if part {
+                        let owns = |id: &str| owner_of(namespace, id, shard_count) == shard;
+                        return Ok(Answer::Part(keyvalue::execute_part_in_memory(store, &request, &context, owns)));
+                    }
+                    let mut message = Vec::new();
+                    keyvalue::execute_in_memory(store, method, &request, &context, &mut message)
+                        .map(|()| Answer::Message(message))
+                })
+            }
+            Work::ScanPage { namespace, page_bytes, item_limit, page_token } => {
+                let selection = prism_backends::Selection { page_bytes, item_limit, page_token: &page_token };
+                let mut message = Vec::new();
+                keyvalue::scan_page(namespace, selection, now, &mut message, |query, sink| store.scan(query, now, sink))
+                    .map(|next| Answer::Page { message, next })
+            }
+        };
+        let mailbox = &self.neighbours.replies[usize::from(job.ticket.shard)];
+        let sent = mailbox.send(Reply { ticket: job.ticket, result });
+        debug_assert!(sent.is_ok(), "the mailbox for answers holds as many as calls may wait");
+    }
+
+    fn start_admin(
+        &mut self,
+        method: AdminMethod,
+        ticket: Ticket,
+        deadline: Option<Instant>,
+        now: Instant,
+        message: &[u8],
+    ) -> Progress {
+        let mut pending = Box::new(Pending::new(ticket, now, deadline, None));
+        match self.submit_control(ControlJob::Admin { ticket, method, body: message.to_vec() }) {
+            Ok(()) => {
+                self.watch_deadline(&mut pending);
+                Progress::Waiting(pending)
+            }
+            Err(status) => Progress::Done(Err(status)),
+        }
+    }
+
+    /// Asks the control thread for the metrics page.
+    pub(crate) fn start_metrics(&mut self, ticket: Ticket) -> Progress {
+        match self.submit_control(ControlJob::Metrics { ticket }) {
+            Ok(()) => Progress::Waiting(Box::new(Pending::new(ticket, Instant::now(), None, None))),
+            Err(status) => Progress::Done(Err(status)),
+        }
+    }
+
+    fn submit_control(&mut self, job: ControlJob) -> Result<(), Box<Status>> {
+        if self.waiting >= self.limits.inflight_per_shard_max {
+            self.metrics.shed.add(1);
+            return Err(error::overloaded("too many calls wait"));
+        }
+        self.neighbours.control.send(job).map_err(|_| {
+            self.metrics.shed.add(1);
+            error::overloaded("the control thread has too much to do")
+        })?;
+        self.waiting += 1;
+        self.metrics.calls_waiting.set(self.waiting as u64);
+        Ok(())
+    }
+
+    /// The end of a batch: all its calls were answered at about the same time.
+    pub(crate) fn end_batch(&mut self, received: Instant) {
+        if self.touched.is_empty() {
+            return;
+        }
+        let elapsed = received.elapsed();
+        for namespace in self.touched.drain(..) {
+            namespace.record_batch(elapsed);
+        }
+    }
+
+    fn owner(&self, namespace: &Namespace, request: &Request<'_>) -> Owner {
+        if matches!(self.store, ShardStore::Sidecar { .. }) {
+            // One writer serves all shards: it is the owner of every key.
+            return Owner::Sidecar;
+        }
+        let count = self.shard_count();
+        if count == 1 {
+            return Owner::Here;
+        }
+        if let Request::Mutate(view) = request {
+            let mut shards: Vec<u16> =
+                view.mutations.iter().map(|mutation| owner_of(namespace.id, mutation.id, count)).collect();
+            shards.sort_unstable();
+            shards.dedup();
+            return match shards.as_slice() {
+                [one] if *one == self.shard => Owner::Here,
+                [one] => Owner::Shard(*one),
+                _ => Owner::Several(shards),
+            };
+        }
+        match request.id().map(|id| owner_of(namespace.id, id, count)) {
+            Some(shard) if shard != self.shard => Owner::Shard(shard),
+            _ => Owner::Here,
+        }
+    }
+
+    fn shard_count(&self) -> u16 {
+        match self.store {
+            ShardStore::Memory(_) => self.neighbours.shards.len() as u16,
+            ShardStore::Sidecar { .. } => 1,
+        }
+    }
+
+    /// A time that no other stamp of this shard has.
+    fn stamp(&mut self) -> Stamp {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+        self.last_stamp_ns = now_ns.max(self.last_stamp_ns + 1);
+        Stamp { time_ns: self.last_stamp_ns, shard: self.shard }
+    }
+
+    fn unix_millis(&self) -> UnixMillis {
+        unix_millis()
+    }
+}
+
+/// The wall clock.
+pub(crate) fn unix_millis() -> UnixMillis {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    UnixMillis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
+enum Owner {
+    Here,
+    Shard(u16),
+    Several(Vec<u16>),
+    Sidecar,
+}
+
+/// The shard that owns an id. The hash is FNV-1a, 64 bit, over the namespace's number and the id: the same in every
+/// release, since logs on disk will be laid out by it.
+pub(crate) fn owner_of(namespace: NamespaceId, id: &str, shards: u16) -> u16 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in namespace.0.to_le_bytes().iter().chain(id.as_bytes()) {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    // The upper half is the better mixed one; the product maps it onto the shards without a division.
+    (((hash >> 32) * u64::from(shards)) >> 32) as u16
+}
+
+const WELCOME: &str = "Prism, a data gateway.\n\n\
+    gRPC, Connect (JSON) and HTTP on this port:\n\
+    \x20 /metrics  /healthz  /readyz\n\
+    \x20 POST /prism.keyvalue.v1.KeyValue/Put  and the other methods that server reflection lists\n";
+
+impl Gateway {
+    /// Registers a call's deadline, if it has one.
+    fn watch_deadline(&mut self, pending: &mut Pending) {
+        let Some(deadline) = pending.deadline else { return };
+        self.deadlines_made += 1;
+        let key = (deadline, self.deadlines_made);
+        pending.deadline_key = Some(key);
+        let is_first = self.deadlines.first_key_value().is_none_or(|(first, _)| key < *first);
+        self.deadlines.insert(key, pending.ticket);
+        if is_first {
+            self.deadline_changed.notify();
+        }
+    }
+
+    pub(crate) fn forget_deadline(&mut self, pending: &mut Pending) {
+        if let Some(key) = pending.deadline_key.take() {
+            self.deadlines.remove(&key);
+        }
+    }
+
+    /// Registers the deadline of a Scan's calls.
+    pub(crate) fn watch_scan_deadline(&mut self, pending: &mut Pending) {
+        if pending.deadline_key.is_none() {
+            self.watch_deadline(pending);
+        }
+    }
+
+    /// The earliest deadline of a waiting call.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first_key_value().map(|((deadline, _), _)| *deadline)
+    }
+
+    /// Takes a call whose deadline has passed.
+    pub(crate) fn take_expired(&mut self, now: Instant) -> Option<Ticket> {
+        let entry = self.deadlines.first_entry()?;
+        (entry.key().0 <= now).then(|| entry.remove())
+    }
+
+    /// Raised when the earliest deadline moves forward.
+    pub(crate) fn deadline_changed(&self) -> Rc<Notify> {
+        self.deadline_changed.clone()
+    }
+}

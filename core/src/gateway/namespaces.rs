@@ -1,0 +1,100 @@
+//! A shard's view of the namespaces: what the control thread has told it.
+
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+
+use prism_backends::NamespaceId;
+use prism_codec::grpc::Code;
+use rustc_hash::FxHashMap;
+
+use super::route::Method;
+use crate::metrics::{NamespaceMetrics, Registry};
+
+/// What a shard must know of a namespace; sent to all shards by the control thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamespaceSpec {
+    pub(crate) id: NamespaceId,
+    pub(crate) name: String,
+    /// Time to live of items for which the writer gives none.
+    pub(crate) ttl_ms: Option<u64>,
+    /// Largest value.
+    pub(crate) value_bytes_max: usize,
+}
+
+/// A namespace as one shard sees it.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    pub(crate) id: NamespaceId,
+    pub(crate) ttl_ms: Option<u64>,
+    pub(crate) value_bytes_max: usize,
+    pub(crate) metrics: Arc<NamespaceMetrics>,
+    /// Calls of this shard that wait for an answer.
+    pub(crate) waiting: Cell<usize>,
+    /// Calls answered in the running batch, by method; their latency is recorded at its end.
+    batch: [Cell<u32>; Method::COUNT],
+    in_batch: Cell<bool>,
+}
+
+impl Namespace {
+    /// Counts an answered call and notes the namespace in `touched`, once a batch.
+    pub(crate) fn count(self: &Rc<Self>, method: Method, code: Code, touched: &mut Vec<Rc<Self>>) {
+        self.metrics.method(method).by_code[code as usize].add(1);
+        let count = &self.batch[method as usize];
+        count.set(count.get() + 1);
+        if !self.in_batch.replace(true) {
+            touched.push(self.clone());
+        }
+    }
+
+    /// Records the latency of the batch's calls.
+    pub(crate) fn record_batch(&self, elapsed: Duration) {
+        self.in_batch.set(false);
+        for method in Method::ALL {
+            let count = self.batch[method as usize].take();
+            if count > 0 {
+                self.metrics.method(method).latency.record(elapsed, u64::from(count));
+            }
+        }
+    }
+}
+
+/// All namespaces, by name and by number.
+pub(crate) struct Namespaces {
+    by_name: FxHashMap<String, Rc<Namespace>>,
+    by_id: FxHashMap<u32, Rc<Namespace>>,
+    registry: Arc<Registry>,
+}
+
+impl Namespaces {
+    pub(crate) fn new(registry: Arc<Registry>) -> Self {
+        Self { by_name: FxHashMap::default(), by_id: FxHashMap::default(), registry }
+    }
+
+    pub(crate) fn by_name(&self, name: &str) -> Option<Rc<Namespace>> {
+        self.by_name.get(name).cloned()
+    }
+
+    pub(crate) fn by_id(&self, id: NamespaceId) -> Option<Rc<Namespace>> {
+        self.by_id.get(&id.0).cloned()
+    }
+
+    pub(crate) fn add(&mut self, spec: &NamespaceSpec) {
+        let namespace = Rc::new(Namespace {
+            id: spec.id,
+            ttl_ms: spec.ttl_ms,
+            value_bytes_max: spec.value_bytes_max,
+            metrics: self.registry.add_namespace(&spec.name),
+            waiting: Cell::new(0),
+            batch: Default::default(),
+            in_batch: Cell::new(false),
+        });
+        self.by_id.insert(spec.id.0, namespace.clone());
+        self.by_name.insert(spec.name.clone(), namespace);
+    }
+
+    /// Calls that already wait keep the namespace alive until they are answered.
+    pub(crate) fn remove(&mut self, name: &str) {
+        if let Some(namespace) = self.by_name.remove(name) {
+            self.by_id.remove(&namespace.id.0);
+        }
+    }
+}

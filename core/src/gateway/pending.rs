@@ -1,0 +1,137 @@
+//! A call that waits for its answer: what is needed to finish, expire or cancel it.
+
+use std::{rc::Rc, time::Instant};
+
+use prism_codec::grpc::{Code, Status};
+
+use super::{
+    Gateway, error,
+    job::{Answer, PartOutcome, Ticket},
+    keyvalue,
+    namespaces::Namespace,
+    route::Method,
+};
+
+/// A call whose answer comes by mailbox.
+pub(crate) struct Pending {
+    pub(crate) ticket: Ticket,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) deadline_key: Option<(Instant, u64)>,
+    received: Instant,
+    /// Whose metrics it counts in; `None` for calls that are not of KeyValue.
+    namespace: Option<(Rc<Namespace>, Method)>,
+    gather: Option<Gather>,
+}
+
+/// The parts of a Mutate that several shards share.
+struct Gather {
+    missing: usize,
+    failed: bool,
+    parts: Vec<PartOutcome>,
+}
+
+impl Pending {
+    pub(crate) fn new(
+        ticket: Ticket,
+        received: Instant,
+        deadline: Option<Instant>,
+        namespace: Option<(Rc<Namespace>, Method)>,
+    ) -> Self {
+        Self { ticket, deadline, deadline_key: None, received, namespace, gather: None }
+    }
+
+    /// The answer will come in this many parts.
+    pub(crate) fn gather(&mut self, parts: usize) {
+        self.gather = Some(Gather { missing: parts, failed: false, parts: Vec::new() });
+    }
+
+    /// One of the parts could not be sent.
+    pub(crate) fn part_failed(&mut self) {
+        if let Some(gather) = &mut self.gather {
+            gather.missing -= 1;
+            gather.failed = true;
+        }
+    }
+
+    fn record(&self, code: Code, response_bytes: usize) {
+        if let Some((namespace, method)) = &self.namespace {
+            let metrics = namespace.metrics.method(*method);
+            metrics.by_code[code as usize].add(1);
+            metrics.latency.record(self.received.elapsed(), 1);
+            metrics.response_bytes.add(response_bytes as u64);
+        }
+    }
+}
+
+impl Gateway {
+    /// Takes in an answer. `None`: parts are still missing. Otherwise the message is in [`Gateway::reply`], or the call
+    /// failed.
+    pub(crate) fn finish(
+        &mut self,
+        pending: &mut Pending,
+        result: Result<Answer, Box<Status>>,
+    ) -> Option<Result<(), Box<Status>>> {
+        self.reply.clear();
+        let result = match (result, &mut pending.gather) {
+            (result, Some(gather)) => {
+                gather.missing -= 1;
+                match result {
+                    Ok(Answer::Part(mut parts)) => gather.parts.append(&mut parts),
+                    _ => gather.failed = true,
+                }
+                if gather.missing > 0 {
+                    return None;
+                }
+                if gather.failed {
+                    // Which mutations took effect is known only in part, so the whole is of unknown outcome; with the
+                    // same idempotency token a repeat has one effect.
+                    Err(error::status(
+                        Code::Unavailable,
+                        "a shard could not take its part; repeat the call with the same idempotency token",
+                    ))
+                } else {
+                    keyvalue::encode_parts(std::mem::take(&mut gather.parts), &mut self.reply);
+                    Ok(())
+                }
+            }
+            (Ok(Answer::Message(mut message) | Answer::Page { mut message, .. }), None) => {
+                self.reply.append(&mut message);
+                Ok(())
+            }
+            (Ok(Answer::Part(_)), None) => Ok(()),
+            (Err(status), None) => Err(status),
+        };
+        self.forget_deadline(pending);
+        pending.record(result.as_ref().map_or_else(|status| status.code, |()| Code::Ok), self.reply.len());
+        Some(result)
+    }
+
+    /// The call's deadline has passed; its entry is gone already.
+    pub(crate) fn expire(&mut self, pending: &mut Pending) {
+        pending.deadline_key = None;
+        pending.record(Code::DeadlineExceeded, 0);
+    }
+
+    /// The client gave the call up.
+    pub(crate) fn cancel(&mut self, pending: &mut Pending) {
+        self.forget_deadline(pending);
+        pending.record(Code::Cancelled, 0);
+        self.metrics().cancelled.add(1);
+    }
+
+    /// A Scan ended; with how many bytes is counted page by page.
+    pub(crate) fn finish_scan(&mut self, pending: &mut Pending, code: Code) {
+        self.forget_deadline(pending);
+        pending.record(code, 0);
+        if code == Code::Cancelled {
+            self.metrics().cancelled.add(1);
+        }
+    }
+
+    /// A page of a Scan goes out.
+    pub(crate) fn count_page(&self, pending: &Pending, bytes: usize) {
+        if let Some((namespace, method)) = &pending.namespace {
+            namespace.metrics.method(*method).response_bytes.add(bytes as u64);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What a request head means: which method, in which format, by when.
+//!
+//! A [`Head`] is small and `Copy`, so that a connection can remember the heads it has seen and skip the decoding of
+//! header blocks that repeat.
+
+use std::time::Duration;
+
+use prism_codec::{
+    connect::ContentType,
+    grpc,
+    h2::HeaderList,
+};
+
+/// The methods of `prism.keyvalue.v1.KeyValue`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Method {
+    /// Writes items of one id.
+    Put,
+    /// Reads items of one id.
+    Get,
+    /// Deletes items of one id.
+    Delete,
+    /// Streams a namespace.
+    Scan,
+    /// Writes to many ids.
+    Mutate,
+    /// Replaces a value that is as expected.
+    CompareAndSwap,
+}
+
+impl Method {
+    /// How many there are.
+    pub const COUNT: usize = 6;
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Put, Self::Get, Self::Delete, Self::Scan, Self::Mutate, Self::CompareAndSwap];
+
+    /// The name in the service definition.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Put => "Put",
+            Self::Get => "Get",
+            Self::Delete => "Delete",
+            Self::Scan => "Scan",
+            Self::Mutate => "Mutate",
+            Self::CompareAndSwap => "CompareAndSwap",
+        }
+    }
+}
+
+/// The methods of `prism.admin.v1.Namespaces`, served by the control thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AdminMethod {
+    Validate,
+    Create,
+    Get,
+    List,
+    Delete,
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route {
+    KeyValue(Method),
+    Admin(AdminMethod),
+    HealthCheck,
+    HealthWatch,
+    /// Server reflection; the flag tells v1alpha from v1.
+    Reflection {
+        alpha: bool,
+    },
+    /// `GET /metrics`.
+    Metrics,
+    /// `GET /healthz`: the process lives.
+    Healthz,
+    /// `GET /readyz`: the gateway takes requests.
+    Readyz,
+    /// `GET /`: a hint for people who point a browser here.
+    Welcome,
+    /// No such path.
+    Unknown,
+    /// A known path with a method that it does not take.
+    WrongMethod,
+    /// A call whose content type is none of the accepted ones.
+    WrongContentType,
+}
+
+/// How the request's message is wrapped, and so how its reply is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// gRPC over HTTP/2.
+    Grpc,
+    /// Connect unary with a protobuf body.
+    ConnectProto,
+    /// Connect unary with a JSON body.
+    ConnectJson,
+    /// Plain HTTP, not a call.
+    Plain,
+}
+
+/// The request head, interpreted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) route: Route,
+    pub(crate) format: Format,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) encoding: Encoding,
+}
+
+/// How messages or bodies of the request may be compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Known(grpc::Encoding),
+    /// One that this gateway does not decode; an error only if a message really is compressed.
+    Unsupported,
+}
+
+impl Head {
+    /// Interprets a request head that the protocol layer has already checked.
+    pub(crate) fn parse(headers: &HeaderList) -> Self {
+        Self::from_fields(headers.iter())
+    }
+
+    /// Interprets the fields of a request head; HTTP/1.1 brings them in the names of HTTP/2 (`:method`, `:path`).
+    pub(crate) fn from_fields<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Self {
+        let mut raw = RawHead::default();
+        for (name, value) in fields {
+            match name {
+                b":method" => raw.method = value,
+                b":path" => raw.path = value,
+                b"content-type" => raw.content_type = value,
+                b"grpc-timeout" => raw.grpc_timeout = Some(value),
+                b"connect-timeout-ms" => raw.connect_timeout = Some(value),
+                b"grpc-encoding" => raw.grpc_encoding = Some(value),
+                b"content-encoding" => raw.content_encoding = Some(value),
+                _ => {}
+            }
+        }
+        raw.interpret()
+    }
+}
+
+#[derive(Default)]
+struct RawHead<'a> {
+    method: &'a [u8],
+    path: &'a [u8],
+    content_type: &'a [u8],
+    grpc_timeout: Option<&'a [u8]>,
+    connect_timeout: Option<&'a [u8]>,
+    grpc_encoding: Option<&'a [u8]>,
+    content_encoding: Option<&'a [u8]>,
+}
+
+impl RawHead<'_> {
+    fn interpret(&self) -> Head {
+        let path = self.path.split(|byte| *byte == b'?').next().unwrap_or_default();
+        let format = self.format();
+        let mut route = route_of(path);
+        match route {
+            Route::Metrics | Route::Healthz | Route::Readyz | Route::Welcome => {
+                if self.method != b"GET" && self.method != b"HEAD" {
+                    route = Route::WrongMethod;
+                }
+                return Head { route, format: Format::Plain, timeout: None, encoding: IDENTITY };
+            }
+            _ if self.method == b"POST" => {
+                if format == Format::Plain {
+                    route = Route::WrongContentType;
+                }
+            }
+            Route::Unknown => {}
+            _ => route = Route::WrongMethod,
+        }
+        let (timeout, encoding) = match format {
+            Format::Grpc => (self.grpc_timeout.and_then(grpc::parse_timeout), self.grpc_encoding),
+            _ => (self.connect_timeout.and_then(parse_millis), self.content_encoding),
+        };
+        let encoding = encoding.map_or(IDENTITY, |name| {
+            grpc::Encoding::parse(name).map_or(Encoding::Unsupported, Encoding::Known)
+        });
+        Head { route, format, timeout, encoding }
+    }
+
+    fn format(&self) -> Format {
+        if grpc::is_content_type(self.content_type) {
+            return Format::Grpc;
+        }
+        match ContentType::parse(self.content_type) {
+            Some(ContentType::Json) => Format::ConnectJson,
+            Some(ContentType::Proto) => Format::ConnectProto,
+            None => Format::Plain,
+        }
+    }
+}
+
+const IDENTITY: Encoding = Encoding::Known(grpc::Encoding::Identity);
+
+/// The Connect protocol: at most ten digits.
+fn parse_millis(value: &[u8]) -> Option<Duration> {
+    if value.is_empty() || value.len() > 10 {
+        return None;
+    }
+    let text = str::from_utf8(value).ok()?;
+    text.parse().ok().map(Duration::from_millis)
+}
+
+impl Route {
+    /// The path of a call, for example `/prism.keyvalue.v1.KeyValue/Put`; of anything else its own.
+    pub(crate) fn path(self) -> &'static str {
+        PATHS.iter().find(|(_, route)| *route == self).map_or("", |(path, _)| path)
+    }
+}
+
+fn route_of(path: &[u8]) -> Route {
+    PATHS.iter().find(|(known, _)| known.as_bytes() == path).map_or(Route::Unknown, |(_, route)| *route)
+}
+
+/// All paths, the busiest first. Heads are remembered per connection, so this is searched rarely.
+const PATHS: [(&str, Route); 19] = [
+    ("/prism.keyvalue.v1.KeyValue/Put", Route::KeyValue(Method::Put)),
+    ("/prism.keyvalue.v1.KeyValue/Get", Route::KeyValue(Method::Get)),
+    ("/prism.keyvalue.v1.KeyValue/Delete", Route::KeyValue(Method::Delete)),
+    ("/prism.keyvalue.v1.KeyValue/Scan", Route::KeyValue(Method::Scan)),
+    ("/prism.keyvalue.v1.KeyValue/Mutate", Route::KeyValue(Method::Mutate)),
+    ("/prism.keyvalue.v1.KeyValue/CompareAndSwap", Route::KeyValue(Method::CompareAndSwap)),
+    ("/prism.admin.v1.Namespaces/Validate", Route::Admin(AdminMethod::Validate)),
+    ("/prism.admin.v1.Namespaces/Create", Route::Admin(AdminMethod::Create)),
+    ("/prism.admin.v1.Namespaces/Get", Route::Admin(AdminMethod::Get)),
+    ("/prism.admin.v1.Namespaces/List", Route::Admin(AdminMethod::List)),
+    ("/prism.admin.v1.Namespaces/Delete", Route::Admin(AdminMethod::Delete)),
+    ("/grpc.health.v1.Health/Check", Route::HealthCheck),
+    ("/grpc.health.v1.Health/Watch", Route::HealthWatch),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Route::Reflection { alpha: false }),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Route::Reflection { alpha: true }),
+    ("/metrics", Route::Metrics),
+    ("/healthz", Route::Healthz),
+    ("/readyz", Route::Readyz),
+    ("/", Route::Welcome),
+];

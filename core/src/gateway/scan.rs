@@ -1,0 +1,206 @@
+//! A Scan in progress: one page at a time, shard after shard, no faster than the client reads.
+//!
+//! Where each shard holds its own keys (the memory store) the shards are read one after the other, and the page token
+//! that a client sees is the shard's number followed by the store's own token. Where one store holds all keys there is
+//! one "shard" only, number 0.
+
+use prism_backends::Selection;
+use prism_codec::grpc::{Code, Status};
+
+use super::{
+    Gateway, Pending, error,
+    job::{Answer, Work},
+};
+
+/// A Scan between its first and its last page.
+pub(crate) struct Scan {
+    pending: Pending,
+    shards: u16,
+    /// The shard that is being read.
+    shard: u16,
+    page_bytes: u32,
+    item_limit: u32,
+    /// Where the next page of that shard begins; empty at its start.
+    token: Vec<u8>,
+    state: State,
+}
+
+enum State {
+    /// The next page has not been asked for.
+    Idle,
+    /// It was asked for.
+    Asked,
+    /// It is here.
+    Ready { message: Vec<u8>, last: bool },
+    Failed(Box<Status>),
+}
+
+/// What the session does next.
+pub(crate) enum ScanStep {
+    /// Nothing: a page is on its way, or the client is slow.
+    Wait,
+    /// Send [`Scan::take_page`], and end the stream if it is the last.
+    Send { last: bool },
+    /// End the stream with this.
+    Failed(Box<Status>),
+}
+
+impl Scan {
+    pub(crate) fn new(pending: Pending, shards: u16, selection: Selection<'_>) -> Self {
+        let (shard, token, state) = match split_token(selection.page_token, shards) {
+            Some((shard, token)) => (shard, token.to_vec(), State::Idle),
+            None => (0, Vec::new(), State::Failed(error::from_store(&prism_backends::StoreError::InvalidPageToken))),
+        };
+        Self {
+            pending,
+            shards,
+            shard,
+            page_bytes: selection.page_bytes,
+            item_limit: selection.item_limit,
+            token,
+            state,
+        }
+    }
+
+    /// Moves on. `may_ask` is false while the client has enough to read.
+    pub(crate) fn step(&mut self, may_ask: bool, gateway: &mut Gateway) -> ScanStep {
+        match &mut self.state {
+            State::Asked => ScanStep::Wait,
+            State::Ready { last, .. } => ScanStep::Send { last: *last },
+            State::Idle if !may_ask => ScanStep::Wait,
+            State::Idle => {
+                gateway.watch_scan_deadline(&mut self.pending);
+                let work = Work::ScanPage {
+                    namespace: self.pending.ticket.namespace,
+                    page_bytes: self.page_bytes,
+                    item_limit: self.item_limit,
+                    page_token: self.token.clone(),
+                };
+                match gateway.submit(Some(self.shard), &self.pending, work) {
+                    Ok(()) => {
+                        self.state = State::Asked;
+                        ScanStep::Wait
+                    }
+                    Err(status) => self.fail(status, gateway),
+                }
+            }
+            State::Failed(status) => {
+                let status = std::mem::replace(status, error::status(Code::Internal, "the scan has already failed"));
+                self.fail(status, gateway)
+            }
+        }
+    }
+
+    fn fail(&mut self, status: Box<Status>, gateway: &mut Gateway) -> ScanStep {
+        gateway.finish_scan(&mut self.pending, status.code);
+        ScanStep::Failed(status)
+    }
+
+    /// Takes in the page that was asked for. Returns whether there is something to do now.
+    pub(crate) fn handle_page(&mut self, result: Result<Answer, Box<Status>>, gateway: &mut Gateway) -> bool {
+        let (mut message, next) = match result {
+            Ok(Answer::Page { message, next }) => (message, next),
+            Ok(_) => {
+                self.state = State::Failed(error::status(Code::Internal, "a scan was answered with something else"));
+                return true;
+            }
+            Err(status) => {
+                self.state = State::Failed(status);
+                return true;
+            }
+        };
+        let shard_done = next.is_empty();
+        if shard_done {
+            self.shard += 1;
+        }
+        self.token = next;
+        let last = self.shard == self.shards;
+        if message.is_empty() && !last {
+            // A shard without (further) items: nothing to show for it.
+            self.state = State::Idle;
+            return true;
+        }
+        if !last {
+            append_next_page_token(&mut message, &join_token(self.shard, &self.token));
+        }
+        gateway.count_page(&self.pending, message.len());
+        self.state = State::Ready { message, last };
+        if last {
+            gateway.finish_scan(&mut self.pending, Code::Ok);
+        }
+        true
+    }
+
+    /// The page that [`ScanStep::Send`] announced.
+    pub(crate) fn take_page(&mut self) -> Vec<u8> {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Ready { message, .. } => message,
+            State::Idle | State::Asked | State::Failed(_) => Vec::new(),
+        }
+    }
+
+    /// The deadline has passed.
+    pub(crate) fn expire(&mut self, gateway: &mut Gateway) {
+        gateway.expire(&mut self.pending);
+    }
+
+    /// The client gave up.
+    pub(crate) fn cancel(&mut self, gateway: &mut Gateway) {
+        gateway.finish_scan(&mut self.pending, Code::Cancelled);
+    }
+}
+
+fn split_token(token: &[u8], shards: u16) -> Option<(u16, &[u8])> {
+    if token.is_empty() {
+        return Some((0, &[]));
+    }
+    let (shard, rest) = token.split_first_chunk::<2>()?;
+    let shard = u16::from_be_bytes(*shard);
+    (shard < shards).then_some((shard, rest))
+}
+
+fn join_token(shard: u16, token: &[u8]) -> Vec<u8> {
+    let mut joined = Vec::with_capacity(2 + token.len());
+    joined.extend_from_slice(&shard.to_be_bytes());
+    joined.extend_from_slice(token);
+    joined
+}
+
+/// Adds the field `next_page_token` (2, length-delimited) to a serialized `ScanResponse`: fields may come in any order, so
+/// the end is as good a place as any.
+fn append_next_page_token(message: &mut Vec<u8>, token: &[u8]) {
+    message.push(2 << 3 | 2);
+    let mut length = token.len();
+    while length >= 0x80 {
+        message.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    message.push(length as u8);
+    message.extend_from_slice(token);
+}
+
+#[cfg(test)]
+mod tests {
+    use prism_codec::message::keyvalue::ScanResponseView;
+
+    use super::*;
+
+    #[test]
+    fn tokens_survive_the_wire() {
+        for length in [0, 1, 125, 126, 127, 128, 2_000] {
+            let token = join_token(3, &vec![7; length]);
+            let mut message = Vec::new();
+            append_next_page_token(&mut message, &token);
+            let view = ScanResponseView::decode(&message).expect("a field that was just written");
+            assert_eq!(view.next_page_token, token);
+            assert_eq!(split_token(&token, 4), Some((3, &vec![7; length][..])));
+        }
+    }
+
+    #[test]
+    fn tokens_of_more_shards_are_refused() {
+        assert_eq!(split_token(&join_token(3, b"x"), 3), None);
+        assert_eq!(split_token(b"x", 3), None);
+        assert_eq!(split_token(b"", 3), Some((0, &b""[..])));
+    }
+}

@@ -1,0 +1,329 @@
+//! Counters and latency histograms, written by one shard each and read by the control thread.
+//!
+//! Every counter has one writer, so it is raised by a plain load and store, not by a locked instruction. Readers may see
+//! values that are a few requests old. Rendering follows the Prometheus text format 0.0.4.
+
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::gateway::route::Method;
+
+/// Upper bounds of the latency buckets in microseconds; a last bucket takes the rest.
+pub const LATENCY_BOUNDS_MICROS: [u64; 19] = [
+    10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000,
+    2_000_000, 5_000_000, 10_000_000,
+];
+
+/// A number that only grows, with a single writing thread.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`. Only the owning thread calls this.
+    #[inline]
+    pub fn add(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// The value; any thread.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that goes up and down, with a single writing thread.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Sets the value. Only the owning thread calls this.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value; any thread.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A histogram of durations with fixed buckets from 10 µs to 10 s.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Counter; LATENCY_BOUNDS_MICROS.len() + 1],
+    sum_nanos: Counter,
+}
+
+impl Histogram {
+    /// Counts `count` calls that took `elapsed` each.
+    #[inline]
+    pub fn record(&self, elapsed: Duration, count: u64) {
+        let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        let index = LATENCY_BOUNDS_MICROS.partition_point(|bound| bound.saturating_mul(1_000) < nanos);
+        self.buckets[index].add(count);
+        self.sum_nanos.add(nanos.saturating_mul(count));
+    }
+}
+
+/// gRPC status codes 0 to 16.
+const CODES: usize = 17;
+
+/// What one shard knows about one method of one namespace.
+#[derive(Debug, Default)]
+pub struct MethodMetrics {
+    /// Calls by gRPC status code.
+    pub by_code: [Counter; CODES],
+    /// From the arrival of the last byte of the request to the hand-over of the reply to the kernel.
+    pub latency: Histogram,
+    /// Bytes of request messages.
+    pub request_bytes: Counter,
+    /// Bytes of response messages.
+    pub response_bytes: Counter,
+}
+
+/// What one shard knows about one namespace.
+#[derive(Debug, Default)]
+pub struct NamespaceMetrics {
+    methods: [MethodMetrics; Method::COUNT],
+}
+
+impl NamespaceMetrics {
+    /// The figures of one method.
+    #[inline]
+    pub fn method(&self, method: Method) -> &MethodMetrics {
+        &self.methods[method as usize]
+    }
+}
+
+/// What one shard knows about itself.
+#[derive(Debug, Default)]
+pub struct ShardMetrics {
+    /// Connections accepted since the start.
+    pub connections_accepted: Counter,
+    /// Connections open now.
+    pub connections_open: Gauge,
+    /// Connections refused at the maximum.
+    pub connections_refused: Counter,
+    /// Connections closed for a protocol error or an exhausted defence budget.
+    pub connections_failed: Counter,
+    /// Calls that wait for a store or another shard.
+    pub calls_waiting: Gauge,
+    /// Calls that passed to another shard.
+    pub hops: Counter,
+    /// Calls refused with RESOURCE_EXHAUSTED at one of the shard's maxima.
+    pub shed: Counter,
+    /// Calls whose client went away or cancelled before the reply.
+    pub cancelled: Counter,
+    /// Bytes received from and sent to clients.
+    pub received_bytes: Counter,
+    /// Bytes sent to clients.
+    pub sent_bytes: Counter,
+}
+
+/// All counters of the process, as the control thread sees them.
+#[derive(Debug, Default)]
+pub struct Registry {
+    shards: Mutex<Vec<Arc<ShardMetrics>>>,
+    namespaces: Mutex<Vec<(String, Arc<NamespaceMetrics>)>>,
+}
+
+impl Registry {
+    /// Adds a shard; its index is the order of adding.
+    pub fn add_shard(&self) -> Arc<ShardMetrics> {
+        let metrics = Arc::new(ShardMetrics::default());
+        lock(&self.shards).push(metrics.clone());
+        metrics
+    }
+
+    /// Adds one shard's counters of a namespace.
+    pub fn add_namespace(&self, name: &str) -> Arc<NamespaceMetrics> {
+        let metrics = Arc::new(NamespaceMetrics::default());
+        lock(&self.namespaces).push((name.to_owned(), metrics.clone()));
+        metrics
+    }
+
+    /// Forgets a deleted namespace.
+    pub fn remove_namespace(&self, name: &str) {
+        lock(&self.namespaces).retain(|(known, _)| known != name);
+    }
+
+    /// The whole registry in Prometheus' text format.
+    pub fn render(&self, driver: &str) -> String {
+        let mut out = String::with_capacity(8 << 10);
+        let _ = writeln!(
+            out,
+            "# HELP prism_info Version and driver of this gateway.\n# TYPE prism_info gauge\n\
+             prism_info{{version=\"{}\",driver=\"{driver}\"}} 1",
+            env!("CARGO_PKG_VERSION")
+        );
+        self.render_shards(&mut out);
+        self.render_namespaces(&mut out);
+        out
+    }
+
+    fn render_shards(&self, out: &mut String) {
+        type Read = fn(&ShardMetrics) -> u64;
+        const FAMILIES: [(&str, &str, &str, Read); 10] = [
+            ("connections_accepted_total", "counter", "Connections accepted.", |m| m.connections_accepted.value()),
+            ("connections_open", "gauge", "Connections open now.", |m| m.connections_open.value()),
+            ("connections_refused_total", "counter", "Connections refused at the maximum.", |m| {
+                m.connections_refused.value()
+            }),
+            ("connections_failed_total", "counter", "Connections closed for breaking the protocol.", |m| {
+                m.connections_failed.value()
+            }),
+            ("calls_waiting", "gauge", "Calls that wait for a store or another shard.", |m| m.calls_waiting.value()),
+            ("hops_total", "counter", "Calls handed to the shard that owns the key.", |m| m.hops.value()),
+            ("shed_total", "counter", "Calls refused because a maximum was reached.", |m| m.shed.value()),
+            ("cancelled_total", "counter", "Calls given up by the client.", |m| m.cancelled.value()),
+            ("received_bytes_total", "counter", "Bytes received from clients.", |m| m.received_bytes.value()),
+            ("sent_bytes_total", "counter", "Bytes sent to clients.", |m| m.sent_bytes.value()),
+        ];
+        let shards = lock(&self.shards);
+        for (name, kind, help, read) in FAMILIES {
+            let _ = writeln!(out, "# HELP prism_{name} {help}\n# TYPE prism_{name} {kind}");
+            for (index, shard) in shards.iter().enumerate() {
+                let _ = writeln!(out, "prism_{name}{{shard=\"{index}\"}} {}", read(shard));
+            }
+        }
+    }
+
+    fn render_namespaces(&self, out: &mut String) {
+        let mut by_name: Vec<(String, Vec<Arc<NamespaceMetrics>>)> = Vec::new();
+        for (name, metrics) in lock(&self.namespaces).iter() {
+            match by_name.iter_mut().find(|(known, _)| known == name) {
+                Some((_, all)) => all.push(metrics.clone()),
+                None => by_name.push((name.clone(), vec![metrics.clone()])),
+            }
+        }
+        by_name.sort_by(|left, right| left.0.cmp(&right.0));
+        let _ = writeln!(out, "# HELP prism_requests_total Calls by method and status.\n# TYPE prism_requests_total counter");
+        for_each_method(&by_name, |labels, sums| {
+            for (code, count) in sums.by_code.iter().enumerate().filter(|(_, count)| **count > 0) {
+                let _ = writeln!(out, "prism_requests_total{{{labels},code=\"{}\"}} {count}", CODE_NAMES[code]);
+            }
+        });
+        for (name, help) in [("request", "request"), ("response", "response")] {
+            let _ = writeln!(
+                out,
+                "# HELP prism_{name}_bytes_total Bytes of {help} messages.\n# TYPE prism_{name}_bytes_total counter"
+            );
+            for_each_method(&by_name, |labels, sums| {
+                let value = if name == "request" { sums.request_bytes } else { sums.response_bytes };
+                let _ = writeln!(out, "prism_{name}_bytes_total{{{labels}}} {value}");
+            });
+        }
+        let _ = writeln!(
+            out,
+            "# HELP prism_request_seconds Time from the last byte of a request to its reply.\n\
+             # TYPE prism_request_seconds histogram"
+        );
+        for_each_method(&by_name, |labels, sums| render_histogram(out, labels, sums));
+    }
+}
+
+/// One method's figures, summed over the shards.
+#[derive(Default)]
+struct Sums {
+    by_code: [u64; CODES],
+    buckets: [u64; LATENCY_BOUNDS_MICROS.len() + 1],
+    sum_nanos: u64,
+    request_bytes: u64,
+    response_bytes: u64,
+}
+
+fn for_each_method(by_name: &[(String, Vec<Arc<NamespaceMetrics>>)], mut each: impl FnMut(&str, &Sums)) {
+    for (name, shards) in by_name {
+        for method in Method::ALL {
+            let mut sums = Sums::default();
+            for shard in shards {
+                let metrics = shard.method(method);
+                for (sum, counter) in sums.by_code.iter_mut().zip(&metrics.by_code) {
+                    *sum += counter.value();
+                }
+                for (sum, counter) in sums.buckets.iter_mut().zip(&metrics.latency.buckets) {
+                    *sum += counter.value();
+                }
+                sums.sum_nanos += metrics.latency.sum_nanos.value();
+                sums.request_bytes += metrics.request_bytes.value();
+                sums.response_bytes += metrics.response_bytes.value();
+            }
+            if sums.by_code.iter().any(|count| *count > 0) {
+                // Namespace names are made of [a-z0-9-], so they need no escaping.
+                each(&format!("namespace=\"{name}\",method=\"{}\"", method.name()), &sums);
+            }
+        }
+    }
+}
+
+fn render_histogram(out: &mut String, labels: &str, sums: &Sums) {
+    let mut total = 0;
+    for (index, count) in sums.buckets.iter().enumerate() {
+        total += count;
+        match LATENCY_BOUNDS_MICROS.get(index) {
+            Some(bound) => {
+                let seconds = *bound as f64 / 1e6;
+                let _ = writeln!(out, "prism_request_seconds_bucket{{{labels},le=\"{seconds}\"}} {total}");
+            }
+            None => {
+                let _ = writeln!(out, "prism_request_seconds_bucket{{{labels},le=\"+Inf\"}} {total}");
+            }
+        }
+    }
+    let _ = writeln!(out, "prism_request_seconds_sum{{{labels}}} {}", sums.sum_nanos as f64 / 1e9);
+    let _ = writeln!(out, "prism_request_seconds_count{{{labels}}} {total}");
+}
+
+const CODE_NAMES: [&str; CODES] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// A panic while holding one of these locks leaves the lists intact, so poisoning is ignored.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_cumulative_and_bounded_above() {
+        let registry = Registry::default();
+        let metrics = registry.add_namespace("sessions");
+        let put = metrics.method(Method::Put);
+        put.by_code[0].add(3);
+        put.latency.record(Duration::from_micros(10), 1);
+        put.latency.record(Duration::from_micros(11), 1);
+        put.latency.record(Duration::from_secs(60), 1);
+        let text = registry.render("epoll");
+        let bucket = |bound: &str| format!("namespace=\"sessions\",method=\"Put\",le=\"{bound}\"}}");
+        assert!(text.contains(&format!("{} 1\n", bucket("0.00001"))), "{text}");
+        assert!(text.contains(&format!("{} 2\n", bucket("0.00002"))), "{text}");
+        assert!(text.contains(&format!("{} 2\n", bucket("10"))), "{text}");
+        assert!(text.contains(&format!("{} 3\n", bucket("+Inf"))), "{text}");
+        assert!(text.contains("prism_requests_total{namespace=\"sessions\",method=\"Put\",code=\"OK\"} 3\n"));
+    }
+}

@@ -1,0 +1,714 @@
+//! The namespace file: YAML text to a checked [`NamespaceConfig`], or every problem that it has.
+//!
+//! ```yaml
+//! namespace: user-events
+//! team: analytics-team
+//! client_api: pubsub            # keyvalue | pubsub | queue | reader | transact | timeseries | graph
+//! needs:
+//!   write_rps: 1000
+//!   retention: 7days
+//!   durability: strong          # strong | eventual | best-effort
+//! access:
+//!   owners: [{team: analytics-team}]
+//!   consumers: [{service: analytics-api, permissions: [read, write]}]
+//! policies: {pii_handling: enabled}
+//! ```
+//!
+//! `namespace` and `client_api` are required, all else is optional. Unknown keys, wrong types, bad units and
+//! combinations that cannot be kept are problems. Leaves to others: whether this version can serve it
+//! ([`super::model::unsupported`]) and whether the name is free (the catalog).
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::model::{
+    Access, ClientApi, Compliance, Consistency, Consumer, Durability, NamespaceConfig, Needs, Permission,
+    Policies, Switch, check_name,
+};
+use super::problem::{Problem, did_you_mean};
+use super::units::{format_size, parse_duration, parse_size};
+use crate::yaml::{self, Entry, Node, Value, join};
+
+/// What the operator allows a namespace to ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileLimits {
+    /// Highest `needs.write_rps`. Default 50,000.
+    pub write_rps_max: u64,
+    /// Highest `needs.max_message_size` in bytes: no larger message gets through the gateway. Default 16 MiB.
+    pub message_bytes_max: u64,
+}
+
+impl FileLimits {
+    /// No limits but those of the format, for files that were accepted before.
+    pub const NONE: Self = Self {
+        write_rps_max: u64::MAX,
+        message_bytes_max: u64::MAX,
+    };
+}
+
+impl Default for FileLimits {
+    fn default() -> Self {
+        Self {
+            write_rps_max: 50_000,
+            message_bytes_max: 16 << 20,
+        }
+    }
+}
+
+/// Most owners, and most consumers, of one namespace.
+pub const ACCESS_ENTRIES_MAX: usize = 1_000;
+/// Longest name of a team or service in bytes.
+pub const IDENTITY_BYTES_MAX: usize = 256;
+
+/// Reads and checks a namespace file.
+///
+/// # Errors
+/// All problems, in the order of the file; never an empty list.
+pub fn parse(text: &str, limits: &FileLimits) -> Result<NamespaceConfig, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let root = match yaml::parse(text, &mut problems) {
+        Ok(root) => root,
+        Err(problem) => {
+            problems.push(problem);
+            return Err(problems);
+        }
+    };
+    let mut reader = Reader {
+        problems,
+        lines: HashMap::new(),
+        limits,
+    };
+    let config = reader.root(&root);
+    if let Some(config) = &config {
+        reader.check_combinations(config);
+    }
+    let mut problems = reader.problems;
+    // What has no line concerns the whole file and comes last.
+    problems.sort_by_key(|problem| if problem.line == 0 { u32::MAX } else { problem.line });
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(problems),
+    }
+}
+
+/// One pass over the tree. Every method reports to `problems` what it refuses and then answers as if it were
+/// absent.
+pub(super) struct Reader<'l> {
+    problems: Vec<Problem>,
+    /// Line of each key that was read, by path, for problems that are found later.
+    pub(super) lines: HashMap<String, u32>,
+    limits: &'l FileLimits,
+}
+
+/// The keys of one map that have not been read yet.
+struct Keys<'n> {
+    path: String,
+    line: u32,
+    entries: Vec<&'n Entry>,
+    known: Vec<&'static str>,
+}
+
+impl Reader<'_> {
+    fn root(&mut self, root: &Node) -> Option<NamespaceConfig> {
+        let Value::Map(entries) = &root.value else {
+            let what = match root.value {
+                Value::Null => "the file is empty; it needs at least namespace and client_api".to_owned(),
+                _ => format!(
+                    "the file must be a map of keys such as \"namespace: my-namespace\", not {}",
+                    root.kind()
+                ),
+            };
+            self.problems.push(Problem::new("", root.line, what));
+            return None;
+        };
+        let mut keys = Keys {
+            path: String::new(),
+            line: root.line,
+            entries: entries.iter().collect(),
+            known: Vec::new(),
+        };
+        let name = self
+            .required(&mut keys, "namespace")
+            .and_then(|node| self.name(node));
+        let team = keys
+            .take(self, "team")
+            .and_then(|node| self.identity("team", node));
+        let client_api = self.required(&mut keys, "client_api");
+        let client_api =
+            client_api.and_then(|node| self.choice("client_api", node, ClientApi::ALLOWED, ClientApi::parse));
+        let needs = self
+            .map(&mut keys, "needs")
+            .map(|keys| self.needs(keys))
+            .unwrap_or_default();
+        let access = self
+            .map(&mut keys, "access")
+            .map(|keys| self.access(keys))
+            .unwrap_or_default();
+        let policies = self
+            .map(&mut keys, "policies")
+            .map(|keys| self.policies(keys))
+            .unwrap_or_default();
+        self.finish(keys);
+        let team = team
+            .or_else(|| access.owners.first().cloned())
+            .unwrap_or_default();
+        Some(NamespaceConfig {
+            name: name?,
+            team,
+            client_api: client_api?,
+            needs,
+            access,
+            policies,
+        })
+    }
+
+    fn needs(&mut self, mut keys: Keys<'_>) -> Needs {
+        let keys = &mut keys;
+        let needs = Needs {
+            write_rps: self.field(keys, "write_rps", Self::rate),
+            read_rps: self.field(keys, "read_rps", Self::rate),
+            data_size: self.field(keys, "data_size", Self::size),
+            retention: self.field(keys, "retention", Self::duration),
+            durability: self.field(keys, "durability", |reader, path, node| {
+                reader.choice(path, node, Durability::ALLOWED, Durability::parse)
+            }),
+            ordered: self.field(keys, "ordered", Self::boolean),
+            consistency: self.field(keys, "consistency", |reader, path, node| {
+                reader.choice(path, node, Consistency::ALLOWED, Consistency::parse)
+            }),
+            max_message_size: self.field(keys, "max_message_size", Self::size),
+            ttl: self.field(keys, "ttl", Self::duration),
+            replay: self.field(keys, "replay", Self::boolean),
+        };
+        self.finish_ref(keys);
+        needs
+    }
+
+    fn access(&mut self, mut keys: Keys<'_>) -> Access {
+        let mut access = Access::default();
+        for (path, item) in self.list(&mut keys, "owners", "team: my-team") {
+            let Some(mut inner) = self.map_of(&path, item, "team: my-team") else {
+                continue;
+            };
+            let team = self.required(&mut inner, "team");
+            let team = team.and_then(|node| self.identity(&join(&path, "team"), node));
+            self.finish(inner);
+            if let Some(team) = team {
+                if access.owners.contains(&team) {
+                    self.push(
+                        &path,
+                        item.line,
+                        format!("team \"{team}\" stands twice"),
+                        "leave one of them out",
+                    );
+                } else {
+                    access.owners.push(team);
+                }
+            }
+        }
+        for (path, item) in self.list(&mut keys, "consumers", "service: my-service") {
+            let Some(inner) = self.map_of(&path, item, "service: my-service") else {
+                continue;
+            };
+            if let Some(consumer) = self.consumer(&path, inner) {
+                if access
+                    .consumers
+                    .iter()
+                    .any(|known| known.service == consumer.service)
+                {
+                    let what = format!("service \"{}\" stands twice", consumer.service);
+                    self.push(&path, item.line, what, "put its permissions into one entry");
+                } else {
+                    access.consumers.push(consumer);
+                }
+            }
+        }
+        self.finish(keys);
+        access
+    }
+
+    fn consumer(&mut self, path: &str, mut keys: Keys<'_>) -> Option<Consumer> {
+        let service = self.required(&mut keys, "service");
+        let service = service.and_then(|node| self.identity(&join(path, "service"), node));
+        let permissions = match keys.take(self, "permissions") {
+            // Least privilege: a consumer that was given nothing in particular may look.
+            None => Some(vec![Permission::Read]),
+            Some(node) => self.choices(
+                &join(path, "permissions"),
+                node,
+                Permission::ALLOWED,
+                Permission::parse,
+            ),
+        };
+        self.finish(keys);
+        Some(Consumer {
+            service: service?,
+            permissions: permissions?,
+        })
+    }
+
+    fn policies(&mut self, mut keys: Keys<'_>) -> Policies {
+        let keys = &mut keys;
+        let switch = |reader: &mut Self, path: &str, node: &Node| {
+            reader.choice(path, node, Switch::ALLOWED, Switch::parse)
+        };
+        let policies = Policies {
+            pii_handling: self.field(keys, "pii_handling", switch),
+            audit_logging: self.field(keys, "audit_logging", switch),
+            compliance: self
+                .field(keys, "compliance", |reader, path, node| match &node.value {
+                    Value::List(_) => reader.choices(path, node, Compliance::ALLOWED, Compliance::parse),
+                    _ => reader
+                        .choice(path, node, Compliance::ALLOWED, Compliance::parse)
+                        .map(|one| vec![one]),
+                })
+                .unwrap_or_default(),
+        };
+        self.finish_ref(keys);
+        policies
+    }
+
+    pub(super) fn push(
+        &mut self,
+        path: &str,
+        line: u32,
+        what: impl Into<String>,
+        suggestion: impl Into<String>,
+    ) {
+        self.problems
+            .push(Problem::new(path, line, what).suggest(suggestion));
+    }
+
+    // ---- keys of a map
+
+    fn required<'n>(&mut self, keys: &mut Keys<'n>, key: &'static str) -> Option<&'n Node> {
+        let present = keys.entries.iter().any(|entry| entry.key == key);
+        let node = keys.take(self, key);
+        if !present {
+            self.push(
+                &join(&keys.path, key),
+                keys.line,
+                format!("{key} is missing; it is required"),
+                "",
+            );
+        }
+        node
+    }
+
+    fn field<T>(
+        &mut self,
+        keys: &mut Keys<'_>,
+        key: &'static str,
+        read: impl Fn(&mut Self, &str, &Node) -> Option<T>,
+    ) -> Option<T> {
+        let node = keys.take(self, key)?;
+        read(self, &join(&keys.path, key), node)
+    }
+
+    /// The keys of an optional map such as `needs`.
+    fn map<'n>(&mut self, keys: &mut Keys<'n>, key: &'static str) -> Option<Keys<'n>> {
+        let entry = keys.entries.iter().find(|entry| entry.key == key).copied();
+        let node = match entry {
+            // `needs:` with nothing below it is a map that its author has not filled yet.
+            Some(entry) if entry.value.value == Value::Null => {
+                keys.known.push(key);
+                keys.entries.retain(|entry| entry.key != key);
+                return None;
+            }
+            _ => keys.take(self, key)?,
+        };
+        self.map_of(&join(&keys.path, key), node, "")
+    }
+
+    fn map_of<'n>(&mut self, path: &str, node: &'n Node, example: &str) -> Option<Keys<'n>> {
+        match &node.value {
+            Value::Map(entries) => {
+                let entries = entries.iter().collect();
+                Some(Keys {
+                    path: path.to_owned(),
+                    line: node.line,
+                    entries,
+                    known: Vec::new(),
+                })
+            }
+            _ => {
+                let suggestion = if example.is_empty() {
+                    String::new()
+                } else {
+                    format!("write \"{example}\"")
+                };
+                self.push(
+                    path,
+                    node.line,
+                    format!("a map of keys is expected here, not {}", node.kind()),
+                    suggestion,
+                );
+                None
+            }
+        }
+    }
+
+    /// The items of a list with their paths; no items where there is no list.
+    fn list<'n>(&mut self, keys: &mut Keys<'n>, key: &'static str, example: &str) -> Vec<(String, &'n Node)> {
+        let Some(node) = keys.take(self, key) else {
+            return Vec::new();
+        };
+        let path = join(&keys.path, key);
+        match &node.value {
+            Value::List(items) if items.len() > ACCESS_ENTRIES_MAX => {
+                self.push(
+                    &path,
+                    node.line,
+                    format!(
+                        "{} entries; at most {ACCESS_ENTRIES_MAX} are allowed",
+                        items.len()
+                    ),
+                    "",
+                );
+                Vec::new()
+            }
+            Value::List(items) => items
+                .iter()
+                .enumerate()
+                .map(|(index, item)| (format!("{path}[{index}]"), item))
+                .collect(),
+            _ => {
+                let what = format!("a list is expected here, not {}", node.kind());
+                self.push(&path, node.line, what, format!("write \"- {example}\" below it"));
+                Vec::new()
+            }
+        }
+    }
+
+    fn finish(&mut self, keys: Keys<'_>) {
+        self.finish_ref(&keys);
+    }
+
+    fn finish_ref(&mut self, keys: &Keys<'_>) {
+        for entry in &keys.entries {
+            let mut suggestion = did_you_mean(&entry.key, &keys.known);
+            if suggestion.is_empty() {
+                suggestion = belongs_elsewhere(&keys.path, &entry.key);
+            }
+            let what = format!("unknown key; allowed here: {}", keys.known.join(", "));
+            self.push(&join(&keys.path, &clip(&entry.key)), entry.line, what, suggestion);
+        }
+    }
+
+    // ---- values
+
+    fn text<'n>(&mut self, path: &str, node: &'n Node, expected: &str) -> Option<&'n str> {
+        match &node.value {
+            Value::Scalar(text) => Some(text),
+            _ => {
+                self.push(
+                    path,
+                    node.line,
+                    format!("{expected} is expected here, not {}", node.kind()),
+                    "",
+                );
+                None
+            }
+        }
+    }
+
+    fn name(&mut self, node: &Node) -> Option<String> {
+        let text = self.text("namespace", node, "a name")?;
+        match check_name(text) {
+            Ok(()) => Some(text.to_owned()),
+            Err(problem) => {
+                self.problems.push(Problem {
+                    line: node.line,
+                    ..problem
+                });
+                None
+            }
+        }
+    }
+
+    fn identity(&mut self, path: &str, node: &Node) -> Option<String> {
+        let text = self.text(path, node, "a name")?;
+        if text.is_empty()
+            || text.len() > IDENTITY_BYTES_MAX
+            || text
+                .chars()
+                .any(|letter| letter.is_control() || letter.is_whitespace())
+        {
+            let what = format!(
+                "{:?} is not a name; allowed: 1 to {IDENTITY_BYTES_MAX} bytes without spaces",
+                clip(text)
+            );
+            self.push(path, node.line, what, "");
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    fn choice<T>(
+        &mut self,
+        path: &str,
+        node: &Node,
+        allowed: &[&str],
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.text(path, node, &format!("one of {}", allowed.join(", ")))?;
+        let found = parse(text);
+        if found.is_none() {
+            let what = format!("{:?} is not known; allowed: {}", clip(text), allowed.join(", "));
+            let mut suggestion = did_you_mean(text, allowed);
+            if allowed == Switch::ALLOWED {
+                suggestion = match text.to_lowercase().as_str() {
+                    "true" | "yes" | "on" | "enable" => "did you mean \"enabled\"?".to_owned(),
+                    "false" | "no" | "off" | "disable" => "did you mean \"disabled\"?".to_owned(),
+                    _ => suggestion,
+                };
+            }
+            self.push(path, node.line, what, suggestion);
+        }
+        found
+    }
+
+    /// A list of choices, not empty, each once.
+    fn choices<T: PartialEq>(
+        &mut self,
+        path: &str,
+        node: &Node,
+        allowed: &[&str],
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let items = match &node.value {
+            Value::List(items) => items,
+            Value::Scalar(text) if parse(text).is_some() => {
+                self.push(
+                    path,
+                    node.line,
+                    "a list is expected here, not a single value",
+                    format!("write \"[{text}]\""),
+                );
+                return None;
+            }
+            _ => {
+                self.push(
+                    path,
+                    node.line,
+                    format!(
+                        "a list of {} is expected here, not {}",
+                        allowed.join(", "),
+                        node.kind()
+                    ),
+                    "",
+                );
+                return None;
+            }
+        };
+        if items.is_empty() {
+            self.push(
+                path,
+                node.line,
+                format!("the list is empty; allowed: {}", allowed.join(", ")),
+                "",
+            );
+            return None;
+        }
+        let before = self.problems.len();
+        let mut found = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            let path = format!("{path}[{index}]");
+            match self.choice(&path, item, allowed, &parse) {
+                Some(choice) if found.contains(&choice) => {
+                    self.push(
+                        &path,
+                        item.line,
+                        "this stands twice in the list",
+                        "leave one of them out",
+                    );
+                }
+                Some(choice) => found.push(choice),
+                None => {}
+            }
+        }
+        (self.problems.len() == before).then_some(found)
+    }
+
+    fn boolean(&mut self, path: &str, node: &Node) -> Option<bool> {
+        let text = self.text(path, node, "true or false")?;
+        match text {
+            "true" => return Some(true),
+            "false" => return Some(false),
+            _ => {}
+        }
+        let suggestion = match text.to_lowercase().as_str() {
+            "true" | "yes" | "on" | "enabled" => "did you mean \"true\"?",
+            "false" | "no" | "off" | "disabled" => "did you mean \"false\"?",
+            _ => "",
+        };
+        self.push(
+            path,
+            node.line,
+            format!("{:?} is not known; allowed: true, false", clip(text)),
+            suggestion,
+        );
+        None
+    }
+
+    fn rate(&mut self, path: &str, node: &Node) -> Option<u64> {
+        let text = self.text(path, node, "a whole number")?;
+        match text.parse::<u64>() {
+            Ok(rate @ 1..=RATE_MAX) if !text.starts_with('+') => {
+                if path == "needs.write_rps" && rate > self.limits.write_rps_max {
+                    let what = format!(
+                        "Requested write_rps ({rate}) exceeds limit ({})",
+                        self.limits.write_rps_max
+                    );
+                    self.push(path, node.line, what, CAPACITY_SUGGESTION);
+                    return None;
+                }
+                Some(rate)
+            }
+            _ => {
+                let what = format!(
+                    "{:?} is not a rate; allowed: a whole number from 1 to {RATE_MAX}, operations a second",
+                    clip(text)
+                );
+                self.push(path, node.line, what, rate_suggestion(text));
+                None
+            }
+        }
+    }
+
+    fn size(&mut self, path: &str, node: &Node) -> Option<u64> {
+        let text = self.text(path, node, "a size such as 10GB")?;
+        match parse_size(&clip(text)) {
+            Ok(0) => {
+                self.push(
+                    path,
+                    node.line,
+                    format!("\"{text}\" is too small; at least 1B"),
+                    "",
+                );
+                None
+            }
+            Ok(bytes) if path == "needs.max_message_size" && bytes > self.limits.message_bytes_max => {
+                let limit = format_size(self.limits.message_bytes_max);
+                let what = format!("Requested max_message_size ({text}) exceeds limit ({limit})");
+                self.push(
+                    path,
+                    node.line,
+                    what,
+                    "split larger values, or store them elsewhere and keep a reference",
+                );
+                None
+            }
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.push(path, node.line, error.description, error.suggestion);
+                None
+            }
+        }
+    }
+
+    fn duration(&mut self, path: &str, node: &Node) -> Option<Duration> {
+        let text = self.text(path, node, "a duration such as 7days")?;
+        match parse_duration(&clip(text)) {
+            Ok(duration) if duration < Duration::from_secs(1) => {
+                self.push(
+                    path,
+                    node.line,
+                    format!("\"{text}\" is too short; at least 1s"),
+                    "",
+                );
+                None
+            }
+            Ok(duration) => Some(duration),
+            Err(error) => {
+                self.push(path, node.line, error.description, error.suggestion);
+                None
+            }
+        }
+    }
+}
+
+impl<'n> Keys<'n> {
+    /// Takes a key that may be absent. Present without a value is a problem.
+    fn take(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<&'n Node> {
+        self.known.push(key);
+        let index = self.entries.iter().position(|entry| entry.key == key)?;
+        let entry = self.entries.remove(index);
+        let path = join(&self.path, key);
+        reader.lines.insert(path.clone(), entry.line);
+        if entry.value.value == Value::Null {
+            reader.push(
+                &path,
+                entry.line,
+                format!("{key} has no value"),
+                "give it one, or leave the line out",
+            );
+            return None;
+        }
+        Some(&entry.value)
+    }
+}
+
+/// Rates beyond this are typing errors.
+const RATE_MAX: u64 = 1_000_000_000;
+/// What the document tells a user whose rate is too high.
+pub const CAPACITY_SUGGESTION: &str = "Contact platform team for capacity increase";
+
+/// Where a known key belongs that was written in the wrong place.
+fn belongs_elsewhere(path: &str, key: &str) -> String {
+    let needs =
+        "write_rps read_rps data_size retention durability ordered consistency max_message_size ttl replay";
+    let homes = [
+        ("", "namespace team client_api"),
+        ("needs", needs),
+        ("access", "owners consumers"),
+        ("policies", "pii_handling audit_logging compliance"),
+    ];
+    for (home, keys) in homes {
+        if home != path && keys.split(' ').any(|known| known == key) {
+            let place = if home.is_empty() {
+                "at the top level".to_owned()
+            } else {
+                format!("below \"{home}:\"")
+            };
+            return format!("it belongs {place}; check the indentation");
+        }
+    }
+    String::new()
+}
+
+/// `5k` and `5,000` as the number that was meant.
+fn rate_suggestion(text: &str) -> String {
+    let lower = text.trim().to_lowercase();
+    let (digits, factor) = match lower.strip_suffix('k') {
+        Some(digits) => (digits, 1_000),
+        None => (
+            lower.strip_suffix('m').unwrap_or(&lower),
+            if lower.ends_with('m') { 1_000_000 } else { 1 },
+        ),
+    };
+    let digits: String = digits
+        .chars()
+        .filter(|letter| !matches!(letter, ',' | '_' | '\'' | ' '))
+        .collect();
+    match digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor))
+    {
+        Some(rate @ 1..=RATE_MAX) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("write \"{rate}\"")
+        }
+        _ => String::new(),
+    }
+}
+
+/// A value as far as it fits into a message.
+fn clip(text: &str) -> String {
+    const LETTERS: usize = 60;
+    let mut clipped: String = text.chars().take(LETTERS).collect();
+    if clipped.len() < text.len() {
+        clipped.push('…');
+    }
+    clipped
+}

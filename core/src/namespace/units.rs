@@ -1,0 +1,321 @@
+//! Sizes (`10GB`, `1KiB`) and durations (`7days`, `12h`) as people write them, to exact integers and back.
+//!
+//! A number without a unit is refused: whether 7 is days or seconds is not for us to guess.
+
+use std::time::Duration;
+
+/// Units of size with their bytes. `KB` is 1,000 bytes, `KiB` is 1,024.
+const SIZE_UNITS: &[(&str, u64)] = &[
+    ("B", 1),
+    ("KB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("PB", 1_000_000_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("PiB", 1 << 50),
+];
+
+/// Units of time with their milliseconds; the first spelling of each is the one we print.
+const DURATION_UNITS: &[(&[&str], u64)] = &[
+    (&["ms", "millisecond", "milliseconds"], 1),
+    (&["s", "sec", "secs", "second", "seconds"], 1_000),
+    (&["min", "m", "mins", "minute", "minutes"], 60_000),
+    (&["h", "hour", "hours", "hr", "hrs"], 3_600_000),
+    (&["days", "day", "d"], 86_400_000),
+    (&["weeks", "week", "w"], 604_800_000),
+];
+
+/// Longest duration: 100 years.
+pub const DURATION_MAX: Duration = Duration::from_secs(36_525 * 86_400);
+
+/// What may stand for a size, in words.
+pub const SIZE_ALLOWED: &str =
+    "a number with a unit: B, KB, MB, GB, TB, PB (thousands) or KiB, MiB, GiB, TiB, PiB (1,024s)";
+/// What may stand for a duration, in words.
+pub const DURATION_ALLOWED: &str = "a number with a unit: ms, s, min, h, days or weeks";
+
+/// Why a size or duration is not one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitError {
+    /// What is wrong, after the quoted value: `is not a size; allowed: …`.
+    pub description: String,
+    /// What may have been meant; may be empty.
+    pub suggestion: String,
+}
+
+/// Reads a size in bytes, such as `10GB` or `1.5 MiB`. Unit letters may have any case (`kb` is `KB`, `kib` is
+/// `KiB`).
+///
+/// # Errors
+/// No unit, an unknown unit, not a number, a fraction of a byte, or more than `u64` holds.
+pub fn parse_size(text: &str) -> Result<u64, UnitError> {
+    let (number, unit) = split(text);
+    let refuse = |suggestion: String| {
+        Err(UnitError {
+            description: format!("\"{text}\" is not a size; allowed: {SIZE_ALLOWED}"),
+            suggestion,
+        })
+    };
+    if number.is_empty() {
+        return refuse(String::new());
+    }
+    if unit.is_empty() {
+        return refuse(format!("write \"{number}B\" for bytes"));
+    }
+    // A lone letter says nothing of thousands or 1,024s, so it is only a suggestion.
+    let Some((_, factor)) = SIZE_UNITS
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(unit))
+    else {
+        let near = SIZE_UNITS
+            .iter()
+            .find(|(name, _)| name.len() == 2 && name[..1].eq_ignore_ascii_case(&unit[..first_len(unit)]));
+        return refuse(near.map_or(String::new(), |(name, _)| {
+            format!("did you mean \"{number}{name}\"?")
+        }));
+    };
+    match scaled(number, *factor) {
+        Some(bytes) => Ok(bytes),
+        None => refuse(String::new()),
+    }
+}
+
+/// Reads a duration of at most 100 years, such as `7days`, `30d`, `1.5h` or `90 s`, to the millisecond.
+///
+/// # Errors
+/// No unit, an unknown unit (months and years, too: how long is a month?), not a number, or too long.
+pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+    let (number, unit) = split(text);
+    let refuse = |suggestion: String| {
+        let description = format!("\"{text}\" is not a duration; allowed: {DURATION_ALLOWED}");
+        Err(UnitError {
+            description,
+            suggestion,
+        })
+    };
+    if number.is_empty() {
+        return refuse(String::new());
+    }
+    if unit.is_empty() {
+        return refuse(format!("write \"{number}days\" or \"{number}s\""));
+    }
+    let lower = unit.to_lowercase();
+    let Some((_, factor)) = DURATION_UNITS
+        .iter()
+        .find(|(names, _)| names.contains(&lower.as_str()))
+    else {
+        let days = match lower.as_str() {
+            "y" | "yr" | "year" | "years" => Some(365),
+            "mo" | "mon" | "month" | "months" => Some(30),
+            _ => None,
+        };
+        if let Some(days) = days
+            && let Some(total) = scaled(number, days)
+        {
+            return refuse(format!("write \"{total}days\""));
+        }
+        let names: Vec<_> = DURATION_UNITS
+            .iter()
+            .flat_map(|(names, _)| names.iter().copied())
+            .collect();
+        let near = super::problem::nearest(&lower, &names);
+        return refuse(near.map_or(String::new(), |name| format!("did you mean \"{number}{name}\"?")));
+    };
+    match scaled(number, *factor).map(Duration::from_millis) {
+        Some(duration) if duration <= DURATION_MAX => Ok(duration),
+        Some(_) => Err(UnitError {
+            description: format!("\"{text}\" is too long; at most 36525days (100 years)"),
+            suggestion: String::new(),
+        }),
+        None => refuse(String::new()),
+    }
+}
+
+/// The shortest exact spelling of a size: `10GB`, `1KiB`, `1500B`.
+pub fn format_size(bytes: u64) -> String {
+    let best = SIZE_UNITS
+        .iter()
+        .filter(|(_, factor)| bytes >= *factor && bytes % factor == 0)
+        .max_by_key(|(_, factor)| *factor);
+    best.map_or_else(
+        || format!("{bytes}B"),
+        |(name, factor)| format!("{}{name}", bytes / factor),
+    )
+}
+
+/// The shortest exact spelling of a duration, to the millisecond: `7days`, `90s`, `0s`.
+pub fn format_duration(duration: Duration) -> String {
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if millis == 0 {
+        return "0s".to_owned();
+    }
+    // Weeks are read but not printed: nobody asks for 4weeks and expects it back from 28days.
+    let units = &DURATION_UNITS[..DURATION_UNITS.len() - 1];
+    let best = units.iter().rev().find(|(_, factor)| millis % factor == 0);
+    let (name, factor) = best.map_or(("ms", 1), |(names, factor)| (names[0], *factor));
+    let count = millis / factor;
+    if name == "days" && count == 1 {
+        "1day".to_owned()
+    } else {
+        format!("{count}{name}")
+    }
+}
+
+/// Splits `12.5 GB` into number and unit. The number is empty if the text does not start with one.
+fn split(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text
+        .find(|letter: char| !letter.is_ascii_digit() && letter != '.')
+        .unwrap_or(text.len());
+    (&text[..end], text[end..].trim_start())
+}
+
+fn first_len(text: &str) -> usize {
+    text.chars().next().map_or(0, char::len_utf8)
+}
+
+/// `number * factor` exactly, or nothing: `1.5 * 1000`, but not `0.0001 * 1000`. No floating point, so no
+/// surprises.
+fn scaled(number: &str, factor: u64) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    if whole.is_empty() || fraction.is_empty() || fraction.len() > 15 {
+        return None;
+    }
+    let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    let digits = u128::from(whole.parse::<u64>().ok()?) * scale + u128::from(fraction.parse::<u64>().ok()?);
+    let product = digits.checked_mul(u128::from(factor))?;
+    if product % scale != 0 {
+        return None;
+    }
+    u64::try_from(product / scale).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("10GB", 10_000_000_000),
+            ("100KB", 100_000),
+            ("1KiB", 1_024),
+            ("1 kib", 1_024),
+            ("0B", 0),
+            ("1.5MB", 1_500_000),
+            ("0.5KiB", 512),
+            ("18446744073709551615B", u64::MAX),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for bad in [
+            "",
+            "GB",
+            "ten GB",
+            "-1GB",
+            "1e3B",
+            "1..5GB",
+            "1.GB",
+            ".5GB",
+            "0.0001KB",
+            "99999999PB",
+            "18446744073709551616B",
+            "5QB",
+            "5é",
+        ] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+        assert_eq!(
+            parse_size("512").unwrap_err().suggestion,
+            "write \"512B\" for bytes"
+        );
+        assert_eq!(
+            parse_size("10G").unwrap_err().suggestion,
+            "did you mean \"10GB\"?"
+        );
+        assert_eq!(
+            parse_size("10gigs").unwrap_err().suggestion,
+            "did you mean \"10GB\"?"
+        );
+    }
+
+    #[test]
+    fn durations() {
+        for (text, seconds) in [
+            ("7days", 604_800),
+            ("1day", 86_400),
+            ("30d", 2_592_000),
+            ("12h", 43_200),
+            ("1h", 3_600),
+            ("1.5h", 5_400),
+            ("15m", 900),
+            ("15 min", 900),
+            ("2w", 1_209_600),
+            ("365days", 31_536_000),
+            ("0s", 0),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        for bad in [
+            "",
+            "days",
+            "7",
+            "7 parsecs",
+            "-1d",
+            "1d12h",
+            "0.0001ms",
+            "99999999999999999999d",
+        ] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(
+            parse_duration("1year").unwrap_err().suggestion,
+            "write \"365days\""
+        );
+        assert_eq!(
+            parse_duration("3 months").unwrap_err().suggestion,
+            "write \"90days\""
+        );
+        assert_eq!(
+            parse_duration("7dayz").unwrap_err().suggestion,
+            "did you mean \"7days\"?"
+        );
+        assert!(parse_duration("5000weeks").is_ok());
+        assert!(
+            parse_duration("6000weeks")
+                .unwrap_err()
+                .description
+                .contains("too long")
+        );
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_as_the_same() {
+        for bytes in [
+            0,
+            1,
+            999,
+            1_000,
+            1_024,
+            1_500,
+            1_048_576,
+            10_000_000_000,
+            u64::MAX,
+        ] {
+            assert_eq!(parse_size(&format_size(bytes)), Ok(bytes));
+        }
+        assert_eq!(format_size(10_000_000_000), "10GB");
+        assert_eq!(format_size(16 << 20), "16MiB");
+        for millis in [0, 1, 1_500, 60_000, 3_600_000, 86_400_000, 604_800_000, 90_000] {
+            let duration = Duration::from_millis(millis);
+            assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
+        }
+        assert_eq!(format_duration(Duration::from_secs(604_800)), "7days");
+        assert_eq!(format_duration(Duration::from_secs(86_400)), "1day");
+    }
+}

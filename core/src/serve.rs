@@ -1,0 +1,522 @@
+//! Starts and ends the gateway: data directory, catalog, store, shards, helper threads, signals.
+//!
+//! Order of the start: everything that can fail for a reason that the operator must mend (address, directory, store,
+//! driver) comes first, so that a gateway that says it is ready is ready. Order of the end: shards drain, then the
+//! helper threads finish what is queued, then the process ends.
+
+use std::{
+    fmt,
+    fs::{self, File, TryLockError},
+    io::{self, Write as _},
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use prism_backends::{memory::MemoryStore, sqlite};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{
+    config::{EmbeddedStore, ServeOptions},
+    control::Control,
+    gateway::{Gateway, Neighbours, ShardStore, job::ShardCommand},
+    metrics::Registry,
+    namespace::{catalog::Catalog, file::FileLimits, service::ServiceContext},
+    shard::{
+        self, Inbox, ShardSetup,
+        mailbox::{Mailbox, Waker},
+        reactor::DriverInUse,
+    },
+    sidecar::{self, Stop},
+};
+
+/// Messages that wait for a shard's memory store, the store's writer or a reader, at the most.
+const JOBS_MAX: usize = 16_384;
+/// Calls that wait for the control thread, at the most.
+const CONTROL_JOBS_MAX: usize = 256;
+/// Connections that the kernel holds until they are accepted.
+const LISTEN_BACKLOG: i32 = 4_096;
+/// How long the shards may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why the gateway could not start, or ended badly. Each is a sentence that says what to do.
+#[derive(Debug)]
+pub struct ServeError(pub String);
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+/// Runs the gateway until SIGTERM or SIGINT, then drains it. A second signal ends the process at once.
+///
+/// # Errors
+/// Everything that keeps it from starting, and a shard that fails later.
+pub fn run(options: ServeOptions) -> Result<(), ServeError> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|cause| failed("cannot watch signals", &cause))?;
+    let server = Server::start(options)?;
+    server.greet();
+    let events = server.events_sender.clone();
+    thread::Builder::new()
+        .name("prism-signals".to_owned())
+        .spawn(move || {
+            let mut asked = false;
+            for signal in signals.forever() {
+                if asked {
+                    tracing::warn!(signal, "second signal: ending without a drain");
+                    std::process::exit(1);
+                }
+                asked = true;
+                tracing::info!(signal, "draining");
+                // The server has ended already when nobody receives this.
+                let _ = events.send(Event::Stop);
+            }
+        })
+        .map_err(|cause| failed("cannot start a thread", &cause))?;
+    server.wait()
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    driver: DriverInUse,
+    options: ServeOptions,
+    namespaces: usize,
+    events: Receiver<Event>,
+    events_sender: SyncSender<Event>,
+    commands: Vec<Arc<Mailbox<ShardCommand>>>,
+    shards: Vec<JoinHandle<()>>,
+    helpers: Helpers,
+    /// Held as long as the gateway runs, so that no second one uses the directory.
+    _lock: Option<File>,
+}
+
+#[derive(Debug)]
+enum Event {
+    ShardStarted,
+    ShardEnded(u16, io::Result<()>),
+    Stop,
+}
+
+/// The threads beside the shards, and how to end them.
+#[derive(Debug)]
+struct Helpers {
+    control_stop: Arc<AtomicBool>,
+    control_waker: Arc<Waker>,
+    sidecar_stop: Arc<Stop>,
+    sidecar_wakers: Vec<Arc<Waker>>,
+    control: Option<JoinHandle<()>>,
+    sidecars: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts all threads and returns when the gateway takes connections. `options.listen` with port 0 takes a free one;
+    /// see [`Server::address`].
+    ///
+    /// # Errors
+    /// Address in use, directory not writable, store not usable, io_uring demanded but forbidden, threads exhausted.
+    pub fn start(options: ServeOptions) -> Result<Self, ServeError> {
+        let driver = DriverInUse::choose(options.driver).map_err(|cause| ServeError(cause.to_string()))?;
+        let count = u16::try_from(options.shards.get()).map_err(|_| ServeError("too many shards".to_owned()))?;
+        let (listeners, address) = bind(options.listen, count)?;
+        let (lock, catalog) = open_data_dir(&options)?;
+        let store = open_store(&options)?;
+        let registry = Arc::new(Registry::default());
+        let plumbing = Plumbing::new(&options, count).map_err(|cause| failed("cannot make the mailboxes", &cause))?;
+        let (events_sender, events) = sync_channel(usize::from(count) * 2 + 8);
+
+        let sidecar_stop = Arc::new(Stop::default());
+        let mut sidecar_wakers = Vec::new();
+        let mut sidecars = Vec::new();
+        let mut writer_mailbox = None;
+        let mut readers = Vec::new();
+        if let Some(parts) = store {
+            let mut start = || -> io::Result<()> {
+                let checkpoint_waker = Waker::new()?;
+                let writer_waker = Waker::new()?;
+                let mailbox = Arc::new(Mailbox::new(JOBS_MAX, writer_waker.clone()));
+                sidecar_wakers.extend([checkpoint_waker.clone(), writer_waker.clone()]);
+                sidecars.push(sidecar::spawn_checkpointer(parts.checkpointer, checkpoint_waker.clone(), sidecar_stop.clone())?);
+                sidecars.push(sidecar::spawn_writer(
+                    parts.writer,
+                    mailbox.clone(),
+                    writer_waker,
+                    plumbing.neighbours.replies.clone(),
+                    checkpoint_waker,
+                    sidecar_stop.clone(),
+                )?);
+                writer_mailbox = Some(mailbox);
+                for number in 0..count {
+                    let waker = Waker::new()?;
+                    let mailbox = Arc::new(Mailbox::new(JOBS_MAX, waker.clone()));
+                    sidecar_wakers.push(waker.clone());
+                    let reader = parts.readers.open().map_err(io::Error::other)?;
+                    sidecars.push(sidecar::spawn_reader(
+                        number,
+                        reader,
+                        mailbox.clone(),
+                        waker,
+                        plumbing.neighbours.replies.clone(),
+                        sidecar_stop.clone(),
+                    )?);
+                    readers.push(mailbox);
+                }
+                Ok(())
+            };
+            start().map_err(|cause| failed("cannot start the store's helper threads", &cause))?;
+        }
+
+        let cores = cores(options.pin_shards);
+        let mut shards = Vec::new();
+        for (number, listener) in (0..count).zip(listeners) {
+            let setup = ShardSetup {
+                number,
+                core: cores.get(usize::from(number) % cores.len().max(1)).copied(),
+                driver,
+                listener,
+                inbox: plumbing.inboxes[usize::from(number)].clone(),
+                connections_max: options.limits.connections_max.div_ceil(usize::from(count)),
+            };
+            let store = match &writer_mailbox {
+                None => None,
+                Some(writer) => Some((writer.clone(), readers[usize::from(number)].clone())),
+            };
+            let (neighbours, limits) = (plumbing.neighbours.clone(), options.limits.clone());
+            let (metrics, registry) = (registry.add_shard(), registry.clone());
+            let events = events_sender.clone();
+            let thread = thread::Builder::new().name(format!("prism-shard-{number}"));
+            let handle = thread
+                .spawn(move || {
+                    let started = events.clone();
+                    let result = shard::run(setup, || {
+                        let store = match store {
+                            None => ShardStore::Memory(Box::new(MemoryStore::new())),
+                            Some((writer, reader)) => ShardStore::Sidecar { writer, reader },
+                        };
+                        // The receiver lives as long as the server.
+                        let _ = started.send(Event::ShardStarted);
+                        Gateway::new(number, neighbours, store, limits, metrics, registry)
+                    });
+                    let _ = events.send(Event::ShardEnded(number, result));
+                })
+                .map_err(|cause| failed("cannot start a shard's thread", &cause))?;
+            shards.push(handle);
+        }
+
+        let control_stop = Arc::new(AtomicBool::new(false));
+        let mut control = Control {
+            catalog,
+            context: ServiceContext {
+                file: FileLimits {
+                    write_rps_max: options.limits.namespace_write_rps_max,
+                    message_bytes_max: options.limits.message_bytes_max as u64,
+                },
+                namespaces_max: options.limits.namespaces_max,
+                embedded: options.embedded,
+            },
+            registry,
+            driver,
+            mailbox: plumbing.neighbours.control.clone(),
+            waker: plumbing.control_waker.clone(),
+            replies: plumbing.neighbours.replies.clone(),
+            shards: plumbing.commands.clone(),
+            writer: writer_mailbox,
+            stop: control_stop.clone(),
+        };
+        let mut server = Self {
+            address,
+            driver,
+            options,
+            namespaces: 0,
+            events,
+            events_sender,
+            commands: plumbing.commands,
+            shards,
+            helpers: Helpers {
+                control_stop,
+                control_waker: plumbing.control_waker,
+                sidecar_stop,
+                sidecar_wakers,
+                control: None,
+                sidecars,
+            },
+            _lock: lock,
+        };
+        match server.finish_start(&mut control) {
+            Ok(()) => {}
+            Err(error) => {
+                server.stop_all();
+                return Err(error);
+            }
+        }
+        server.helpers.control = Some(control.spawn().map_err(|cause| failed("cannot start a thread", &cause))?);
+        Ok(server)
+    }
+
+    /// Waits for the shards, then tells them what the catalog holds.
+    fn finish_start(&mut self, control: &mut Control) -> Result<(), ServeError> {
+        for _ in 0..self.shards.len() {
+            match self.events.recv_timeout(START_TIMEOUT) {
+                Ok(Event::ShardStarted) => {}
+                Ok(Event::ShardEnded(number, result)) => return Err(shard_failed(number, result)),
+                Ok(Event::Stop) => {}
+                Err(_) => return Err(ServeError("the shards do not start".to_owned())),
+            }
+        }
+        self.namespaces = control.recover().map_err(ServeError)?;
+        Ok(())
+    }
+
+    /// Where the gateway listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the shards run on.
+    pub fn driver(&self) -> DriverInUse {
+        self.driver
+    }
+
+    /// Drains the gateway and waits for its end.
+    ///
+    /// # Errors
+    /// When a shard failed.
+    pub fn stop(self) -> Result<(), ServeError> {
+        // The receiver is `self.events`, so this cannot fail.
+        let _ = self.events_sender.send(Event::Stop);
+        self.wait()
+    }
+
+    /// Waits until it is told to stop or a shard fails; then ends all threads.
+    fn wait(mut self) -> Result<(), ServeError> {
+        let result = loop {
+            match self.events.recv() {
+                Ok(Event::Stop) | Err(_) => break Ok(()),
+                Ok(Event::ShardEnded(number, result)) => break Err(shard_failed(number, result)),
+                Ok(Event::ShardStarted) => {}
+            }
+        };
+        self.stop_all();
+        result
+    }
+
+    fn stop_all(&mut self) {
+        for commands in &self.commands {
+            if commands.send(ShardCommand::Drain).is_err() {
+                tracing::error!("a shard's mailbox is full; it cannot be told to drain");
+            }
+        }
+        for shard in self.shards.drain(..) {
+            if shard.join().is_err() {
+                tracing::error!("a shard panicked");
+            }
+        }
+        self.helpers.stop();
+    }
+
+    /// What a newcomer sees.
+    fn greet(&self) {
+        let store = match self.options.embedded {
+            EmbeddedStore::Memory => "memory (everything is gone after a restart)".to_owned(),
+            EmbeddedStore::Sqlite => format!("SQLite in {}", self.options.data_dir.display()),
+        };
+        tracing::info!(
+            address = %self.address,
+            driver = self.driver.name(),
+            shards = self.options.shards.get(),
+            store,
+            namespaces = self.namespaces,
+            "ready"
+        );
+        let driver = match self.driver {
+            DriverInUse::IoUring => "io_uring".to_owned(),
+            DriverInUse::Epoll => "epoll (io_uring is not in use)".to_owned(),
+        };
+        let text = format!(
+            "Prism {version} listens on {address}\n\
+             \x20 driver      {driver}\n\
+             \x20 shards      {shards}\n\
+             \x20 store       {store}\n\
+             \x20 namespaces  {namespaces}\n\
+             \n\
+             What next, in another terminal:\n\
+             \x20 prism namespace create examples/user-sessions.yaml\n\
+             \x20 prism kv put user-sessions alice theme dark\n\
+             \x20 prism kv get user-sessions alice\n\
+             \x20 curl http://{address}/metrics\n\
+             Ctrl-C drains and stops it.\n",
+            version = env!("CARGO_PKG_VERSION"),
+            address = self.address,
+            shards = self.options.shards,
+            namespaces = self.namespaces,
+        );
+        // Nobody may be reading standard output; that is no reason not to serve.
+        let _ = io::stdout().write_all(text.as_bytes());
+    }
+}
+
+impl Helpers {
+    fn stop(&mut self) {
+        self.control_stop.store(true, Ordering::SeqCst);
+        self.control_waker.wake();
+        self.sidecar_stop.set();
+        for waker in &self.sidecar_wakers {
+            waker.wake();
+        }
+        for thread in self.control.take().into_iter().chain(self.sidecars.drain(..)) {
+            if thread.join().is_err() {
+                tracing::error!("a helper thread panicked");
+            }
+        }
+    }
+}
+
+/// All mailboxes.
+struct Plumbing {
+    neighbours: Neighbours,
+    inboxes: Vec<Inbox>,
+    commands: Vec<Arc<Mailbox<ShardCommand>>>,
+    control_waker: Arc<Waker>,
+}
+
+impl Plumbing {
+    fn new(options: &ServeOptions, count: u16) -> io::Result<Self> {
+        let control_waker = Waker::new()?;
+        let mut inboxes = Vec::new();
+        for _ in 0..count {
+            let waker = Waker::new()?;
+            inboxes.push(Inbox {
+                jobs: Arc::new(Mailbox::new(JOBS_MAX, waker.clone())),
+                replies: Arc::new(Mailbox::new(options.limits.inflight_per_shard_max, waker.clone())),
+                commands: Arc::new(Mailbox::new(64, waker.clone())),
+                waker,
+            });
+        }
+        let neighbours = Neighbours {
+            shards: inboxes.iter().map(|inbox| inbox.jobs.clone()).collect(),
+            replies: inboxes.iter().map(|inbox| inbox.replies.clone()).collect(),
+            control: Arc::new(Mailbox::new(CONTROL_JOBS_MAX, control_waker.clone())),
+        };
+        let commands = inboxes.iter().map(|inbox| inbox.commands.clone()).collect();
+        Ok(Self { neighbours, inboxes, commands, control_waker })
+    }
+}
+
+/// One listening socket for each shard on the same port (SO_REUSEPORT): the kernel spreads the connections.
+fn bind(address: SocketAddr, count: u16) -> Result<(Vec<TcpListener>, SocketAddr), ServeError> {
+    let in_use = |cause: &io::Error| {
+        let advice = match cause.kind() {
+            io::ErrorKind::AddrInUse => "; another program listens there. Stop it, or choose another port with --listen",
+            io::ErrorKind::AddrNotAvailable => "; this machine has no such address. Choose another with --listen",
+            io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges. Choose another with --listen",
+            _ => "",
+        };
+        ServeError(format!("cannot listen on {address}: {cause}{advice}"))
+    };
+    // With SO_REUSEPORT a second gateway of the same user could share the port unnoticed; a plain bind tells.
+    if address.port() != 0 {
+        drop(TcpListener::bind(address).map_err(|cause| in_use(&cause))?);
+    }
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    let mut bound = address;
+    for _ in 0..count {
+        let listener = listen(bound).map_err(|cause| in_use(&cause))?;
+        bound = listener.local_addr().map_err(|cause| in_use(&cause))?;
+        listeners.push(listener);
+    }
+    Ok((listeners, bound))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Makes and locks the data directory and opens the catalog in it. The memory store leaves no trace on disk.
+fn open_data_dir(options: &ServeOptions) -> Result<(Option<File>, Catalog), ServeError> {
+    if options.embedded == EmbeddedStore::Memory {
+        let catalog = Catalog::in_memory().map_err(|cause| ServeError(cause.to_string()))?;
+        return Ok((None, catalog));
+    }
+    let directory = options.data_dir.as_path();
+    let lock = lock_directory(directory)?;
+    let catalog = Catalog::open(directory).map_err(|cause| ServeError(cause.to_string()))?;
+    Ok((Some(lock), catalog))
+}
+
+fn lock_directory(directory: &Path) -> Result<File, ServeError> {
+    let unusable = |cause: &io::Error| {
+        ServeError(format!(
+            "cannot use the data directory {}: {cause}; make it writable, or choose another with --data-dir",
+            directory.display()
+        ))
+    };
+    fs::create_dir_all(directory).map_err(|cause| unusable(&cause))?;
+    let path = directory.join("LOCK");
+    let lock = File::options().create(true).truncate(false).write(true).open(path).map_err(|cause| unusable(&cause))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(ServeError(format!(
+            "another gateway uses the data directory {}; stop it, or choose another with --data-dir",
+            directory.display()
+        ))),
+        Err(TryLockError::Error(cause)) => Err(unusable(&cause)),
+    }
+}
+
+fn open_store(options: &ServeOptions) -> Result<Option<sqlite::Parts>, ServeError> {
+    match options.embedded {
+        EmbeddedStore::Memory => Ok(None),
+        EmbeddedStore::Sqlite => {
+            let path = options.data_dir.join("keyvalue.db");
+            sqlite::open(&path, sqlite::Options::default()).map(Some).map_err(|cause| ServeError(cause.to_string()))
+        }
+    }
+}
+
+/// The cores that shards are pinned to: those that this process may use; none when pinning is off.
+fn cores(pin: bool) -> Vec<usize> {
+    if !pin {
+        return Vec::new();
+    }
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
+}
+
+fn shard_failed(number: u16, result: io::Result<()>) -> ServeError {
+    match result {
+        Ok(()) => ServeError(format!("shard {number} ended by itself")),
+        Err(cause) => ServeError(format!("shard {number} failed: {cause}{}", advice(&cause))),
+    }
+}
+
+fn advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::OutOfMemory => "; the ring needs locked memory: raise `ulimit -l`, or use --driver epoll",
+        _ => "",
+    }
+}
+
+fn failed(what: &str, cause: &io::Error) -> ServeError {
+    ServeError(format!("{what}: {cause}"))
+}
+

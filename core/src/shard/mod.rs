@@ -1,0 +1,268 @@
+//! A shard: one pinned thread with its reactor, its connections and its share of the keys.
+//!
+//! ```text
+//!            ┌──────────────────────────── one thread, one core ───────────────────────────┐
+//!  listener ─┤ accept ──> connection tasks ──> Gateway (synchronous) ──> memory store      │
+//!            │                 ▲                    │ jobs                                 │
+//!            │                 │ answers            ▼                                      │
+//!            │            mailbox task  <── mailboxes ──> other shards, sidecar, control   │
+//!            │            deadline task, tick task (once a second)                         │
+//!            └─────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Nothing here is shared with other threads but the mailboxes and the counters. `RefCell`s are borrowed only between
+//! two waits, never across one.
+
+pub(crate) mod connection;
+mod connections;
+mod h1_session;
+mod h2_session;
+pub(crate) mod mailbox;
+pub(crate) mod notify;
+pub mod reactor;
+mod unary;
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::TcpListener,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use self::{
+    connection::Connection,
+    connections::Connections,
+    mailbox::{Mailbox, ShardSleeper, Waker},
+    notify::Notify,
+    reactor::{DriverInUse, Listener},
+};
+use crate::gateway::{
+    Gateway,
+    job::{Job, Reply, ShardCommand},
+};
+
+/// What a shard thread is started with.
+pub(crate) struct ShardSetup {
+    pub(crate) number: u16,
+    /// The core to run on; `None`: wherever the kernel likes.
+    pub(crate) core: Option<usize>,
+    pub(crate) driver: DriverInUse,
+    pub(crate) listener: TcpListener,
+    pub(crate) inbox: Inbox,
+    /// Connections of this shard at the most.
+    pub(crate) connections_max: usize,
+}
+
+/// The mailboxes that a shard empties.
+#[derive(Clone)]
+pub(crate) struct Inbox {
+    pub(crate) waker: Arc<Waker>,
+    pub(crate) jobs: Arc<Mailbox<Job>>,
+    pub(crate) replies: Arc<Mailbox<Reply>>,
+    pub(crate) commands: Arc<Mailbox<ShardCommand>>,
+}
+
+impl Inbox {
+    fn has_work(&self) -> bool {
+        !self.jobs.is_empty() || !self.replies.is_empty() || !self.commands.is_empty()
+    }
+}
+
+/// Messages that a shard takes from its mailboxes before its connections get their turn again.
+const MESSAGES_PER_TURN: usize = 256;
+
+/// Items that a sweep looks at in one tick.
+const SWEEP_STEP: usize = 2_000;
+
+/// The state that the tasks of one shard share.
+pub(crate) struct Shard {
+    pub(crate) number: u16,
+    pub(crate) gateway: RefCell<Gateway>,
+    pub(crate) connections: RefCell<Connections>,
+    pub(crate) draining: Cell<bool>,
+    /// Large buffers that no connection uses at the moment.
+    pub(crate) buffers: RefCell<Vec<Vec<u8>>>,
+    inbox: Inbox,
+    /// Raised when the last connection of a draining shard is gone.
+    drained: Notify,
+}
+
+/// Runs a shard to its end on the calling thread.
+///
+/// # Errors
+/// When the kernel refuses the core, the ring or a descriptor.
+pub(crate) fn run(setup: ShardSetup, gateway: impl FnOnce() -> Gateway) -> io::Result<()> {
+    if let Some(core) = setup.core {
+        reactor::pin_to_core(core)?;
+    }
+    // Made here, behind the pinning, so that its memory lies near the core.
+    let gateway = gateway();
+    reactor::run(setup.driver, main(setup, gateway))?
+}
+
+async fn main(setup: ShardSetup, gateway: Gateway) -> io::Result<()> {
+    let listener = Listener::new(setup.listener)?;
+    let sleeper = ShardSleeper::new(setup.inbox.waker.clone())?;
+    let drain_timeout = gateway.limits().drain_timeout;
+    let shard = Rc::new(Shard {
+        number: setup.number,
+        gateway: RefCell::new(gateway),
+        connections: RefCell::new(Connections::new(setup.connections_max)),
+        draining: Cell::new(false),
+        buffers: RefCell::new(Vec::new()),
+        inbox: setup.inbox,
+        drained: Notify::default(),
+    });
+    let stop = Rc::new(Notify::default());
+    reactor::spawn(accept(shard.clone(), listener));
+    reactor::spawn(expire(shard.clone()));
+    reactor::spawn(tick(shard.clone()));
+    reactor::spawn(empty_mailboxes(shard.clone(), sleeper, stop.clone()));
+    stop.notified().await;
+    shard.drain(drain_timeout).await;
+    Ok(())
+}
+
+async fn accept(shard: Rc<Shard>, listener: Listener) {
+    loop {
+        match listener.accept().await {
+            Ok((receiver, sender, peer)) => {
+                if shard.draining.get() {
+                    continue;
+                }
+                Connection::start(&shard, receiver, sender, peer);
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: wait for connections to go before trying again.
+                tracing::warn!(shard = shard.number, %error, "cannot accept a connection; trying again in 100 ms");
+                reactor::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Empties the mailboxes: executes jobs of others, hands answers to the connections that wait for them.
+async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, stop: Rc<Notify>) {
+    let mut touched: Vec<Rc<Connection>> = Vec::new();
+    loop {
+        let mut messages = 0;
+        while messages < MESSAGES_PER_TURN {
+            let before = messages;
+            if let Some(command) = shard.inbox.commands.receive() {
+                messages += 1;
+                if matches!(command, ShardCommand::Drain) {
+                    stop.notify();
+                } else {
+                    shard.gateway.borrow_mut().obey(command);
+                }
+            }
+            if let Some(job) = shard.inbox.jobs.receive() {
+                messages += 1;
+                shard.gateway.borrow_mut().execute(job);
+            }
+            if let Some(reply) = shard.inbox.replies.receive() {
+                messages += 1;
+                shard.deliver(reply, &mut touched);
+            }
+            if messages == before {
+                break;
+            }
+        }
+        for connection in touched.drain(..) {
+            connection.wake_sender();
+        }
+        let waited = if messages < MESSAGES_PER_TURN {
+            sleeper.wait(|| shard.inbox.has_work()).await
+        } else {
+            sleeper.yield_turn().await
+        };
+        if let Err(error) = waited {
+            // Without its mailbox a shard cannot keep a promise; better gone than deaf.
+            tracing::error!(shard = shard.number, %error, "the shard's mailbox has failed; draining");
+            stop.notify();
+            return;
+        }
+    }
+}
+
+/// Answers calls whose deadline has passed.
+async fn expire(shard: Rc<Shard>) {
+    let changed = shard.gateway.borrow().deadline_changed();
+    loop {
+        let next = shard.gateway.borrow().next_deadline();
+        match next {
+            None => changed.notified().await,
+            Some(deadline) => {
+                if !reactor::before(deadline, changed.notified()).await {
+                    shard.expire_calls();
+                }
+            }
+        }
+    }
+}
+
+/// Once a second: time-outs of connections, defence budgets, expired items.
+async fn tick(shard: Rc<Shard>) {
+    loop {
+        reactor::sleep(Duration::from_secs(1)).await;
+        let now = Instant::now();
+        let limits = shard.gateway.borrow().limits().clone();
+        let all = shard.connections.borrow().all();
+        for connection in all {
+            connection.tick(now, &limits);
+        }
+        shard.gateway.borrow_mut().sweep(SWEEP_STEP);
+    }
+}
+
+impl Shard {
+    fn deliver(&self, reply: Reply, touched: &mut Vec<Rc<Connection>>) {
+        let mut gateway = self.gateway.borrow_mut();
+        gateway.answer_received(&reply.ticket);
+        let Some(connection) = self.connections.borrow().find(&reply.ticket) else { return };
+        connection.handle_reply(reply, &mut gateway);
+        touched.push(connection);
+    }
+
+    fn expire_calls(&self) {
+        let mut gateway = self.gateway.borrow_mut();
+        let now = Instant::now();
+        while let Some(ticket) = gateway.take_expired(now) {
+            if let Some(connection) = self.connections.borrow().find(&ticket) {
+                connection.handle_deadline(ticket, &mut gateway);
+                connection.wake_sender();
+            }
+        }
+    }
+
+    /// A connection is gone.
+    pub(crate) fn forget(&self, connection: &Connection) {
+        let mut connections = self.connections.borrow_mut();
+        connections.remove(connection.address());
+        self.gateway.borrow().metrics().connections_open.set(connections.len() as u64);
+        if self.draining.get() && connections.is_empty() {
+            self.drained.notify();
+        }
+    }
+
+    /// Takes no new calls, finishes those that were taken, closes all connections; no longer than `timeout`.
+    async fn drain(&self, timeout: Duration) {
+        self.draining.set(true);
+        self.gateway.borrow_mut().set_serving(false);
+        let all = self.connections.borrow().all();
+        if all.is_empty() {
+            return;
+        }
+        tracing::info!(shard = self.number, connections = all.len(), "draining");
+        for connection in all {
+            connection.drain(&mut self.gateway.borrow_mut());
+            connection.wake_sender();
+        }
+        if !reactor::before(Instant::now() + timeout, self.drained.notified()).await {
+            let left = self.connections.borrow().len();
+            tracing::warn!(shard = self.number, connections = left, "the drain took too long; closing what is left");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The only module that names the runtime (monoio), so that it can be swapped.
+//!
+//! It offers what a shard needs and no more: run a future on a pinned thread, accept, receive, send, wait for an eventfd,
+//! sleep. Which driver is in use (io_uring, or epoll where io_uring is forbidden) is decided here and told to the caller.
+//!
+//! Known traps of monoio 0.2.4 that this module avoids: a cancelled accept leaks the descriptor (accept is never
+//! cancelled before the process drains), a task that yields goes to the front of the queue (nothing here yields), timers
+//! have a resolution of 1 ms, and completions starve under DEFER_TASKRUN (not set).
+
+use std::{
+    future::Future,
+    io,
+    net::{SocketAddr, TcpListener},
+    os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
+    time::{Duration, Instant},
+};
+
+use monoio::{
+    IoUringDriver, LegacyDriver, RuntimeBuilder,
+    buf::{IoBuf, IoBufMut},
+    io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable},
+    net::{TcpStream, UnixStream},
+};
+
+use crate::config::DriverChoice as Driver;
+
+/// The kernel interface that a shard really runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DriverInUse {
+    /// io_uring: completions.
+    IoUring,
+    /// epoll: readiness. Used where io_uring is forbidden, for example by a container's seccomp profile.
+    Epoll,
+}
+
+impl DriverInUse {
+    /// Resolves the configured choice against what the kernel allows.
+    ///
+    /// # Errors
+    /// `Unsupported` when io_uring is demanded but the kernel refuses it.
+    pub fn choose(wanted: Driver) -> io::Result<Self> {
+        match wanted {
+            Driver::Epoll => Ok(Self::Epoll),
+            _ if monoio::utils::detect_uring() => Ok(Self::IoUring),
+            Driver::Auto => Ok(Self::Epoll),
+            Driver::IoUring => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the kernel refuses io_uring here (a container's seccomp profile, or kernel.io_uring_disabled); \
+                 use --driver auto or --driver epoll",
+            )),
+        }
+    }
+
+    /// The name that operators see: `io_uring` or `epoll`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
+/// Submission queue entries of one shard's ring. Ring memory counts against RLIMIT_MEMLOCK, so it stays small.
+const RING_ENTRIES: u32 = 512;
+
+/// Runs `future` to its end on this thread.
+///
+/// # Errors
+/// When the kernel refuses the ring or the epoll instance (limits of memory or descriptors).
+pub(crate) fn run<F: Future>(driver: DriverInUse, future: F) -> io::Result<F::Output> {
+    match driver {
+        DriverInUse::IoUring => {
+            let mut runtime =
+                RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).enable_timer().build()?;
+            Ok(runtime.block_on(future))
+        }
+        DriverInUse::Epoll => {
+            let mut runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?;
+            Ok(runtime.block_on(future))
+        }
+    }
+}
+
+/// Pins the calling thread to one core.
+///
+/// # Errors
+/// When the core does not exist or is outside this process's allowed set.
+pub(crate) fn pin_to_core(core: usize) -> io::Result<()> {
+    monoio::utils::bind_to_cpu_set([core]).map_err(|errno| io::Error::from_raw_os_error(errno as i32))
+}
+
+/// Starts a task on this shard. It ends with the shard at the latest.
+pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
+    monoio::spawn(future);
+}
+
+/// Sleeps until `deadline`, to the next millisecond.
+pub(crate) async fn sleep_until(deadline: Instant) {
+    monoio::time::sleep_until(monoio::time::Instant::from_std(deadline)).await;
+}
+
+/// Sleeps for `duration`, rounded up to a millisecond.
+pub(crate) async fn sleep(duration: Duration) {
+    monoio::time::sleep(duration).await;
+}
+
+/// Resolves to `true` when `future` ended before `deadline`, else drops it and resolves to `false`.
+pub(crate) async fn before(deadline: Instant, future: impl Future<Output = ()>) -> bool {
+    monoio::time::timeout_at(monoio::time::Instant::from_std(deadline), future).await.is_ok()
+}
+
+/// A listening socket.
+pub(crate) struct Listener(monoio::net::TcpListener);
+
+impl Listener {
+    /// Takes over a bound, non-blocking socket.
+    pub(crate) fn new(listener: TcpListener) -> io::Result<Self> {
+        monoio::net::TcpListener::from_std(listener).map(Self)
+    }
+
+    /// The next connection, with Nagle's algorithm off.
+    pub(crate) async fn accept(&self) -> io::Result<(Receiver, Sender, SocketAddr)> {
+        let (stream, peer) = self.0.accept().await?;
+        // A peer that has already gone makes this fail; the first receive will tell.
+        let _ = stream.set_nodelay(true);
+        let (receiver, sender) = stream.into_split();
+        Ok((Receiver(receiver), Sender(sender), peer))
+    }
+}
+
+/// The receiving half of a connection.
+pub(crate) struct Receiver(OwnedReadHalf<TcpStream>);
+
+impl Receiver {
+    /// Receives into `buffer` behind its first `filled` bytes, up to its capacity. Returns how many bytes came; 0 at the
+    /// end of the stream.
+    pub(crate) async fn recv(&mut self, buffer: Vec<u8>, filled: usize) -> (io::Result<usize>, Vec<u8>) {
+        debug_assert!(buffer.capacity() > filled);
+        let capacity = buffer.capacity();
+        let (result, slice) = self.0.read(IoBufMut::slice_mut(buffer, filled..capacity)).await;
+        (result, slice.into_inner())
+    }
+}
+
+/// The sending half of a connection.
+pub(crate) struct Sender(OwnedWriteHalf<TcpStream>);
+
+impl Sender {
+    /// Sends all of `buffer` and hands it back.
+    pub(crate) async fn send_all(&mut self, mut buffer: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+        let total = buffer.len();
+        let mut sent = 0;
+        while sent < total {
+            let (result, slice) = self.0.write(IoBuf::slice(buffer, sent..total)).await;
+            buffer = slice.into_inner();
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
+                Ok(count) => sent += count,
+                Err(error) => return (Err(error), buffer),
+            }
+        }
+        (Ok(()), buffer)
+    }
+
+    /// Tells the peer that nothing more will come.
+    pub(crate) async fn shutdown(&mut self) {
+        // The peer may already be gone; there is nobody left to tell.
+        let _ = self.0.shutdown().await;
+    }
+}
+
+/// An eventfd as the reactor sees it: something that becomes readable.
+pub(crate) struct EventFd(UnixStream);
+
+impl EventFd {
+    /// Takes over a non-blocking eventfd. The socket type is only a handle here: polling works on any descriptor.
+    pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
+        UnixStream::from_std(StdUnixStream::from(fd)).map(Self)
+    }
+
+    /// Waits until a peer has written.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.0.readable(false).await
+    }
+}
