@@ -5,11 +5,7 @@
 
 use std::time::Duration;
 
-use prism_codec::{
-    connect::ContentType,
-    grpc,
-    h2::HeaderList,
-};
+use prism_codec::{connect::ContentType, grpc, h2::HeaderList};
 
 /// The methods of `prism.keyvalue.v1.KeyValue`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +29,14 @@ impl Method {
     /// How many there are.
     pub const COUNT: usize = 6;
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::Put, Self::Get, Self::Delete, Self::Scan, Self::Mutate, Self::CompareAndSwap];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Put,
+        Self::Get,
+        Self::Delete,
+        Self::Scan,
+        Self::Mutate,
+        Self::CompareAndSwap,
+    ];
 
     /// The name in the service definition.
     pub fn name(self) -> &'static str {
@@ -162,7 +164,12 @@ impl RawHead<'_> {
                 if self.method != b"GET" && self.method != b"HEAD" {
                     route = Route::WrongMethod;
                 }
-                return Head { route, format: Format::Plain, timeout: None, encoding: IDENTITY };
+                return Head {
+                    route,
+                    format: Format::Plain,
+                    timeout: None,
+                    encoding: IDENTITY,
+                };
             }
             _ if self.method == b"POST" => {
                 if format == Format::Plain {
@@ -173,13 +180,21 @@ impl RawHead<'_> {
             _ => route = Route::WrongMethod,
         }
         let (timeout, encoding) = match format {
-            Format::Grpc => (self.grpc_timeout.and_then(grpc::parse_timeout), self.grpc_encoding),
+            Format::Grpc => (
+                self.grpc_timeout.and_then(grpc::parse_timeout),
+                self.grpc_encoding,
+            ),
             _ => (self.connect_timeout.and_then(parse_millis), self.content_encoding),
         };
         let encoding = encoding.map_or(IDENTITY, |name| {
             grpc::Encoding::parse(name).map_or(Encoding::Unsupported, Encoding::Known)
         });
-        Head { route, format, timeout, encoding }
+        Head {
+            route,
+            format,
+            timeout,
+            encoding,
+        }
     }
 
     fn format(&self) -> Format {
@@ -208,31 +223,61 @@ fn parse_millis(value: &[u8]) -> Option<Duration> {
 impl Route {
     /// The path of a call, for example `/prism.keyvalue.v1.KeyValue/Put`; of anything else its own.
     pub(crate) fn path(self) -> &'static str {
-        PATHS.iter().find(|(_, route)| *route == self).map_or("", |(path, _)| path)
+        PATHS
+            .iter()
+            .find(|(_, route)| *route == self)
+            .map_or("", |(path, _)| path)
     }
 }
 
 fn route_of(path: &[u8]) -> Route {
-    PATHS.iter().find(|(known, _)| known.as_bytes() == path).map_or(Route::Unknown, |(_, route)| *route)
+    PATHS
+        .iter()
+        .find(|(known, _)| known.as_bytes() == path)
+        .map_or(Route::Unknown, |(_, route)| *route)
 }
 
 /// All paths, the busiest first. Heads are remembered per connection, so this is searched rarely.
 const PATHS: [(&str, Route); 19] = [
     ("/prism.keyvalue.v1.KeyValue/Put", Route::KeyValue(Method::Put)),
     ("/prism.keyvalue.v1.KeyValue/Get", Route::KeyValue(Method::Get)),
-    ("/prism.keyvalue.v1.KeyValue/Delete", Route::KeyValue(Method::Delete)),
+    (
+        "/prism.keyvalue.v1.KeyValue/Delete",
+        Route::KeyValue(Method::Delete),
+    ),
     ("/prism.keyvalue.v1.KeyValue/Scan", Route::KeyValue(Method::Scan)),
-    ("/prism.keyvalue.v1.KeyValue/Mutate", Route::KeyValue(Method::Mutate)),
-    ("/prism.keyvalue.v1.KeyValue/CompareAndSwap", Route::KeyValue(Method::CompareAndSwap)),
-    ("/prism.admin.v1.Namespaces/Validate", Route::Admin(AdminMethod::Validate)),
-    ("/prism.admin.v1.Namespaces/Create", Route::Admin(AdminMethod::Create)),
+    (
+        "/prism.keyvalue.v1.KeyValue/Mutate",
+        Route::KeyValue(Method::Mutate),
+    ),
+    (
+        "/prism.keyvalue.v1.KeyValue/CompareAndSwap",
+        Route::KeyValue(Method::CompareAndSwap),
+    ),
+    (
+        "/prism.admin.v1.Namespaces/Validate",
+        Route::Admin(AdminMethod::Validate),
+    ),
+    (
+        "/prism.admin.v1.Namespaces/Create",
+        Route::Admin(AdminMethod::Create),
+    ),
     ("/prism.admin.v1.Namespaces/Get", Route::Admin(AdminMethod::Get)),
     ("/prism.admin.v1.Namespaces/List", Route::Admin(AdminMethod::List)),
-    ("/prism.admin.v1.Namespaces/Delete", Route::Admin(AdminMethod::Delete)),
+    (
+        "/prism.admin.v1.Namespaces/Delete",
+        Route::Admin(AdminMethod::Delete),
+    ),
     ("/grpc.health.v1.Health/Check", Route::HealthCheck),
     ("/grpc.health.v1.Health/Watch", Route::HealthWatch),
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Route::Reflection { alpha: false }),
-    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Route::Reflection { alpha: true }),
+    (
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Route::Reflection { alpha: false },
+    ),
+    (
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Route::Reflection { alpha: true },
+    ),
     ("/metrics", Route::Metrics),
     ("/healthz", Route::Healthz),
     ("/readyz", Route::Readyz),

@@ -70,8 +70,10 @@ const RING_ENTRIES: u32 = 512;
 pub(crate) fn run<F: Future>(driver: DriverInUse, future: F) -> io::Result<F::Output> {
     match driver {
         DriverInUse::IoUring => {
-            let mut runtime =
-                RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).enable_timer().build()?;
+            let mut runtime = RuntimeBuilder::<IoUringDriver>::new()
+                .with_entries(RING_ENTRIES)
+                .enable_timer()
+                .build()?;
             Ok(runtime.block_on(future))
         }
         DriverInUse::Epoll => {
@@ -106,7 +108,9 @@ pub(crate) async fn sleep(duration: Duration) {
 
 /// Resolves to `true` when `future` ended before `deadline`, else drops it and resolves to `false`.
 pub(crate) async fn before(deadline: Instant, future: impl Future<Output = ()>) -> bool {
-    monoio::time::timeout_at(monoio::time::Instant::from_std(deadline), future).await.is_ok()
+    monoio::time::timeout_at(monoio::time::Instant::from_std(deadline), future)
+        .await
+        .is_ok()
 }
 
 /// A listening socket.
