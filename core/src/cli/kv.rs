@@ -96,16 +96,16 @@ pub(super) struct GetArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("which").required(true).args(["key", "range", "all"])))]
 pub(super) struct DeleteArgs {
     /// The namespace
     namespace: String,
     /// The id that the items belong to
     id: String,
     /// The keys
-    #[arg(required_unless_present_any = ["range", "all"], conflicts_with_all = ["range", "all"])]
     key: Vec<Bytes>,
     /// All keys from A up to, not including, B; either may be empty
-    #[arg(long, value_name = "A..B", value_parser = range, conflicts_with = "all")]
+    #[arg(long, value_name = "A..B", value_parser = range)]
     range: Option<(Bytes, Bytes)>,
     /// All items of the id
     #[arg(long)]
