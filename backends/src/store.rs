@@ -95,6 +95,10 @@ pub trait KeyValueStore {
 
 /// Every store there is.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one per shard or process, and it is never moved"
+)]
 pub enum Store {
     /// In this process's memory; gone with it.
     Memory(MemoryStore),

@@ -1,12 +1,13 @@
-//! A small blocking gRPC client for tools: one TCP connection, one call at a time, unary and server streaming.
+//! A small blocking gRPC client for tools: one connection, one call at a time, unary and server streaming.
 //!
 //! ```text
 //!   Client::call --encode--> h2::Connection --bytes--> TcpStream --> gateway
 //!          <--decode-- message <--5-byte prefix-- events <-- bytes
 //! ```
 //!
-//! Promises: every call ends within its timeout, whatever the peer does; errors keep the peer's status with its details;
-//! what the peer sends is bounded. Leaves to others: speed (the load generator has its own client), TLS, retries.
+//! Promises: every call ends within its timeout, whatever the peer does; errors keep the peer's status with
+//! its details; what the peer sends is bounded. Leaves to others: speed (the load generator has its own
+//! client), TLS, retries.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -150,7 +151,8 @@ impl Client {
         }
     }
 
-    /// One request, any number of replies, each given to `on_message` as it arrives. `Break` cancels the call.
+    /// One request, any number of replies, each given to `on_message` as it arrives. `Break` cancels the
+    /// call.
     ///
     /// # Errors
     /// As for [`Client::unary`]. The timeout starts anew with every message.
@@ -179,7 +181,8 @@ impl Client {
                     Ok(None) => break,
                     Err(error) => return Err(call.broken(error.to_string())),
                 };
-                // What comes for a call that is over, or for an older one that was cancelled, is only taken away.
+                // What comes for a call that is over, or for an older one that was cancelled, is only taken
+                // away.
                 if outcome.is_none() {
                     outcome = call.handle(event)?;
                 }
@@ -364,7 +367,8 @@ impl Call {
         }
     }
 
-    /// Whether the reply is gRPC at all. An HTTP error becomes the status that the gRPC specification maps it to.
+    /// Whether the reply is gRPC at all. An HTTP error becomes the status that the gRPC specification maps it
+    /// to.
     fn check_head(&self, headers: &HeaderList) -> Result<Option<Status>, ClientError> {
         let http_status = headers.get(b":status").unwrap_or_default();
         let content_type = headers.get(b"content-type").unwrap_or_default();
@@ -452,7 +456,8 @@ impl Call {
     }
 }
 
-/// Servers may leave the padding out (gRPC over HTTP/2: "implementations MUST accept padded and un-padded values").
+/// Servers may leave the padding out (gRPC over HTTP/2: "implementations MUST accept padded and un-padded
+/// values").
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -476,7 +481,8 @@ fn authority(server: &str) -> Result<String, &'static str> {
     Ok(authority.to_owned())
 }
 
-/// The text of `grpc-message`; what is not valid is kept or replaced, since an error about an error helps nobody.
+/// The text of `grpc-message`; what is not valid is kept or replaced, since an error about an error helps
+/// nobody.
 fn percent_decode(text: &[u8]) -> String {
     let hex = |byte: u8| {
         char::from(byte)

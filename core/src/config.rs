@@ -1,9 +1,9 @@
-//! The configuration of `prism serve`: raw text from flags, environment and file in, a checked [`ServeOptions`] out.
+//! The configuration of `prism serve`: text from flags, environment and file in, checked [`ServeOptions`] out.
 //!
-//! A `ServeOptions` exists only if every value in it is legal, so whoever holds one does not check again. Defaults stand
-//! in one place ([`ServeOptions::default`]); every key, its environment variable and its documentation in another
-//! ([`keys`]). A flag counts more than the environment, the environment more than the file, the file more than the
-//! default. Leaves to others: reading the process's arguments and the file.
+//! A `ServeOptions` exists only if every value in it is legal, so whoever holds one does not check again.
+//! Defaults stand in one place ([`ServeOptions::default`]); every key, its environment variable and its
+//! documentation in another ([`KEYS`]). A flag counts more than the environment, the environment more than
+//! the file, the file more than the default. Leaves to others: reading the process's arguments and the file.
 
 mod keys;
 
@@ -25,7 +25,8 @@ pub struct ServeOptions {
     pub data_dir: PathBuf,
     /// Address of the one port that speaks gRPC, Connect and HTTP. Loopback unless `insecure_listen`.
     pub listen: SocketAddr,
-    /// The user has accepted that anybody who reaches `listen` may read and write: there is no TLS or authentication yet.
+    /// The user has accepted that anybody who reaches `listen` may read and write: there is no TLS or
+    /// authentication yet.
     pub insecure_listen: bool,
     /// Number of shard threads, 1 to [`SHARDS_MAX`]. Default: one per available core.
     pub shards: NonZeroUsize,
@@ -64,8 +65,8 @@ pub enum EmbeddedStore {
     Memory,
 }
 
-/// Every maximum that the operator can move. At the maximum the answer is `RESOURCE_EXHAUSTED`, or the connection is
-/// not accepted.
+/// Every maximum that the operator can move. At the maximum the answer is `RESOURCE_EXHAUSTED`, or the
+/// connection is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServeLimits {
     /// Open connections of the whole gateway; more are closed when accepted. About 20 KiB each.
@@ -313,8 +314,8 @@ impl Effective {
         }
     }
 
-    /// The effective configuration as a YAML file that [`load`] reads back to the same options, with documentation and
-    /// the origin of each value as comments.
+    /// The effective configuration as a YAML file that [`load`] reads back to the same options, with
+    /// documentation and the origin of each value as comments.
     pub fn to_yaml(&self) -> String {
         let mut out = String::from(
             "# Effective configuration of `prism serve`. Usable as a file: prism serve --config FILE\n",

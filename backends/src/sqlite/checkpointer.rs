@@ -1,7 +1,17 @@
-//! Moves written pages from the write-ahead file into the database file, beside the writer.
+//! Moves written pages from the write-ahead file into the database file, beside the writer, and keeps the former from
+//! growing without end.
+//!
+//! A passive checkpoint never makes the writer wait, but what the writer adds meanwhile keeps the write-ahead file
+//! from starting anew. So passive rounds come first, until little is left; a last round then holds the writer for as
+//! long as that little takes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rusqlite::Connection;
 
+use super::schema::FileLock;
+use super::{Options, Shared};
 use crate::error::StoreError;
 
 /// What one checkpoint did.
@@ -11,7 +21,8 @@ pub struct Checkpoint {
     pub wal_pages: u64,
     /// How many of them are in the database file now.
     pub moved_pages: u64,
-    /// Whether the write-ahead file starts again from its beginning.
+    /// Whether the writer begins the write-ahead file anew. Not so while a reader is in the middle of a query; then
+    /// the next checkpoint will do it.
     pub restarted: bool,
 }
 
@@ -19,18 +30,74 @@ pub struct Checkpoint {
 #[derive(Debug)]
 pub struct Checkpointer {
     connection: Connection,
+    shared: Arc<Shared>,
+    due_pages: u64,
+    _lock: Arc<FileLock>,
 }
 
 impl Checkpointer {
-    /// Whether enough was written since the last checkpoint; cheap, any thread's turn may ask.
+    pub(super) fn new(
+        connection: Connection,
+        options: &Options,
+        shared: Arc<Shared>,
+        lock: Arc<FileLock>,
+    ) -> Result<Checkpointer, StoreError> {
+        let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        let due_pages = options.checkpoint_bytes / page_bytes.max(1) as u64;
+        Ok(Checkpointer {
+            connection,
+            shared,
+            due_pages,
+            _lock: lock,
+        })
+    }
+
+    /// Whether the write-ahead file has grown to [`Options::checkpoint_bytes`]. One load of an atomic.
     pub fn is_due(&self) -> bool {
-        false
+        self.shared.wal_pages.load(Ordering::Relaxed) >= self.due_pages
     }
 
     /// Runs one checkpoint. The writer goes on meanwhile, except for a short end while what it wrote meanwhile is
     /// moved too.
+    ///
+    /// Errors: [`StoreError::Io`], [`StoreError::Full`]; nothing is lost, run it again.
     pub fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
-        let _ = &self.connection;
-        Ok(Checkpoint::default())
+        let mut moved_before = 0;
+        for _ in 0..PASSIVE_ROUNDS_MAX {
+            let checkpoint = self.round("PRAGMA wal_checkpoint(PASSIVE)")?;
+            let added = self
+                .shared
+                .wal_pages
+                .load(Ordering::Relaxed)
+                .saturating_sub(checkpoint.moved_pages);
+            if checkpoint.moved_pages <= moved_before || added <= REST_PAGES {
+                break;
+            }
+            moved_before = checkpoint.moved_pages;
+        }
+        let checkpoint = self.round("PRAGMA wal_checkpoint(RESTART)")?;
+        if checkpoint.restarted {
+            // The hook says it anew after the next commit.
+            self.shared.wal_pages.store(0, Ordering::Relaxed);
+        }
+        Ok(checkpoint)
+    }
+
+    fn round(&self, text: &str) -> Result<Checkpoint, StoreError> {
+        let mut statement = self.connection.prepare_cached(text)?;
+        let (busy, wal, moved): (i64, i64, i64) =
+            statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        Ok(Checkpoint {
+            wal_pages: wal.max(0) as u64,
+            moved_pages: moved.max(0) as u64,
+            restarted: busy == 0 && wal == moved,
+        })
     }
 }
+
+/// Passive rounds before the last one; each has less to do than the one before unless the disk is slower than the
+/// writer, and then the writer has to wait anyway.
+const PASSIVE_ROUNDS_MAX: usize = 4;
+
+/// As much as the writer may be held for.
+const REST_PAGES: u64 = 256;

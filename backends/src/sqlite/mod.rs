@@ -7,6 +7,8 @@
 //! ```
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use crate::error::StoreError;
 use crate::mutation::{Mutation, NamespaceId, Outcome, UnixMillis};
@@ -14,7 +16,9 @@ use crate::query::{GetQuery, ItemSink, PageToken, ScanQuery};
 use crate::store::{Capabilities, KeyValueStore, Sweep};
 
 mod checkpointer;
+mod marks;
 mod reader;
+mod schema;
 mod writer;
 
 pub use checkpointer::{Checkpoint, Checkpointer};
@@ -26,8 +30,9 @@ pub use writer::Writer;
 pub struct Options {
     /// How long a delete is remembered, in milliseconds; see [`crate::memory::Options::tombstone_window_ms`].
     pub tombstone_window_ms: u64,
-    /// How many deletes are remembered at most.
-    pub tombstones_max: usize,
+    /// How many deletes of ranges are remembered at most; each costs 50 bytes of memory. Deletes of keys are rows, and
+    /// bounded by the disk and the window only.
+    pub range_deletes_max: usize,
     /// Page cache of the writer, in bytes.
     pub writer_cache_bytes: usize,
     /// Page cache of each reader, in bytes.
@@ -36,17 +41,21 @@ pub struct Options {
     pub busy_timeout_ms: u32,
     /// [`Checkpointer::is_due`] when the write-ahead file has grown by this much, in bytes.
     pub checkpoint_bytes: u64,
+    /// Largest database file, in bytes; beyond it writes are refused with [`StoreError::Full`]. `None`: the disk
+    /// decides.
+    pub file_bytes_max: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Options {
         Options {
             tombstone_window_ms: 10 * 60 * 1000,
-            tombstones_max: 1_000_000,
+            range_deletes_max: 100_000,
             writer_cache_bytes: 2 * 1024 * 1024,
             reader_cache_bytes: 512 * 1024,
             busy_timeout_ms: 5_000,
-            checkpoint_bytes: 16 * 1024 * 1024,
+            checkpoint_bytes: 64 * 1024 * 1024,
+            file_bytes_max: None,
         }
     }
 }
@@ -67,10 +76,32 @@ pub struct Parts {
 /// Errors: [`StoreError::Unopenable`] (directory missing or not writable), [`StoreError::WrongFormat`] (not a
 /// database, not ours, or of a newer program), [`StoreError::Busy`] (another process has it open).
 pub fn open(path: &Path, options: Options) -> Result<Parts, StoreError> {
-    let _ = options;
-    Err(StoreError::Unopenable {
-        detail: path.display().to_string(),
+    let lock = Arc::new(schema::FileLock::take(path)?);
+    let shared = Arc::new(Shared::default());
+    let connection = schema::open_writer(path, &options)?;
+    let writer = Writer::new(connection, options, shared.clone(), lock.clone())?;
+    let connection = schema::open_checkpointer(path, &options)?;
+    let checkpointer = Checkpointer::new(connection, &options, shared.clone(), lock.clone())?;
+    let readers = ReaderFactory {
+        path: path.to_owned(),
+        options,
+        shared,
+        lock,
+    };
+    Ok(Parts {
+        writer,
+        readers,
+        checkpointer,
     })
+}
+
+/// The little that the parts tell each other, whichever threads they live on.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Pages in the write-ahead file, as of the writer's last commit.
+    wal_pages: AtomicU64,
+    /// Moves on when a namespace is created or dropped.
+    namespace_epoch: AtomicU64,
 }
 
 /// Writer, a reader and the checkpointer on one thread: the whole store behind the trait.

@@ -1,19 +1,92 @@
-//! The one writer of a SQLite store.
+//! The one writer of a SQLite store: applies a batch of mutations as one transaction, with an outcome for each.
+//!
+//! A put is one statement, an upsert that replaces an older row only; everything that a mutation may be refused for is
+//! checked before its first statement, so a refusal leaves nothing behind and the batch goes on. An error of SQLite
+//! itself rolls the whole batch back.
 
-use rusqlite::Connection;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
+use rustc_hash::FxBuildHasher;
+
+use super::marks::Marks;
+use super::schema::{FileLock, PLACES_PER_VALUE, TOMBSTONE, VersionBytes, version_bytes, version_of};
+use super::{Options, Shared};
 use crate::error::StoreError;
-use crate::mutation::{Mutation, NamespaceId, Outcome, UnixMillis};
+use crate::limits::{CHUNK_BYTES, RANGE_DELETES_PER_ID_MAX, SWAPS_REMEMBERED_MAX, VALUE_BYTES_MAX};
+use crate::memory::{SwapKey, Verdict};
+use crate::mutation::{
+    Expected, ItemRef, Mutation, NamespaceId, Operation, Outcome, OwnedItem, PredicateRef, UnixMillis,
+    is_expired,
+};
 use crate::store::{Capabilities, Sweep};
+use crate::version::Version;
 
 /// Applies mutations. One per store; `Send`, so that it can live on a helper thread.
 #[derive(Debug)]
 pub struct Writer {
     connection: Connection,
     capabilities: Capabilities,
+    options: Options,
+    shared: Arc<Shared>,
+    state: State,
+    _lock: Arc<FileLock>,
+}
+
+/// What the writer keeps in memory beside the file.
+#[derive(Debug)]
+struct State {
+    namespaces: HashMap<NamespaceId, NamespaceState, FxBuildHasher>,
+    range_deletes: Marks,
+    /// Range deletes that the running transaction removes; unmarked once it has committed.
+    unmarked: Vec<(NamespaceId, Vec<u8>)>,
+    next_value: i64,
+    next_swap: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NamespaceState {
+    Live,
+    Dropped,
+    Swept,
 }
 
 impl Writer {
+    pub(super) fn new(
+        mut connection: Connection,
+        options: Options,
+        shared: Arc<Shared>,
+        lock: Arc<FileLock>,
+    ) -> Result<Writer, StoreError> {
+        let state = State::load(&connection)?;
+        let hooked = shared.clone();
+        connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+            hooked.wal_pages.store(pages as u64, Ordering::Relaxed);
+            Ok(())
+        }))?;
+        let capabilities = Capabilities {
+            name: "sqlite",
+            survives_restart: true,
+            survives_power_cut_at_once: false,
+            blocks: true,
+            concurrent_readers: true,
+            value_bytes_max: VALUE_BYTES_MAX,
+            chunk_bytes: Some(CHUNK_BYTES),
+            tombstone_window_ms: options.tombstone_window_ms,
+            tombstones_max: options.range_deletes_max,
+        };
+        Ok(Writer {
+            connection,
+            capabilities,
+            options,
+            shared,
+            state,
+            _lock: lock,
+        })
+    }
+
     /// What the store can do.
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities
@@ -21,13 +94,20 @@ impl Writer {
 
     /// See [`crate::KeyValueStore::create_namespace`].
     pub fn create_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
-        let _ = &self.connection;
-        Err(StoreError::UnknownNamespace(namespace))
+        match self.state.namespaces.get(&namespace) {
+            Some(NamespaceState::Live) => Ok(()),
+            Some(_) => Err(StoreError::DroppedNamespace(namespace)),
+            None => self.set_namespace(namespace, NamespaceState::Live),
+        }
     }
 
     /// See [`crate::KeyValueStore::drop_namespace`].
     pub fn drop_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
-        Err(StoreError::UnknownNamespace(namespace))
+        match self.state.namespaces.get(&namespace) {
+            Some(NamespaceState::Live) => self.set_namespace(namespace, NamespaceState::Dropped),
+            Some(_) => Ok(()),
+            None => self.set_namespace(namespace, NamespaceState::Swept),
+        }
     }
 
     /// Applies a batch as one transaction; see [`crate::KeyValueStore::apply`].
@@ -37,13 +117,682 @@ impl Writer {
         now: UnixMillis,
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), StoreError> {
-        let _ = (batch, now, outcomes);
-        Ok(())
+        outcomes.clear();
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let Writer {
+            connection,
+            options,
+            state,
+            ..
+        } = self;
+        let result = in_transaction(connection, || {
+            let mut put = connection.prepare_cached(PUT)?;
+            for mutation in batch {
+                let mut change = Change {
+                    connection,
+                    options,
+                    state,
+                    put: &mut put,
+                    mutation,
+                    now,
+                };
+                outcomes.push(change.apply()?);
+            }
+            Ok(())
+        });
+        state.settle(result.is_ok());
+        if result.is_err() {
+            outcomes.clear();
+        }
+        result
     }
 
     /// See [`crate::KeyValueStore::sweep`].
     pub fn sweep(&mut self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError> {
-        let _ = (now, budget);
-        Ok(Sweep::default())
+        let Writer {
+            connection,
+            options,
+            state,
+            ..
+        } = self;
+        let mut sweep = Sweep::default();
+        let mut swept = None;
+        let result = in_transaction(connection, || {
+            let dropped = state
+                .namespaces
+                .iter()
+                .find(|(_, state)| **state == NamespaceState::Dropped)
+                .map(|(id, _)| *id);
+            if let Some(namespace) = dropped {
+                swept = sweep_namespace(connection, state, namespace, budget, &mut sweep)?;
+            }
+            let left = budget.saturating_sub(sweep.examined);
+            sweep_items(connection, options, now, left, &mut sweep)?;
+            let left = budget.saturating_sub(sweep.examined);
+            sweep_range_deletes(connection, state, now, left, &mut sweep)
+        });
+        state.settle(result.is_ok());
+        result?;
+        if let Some(namespace) = swept {
+            state.namespaces.insert(namespace, NamespaceState::Swept);
+        }
+        sweep.more = sweep.examined >= budget || (swept.is_none() && state.has_dropped());
+        give_back_pages(connection, budget)?;
+        Ok(sweep)
+    }
+
+    fn set_namespace(&mut self, namespace: NamespaceId, state: NamespaceState) -> Result<(), StoreError> {
+        let mut statement = self.connection.prepare_cached(SET_NAMESPACE)?;
+        statement.execute(params![namespace.0, state as i64])?;
+        self.state.namespaces.insert(namespace, state);
+        // Readers load the namespaces anew before their next query.
+        self.shared.namespace_epoch.fetch_add(1, Ordering::Release);
+        Ok(())
     }
 }
+
+impl State {
+    fn load(connection: &Connection) -> Result<State, StoreError> {
+        let mut range_deletes = Marks::default();
+        let mut statement = connection.prepare("SELECT namespace, id FROM range_delete")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            range_deletes.add(NamespaceId(row.get(0)?), blob(row, 1)?);
+        }
+        let number = |text: &str| connection.query_row(text, [], |row| row.get::<_, i64>(0));
+        Ok(State {
+            namespaces: load_namespaces(connection)?,
+            range_deletes,
+            unmarked: Vec::new(),
+            next_value: number("SELECT ifnull(max(place) / 16, 0) + 1 FROM chunk")?,
+            next_swap: number("SELECT ifnull(max(sequence), 0) + 1 FROM swap")?,
+        })
+    }
+
+    /// After a transaction: what was removed is unmarked, or stays marked if it was not removed after all.
+    fn settle(&mut self, committed: bool) {
+        for (namespace, id) in self.unmarked.drain(..) {
+            if committed {
+                self.range_deletes.remove(namespace, &id);
+            }
+        }
+    }
+
+    fn has_dropped(&self) -> bool {
+        self.namespaces
+            .values()
+            .any(|state| *state == NamespaceState::Dropped)
+    }
+
+    fn check_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError> {
+        check_namespace(&self.namespaces, namespace)
+    }
+}
+
+pub(super) fn check_namespace(
+    namespaces: &HashMap<NamespaceId, NamespaceState, FxBuildHasher>,
+    namespace: NamespaceId,
+) -> Result<(), StoreError> {
+    match namespaces.get(&namespace) {
+        Some(NamespaceState::Live) => Ok(()),
+        Some(_) => Err(StoreError::DroppedNamespace(namespace)),
+        None => Err(StoreError::UnknownNamespace(namespace)),
+    }
+}
+
+pub(super) fn load_namespaces(
+    connection: &Connection,
+) -> Result<HashMap<NamespaceId, NamespaceState, FxBuildHasher>, StoreError> {
+    let mut namespaces = HashMap::default();
+    let mut statement = connection.prepare_cached("SELECT id, state FROM namespace")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let state = match row.get::<_, i64>(1)? {
+            0 => NamespaceState::Live,
+            1 => NamespaceState::Dropped,
+            2 => NamespaceState::Swept,
+            other => {
+                return Err(StoreError::Corrupt {
+                    detail: format!("a namespace of state {other}"),
+                });
+            }
+        };
+        namespaces.insert(NamespaceId(row.get(0)?), state);
+    }
+    Ok(namespaces)
+}
+
+/// Runs `work` in a transaction of its own; rolls back if it fails.
+fn in_transaction(
+    connection: &Connection,
+    work: impl FnOnce() -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    let result = work().and_then(|()| Ok(connection.prepare_cached("COMMIT")?.execute([]).map(drop)?));
+    if result.is_err() && !connection.is_autocommit() {
+        // If this fails too the first error still tells the story; SQLite rolls back when next it can.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    result
+}
+
+/// One mutation within the batch's transaction.
+struct Change<'w, 'c, 'm> {
+    connection: &'c Connection,
+    options: &'w Options,
+    state: &'w mut State,
+    put: &'w mut CachedStatement<'c>,
+    mutation: &'w Mutation<'m>,
+    now: UnixMillis,
+}
+
+/// What a row of `item` says, tombstones included.
+struct Found {
+    version: Version,
+    /// `None` for a tombstone or an expired item.
+    visible: Option<OwnedItem>,
+}
+
+impl Change<'_, '_, '_> {
+    /// An `Err` ends the whole batch; what is only this mutation's fault is an outcome.
+    fn apply(&mut self) -> Result<Outcome, StoreError> {
+        let mutation = self.mutation;
+        let checked = mutation
+            .check()
+            .and_then(|()| self.state.check_namespace(mutation.namespace));
+        if let Err(error) = checked {
+            return Ok(Outcome::Refused(error));
+        }
+        match &mutation.operation {
+            Operation::Put(items) => {
+                // From the last to the first: of two with one key the later is then there already, with this very
+                // version, and the earlier has no effect.
+                for item in items.iter().rev() {
+                    if !self.is_covered(item.key)? {
+                        self.write(item, version_bytes(mutation.version))?;
+                    }
+                }
+                Ok(Outcome::Applied)
+            }
+            Operation::Delete(PredicateRef::Keys(keys)) => {
+                for key in *keys {
+                    if !self.is_covered(key)? {
+                        self.bury(key, version_bytes(mutation.version))?;
+                    }
+                }
+                Ok(Outcome::Applied)
+            }
+            Operation::Delete(PredicateRef::All) => self.delete_range(b"", b""),
+            Operation::Delete(PredicateRef::Range { start, end }) => self.delete_range(start, end),
+            Operation::CompareAndSwap {
+                key,
+                expected,
+                replacement,
+            } => self.swap(key, *expected, replacement.as_ref()),
+        }
+    }
+
+    /// Whether a remembered range delete over the key is as new as the mutation.
+    fn is_covered(&self, key: &[u8]) -> Result<bool, StoreError> {
+        Ok(self
+            .range_delete_over(key)?
+            .is_some_and(|version| version >= self.mutation.version))
+    }
+
+    fn range_delete_over(&self, key: &[u8]) -> Result<Option<Version>, StoreError> {
+        let Mutation { namespace, id, .. } = *self.mutation;
+        if !self.state.range_deletes.may_have(namespace, id.as_bytes()) {
+            return Ok(None);
+        }
+        let mut statement = self.connection.prepare_cached(RANGE_DELETE_OVER)?;
+        let mut rows = statement.query(params![namespace.0, id.as_bytes(), key])?;
+        match rows.next()? {
+            Some(row) if row.get_ref(0)? != rusqlite::types::ValueRef::Null => {
+                version_of(blob(row, 0)?).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Writes one item unless the row is as new.
+    fn write(&mut self, item: &ItemRef<'_>, version: VersionBytes) -> Result<(), StoreError> {
+        let Mutation { namespace, id, .. } = *self.mutation;
+        let expires_at = item.expires_at.map(|moment| moment.0.min(i64::MAX as u64) as i64);
+        let mut value = item.value;
+        let mut rest = None;
+        if item.value.len() > CHUNK_BYTES {
+            rest = Some(self.state.next_value * PLACES_PER_VALUE);
+            value = &item.value[..CHUNK_BYTES];
+        }
+        let bytes = rest.map(|_| item.value.len() as i64);
+        let changed = self.put.execute(params![
+            namespace.0,
+            id.as_bytes(),
+            item.key,
+            version,
+            expires_at,
+            item.compression,
+            value,
+            rest,
+            bytes
+        ])?;
+        if let (Some(place), 1) = (rest, changed) {
+            self.state.next_value += 1;
+            let mut statement = self.connection.prepare_cached(PUT_CHUNK)?;
+            for (position, chunk) in item.value.chunks(CHUNK_BYTES).enumerate().skip(1) {
+                statement.execute(params![place + position as i64, chunk])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes one key unless the row is as new, and remembers that.
+    fn bury(&mut self, key: &[u8], version: VersionBytes) -> Result<(), StoreError> {
+        let Mutation { namespace, id, .. } = *self.mutation;
+        let forget_at = self.now.plus(self.options.tombstone_window_ms).0 as i64;
+        let none: Option<i64> = None;
+        let empty: &[u8] = b"";
+        self.put.execute(params![
+            namespace.0,
+            id.as_bytes(),
+            key,
+            version,
+            forget_at,
+            TOMBSTONE,
+            empty,
+            none,
+            none
+        ])?;
+        Ok(())
+    }
+
+    fn delete_range(&mut self, start: &[u8], end: &[u8]) -> Result<Outcome, StoreError> {
+        let Mutation {
+            namespace,
+            id,
+            version,
+            ..
+        } = *self.mutation;
+        if !end.is_empty() && start >= end {
+            return Ok(Outcome::Applied);
+        }
+        let version = version_bytes(version);
+        let id = id.as_bytes();
+        if end.is_empty() {
+            self.connection
+                .prepare_cached(DELETE_FROM)?
+                .execute(params![namespace.0, id, start, version])?;
+        } else {
+            let parameters = params![namespace.0, id, start, version, end];
+            self.connection
+                .prepare_cached(DELETE_BETWEEN)?
+                .execute(parameters)?;
+        }
+        self.remember_range_delete(start, end, version)?;
+        Ok(Outcome::Applied)
+    }
+
+    fn remember_range_delete(
+        &mut self,
+        start: &[u8],
+        end: &[u8],
+        version: VersionBytes,
+    ) -> Result<(), StoreError> {
+        let Mutation { namespace, id, .. } = *self.mutation;
+        let id = id.as_bytes();
+        if self.state.range_deletes.may_have(namespace, id) {
+            let mut known = self.connection.prepare_cached(RANGE_DELETE_KNOWN)?;
+            if known.exists(params![namespace.0, id, start, end, version])? {
+                return Ok(());
+            }
+            // Those that the new one makes superfluous, and the oldest if there are too many.
+            let mut statement = self.connection.prepare_cached(FORGET_WITHIN)?;
+            let within = statement.execute(params![namespace.0, id, start, end, version])?;
+            let mut statement = self.connection.prepare_cached(FORGET_OLDEST)?;
+            let spare = RANGE_DELETES_PER_ID_MAX as i64 - 1;
+            let oldest = statement.execute(params![namespace.0, id, spare])?;
+            let gone = std::iter::repeat_n((namespace, id.to_vec()), within + oldest);
+            self.state.unmarked.extend(gone);
+        }
+        if self.state.range_deletes.total() >= self.options.range_deletes_max {
+            return Ok(());
+        }
+        self.state.range_deletes.add(namespace, id);
+        let forget_at = self.now.plus(self.options.tombstone_window_ms).0 as i64;
+        let mut statement = self.connection.prepare_cached(REMEMBER_RANGE_DELETE)?;
+        statement.execute(params![namespace.0, id, start, end, version, forget_at])?;
+        Ok(())
+    }
+
+    fn swap(
+        &mut self,
+        key: &[u8],
+        expected: Expected<'_>,
+        replacement: Option<&ItemRef<'_>>,
+    ) -> Result<Outcome, StoreError> {
+        let Mutation {
+            namespace,
+            id,
+            version,
+            ..
+        } = *self.mutation;
+        let call = SwapKey::new(namespace, version, id, key);
+        let found = self.find(key)?;
+        let stored = found.as_ref().map(|found| found.version);
+        let current = found.and_then(|found| found.visible);
+        match self.recall(&call, key)? {
+            Some(Verdict::Swapped) => return Ok(Outcome::Swapped),
+            Some(Verdict::NotSwapped(item)) => return Ok(Outcome::NotSwapped(item)),
+            Some(Verdict::NotSwappedLarge) => return Ok(Outcome::NotSwapped(current)),
+            None => {}
+        }
+        let floor = stored.max(self.range_delete_over(key)?);
+        if floor == Some(version) {
+            // Forgotten, but its mark is still there: this very swap was the item's last write.
+            return Ok(Outcome::Swapped);
+        }
+        let holds = match (expected, &current) {
+            (Expected::Absent, None) => true,
+            (Expected::Value(value), Some(item)) => value == item.value,
+            _ => false,
+        };
+        if !holds {
+            self.remember(&call, &Verdict::refusal(current.as_ref().map(OwnedItem::as_ref)))?;
+            return Ok(Outcome::NotSwapped(current));
+        }
+        let version = floor.map_or(version, |floor| floor.successor().max(version));
+        match replacement {
+            Some(item) => self.write(&ItemRef { key, ..*item }, version_bytes(version))?,
+            None => self.bury(key, version_bytes(version))?,
+        }
+        self.remember(&call, &Verdict::Swapped)?;
+        Ok(Outcome::Swapped)
+    }
+
+    fn find(&self, key: &[u8]) -> Result<Option<Found>, StoreError> {
+        let Mutation { namespace, id, .. } = *self.mutation;
+        let mut statement = self.connection.prepare_cached(FIND)?;
+        let mut rows = statement.query(params![namespace.0, id.as_bytes(), key])?;
+        let Some(row) = rows.next()? else {
+            return Ok(None);
+        };
+        let version = version_of(blob(row, 0)?)?;
+        let expires_at = row
+            .get::<_, Option<i64>>(1)?
+            .map(|moment| UnixMillis(moment as u64));
+        let kind: i64 = row.get(2)?;
+        if kind == TOMBSTONE || is_expired(expires_at, self.now) {
+            return Ok(Some(Found {
+                version,
+                visible: None,
+            }));
+        }
+        let mut value = blob(row, 3)?.to_vec();
+        if let Some(place) = row.get::<_, Option<i64>>(4)? {
+            append_chunks(self.connection, place, row.get(5)?, &mut value)?;
+        }
+        let item = OwnedItem {
+            key: key.to_vec(),
+            value,
+            expires_at,
+            compression: kind as u8,
+        };
+        Ok(Some(Found {
+            version,
+            visible: Some(item),
+        }))
+    }
+
+    fn recall(&self, call: &SwapKey, key: &[u8]) -> Result<Option<Verdict>, StoreError> {
+        let mut statement = self.connection.prepare_cached(RECALL_SWAP)?;
+        let parameters = params![call.namespace.0, version_bytes(call.version), call.subject as i64];
+        let verdict = statement.query_row(parameters, |row| {
+            Ok(match row.get::<_, i64>(0)? {
+                SWAPPED => Verdict::Swapped,
+                REFUSED_ABSENT => Verdict::NotSwapped(None),
+                REFUSED_LARGE => Verdict::NotSwappedLarge,
+                _ => Verdict::NotSwapped(Some(OwnedItem {
+                    key: key.to_vec(),
+                    value: row.get(1)?,
+                    expires_at: row
+                        .get::<_, Option<i64>>(2)?
+                        .map(|moment| UnixMillis(moment as u64)),
+                    compression: row.get(3)?,
+                })),
+            })
+        });
+        Ok(verdict.optional()?)
+    }
+
+    fn remember(&mut self, call: &SwapKey, verdict: &Verdict) -> Result<(), StoreError> {
+        let (number, item) = match verdict {
+            Verdict::Swapped => (SWAPPED, None),
+            Verdict::NotSwapped(None) => (REFUSED_ABSENT, None),
+            Verdict::NotSwapped(Some(item)) => (REFUSED_ITEM, Some(item)),
+            Verdict::NotSwappedLarge => (REFUSED_LARGE, None),
+        };
+        let sequence = self.state.next_swap;
+        // A ring: the oldest answer's slot is written over.
+        let slot = sequence % SWAPS_REMEMBERED_MAX as i64;
+        self.state.next_swap += 1;
+        let mut statement = self.connection.prepare_cached(REMEMBER_SWAP)?;
+        statement.execute(params![
+            slot,
+            sequence,
+            call.namespace.0,
+            version_bytes(call.version),
+            call.subject as i64,
+            number,
+            item.map(|item| &item.value),
+            item.and_then(|item| item.expires_at)
+                .map(|moment| moment.0.min(i64::MAX as u64) as i64),
+            item.map(|item| item.compression)
+        ])?;
+        Ok(())
+    }
+}
+
+/// Appends the chunks behind the first of a large value, whose whole length is `bytes`.
+pub(super) fn append_chunks(
+    connection: &Connection,
+    place: i64,
+    bytes: Option<i64>,
+    value: &mut Vec<u8>,
+) -> Result<(), StoreError> {
+    let bytes = bytes
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .filter(|bytes| *bytes <= VALUE_BYTES_MAX);
+    let Some(bytes) = bytes else {
+        return Err(StoreError::Corrupt {
+            detail: format!("the value at place {place} has no length"),
+        });
+    };
+    value.reserve_exact(bytes.saturating_sub(value.len()));
+    let mut statement = connection.prepare_cached(CHUNKS)?;
+    let mut rows = statement.query(params![place, place + PLACES_PER_VALUE])?;
+    while let Some(row) = rows.next()? {
+        value.extend_from_slice(blob(row, 0)?);
+    }
+    if value.len() != bytes {
+        let detail = format!(
+            "the value at place {place} has {} of its {bytes} bytes",
+            value.len()
+        );
+        return Err(StoreError::Corrupt { detail });
+    }
+    Ok(())
+}
+
+/// The blob in a column; what else may lie there is damage.
+pub(super) fn blob<'r>(row: &'r Row<'_>, column: usize) -> Result<&'r [u8], StoreError> {
+    match row.get_ref(column)?.as_blob() {
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(StoreError::Corrupt {
+            detail: format!("column {column}: {error}"),
+        }),
+    }
+}
+
+/// Removes a step's worth of a dropped namespace; its number once nothing is left.
+fn sweep_namespace(
+    connection: &Connection,
+    state: &mut State,
+    namespace: NamespaceId,
+    budget: usize,
+    sweep: &mut Sweep,
+) -> Result<Option<NamespaceId>, StoreError> {
+    let limit = budget.max(1) as i64;
+    let items = connection
+        .prepare_cached(SWEEP_NAMESPACE)?
+        .execute(params![namespace.0, limit])?;
+    sweep.examined += items;
+    sweep.removed += items;
+    if items >= budget.max(1) {
+        return Ok(None);
+    }
+    let mut statement = connection.prepare_cached("SELECT id FROM range_delete WHERE namespace = ?1")?;
+    let mut rows = statement.query(params![namespace.0])?;
+    while let Some(row) = rows.next()? {
+        state.unmarked.push((namespace, blob(row, 0)?.to_vec()));
+        sweep.examined += 1;
+    }
+    connection
+        .prepare_cached("DELETE FROM range_delete WHERE namespace = ?1")?
+        .execute([namespace.0])?;
+    connection
+        .prepare_cached(SET_NAMESPACE)?
+        .execute(params![namespace.0, NamespaceState::Swept as i64])?;
+    Ok(Some(namespace))
+}
+
+/// Expired items become remembered deletes, or an older write could come back; remembered deletes go.
+fn sweep_items(
+    connection: &Connection,
+    options: &Options,
+    now: UnixMillis,
+    budget: usize,
+    sweep: &mut Sweep,
+) -> Result<(), StoreError> {
+    if budget == 0 {
+        return Ok(());
+    }
+    let now_ms = now.0.min(i64::MAX as u64) as i64;
+    let forget_at = now.plus(options.tombstone_window_ms).0 as i64;
+    let mut due = Vec::new();
+    let mut statement = connection.prepare_cached(DUE_ITEMS)?;
+    let mut rows = statement.query(params![now_ms, budget as i64])?;
+    while let Some(row) = rows.next()? {
+        due.push((
+            row.get::<_, u32>(0)?,
+            blob(row, 1)?.to_vec(),
+            blob(row, 2)?.to_vec(),
+            row.get::<_, i64>(3)?,
+        ));
+    }
+    drop(rows);
+    let mut forget = connection.prepare_cached(FORGET_ITEM)?;
+    let mut expire = connection.prepare_cached(EXPIRE_ITEM)?;
+    for (namespace, id, key, kind) in due {
+        if kind == TOMBSTONE {
+            forget.execute(params![namespace, id, key])?;
+        } else {
+            expire.execute(params![namespace, id, key, forget_at, TOMBSTONE])?;
+        }
+        sweep.examined += 1;
+        sweep.removed += 1;
+    }
+    Ok(())
+}
+
+fn sweep_range_deletes(
+    connection: &Connection,
+    state: &mut State,
+    now: UnixMillis,
+    budget: usize,
+    sweep: &mut Sweep,
+) -> Result<(), StoreError> {
+    if budget == 0 || state.range_deletes.total() == 0 {
+        return Ok(());
+    }
+    let now_ms = now.0.min(i64::MAX as u64) as i64;
+    let mut numbers = Vec::new();
+    let mut statement = connection.prepare_cached(DUE_RANGE_DELETES)?;
+    let mut rows = statement.query(params![now_ms, budget as i64])?;
+    while let Some(row) = rows.next()? {
+        numbers.push(row.get::<_, i64>(0)?);
+        state
+            .unmarked
+            .push((NamespaceId(row.get(1)?), blob(row, 2)?.to_vec()));
+    }
+    let mut forget = connection.prepare_cached("DELETE FROM range_delete WHERE number = ?1")?;
+    for number in numbers {
+        forget.execute([number])?;
+        sweep.examined += 1;
+        sweep.removed += 1;
+    }
+    Ok(())
+}
+
+/// Shrinks the file by a step if more than a quarter of it is free; less is kept for what is written next.
+fn give_back_pages(connection: &Connection, budget: usize) -> Result<(), StoreError> {
+    let number = |text: &str| -> rusqlite::Result<i64> {
+        connection.prepare_cached(text)?.query_row([], |row| row.get(0))
+    };
+    let free = number("PRAGMA freelist_count")?;
+    let pages = number("PRAGMA page_count")?;
+    if free > FREE_PAGES_KEPT && free > pages / 4 {
+        let step = budget.clamp(1, 1_000);
+        let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({step})"))?;
+        let mut rows = statement.query([])?;
+        while rows.next()?.is_some() {}
+    }
+    Ok(())
+}
+
+const FREE_PAGES_KEPT: i64 = 256;
+const SWAPPED: i64 = 0;
+const REFUSED_ABSENT: i64 = 1;
+const REFUSED_ITEM: i64 = 2;
+const REFUSED_LARGE: i64 = 3;
+
+const SET_NAMESPACE: &str = "INSERT INTO namespace (id, state) VALUES (?1, ?2)
+    ON CONFLICT (id) DO UPDATE SET state = excluded.state";
+const PUT: &str = "INSERT INTO item (namespace, id, key, version, expires_at, kind, value, rest, bytes)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+    ON CONFLICT (namespace, id, key) DO UPDATE SET version = excluded.version, expires_at = excluded.expires_at,
+        kind = excluded.kind, value = excluded.value, rest = excluded.rest, bytes = excluded.bytes
+    WHERE excluded.version > item.version";
+const PUT_CHUNK: &str = "INSERT OR REPLACE INTO chunk (place, data) VALUES (?1, ?2)";
+const CHUNKS: &str = "SELECT data FROM chunk WHERE place > ?1 AND place < ?2 ORDER BY place";
+const FIND: &str = "SELECT version, expires_at, kind, value, rest, bytes FROM item
+    WHERE namespace = ?1 AND id = ?2 AND key = ?3";
+const DELETE_FROM: &str = "DELETE FROM item WHERE namespace = ?1 AND id = ?2 AND key >= ?3 AND version < ?4";
+const DELETE_BETWEEN: &str =
+    "DELETE FROM item WHERE namespace = ?1 AND id = ?2 AND key >= ?3 AND version < ?4 AND key < ?5";
+const RANGE_DELETE_OVER: &str = "SELECT max(version) FROM range_delete
+    WHERE namespace = ?1 AND id = ?2 AND start <= ?3 AND (\"end\" = x'' OR \"end\" > ?3)";
+const RANGE_DELETE_KNOWN: &str = "SELECT 1 FROM range_delete WHERE namespace = ?1 AND id = ?2
+    AND start <= ?3 AND (\"end\" = x'' OR (?4 <> x'' AND \"end\" >= ?4)) AND version >= ?5";
+const FORGET_WITHIN: &str = "DELETE FROM range_delete WHERE namespace = ?1 AND id = ?2
+    AND start >= ?3 AND (?4 = x'' OR (\"end\" <> x'' AND \"end\" <= ?4)) AND version <= ?5";
+const FORGET_OLDEST: &str = "DELETE FROM range_delete WHERE number IN (SELECT number FROM range_delete
+    WHERE namespace = ?1 AND id = ?2 ORDER BY number DESC LIMIT -1 OFFSET ?3)";
+const REMEMBER_RANGE_DELETE: &str =
+    "INSERT INTO range_delete (namespace, id, start, \"end\", version, forget_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const RECALL_SWAP: &str = "SELECT verdict, value, expires_at, compression FROM swap
+    WHERE namespace = ?1 AND version = ?2 AND subject = ?3";
+const REMEMBER_SWAP: &str = "INSERT OR REPLACE INTO swap
+    (slot, sequence, namespace, version, subject, verdict, value, expires_at, compression)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+const SWEEP_NAMESPACE: &str = "DELETE FROM item WHERE namespace = ?1 AND (id, key) IN
+    (SELECT id, key FROM item WHERE namespace = ?1 LIMIT ?2)";
+const DUE_ITEMS: &str = "SELECT namespace, id, key, kind FROM item
+    WHERE expires_at IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2";
+const FORGET_ITEM: &str = "DELETE FROM item WHERE namespace = ?1 AND id = ?2 AND key = ?3";
+const EXPIRE_ITEM: &str = "UPDATE item SET kind = ?5, expires_at = ?4, value = x'', rest = NULL, bytes = NULL
+    WHERE namespace = ?1 AND id = ?2 AND key = ?3";
+const DUE_RANGE_DELETES: &str = "SELECT number, namespace, id FROM range_delete
+    WHERE forget_at <= ?1 ORDER BY forget_at LIMIT ?2";

@@ -111,6 +111,8 @@ pub(crate) struct Streams {
     open: usize,
     /// Queued bytes of all streams together.
     queued: usize,
+    /// Boxed, as in the stream: a queue moves between the two without a new allocation.
+    #[allow(clippy::vec_box)]
     pool: Vec<Box<SendQueue>>,
 }
 

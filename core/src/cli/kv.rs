@@ -425,7 +425,8 @@ fn item_json(item: &keyvalue::Item) -> Map<String, Value> {
     object
 }
 
-/// Largest value that the command line sends, in bytes; the gateway's own limit is lower unless it was raised.
+/// Largest value that the command line sends, in bytes; the gateway's own limit is lower unless it was
+/// raised.
 const VALUE_BYTES_MAX: u64 = 48 << 20;
 
 fn read_value(path: &Path) -> Result<Vec<u8>, Failure> {

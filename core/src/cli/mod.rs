@@ -1,7 +1,8 @@
 //! The command line: arguments in, one subcommand run, an exit code out.
 //!
-//! Promises: exit codes as in [`Exit`]; results on standard output, everything else on standard error; an error is one
-//! line that says what is wrong and one that says what to do. Leaves to others: what the commands do (one file each).
+//! Promises: exit codes as in [`Exit`]; results on standard output, everything else on standard error; an
+//! error is one line that says what is wrong and one that says what to do. Leaves to others: what the
+//! commands do (one file each).
 
 mod completions;
 mod config;
@@ -100,6 +101,8 @@ First steps:
 /// How the program ends. Part of the interface: scripts rely on the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
+    /// Nothing is wrong, there is only nobody left to tell.
+    Done = 0,
     /// The answer is no.
     No = 1,
     /// The user has to change the command, a file or the configuration.
@@ -167,7 +170,7 @@ impl From<io::Error> for Failure {
     /// Only for writing results: whoever closed the pipe has seen enough, and that is no failure.
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::silent(Exit::No),
+            io::ErrorKind::BrokenPipe => Self::silent(Exit::Done),
             _ => Self::new(Exit::No, format!("cannot write the result: {error}")),
         }
     }

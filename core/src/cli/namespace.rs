@@ -1,5 +1,5 @@
-//! `prism namespace`: create, validate, list, show and delete. The texts of `create` are those of the user's guide, word
-//! for word.
+//! `prism namespace`: create, validate, list, show and delete. The texts of `create` are those of the user's
+//! guide, word for word.
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -70,7 +70,8 @@ fn create(path: &Path, global: &Global, printer: &mut Printer) -> Result<(), Fai
     printer.done(&format!("Backend provisioned: {}", namespace.backend))?;
     printer.done("Access policies configured")?;
     printer.done("Ready to use")?;
-    // Recorded, so that the file need not change when the gateway learns who is calling; but nobody should rely on it.
+    // Recorded, so that the file need not change when the gateway learns who is calling; but nobody should
+    // rely on it.
     if namespace.yaml.lines().any(|line| line.starts_with("access:")) {
         printer.note("this version records access policies and does not enforce them yet");
     }

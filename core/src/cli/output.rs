@@ -1,7 +1,7 @@
 //! What the command line prints: text for people or JSON for programs, colours only where a person looks.
 //!
-//! Bytes that are not printable UTF-8 appear as `base64:…`, which every argument for a key or value understands, so that
-//! what was printed can be given back. Control characters never reach a terminal.
+//! Bytes that are not printable UTF-8 appear as `base64:…`, which every argument for a key or value
+//! understands, so that what was printed can be given back. Control characters never reach a terminal.
 
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
@@ -327,7 +327,8 @@ pub(super) fn insert_bytes(object: &mut Map<String, Value>, name: &str, bytes: &
 /// A time as RFC 3339 in UTC, to the second: `2025-10-19T10:30:00Z`. Years beyond 9999 are not cut.
 pub(super) fn show_time(time: &prost_types::Timestamp) -> String {
     let (days, second) = (time.seconds.div_euclid(86_400), time.seconds.rem_euclid(86_400));
-    // Civil date from days since 1970 in eras of 400 years that start in March, when the leap day is the last one.
+    // Civil date from days since 1970 in eras of 400 years that start in March, when the leap day is the last
+    // one.
     let days = days.saturating_add(719_468);
     let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

@@ -7,7 +7,8 @@ use prism_core::config::{self, Effective, Sources};
 
 use super::{Exit, Failure};
 
-/// Flags of `serve` and of `config print`. Values stay text here: the configuration checks them, whatever they come from.
+/// Flags of `serve` and of `config print`. Values stay text here: the configuration checks them, whatever
+/// they come from.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A flag counts more than the environment, the environment more than the file. Every key of the file has an environment

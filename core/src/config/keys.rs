@@ -1,7 +1,7 @@
-//! Every key of the configuration: path, environment variable, what is allowed, what it costs, how it is read and shown.
+//! Every key of the configuration: path, variable, what is allowed, what it costs, how it is read and shown.
 //!
-//! Adding a key means a field in [`ServeOptions`], its default, and one row here; flag `--set`, environment, file and
-//! `config print` follow by themselves.
+//! Adding a key means a field in [`ServeOptions`], its default, and one row here; flag `--set`, environment,
+//! file and `config print` follow by themselves.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;

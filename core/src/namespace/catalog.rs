@@ -1,9 +1,10 @@
-//! The embedded catalog: which namespaces exist. One SQLite file, `catalog.db`, in the data directory, or memory.
+//! The embedded catalog: which namespaces exist. One SQLite file, `catalog.db`, or memory.
 //!
 //! Promises: what [`Catalog::create`] and [`Catalog::delete`] have returned survives a crash and a power cut
-//! (`synchronous=EXTRA`: it is written so rarely that the sync costs nobody anything); ids are never used twice, so data
-//! that a crash left behind is never seen under a new namespace; one process at a time has the file open.
-//! Leaves to others: the data itself. Calls block for a disk write, so they belong on the control thread.
+//! (`synchronous=EXTRA`: it is written so rarely that the sync costs nobody anything); ids are never used
+//! twice, so data that a crash left behind is never seen under a new namespace; one process at a time has the
+//! file open. Leaves to others: the data itself. Calls block for a disk write, so they belong on the control
+//! thread.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -51,7 +52,8 @@ pub struct CatalogEntry {
 }
 
 impl CatalogEntry {
-    /// The configuration, read again from the file as it was submitted; limits that were tightened later do not apply.
+    /// The configuration, read again from the file as it was submitted; limits that were tightened later do
+    /// not apply.
     ///
     /// # Errors
     /// [`CatalogError::Entry`] when this version does not accept the file any more.
@@ -67,21 +69,55 @@ impl CatalogEntry {
 #[derive(Debug)]
 pub enum CatalogError {
     /// The directory cannot be made or written. The operator's to mend.
-    Directory { path: PathBuf, reason: String },
+    Directory {
+        /// The data directory.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
     /// Another process has the catalog open.
-    Busy { place: String },
+    Busy {
+        /// The file.
+        place: String,
+    },
     /// The file is not a catalog, or damaged.
-    Corrupt { place: String, reason: String },
+    Corrupt {
+        /// The file.
+        place: String,
+        /// What SQLite said.
+        reason: String,
+    },
     /// The file was written by a newer version.
-    NewerSchema { place: String, found: i32 },
+    NewerSchema {
+        /// The file.
+        place: String,
+        /// Its schema version.
+        found: i32,
+    },
     /// The name is taken. The caller's fault; do not retry.
-    AlreadyExists { name: String },
+    AlreadyExists {
+        /// The name.
+        name: String,
+    },
     /// There are as many namespaces as allowed, or ids are used up.
-    Full { limit: u64 },
+    Full {
+        /// How many that is.
+        limit: u64,
+    },
     /// The stored file of one namespace is not accepted by this version.
-    Entry { name: String, problems: Vec<Problem> },
+    Entry {
+        /// The namespace.
+        name: String,
+        /// Why.
+        problems: Vec<Problem>,
+    },
     /// SQLite or the disk below it failed.
-    Store { place: String, reason: String },
+    Store {
+        /// The file.
+        place: String,
+        /// What SQLite said.
+        reason: String,
+    },
 }
 
 impl fmt::Display for CatalogError {
@@ -143,7 +179,8 @@ impl Catalog {
             reason: error.to_string(),
         };
         std::fs::create_dir_all(data_dir).map_err(refuse)?;
-        // SQLite opens what it cannot write as read-only without a word, so try it with a file of our own first.
+        // SQLite opens what it cannot write as read-only without a word, so try it with a file of our own
+        // first.
         let probe = data_dir.join(".prism-write-test");
         std::fs::write(&probe, b"").map_err(refuse)?;
         std::fs::remove_file(&probe).map_err(refuse)?;
@@ -179,7 +216,8 @@ impl Catalog {
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.pragma_update(None, "journal_mode", "DELETE")?;
         connection.pragma_update(None, "synchronous", "EXTRA")?;
-        // The exclusive lock is taken by the first transaction and then kept for as long as the process lives.
+        // The exclusive lock is taken by the first transaction and then kept for as long as the process
+        // lives.
         connection.execute_batch("BEGIN EXCLUSIVE; COMMIT;")?;
         let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;

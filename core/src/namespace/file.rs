@@ -14,9 +14,9 @@
 //! policies: {pii_handling: enabled}
 //! ```
 //!
-//! `namespace` and `client_api` are required, all else is optional. Unknown keys, wrong types, bad units and combinations
-//! that cannot be kept are problems. Leaves to others: whether this version can serve it ([`super::model::unsupported`])
-//! and whether the name is free (the catalog).
+//! `namespace` and `client_api` are required, all else is optional. Unknown keys, wrong types, bad units and
+//! combinations that cannot be kept are problems. Leaves to others: whether this version can serve it
+//! ([`super::model::unsupported`]) and whether the name is free (the catalog).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use super::model::{
     Policies, Switch, check_name,
 };
 use super::problem::{Problem, did_you_mean};
-use super::units::{format_duration, format_size, parse_duration, parse_size};
+use super::units::{format_size, parse_duration, parse_size};
 use crate::yaml::{self, Entry, Node, Value, join};
 
 /// What the operator allows a namespace to ask for.
@@ -80,7 +80,7 @@ pub fn parse(text: &str, limits: &FileLimits) -> Result<NamespaceConfig, Vec<Pro
     };
     let config = reader.root(&root);
     if let Some(config) = &config {
-        reader.combinations(config);
+        reader.check_combinations(config);
     }
     let mut problems = reader.problems;
     // What has no line concerns the whole file and comes last.
@@ -91,11 +91,12 @@ pub fn parse(text: &str, limits: &FileLimits) -> Result<NamespaceConfig, Vec<Pro
     }
 }
 
-/// One pass over the tree. Every method reports to `problems` what it refuses and then answers as if it were absent.
-struct Reader<'l> {
+/// One pass over the tree. Every method reports to `problems` what it refuses and then answers as if it were
+/// absent.
+pub(super) struct Reader<'l> {
     problems: Vec<Problem>,
     /// Line of each key that was read, by path, for problems that are found later.
-    lines: HashMap<String, u32>,
+    pub(super) lines: HashMap<String, u32>,
     limits: &'l FileLimits,
 }
 
@@ -267,108 +268,13 @@ impl Reader<'_> {
         policies
     }
 
-    /// What no gateway could keep, whatever the store.
-    fn combinations(&mut self, config: &NamespaceConfig) {
-        let (needs, api) = (&config.needs, config.client_api);
-        let messages = matches!(api, ClientApi::PubSub | ClientApi::Queue | ClientApi::TimeSeries);
-        if let (Some(ttl), Some(retention)) = (needs.ttl, needs.retention)
-            && ttl > retention
-        {
-            let (ttl, retention) = (format_duration(ttl), format_duration(retention));
-            let what = format!(
-                "ttl ({ttl}) is longer than retention ({retention}), after which the data is gone anyway"
-            );
-            self.combination(
-                "needs.ttl",
-                what,
-                &format!("write \"{retention}\" or less, or a longer retention"),
-            );
-        }
-        if needs.ttl.is_some() && !matches!(api, ClientApi::KeyValue | ClientApi::PubSub | ClientApi::Queue) {
-            let what = format!(
-                "client_api {api} has no items that expire one by one; ttl is for keyvalue, pubsub and queue"
-            );
-            self.combination("needs.ttl", what, "use needs.retention");
-        }
-        if needs.ordered == Some(true) && !messages {
-            let what = format!(
-                "client_api {api} has no message order to keep; ordered is for pubsub, queue and timeseries"
-            );
-            self.combination("needs.ordered", what, "leave it out");
-        }
-        if needs.replay == Some(true) {
-            if !messages {
-                let what = format!(
-                    "client_api {api} has no messages to replay; replay is for pubsub, queue and timeseries"
-                );
-                self.combination("needs.replay", what, "leave it out");
-            } else if needs.retention.is_none() {
-                self.combination(
-                    "needs.replay",
-                    "replay needs a retention: how far back?".into(),
-                    "add needs.retention, for example 7days",
-                );
-            }
-        }
-        if let (Some(message), Some(data)) = (needs.max_message_size, needs.data_size)
-            && message > data
-        {
-            let (message, data) = (format_size(message), format_size(data));
-            let what = format!(
-                "max_message_size ({message}) is larger than data_size ({data}), the size of all data"
-            );
-            self.combination("needs.max_message_size", what, "");
-        }
-        if config.durability() == Durability::BestEffort {
-            self.best_effort_combinations(config, messages);
-        }
-        self.policy_combinations(&config.policies);
-    }
-
-    fn best_effort_combinations(&mut self, config: &NamespaceConfig, messages: bool) {
-        if config.client_api == ClientApi::Transact {
-            let what = "a transaction that may be lost after its commit was acknowledged is none; \
-                        client_api transact needs durability strong or eventual";
-            self.combination("needs.durability", what.into(), "write \"strong\"");
-        }
-        if messages && config.needs.consistency == Some(Consistency::Strong) {
-            let what = format!(
-                "best-effort {} acknowledges before the store has the message, so reads cannot be strongly consistent",
-                config.client_api
-            );
-            self.combination(
-                "needs.consistency",
-                what,
-                "use consistency: eventual, or durability: eventual or strong",
-            );
-        }
-    }
-
-    fn policy_combinations(&mut self, policies: &Policies) {
-        for standard in &policies.compliance {
-            let audits = *standard != Compliance::Gdpr;
-            if audits && policies.audit_logging == Some(Switch::Disabled) {
-                let what = format!("compliance {standard} demands an audit trail");
-                self.combination(
-                    "policies.audit_logging",
-                    what,
-                    "write \"enabled\" or leave it out",
-                );
-            }
-            let personal = *standard != Compliance::Sox;
-            if personal && policies.pii_handling == Some(Switch::Disabled) {
-                let what = format!("compliance {standard} demands that personal data is handled");
-                self.combination("policies.pii_handling", what, "write \"enabled\" or leave it out");
-            }
-        }
-    }
-
-    fn combination(&mut self, path: &str, what: String, suggestion: &str) {
-        let line = self.lines.get(path).copied().unwrap_or(0);
-        self.push(path, line, what, suggestion);
-    }
-
-    fn push(&mut self, path: &str, line: u32, what: impl Into<String>, suggestion: impl Into<String>) {
+    pub(super) fn push(
+        &mut self,
+        path: &str,
+        line: u32,
+        what: impl Into<String>,
+        suggestion: impl Into<String>,
+    ) {
         self.problems
             .push(Problem::new(path, line, what).suggest(suggestion));
     }

@@ -1,14 +1,16 @@
-//! Namespaces: the file in which a service declares what it needs, the catalog that remembers it, and the admin calls.
+//! Namespaces: the file in which a service declares what it needs, the catalog that remembers it, and the
+//! admin calls.
 //!
 //! ```text
 //! YAML text --file--> NamespaceConfig (checked) --service--> catalog --> shards
 //!                \--> Problems (all of them)
 //! ```
 //!
-//! Promises: a [`NamespaceConfig`] exists only if its file was legal. Leaves to others: handing configurations to the
-//! shards, and the stores' own tables.
+//! Promises: a [`NamespaceConfig`] exists only if its file was legal. Leaves to others: handing
+//! configurations to the shards, and the stores' own tables.
 
 pub mod catalog;
+mod combinations;
 pub mod file;
 pub mod model;
 pub mod problem;

@@ -1,7 +1,7 @@
 //! What a namespace file says, once checked: types that cannot hold an illegal value.
 //!
-//! Also [`unsupported`]: what is legal to ask for and cannot be created by this version yet. That is apart from
-//! validation on purpose: a file that will work one day is not a wrong file.
+//! Also [`unsupported`]: what is legal to ask for and cannot be created by this version yet. That is apart
+//! from validation on purpose: a file that will work one day is not a wrong file.
 
 use std::fmt;
 use std::time::Duration;
@@ -121,9 +121,11 @@ choice! {
 /// A legal namespace file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceConfig {
-    /// 1 to 63 bytes: lower-case letters, digits and hyphens; starts with a letter, does not end with a hyphen.
+    /// 1 to 63 bytes: lower-case letters, digits and hyphens; starts with a letter, does not end with a
+    /// hyphen.
     pub name: String,
-    /// The owning team; where the file has no `team`, the first of `access.owners`; where it has neither, empty.
+    /// The owning team; where the file has no `team`, the first of `access.owners`; where it has neither,
+    /// empty.
     pub team: String,
     /// The service it is used through.
     pub client_api: ClientApi,
@@ -190,18 +192,21 @@ pub struct Policies {
 }
 
 impl NamespaceConfig {
-    /// The durability that holds: undeclared means `strong`, since nobody should lose data by leaving a line out.
+    /// The durability that holds: undeclared means `strong`, since nobody should lose data by leaving a line
+    /// out.
     pub fn durability(&self) -> Durability {
         self.needs.durability.unwrap_or(Durability::Strong)
     }
 
-    /// Life of an item that is written without one of its own: `ttl`, or else `retention`, or else without end.
+    /// Life of an item that is written without one of its own: `ttl`, or else `retention`, or else without
+    /// end.
     pub fn item_ttl(&self) -> Option<Duration> {
         self.needs.ttl.or(self.needs.retention)
     }
 }
 
-/// What this version cannot do yet with a legal configuration, one entry for each thing; empty if it can be created.
+/// What this version cannot do yet with a legal configuration, one entry for each thing; empty if it can be
+/// created.
 ///
 /// Each description says what does not work and each suggestion what works today.
 pub fn unsupported(config: &NamespaceConfig) -> Vec<Problem> {

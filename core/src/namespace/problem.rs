@@ -7,7 +7,8 @@ use std::fmt;
 /// One thing that is wrong with a namespace file or a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Path of the field, for example `needs.durability` or `access.consumers[1].permissions`. Empty: the whole file.
+    /// Path of the field, for example `needs.durability` or `access.consumers[1].permissions`. Empty: the
+    /// whole file.
     pub field: String,
     /// What is wrong and what is allowed. One sentence without a full stop.
     pub description: String,
@@ -55,8 +56,8 @@ impl fmt::Display for Problem {
 
 /// `did you mean "x"?` for the candidate nearest to what was written, or nothing if none is near.
 ///
-/// Near is a Damerau-Levenshtein distance of at most a third of the longer word's length (and always 1 for words of 3
-/// letters or more). Case and the choice of `-`, `_` or space cost nothing.
+/// Near is a Damerau-Levenshtein distance of at most a third of the longer word's length (and always 1 for
+/// words of 3 letters or more). Case and the choice of `-`, `_` or space cost nothing.
 pub fn did_you_mean(written: &str, candidates: &[&str]) -> String {
     nearest(written, candidates).map_or_else(String::new, |best| format!("did you mean \"{best}\"?"))
 }

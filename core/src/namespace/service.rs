@@ -1,10 +1,10 @@
 //! The calls of `prism.admin.v1.Namespaces` as plain functions on catalog and request.
 //!
-//! Promises: no I/O but the catalog's; every refusal is a `google.rpc.Status` with `ErrorInfo` (domain `prism`), and with
-//! `BadRequest` and one `prism.admin.v1.Problem` for each problem where a file is at fault. Leaves to others: the wire,
-//! and the store: who wires this hands [`Created::config`] to the shards before it acknowledges (and takes the namespace
-//! back with [`undo_create`] if a shard refuses), and removes the data of [`Deleted::id`] before it calls
-//! [`Catalog::forget`].
+//! Promises: no I/O but the catalog's; every refusal is a `google.rpc.Status` with `ErrorInfo` (domain
+//! `prism`), and with `BadRequest` and one `prism.admin.v1.Problem` for each problem where a file is at fault.
+//! Leaves to others: the wire, and the store: who wires this hands [`Created::config`] to the shards before it
+//! acknowledges (and takes the namespace back with [`undo_create`] if a shard refuses), and removes the data of
+//! [`Deleted::id`] before it calls [`Catalog::forget`].
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -66,8 +66,8 @@ pub fn validate(context: &ServiceContext, request: &admin::ValidateRequest) -> a
 /// `Create`: checks the file and puts the namespace into the catalog.
 ///
 /// # Errors
-/// INVALID_ARGUMENT `NAMESPACE_INVALID`, UNIMPLEMENTED `NAMESPACE_UNSUPPORTED`, ALREADY_EXISTS `NAMESPACE_EXISTS`,
-/// RESOURCE_EXHAUSTED `NAMESPACES_FULL`, UNAVAILABLE `CATALOG_UNAVAILABLE`.
+/// INVALID_ARGUMENT `NAMESPACE_INVALID`, UNIMPLEMENTED `NAMESPACE_UNSUPPORTED`, ALREADY_EXISTS
+/// `NAMESPACE_EXISTS`, RESOURCE_EXHAUSTED `NAMESPACES_FULL`, UNAVAILABLE `CATALOG_UNAVAILABLE`.
 pub fn create(
     context: &ServiceContext,
     catalog: &mut Catalog,
@@ -131,7 +131,8 @@ pub fn get(catalog: &Catalog, request: &admin::GetRequest) -> Result<admin::GetR
 /// `List`, in the order of the names. The page token is the last name of the page before.
 ///
 /// # Errors
-/// INVALID_ARGUMENT `PAGE_INVALID` for a size above 1,000 or a foreign token, UNAVAILABLE `CATALOG_UNAVAILABLE`.
+/// INVALID_ARGUMENT `PAGE_INVALID` for a size above 1,000 or a foreign token, UNAVAILABLE
+/// `CATALOG_UNAVAILABLE`.
 pub fn list(catalog: &Catalog, request: &admin::ListRequest) -> Result<admin::ListResponse, Refusal> {
     let size = match request.page_size {
         0 => PAGE_SIZE_DEFAULT,

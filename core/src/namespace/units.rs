@@ -47,7 +47,8 @@ pub struct UnitError {
     pub suggestion: String,
 }
 
-/// Reads a size in bytes, such as `10GB` or `1.5 MiB`. Unit letters may have any case (`kb` is `KB`, `kib` is `KiB`).
+/// Reads a size in bytes, such as `10GB` or `1.5 MiB`. Unit letters may have any case (`kb` is `KB`, `kib` is
+/// `KiB`).
 ///
 /// # Errors
 /// No unit, an unknown unit, not a number, a fraction of a byte, or more than `u64` holds.
@@ -177,7 +178,8 @@ fn first_len(text: &str) -> usize {
     text.chars().next().map_or(0, char::len_utf8)
 }
 
-/// `number * factor` exactly, or nothing: `1.5 * 1000`, but not `0.0001 * 1000`. No floating point, so no surprises.
+/// `number * factor` exactly, or nothing: `1.5 * 1000`, but not `0.0001 * 1000`. No floating point, so no
+/// surprises.
 fn scaled(number: &str, factor: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     if whole.is_empty() || fraction.is_empty() || fraction.len() > 15 {

@@ -220,6 +220,7 @@ impl Connection {
     /// Sends until the session's output is empty. Returns at once when the other task is sending: it takes what is new.
     async fn flush(&self) {
         let Some(mut sender) = self.sender.borrow_mut().take() else { return };
+        let mut something_left = false;
         loop {
             let output = self.session.borrow_mut().take_output();
             if output.is_empty() {
@@ -231,6 +232,7 @@ impl Connection {
             let sent = self.closed.unless(2, sender.send_all(output)).await;
             self.send_began.set(None);
             let Some((result, output)) = sent else { break };
+            something_left = true;
             self.recycle(output);
             if result.is_err() {
                 self.closed.set();
@@ -238,7 +240,9 @@ impl Connection {
             }
         }
         *self.sender.borrow_mut() = Some(sender);
-        self.output_left.notify();
+        if something_left {
+            self.output_left.notify();
+        }
     }
 
     /// The end of the reader: forgets all calls, lets the last output go, closes.

@@ -14,6 +14,7 @@ use crate::h2::event::{Input, StreamId};
 use crate::h2::flow::{ReceiveWindow, SendWindow};
 use crate::h2::frame::{FrameHeader, HEADER_LEN, flag};
 use crate::h2::headers::{self, Facts};
+use crate::h2::hpack;
 use crate::limits;
 
 /// What the HEADERS frame said whose block is being gathered.
@@ -193,7 +194,7 @@ impl Connection {
             self.check_not_idle(id)?;
             return Ok(Place::Closed);
         }
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             return Err(ConnectionError::protocol("a client's stream has an even id"));
         }
         if id <= self.last_peer_id || self.is_past_goaway(id) {
@@ -227,7 +228,10 @@ impl Connection {
         let info = self
             .decoder
             .decode(block, max_list, &mut self.headers)
-            .map_err(|_| ConnectionError::new(ErrorCode::COMPRESSION_ERROR, "invalid header block"))?;
+            .map_err(|error| match error {
+                hpack::HpackError::ListFarTooLarge => ConnectionError::calm("header list far too large"),
+                _ => ConnectionError::new(ErrorCode::COMPRESSION_ERROR, "invalid header block"),
+            })?;
         let facts = match section {
             Section::Request => headers::check_request(&self.headers),
             Section::Response => headers::check_response(&self.headers),

@@ -20,7 +20,7 @@ impl Connection {
             kind::RST_STREAM | kind::WINDOW_UPDATE => len == 4,
             kind::PING => len == 8,
             kind::SETTINGS if header.has(flag::ACK) => len == 0,
-            kind::SETTINGS => len % 6 == 0,
+            kind::SETTINGS => len.is_multiple_of(6),
             kind::GOAWAY => len >= 8,
             _ => true,
         };

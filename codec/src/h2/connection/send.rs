@@ -45,7 +45,7 @@ impl Connection {
         if let Some(found) = self.streams.get_mut(stream) {
             found.headers_sent = true;
             found.local_ended = end_stream;
-            found.head_request = headers.iter().any(|field| *field == (b":method", b"HEAD"));
+            found.head_request = headers.contains(&(b":method", b"HEAD"));
         }
         Ok(stream)
     }

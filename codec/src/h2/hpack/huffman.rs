@@ -3,8 +3,8 @@
 //! The code is canonical: codes of one length are consecutive in the order of their symbols, and shorter codes come
 //! first. So the 257 code lengths are the whole truth, and the compiler derives every table from them.
 //!
-//! Decoding looks up [`FAST_BITS`] bits at once, which settles every symbol that is common in header fields; the rest
-//! (codes of 11 to 30 bits) is settled by comparing with the first code of each length. The work per input byte is
+//! Decoding looks up [`FAST_BITS`] bits at once, which settles one or two symbols of those common in header fields; the
+//! rest (codes of 13 to 30 bits) is settled by comparing with the first code of each length. The work per input byte is
 //! bounded, whatever the input.
 
 use super::HpackError;
@@ -13,8 +13,9 @@ use super::HpackError;
 const EOS: usize = 256;
 const LONGEST: usize = 30;
 
-/// Symbols of up to so many bits are decoded by one look-up: all letters, digits and most punctuation.
-const FAST_BITS: usize = 10;
+/// So many bits are looked up at once. Twelve hold two lower-case letters or digits most of the time; the table takes
+/// 16 KiB, of which header fields touch a small part.
+const FAST_BITS: usize = 12;
 
 /// Appends the decoded form of `source`.
 ///
@@ -23,8 +24,8 @@ const FAST_BITS: usize = 10;
 /// symbol is longer than 7 bits or not all ones. `out` then holds what was decoded before.
 pub(super) fn decode(source: &[u8], out: &mut Vec<u8>) -> Result<(), HpackError> {
     let start = out.len();
-    // The shortest code has 5 bits. One byte of slack lets the loops check room once a symbol.
-    out.resize(start + source.len() * 8 / 5 + 1, 0);
+    // The shortest code has 5 bits. The fast loop writes two symbols at a time, whether or not the second is one.
+    out.resize(start + source.len() * 8 / 5 + 2, 0);
     let mut bits = Bits {
         window: 0,
         count: 0,
@@ -39,17 +40,19 @@ fn decode_into(bits: &mut Bits<'_>, room: &mut [u8]) -> (usize, Result<(), Hpack
     let mut written = 0;
     loop {
         bits.refill();
-        // As long as 10 bits are there, a short code is whole.
-        while bits.count >= FAST_BITS {
-            let Short { symbol, len } = FAST[(bits.window >> (64 - FAST_BITS)) as usize];
-            if len == 0 {
+        loop {
+            let Short { symbols, count, len } = FAST[(bits.window >> (64 - FAST_BITS)) as usize];
+            // What lies beyond the bits that count never makes an entry this short.
+            if usize::from(len) > bits.count {
                 break;
             }
             bits.skip(usize::from(len));
-            room[written] = symbol;
-            written += 1;
+            room[written..][..2].copy_from_slice(&symbols);
+            written += usize::from(count);
         }
-        bits.refill();
+        if bits.count < LONGEST && !bits.source.is_empty() {
+            continue;
+        }
         // Now comes a long code, or the end is near.
         let (symbol, len) = any_code(bits.padded());
         if len > bits.count {
@@ -116,7 +119,7 @@ impl Bits<'_> {
 }
 
 /// The symbol whose code stands on top of the window, and the code's length.
-fn any_code(window: u64) -> (usize, usize) {
+const fn any_code(window: u64) -> (usize, usize) {
     let mut len = 5;
     // The last limit is above every window, so the loop ends at the longest code.
     while (window >> 32) >= CODES.limits[len] {
@@ -124,7 +127,7 @@ fn any_code(window: u64) -> (usize, usize) {
     }
     let top = (window >> (64 - len)) as u32;
     let position = CODES.positions[len] + (top - CODES.first[len]) as usize;
-    (usize::from(CODES.order[position]), len)
+    (CODES.order[position] as usize, len)
 }
 
 /// How many bytes the code of `source` takes.
@@ -158,33 +161,51 @@ pub(super) fn encode(source: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// A symbol with a code of at most [`FAST_BITS`] bits; `len` 0 stands for a longer one.
+/// What the next [`FAST_BITS`] bits begin with: one symbol, or two if both fit.
 #[derive(Clone, Copy)]
 struct Short {
-    symbol: u8,
+    symbols: [u8; 2],
+    count: u8,
+    /// Bits of all its symbols; [`Short::NONE`] has more than any window.
     len: u8,
+}
+
+impl Short {
+    /// A code longer than [`FAST_BITS`].
+    const NONE: Self = Self {
+        symbols: [0; 2],
+        count: 0,
+        len: u8::MAX,
+    };
 }
 
 /// By the next [`FAST_BITS`] bits.
 static FAST: [Short; 1 << FAST_BITS] = short_codes();
 
 const fn short_codes() -> [Short; 1 << FAST_BITS] {
-    let mut fast = [Short { symbol: 0, len: 0 }; 1 << FAST_BITS];
-    let mut symbol = 0;
-    while symbol < EOS {
-        let len = LENGTHS[symbol] as usize;
-        if len <= FAST_BITS {
-            let first = (CODES.codes[symbol] as usize) << (FAST_BITS - len);
-            let mut at = first;
-            while at < first + (1 << (FAST_BITS - len)) {
-                fast[at] = Short {
-                    symbol: symbol as u8,
+    let mut fast = [Short::NONE; 1 << FAST_BITS];
+    let mut at = 0;
+    while at < fast.len() {
+        let window = (at as u64) << (64 - FAST_BITS);
+        let (first, first_len) = any_code(window);
+        if first_len <= FAST_BITS {
+            let (second, second_len) = any_code(window << first_len);
+            let len = first_len + second_len;
+            fast[at] = if len <= FAST_BITS {
+                Short {
+                    symbols: [first as u8, second as u8],
+                    count: 2,
                     len: len as u8,
-                };
-                at += 1;
-            }
+                }
+            } else {
+                Short {
+                    symbols: [first as u8, 0],
+                    count: 1,
+                    len: first_len as u8,
+                }
+            };
         }
-        symbol += 1;
+        at += 1;
     }
     fast
 }

@@ -1,0 +1,71 @@
+# Prism's tasks. `make help` lists them; `make run` is the one to begin with.
+#
+# Everything is set up where it is missing by stack/setup, which says what it does. Nothing is installed outside this
+# folder but Debian packages (only as root) and the package managers' caches. CARGO_TARGET_DIR is honoured.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+# Parts run one after the other: two cores are soon full, and mixed output is hard to read.
+.NOTPARALLEL:
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BUF := clients/conformance/node/node_modules/.bin/buf
+# What `make run` passes on, for example: make run SERVE="--listen 127.0.0.1:9000 --embedded memory"
+SERVE ?=
+# How long `make fuzz` gives each target.
+FUZZ_SECONDS ?= 300
+
+.PHONY: help
+help: ## This list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+.PHONY: setup
+setup: ## Install what building and testing need, where it is missing
+	@stack/setup test
+
+.PHONY: run
+run: ## Build the gateway and start it on 127.0.0.1:8980
+	@stack/setup run
+	$(CARGO) build --release --locked -p prism-core
+	exec $(TARGET)/release/prism serve $(SERVE)
+
+.PHONY: check
+check: ## Quick: format, clippy, docs (warnings are errors), unit tests
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	$(CARGO) test --workspace --lib --bins --locked
+
+.PHONY: test
+test: ## Everything, from a clean clone; fails if any part fails
+	@stack/test
+
+.PHONY: proto
+proto: setup ## Lint proto/
+	$(BUF) lint proto && $(BUF) format proto --path proto/prism --diff --exit-code
+
+.PHONY: conformance
+conformance: setup ## Python, Go and Node clients, curl and h2spec against the real server
+	$(CARGO) build --locked -p prism-core
+	clients/conformance/run
+
+.PHONY: bench
+bench: ## Criterion benches, then this gateway beside other stacks; takes a while
+	@stack/setup bench
+	$(CARGO) bench --workspace --locked
+	$(CARGO) run --release --locked -p prism-bench
+
+.PHONY: load
+load: ## A bounded load on a running gateway (LOAD="…" passes options on)
+	$(CARGO) run --release --locked -p prism-loadgen -- $(LOAD)
+
+.PHONY: fuzz
+fuzz: ## The fuzz targets, FUZZ_SECONDS each (default 300)
+	PRISM_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --release --locked -p prism-codec --test fuzz -- --nocapture
+
+.PHONY: clean
+clean: ## Remove what was built, generated and installed into this folder
+	$(CARGO) clean
+	rm -rf .venv .tools fuzz-out clients/conformance/*/gen clients/conformance/node/node_modules

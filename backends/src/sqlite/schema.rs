@@ -1,0 +1,341 @@
+//! The file: its format, how connections to it are opened, and what SQLite's errors mean to us.
+//!
+//! ```text
+//! namespace    (id, state)                                          0 live, 1 dropped, 2 dropped and swept
+//! item         (namespace, id, key) -> version, expires_at, kind, value, rest, bytes
+//! chunk        (place) -> data                                      place = value number * 16 + chunk number
+//! range_delete (number) -> namespace, id, start, end, version, forget_at
+//! swap         (slot) -> sequence, namespace, version, subject, verdict, item
+//! ```
+//!
+//! `item` is clustered by its primary key, so one id's items lie together in key order and a put touches one tree.
+//! `version` is sixteen bytes whose order as bytes is the order of versions. `kind` is the compression of an item, or
+//! [`TOMBSTONE`]. A value above 1 MiB has its first chunk in `value`, the others in `chunk` from place `rest` on, and
+//! its length in `bytes`; chunk 0 lies in the row that makes the item visible, so it commits the others.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::Options;
+use crate::error::StoreError;
+use crate::version::Version;
+
+/// `kind` of a remembered delete.
+pub(super) const TOMBSTONE: i64 = -1;
+
+/// Places reserved for one large value: 16 MiB in chunks of 1 MiB.
+pub(super) const PLACES_PER_VALUE: i64 = 16;
+
+/// Sixteen bytes that order as versions do.
+pub(super) type VersionBytes = [u8; 16];
+
+pub(super) fn version_bytes(version: Version) -> VersionBytes {
+    let mut bytes = [0; 16];
+    // The sign bit is turned over, so that times before 1970 come first.
+    let time = (version.generation_time_ns as u64) ^ (1 << 63);
+    bytes[..8].copy_from_slice(&time.to_be_bytes());
+    bytes[8..].copy_from_slice(&version.token_hash.to_be_bytes());
+    bytes
+}
+
+pub(super) fn version_of(bytes: &[u8]) -> Result<Version, StoreError> {
+    let (halves, rest) = bytes.as_chunks::<8>();
+    match (halves, rest) {
+        ([time, hash], []) => Ok(Version {
+            generation_time_ns: (u64::from_be_bytes(*time) ^ (1 << 63)) as i64,
+            token_hash: u64::from_be_bytes(*hash),
+        }),
+        _ => Err(StoreError::Corrupt {
+            detail: format!("a version of {} bytes", bytes.len()),
+        }),
+    }
+}
+
+/// Holds the right to be the one process that writes the file. Given up when dropped, or when the process ends.
+#[derive(Debug)]
+pub(super) struct FileLock {
+    _file: File,
+}
+
+impl FileLock {
+    pub(super) fn take(path: &Path) -> Result<FileLock, StoreError> {
+        if let Some(directory) = path.parent()
+            && !directory.as_os_str().is_empty()
+            && !directory.is_dir()
+        {
+            return Err(unopenable(path, "its directory does not exist"));
+        }
+        let lock_path = sibling(path, "-lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(|error| unopenable(&lock_path, &error.to_string()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(FileLock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Busy {
+                detail: format!("{} is in use by another process or store", path.display()),
+            }),
+            Err(TryLockError::Error(error)) => Err(unopenable(&lock_path, &error.to_string())),
+        }
+    }
+}
+
+/// Opens the connection that makes and changes the file, and makes or checks its schema.
+pub(super) fn open_writer(path: &Path, options: &Options) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let mut connection = connect(path, flags, options)?;
+    let for_path = |error| about_path(path, error);
+    check_identity(path, &connection)?;
+    // Only heeded while the file is empty.
+    pragma(&connection, &format!("page_size = {PAGE_SIZE}")).map_err(for_path)?;
+    pragma(&connection, "auto_vacuum = INCREMENTAL").map_err(for_path)?;
+    let mode: String = connection
+        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+        .map_err(for_path)?;
+    if mode != "wal" {
+        return Err(unopenable(
+            path,
+            &format!("its file system cannot hold a write-ahead file (mode {mode})"),
+        ));
+    }
+    configure(&connection, options.writer_cache_bytes)?;
+    if let Some(bytes) = options.file_bytes_max {
+        let pages = (bytes / u64::from(PAGE_SIZE)).max(1);
+        pragma(&connection, &format!("max_page_count = {pages}")).map_err(for_path)?;
+    }
+    make_schema(&mut connection).map_err(for_path)?;
+    Ok(connection)
+}
+
+/// Opens a connection that only reads.
+pub(super) fn open_reader(path: &Path, options: &Options) -> Result<Connection, StoreError> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, options)?;
+    configure(&connection, options.reader_cache_bytes)?;
+    pragma(&connection, "query_only = ON")?;
+    Ok(connection)
+}
+
+/// Opens the connection that moves pages from the write-ahead file.
+pub(super) fn open_checkpointer(path: &Path, options: &Options) -> Result<Connection, StoreError> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, options)?;
+    configure(&connection, 64 * 1024)?;
+    Ok(connection)
+}
+
+fn connect(path: &Path, flags: OpenFlags, options: &Options) -> Result<Connection, StoreError> {
+    // Each connection belongs to one thread at a time (the types are Send, not Sync): SQLite need not lock it.
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| about_path(path, error))?;
+    connection.busy_timeout(Duration::from_millis(u64::from(options.busy_timeout_ms)))?;
+    // Without the stability guarantee SQLite, built with STAT4, plans a statement anew whenever other values are bound
+    // to it: most of the time of a get went there.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    Ok(connection)
+}
+
+fn configure(connection: &Connection, cache_bytes: usize) -> Result<(), StoreError> {
+    // Negative is KiB.
+    pragma(connection, &format!("cache_size = -{}", cache_bytes / 1024))?;
+    // A power cut may lose the last commits, which `eventual` and `best-effort` allow, but cannot harm the file: the
+    // write-ahead file is synced before a checkpoint, the database file before the former is used anew.
+    pragma(connection, "synchronous = NORMAL")?;
+    // Checkpoints are the checkpointer's, never the writer's in the middle of a batch.
+    pragma(connection, "wal_autocheckpoint = 0")?;
+    pragma(connection, "temp_store = MEMORY")?;
+    Ok(())
+}
+
+fn pragma(connection: &Connection, text: &str) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(&format!("PRAGMA {text}"))?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
+}
+
+/// Refuses a file that is not ours, or of a newer program, before anything in it is changed.
+fn check_identity(path: &Path, connection: &Connection) -> Result<(), StoreError> {
+    let number = |text: &str| {
+        connection
+            .query_row(text, [], |row| row.get::<_, i64>(0))
+            .map_err(|error| about_path(path, error))
+    };
+    let application = number("PRAGMA application_id")?;
+    let tables = number("SELECT count(*) FROM sqlite_schema")?;
+    let format = number("PRAGMA user_version")?;
+    if application != APPLICATION_ID && tables > 0 {
+        let detail = format!("{} is a SQLite database of another program", path.display());
+        return Err(StoreError::WrongFormat { detail });
+    }
+    if format > FORMAT {
+        let detail = format!(
+            "{} has format {format}, this program knows formats up to {FORMAT}: use a newer program",
+            path.display()
+        );
+        return Err(StoreError::WrongFormat { detail });
+    }
+    Ok(())
+}
+
+fn make_schema(connection: &mut Connection) -> rusqlite::Result<()> {
+    let format: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if format == FORMAT {
+        return Ok(());
+    }
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(SCHEMA)?;
+    transaction.execute_batch(&format!(
+        "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};"
+    ))?;
+    transaction.commit()
+}
+
+const SCHEMA: &str = "
+    CREATE TABLE namespace (
+        id INTEGER PRIMARY KEY,
+        state INTEGER NOT NULL
+    );
+    CREATE TABLE item (
+        namespace INTEGER NOT NULL,
+        id BLOB NOT NULL,
+        key BLOB NOT NULL,
+        version BLOB NOT NULL,
+        expires_at INTEGER,
+        kind INTEGER NOT NULL,
+        value BLOB NOT NULL,
+        rest INTEGER,
+        bytes INTEGER,
+        PRIMARY KEY (namespace, id, key)
+    ) WITHOUT ROWID;
+    CREATE INDEX item_expiry ON item (expires_at) WHERE expires_at IS NOT NULL;
+    CREATE TABLE chunk (
+        place INTEGER PRIMARY KEY,
+        data BLOB NOT NULL
+    );
+    CREATE TRIGGER item_replaced AFTER UPDATE ON item WHEN old.rest IS NOT NULL BEGIN
+        DELETE FROM chunk WHERE place BETWEEN old.rest AND old.rest + 15;
+    END;
+    CREATE TRIGGER item_removed AFTER DELETE ON item WHEN old.rest IS NOT NULL BEGIN
+        DELETE FROM chunk WHERE place BETWEEN old.rest AND old.rest + 15;
+    END;
+    CREATE TABLE range_delete (
+        number INTEGER PRIMARY KEY,
+        namespace INTEGER NOT NULL,
+        id BLOB NOT NULL,
+        start BLOB NOT NULL,
+        \"end\" BLOB NOT NULL,
+        version BLOB NOT NULL,
+        forget_at INTEGER NOT NULL
+    );
+    CREATE INDEX range_delete_subject ON range_delete (namespace, id);
+    CREATE INDEX range_delete_expiry ON range_delete (forget_at);
+    CREATE TABLE swap (
+        slot INTEGER PRIMARY KEY,
+        sequence INTEGER NOT NULL,
+        namespace INTEGER NOT NULL,
+        version BLOB NOT NULL,
+        subject INTEGER NOT NULL,
+        verdict INTEGER NOT NULL,
+        value BLOB,
+        expires_at INTEGER,
+        compression INTEGER
+    );
+    CREATE INDEX swap_call ON swap (namespace, version, subject);
+";
+
+/// \"PRSM\".
+const APPLICATION_ID: i64 = 0x5052_534d;
+const FORMAT: i64 = 1;
+const PAGE_SIZE: u32 = 4096;
+const STATEMENTS_MAX: usize = 48;
+const _: () = assert!(PLACES_PER_VALUE == 16, "the triggers count 16 places");
+
+/// The path with something appended to its file name.
+pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn unopenable(path: &Path, why: &str) -> StoreError {
+    StoreError::Unopenable {
+        detail: format!("{}: {why}", path.display()),
+    }
+}
+
+/// As the conversion below, naming the file.
+fn about_path(path: &Path, error: rusqlite::Error) -> StoreError {
+    let path = path.display();
+    match StoreError::from(error) {
+        StoreError::Unopenable { detail } => StoreError::Unopenable {
+            detail: format!("{path}: {detail}"),
+        },
+        StoreError::WrongFormat { detail } => StoreError::WrongFormat {
+            detail: format!("{path}: {detail}"),
+        },
+        StoreError::Busy { detail } => StoreError::Busy {
+            detail: format!("{path}: {detail}"),
+        },
+        StoreError::Corrupt { detail } => StoreError::Corrupt {
+            detail: format!("{path}: {detail}"),
+        },
+        other => other,
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> StoreError {
+        let detail = error.to_string();
+        let Some(failure) = error.sqlite_error() else {
+            return StoreError::Internal { detail };
+        };
+        match failure.code {
+            ErrorCode::DiskFull => StoreError::Full { detail },
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
+                StoreError::Busy { detail }
+            }
+            ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory | ErrorCode::OperationInterrupted => {
+                StoreError::Io { detail }
+            }
+            ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly => {
+                StoreError::Unopenable { detail }
+            }
+            ErrorCode::NotADatabase => StoreError::WrongFormat { detail },
+            ErrorCode::DatabaseCorrupt => StoreError::Corrupt { detail },
+            _ => StoreError::Internal { detail },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_bytes_order_as_versions_do() {
+        let mut versions = Vec::new();
+        for generation_time_ns in [i64::MIN, -1, 0, 1, i64::MAX] {
+            for token_hash in [0, 1, u64::MAX] {
+                versions.push(Version {
+                    generation_time_ns,
+                    token_hash,
+                });
+            }
+        }
+        assert!(versions.is_sorted());
+        let bytes: Vec<_> = versions.iter().map(|version| version_bytes(*version)).collect();
+        assert!(bytes.is_sorted());
+        let back: Vec<_> = bytes
+            .iter()
+            .map(|bytes| version_of(bytes).expect("sixteen bytes"))
+            .collect();
+        assert_eq!(back, versions);
+        assert!(version_of(b"short").is_err());
+    }
+}

@@ -1,0 +1,92 @@
+"""What a caller is told when something is wrong: status codes and machine-readable details, through grpcio."""
+
+import grpc
+import pytest
+from conftest import NAMESPACE, PATIENCE_S, status_details
+from prism.keyvalue.v1 import keyvalue_pb2 as kv
+from test_keyvalue import get, put
+
+
+def refused(call, *arguments, **keywords):
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*arguments, **keywords)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "path", ["/prism.keyvalue.v1.KeyValue/Nope", "/prism.keyvalue.v1.Nope/Put", "/nope", "/grpc.health.v1.Health/Nope"]
+)
+def test_unknown_method(client, path, fresh_id):
+    error = refused(client.channel.unary_unary(path), b"", timeout=PATIENCE_S)
+    assert error.code() == grpc.StatusCode.UNIMPLEMENTED
+    get(client, fresh_id)
+
+
+def test_unknown_namespace(client, fresh_id):
+    for error in (
+        refused(get, client, fresh_id, namespace="no-such-namespace"),
+        refused(put, client, fresh_id, [(b"k", b"v")], namespace="no-such-namespace"),
+        refused(list, client.kv.Scan(kv.ScanRequest(namespace="no-such-namespace"), timeout=PATIENCE_S)),
+    ):
+        assert error.code() == grpc.StatusCode.NOT_FOUND
+        assert "no-such-namespace" in error.details()
+        info = status_details(error)["ErrorInfo"]
+        assert info.domain == "prism"
+        assert info.reason == "NAMESPACE_UNKNOWN"
+        assert info.metadata["namespace"] == "no-such-namespace"
+
+
+def requests_with_a_bad_field():
+    ok = kv.Item(key=b"k", value=b"v")
+    fine = kv.Mutation(id="fine", put=kv.PutItems(items=[ok]))
+    yield "id", "Put", kv.PutRequest(namespace=NAMESPACE, items=[ok])
+    yield "id", "Put", kv.PutRequest(namespace=NAMESPACE, id="i" * 1025, items=[ok])
+    yield "items", "Put", kv.PutRequest(namespace=NAMESPACE, id="x")
+    yield "items", "Put", kv.PutRequest(namespace=NAMESPACE, id="x", items=[ok] * 1001)
+    yield "items[1].key", "Put", kv.PutRequest(namespace=NAMESPACE, id="x", items=[ok, kv.Item(key=b"k" * 1025)])
+    yield "namespace", "Put", kv.PutRequest(id="x", items=[ok])
+    yield "id", "Get", kv.GetRequest(namespace=NAMESPACE)
+    yield "id", "Delete", kv.DeleteRequest(namespace=NAMESPACE)
+    yield "mutations", "Mutate", kv.MutateRequest(namespace=NAMESPACE)
+    yield "mutations", "Mutate", kv.MutateRequest(namespace=NAMESPACE, mutations=[fine] * 1001)
+    yield "id", "CompareAndSwap", kv.CompareAndSwapRequest(namespace=NAMESPACE, key=b"k", absent=kv.Absent())
+    yield "expected", "CompareAndSwap", kv.CompareAndSwapRequest(namespace=NAMESPACE, id="x", key=b"k")
+    bad_token = kv.Selection(page_token=b"not a token of ours")
+    yield "selection.page_token", "Get", kv.GetRequest(namespace=NAMESPACE, id="x", selection=bad_token)
+
+
+@pytest.mark.parametrize("field, method, request_message", list(requests_with_a_bad_field()), ids=lambda value: str(value)[:40])
+def test_invalid_argument_names_the_field(client, field, method, request_message):
+    error = refused(getattr(client.kv, method), request_message, timeout=PATIENCE_S)
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    violations = status_details(error)["BadRequest"].field_violations
+    assert field in [violation.field for violation in violations]
+    assert all(violation.description for violation in violations)
+
+
+def test_one_bad_mutation_does_not_hurt_the_others(client, fresh_id):
+    fine = kv.PutItems(items=[kv.Item(key=b"k", value=b"v")])
+    mutations = [
+        kv.Mutation(id=f"{fresh_id}-a", put=fine),
+        kv.Mutation(id="", put=fine),
+        kv.Mutation(id=f"{fresh_id}-b", put=fine),
+    ]
+    response = client.kv.Mutate(kv.MutateRequest(namespace=NAMESPACE, mutations=mutations), timeout=PATIENCE_S)
+    codes = [result.status.code for result in response.results]
+    assert codes == [0, grpc.StatusCode.INVALID_ARGUMENT.value[0], 0]
+    assert response.results[1].status.message
+    assert len(get(client, f"{fresh_id}-a").items) == 1
+    assert len(get(client, f"{fresh_id}-b").items) == 1
+
+
+def test_a_message_that_is_no_protobuf(client):
+    error = refused(
+        client.channel.unary_unary("/prism.keyvalue.v1.KeyValue/Put"), b"\x0a\xff\xff\xff\xff\x0f", timeout=PATIENCE_S
+    )
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_an_id_that_is_no_utf8(client):
+    raw = b"\x0a" + bytes([len(NAMESPACE)]) + NAMESPACE.encode() + b"\x12\x02\xc3\x28"
+    error = refused(client.channel.unary_unary("/prism.keyvalue.v1.KeyValue/Get"), raw, timeout=PATIENCE_S)
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT

@@ -1,0 +1,130 @@
+"""The services beside KeyValue, through grpcio: Namespaces, health checking, server reflection."""
+
+import grpc
+import pytest
+from conftest import NAMESPACE, PATIENCE_S, namespace_yaml, status_details
+from google.protobuf import descriptor_pb2, descriptor_pool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from prism.admin.v1 import namespaces_pb2 as admin
+from prism.keyvalue.v1 import keyvalue_pb2 as kv
+
+SERVICES = {
+    "prism.keyvalue.v1.KeyValue",
+    "prism.admin.v1.Namespaces",
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+}
+
+
+def test_a_namespace_from_creation_to_deletion(client):
+    name = "py-life"
+    created = client.namespaces.Create(admin.CreateRequest(yaml=namespace_yaml(name)), timeout=PATIENCE_S).namespace
+    assert (created.name, created.client_api, created.durability) == (name, "keyvalue", "best-effort")
+    assert created.backend and created.create_time.seconds > 0
+    with pytest.raises(grpc.RpcError) as caught:
+        client.namespaces.Create(admin.CreateRequest(yaml=namespace_yaml(name)), timeout=PATIENCE_S)
+    assert caught.value.code() == grpc.StatusCode.ALREADY_EXISTS
+    assert f'Namespace "{name}" already exists' in caught.value.details()
+    assert client.namespaces.Get(admin.GetRequest(name=name), timeout=PATIENCE_S).namespace == created
+    listed = client.namespaces.List(admin.ListRequest(page_size=1000), timeout=PATIENCE_S).namespaces
+    assert {name, NAMESPACE} <= {namespace.name for namespace in listed}
+    item = kv.Item(key=b"k", value=b"v")
+    client.kv.Put(kv.PutRequest(namespace=name, id="x", items=[item]), timeout=PATIENCE_S)
+    client.namespaces.Delete(admin.DeleteRequest(name=name), timeout=PATIENCE_S)
+    with pytest.raises(grpc.RpcError) as caught:
+        client.kv.Get(kv.GetRequest(namespace=name, id="x"), timeout=PATIENCE_S)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    client.namespaces.Create(admin.CreateRequest(yaml=namespace_yaml(name)), timeout=PATIENCE_S)
+    again = client.kv.Get(kv.GetRequest(namespace=name, id="x"), timeout=PATIENCE_S)
+    assert not again.items, "a namespace made anew does not see the data of its predecessor"
+    client.namespaces.Delete(admin.DeleteRequest(name=name), timeout=PATIENCE_S)
+
+
+def test_list_page_by_page(client):
+    names = [f"py-list-{n}" for n in range(5)]
+    for name in names:
+        client.namespaces.Create(admin.CreateRequest(yaml=namespace_yaml(name)), timeout=PATIENCE_S)
+    found, token = [], b""
+    for _ in range(100):
+        page = client.namespaces.List(admin.ListRequest(page_size=2, page_token=token), timeout=PATIENCE_S)
+        assert len(page.namespaces) <= 2
+        found += [namespace.name for namespace in page.namespaces]
+        token = page.next_page_token
+        if not token:
+            break
+    assert not token
+    assert found == sorted(found) and set(names) <= set(found)
+    for name in names:
+        client.namespaces.Delete(admin.DeleteRequest(name=name), timeout=PATIENCE_S)
+
+
+def test_validate_reports_every_problem(client):
+    yaml = namespace_yaml("py-bad").replace("durability: best-effort", "durabilty: best-effort\n  write_rps: many")
+    problems = client.namespaces.Validate(admin.ValidateRequest(yaml=yaml), timeout=PATIENCE_S).problems
+    fields = {problem.field: problem for problem in problems}
+    assert "durability" in fields["needs.durabilty"].suggestion
+    assert fields["needs.write_rps"].description
+    fine = client.namespaces.Validate(admin.ValidateRequest(yaml=namespace_yaml("py-ok")), timeout=PATIENCE_S)
+    assert not fine.problems
+
+
+def test_create_of_a_bad_file_names_the_fields(client):
+    with pytest.raises(grpc.RpcError) as caught:
+        client.namespaces.Create(admin.CreateRequest(yaml="namespace: [1, 2"), timeout=PATIENCE_S)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert status_details(caught.value)["BadRequest"].field_violations
+
+
+def test_health(client):
+    health = health_pb2_grpc.HealthStub(client.channel)
+    for service in ("", "prism.keyvalue.v1.KeyValue"):
+        request = health_pb2.HealthCheckRequest(service=service)
+        assert health.Check(request, timeout=PATIENCE_S).status == health_pb2.HealthCheckResponse.SERVING
+        watch = health.Watch(request, timeout=PATIENCE_S)
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+    with pytest.raises(grpc.RpcError) as caught:
+        health.Check(health_pb2.HealthCheckRequest(service="nope"), timeout=PATIENCE_S)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    unknown = health.Watch(health_pb2.HealthCheckRequest(service="nope"), timeout=PATIENCE_S)
+    assert next(unknown).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    unknown.cancel()
+
+
+# The two published versions differ in nothing but the package's name.
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection(client, version):
+    ask = client.channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    requests = [
+        reflection_pb2.ServerReflectionRequest(list_services="*"),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="prism.keyvalue.v1.KeyValue"),
+        reflection_pb2.ServerReflectionRequest(file_by_filename="prism/common/v1/common.proto"),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="prism.keyvalue.v1.Nope"),
+    ]
+    services, by_symbol, by_name, missing = ask(iter(requests), timeout=PATIENCE_S)
+    assert SERVICES <= {service.name for service in services.list_services_response.service}
+    files = [
+        descriptor_pb2.FileDescriptorProto.FromString(raw)
+        for raw in by_symbol.file_descriptor_response.file_descriptor_proto
+    ]
+    assert "prism/keyvalue/v1/keyvalue.proto" in [file.name for file in files]
+    (common, *_) = by_name.file_descriptor_response.file_descriptor_proto
+    assert descriptor_pb2.FileDescriptorProto.FromString(common).package == "prism.common.v1"
+    assert missing.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+
+
+def test_reflection_through_the_library(client):
+    """grpcio's own reflection client resolves the service with all that it needs."""
+    pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(client.channel))
+    service = pool.FindServiceByName("prism.keyvalue.v1.KeyValue")
+    assert {method.name for method in service.methods} == {
+        "Put", "Get", "Delete", "Scan", "Mutate", "CompareAndSwap",
+    }  # fmt: skip
+    assert service.methods_by_name["Scan"].server_streaming
+    assert service.methods_by_name["Put"].input_type.fields_by_name["items"].message_type.name == "Item"

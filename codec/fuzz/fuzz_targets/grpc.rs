@@ -1,0 +1,8 @@
+//! libFuzzer's entry to the target `grpc` of `targets.rs`.
+#![no_main]
+
+#[path = "../targets.rs"]
+#[allow(dead_code)]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| targets::grpc(input));

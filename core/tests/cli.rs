@@ -1,0 +1,355 @@
+//! What the command line promises without a gateway: help, usage errors, exit codes, offline checks, completions.
+//!
+//! Every test runs the real program.
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+/// The program with a clean environment, so that the machine's own settings change nothing.
+fn prism(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_prism"));
+    command
+        .args(arguments)
+        .env_clear()
+        .env("COLUMNS", "120")
+        .stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    prism(arguments)
+        .output()
+        .expect("the program was built for this test")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text is UTF-8")
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text is UTF-8")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("the program ended by itself")
+}
+
+fn example(name: &str) -> String {
+    format!("{}/../examples/{name}.yaml", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// An address on loopback where nobody listens.
+fn nobody() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+#[test]
+fn help_tells_the_commands_exit_codes_and_first_steps() {
+    let output = run(&["--help"]);
+    assert_eq!(code(&output), 0);
+    let text = out(&output);
+    for word in [
+        "serve",
+        "namespace",
+        "kv",
+        "config",
+        "completions",
+        "--server",
+        "PRISM_SERVER",
+        "Exit codes:",
+        "First steps:",
+    ] {
+        assert!(text.contains(word), "{word} is missing in:\n{text}");
+    }
+    let serve = out(&run(&["serve", "--help"]));
+    for flag in [
+        "--data-dir",
+        "--listen",
+        "--shards",
+        "--driver",
+        "--embedded",
+        "--config",
+        "PRISM_DATA_DIR",
+    ] {
+        assert!(serve.contains(flag), "{flag} is missing in:\n{serve}");
+    }
+    assert_eq!(
+        out(&run(&["--version"])),
+        concat!("prism ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+    assert_eq!(code(&run(&[])), 2, "nothing asked is a usage error, with help");
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_a_suggestion() {
+    for (arguments, word) in [
+        (&["namespcae"][..], "namespace"),
+        (&["kv", "put", "a", "b"], "<KEY>"),
+        (&["kv", "put", "a", "b", "c"], "<VALUE>"),
+        (&["kv", "get", "a", "b", "--range", "x"], "A..B"),
+        (&["kv", "get", "a", "b", "c", "--range", "x..y"], "cannot be used"),
+        (&["kv", "get", "a", "b", "base64:?"], "base64"),
+        (&["kv", "delete", "a", "b"], "--all"),
+        (&["kv", "cas", "a", "b", "k", "v"], "--expect"),
+        (&["kv", "cas", "a", "b", "k", "--expect", "v"], "<VALUE>"),
+        (&["kv", "put", "a", "b", "c", "d", "--ttl", "5"], "5s"),
+        (&["--timeout", "soon", "namespace", "list"], "duration"),
+        (&["serve", "--driver", "iouring"], "io_uring"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(code(&output), 2, "{arguments:?}: {}", err(&output));
+        assert!(
+            err(&output).contains(word),
+            "{arguments:?} lacks {word:?}: {}",
+            err(&output)
+        );
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn validate_works_offline() {
+    let output = run(&["namespace", "validate", &example("user-sessions")]);
+    assert_eq!((code(&output), err(&output).as_str()), (0, ""));
+    assert_eq!(out(&output), format!("✓ {} is valid\n", example("user-sessions")));
+
+    let output = run(&[
+        "namespace",
+        "validate",
+        &example("payments"),
+        &example("click-events"),
+    ]);
+    assert_eq!(code(&output), 0, "valid, although it cannot be created yet");
+    assert!(
+        err(&output).contains("client_api transact cannot be created yet"),
+        "{}",
+        err(&output)
+    );
+    assert!(!out(&output).contains('\x1b'), "colours only on a terminal");
+
+    let folder = tempfile::tempdir().unwrap();
+    let bad = folder.path().join("bad.yaml");
+    std::fs::write(
+        &bad,
+        "namespace: a\nclient_api: keyvalue\nneeds:\n  write_rps: 100000\n",
+    )
+    .unwrap();
+    let bad = bad.to_str().unwrap();
+    let output = run(&["namespace", "validate", bad, &example("metrics")]);
+    assert_eq!(code(&output), 1);
+    assert_eq!(
+        err(&output)
+            .lines()
+            .filter(|line| !line.starts_with("Note"))
+            .collect::<Vec<_>>(),
+        [
+            "Error: Requested write_rps (100000) exceeds limit (50000)",
+            "Solution: Contact platform team for capacity increase",
+            &format!("Where: {bad}, line 4, needs.write_rps"),
+        ]
+    );
+    assert!(
+        out(&output).contains("metrics.yaml is valid"),
+        "the good one is still told"
+    );
+
+    let output = run(&["--output", "json", "namespace", "validate", bad]);
+    assert_eq!((code(&output), err(&output).as_str()), (1, ""));
+    let json: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    assert_eq!(json[0]["valid"], false);
+    assert_eq!(json[0]["problems"][0]["line"], 4);
+}
+
+#[test]
+fn validate_reads_standard_input_and_lists_many_problems() {
+    let mut child = prism(&["namespace", "validate", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"namespace: A\nclient_api: keyvalu\n\x1b: 1\n")
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(code(&output), 1);
+    let text = err(&output);
+    assert!(
+        text.contains('\u{FFFD}') || text.starts_with("Error: not YAML"),
+        "{text}"
+    );
+    assert!(
+        !text.contains('\x1b'),
+        "what stands in a file does not reach the terminal as a command: {text:?}"
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("two.yaml");
+    std::fs::write(&file, "namespace: A\nclient_api: keyvalu\n").unwrap();
+    let output = run(&["namespace", "validate", file.to_str().unwrap()]);
+    let text = err(&output);
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0], format!("Error: {} has 2 problems", file.display()));
+    assert!(lines[1].starts_with("  line 1: namespace: "), "{text}");
+    assert!(lines[2].ends_with("(did you mean \"keyvalue\"?)"), "{text}");
+}
+
+#[test]
+fn unreadable_files_are_usage_errors() {
+    for arguments in [
+        ["namespace", "validate", "/nowhere/a.yaml"],
+        ["namespace", "create", "/nowhere/a.yaml"],
+        ["namespace", "validate", "/"],
+    ] {
+        let output = run(&arguments);
+        assert_eq!(code(&output), 2);
+        assert!(
+            err(&output).starts_with("Error: cannot read /"),
+            "{}",
+            err(&output)
+        );
+        assert!(err(&output).contains("\nSolution: "), "{}", err(&output));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let large = folder.path().join("large.yaml");
+    std::fs::write(&large, vec![b'#'; 70_000]).unwrap();
+    let output = run(&["namespace", "validate", large.to_str().unwrap()]);
+    assert!(err(&output).contains("64 KiB"), "{}", err(&output));
+}
+
+#[test]
+fn no_gateway_is_said_with_address_and_remedy() {
+    let server = nobody();
+    for arguments in [
+        &["namespace", "list"][..],
+        &["kv", "get", "a", "b"],
+        &["kv", "scan", "a"],
+        &["kv", "put", "a", "b", "c", "d"],
+    ] {
+        let output = prism(arguments).env("PRISM_SERVER", &server).output().unwrap();
+        assert_eq!(code(&output), 3, "{}", err(&output));
+        let text = err(&output);
+        assert!(
+            text.starts_with(&format!("Error: cannot reach a gateway at {server}: ")),
+            "{text}"
+        );
+        assert!(
+            text.contains("\nSolution: start a gateway with `prism serve`"),
+            "{text}"
+        );
+    }
+    let output = run(&["--server", &server, "--output", "json", "namespace", "show", "a"]);
+    assert_eq!(code(&output), 3);
+    let json: serde_json::Value = serde_json::from_str(&err(&output)).unwrap();
+    assert!(json["error"]["message"].as_str().unwrap().contains(&server));
+    let output = run(&["--server", "localhost", "namespace", "list"]);
+    assert!(err(&output).contains("the port is missing"), "{}", err(&output));
+}
+
+#[test]
+fn nobody_is_asked_where_nobody_can_answer() {
+    let output = run(&["--server", &nobody(), "namespace", "delete", "a"]);
+    assert_eq!(code(&output), 2);
+    assert!(
+        err(&output).contains("prism namespace delete a --yes"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn config_print_shows_what_counts_and_can_be_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("prism.yaml");
+    std::fs::write(&file, "embedded: memory\nlimits:\n  drain_timeout: 3s\n").unwrap();
+    let file = file.to_str().unwrap();
+    let output = prism(&[
+        "config",
+        "print",
+        "--config",
+        file,
+        "--shards",
+        "3",
+        "--set",
+        "limits.idle_timeout=90s",
+    ])
+    .env("PRISM_LISTEN", "127.0.0.1:0")
+    .output()
+    .unwrap();
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    let text = out(&output);
+    for line in [
+        "shards: 3  # from --shards",
+        "listen: 127.0.0.1:0  # from PRISM_LISTEN",
+        &format!("embedded: memory  # from {file}, line 1"),
+        "  drain_timeout: 3s  # from",
+        "  idle_timeout: 90s  # from --set limits.idle_timeout",
+        "driver: auto  # default",
+    ] {
+        assert!(text.contains(line), "{line:?} is missing in:\n{text}");
+    }
+    let again = folder.path().join("again.yaml");
+    std::fs::write(&again, &text).unwrap();
+    let json = |extra: &[&str]| {
+        let output = run(&[&["--output", "json", "config", "print"], extra].concat());
+        let json: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+        json["limits.idle_timeout"]["value"].clone()
+    };
+    assert_eq!(json(&["--config", again.to_str().unwrap()]), "90s");
+    assert_eq!(json(&[]), "30min");
+}
+
+#[test]
+fn a_wrong_configuration_is_a_usage_error_and_nothing_starts() {
+    let output = run(&["serve", "--listen", "0.0.0.0:0"]);
+    assert_eq!(code(&output), 2);
+    assert!(
+        err(&output).contains("neither TLS nor authentication"),
+        "{}",
+        err(&output)
+    );
+    assert!(err(&output).contains("--insecure-listen"));
+    let output = prism(&["serve", "--shards", "0"])
+        .env("PRISM_EMBEDDED", "redis")
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 2);
+    let text = err(&output);
+    assert!(
+        text.contains("--shards: \"0\"") && text.contains("PRISM_EMBEDDED: \"redis\""),
+        "{text}"
+    );
+    let output = run(&["serve", "--config", "/nowhere"]);
+    assert!(
+        err(&output).contains("cannot read the configuration file /nowhere"),
+        "{}",
+        err(&output)
+    );
+    let output = run(&["serve", "--set", "limits"]);
+    assert!(
+        err(&output).contains("--set limits.drain_timeout=30s"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn completions_for_three_shells() {
+    for (shell, word) in [
+        ("bash", "_prism"),
+        ("zsh", "#compdef prism"),
+        ("fish", "complete -c prism"),
+    ] {
+        let output = run(&["completions", shell]);
+        assert_eq!(code(&output), 0);
+        assert!(out(&output).contains(word), "{shell}");
+        assert!(
+            out(&output).contains("user") || out(&output).contains("namespace"),
+            "{shell}"
+        );
+    }
+}

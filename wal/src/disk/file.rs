@@ -1,0 +1,292 @@
+//! The real disk: a directory of files, read and written around the page cache.
+//!
+//! - Files are opened with `O_DIRECT` where the file system has it. Then what a read returns is what the device holds,
+//!   not what a cache remembers of a write that failed. Without it (said by [`FileDisk::is_direct`]), each file's cached
+//!   pages are dropped when it is opened, which is the best that is left.
+//! - Files are locked with `flock` through the very descriptors used for I/O: while the kernel still finishes writes of
+//!   a killed process, its lock stands, and the next process waits instead of reading a log that still changes.
+//! - A group is written by one `pwritev2(RWF_DSYNC)` over blocks that were really written before: no metadata changes,
+//!   so on ext4 and XFS nothing but the data and a flush of the device's cache.
+//! - [`durability_of`] knows the file systems on which a durable write is not durable.
+
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{
+    Advice, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags, fadvise, fallocate,
+    fdatasync, flock, fstat, fsync, open, openat, renameat_with, unlinkat,
+};
+use rustix::io::{Errno, ReadWriteFlags, pread, pwritev2};
+
+use super::{Disk, DiskError, DiskErrorKind};
+use crate::buffer::{AlignedBuffer, BLOCK_BYTES};
+use crate::group_commit::WriteResult;
+
+/// A directory of log files.
+#[derive(Debug)]
+pub struct FileDisk {
+    path: PathBuf,
+    directory: OwnedFd,
+    direct: bool,
+}
+
+/// An open, locked log file. Clones share the descriptor; the lock goes with the last of them.
+#[derive(Clone, Debug)]
+pub struct LogFile(Arc<OwnedFd>);
+
+/// How long to wait for the lock of a process that is dying.
+const LOCK_ATTEMPTS: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+impl FileDisk {
+    /// Opens a directory, creating it if need be. `direct` is what to try; a file system without `O_DIRECT` gets
+    /// buffered files.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn open(path: &Path, direct: bool) -> Result<Self, DiskError> {
+        let failed = |operation, number| DiskError {
+            operation,
+            name: path.display().to_string(),
+            kind: kind_of(number),
+        };
+        std::fs::create_dir_all(path)
+            .map_err(|error| failed("create", Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = open(path, flags, Mode::empty()).map_err(|number| failed("open", number))?;
+        let mut disk = Self {
+            path: path.to_owned(),
+            directory,
+            direct,
+        };
+        disk.direct = direct && disk.supports_direct();
+        Ok(disk)
+    }
+
+    /// Whether files bypass the page cache.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// Tries a direct write on a file that is gone again at once.
+    fn supports_direct(&mut self) -> bool {
+        let name = ".direct-io-probe";
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::DIRECT;
+        let Ok(file) = openat(&self.directory, name, flags, Mode::from_raw_mode(0o600)) else {
+            return false;
+        };
+        let block = AlignedBuffer::zeroed(BLOCK_BYTES);
+        let written = pwritev2(&file, &[IoSlice::new(block.as_slice())], 0, ReadWriteFlags::DSYNC);
+        let removed = unlinkat(&self.directory, name, AtFlags::empty());
+        written == Ok(BLOCK_BYTES) && removed.is_ok()
+    }
+
+    fn open_locked(&self, operation: &'static str, name: &str, extra: OFlags) -> Result<LogFile, DiskError> {
+        let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOATIME | extra;
+        flags.set(OFlags::DIRECT, self.direct);
+        let open = |flags| openat(&self.directory, name, flags, Mode::from_raw_mode(0o600));
+        // Not the owner of the file: then without NOATIME, which only saves work.
+        let opened = match open(flags) {
+            Err(Errno::PERM) => open(flags.difference(OFlags::NOATIME)),
+            opened => opened,
+        };
+        let file = opened.map_err(|number| error(operation, name, number))?;
+        for attempt in 1.. {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) if attempt < LOCK_ATTEMPTS => std::thread::sleep(LOCK_PAUSE),
+                Err(number) => return Err(error("lock", name, number)),
+            }
+        }
+        if !self.direct {
+            // Only clean pages can be dropped, so they are made clean first.
+            fdatasync(&file).map_err(|number| error("sync", name, number))?;
+            fadvise(&file, 0, None, Advice::DontNeed).map_err(|number| error("open", name, number))?;
+        }
+        Ok(LogFile(Arc::new(file)))
+    }
+}
+
+fn error(operation: &'static str, name: &str, number: Errno) -> DiskError {
+    DiskError {
+        operation,
+        name: name.to_owned(),
+        kind: kind_of(number),
+    }
+}
+
+fn kind_of(number: Errno) -> DiskErrorKind {
+    match number {
+        Errno::NOENT => DiskErrorKind::NotFound,
+        Errno::EXIST => DiskErrorKind::Exists,
+        Errno::NOSPC | Errno::DQUOT => DiskErrorKind::NoSpace,
+        Errno::WOULDBLOCK => DiskErrorKind::Locked,
+        number => DiskErrorKind::Io(number.raw_os_error()),
+    }
+}
+
+impl LogFile {
+    /// Writes a group durably, with one system call. Blocks until the device answers.
+    #[must_use]
+    pub fn write_durable(&self, offset: u64, bytes: &[u8]) -> WriteResult {
+        match pwritev2(&self.0, &[IoSlice::new(bytes)], offset, ReadWriteFlags::DSYNC) {
+            Ok(written) => WriteResult::Durable(written),
+            Err(Errno::INTR | Errno::AGAIN) => WriteResult::Interrupted,
+            Err(number) => WriteResult::Failed(number.raw_os_error()),
+        }
+    }
+
+    /// The descriptor, for a ring of the caller's own.
+    #[must_use]
+    pub fn descriptor(&self) -> &Arc<OwnedFd> {
+        &self.0
+    }
+}
+
+fn is_aligned(bytes: &[u8]) -> bool {
+    bytes.as_ptr().align_offset(BLOCK_BYTES) == 0
+}
+
+impl Disk for FileDisk {
+    type File = LogFile;
+
+    fn list(&mut self) -> Result<Vec<String>, DiskError> {
+        let failed =
+            |problem: std::io::Error| error("list", "", Errno::from_io_error(&problem).unwrap_or(Errno::IO));
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
+            // A name that is no text is no file of ours.
+            if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn create(&mut self, name: &str, bytes: u64) -> Result<LogFile, DiskError> {
+        let file = self.open_locked("create", name, OFlags::CREATE | OFlags::EXCL)?;
+        // Reserves the space at once, so that a full disk shows here and not after half a minute of zeros.
+        match fallocate(&file.0, FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => Ok(file),
+            Err(Errno::OPNOTSUPP) => {
+                self.write_zeros(&file, 0, bytes)?;
+                Ok(file)
+            }
+            Err(number) => {
+                let _ = self.remove(name);
+                Err(error("allocate", name, number))
+            }
+        }
+    }
+
+    fn open(&mut self, name: &str) -> Result<LogFile, DiskError> {
+        self.open_locked("open", name, OFlags::empty())
+    }
+
+    fn length(&mut self, file: &LogFile) -> Result<u64, DiskError> {
+        let status = fstat(&file.0).map_err(|number| error("measure", "", number))?;
+        u64::try_from(status.st_size).map_err(|_| error("measure", "", Errno::IO))
+    }
+
+    fn read(&mut self, file: &LogFile, offset: u64, out: &mut [u8]) -> Result<(), DiskError> {
+        if !is_aligned(out) {
+            let mut buffer = AlignedBuffer::zeroed(out.len());
+            self.read(file, offset, buffer.as_mut_slice())?;
+            out.copy_from_slice(&buffer.as_slice()[..out.len()]);
+            return Ok(());
+        }
+        let mut done = 0;
+        while done < out.len() {
+            match pread(&file.0, &mut out[done..], offset + done as u64) {
+                Ok(0) => return Err(error("read", "", Errno::IO)),
+                Ok(bytes) => done += bytes,
+                Err(Errno::INTR) => {}
+                Err(number) => return Err(error("read", "", number)),
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, file: &LogFile, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        if !is_aligned(bytes) {
+            let mut buffer = AlignedBuffer::zeroed(bytes.len());
+            buffer.as_mut_slice()[..bytes.len()].copy_from_slice(bytes);
+            return self.write(file, offset, buffer.as_slice());
+        }
+        let mut done = 0;
+        while done < bytes.len() {
+            let rest = [IoSlice::new(&bytes[done..])];
+            match pwritev2(&file.0, &rest, offset + done as u64, ReadWriteFlags::empty()) {
+                // A direct write that stops within a block cannot be continued.
+                Ok(written) if written == 0 || !written.is_multiple_of(BLOCK_BYTES) => {
+                    return Err(error("write", "", Errno::IO));
+                }
+                Ok(written) => done += written,
+                Err(Errno::INTR) => {}
+                Err(number) => return Err(error("write", "", number)),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, file: &LogFile) -> Result<(), DiskError> {
+        // Not fdatasync: a new file's length and its extents' state are part of what must last.
+        fsync(&file.0).map_err(|number| error("sync", "", number))
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {
+        let directory = &self.directory;
+        renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE)
+            .map_err(|number| error("rename", from, number))
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), DiskError> {
+        unlinkat(&self.directory, name, AtFlags::empty()).map_err(|number| error("remove", name, number))
+    }
+
+    fn sync_directory(&mut self) -> Result<(), DiskError> {
+        fsync(&self.directory).map_err(|number| error("sync", "", number))
+    }
+}
+
+/// Whether a directory's file system keeps the promise of a durable write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It does: ext2/3/4, XFS, F2FS.
+    Kept,
+    /// It cannot, or not without conditions that the log does not meet: `strong` is refused here unless overridden.
+    Refused(&'static str),
+    /// Not a file system that this program knows; its magic number.
+    Unknown(u64),
+}
+
+/// What the file system of `path` (which must exist) promises.
+///
+/// # Errors
+/// [`DiskError`].
+pub fn durability_of(path: &Path) -> Result<Durability, DiskError> {
+    let status =
+        rustix::fs::statfs(path).map_err(|number| error("examine", &path.display().to_string(), number))?;
+    // The field's type differs between targets; magic numbers are 32 bits everywhere.
+    #[allow(clippy::unnecessary_cast, reason = "the type of f_type depends on the target")]
+    let magic = (status.f_type as u64) & 0xffff_ffff;
+    Ok(match magic {
+        0xef53 | 0x5846_5342 | 0xf2f5_2010 => Durability::Kept,
+        0x0102_1994 => Durability::Refused("tmpfs is memory: nothing survives a power cut"),
+        0x8584_58f6 => Durability::Refused("ramfs is memory: nothing survives a power cut"),
+        0x794c_7630 => Durability::Refused("overlayfs decides per file where a write goes"),
+        0x6969 => Durability::Refused("an NFS server's promise is not the disk's"),
+        0x0102_1997 => Durability::Refused("a 9p server's promise is not the disk's"),
+        0xff53_4d42 | 0xfe53_4d42 => Durability::Refused("an SMB server's promise is not the disk's"),
+        0x6573_5546 => Durability::Refused("a FUSE file system's promise is its program's"),
+        0x9123_683e => Durability::Refused("btrfs copies on write: a log write can meet a full disk"),
+        0x2fc1_2fc1 => Durability::Refused("ZFS copies on write: a log write can meet a full disk"),
+        0xca45_1a4e => Durability::Refused("bcachefs copies on write: a log write can meet a full disk"),
+        unknown => Durability::Unknown(unknown),
+    })
+}

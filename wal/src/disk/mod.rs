@@ -1,0 +1,167 @@
+//! What the log asks of a disk: two traits, so that the real one and the simulated one are exchangeable.
+//!
+//! - [`Disk`] is everything off the commit path, in blocking calls: listing, preparing, recycling, reading at start.
+//!   The driver runs it on a thread where blocking is fine.
+//! - [`GroupWriter`] is the commit path: submit a durable write, learn later that it completed. A ring and a dedicated
+//!   thread can both implement it: it never blocks, and completions may come in any order.
+//!
+//! Both promise that a completed durable write survives a power cut, as far as the device keeps its word.
+
+use core::fmt;
+
+use crate::buffer::AlignedBuffer;
+use crate::group_commit::{WriteAction, WriteResult};
+use crate::ids::GroupNumber;
+
+pub mod file;
+pub mod sim;
+pub mod threads;
+
+/// What went wrong with a disk, coarsely: what the log distinguishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskErrorKind {
+    /// No such file.
+    NotFound,
+    /// There is one already.
+    Exists,
+    /// No space, or no quota, left. Passes when something is freed.
+    NoSpace,
+    /// Another process has the file locked.
+    Locked,
+    /// Anything else, with the system's error number.
+    Io(i32),
+}
+
+/// An operation that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskError {
+    /// What was tried.
+    pub operation: &'static str,
+    /// On which file; empty for the directory.
+    pub name: String,
+    /// What went wrong.
+    pub kind: DiskErrorKind,
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "cannot {} {:?}: ", self.operation, self.name)?;
+        match self.kind {
+            DiskErrorKind::NotFound => formatter.write_str("no such file"),
+            DiskErrorKind::Exists => formatter.write_str("it exists already"),
+            DiskErrorKind::NoSpace => formatter.write_str("no space left"),
+            DiskErrorKind::Locked => formatter.write_str("another process has it locked"),
+            DiskErrorKind::Io(number) => write!(formatter, "error {number}"),
+        }
+    }
+}
+
+impl core::error::Error for DiskError {}
+
+/// One log directory. Names are plain file names; offsets and lengths are whole blocks.
+pub trait Disk {
+    /// An open file. Clones are the same open file.
+    type File: Clone;
+
+    /// The names of all files.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    fn list(&mut self) -> Result<Vec<String>, DiskError>;
+
+    /// Creates a file of `bytes` zero bytes, allocates it, and locks it. Neither its contents nor its name is durable
+    /// before [`Disk::sync`] and [`Disk::sync_directory`].
+    ///
+    /// # Errors
+    /// [`DiskErrorKind::Exists`], [`DiskErrorKind::NoSpace`] and others; a file that was left half made is removed by
+    /// the caller.
+    fn create(&mut self, name: &str, bytes: u64) -> Result<Self::File, DiskError>;
+
+    /// Opens and locks a file.
+    ///
+    /// # Errors
+    /// [`DiskErrorKind::NotFound`], [`DiskErrorKind::Locked`] and others.
+    fn open(&mut self, name: &str) -> Result<Self::File, DiskError>;
+
+    /// Length of a file in bytes.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    fn length(&mut self, file: &Self::File) -> Result<u64, DiskError>;
+
+    /// Fills `out` from `offset`, from the medium and not from a cache in memory.
+    ///
+    /// # Errors
+    /// [`DiskError`], also when the file is too short.
+    fn read(&mut self, file: &Self::File, offset: u64, out: &mut [u8]) -> Result<(), DiskError>;
+
+    /// Writes all of `bytes`; not durable before [`Disk::sync`].
+    ///
+    /// # Errors
+    /// [`DiskError`]; what was written then is unknown.
+    fn write(&mut self, file: &Self::File, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
+
+    /// Really writes zeros over `bytes` bytes from `offset`; not durable before [`Disk::sync`].
+    ///
+    /// # Errors
+    /// [`DiskError`]; what was written then is unknown.
+    fn write_zeros(&mut self, file: &Self::File, offset: u64, bytes: u64) -> Result<(), DiskError> {
+        const STEP: usize = 1 << 20;
+        let zeros = AlignedBuffer::zeroed(STEP);
+        let end = offset + bytes;
+        let mut at = offset;
+        while at < end {
+            let step = usize::try_from(end - at).map_or(STEP, |rest| rest.min(STEP));
+            self.write(file, at, &zeros.as_slice()[..step])?;
+            at += step as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes everything written to the file so far durable.
+    ///
+    /// # Errors
+    /// [`DiskError`]; then what was written is lost, even if a later call succeeds. Never retried.
+    fn sync(&mut self, file: &Self::File) -> Result<(), DiskError>;
+
+    /// Gives a file another name, replacing none.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    fn remove(&mut self, name: &str) -> Result<(), DiskError>;
+
+    /// Makes creations, renames and removals durable.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    fn sync_directory(&mut self) -> Result<(), DiskError>;
+}
+
+/// The answer to a submitted write.
+#[derive(Debug)]
+pub struct Completion {
+    /// Which.
+    pub group: GroupNumber,
+    /// How it ended.
+    pub result: WriteResult,
+    /// The buffer, back.
+    pub buffer: AlignedBuffer,
+}
+
+/// The commit path's view of the disk.
+pub trait GroupWriter {
+    /// An open file, as [`Disk::File`].
+    type File: Clone;
+
+    /// Starts one durable write. Never blocks; the depth is bounded by the caller.
+    fn submit(&mut self, file: &Self::File, write: WriteAction);
+
+    /// The next completion, if one is there. Each submission gets exactly one.
+    fn poll_completion(&mut self) -> Option<Completion>;
+}

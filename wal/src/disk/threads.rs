@@ -1,0 +1,145 @@
+//! A [`GroupWriter`] of dedicated threads: each blocks in one durable write at a time, so there are as many as groups
+//! may be in flight.
+//!
+//! The plain alternative to a ring, and on kernels that hand a ring's file writes to worker threads anyway not a slower
+//! one. The queue is bounded by the depth of the group commit. `wake` is called from a writer thread after each
+//! completion, for a reactor that sleeps; it must not block.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::file::LogFile;
+use super::{Completion, GroupWriter};
+use crate::group_commit::WriteAction;
+
+/// Writes groups on threads of its own. Dropping it waits for what was submitted.
+pub struct ThreadWriter {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    queues: Mutex<Queues>,
+    submitted: Condvar,
+    completed: Condvar,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+#[derive(Default)]
+struct Queues {
+    submitted: VecDeque<(LogFile, WriteAction)>,
+    completed: VecDeque<Completion>,
+    closing: bool,
+}
+
+impl ThreadWriter {
+    /// Starts `threads` (at least one) writer threads.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn start(threads: usize, wake: Box<dyn Fn() + Send + Sync>) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            queues: Mutex::default(),
+            submitted: Condvar::new(),
+            completed: Condvar::new(),
+            wake,
+        });
+        let mut writer = Self {
+            shared,
+            threads: Vec::new(),
+        };
+        for number in 0..threads.max(1) {
+            let shared = Arc::clone(&writer.shared);
+            let builder = std::thread::Builder::new().name(format!("wal-writer-{number}"));
+            writer.threads.push(builder.spawn(move || shared.run())?);
+        }
+        Ok(writer)
+    }
+
+    /// Waits until a completion is there or the time is up; says whether one is. For callers without a reactor.
+    #[must_use]
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let queues = self.shared.lock();
+        let waited = self
+            .shared
+            .completed
+            .wait_timeout_while(queues, timeout, |queues| queues.completed.is_empty());
+        let (queues, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        !queues.completed.is_empty()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        // No code that can panic runs under the lock.
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        while let Some((file, write)) = self.next() {
+            let result = file.write_durable(write.offset(), write.bytes());
+            // The file may be closed by now; its lock must not outlast the completion.
+            drop(file);
+            self.lock().completed.push_back(Completion {
+                group: write.group,
+                result,
+                buffer: write.buffer,
+            });
+            self.completed.notify_all();
+            (self.wake)();
+        }
+    }
+
+    fn next(&self) -> Option<(LogFile, WriteAction)> {
+        let mut queues = self.lock();
+        loop {
+            if let Some(next) = queues.submitted.pop_front() {
+                return Some(next);
+            }
+            if queues.closing {
+                return None;
+            }
+            queues = self
+                .submitted
+                .wait(queues)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl GroupWriter for ThreadWriter {
+    type File = LogFile;
+
+    fn submit(&mut self, file: &LogFile, write: WriteAction) {
+        self.shared.lock().submitted.push_back((file.clone(), write));
+        self.shared.submitted.notify_one();
+    }
+
+    fn poll_completion(&mut self) -> Option<Completion> {
+        self.shared.lock().completed.pop_front()
+    }
+}
+
+impl Drop for ThreadWriter {
+    fn drop(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.submitted.notify_all();
+        for thread in self.threads.drain(..) {
+            // A writer thread does not panic; if it did, what it had in hand is of unknown outcome anyway.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for ThreadWriter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ThreadWriter")
+            .field("threads", &self.threads.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,696 @@
+//! Group commit: records in, durable writes out, completions in, a durable prefix out. No clock, no disk, no threads.
+//!
+//! ```text
+//!  append ──► open group ──► staged groups ──poll_action──► in flight (≤ depth) ──handle_completion──► durable prefix
+//!             (copy, once)   (full ones)        seal:          (owned by the          in any order        in order
+//!                                               number, place,  driver)
+//!                                               witness, chain,
+//!                                               encryption
+//! ```
+//!
+//! Promises:
+//! - `durable_lsn` covers a record only when its group and all groups before it were reported durable.
+//! - A group's witness is never above the durable prefix at the time it is sealed.
+//! - No block of a segment is written by two groups; a group is written once, or once more with identical bytes when
+//!   the first attempt was cut short or interrupted. A failed write is never tried again: the lane is poisoned, nothing
+//!   is acknowledged any more, and everything not yet acknowledged is of unknown outcome.
+//! - Everything is bounded before the append: a refused append changes nothing.
+//!
+//! The driver calls [`GroupCommit::poll_action`] at the end of its turn, not after each append: what arrived together
+//! is written together (natural batching); no timer is involved in a strong record.
+
+use std::collections::VecDeque;
+
+use crate::buffer::{AlignedBuffer, BLOCK_BYTES};
+use crate::cipher::{GroupTag, SegmentCipher};
+use crate::depth::DepthController;
+use crate::group::{
+    GROUP_HEADER_BYTES, GroupFlags, GroupHeader, GroupKind, group_blocks, group_payload_bytes, seal_group,
+};
+use crate::ids::{Epoch, GroupNumber, LaneId, Lsn, SegmentNumber};
+use crate::manifest::Base;
+use crate::record::{Record, RecordKind};
+use crate::segment::SEGMENT_HEADER_BLOCKS;
+
+mod config;
+
+pub use config::{AppendError, Config};
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteResult {
+    /// So many bytes are durable.
+    Durable(usize),
+    /// The kernel asks to try again (EINTR, EAGAIN): nothing was decided.
+    Interrupted,
+    /// Any error, with its number.
+    Failed(i32),
+}
+
+/// Why a lane is poisoned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoisonReason {
+    /// A write failed with this error number.
+    WriteFailed(i32),
+    /// A write was cut short twice.
+    ShortWrite,
+    /// A write was interrupted again and again.
+    Interrupted,
+    /// A write did not complete within [`Config::poison_after_nanos`].
+    Stalled,
+    /// The driver gave up on the disk for a reason of its own.
+    Driver,
+}
+
+/// One durable write to be done. The driver owns the buffer until it hands it back with the completion.
+#[derive(Debug)]
+pub struct WriteAction {
+    /// The group; also names the operation.
+    pub group: GroupNumber,
+    /// Where to.
+    pub segment: SegmentNumber,
+    /// First block.
+    pub block: u32,
+    /// Length in blocks; the buffer may be longer.
+    pub blocks: u32,
+    /// What to write.
+    pub buffer: AlignedBuffer,
+}
+
+impl WriteAction {
+    /// The bytes to write.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer.as_slice()[..self.blocks as usize * BLOCK_BYTES]
+    }
+
+    /// Offset in the segment's file.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        u64::from(self.block) * BLOCK_BYTES as u64
+    }
+}
+
+/// A prepared segment, listed durably in the manifest: ready to be written.
+#[derive(Clone, Debug)]
+pub struct ReadySegment {
+    /// Its number.
+    pub segment: SegmentNumber,
+    /// Encrypts its groups.
+    pub cipher: SegmentCipher,
+}
+
+/// A segment that gets no further groups and whose groups are all durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClosedSegment {
+    /// Its number.
+    pub segment: SegmentNumber,
+    /// Its end: the chain's base once it is recycled.
+    pub end: Base,
+}
+
+/// Where a lane's numbering goes on: what recovery found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Resume {
+    /// The last good group.
+    pub group: GroupNumber,
+    /// The last good record (of those that were lost on an operator's word, the last).
+    pub lsn: Lsn,
+    /// The last good group's tag.
+    pub tag: GroupTag,
+}
+
+/// The state machine. See the module.
+#[derive(Debug)]
+pub struct GroupCommit {
+    config: Config,
+    lane: LaneId,
+    epoch: Epoch,
+    poison: Option<PoisonReason>,
+    open: OpenGroup,
+    staged: VecDeque<OpenGroup>,
+    pending_bytes: usize,
+    next_lsn: Lsn,
+    last_group: GroupNumber,
+    last_tag: GroupTag,
+    in_flight: VecDeque<InFlight>,
+    again: VecDeque<WriteAction>,
+    durable_group: GroupNumber,
+    durable_lsn: Lsn,
+    /// Highest witness sealed into a group that became durable: below `durable_group`, a mark is due.
+    witnessed: GroupNumber,
+    quiet_since: Option<u64>,
+    stalled: bool,
+    active: Option<ActiveSegment>,
+    ready: VecDeque<ReadySegment>,
+    closed: VecDeque<ClosedSegment>,
+    spare: Vec<AlignedBuffer>,
+    depth: DepthController,
+}
+
+/// Records that have no group number yet.
+#[derive(Debug, Default)]
+struct OpenGroup {
+    buffer: Option<AlignedBuffer>,
+    payload_bytes: usize,
+    record_count: u32,
+    urgent: bool,
+    checkpoint: bool,
+    cut: bool,
+    since: Option<u64>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    group: GroupNumber,
+    durable: bool,
+    attempts: u8,
+    block: u32,
+    blocks: u32,
+    payload_bytes: usize,
+    record_count: u32,
+    last_lsn: Lsn,
+    tag: GroupTag,
+    witness: GroupNumber,
+    segment: SegmentNumber,
+    seals: bool,
+    since: u64,
+}
+
+#[derive(Debug)]
+struct ActiveSegment {
+    ready: ReadySegment,
+    next_block: u32,
+}
+
+/// Blocks of the last segment that only checkpoints may use.
+const CHECKPOINT_RESERVE_BLOCKS: u32 = 2;
+
+/// Attempts at one write: the first and, when it was cut short or interrupted, a second with the same bytes.
+const ATTEMPTS_MAX: u8 = 2;
+
+impl GroupCommit {
+    /// A lane that goes on where recovery ended, in a new epoch.
+    ///
+    /// # Errors
+    /// What [`Config::check`] says.
+    pub fn new(config: Config, lane: LaneId, epoch: Epoch, resume: Resume) -> Result<Self, &'static str> {
+        config.check()?;
+        assert!(epoch > Epoch::NONE, "epochs count from 1");
+        let depth = DepthController::new(config.depth_max);
+        Ok(Self {
+            config,
+            lane,
+            epoch,
+            poison: None,
+            open: OpenGroup::default(),
+            staged: VecDeque::new(),
+            pending_bytes: 0,
+            next_lsn: resume.lsn.next(),
+            last_group: resume.group,
+            last_tag: resume.tag,
+            in_flight: VecDeque::new(),
+            again: VecDeque::new(),
+            durable_group: resume.group,
+            durable_lsn: resume.lsn,
+            witnessed: resume.group,
+            quiet_since: None,
+            stalled: false,
+            active: None,
+            ready: VecDeque::new(),
+            closed: VecDeque::new(),
+            spare: Vec::new(),
+            depth,
+        })
+    }
+
+    // --- commands -------------------------------------------------------------------------------------------------
+
+    /// Takes a record into the open group and gives it its number. `now` is any monotonic clock, in nanoseconds.
+    ///
+    /// # Errors
+    /// [`AppendError`]; then nothing changed.
+    pub fn append(&mut self, now: u64, record: &Record<'_>) -> Result<Lsn, AppendError> {
+        self.admit(record)?;
+        let bytes = record.encoded_bytes();
+        let ordinary = group_payload_bytes(self.config.group_blocks_max);
+        if self.open.record_count > 0 && self.open.payload_bytes + bytes > ordinary {
+            self.staged.push_back(core::mem::take(&mut self.open));
+        }
+        if self.open.buffer.is_none() {
+            self.open.buffer = Some(self.buffer_for(bytes));
+            self.open.since = Some(now);
+        }
+        let open = &mut self.open;
+        let buffer = open.buffer.as_mut().expect("the open group got its buffer above");
+        record.encode(&mut buffer.as_mut_slice()[GROUP_HEADER_BYTES + open.payload_bytes..]);
+        open.payload_bytes += bytes;
+        open.record_count += 1;
+        open.urgent |= record.kind != RecordKind::Eventual;
+        open.checkpoint |= record.kind == RecordKind::Checkpoint;
+        open.cut |= record.kind == RecordKind::Cut;
+        self.pending_bytes += bytes;
+        let lsn = self.next_lsn;
+        self.next_lsn = lsn.next();
+        Ok(lsn)
+    }
+
+    /// Hands over a prepared segment. Segments are used in the order given, which must be ascending.
+    pub fn handle_segment(&mut self, segment: ReadySegment) {
+        let newest = self
+            .ready
+            .back()
+            .or(self.active.as_ref().map(|active| &active.ready));
+        assert!(
+            newest.is_none_or(|newest| newest.segment < segment.segment),
+            "segments are used in order"
+        );
+        self.ready.push_back(segment);
+    }
+
+    /// Closes the lane for good.
+    pub fn poison(&mut self, reason: PoisonReason) {
+        self.poison.get_or_insert(reason);
+        self.again.clear();
+    }
+
+    // --- the disk's answers -----------------------------------------------------------------------------------------
+
+    /// Takes the answer to a [`WriteAction`] and its buffer back.
+    ///
+    /// # Panics
+    /// When the group is not in flight: a driver that answers twice.
+    pub fn handle_completion(
+        &mut self,
+        now: u64,
+        group: GroupNumber,
+        result: WriteResult,
+        buffer: AlignedBuffer,
+    ) {
+        let position = self
+            .in_flight
+            .iter()
+            .position(|write| write.group == group && !write.durable);
+        let position = position.expect("a completion answers a write in flight");
+        if self.poison.is_some() {
+            // Durable or not, nobody learns it from here: what was not acknowledged before stays unknown.
+            return;
+        }
+        let write = &mut self.in_flight[position];
+        let again = match result {
+            WriteResult::Durable(bytes) if bytes == write.blocks as usize * BLOCK_BYTES => false,
+            WriteResult::Durable(_) if write.attempts >= ATTEMPTS_MAX => {
+                return self.poison(PoisonReason::ShortWrite);
+            }
+            WriteResult::Interrupted if write.attempts >= ATTEMPTS_MAX => {
+                return self.poison(PoisonReason::Interrupted);
+            }
+            WriteResult::Durable(_) | WriteResult::Interrupted => true,
+            WriteResult::Failed(number) => return self.poison(PoisonReason::WriteFailed(number)),
+        };
+        if again {
+            write.attempts += 1;
+            let action = WriteAction {
+                group,
+                segment: write.segment,
+                block: write.block,
+                blocks: write.blocks,
+                buffer,
+            };
+            self.again.push_back(action);
+            return;
+        }
+        write.durable = true;
+        let records = write.record_count;
+        self.depth.handle_durable(now, records);
+        self.recycle_buffer(buffer);
+        self.advance_durable(now);
+    }
+
+    /// Lets time pass: marks after a quiet while, and the stall limits. Call now and then (some milliseconds apart).
+    pub fn handle_tick(&mut self, now: u64) {
+        let oldest = self
+            .in_flight
+            .front()
+            .map_or(0, |write| now.saturating_sub(write.since));
+        self.stalled = oldest >= self.config.shed_after_nanos;
+        if oldest >= self.config.poison_after_nanos {
+            self.poison(PoisonReason::Stalled);
+        }
+    }
+
+    // --- what to do next --------------------------------------------------------------------------------------------
+
+    /// The next write to submit, or `None` until something changes. Call at the end of the turn, until `None`.
+    pub fn poll_action(&mut self, now: u64) -> Option<WriteAction> {
+        if self.poison.is_some() {
+            return None;
+        }
+        if let Some(action) = self.again.pop_front() {
+            return Some(action);
+        }
+        let waiting = self.staged.len() + usize::from(self.open.record_count > 0);
+        self.depth
+            .handle_busy(now, waiting > 0 && !self.in_flight.is_empty());
+        if self.in_flight.len() >= self.config.depth_fixed.unwrap_or(self.depth.depth()) {
+            return None;
+        }
+        let (blocks, kind) = self.next_group(now)?;
+        if !self.has_place(blocks) {
+            if self.must_close(blocks) {
+                return Some(self.seal(now, OpenGroup::default(), GroupKind::Mark, true));
+            }
+            return None;
+        }
+        let group = match kind {
+            GroupKind::Mark => OpenGroup::default(),
+            _ if self.staged.is_empty() => core::mem::take(&mut self.open),
+            _ => self.staged.pop_front().expect("checked not to be empty"),
+        };
+        Some(self.seal(now, group, kind, false))
+    }
+
+    /// A segment of which nothing more will be written and everything is durable; each is told once, in order.
+    pub fn poll_closed(&mut self) -> Option<ClosedSegment> {
+        if self.poison.is_some() {
+            None
+        } else {
+            self.closed.pop_front()
+        }
+    }
+
+    // --- what holds now ---------------------------------------------------------------------------------------------
+
+    /// Every record up to this one is durable.
+    #[must_use]
+    pub fn durable_lsn(&self) -> Lsn {
+        self.durable_lsn
+    }
+
+    /// Every group up to this one is durable.
+    #[must_use]
+    pub fn durable_group(&self) -> GroupNumber {
+        self.durable_group
+    }
+
+    /// The number of the last record appended.
+    #[must_use]
+    pub fn appended_lsn(&self) -> Lsn {
+        self.next_lsn.previous()
+    }
+
+    /// Why the lane is closed, if it is.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<PoisonReason> {
+        self.poison
+    }
+
+    /// Prepared segments not yet written to.
+    #[must_use]
+    pub fn ready_segments(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Bytes of records appended and not yet durable.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// Groups submitted and not yet durable.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Groups that may be in flight at the moment.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.config.depth_fixed.unwrap_or(self.depth.depth())
+    }
+
+    /// Whether nothing is waiting, nothing is in flight, and the last groups are witnessed.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.pending_bytes == 0
+            && self.in_flight.is_empty()
+            && self.witnessed >= self.durable_group.previous()
+    }
+
+    /// The configuration in use.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The epoch that is being written.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    // --- leaves -------------------------------------------------------------------------------------------------------
+
+    fn admit(&self, record: &Record<'_>) -> Result<(), AppendError> {
+        if self.poison.is_some() {
+            return Err(AppendError::Poisoned);
+        }
+        if record.payload.len() > self.config.record_payload_bytes_max() {
+            return Err(AppendError::TooLong);
+        }
+        if self.stalled {
+            return Err(AppendError::Stalled);
+        }
+        let bytes = record.encoded_bytes();
+        // A record of the largest size is admitted when it is alone.
+        if self.pending_bytes > 0 && self.pending_bytes + bytes > self.config.pending_bytes_max {
+            return Err(AppendError::Full);
+        }
+        if self.has_room(record) {
+            Ok(())
+        } else {
+            Err(AppendError::NoSegment)
+        }
+    }
+
+    /// Whether everything that waits, and this record, has a place in segments that are prepared *now*: what was
+    /// admitted must never meet a full disk later. Plays through where [`GroupCommit::seal`] would put each group.
+    fn has_room(&self, record: &Record<'_>) -> bool {
+        let bytes = record.encoded_bytes();
+        let joins = self.open.payload_bytes + bytes <= group_payload_bytes(self.config.group_blocks_max);
+        let (open, alone) = if joins {
+            (self.open.payload_bytes + bytes, 0)
+        } else {
+            (self.open.payload_bytes, bytes)
+        };
+        let staged = self.staged.iter().map(|group| group.payload_bytes);
+        let waiting = staged
+            .chain([open, alone])
+            .filter(|bytes| *bytes > 0)
+            .map(group_blocks);
+        let fresh = self.config.segment_blocks - SEGMENT_HEADER_BLOCKS;
+        let mut left = self
+            .active
+            .as_ref()
+            .map_or(0, |active| self.config.segment_blocks - active.next_block);
+        let mut ready = self.ready.len();
+        for blocks in waiting {
+            if blocks >= left {
+                if ready == 0 || blocks >= fresh {
+                    return false;
+                }
+                (ready, left) = (ready - 1, fresh);
+            }
+            left -= blocks;
+            if left <= self.config.group_blocks_max && ready > 0 {
+                left = 0;
+            }
+        }
+        // The log's own records may use the last stretch: they are what frees segments.
+        let reserve = if record.kind == RecordKind::Checkpoint {
+            0
+        } else {
+            CHECKPOINT_RESERVE_BLOCKS
+        };
+        ready > 0 || left > reserve
+    }
+
+    fn buffer_for(&mut self, record_bytes: usize) -> AlignedBuffer {
+        let ordinary = self.config.group_blocks_max as usize * BLOCK_BYTES;
+        let needed = group_blocks(record_bytes) as usize * BLOCK_BYTES;
+        if needed > ordinary {
+            return AlignedBuffer::zeroed(needed);
+        }
+        self.spare
+            .pop()
+            .unwrap_or_else(|| AlignedBuffer::zeroed(ordinary))
+    }
+
+    fn recycle_buffer(&mut self, buffer: AlignedBuffer) {
+        let ordinary = self.config.group_blocks_max as usize * BLOCK_BYTES;
+        if buffer.len() == ordinary && self.spare.len() <= self.config.depth_max {
+            self.spare.push(buffer);
+        }
+    }
+
+    /// What should be written next, if anything: its length and kind.
+    fn next_group(&self, now: u64) -> Option<(u32, GroupKind)> {
+        let next = self.staged.front().unwrap_or(&self.open);
+        if next.record_count > 0 {
+            let waited = next.since.map_or(0, |since| now.saturating_sub(since));
+            let due = next.urgent || !self.staged.is_empty() || waited >= self.config.eventual_delay_nanos;
+            let kind = if next.checkpoint {
+                GroupKind::Checkpoint
+            } else {
+                GroupKind::Data
+            };
+            return due.then(|| (group_blocks(next.payload_bytes), kind));
+        }
+        let quiet = self
+            .quiet_since
+            .is_some_and(|since| now.saturating_sub(since) >= self.config.mark_after_nanos);
+        let unwitnessed = self.witnessed < self.durable_group && self.in_flight.is_empty();
+        (quiet && unwitnessed).then_some((1, GroupKind::Mark))
+    }
+
+    /// Whether a group of this length can be written now without taking the block that is kept for sealing.
+    fn has_place(&self, blocks: u32) -> bool {
+        let fresh = self.config.segment_blocks - SEGMENT_HEADER_BLOCKS;
+        match &self.active {
+            Some(active) => blocks < self.config.segment_blocks - active.next_block,
+            None => !self.ready.is_empty() && blocks < fresh,
+        }
+    }
+
+    /// Whether the active segment must be sealed, with a group of its own, to make way for this one.
+    fn must_close(&self, blocks: u32) -> bool {
+        debug_assert!(
+            blocks < self.config.segment_blocks - SEGMENT_HEADER_BLOCKS,
+            "admitted records fit a segment"
+        );
+        self.active.is_some() && !self.ready.is_empty()
+    }
+
+    /// Gives a group its number and place, encrypts it and puts it in flight.
+    fn seal(&mut self, now: u64, group: OpenGroup, kind: GroupKind, closes: bool) -> WriteAction {
+        let blocks = group_blocks(group.payload_bytes);
+        let open = self.active.is_none();
+        if open {
+            let ready = self.ready.pop_front().expect("a place was checked before");
+            self.active = Some(ActiveSegment {
+                ready,
+                next_block: SEGMENT_HEADER_BLOCKS,
+            });
+        }
+        let active = self.active.as_mut().expect("made active above");
+        let block = active.next_block;
+        active.next_block += blocks;
+        let left = self.config.segment_blocks - active.next_block;
+        assert!(
+            left >= 1 || closes,
+            "the last block of a segment is kept for the group that seals it"
+        );
+        // Sealing early, while a segment is at hand, saves a write of its own when the next group does not fit.
+        let seals = closes || (left <= self.config.group_blocks_max && !self.ready.is_empty());
+        let header = GroupHeader {
+            kind,
+            flags: GroupFlags {
+                open,
+                seal: seals,
+                epoch: group.cut,
+            },
+            lane: self.lane,
+            epoch: self.epoch,
+            group: self.last_group.next(),
+            segment: active.ready.segment,
+            block,
+            blocks,
+            payload_bytes: group.payload_bytes as u32,
+            record_count: group.record_count,
+            first_lsn: self.first_unnumbered_lsn(),
+            durable_group: self.durable_group,
+            previous_tag: self.last_tag,
+        };
+        let mut buffer = group.buffer.unwrap_or_else(|| self.buffer_for(0));
+        let cipher = &self.active.as_ref().expect("made active above").ready.cipher;
+        let tag = seal_group(
+            &header,
+            cipher,
+            &mut buffer.as_mut_slice()[..blocks as usize * BLOCK_BYTES],
+        );
+        assert!(
+            header.durable_group <= self.durable_group,
+            "a witness is never above the durable prefix"
+        );
+        self.in_flight.push_back(InFlight {
+            group: header.group,
+            durable: false,
+            attempts: 1,
+            block,
+            blocks,
+            payload_bytes: group.payload_bytes,
+            record_count: group.record_count,
+            last_lsn: header.last_lsn(),
+            tag,
+            witness: header.durable_group,
+            segment: header.segment,
+            seals,
+            since: now,
+        });
+        (self.last_group, self.last_tag, self.quiet_since) = (header.group, tag, None);
+        if seals {
+            self.active = None;
+        }
+        WriteAction {
+            group: header.group,
+            segment: header.segment,
+            block,
+            blocks,
+            buffer,
+        }
+    }
+
+    /// LSN of the first record that is in no sealed group.
+    fn first_unnumbered_lsn(&self) -> Lsn {
+        self.in_flight
+            .back()
+            .map_or(self.durable_lsn, |write| write.last_lsn)
+            .next()
+    }
+
+    fn advance_durable(&mut self, now: u64) {
+        while self.in_flight.front().is_some_and(|write| write.durable) {
+            let Some(write) = self.in_flight.pop_front() else {
+                return;
+            };
+            assert_eq!(
+                write.group,
+                self.durable_group.next(),
+                "the durable prefix has no holes"
+            );
+            assert!(write.last_lsn >= self.durable_lsn, "numbers only grow");
+            self.durable_group = write.group;
+            self.durable_lsn = write.last_lsn;
+            self.witnessed = self.witnessed.max(write.witness);
+            // A group without records needs no witness of its own: nothing in it was acknowledged.
+            if write.record_count == 0 && write.witness == write.group.previous() {
+                self.witnessed = write.group;
+            }
+            self.pending_bytes -= write.payload_bytes;
+            if write.seals {
+                let end = Base {
+                    group: write.group,
+                    lsn: write.last_lsn,
+                    tag: write.tag,
+                };
+                self.closed.push_back(ClosedSegment {
+                    segment: write.segment,
+                    end,
+                });
+            }
+        }
+        if self.in_flight.is_empty() {
+            self.quiet_since = Some(now);
+        }
+    }
+}

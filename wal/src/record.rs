@@ -1,0 +1,354 @@
+//! Records: what an appender hands to the log and gets back from it, as they lie in a group's body.
+//!
+//! ```text
+//! offset  bytes  field
+//!      0      4  length of the payload
+//!      4      1  kind: 1 strong, 2 eventual, 3 checkpoint, 4 cut
+//!      5      3  zero
+//!      8      4  target: whom the record is for (0 for kinds 3 and 4)
+//!     12      n  payload
+//! ```
+//!
+//! Records follow one another without padding; the LSN is not stored, it is the group's first LSN plus the position.
+//! The payload is opaque. A record carries no checksum of its own: the group's authentication tag covers it. The
+//! decoder still believes nothing: every length is checked, and a body that does not parse to its last byte is refused.
+
+use crate::bytes::{put, u32_at};
+use crate::ids::{GroupNumber, Lsn, TargetId};
+
+/// Bytes in front of every payload.
+pub const RECORD_HEADER_BYTES: usize = 12;
+
+/// The longest payload. The largest message of the gateway (16 MiB) and some room for what it adds.
+pub const RECORD_PAYLOAD_BYTES_MAX: usize = 17 << 20;
+
+/// What a record is, and so which promise it carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RecordKind {
+    /// Acknowledged once durable here; to be applied to its target afterwards.
+    Strong,
+    /// Was already applied to its target when it was appended; kept for the record only.
+    Eventual,
+    /// How far every target has got: a [`crate::cursor::Checkpoint`].
+    Checkpoint,
+    /// The first record of an epoch: where recovery found the end of the epoch before. A [`Cut`].
+    Cut,
+}
+
+impl RecordKind {
+    fn to_byte(self) -> u8 {
+        match self {
+            Self::Strong => 1,
+            Self::Eventual => 2,
+            Self::Checkpoint => 3,
+            Self::Cut => 4,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Strong),
+            2 => Some(Self::Eventual),
+            3 => Some(Self::Checkpoint),
+            4 => Some(Self::Cut),
+            _ => None,
+        }
+    }
+}
+
+/// One record; the payload is borrowed from the appender or from a group's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// What the record is.
+    pub kind: RecordKind,
+    /// Whom it is for.
+    pub target: TargetId,
+    /// Opaque bytes, at most [`RECORD_PAYLOAD_BYTES_MAX`].
+    pub payload: &'a [u8],
+}
+
+impl Record<'_> {
+    /// Bytes that the record takes in a body.
+    #[must_use]
+    pub fn encoded_bytes(&self) -> usize {
+        RECORD_HEADER_BYTES + self.payload.len()
+    }
+
+    /// Writes the record to the front of `out` and returns the bytes written.
+    ///
+    /// # Panics
+    /// When `out` is shorter than [`Record::encoded_bytes`] or the payload is over its limit; both are checked by
+    /// `append` before.
+    pub fn encode(&self, out: &mut [u8]) -> usize {
+        let length = u32::try_from(self.payload.len()).expect("the payload limit is below 4 GiB");
+        put(out, 0, &length.to_le_bytes());
+        put(out, 4, &[self.kind.to_byte(), 0, 0, 0]);
+        put(out, 8, &self.target.0.to_le_bytes());
+        put(out, RECORD_HEADER_BYTES, self.payload);
+        self.encoded_bytes()
+    }
+}
+
+/// A body that does not parse. Never caused by a crash (the body was authenticated): a bug, or a forger with the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordError {
+    /// A record header or payload runs over the end of the body.
+    Truncated,
+    /// A kind this version does not know.
+    UnknownKind(u8),
+    /// Reserved bytes are not zero.
+    ReservedBytes,
+    /// A payload over [`RECORD_PAYLOAD_BYTES_MAX`].
+    TooLong,
+    /// More or fewer records than the group header says.
+    WrongCount,
+    /// A cut or checkpoint payload that does not parse.
+    BadPayload,
+}
+
+impl core::fmt::Display for RecordError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Truncated => formatter.write_str("a record runs over the end of its group"),
+            Self::UnknownKind(kind) => write!(formatter, "record kind {kind} is unknown"),
+            Self::ReservedBytes => formatter.write_str("reserved bytes of a record are not zero"),
+            Self::TooLong => formatter.write_str("a record is longer than the limit"),
+            Self::WrongCount => formatter.write_str("the group's record count is wrong"),
+            Self::BadPayload => {
+                formatter.write_str("the payload of a record of the log's own does not parse")
+            }
+        }
+    }
+}
+
+impl core::error::Error for RecordError {}
+
+/// The records of a body, in order.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    rest: &'a [u8],
+    next_lsn: Lsn,
+}
+
+impl<'a> Records<'a> {
+    /// Checks the whole body (`count` records, no byte left over), so that iterating cannot fail.
+    ///
+    /// # Errors
+    /// [`RecordError`], at the first thing that is wrong.
+    pub fn parse(body: &'a [u8], first_lsn: Lsn, count: u32) -> Result<Self, RecordError> {
+        let mut rest = body;
+        for _ in 0..count {
+            let (_, after) = decode(rest)?;
+            rest = after;
+        }
+        if !rest.is_empty() {
+            return Err(RecordError::WrongCount);
+        }
+        Ok(Self {
+            rest: body,
+            next_lsn: first_lsn,
+        })
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = (Lsn, Record<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let (record, rest) = decode(self.rest).ok()?;
+        self.rest = rest;
+        let lsn = self.next_lsn;
+        self.next_lsn = lsn.next();
+        Some((lsn, record))
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<(Record<'_>, &[u8]), RecordError> {
+    let (header, rest) = bytes
+        .split_at_checked(RECORD_HEADER_BYTES)
+        .ok_or(RecordError::Truncated)?;
+    let length = u32_at(header, 0) as usize;
+    if length > RECORD_PAYLOAD_BYTES_MAX {
+        return Err(RecordError::TooLong);
+    }
+    let kind = RecordKind::from_byte(header[4]).ok_or(RecordError::UnknownKind(header[4]))?;
+    if header[5..8] != [0; 3] {
+        return Err(RecordError::ReservedBytes);
+    }
+    let target = TargetId(u32_at(header, 8));
+    let (payload, rest) = rest.split_at_checked(length).ok_or(RecordError::Truncated)?;
+    Ok((
+        Record {
+            kind,
+            target,
+            payload,
+        },
+        rest,
+    ))
+}
+
+/// Where recovery ended the epoch before: the payload of the first record of an epoch.
+///
+/// ```text
+/// offset  bytes  field
+///      0      8  last group kept
+///      8      8  last LSN kept
+///     16      8  first LSN given up by an operator, 0 for none
+///     24      8  last LSN given up by an operator, 0 for none
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// The last group that recovery kept; the epoch's own first group is the next.
+    pub last_group: GroupNumber,
+    /// The last record that recovery kept.
+    pub last_lsn: Lsn,
+    /// Records that were durable and given up on an operator's word (never by recovery alone), inclusive.
+    pub lost: Option<(Lsn, Lsn)>,
+}
+
+/// Bytes of an encoded [`Cut`].
+pub const CUT_BYTES: usize = 32;
+
+impl Cut {
+    /// The payload of the cut record.
+    #[must_use]
+    pub fn encode(&self) -> [u8; CUT_BYTES] {
+        let (first, last) = self.lost.unwrap_or_default();
+        let mut bytes = [0; CUT_BYTES];
+        put(&mut bytes, 0, &self.last_group.0.to_le_bytes());
+        put(&mut bytes, 8, &self.last_lsn.0.to_le_bytes());
+        put(&mut bytes, 16, &first.0.to_le_bytes());
+        put(&mut bytes, 24, &last.0.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the payload of a cut record.
+    ///
+    /// # Errors
+    /// [`RecordError::BadPayload`] when the length or the range is wrong.
+    pub fn decode(payload: &[u8]) -> Result<Self, RecordError> {
+        use crate::bytes::u64_at;
+        if payload.len() != CUT_BYTES {
+            return Err(RecordError::BadPayload);
+        }
+        let (first, last) = (Lsn(u64_at(payload, 16)), Lsn(u64_at(payload, 24)));
+        let lost = match (first, last) {
+            (Lsn::NONE, Lsn::NONE) => None,
+            (first, last) if first != Lsn::NONE && first <= last => Some((first, last)),
+            _ => return Err(RecordError::BadPayload),
+        };
+        Ok(Self {
+            last_group: GroupNumber(u64_at(payload, 0)),
+            last_lsn: Lsn(u64_at(payload, 8)),
+            lost,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(records: &[Record<'_>]) -> Vec<u8> {
+        let mut body = Vec::new();
+        for record in records {
+            let start = body.len();
+            body.resize(start + record.encoded_bytes(), 0);
+            record.encode(&mut body[start..]);
+        }
+        body
+    }
+
+    #[test]
+    fn records_come_back_in_order_with_dense_numbers() {
+        let records = [
+            Record {
+                kind: RecordKind::Strong,
+                target: TargetId(7),
+                payload: b"one",
+            },
+            Record {
+                kind: RecordKind::Eventual,
+                target: TargetId(8),
+                payload: b"",
+            },
+            Record {
+                kind: RecordKind::Checkpoint,
+                target: TargetId(0),
+                payload: &[9; 300],
+            },
+        ];
+        let body = body(&records);
+        let parsed: Vec<_> = Records::parse(&body, Lsn(41), 3).unwrap().collect();
+        assert_eq!(parsed.len(), 3);
+        for (position, (lsn, record)) in parsed.iter().enumerate() {
+            assert_eq!(*lsn, Lsn(41 + position as u64));
+            assert_eq!(*record, records[position]);
+        }
+    }
+
+    #[test]
+    fn every_prefix_and_every_wrong_count_is_refused() {
+        let records = [Record {
+            kind: RecordKind::Strong,
+            target: TargetId(1),
+            payload: b"payload",
+        }; 2];
+        let body = body(&records);
+        for length in 0..body.len() {
+            assert!(
+                Records::parse(&body[..length], Lsn(1), 2).is_err(),
+                "prefix of {length} bytes"
+            );
+        }
+        assert_eq!(
+            Records::parse(&body, Lsn(1), 1).unwrap_err(),
+            RecordError::WrongCount
+        );
+        assert_eq!(
+            Records::parse(&body, Lsn(1), 3).unwrap_err(),
+            RecordError::Truncated
+        );
+    }
+
+    #[test]
+    fn unknown_kinds_reserved_bytes_and_huge_lengths_are_refused() {
+        let good = body(&[Record {
+            kind: RecordKind::Strong,
+            target: TargetId(1),
+            payload: b"x",
+        }]);
+        let with = |offset: usize, value: u8| {
+            let mut bytes = good.clone();
+            bytes[offset] = value;
+            Records::parse(&bytes, Lsn(1), 1).unwrap_err()
+        };
+        assert_eq!(with(4, 0), RecordError::UnknownKind(0));
+        assert_eq!(with(4, 5), RecordError::UnknownKind(5));
+        assert_eq!(with(6, 1), RecordError::ReservedBytes);
+        assert_eq!(with(3, 0xff), RecordError::TooLong);
+    }
+
+    #[test]
+    fn a_cut_comes_back_and_a_crooked_one_is_refused() {
+        for lost in [None, Some((Lsn(3), Lsn(3))), Some((Lsn(3), Lsn(9)))] {
+            let cut = Cut {
+                last_group: GroupNumber(5),
+                last_lsn: Lsn(2),
+                lost,
+            };
+            assert_eq!(Cut::decode(&cut.encode()), Ok(cut));
+        }
+        let mut crooked = Cut {
+            lost: Some((Lsn(3), Lsn(9))),
+            ..Cut::default()
+        }
+        .encode();
+        crooked[16] = 10;
+        assert_eq!(Cut::decode(&crooked), Err(RecordError::BadPayload));
+        assert_eq!(Cut::decode(&crooked[1..]), Err(RecordError::BadPayload));
+    }
+}

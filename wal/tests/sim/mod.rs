@@ -1,0 +1,456 @@
+//! A lane in a simulated world, and a checker that keeps its own journal.
+//!
+//! The world runs the real lane, pool and start on a [`SimDisk`] and chooses, by seed, what arrives, what completes and
+//! in which order. The checker knows only what was appended and what was acknowledged; it judges what a start finds.
+
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
+
+use std::collections::BTreeMap;
+
+use prism_wal::buffer::SECTOR_BYTES;
+use prism_wal::cipher::{KeyEncryptionKey, SecretKey};
+use prism_wal::disk::sim::{Crash, SimDisk};
+use prism_wal::disk::{Disk, DiskErrorKind};
+use prism_wal::group_commit::{AppendError, Config};
+use prism_wal::ids::{Epoch, LaneId, Lsn, TargetId};
+use prism_wal::lane::{Lane, Replay};
+use prism_wal::pool::Pool;
+use prism_wal::record::{Record, RecordKind};
+use prism_wal::recovery::{Recovery, Visitor};
+use prism_wal::segment::SegmentSeed;
+use prism_wal::start::{StartConfig, StartError, Started, start};
+
+pub const LANE: LaneId = LaneId(1);
+
+/// A small, good generator (splitmix64): the tests' only source of chance.
+#[derive(Clone, Debug)]
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    pub fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    pub fn array<const N: usize>(&mut self) -> [u8; N] {
+        core::array::from_fn(|_| self.next() as u8)
+    }
+
+    pub fn seed(&mut self) -> SegmentSeed {
+        SegmentSeed {
+            incarnation: self.array(),
+            data_key: SecretKey::new(self.array()),
+            wrap_nonce: self.array(),
+        }
+    }
+}
+
+pub fn small_config(depth: usize) -> StartConfig {
+    StartConfig {
+        lane: LANE,
+        group: Config {
+            group_blocks_max: 2,
+            segment_blocks: 8,
+            depth_max: 8,
+            depth_fixed: Some(depth),
+            pending_bytes_max: 40_000,
+            ..Config::default()
+        },
+        segments_max: 8,
+        key: Some(KeyEncryptionKey {
+            id: [1; 16],
+            key: SecretKey::new([2; 32]),
+        }),
+        expect_existing: false,
+        applied_lsn: Lsn::NONE,
+    }
+}
+
+// --- the checker ------------------------------------------------------------------------------------------------------
+
+/// What one record was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub kind: RecordKind,
+    pub target: TargetId,
+    pub payload: Vec<u8>,
+}
+
+/// The checker's journal: what was appended under which number, and what was acknowledged.
+#[derive(Clone, Debug, Default)]
+pub struct Journal {
+    appended: BTreeMap<u64, Entry>,
+    pub acked: u64,
+    /// What each target has, in the order in which it got it (a store: survives every crash).
+    pub stores: BTreeMap<TargetId, Vec<(u64, Vec<u8>)>>,
+}
+
+impl Journal {
+    pub fn append(&mut self, lsn: Lsn, entry: Entry) {
+        let previous = self.appended.insert(lsn.0, entry);
+        assert!(previous.is_none(), "record number {lsn} was given twice");
+    }
+
+    pub fn ack(&mut self, lsn: Lsn) {
+        assert!(
+            lsn.0 >= self.acked,
+            "the durable prefix went back from {} to {lsn}",
+            self.acked
+        );
+        self.acked = lsn.0;
+    }
+
+    /// Judges what a start found: a contiguous stretch, every record as it was appended, none of the acknowledged
+    /// missing at the end, none that was recycled without being applied missing at the front. Then the journal goes on
+    /// from there: what was appended and not found is gone for good.
+    pub fn judge(&mut self, found: &Found, recovery: &Recovery, log_start: Lsn) {
+        let mut expected = log_start.0 + 1;
+        for (lsn, entry) in &found.records {
+            assert_eq!(lsn.0, expected, "records are numbered without gaps");
+            expected += 1;
+            if entry.kind == RecordKind::Cut {
+                continue;
+            }
+            let appended = self
+                .appended
+                .get(&lsn.0)
+                .unwrap_or_else(|| panic!("record {lsn} was never appended"));
+            assert_eq!(entry, appended, "record {lsn} is not what was appended");
+        }
+        let tip = expected - 1;
+        assert_eq!(tip, recovery.tip.lsn.0);
+        assert!(
+            tip >= self.acked,
+            "acknowledged up to {}, found only up to {tip}",
+            self.acked
+        );
+        for (lsn, entry) in self.appended.range(..=log_start.0) {
+            let store = self.stores.get(&entry.target);
+            let applied = store.is_some_and(|store| store.iter().any(|(at, _)| at == lsn));
+            assert!(
+                entry.kind != RecordKind::Strong || applied,
+                "record {lsn} was recycled and never applied"
+            );
+        }
+        self.appended.split_off(&(tip + 1));
+        self.acked = tip;
+    }
+
+    /// A store applies records: in order, each once, only durable ones. A replay of what it has is ignored (that is
+    /// what a store's own idempotence is for).
+    pub fn apply(&mut self, target: TargetId, lsn: Lsn, payload: &[u8]) {
+        assert!(
+            lsn.0 <= self.acked,
+            "record {lsn} was given to a store before it was durable"
+        );
+        let appended = &self.appended[&lsn.0];
+        assert_eq!((appended.target, appended.payload.as_slice()), (target, payload));
+        let store = self.stores.entry(target).or_default();
+        if store.last().is_none_or(|(last, _)| *last < lsn.0) {
+            store.push((lsn.0, payload.to_vec()));
+        } else {
+            assert!(
+                store.iter().any(|(at, _)| *at == lsn.0),
+                "record {lsn} comes too late"
+            );
+        }
+    }
+
+    /// At the end of the world: every acknowledged strong record is in its store, in order, once.
+    pub fn finish(&self) {
+        for (lsn, entry) in self.appended.range(..=self.acked) {
+            if entry.kind == RecordKind::Strong {
+                let times = self.stores[&entry.target]
+                    .iter()
+                    .filter(|(at, _)| at == lsn)
+                    .count();
+                assert_eq!(times, 1, "record {lsn} reached its store {times} times");
+            }
+        }
+        for store in self.stores.values() {
+            assert!(
+                store.is_sorted_by(|(one, _), (other, _)| one < other),
+                "a store got records out of order"
+            );
+        }
+    }
+}
+
+/// What a start reported, and the tail it built.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub records: Vec<(Lsn, Entry)>,
+    pub replay: Replay,
+}
+
+impl Visitor for Found {
+    fn record(&mut self, epoch: Epoch, lsn: Lsn, record: &Record<'_>) {
+        let entry = Entry {
+            kind: record.kind,
+            target: record.target,
+            payload: record.payload.to_vec(),
+        };
+        self.records.push((lsn, entry));
+        self.replay.record(epoch, lsn, record);
+    }
+}
+
+// --- the world --------------------------------------------------------------------------------------------------------
+
+pub struct World {
+    pub disk: SimDisk,
+    pub config: StartConfig,
+    pub rng: Rng,
+    pub now: u64,
+    pub journal: Journal,
+    pub running: Option<Running>,
+}
+
+pub struct Running {
+    pub lane: Lane<SimDisk>,
+    pub pool: Pool<SimDisk>,
+    /// Appended since the start and not acknowledged when the lane was poisoned: of unknown outcome.
+    pub acked_at_poison: Option<Lsn>,
+}
+
+impl World {
+    pub fn new(config: StartConfig, seed: u64) -> Self {
+        Self {
+            disk: SimDisk::new(),
+            config,
+            rng: Rng(seed),
+            now: 0,
+            journal: Journal::default(),
+            running: None,
+        }
+    }
+
+    /// A world of its own with this one's disk and journal and nothing running: where a crash can be tried.
+    pub fn crashed_copy(&self) -> Self {
+        Self {
+            disk: self.disk.snapshot(),
+            config: self.config.clone(),
+            rng: self.rng.clone(),
+            now: self.now,
+            journal: self.journal.clone(),
+            running: None,
+        }
+    }
+
+    /// Starts the lane and judges what it found.
+    pub fn start(&mut self) -> Result<Recovery, StartError> {
+        let mut found = Found::default();
+        let seed = self.rng.seed();
+        let started = start(&self.config, self.disk.clone(), &seed, 0, &mut found)?;
+        let Started {
+            pool,
+            commit,
+            active,
+            recovery,
+            closed,
+        } = started;
+        self.journal.judge(&found, &recovery, pool.manifest().base.lsn);
+        // The cut that began the epoch is a record of the log's own.
+        self.journal.append(
+            recovery.tip.lsn.next(),
+            Entry {
+                kind: RecordKind::Cut,
+                target: TargetId::NONE,
+                payload: Vec::new(),
+            },
+        );
+        self.journal.ack(commit.durable_lsn());
+        let lane = Lane::new(
+            commit,
+            active,
+            closed,
+            found.replay.into_tail(),
+            self.disk.clone(),
+        );
+        self.running = Some(Running {
+            lane,
+            pool,
+            acked_at_poison: None,
+        });
+        Ok(recovery)
+    }
+
+    fn running(&mut self) -> &mut Running {
+        self.running.as_mut().expect("the lane runs")
+    }
+
+    pub fn append(&mut self, kind: RecordKind, target: TargetId, bytes: usize) -> Result<Lsn, AppendError> {
+        // Payloads are zeros or noise: zeros must not look like unwritten sectors.
+        let payload = if self.rng.chance(30) {
+            vec![0; bytes]
+        } else {
+            (0..bytes).map(|_| self.rng.next() as u8).collect()
+        };
+        let now = self.now;
+        let lane = &mut self.running().lane;
+        let lsn = match kind {
+            RecordKind::Strong => lane.append_strong(now, target, &payload)?,
+            RecordKind::Eventual => lane.append_eventual(now, target, &payload)?,
+            RecordKind::Checkpoint | RecordKind::Cut => unreachable!("the log's own records"),
+        };
+        self.journal.append(
+            lsn,
+            Entry {
+                kind,
+                target,
+                payload,
+            },
+        );
+        Ok(lsn)
+    }
+
+    pub fn checkpoint(&mut self) -> Result<Lsn, AppendError> {
+        let now = self.now;
+        let lane = &mut self.running().lane;
+        let payload = lane.tail().checkpoint().encode();
+        let lsn = lane.checkpoint(now)?;
+        self.journal.append(
+            lsn,
+            Entry {
+                kind: RecordKind::Checkpoint,
+                target: TargetId::NONE,
+                payload,
+            },
+        );
+        Ok(lsn)
+    }
+
+    /// One reactor turn; the journal learns what is acknowledged.
+    pub fn turn(&mut self) {
+        self.now += 1000;
+        let now = self.now;
+        let running = self.running();
+        let durable = running.lane.turn(now);
+        if running.lane.poisoned().is_some() {
+            let frozen = *running.acked_at_poison.get_or_insert(durable);
+            assert_eq!(durable, frozen, "nothing is acknowledged after a poisoned lane");
+        }
+        self.journal.ack(durable);
+    }
+
+    /// Completes one write in flight, chosen by the generator.
+    pub fn complete_one(&mut self) {
+        let in_flight = self.disk.in_flight();
+        if in_flight > 0 {
+            let index = self.rng.below(in_flight);
+            self.disk.complete(index);
+        }
+    }
+
+    /// Turns and completions until nothing moves any more.
+    pub fn settle(&mut self) {
+        for _ in 0..200 {
+            self.turn();
+            self.prepare();
+            if self.disk.in_flight() == 0 {
+                let lane = &self.running().lane;
+                if lane.poisoned().is_some() || lane.commit().pending_bytes() == 0 {
+                    return;
+                }
+            }
+            self.now += 20_000_000;
+            self.complete_one();
+        }
+        let lane = &self.running().lane;
+        let blocked = lane.commit().ready_segments() == 0;
+        assert!(blocked, "the lane hangs: {:?}", lane.commit());
+    }
+
+    /// Long enough a pause for a mark, written and completed.
+    pub fn idle(&mut self) {
+        self.now += 50_000_000;
+        self.settle();
+        self.now += 50_000_000;
+        self.turn();
+        self.settle();
+    }
+
+    /// Prepares what the lane wants; a failing disk is tried again later.
+    pub fn prepare(&mut self) {
+        let mut rng = self.rng.clone();
+        let running = self.running();
+        while running.lane.segments_wanted() > 0 {
+            let durable = running.lane.durable();
+            match running.pool.prepare(&rng.seed(), 0, durable) {
+                Ok(prepared) => running.lane.handle_segment(prepared),
+                Err(_) => break,
+            }
+        }
+        self.rng = rng;
+    }
+
+    /// The store of `target` applies up to `records` durable records.
+    pub fn apply(&mut self, target: TargetId, records: usize) {
+        let mut journal = core::mem::take(&mut self.journal);
+        let running = self.running();
+        let mut last = None;
+        for (lsn, payload) in running.lane.tail().batch(target, records, usize::MAX) {
+            journal.apply(target, lsn, payload);
+            last = Some(lsn);
+        }
+        if let Some(lsn) = last {
+            running.lane.handle_applied(target, lsn);
+        }
+        self.journal = journal;
+    }
+
+    /// Recycles what may be recycled.
+    pub fn recycle(&mut self) {
+        let running = self.running();
+        while let Some(segment) = running.lane.poll_recyclable() {
+            let durable = running.lane.durable();
+            if running.pool.recycle(segment, durable).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Crashes with a random subset of what is at stake, skewed towards all and nothing.
+    pub fn crash(&mut self, crash: Crash) {
+        self.running = None;
+        let percent = [0, 10, 50, 90, 100][self.rng.below(5)];
+        let names = self.rng.below(self.disk.names_at_stake() + 1);
+        let mut rng = self.rng.clone();
+        self.disk.crash(crash, names, |_| rng.chance(percent));
+        self.rng = rng;
+    }
+
+    /// Names of the lane's segment files.
+    pub fn segment_files(&self) -> Vec<String> {
+        let names = self.disk.clone().list().expect("a healed disk lists its files");
+        names
+            .into_iter()
+            .filter(|name| name.ends_with(".segment"))
+            .collect()
+    }
+}
+
+/// Whether a start failed only because the disk did.
+pub fn is_disk_error(error: &StartError) -> bool {
+    matches!(error, StartError::Disk(error) if error.kind != DiskErrorKind::NotFound)
+}
+
+pub fn env_or(name: &str, default: u64) -> u64 {
+    std::env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(default)
+}
+
+pub const SECTORS_PER_BLOCK: usize = prism_wal::buffer::BLOCK_BYTES / SECTOR_BYTES;
