@@ -148,7 +148,7 @@ impl Server {
         let mut writer_mailbox = None;
         let mut readers = Vec::new();
         if let Some(parts) = store {
-            let mut start = || -> io::Result<()> {
+            let start = || -> io::Result<()> {
                 let checkpoint_waker = Waker::new()?;
                 let writer_waker = Waker::new()?;
                 let mailbox = Arc::new(Mailbox::new(JOBS_MAX, writer_waker.clone()));

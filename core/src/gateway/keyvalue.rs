@@ -4,8 +4,8 @@
 //! its helper threads. It knows nothing of connections, shards or threads.
 
 use prism_backends::{
-    Capabilities, Expected, GetQuery, ItemRef, ItemSink, Mutation, NamespaceId, Operation, Outcome,
-    PageToken, PredicateRef, ScanQuery, Selection, StoreError, UnixMillis, Version, memory::MemoryStore,
+    Expected, GetQuery, ItemRef, ItemSink, Mutation, NamespaceId, Operation, Outcome, PageToken,
+    PredicateRef, ScanQuery, Selection, StoreError, UnixMillis, Version, memory::MemoryStore,
 };
 use prism_codec::{
     grpc::Status,
@@ -547,13 +547,5 @@ pub(crate) fn check_values(request: &Request<'_>, value_bytes_max: usize) -> Res
             Ok(())
         }
         Request::Get(_) | Request::Delete(_) | Request::Scan(_) => Ok(()),
-    }
-}
-
-/// What a store calls itself in errors and in `namespace show`.
-pub(crate) fn describe(capabilities: &Capabilities, namespace: &str) -> String {
-    match capabilities.name {
-        "sqlite" => format!("SQLite table \"{namespace}\""),
-        other => format!("{other} map \"{namespace}\""),
     }
 }

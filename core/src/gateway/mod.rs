@@ -92,6 +92,8 @@ pub(crate) struct Gateway {
     waiting: usize,
     /// Nanoseconds since 1970 of the last stamp.
     last_stamp_ns: i64,
+    /// Nanoseconds since 1970 at the start of the running batch: one look at the clock serves all its calls.
+    batch_ns: i64,
     /// Namespaces with calls in the running batch.
     touched: Vec<Rc<Namespace>>,
     deadlines: BTreeMap<(Instant, u64), Ticket>,
@@ -120,6 +122,7 @@ impl Gateway {
             metrics,
             waiting: 0,
             last_stamp_ns: 0,
+            batch_ns: 0,
             touched: Vec::new(),
             deadlines: BTreeMap::new(),
             deadlines_made: 0,
@@ -190,7 +193,7 @@ impl Gateway {
 
     /// Gives back room of what has expired or was deleted: a bounded step. Returns whether more is left.
     pub(crate) fn sweep(&mut self, budget: usize) -> bool {
-        let now = self.unix_millis();
+        let now = unix_millis();
         match &mut self.store {
             ShardStore::Memory(store) => store.sweep(now, budget).more,
             ShardStore::Sidecar { .. } => false,
@@ -265,7 +268,7 @@ impl Gateway {
         let context = Context {
             namespace: namespace.id,
             default_ttl_ms: namespace.ttl_ms,
-            now: self.unix_millis(),
+            now: self.batch_millis(),
             stamp,
         };
         let owner = self.owner(&namespace, &request);
@@ -397,7 +400,7 @@ impl Gateway {
 
     /// Executes a job that another shard (or a Scan of this one) sent to this shard's memory store.
     pub(crate) fn execute(&mut self, job: Job) {
-        let now = self.unix_millis();
+        let now = unix_millis();
         let shard_count = self.shard_count();
         let shard = self.shard;
         let ShardStore::Memory(store) = &mut self.store else {
@@ -508,6 +511,11 @@ impl Gateway {
         Ok(())
     }
 
+    /// The start of a batch of calls that arrived together.
+    pub(crate) fn begin_batch(&mut self) {
+        self.batch_ns = unix_nanos();
+    }
+
     /// The end of a batch: all its calls were answered at about the same time.
     pub(crate) fn end_batch(&mut self, received: Instant) {
         if self.touched.is_empty() {
@@ -557,28 +565,30 @@ impl Gateway {
 
     /// A time that no other stamp of this shard has.
     fn stamp(&mut self) -> Stamp {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
-        let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-        self.last_stamp_ns = now_ns.max(self.last_stamp_ns + 1);
+        self.last_stamp_ns = self.batch_ns.max(self.last_stamp_ns + 1);
         Stamp {
             time_ns: self.last_stamp_ns,
             shard: self.shard,
         }
     }
 
-    fn unix_millis(&self) -> UnixMillis {
-        unix_millis()
+    /// The wall clock as of the running batch.
+    fn batch_millis(&self) -> UnixMillis {
+        UnixMillis(self.batch_ns.unsigned_abs() / 1_000_000)
     }
 }
 
 /// The wall clock.
 pub(crate) fn unix_millis() -> UnixMillis {
+    UnixMillis(unix_nanos().unsigned_abs() / 1_000_000)
+}
+
+/// The wall clock in nanoseconds since 1970; good until the year 2262.
+fn unix_nanos() -> i64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or(Duration::ZERO);
-    UnixMillis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
 
 enum Owner {

@@ -169,6 +169,7 @@ impl Connection {
         let now = Instant::now();
         self.last_active.set(now);
         let mut gateway = self.shard.gateway.borrow_mut();
+        gateway.begin_batch();
         let mut session = self.session.borrow_mut();
         if matches!(*session, Session::Unknown) {
             match Session::recognise(buffer, self, &gateway) {

@@ -70,10 +70,12 @@ const RING_ENTRIES: u32 = 512;
 pub(crate) fn run<F: Future>(driver: DriverInUse, future: F) -> io::Result<F::Output> {
     match driver {
         DriverInUse::IoUring => {
-            let mut runtime = RuntimeBuilder::<IoUringDriver>::new()
-                .with_entries(RING_ENTRIES)
-                .enable_timer()
-                .build()?;
+            let mut runtime = match ring(true) {
+                Ok(runtime) => runtime,
+                // Kernels before 6.0 do not know the flags.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => ring(false)?,
+                Err(error) => return Err(error),
+            };
             Ok(runtime.block_on(future))
         }
         DriverInUse::Epoll => {
@@ -81,6 +83,23 @@ pub(crate) fn run<F: Future>(driver: DriverInUse, future: F) -> io::Result<F::Ou
             Ok(runtime.block_on(future))
         }
     }
+}
+
+/// A ring for one thread. With `cooperative` the kernel does not interrupt the shard to hand over completions, it waits
+/// until the shard enters the kernel anyway, and it knows that no other thread submits.
+fn ring(cooperative: bool) -> io::Result<monoio::Runtime<monoio::time::TimeDriver<IoUringDriver>>> {
+    let mut flags = io_uring::IoUring::builder();
+    if cooperative {
+        flags
+            .setup_single_issuer()
+            .setup_coop_taskrun()
+            .setup_taskrun_flag();
+    }
+    RuntimeBuilder::<IoUringDriver>::new()
+        .uring_builder(flags)
+        .with_entries(RING_ENTRIES)
+        .enable_timer()
+        .build()
 }
 
 /// Pins the calling thread to one core.
@@ -94,11 +113,6 @@ pub(crate) fn pin_to_core(core: usize) -> io::Result<()> {
 /// Starts a task on this shard. It ends with the shard at the latest.
 pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
     monoio::spawn(future);
-}
-
-/// Sleeps until `deadline`, to the next millisecond.
-pub(crate) async fn sleep_until(deadline: Instant) {
-    monoio::time::sleep_until(monoio::time::Instant::from_std(deadline)).await;
 }
 
 /// Sleeps for `duration`, rounded up to a millisecond.
