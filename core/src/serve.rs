@@ -16,7 +16,7 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prism_backends::{memory::MemoryStore, sqlite};
@@ -46,6 +46,8 @@ const JOBS_MAX: usize = 16_384;
 const CONTROL_JOBS_MAX: usize = 256;
 /// Connections that the kernel holds until they are accepted.
 const LISTEN_BACKLOG: i32 = 4_096;
+/// How long a port may still be held by a gateway that has just ended.
+const RESTART_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the shards may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -451,7 +453,7 @@ fn bind(address: SocketAddr, count: u16) -> Result<(Vec<TcpListener>, SocketAddr
     };
     // With SO_REUSEPORT a second gateway of the same user could share the port unnoticed; a plain bind tells.
     if address.port() != 0 {
-        drop(TcpListener::bind(address).map_err(|cause| in_use(&cause))?);
+        drop(bind_alone(address).map_err(|cause| in_use(&cause))?);
     }
     let mut listeners: Vec<TcpListener> = Vec::new();
     let mut bound = address;
@@ -461,6 +463,20 @@ fn bind(address: SocketAddr, count: u16) -> Result<(Vec<TcpListener>, SocketAddr
         listeners.push(listener);
     }
     Ok((listeners, bound))
+}
+
+/// Binds without sharing the port. The kernel takes an io_uring apart only after its process has ended, and the
+/// listeners in it with it: the port of a gateway that has just been stopped is in use for some moments more.
+fn bind_alone(address: SocketAddr) -> io::Result<TcpListener> {
+    let patience = Instant::now() + RESTART_PATIENCE;
+    loop {
+        match TcpListener::bind(address) {
+            Err(cause) if cause.kind() == io::ErrorKind::AddrInUse && Instant::now() < patience => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
+        }
+    }
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

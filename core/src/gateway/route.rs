@@ -86,6 +86,25 @@ pub(crate) enum Route {
     WrongMethod,
     /// A call whose content type is none of the accepted ones.
     WrongContentType,
+    /// A call whose `grpc-timeout` or `connect-timeout-ms` cannot be read.
+    WrongTimeout,
+}
+
+impl Route {
+    /// Whether the answer is known from the head alone.
+    pub(crate) fn needs_no_body(self) -> bool {
+        match self {
+            Self::Metrics
+            | Self::Healthz
+            | Self::Readyz
+            | Self::Welcome
+            | Self::Unknown
+            | Self::WrongMethod
+            | Self::WrongContentType
+            | Self::WrongTimeout => true,
+            Self::KeyValue(_) | Self::Admin(_) | Self::HealthCheck | Self::HealthWatch | Self::Reflection { .. } => false,
+        }
+    }
 }
 
 /// How the request's message is wrapped, and so how its reply is.
@@ -180,12 +199,22 @@ impl RawHead<'_> {
             _ => route = Route::WrongMethod,
         }
         let (timeout, encoding) = match format {
+<<<<<<< HEAD
             Format::Grpc => (
                 self.grpc_timeout.and_then(grpc::parse_timeout),
                 self.grpc_encoding,
             ),
             _ => (self.connect_timeout.and_then(parse_millis), self.content_encoding),
+=======
+            Format::Grpc => (self.grpc_timeout.map(grpc::parse_timeout), self.grpc_encoding),
+            _ => (self.connect_timeout.map(parse_millis), self.content_encoding),
+>>>>>>> ci
         };
+        if timeout == Some(None) && !route.needs_no_body() {
+            // Served without a deadline it would keep a caller waiting who said that it will not wait.
+            route = Route::WrongTimeout;
+        }
+        let timeout = timeout.flatten();
         let encoding = encoding.map_or(IDENTITY, |name| {
             grpc::Encoding::parse(name).map_or(Encoding::Unsupported, Encoding::Known)
         });

@@ -59,6 +59,7 @@ impl H1Session {
             if self.is_waiting() {
                 break;
             }
+            let before = rest;
             match self.parser.poll_event(&mut rest) {
                 Ok(None) => {
                     self.incomplete = self.request.is_some() || !rest.is_empty();
@@ -76,7 +77,10 @@ impl H1Session {
                 }
                 Err(error) => {
                     gateway.metrics().connections_failed.add(1);
-                    http1::put_error(&mut self.output, &error);
+                    // Who does not speak HTTP at all, or garbles the preface of HTTP/2, could not read an answer.
+                    if self.request.is_some() || names_http(before) {
+                        http1::put_error(&mut self.output, &error);
+                    }
                     return (bytes.len() - rest.len(), false);
                 }
             }
@@ -133,10 +137,16 @@ impl H1Session {
             | Route::Welcome
             | Route::Unknown
             | Route::WrongMethod
+<<<<<<< HEAD
             | Route::WrongContentType => Progress::Done(gateway.plain(head.route)),
             Route::HealthWatch | Route::Reflection { .. } => {
                 Progress::Done(Err(Box::new(unary::streaming_needs_grpc())))
             }
+=======
+            | Route::WrongContentType
+            | Route::WrongTimeout => Progress::Done(gateway.plain(head.route)),
+            Route::HealthWatch | Route::Reflection { .. } => Progress::Done(Err(Box::new(unary::streaming_needs_grpc()))),
+>>>>>>> ci
             Route::KeyValue(_) | Route::Admin(_) | Route::HealthCheck => {
                 if request
                     .deadline
@@ -262,6 +272,12 @@ impl H1Session {
             .as_ref()
             .is_some_and(|request| request.pending.is_some())
     }
+}
+
+/// Whether the first line says that it is HTTP, of whatever version.
+fn names_http(bytes: &[u8]) -> bool {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    line.windows(6).any(|window| window == b" HTTP/")
 }
 
 fn deadline_exceeded() -> Status {

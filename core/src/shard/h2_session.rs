@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use prism_codec::{
-    grpc::{Code, Status},
+    grpc::{self, Code, Status},
     h2::{Config, Connection, ErrorCode, Event, Input, StreamId},
 };
 
@@ -51,6 +51,9 @@ struct Call {
 enum Phase {
     /// The request is not complete.
     Receiving(Vec<u8>),
+    /// The answer is known and needs no body; so many bytes of it have come. The answer waits for the request's end, so
+    /// that a malformed rest is still told as what it is, and a client that sends first and reads later is not cut off.
+    Discarding(usize),
     /// A store, another shard or the control thread has it.
     Waiting(Box<Pending>),
     /// A Scan between pages or waiting for one.
@@ -147,7 +150,7 @@ impl H2Session {
                     self.pump_scan(stream, gateway);
                 }
             }
-            Phase::Receiving(_) | Phase::Watching | Phase::Reflecting(..) => {}
+            Phase::Receiving(_) | Phase::Discarding(_) | Phase::Watching | Phase::Reflecting(..) => {}
         }
     }
 
@@ -162,7 +165,7 @@ impl H2Session {
         match &mut call.phase {
             Phase::Waiting(pending) => gateway.expire(pending),
             Phase::Scanning(scan) => scan.expire(gateway),
-            Phase::Receiving(_) | Phase::Watching | Phase::Reflecting(..) => {}
+            Phase::Receiving(_) | Phase::Discarding(_) | Phase::Watching | Phase::Reflecting(..) => {}
         }
         self.respond(
             stream,
@@ -221,22 +224,13 @@ impl H2Session {
     }
 
     fn begin(&mut self, stream: StreamId, head: Head, end_stream: bool, now: Instant, gateway: &mut Gateway) {
-        match head.route {
-            Route::Metrics
-            | Route::Healthz
-            | Route::Readyz
-            | Route::Welcome
-            | Route::Unknown
-            | Route::WrongMethod
-            | Route::WrongContentType => {
-                // These need no body; what still comes of it is discarded.
-                return self.plain(stream, head, gateway);
-            }
-            _ => {}
+        if head.route.needs_no_body() && end_stream {
+            return self.plain(stream, head, gateway);
         }
         let deadline = head.timeout.and_then(|timeout| now.checked_add(timeout));
         let phase = match head.route {
             Route::Reflection { .. } => Phase::Reflecting(Vec::new(), false),
+            route if route.needs_no_body() => Phase::Discarding(0),
             _ => Phase::Receiving(Vec::new()),
         };
         let index = stream.slot();
@@ -294,6 +288,14 @@ impl H2Session {
                     self.start(stream, head, deadline, &body, now, gateway);
                 }
             }
+            Phase::Discarding(bytes) => {
+                *bytes += data.len();
+                if end_stream || *bytes > gateway.limits().message_bytes_max {
+                    let head = call.head;
+                    self.remove(stream);
+                    self.plain(stream, head, gateway);
+                }
+            }
             Phase::Reflecting(body, _) => {
                 if body.len() + data.len() > reflection::REQUEST_BYTES_MAX {
                     let head = call.head;
@@ -345,6 +347,10 @@ impl H2Session {
             },
         };
         match progress {
+            Progress::Done(Err(status)) if head.encoding == Encoding::Unsupported && head.format == Format::Grpc => {
+                self.remove(stream);
+                self.refuse_encoding(stream, &status);
+            }
             Progress::Done(result) => {
                 self.remove(stream);
                 self.respond(stream, head.route, head.format, result, gateway);
@@ -537,6 +543,21 @@ impl H2Session {
         }
     }
 
+    /// An error that also says which compressions are taken, as gRPC's compression document asks for.
+    fn refuse_encoding(&mut self, stream: StreamId, status: &Status) {
+        let code = status.code.as_u8().to_string();
+        let fields: [(&[u8], &[u8]); 5] = [
+            (b":status", b"200"),
+            (b"content-type", b"application/grpc"),
+            (b"grpc-status", code.as_bytes()),
+            (b"grpc-message", status.message.as_bytes()),
+            (b"grpc-accept-encoding", grpc::ACCEPT_ENCODING.as_bytes()),
+        ];
+        if self.h2.send_headers(stream, &fields, true).is_err() {
+            self.h2.reset(stream, ErrorCode::INTERNAL_ERROR);
+        }
+    }
+
     fn call_mut(&mut self, stream: StreamId) -> Option<&mut Call> {
         self.calls
             .get_mut(stream.slot())
@@ -580,7 +601,7 @@ fn cancel_call(call: Call, gateway: &mut Gateway) {
     match call.phase {
         Phase::Waiting(mut pending) => gateway.cancel(&mut pending),
         Phase::Scanning(mut scan) => scan.cancel(gateway),
-        Phase::Receiving(_) | Phase::Watching | Phase::Reflecting(..) => {}
+        Phase::Receiving(_) | Phase::Discarding(_) | Phase::Watching | Phase::Reflecting(..) => {}
     }
 }
 
