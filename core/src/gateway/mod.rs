@@ -208,19 +208,17 @@ impl Gateway {
             Route::Readyz if self.serving => self.reply.extend_from_slice(b"ready\n"),
             Route::Readyz => return Err(error::status(Code::Unavailable, "draining")),
             Route::Welcome => self.reply.extend_from_slice(WELCOME.as_bytes()),
-<<<<<<< HEAD
             Route::WrongMethod => {
                 return Err(error::status(
                     Code::Unimplemented,
                     "this path does not take that method",
-=======
-            Route::WrongMethod => return Err(error::status(Code::Unimplemented, "this path does not take that method")),
+                ));
+            }
             Route::WrongTimeout => {
                 return Err(error::status(
                     Code::InvalidArgument,
                     "the timeout cannot be read: grpc-timeout is 1 to 8 digits and a unit (H, M, S, m, u or n), \
                      connect-timeout-ms 1 to 10 digits",
->>>>>>> ci
                 ));
             }
             Route::WrongContentType => {

@@ -102,7 +102,11 @@ impl Route {
             | Self::WrongMethod
             | Self::WrongContentType
             | Self::WrongTimeout => true,
-            Self::KeyValue(_) | Self::Admin(_) | Self::HealthCheck | Self::HealthWatch | Self::Reflection { .. } => false,
+            Self::KeyValue(_)
+            | Self::Admin(_)
+            | Self::HealthCheck
+            | Self::HealthWatch
+            | Self::Reflection { .. } => false,
         }
     }
 }
@@ -199,16 +203,8 @@ impl RawHead<'_> {
             _ => route = Route::WrongMethod,
         }
         let (timeout, encoding) = match format {
-<<<<<<< HEAD
-            Format::Grpc => (
-                self.grpc_timeout.and_then(grpc::parse_timeout),
-                self.grpc_encoding,
-            ),
-            _ => (self.connect_timeout.and_then(parse_millis), self.content_encoding),
-=======
             Format::Grpc => (self.grpc_timeout.map(grpc::parse_timeout), self.grpc_encoding),
             _ => (self.connect_timeout.map(parse_millis), self.content_encoding),
->>>>>>> ci
         };
         if timeout == Some(None) && !route.needs_no_body() {
             // Served without a deadline it would keep a caller waiting who said that it will not wait.

@@ -137,16 +137,11 @@ impl H1Session {
             | Route::Welcome
             | Route::Unknown
             | Route::WrongMethod
-<<<<<<< HEAD
-            | Route::WrongContentType => Progress::Done(gateway.plain(head.route)),
+            | Route::WrongContentType
+            | Route::WrongTimeout => Progress::Done(gateway.plain(head.route)),
             Route::HealthWatch | Route::Reflection { .. } => {
                 Progress::Done(Err(Box::new(unary::streaming_needs_grpc())))
             }
-=======
-            | Route::WrongContentType
-            | Route::WrongTimeout => Progress::Done(gateway.plain(head.route)),
-            Route::HealthWatch | Route::Reflection { .. } => Progress::Done(Err(Box::new(unary::streaming_needs_grpc()))),
->>>>>>> ci
             Route::KeyValue(_) | Route::Admin(_) | Route::HealthCheck => {
                 if request
                     .deadline

@@ -347,7 +347,9 @@ impl H2Session {
             },
         };
         match progress {
-            Progress::Done(Err(status)) if head.encoding == Encoding::Unsupported && head.format == Format::Grpc => {
+            Progress::Done(Err(status))
+                if head.encoding == Encoding::Unsupported && head.format == Format::Grpc =>
+            {
                 self.remove(stream);
                 self.refuse_encoding(stream, &status);
             }

@@ -87,9 +87,10 @@ fn grpc_message(encoding: Encoding, body: &[u8], max: usize) -> Result<Cow<'_, [
     }
     match flag {
         0 => Ok(Cow::Borrowed(message)),
-        1 if encoding == Encoding::Known(grpc::Encoding::Identity) => {
-            Err(error::status(Code::Internal, "the message is marked as compressed, but grpc-encoding does not say how"))
-        }
+        1 if encoding == Encoding::Known(grpc::Encoding::Identity) => Err(error::status(
+            Code::Internal,
+            "the message is marked as compressed, but grpc-encoding does not say how",
+        )),
         1 => inflate(encoding, Cow::Borrowed(message), max),
         _ => Err(error::status(
             Code::Internal,
