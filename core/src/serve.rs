@@ -200,11 +200,10 @@ impl Server {
                 inbox: plumbing.inboxes[usize::from(number)].clone(),
                 connections_max: options.limits.connections_max.div_ceil(usize::from(count)),
             };
-            let store = match &writer_mailbox {
-                None => None,
-                Some(writer) => Some((writer.clone(), readers[usize::from(number)].clone())),
-            };
-            let (neighbours, limits) = (plumbing.neighbours.clone(), options.limits.clone());
+            let store = writer_mailbox
+                .as_ref()
+                .map(|writer| (writer.clone(), readers[usize::from(number)].clone()));
+            let (neighbours, limits) = (plumbing.neighbours.clone(), options.limits);
             let (metrics, registry) = (registry.add_shard(), registry.clone());
             let events = events_sender.clone();
             let thread = thread::Builder::new().name(format!("prism-shard-{number}"));

@@ -37,7 +37,7 @@ pub(crate) fn answer(message: &[u8], alpha: bool, out: &mut Vec<u8>) -> Result<(
             } else {
                 symbol.clone()
             };
-            files.with_imports(|file| file.symbols.iter().any(|known| *known == wanted))
+            files.with_imports(|file| file.symbols.contains(&wanted))
         }
         Some(MessageRequest::FileContainingExtension(extension)) => {
             let wanted = (extension.containing_type.as_str(), extension.extension_number);

@@ -139,7 +139,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 pub fn format_size(bytes: u64) -> String {
     let best = SIZE_UNITS
         .iter()
-        .filter(|(_, factor)| bytes >= *factor && bytes % factor == 0)
+        .filter(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor))
         .max_by_key(|(_, factor)| *factor);
     best.map_or_else(
         || format!("{bytes}B"),

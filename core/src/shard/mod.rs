@@ -208,7 +208,7 @@ async fn tick(shard: Rc<Shard>) {
     loop {
         reactor::sleep(Duration::from_secs(1)).await;
         let now = Instant::now();
-        let limits = shard.gateway.borrow().limits().clone();
+        let limits = *shard.gateway.borrow().limits();
         let all = shard.connections.borrow().all();
         for connection in all {
             connection.tick(now, &limits);
