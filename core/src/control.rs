@@ -262,7 +262,10 @@ fn decode<M: Message + Default>(body: &[u8]) -> Result<M, Box<Status>> {
     })
 }
 
-#[allow(clippy::boxed_local, reason = "the form in which every call of the service fails")]
+#[allow(
+    clippy::boxed_local,
+    reason = "the form in which every call of the service fails"
+)]
 fn refused(refusal: service::Refusal) -> Box<Status> {
     Box::new(Status::from_proto(*refusal))
 }

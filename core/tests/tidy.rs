@@ -570,9 +570,9 @@ fn literal_or_comment_len(text: &str, before: Option<char>) -> usize {
             return until(&format!("\"{}", "#".repeat(hashes)), 2 + hashes);
         }
     }
-    if text.starts_with('\'') {
+    if let Some(rest) = text.strip_prefix('\'') {
         // A character, not a lifetime: one (maybe escaped) character and the closing quote.
-        let mut inside = text[1..].char_indices();
+        let mut inside = rest.char_indices();
         let escaped = inside.next().is_some_and(|(_, c)| c == '\\');
         let close = if escaped {
             text[2..].find('\'').map(|at| at + 2)
