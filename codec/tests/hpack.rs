@@ -62,7 +62,7 @@ fn appendix_c_2_single_fields() {
         let (decoded, info) = decode_with(&mut decoder, &bytes(block)).unwrap();
         assert_eq!(decoded, fields(&[(name, value)]));
         assert_eq!(
-            (decoder.table_bytes(), info.only_indexed, info.too_large),
+            (decoder.table_bytes(), info.repeatable, info.too_large),
             (table_bytes, block == "82", false)
         );
     }
@@ -80,7 +80,7 @@ fn check_exchange(table_size: usize, exchange: &Exchange<'_>, encodes_the_same: 
         let block = bytes(block);
         let (decoded, info) = decode_with(&mut decoder, &block).unwrap();
         assert_eq!(decoded, fields(expected));
-        assert_eq!((decoder.table_bytes(), info.only_indexed), (*table_bytes, false));
+        assert_eq!((decoder.table_bytes(), info.repeatable), (*table_bytes, false));
         let mut encoded = Vec::new();
         for (name, value) in *expected {
             encoder.encode(
@@ -461,10 +461,10 @@ fn size_updates_stand_at_the_start_and_below_the_limit() {
     let mut decoder = Decoder::new(DEFAULT_TABLE_SIZE);
     decode_with(&mut decoder, &bytes("40 01 61 01 62")).unwrap();
     let (_, info) = decode_with(&mut decoder, &bytes("be")).unwrap();
-    assert!(info.only_indexed);
+    assert!(info.repeatable);
     let version = decoder.table_version();
     let (_, info) = decode_with(&mut decoder, &bytes("20 82")).unwrap();
-    assert!(!info.only_indexed);
+    assert!(!info.repeatable);
     assert_ne!(decoder.table_version(), version);
     assert_eq!(
         decode_with(&mut decoder, &bytes("be")).err(),

@@ -70,13 +70,15 @@ impl Control {
     pub(crate) fn recover(&mut self) -> Result<usize, String> {
         let dropped = self.catalog.dropped().map_err(|cause| cause.to_string())?;
         for id in dropped {
-            self.store(|done| WriterMessage::DropNamespace(NamespaceId(id), done)).map_err(|cause| cause.to_string())?;
+            self.store(|done| WriterMessage::DropNamespace(NamespaceId(id), done))
+                .map_err(|cause| cause.to_string())?;
             self.catalog.forget(id).map_err(|cause| cause.to_string())?;
         }
         let entries = self.catalog.entries().map_err(|cause| cause.to_string())?;
         for entry in &entries {
             let config = entry.config().map_err(|cause| cause.to_string())?;
-            self.announce(&spec(entry.id, &config)).map_err(|cause| format!("namespace {}: {cause}", entry.name))?;
+            self.announce(&spec(entry.id, &config))
+                .map_err(|cause| format!("namespace {}: {cause}", entry.name))?;
         }
         Ok(entries.len())
     }
@@ -86,28 +88,39 @@ impl Control {
     /// # Errors
     /// When the system has no thread left.
     pub(crate) fn spawn(mut self) -> io::Result<JoinHandle<()>> {
-        thread::Builder::new().name("prism-control".to_owned()).spawn(move || {
-            loop {
-                while let Some(job) = self.mailbox.receive() {
-                    self.execute(job);
+        thread::Builder::new()
+            .name("prism-control".to_owned())
+            .spawn(move || {
+                loop {
+                    while let Some(job) = self.mailbox.receive() {
+                        self.execute(job);
+                    }
+                    if self.stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let (mailbox, stop) = (&self.mailbox, &self.stop);
+                    self.waker
+                        .wait_blocking(None, || !mailbox.is_empty() || stop.load(Ordering::SeqCst));
                 }
-                if self.stop.load(Ordering::SeqCst) {
-                    return;
-                }
-                let (mailbox, stop) = (&self.mailbox, &self.stop);
-                self.waker.wait_blocking(None, || !mailbox.is_empty() || stop.load(Ordering::SeqCst));
-            }
-        })
+            })
     }
 
     fn execute(&mut self, job: ControlJob) {
         let (ticket, result) = match job {
-            ControlJob::Metrics { ticket } => (ticket, Ok(self.registry.render(self.driver.name()).into_bytes())),
+            ControlJob::Metrics { ticket } => {
+                (ticket, Ok(self.registry.render(self.driver.name()).into_bytes()))
+            }
             ControlJob::Admin { ticket, method, body } => (ticket, self.admin(method, &body)),
         };
-        let reply = Reply { ticket, result: result.map(Answer::Message) };
+        let reply = Reply {
+            ticket,
+            result: result.map(Answer::Message),
+        };
         let sent = self.replies[usize::from(ticket.shard)].send(reply);
-        debug_assert!(sent.is_ok(), "the mailbox for answers holds as many as calls may wait");
+        debug_assert!(
+            sent.is_ok(),
+            "the mailbox for answers holds as many as calls may wait"
+        );
     }
 
     fn admin(&mut self, method: AdminMethod, body: &[u8]) -> Result<Vec<u8>, Box<Status>> {
@@ -119,11 +132,15 @@ impl Control {
             AdminMethod::Create => self.create(&decode(body)?),
             AdminMethod::Get => {
                 let request: GetRequest = decode(body)?;
-                service::get(&self.catalog, &request).map(|response| response.encode_to_vec()).map_err(refused)
+                service::get(&self.catalog, &request)
+                    .map(|response| response.encode_to_vec())
+                    .map_err(refused)
             }
             AdminMethod::List => {
                 let request: ListRequest = decode(body)?;
-                service::list(&self.catalog, &request).map(|response| response.encode_to_vec()).map_err(refused)
+                service::list(&self.catalog, &request)
+                    .map(|response| response.encode_to_vec())
+                    .map_err(refused)
             }
             AdminMethod::Delete => self.delete(&decode(body)?),
         }
@@ -135,11 +152,19 @@ impl Control {
         if let Err(cause) = self.announce(&spec(created.id, &created.config)) {
             tracing::error!(namespace = created.config.name, error = %cause, "cannot create the namespace");
             if let Err(cause) = service::undo_create(&mut self.catalog, &created) {
-                tracing::error!(namespace = created.config.name, error = cause.message, "cannot take it back");
+                tracing::error!(
+                    namespace = created.config.name,
+                    error = cause.message,
+                    "cannot take it back"
+                );
             }
             return Err(error::from_store(&cause));
         }
-        tracing::info!(namespace = created.config.name, id = created.id, "namespace created");
+        tracing::info!(
+            namespace = created.config.name,
+            id = created.id,
+            "namespace created"
+        );
         Ok(created.response.encode_to_vec())
     }
 
@@ -176,11 +201,18 @@ impl Control {
         self.tell_shards(|done| ShardCommand::AddNamespace(spec.clone(), done))
     }
 
-    fn store(&self, message: impl FnOnce(SyncSender<Result<(), StoreError>>) -> WriterMessage) -> Result<(), StoreError> {
+    fn store(
+        &self,
+        message: impl FnOnce(SyncSender<Result<(), StoreError>>) -> WriterMessage,
+    ) -> Result<(), StoreError> {
         let Some(writer) = &self.writer else { return Ok(()) };
         let (done, answer) = sync_channel(1);
-        writer.send(message(done)).map_err(|_| busy("the store's mailbox is full"))?;
-        answer.recv_timeout(ACK_TIMEOUT).map_err(|_| busy("the store does not answer"))?
+        writer
+            .send(message(done))
+            .map_err(|_| busy("the store's mailbox is full"))?;
+        answer
+            .recv_timeout(ACK_TIMEOUT)
+            .map_err(|_| busy("the store does not answer"))?
     }
 
     fn tell_shards(
@@ -189,18 +221,24 @@ impl Control {
     ) -> Result<(), StoreError> {
         let (done, answers) = sync_channel(self.shards.len());
         for shard in &self.shards {
-            shard.send(command(done.clone())).map_err(|_| busy("a shard's mailbox is full"))?;
+            shard
+                .send(command(done.clone()))
+                .map_err(|_| busy("a shard's mailbox is full"))?;
         }
         drop(done);
         for _ in &self.shards {
-            answers.recv_timeout(ACK_TIMEOUT).map_err(|_| busy("a shard does not answer"))??;
+            answers
+                .recv_timeout(ACK_TIMEOUT)
+                .map_err(|_| busy("a shard does not answer"))??;
         }
         Ok(())
     }
 }
 
 fn busy(what: &str) -> StoreError {
-    StoreError::Busy { detail: what.to_owned() }
+    StoreError::Busy {
+        detail: what.to_owned(),
+    }
 }
 
 fn spec(id: u32, config: &NamespaceConfig) -> NamespaceSpec {
@@ -208,14 +246,19 @@ fn spec(id: u32, config: &NamespaceConfig) -> NamespaceSpec {
     NamespaceSpec {
         id: NamespaceId(id),
         name: config.name.clone(),
-        ttl_ms: config.item_ttl().map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+        ttl_ms: config
+            .item_ttl()
+            .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         value_bytes_max: usize::try_from(value_bytes_max).unwrap_or(usize::MAX),
     }
 }
 
 fn decode<M: Message + Default>(body: &[u8]) -> Result<M, Box<Status>> {
     M::decode(body).map_err(|cause| {
-        Box::new(Status::new(Code::InvalidArgument, format!("the request message cannot be read: {cause}")))
+        Box::new(Status::new(
+            Code::InvalidArgument,
+            format!("the request message cannot be read: {cause}"),
+        ))
     })
 }
 

@@ -16,8 +16,8 @@ use crate::gateway::route::Method;
 
 /// Upper bounds of the latency buckets in microseconds; a last bucket takes the rest.
 pub const LATENCY_BOUNDS_MICROS: [u64; 19] = [
-    10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000,
-    2_000_000, 5_000_000, 10_000_000,
+    10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
+    1_000_000, 2_000_000, 5_000_000, 10_000_000,
 ];
 
 /// A number that only grows, with a single writing thread.
@@ -28,7 +28,10 @@ impl Counter {
     /// Adds `count`. Only the owning thread calls this.
     #[inline]
     pub fn add(&self, count: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(count),
+            Ordering::Relaxed,
+        );
     }
 
     /// The value; any thread.
@@ -170,20 +173,60 @@ impl Registry {
     fn render_shards(&self, out: &mut String) {
         type Read = fn(&ShardMetrics) -> u64;
         const FAMILIES: [(&str, &str, &str, Read); 10] = [
-            ("connections_accepted_total", "counter", "Connections accepted.", |m| m.connections_accepted.value()),
-            ("connections_open", "gauge", "Connections open now.", |m| m.connections_open.value()),
-            ("connections_refused_total", "counter", "Connections refused at the maximum.", |m| {
-                m.connections_refused.value()
+            (
+                "connections_accepted_total",
+                "counter",
+                "Connections accepted.",
+                |m| m.connections_accepted.value(),
+            ),
+            ("connections_open", "gauge", "Connections open now.", |m| {
+                m.connections_open.value()
             }),
-            ("connections_failed_total", "counter", "Connections closed for breaking the protocol.", |m| {
-                m.connections_failed.value()
+            (
+                "connections_refused_total",
+                "counter",
+                "Connections refused at the maximum.",
+                |m| m.connections_refused.value(),
+            ),
+            (
+                "connections_failed_total",
+                "counter",
+                "Connections closed for breaking the protocol.",
+                |m| m.connections_failed.value(),
+            ),
+            (
+                "calls_waiting",
+                "gauge",
+                "Calls that wait for a store or another shard.",
+                |m| m.calls_waiting.value(),
+            ),
+            (
+                "hops_total",
+                "counter",
+                "Calls handed to the shard that owns the key.",
+                |m| m.hops.value(),
+            ),
+            (
+                "shed_total",
+                "counter",
+                "Calls refused because a maximum was reached.",
+                |m| m.shed.value(),
+            ),
+            (
+                "cancelled_total",
+                "counter",
+                "Calls given up by the client.",
+                |m| m.cancelled.value(),
+            ),
+            (
+                "received_bytes_total",
+                "counter",
+                "Bytes received from clients.",
+                |m| m.received_bytes.value(),
+            ),
+            ("sent_bytes_total", "counter", "Bytes sent to clients.", |m| {
+                m.sent_bytes.value()
             }),
-            ("calls_waiting", "gauge", "Calls that wait for a store or another shard.", |m| m.calls_waiting.value()),
-            ("hops_total", "counter", "Calls handed to the shard that owns the key.", |m| m.hops.value()),
-            ("shed_total", "counter", "Calls refused because a maximum was reached.", |m| m.shed.value()),
-            ("cancelled_total", "counter", "Calls given up by the client.", |m| m.cancelled.value()),
-            ("received_bytes_total", "counter", "Bytes received from clients.", |m| m.received_bytes.value()),
-            ("sent_bytes_total", "counter", "Bytes sent to clients.", |m| m.sent_bytes.value()),
         ];
         let shards = lock(&self.shards);
         for (name, kind, help, read) in FAMILIES {
@@ -203,10 +246,17 @@ impl Registry {
             }
         }
         by_name.sort_by(|left, right| left.0.cmp(&right.0));
-        let _ = writeln!(out, "# HELP prism_requests_total Calls by method and status.\n# TYPE prism_requests_total counter");
+        let _ = writeln!(
+            out,
+            "# HELP prism_requests_total Calls by method and status.\n# TYPE prism_requests_total counter"
+        );
         for_each_method(&by_name, |labels, sums| {
             for (code, count) in sums.by_code.iter().enumerate().filter(|(_, count)| **count > 0) {
-                let _ = writeln!(out, "prism_requests_total{{{labels},code=\"{}\"}} {count}", CODE_NAMES[code]);
+                let _ = writeln!(
+                    out,
+                    "prism_requests_total{{{labels},code=\"{}\"}} {count}",
+                    CODE_NAMES[code]
+                );
             }
         });
         for (name, help) in [("request", "request"), ("response", "response")] {
@@ -215,7 +265,11 @@ impl Registry {
                 "# HELP prism_{name}_bytes_total Bytes of {help} messages.\n# TYPE prism_{name}_bytes_total counter"
             );
             for_each_method(&by_name, |labels, sums| {
-                let value = if name == "request" { sums.request_bytes } else { sums.response_bytes };
+                let value = if name == "request" {
+                    sums.request_bytes
+                } else {
+                    sums.response_bytes
+                };
                 let _ = writeln!(out, "prism_{name}_bytes_total{{{labels}}} {value}");
             });
         }
@@ -256,7 +310,10 @@ fn for_each_method(by_name: &[(String, Vec<Arc<NamespaceMetrics>>)], mut each: i
             }
             if sums.by_code.iter().any(|count| *count > 0) {
                 // Namespace names are made of [a-z0-9-], so they need no escaping.
-                each(&format!("namespace=\"{name}\",method=\"{}\"", method.name()), &sums);
+                each(
+                    &format!("namespace=\"{name}\",method=\"{}\"", method.name()),
+                    &sums,
+                );
             }
         }
     }
@@ -269,14 +326,24 @@ fn render_histogram(out: &mut String, labels: &str, sums: &Sums) {
         match LATENCY_BOUNDS_MICROS.get(index) {
             Some(bound) => {
                 let seconds = *bound as f64 / 1e6;
-                let _ = writeln!(out, "prism_request_seconds_bucket{{{labels},le=\"{seconds}\"}} {total}");
+                let _ = writeln!(
+                    out,
+                    "prism_request_seconds_bucket{{{labels},le=\"{seconds}\"}} {total}"
+                );
             }
             None => {
-                let _ = writeln!(out, "prism_request_seconds_bucket{{{labels},le=\"+Inf\"}} {total}");
+                let _ = writeln!(
+                    out,
+                    "prism_request_seconds_bucket{{{labels},le=\"+Inf\"}} {total}"
+                );
             }
         }
     }
-    let _ = writeln!(out, "prism_request_seconds_sum{{{labels}}} {}", sums.sum_nanos as f64 / 1e9);
+    let _ = writeln!(
+        out,
+        "prism_request_seconds_sum{{{labels}}} {}",
+        sums.sum_nanos as f64 / 1e9
+    );
     let _ = writeln!(out, "prism_request_seconds_count{{{labels}}} {total}");
 }
 

@@ -16,7 +16,7 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prism_backends::{memory::MemoryStore, sqlite};
@@ -46,6 +46,8 @@ const JOBS_MAX: usize = 16_384;
 const CONTROL_JOBS_MAX: usize = 256;
 /// Connections that the kernel holds until they are accepted.
 const LISTEN_BACKLOG: i32 = 4_096;
+/// How long a port may still be held by a gateway that has just ended.
+const RESTART_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the shards may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -66,7 +68,8 @@ impl std::error::Error for ServeError {}
 /// # Errors
 /// Everything that keeps it from starting, and a shard that fails later.
 pub fn run(options: ServeOptions) -> Result<(), ServeError> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|cause| failed("cannot watch signals", &cause))?;
+    let mut signals =
+        Signals::new([SIGTERM, SIGINT]).map_err(|cause| failed("cannot watch signals", &cause))?;
     let server = Server::start(options)?;
     server.greet();
     let events = server.events_sender.clone();
@@ -131,12 +134,14 @@ impl Server {
     /// Address in use, directory not writable, store not usable, io_uring demanded but forbidden, threads exhausted.
     pub fn start(options: ServeOptions) -> Result<Self, ServeError> {
         let driver = DriverInUse::choose(options.driver).map_err(|cause| ServeError(cause.to_string()))?;
-        let count = u16::try_from(options.shards.get()).map_err(|_| ServeError("too many shards".to_owned()))?;
+        let count =
+            u16::try_from(options.shards.get()).map_err(|_| ServeError("too many shards".to_owned()))?;
         let (listeners, address) = bind(options.listen, count)?;
         let (lock, catalog) = open_data_dir(&options)?;
         let store = open_store(&options)?;
         let registry = Arc::new(Registry::default());
-        let plumbing = Plumbing::new(&options, count).map_err(|cause| failed("cannot make the mailboxes", &cause))?;
+        let plumbing =
+            Plumbing::new(&options, count).map_err(|cause| failed("cannot make the mailboxes", &cause))?;
         let (events_sender, events) = sync_channel(usize::from(count) * 2 + 8);
 
         let sidecar_stop = Arc::new(Stop::default());
@@ -145,12 +150,16 @@ impl Server {
         let mut writer_mailbox = None;
         let mut readers = Vec::new();
         if let Some(parts) = store {
-            let mut start = || -> io::Result<()> {
+            let start = || -> io::Result<()> {
                 let checkpoint_waker = Waker::new()?;
                 let writer_waker = Waker::new()?;
                 let mailbox = Arc::new(Mailbox::new(JOBS_MAX, writer_waker.clone()));
                 sidecar_wakers.extend([checkpoint_waker.clone(), writer_waker.clone()]);
-                sidecars.push(sidecar::spawn_checkpointer(parts.checkpointer, checkpoint_waker.clone(), sidecar_stop.clone())?);
+                sidecars.push(sidecar::spawn_checkpointer(
+                    parts.checkpointer,
+                    checkpoint_waker.clone(),
+                    sidecar_stop.clone(),
+                )?);
                 sidecars.push(sidecar::spawn_writer(
                     parts.writer,
                     mailbox.clone(),
@@ -263,7 +272,11 @@ impl Server {
                 return Err(error);
             }
         }
-        server.helpers.control = Some(control.spawn().map_err(|cause| failed("cannot start a thread", &cause))?);
+        server.helpers.control = Some(
+            control
+                .spawn()
+                .map_err(|cause| failed("cannot start a thread", &cause))?,
+        );
         Ok(server)
     }
 
@@ -412,7 +425,12 @@ impl Plumbing {
             control: Arc::new(Mailbox::new(CONTROL_JOBS_MAX, control_waker.clone())),
         };
         let commands = inboxes.iter().map(|inbox| inbox.commands.clone()).collect();
-        Ok(Self { neighbours, inboxes, commands, control_waker })
+        Ok(Self {
+            neighbours,
+            inboxes,
+            commands,
+            control_waker,
+        })
     }
 }
 
@@ -420,16 +438,22 @@ impl Plumbing {
 fn bind(address: SocketAddr, count: u16) -> Result<(Vec<TcpListener>, SocketAddr), ServeError> {
     let in_use = |cause: &io::Error| {
         let advice = match cause.kind() {
-            io::ErrorKind::AddrInUse => "; another program listens there. Stop it, or choose another port with --listen",
-            io::ErrorKind::AddrNotAvailable => "; this machine has no such address. Choose another with --listen",
-            io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges. Choose another with --listen",
+            io::ErrorKind::AddrInUse => {
+                "; another program listens there. Stop it, or choose another port with --listen"
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                "; this machine has no such address. Choose another with --listen"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "; ports below 1024 need privileges. Choose another with --listen"
+            }
             _ => "",
         };
         ServeError(format!("cannot listen on {address}: {cause}{advice}"))
     };
     // With SO_REUSEPORT a second gateway of the same user could share the port unnoticed; a plain bind tells.
     if address.port() != 0 {
-        drop(TcpListener::bind(address).map_err(|cause| in_use(&cause))?);
+        drop(bind_alone(address).map_err(|cause| in_use(&cause))?);
     }
     let mut listeners: Vec<TcpListener> = Vec::new();
     let mut bound = address;
@@ -439,6 +463,20 @@ fn bind(address: SocketAddr, count: u16) -> Result<(Vec<TcpListener>, SocketAddr
         listeners.push(listener);
     }
     Ok((listeners, bound))
+}
+
+/// Binds without sharing the port. The kernel takes an io_uring apart only after its process has ended, and the
+/// listeners in it with it: the port of a gateway that has just been stopped is in use for some moments more.
+fn bind_alone(address: SocketAddr) -> io::Result<TcpListener> {
+    let patience = Instant::now() + RESTART_PATIENCE;
+    loop {
+        match TcpListener::bind(address) {
+            Err(cause) if cause.kind() == io::ErrorKind::AddrInUse && Instant::now() < patience => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
+        }
+    }
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -472,7 +510,12 @@ fn lock_directory(directory: &Path) -> Result<File, ServeError> {
     };
     fs::create_dir_all(directory).map_err(|cause| unusable(&cause))?;
     let path = directory.join("LOCK");
-    let lock = File::options().create(true).truncate(false).write(true).open(path).map_err(|cause| unusable(&cause))?;
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|cause| unusable(&cause))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(ServeError(format!(
@@ -488,7 +531,9 @@ fn open_store(options: &ServeOptions) -> Result<Option<sqlite::Parts>, ServeErro
         EmbeddedStore::Memory => Ok(None),
         EmbeddedStore::Sqlite => {
             let path = options.data_dir.join("keyvalue.db");
-            sqlite::open(&path, sqlite::Options::default()).map(Some).map_err(|cause| ServeError(cause.to_string()))
+            sqlite::open(&path, sqlite::Options::default())
+                .map(Some)
+                .map_err(|cause| ServeError(cause.to_string()))
         }
     }
 }
@@ -498,8 +543,12 @@ fn cores(pin: bool) -> Vec<usize> {
     if !pin {
         return Vec::new();
     }
-    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
-    (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else {
+        return Vec::new();
+    };
+    (0..rustix::thread::CpuSet::MAX_CPU)
+        .filter(|core| set.is_set(*core))
+        .collect()
 }
 
 fn shard_failed(number: u16, result: io::Result<()>) -> ServeError {
@@ -511,7 +560,9 @@ fn shard_failed(number: u16, result: io::Result<()>) -> ServeError {
 
 fn advice(cause: &io::Error) -> &'static str {
     match cause.kind() {
-        io::ErrorKind::OutOfMemory => "; the ring needs locked memory: raise `ulimit -l`, or use --driver epoll",
+        io::ErrorKind::OutOfMemory => {
+            "; the ring needs locked memory: raise `ulimit -l`, or use --driver epoll"
+        }
         _ => "",
     }
 }
@@ -519,4 +570,3 @@ fn advice(cause: &io::Error) -> &'static str {
 fn failed(what: &str, cause: &io::Error) -> ServeError {
     ServeError(format!("{what}: {cause}"))
 }
-

@@ -77,8 +77,18 @@ pub(crate) fn spawn_writer(
     checkpoint_waker: Arc<Waker>,
     stop: Arc<Stop>,
 ) -> io::Result<JoinHandle<()>> {
-    let thread = WriterThread { writer, mailbox, waker, replies, checkpoint_waker, stop, queue: FairQueue::default() };
-    thread::Builder::new().name("prism-writer".to_owned()).spawn(move || thread.run())
+    let thread = WriterThread {
+        writer,
+        mailbox,
+        waker,
+        replies,
+        checkpoint_waker,
+        stop,
+        queue: FairQueue::default(),
+    };
+    thread::Builder::new()
+        .name("prism-writer".to_owned())
+        .spawn(move || thread.run())
 }
 
 struct WriterThread {
@@ -111,7 +121,8 @@ impl WriterThread {
                 continue;
             }
             let (mailbox, stop) = (&self.mailbox, &self.stop);
-            self.waker.wait_blocking(Some(next_sweep - now), || !mailbox.is_empty() || stop.is_set());
+            self.waker
+                .wait_blocking(Some(next_sweep - now), || !mailbox.is_empty() || stop.is_set());
         }
     }
 
@@ -144,7 +155,8 @@ impl WriterThread {
     /// Applies the writes of many calls in one transaction and answers each.
     fn apply(&mut self, batch: &[Job]) {
         let now = Instant::now();
-        let prepared: Vec<Result<Prepared<'_>, Box<Status>>> = batch.iter().map(|job| prepare(job, now)).collect();
+        let prepared: Vec<Result<Prepared<'_>, Box<Status>>> =
+            batch.iter().map(|job| prepare(job, now)).collect();
         let mutations: Vec<_> = prepared
             .iter()
             .flatten()
@@ -177,15 +189,34 @@ struct Prepared<'a> {
 
 fn prepare(job: &Job, now: Instant) -> Result<Prepared<'_>, Box<Status>> {
     if job.deadline.is_some_and(|deadline| deadline <= now) {
-        return Err(error::status(Code::DeadlineExceeded, "the deadline passed before the store was asked"));
+        return Err(error::status(
+            Code::DeadlineExceeded,
+            "the deadline passed before the store was asked",
+        ));
     }
-    let Work::Unary { method, namespace, default_ttl_ms, body, stamp, .. } = &job.work else {
+    let Work::Unary {
+        method,
+        namespace,
+        default_ttl_ms,
+        body,
+        stamp,
+        ..
+    } = &job.work
+    else {
         return Err(error::status(Code::Internal, "a read was sent to the writer"));
     };
-    let context =
-        Context { namespace: *namespace, default_ttl_ms: *default_ttl_ms, now: unix_millis(), stamp: *stamp };
+    let context = Context {
+        namespace: *namespace,
+        default_ttl_ms: *default_ttl_ms,
+        now: unix_millis(),
+        stamp: *stamp,
+    };
     let request = Request::decode(*method, body)?;
-    Ok(Prepared { method: *method, context, writes: keyvalue::writes(&request, &context, |_| true) })
+    Ok(Prepared {
+        method: *method,
+        context,
+        writes: keyvalue::writes(&request, &context, |_| true),
+    })
 }
 
 fn answer(
@@ -199,7 +230,13 @@ fn answer(
     let count = prepared.writes.mutations.len();
     let mut message = Vec::new();
     let own = outcomes.by_ref().take(count).collect::<Vec<_>>().into_iter();
-    keyvalue::encode_outcomes(prepared.method, prepared.writes, own, &prepared.context, &mut message)?;
+    keyvalue::encode_outcomes(
+        prepared.method,
+        prepared.writes,
+        own,
+        &prepared.context,
+        &mut message,
+    )?;
     Ok(Answer::Message(message))
 }
 
@@ -215,42 +252,70 @@ pub(crate) fn spawn_reader(
     replies: Replies,
     stop: Arc<Stop>,
 ) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(format!("prism-reader-{number}")).spawn(move || {
-        let mut queue = FairQueue::default();
-        loop {
-            while let Some(job) = mailbox.receive() {
-                queue.push(job);
-            }
-            // One at a time, so that a namespace that has just come gets its turn at once.
-            let Some(job) = queue.take(1).pop() else {
-                if stop.is_set() {
-                    return;
+    thread::Builder::new()
+        .name(format!("prism-reader-{number}"))
+        .spawn(move || {
+            let mut queue = FairQueue::default();
+            loop {
+                while let Some(job) = mailbox.receive() {
+                    queue.push(job);
                 }
-                waker.wait_blocking(None, || !mailbox.is_empty() || stop.is_set());
-                continue;
-            };
-            reply(&replies, job.ticket, read(&reader, &job));
-        }
-    })
+                // One at a time, so that a namespace that has just come gets its turn at once.
+                let Some(job) = queue.take(1).pop() else {
+                    if stop.is_set() {
+                        return;
+                    }
+                    waker.wait_blocking(None, || !mailbox.is_empty() || stop.is_set());
+                    continue;
+                };
+                reply(&replies, job.ticket, read(&reader, &job));
+            }
+        })
 }
 
 fn read(reader: &Reader, job: &Job) -> Result<Answer, Box<Status>> {
     if job.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-        return Err(error::status(Code::DeadlineExceeded, "the deadline passed before the store was asked"));
+        return Err(error::status(
+            Code::DeadlineExceeded,
+            "the deadline passed before the store was asked",
+        ));
     }
     let now = unix_millis();
     let mut message = Vec::new();
     match &job.work {
-        Work::Unary { method, namespace, default_ttl_ms, body, stamp, .. } => {
-            let context = Context { namespace: *namespace, default_ttl_ms: *default_ttl_ms, now, stamp: *stamp };
+        Work::Unary {
+            method,
+            namespace,
+            default_ttl_ms,
+            body,
+            stamp,
+            ..
+        } => {
+            let context = Context {
+                namespace: *namespace,
+                default_ttl_ms: *default_ttl_ms,
+                now,
+                stamp: *stamp,
+            };
             let Request::Get(view) = Request::decode(*method, body)? else {
                 return Err(error::status(Code::Internal, "a write was sent to a reader"));
             };
-            keyvalue::get(&view, &context, &mut message, |query, sink| reader.get(query, now, sink))?;
+            keyvalue::get(&view, &context, &mut message, |query, sink| {
+                reader.get(query, now, sink)
+            })?;
             Ok(Answer::Message(message))
         }
-        Work::ScanPage { namespace, page_bytes, item_limit, page_token } => {
-            let selection = Selection { page_bytes: *page_bytes, item_limit: *item_limit, page_token };
+        Work::ScanPage {
+            namespace,
+            page_bytes,
+            item_limit,
+            page_token,
+        } => {
+            let selection = Selection {
+                page_bytes: *page_bytes,
+                item_limit: *item_limit,
+                page_token,
+            };
             let next = keyvalue::scan_page(*namespace, selection, now, &mut message, |query, sink| {
                 reader.scan(query, now, sink)
             })?;
@@ -268,23 +333,28 @@ pub(crate) fn spawn_checkpointer(
     waker: Arc<Waker>,
     stop: Arc<Stop>,
 ) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name("prism-checkpoint".to_owned()).spawn(move || {
-        while !stop.is_set() {
-            if checkpointer.is_due() {
-                if let Err(error) = checkpointer.checkpoint() {
-                    tracing::warn!(%error, "cannot checkpoint the store; trying again in a second");
-                    waker.wait_blocking(Some(Duration::from_secs(1)), || stop.is_set());
+    thread::Builder::new()
+        .name("prism-checkpoint".to_owned())
+        .spawn(move || {
+            while !stop.is_set() {
+                if checkpointer.is_due() {
+                    if let Err(error) = checkpointer.checkpoint() {
+                        tracing::warn!(%error, "cannot checkpoint the store; trying again in a second");
+                        waker.wait_blocking(Some(Duration::from_secs(1)), || stop.is_set());
+                    }
+                    continue;
                 }
-                continue;
+                waker.wait_blocking(None, || checkpointer.is_due() || stop.is_set());
             }
-            waker.wait_blocking(None, || checkpointer.is_due() || stop.is_set());
-        }
-    })
+        })
 }
 
 fn reply(replies: &Replies, ticket: Ticket, result: Result<Answer, Box<Status>>) {
     let sent = replies[usize::from(ticket.shard)].send(Reply { ticket, result });
-    debug_assert!(sent.is_ok(), "the mailbox for answers holds as many as calls may wait");
+    debug_assert!(
+        sent.is_ok(),
+        "the mailbox for answers holds as many as calls may wait"
+    );
 }
 
 /// Jobs in order within a namespace, namespaces in turn.
@@ -312,7 +382,9 @@ impl FairQueue {
         while sum < weight
             && let Some(namespace) = self.turns.pop_front()
         {
-            let Some(jobs) = self.by_namespace.get_mut(&namespace) else { continue };
+            let Some(jobs) = self.by_namespace.get_mut(&namespace) else {
+                continue;
+            };
             if let Some(job) = jobs.pop_front() {
                 sum += weight_of(&job);
                 taken.push(job);
@@ -342,9 +414,24 @@ mod tests {
 
     fn job(namespace: u32, number: u64) -> Job {
         let namespace = NamespaceId(namespace);
-        let ticket = Ticket { shard: 0, slot: 0, generation: 0, call: CallId::Request(number), namespace };
-        let work = Work::ScanPage { namespace, page_bytes: 0, item_limit: 0, page_token: Vec::new() };
-        Job { ticket, deadline: None, work }
+        let ticket = Ticket {
+            shard: 0,
+            slot: 0,
+            generation: 0,
+            call: CallId::Request(number),
+            namespace,
+        };
+        let work = Work::ScanPage {
+            namespace,
+            page_bytes: 0,
+            item_limit: 0,
+            page_token: Vec::new(),
+        };
+        Job {
+            ticket,
+            deadline: None,
+            work,
+        }
     }
 
     #[test]
@@ -357,7 +444,11 @@ mod tests {
         let first: Vec<u32> = queue.take(2).iter().map(|job| job.ticket.namespace.0).collect();
         assert_eq!(first, [1, 2]);
         let rest: Vec<CallId> = queue.take(usize::MAX).iter().map(|job| job.ticket.call).collect();
-        assert_eq!(rest, (1..1_000).map(CallId::Request).collect::<Vec<_>>(), "order within a namespace");
+        assert_eq!(
+            rest,
+            (1..1_000).map(CallId::Request).collect::<Vec<_>>(),
+            "order within a namespace"
+        );
         assert!(queue.by_namespace.is_empty() && queue.turns.is_empty());
     }
 }

@@ -20,6 +20,7 @@ pub mod keys;
 pub mod mix;
 pub mod options;
 pub mod outcome;
+pub mod plan;
 pub mod random;
 pub mod report;
 pub mod run;

@@ -8,12 +8,12 @@ use crate::{
     checker::Verify,
     keys::{KeyDistribution, ValueSize},
     mix::{Mix, Operation},
+    plan::Plan,
     run::Run,
     schedule::Arrival,
     slo::Slo,
     units,
     values::HEADER_BYTES,
-    worker::Plan,
     workload::Load,
 };
 

@@ -16,10 +16,11 @@ use hdrhistogram::Histogram;
 use crate::{
     journal::Journal,
     outcome::Outcome,
+    plan::{Interval, Message, Pace, Phases, Plan},
     random::Random,
     schedule::{Arrival, Schedule},
     tally::{Measured, Tally, latency_histogram},
-    worker::{self, Interval, Message, Pace, Phases, Plan},
+    worker,
     workload::{Load, Workload},
 };
 

@@ -20,7 +20,7 @@
 //!     56      8  durable group: known durable when the slot was written (a witness)
 //!     64      8  durable LSN
 //!     72      4  segments listed
-//!     76      4  zero
+//!     76      4  1: the lane was closed cleanly behind the durable group, nothing was submitted after it; else 0
 //!     80   24×n  each: segment number (8), incarnation (16); ascending
 //!      …         zeros
 //!  65532      4  crc32c of bytes 0..65532
@@ -90,6 +90,8 @@ pub struct Manifest {
     pub durable_group: GroupNumber,
     /// The last record of that group.
     pub durable_lsn: Lsn,
+    /// The lane was closed cleanly: the durable group is the last one that was ever submitted.
+    pub clean: bool,
     /// The segments, ascending by number, at most [`MANIFEST_SEGMENTS_MAX`].
     pub segments: Vec<ListedSegment>,
 }
@@ -118,6 +120,7 @@ impl Manifest {
             base: Base::default(),
             durable_group: GroupNumber::NONE,
             durable_lsn: Lsn::NONE,
+            clean: false,
             segments: Vec::new(),
         }
     }
@@ -151,6 +154,7 @@ impl Manifest {
         put(slot, 56, &self.durable_group.0.to_le_bytes());
         put(slot, 64, &self.durable_lsn.0.to_le_bytes());
         put(slot, 72, &(self.segments.len() as u32).to_le_bytes());
+        put(slot, 76, &u32::from(self.clean).to_le_bytes());
         for (listed, entry) in self
             .segments
             .iter()
@@ -202,6 +206,7 @@ impl Manifest {
             },
             durable_group: GroupNumber(u64_at(slot, 56)),
             durable_lsn: Lsn(u64_at(slot, 64)),
+            clean: u32_at(slot, 76) == 1,
             segments,
         };
         if manifest.is_consistent() {
@@ -272,6 +277,7 @@ mod tests {
             },
             durable_group: GroupNumber(20),
             durable_lsn: Lsn(200),
+            clean: generation.is_multiple_of(2),
             segments: (1..=segments as u64)
                 .map(|number| ListedSegment {
                     segment: SegmentNumber(number),

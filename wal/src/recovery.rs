@@ -119,6 +119,8 @@ pub struct Evidence {
     /// Known durable: from the manifest and from the stores' cursors of *strong* records (those are applied only when
     /// durable).
     pub durable_lsn: Lsn,
+    /// The manifest says that nothing was ever submitted behind this group: if the walk ends there, it is the end.
+    pub clean_end: Option<GroupNumber>,
 }
 
 /// The last group of the log and where the next would stand.
@@ -202,6 +204,8 @@ pub struct Recovery {
     pub groups: u64,
     /// Records read, of all kinds.
     pub records: u64,
+    /// Segments behind the end that hold nothing but their header and zeros.
+    pub blank: Vec<SegmentNumber>,
 }
 
 /// One good group, as recovery meets it.
@@ -491,7 +495,12 @@ impl<'a> Walk<'a> {
 
     /// Looks at everything behind the tip and decides.
     fn conclude(mut self, content: Content, evidence: Evidence) -> Recovery {
-        let beyond = self.look_beyond();
+        let clean = content == Content::AllZero && evidence.clean_end == Some(self.tip.group);
+        let beyond = if clean {
+            self.nothing_beyond()
+        } else {
+            self.look_beyond()
+        };
         let group = self.tip.group.next();
         let witness = beyond.witness.max(evidence.durable_group);
         let witnessed = group <= witness || self.tip.lsn < evidence.durable_lsn;
@@ -520,6 +529,21 @@ impl<'a> Walk<'a> {
             epoch_max: self.epoch_max.max(beyond.epoch_max),
             groups: self.groups,
             records: self.records,
+            blank: beyond.blank,
+        }
+    }
+
+    /// What [`Walk::look_beyond`] would find when nothing was ever submitted behind the tip.
+    fn nothing_beyond(&self) -> Beyond {
+        let blank = self
+            .segments
+            .iter()
+            .skip(self.tip.index + 1)
+            .map(|segment| segment.segment)
+            .collect();
+        Beyond {
+            blank,
+            ..Beyond::default()
         }
     }
 
@@ -538,8 +562,10 @@ impl<'a> Walk<'a> {
             } else {
                 SEGMENT_HEADER_BLOCKS
             };
+            let mut blank = first == SEGMENT_HEADER_BLOCKS;
             for block in first..self.segments[index].blocks {
                 let zero = is_zero(self.blocks(index, block, 1));
+                blank &= zero;
                 beyond.anything |= !zero && (index, block) != (tip_index, tip_block);
                 if zero {
                     continue;
@@ -557,6 +583,9 @@ impl<'a> Walk<'a> {
                     beyond.next_group = Some((header.group, header.first_lsn));
                 }
             }
+            if blank {
+                beyond.blank.push(self.segments[index].segment);
+            }
         }
         beyond
     }
@@ -570,6 +599,7 @@ struct Beyond {
     epoch_max: Epoch,
     /// The lowest group with a good header behind the hole, and its first record.
     next_group: Option<(GroupNumber, Lsn)>,
+    blank: Vec<SegmentNumber>,
 }
 
 const _: () = assert!(

@@ -18,7 +18,7 @@ use crate::group::GroupHeader;
 use crate::group_commit::{ClosedSegment, Config, GroupCommit, Resume, WriteResult};
 use crate::ids::{Epoch, LaneId, Lsn, SegmentNumber, TargetId};
 use crate::manifest::{Base, ListedSegment, MANIFEST_BYTES, Manifest, ManifestError, manifest_file_name};
-use crate::pool::{Durable, Pool, PoolParts, Prepared, reserve_file_name};
+use crate::pool::{Durable, Pool, PoolParts, Prepared, Released, reserve_file_name};
 use crate::record::{Cut, Record, RecordKind};
 use crate::recovery::{
     Evidence, RecoveredGroup, Recovery, RecoverySegment, SegmentSource, Unreadable, Verdict, Visitor, recover,
@@ -206,7 +206,11 @@ pub fn start<D: Disk>(
     parts.manifest.segments.retain(|entry| {
         let used = ends.iter().any(|closed| closed.segment == entry.segment);
         if !used {
-            parts.releasing.push(segment_file_name(lane, entry.segment));
+            let blank = recovery.blank.contains(&entry.segment);
+            parts.releasing.push(Released {
+                name: segment_file_name(lane, entry.segment),
+                blank,
+            });
         }
         used
     });
@@ -374,7 +378,7 @@ fn unlisted_files<D: Disk>(
     disk: &mut D,
     manifest: &Manifest,
     present: &[SegmentNumber],
-) -> Result<Vec<String>, StartError> {
+) -> Result<Vec<Released>, StartError> {
     let newest = manifest
         .segments
         .last()
@@ -397,7 +401,7 @@ fn unlisted_files<D: Disk>(
         if prepared && used && *number > newest {
             return Err(Refusal::SegmentUnlisted(*number).into());
         }
-        free.push(name);
+        free.push(Released { name, blank: false });
     }
     Ok(free)
 }
@@ -435,6 +439,7 @@ fn recover_listed<D: Disk>(
     let evidence = Evidence {
         durable_group: manifest.durable_group,
         durable_lsn: manifest.durable_lsn.max(config.applied_lsn),
+        clean_end: manifest.clean.then_some(manifest.durable_group),
     };
     let mut source = DiskSource { disk, listed };
     let mut ends = SegmentEnds {

@@ -362,3 +362,30 @@ fn an_older_manifest_does_not_hide_segments_in_use() {
         "{result:?}"
     );
 }
+
+#[test]
+fn a_clean_stop_is_believed_only_where_the_log_really_ends() {
+    let mut world = World::new(small_config(2), 11);
+    world.start().expect("the first start");
+    world.prepare();
+    for bytes in [100, 3000, 5000, 20] {
+        world
+            .append(RecordKind::Strong, TargetId(1), bytes)
+            .expect("there is room");
+        world.settle();
+    }
+    world.close();
+    assert_eq!(start_damaged(&world, |_| ()), Ok(Verdict::CleanEnd));
+    for name in world.segment_files() {
+        for (block, bytes) in world.disk.contents(&name).chunks(BLOCK_BYTES).enumerate().skip(2) {
+            if bytes.iter().any(|byte| *byte != 0) {
+                let offset = (block * BLOCK_BYTES) as u64;
+                let result = start_damaged(&world, |copy| {
+                    copy.disk
+                        .change(&name, offset, BLOCK_BYTES, |bytes| bytes.fill(0));
+                });
+                assert!(result.is_err(), "{name} block {block}: {result:?}");
+            }
+        }
+    }
+}

@@ -68,6 +68,7 @@ struct Tally {
     poisoned: u64,
     acked: u64,
     starts_without_space: u64,
+    closed: u64,
 }
 
 impl Tally {
@@ -79,6 +80,7 @@ impl Tally {
         self.recycled += other.recycled;
         self.poisoned += other.poisoned;
         self.acked += other.acked;
+        self.closed += other.closed;
         self.starts_without_space += other.starts_without_space;
     }
 }
@@ -105,6 +107,13 @@ fn live(seed: u64, tally: &mut Tally) {
             for _ in 0..20 {
                 step(&mut world, &mut choices, tally);
             }
+        }
+        if choices.chance(15) {
+            world.disk.heal();
+            world.close();
+            tally.closed += 1;
+            restart(&mut world, &mut choices, tally);
+            continue;
         }
         let crash = if choices.chance(50) {
             Crash::PowerCut

@@ -98,6 +98,7 @@ def namespace_yaml(name):
 def status_details(error):
     """The messages in `grpc-status-details-bin`, by their short type name."""
     from google.rpc import error_details_pb2, status_pb2
+    from prism.admin.v1 import namespaces_pb2
 
     raw = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
     assert raw is not None, "the error carries no grpc-status-details-bin"
@@ -106,8 +107,8 @@ def status_details(error):
     assert status.message == error.details()
     found = {}
     for detail in status.details:
-        name = detail.type_url.rpartition(".")[2]
-        message = getattr(error_details_pb2, name)()
+        package, _, name = detail.type_url.rpartition("/")[2].rpartition(".")
+        message = getattr(error_details_pb2 if package == "google.rpc" else namespaces_pb2, name)()
         assert detail.Unpack(message)
         found[name] = message
     return found

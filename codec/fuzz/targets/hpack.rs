@@ -40,7 +40,7 @@ pub fn hpack(input: &[u8]) {
         assert!(list.byte_len() <= MAX_LIST && list.byte_len() as u64 <= info.list_bytes);
         assert_eq!(info.too_large, info.list_bytes > MAX_LIST as u64);
         assert!(
-            !info.only_indexed || ours.table_version() == version,
+            !info.repeatable || ours.table_version() == version,
             "indexed fields change nothing"
         );
 

@@ -53,9 +53,12 @@ pub(crate) fn unknown_namespace(name: &str) -> Box<Status> {
 #[cold]
 pub(crate) fn overloaded(what: &'static str) -> Box<Status> {
     Box::new(
-        Status::new(Code::ResourceExhausted, format!("{what}; nothing was done, try again in a moment"))
-            .with_reason("OVERLOADED", &[])
-            .with_retry_after(RETRY_AFTER),
+        Status::new(
+            Code::ResourceExhausted,
+            format!("{what}; nothing was done, try again in a moment"),
+        )
+        .with_reason("OVERLOADED", &[])
+        .with_retry_after(RETRY_AFTER),
     )
 }
 
@@ -65,22 +68,35 @@ pub(crate) fn from_store(cause: &StoreError) -> Box<Status> {
     let sentence = cause.to_string();
     match cause {
         StoreError::InvalidArgument { field, reason } => invalid(field, reason),
-        StoreError::InvalidPageToken => invalid("selection.page_token", "is not a token of this query; start again without one"),
+        StoreError::InvalidPageToken => invalid(
+            "selection.page_token",
+            "is not a token of this query; start again without one",
+        ),
         StoreError::UnknownNamespace(_) | StoreError::DroppedNamespace(_) => Box::new(
-            Status::new(Code::NotFound, "the namespace has just been deleted").with_reason("NAMESPACE_UNKNOWN", &[]),
+            Status::new(Code::NotFound, "the namespace has just been deleted")
+                .with_reason("NAMESPACE_UNKNOWN", &[]),
         ),
         StoreError::Full { .. } => Box::new(
-            Status::new(Code::ResourceExhausted, sentence).with_reason("STORE_FULL", &[]).with_retry_after(Duration::from_secs(10)),
+            Status::new(Code::ResourceExhausted, sentence)
+                .with_reason("STORE_FULL", &[])
+                .with_retry_after(Duration::from_secs(10)),
         ),
         StoreError::Busy { .. } => Box::new(
-            Status::new(Code::Unavailable, sentence).with_reason("STORE_BUSY", &[]).with_retry_after(RETRY_AFTER),
-        ),
-        StoreError::Io { .. } => Box::new(
-            Status::new(Code::Unavailable, format!("{sentence}; repeat the call with the same idempotency token"))
-                .with_reason("STORE_IO", &[])
+            Status::new(Code::Unavailable, sentence)
+                .with_reason("STORE_BUSY", &[])
                 .with_retry_after(RETRY_AFTER),
         ),
-        StoreError::Corrupt { .. } => Box::new(Status::new(Code::DataLoss, sentence).with_reason("STORE_CORRUPT", &[])),
+        StoreError::Io { .. } => Box::new(
+            Status::new(
+                Code::Unavailable,
+                format!("{sentence}; repeat the call with the same idempotency token"),
+            )
+            .with_reason("STORE_IO", &[])
+            .with_retry_after(RETRY_AFTER),
+        ),
+        StoreError::Corrupt { .. } => {
+            Box::new(Status::new(Code::DataLoss, sentence).with_reason("STORE_CORRUPT", &[]))
+        }
         StoreError::Unopenable { .. } | StoreError::WrongFormat { .. } | StoreError::Internal { .. } => {
             Box::new(Status::new(Code::Internal, sentence).with_reason("STORE_FAILED", &[]))
         }

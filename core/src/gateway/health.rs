@@ -2,7 +2,9 @@
 
 use prism_codec::{
     grpc::{Code, Status},
-    proto::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus},
+    proto::grpc::health::v1::{
+        HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    },
 };
 use prost::Message;
 
@@ -16,9 +18,16 @@ impl Gateway {
     pub(crate) fn health(&mut self, message: &[u8], serving: bool) -> Result<(), Box<Status>> {
         let service = decode(message)?;
         if !SERVICES.contains(&service.as_str()) {
-            return Err(error::status(Code::NotFound, "no such service; ask for \"\" to get the health of the gateway"));
+            return Err(error::status(
+                Code::NotFound,
+                "no such service; ask for \"\" to get the health of the gateway",
+            ));
         }
-        self.encode_health(if serving { ServingStatus::Serving } else { ServingStatus::NotServing });
+        self.encode_health(if serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        });
         Ok(())
     }
 
@@ -40,7 +49,9 @@ impl Gateway {
 
     fn encode_health(&mut self, status: ServingStatus) {
         self.reply.clear();
-        let response = HealthCheckResponse { status: status.into() };
+        let response = HealthCheckResponse {
+            status: status.into(),
+        };
         // A Vec grows as needed, so encoding into it cannot fail.
         let _ = response.encode(&mut self.reply);
     }

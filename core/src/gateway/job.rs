@@ -49,9 +49,21 @@ pub(crate) struct Stamp {
 #[derive(Debug)]
 pub(crate) enum Work {
     /// A unary call of KeyValue. `part` restricts a Mutate to the ids that this shard owns.
-    Unary { method: Method, namespace: NamespaceId, default_ttl_ms: Option<u64>, body: Vec<u8>, stamp: Stamp, part: bool },
+    Unary {
+        method: Method,
+        namespace: NamespaceId,
+        default_ttl_ms: Option<u64>,
+        body: Vec<u8>,
+        stamp: Stamp,
+        part: bool,
+    },
     /// One page of a Scan.
-    ScanPage { namespace: NamespaceId, page_bytes: u32, item_limit: u32, page_token: Vec<u8> },
+    ScanPage {
+        namespace: NamespaceId,
+        page_bytes: u32,
+        item_limit: u32,
+        page_token: Vec<u8>,
+    },
 }
 
 /// Work with its sender's address.
@@ -93,7 +105,11 @@ pub(crate) struct Reply {
 #[derive(Debug)]
 pub(crate) enum ControlJob {
     /// A call of the Namespaces service, with its request message.
-    Admin { ticket: Ticket, method: AdminMethod, body: Vec<u8> },
+    Admin {
+        ticket: Ticket,
+        method: AdminMethod,
+        body: Vec<u8>,
+    },
     /// Render all metrics.
     Metrics { ticket: Ticket },
 }

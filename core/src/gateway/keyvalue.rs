@@ -4,7 +4,7 @@
 //! its helper threads. It knows nothing of connections, shards or threads.
 
 use prism_backends::{
-    Capabilities, Expected, GetQuery, ItemRef, ItemSink, Mutation, NamespaceId, Operation, Outcome, PageToken,
+    Expected, GetQuery, ItemRef, ItemSink, Mutation, NamespaceId, Operation, Outcome, PageToken,
     PredicateRef, ScanQuery, Selection, StoreError, UnixMillis, Version, memory::MemoryStore,
 };
 use prism_codec::{
@@ -12,8 +12,8 @@ use prism_codec::{
     message::{
         common::{DurationView, TokenView, WriteResultView},
         keyvalue::{
-            self as wire, CompareAndSwapView, DeleteView, ExpectedView, GetView, ItemView, MutateView, MutationOperation,
-            PredicateView, PutView, ScanView, SelectionView, StatusOut,
+            self as wire, CompareAndSwapView, DeleteView, ExpectedView, GetView, ItemView, MutateView,
+            MutationOperation, PredicateView, PutView, ScanView, SelectionView, StatusOut,
         },
     },
 };
@@ -106,8 +106,15 @@ enum Kind<'a> {
     Put(SmallVec<[ItemRef<'a>; 1]>),
     DeleteAll,
     DeleteKeys(SmallVec<[&'a [u8]; 4]>),
-    DeleteRange { start: &'a [u8], end: &'a [u8] },
-    CompareAndSwap { key: &'a [u8], expected: Expected<'a>, replacement: Option<ItemRef<'a>> },
+    DeleteRange {
+        start: &'a [u8],
+        end: &'a [u8],
+    },
+    CompareAndSwap {
+        key: &'a [u8],
+        expected: Expected<'a>,
+        replacement: Option<ItemRef<'a>>,
+    },
 }
 
 /// What a write asks for.
@@ -126,23 +133,48 @@ impl Prepared<'_> {
             Kind::DeleteAll => Operation::Delete(PredicateRef::All),
             Kind::DeleteKeys(keys) => Operation::Delete(PredicateRef::Keys(keys)),
             Kind::DeleteRange { start, end } => Operation::Delete(PredicateRef::Range { start, end }),
-            Kind::CompareAndSwap { key, expected, replacement } => {
-                Operation::CompareAndSwap { key, expected: *expected, replacement: *replacement }
-            }
+            Kind::CompareAndSwap {
+                key,
+                expected,
+                replacement,
+            } => Operation::CompareAndSwap {
+                key,
+                expected: *expected,
+                replacement: *replacement,
+            },
         };
-        Mutation { namespace: self.namespace, id: self.id, version: self.version, operation }
+        Mutation {
+            namespace: self.namespace,
+            id: self.id,
+            version: self.version,
+            operation,
+        }
     }
 }
 
 /// The mutations that a write asks for. `owns` says which ids of a Mutate are meant; all, usually.
-pub(crate) fn writes<'a>(request: &Request<'a>, context: &Context, owns: impl Fn(&str) -> bool) -> Writes<'a> {
+pub(crate) fn writes<'a>(
+    request: &Request<'a>,
+    context: &Context,
+    owns: impl Fn(&str) -> bool,
+) -> Writes<'a> {
     let version = version_of(request.token(), context.stamp);
-    let prepared = |id, index: u32, kind| Prepared { namespace: context.namespace, id, version, index, kind };
+    let prepared = |id, index: u32, kind| Prepared {
+        namespace: context.namespace,
+        id,
+        version,
+        index,
+        kind,
+    };
     let mut all = SmallVec::new();
     let mut refused = Vec::new();
     match request {
         Request::Put(view) => {
-            all.push(prepared(view.id, 0, Kind::Put(view.items.iter().map(|item| item_ref(&item, context)).collect())));
+            all.push(prepared(
+                view.id,
+                0,
+                Kind::Put(view.items.iter().map(|item| item_ref(&item, context)).collect()),
+            ));
         }
         Request::Delete(view) => all.push(prepared(view.id, 0, delete_kind(&view.predicate))),
         Request::CompareAndSwap(view) => {
@@ -151,17 +183,33 @@ pub(crate) fn writes<'a>(request: &Request<'a>, context: &Context, owns: impl Fn
                 ExpectedView::Value(value) => Expected::Value(value),
             };
             let replacement = view.item.as_ref().map(|item| item_ref(item, context));
-            all.push(prepared(view.id, 0, Kind::CompareAndSwap { key: view.key, expected, replacement }));
+            all.push(prepared(
+                view.id,
+                0,
+                Kind::CompareAndSwap {
+                    key: view.key,
+                    expected,
+                    replacement,
+                },
+            ));
         }
         Request::Mutate(view) => {
-            for (index, mutation) in view.mutations.iter().enumerate().filter(|(_, mutation)| owns(mutation.id)) {
+            for (index, mutation) in view
+                .mutations
+                .iter()
+                .enumerate()
+                .filter(|(_, mutation)| owns(mutation.id))
+            {
                 let kind = match &mutation.operation {
                     Ok(MutationOperation::Put(items)) => {
                         Kind::Put(items.iter().map(|item| item_ref(&item, context)).collect())
                     }
                     Ok(MutationOperation::Delete(predicate)) => delete_kind(predicate),
                     Err(cause) => {
-                        refused.push(PartOutcome { index: index as u32, refused: Some(error::from_decode(cause)) });
+                        refused.push(PartOutcome {
+                            index: index as u32,
+                            refused: Some(error::from_decode(cause)),
+                        });
                         continue;
                     }
                 };
@@ -172,7 +220,10 @@ pub(crate) fn writes<'a>(request: &Request<'a>, context: &Context, owns: impl Fn
         }
         Request::Get(_) | Request::Scan(_) => {}
     }
-    Writes { mutations: all, refused }
+    Writes {
+        mutations: all,
+        refused,
+    }
 }
 
 fn delete_kind<'a>(predicate: &PredicateView<'a>) -> Kind<'a> {
@@ -184,7 +235,9 @@ fn delete_kind<'a>(predicate: &PredicateView<'a>) -> Kind<'a> {
 }
 
 fn item_ref<'a>(item: &ItemView<'a>, context: &Context) -> ItemRef<'a> {
-    let ttl_ms = item.ttl.map_or(context.default_ttl_ms, |ttl| ttl.as_millis_ceil());
+    let ttl_ms = item
+        .ttl
+        .map_or(context.default_ttl_ms, |ttl| ttl.as_millis_ceil());
     ItemRef {
         key: item.key,
         value: item.value,
@@ -197,24 +250,37 @@ fn item_ref<'a>(item: &ItemView<'a>, context: &Context) -> ItemRef<'a> {
 fn version_of(token: Option<TokenView<'_>>, stamp: Stamp) -> Version {
     match token {
         Some(token) => {
-            let time_ns = token.generation_time.and_then(|time| time.as_unix_nanos()).unwrap_or(stamp.time_ns);
+            let time_ns = token
+                .generation_time
+                .and_then(|time| time.as_unix_nanos())
+                .unwrap_or(stamp.time_ns);
             Version::new(time_ns, token.token)
         }
         // Stamps of one shard never repeat; the shard's number tells the shards apart.
-        None => Version { generation_time_ns: stamp.time_ns, token_hash: u64::from(stamp.shard) << 10 },
+        None => Version {
+            generation_time_ns: stamp.time_ns,
+            token_hash: u64::from(stamp.shard) << 10,
+        },
     }
 }
 
 /// Refuses a token whose clock is too far from ours: its write could win or lose against all others for that long.
 pub(crate) fn check_drift(request: &Request<'_>, stamp: Stamp, drift_max_ns: i64) -> Result<(), Box<Status>> {
-    let Some(time) = request.token().and_then(|token| token.generation_time) else { return Ok(()) };
-    let near = time.as_unix_nanos().is_some_and(|time| time.abs_diff(stamp.time_ns) <= drift_max_ns.unsigned_abs());
+    let Some(time) = request.token().and_then(|token| token.generation_time) else {
+        return Ok(());
+    };
+    let near = time
+        .as_unix_nanos()
+        .is_some_and(|time| time.abs_diff(stamp.time_ns) <= drift_max_ns.unsigned_abs());
     if near {
         return Ok(());
     }
     Err(error::invalid(
         "idempotency_token.generation_time",
-        &format!("must lie within {} s of the gateway's clock; leave it out to use that clock", drift_max_ns / 1_000_000_000),
+        &format!(
+            "must lie within {} s of the gateway's clock; leave it out to use that clock",
+            drift_max_ns / 1_000_000_000
+        ),
     ))
 }
 
@@ -234,15 +300,24 @@ pub(crate) fn encode_outcomes(
     encode_outcome(method, &outcome, context, out)
 }
 
-fn encode_outcome(method: Method, outcome: &Outcome, context: &Context, out: &mut Vec<u8>) -> Result<(), Box<Status>> {
+fn encode_outcome(
+    method: Method,
+    outcome: &Outcome,
+    context: &Context,
+    out: &mut Vec<u8>,
+) -> Result<(), Box<Status>> {
     match (method, outcome) {
         (_, Outcome::Refused(cause)) => return Err(error::from_store(cause)),
         (Method::Delete, _) => wire::encode_delete_response(out, &APPLIED),
         (Method::CompareAndSwap, Outcome::NotSwapped(current)) => {
-            let current = current.as_ref().map(|item| item_view(&item.as_ref(), context.now));
+            let current = current
+                .as_ref()
+                .map(|item| item_view(&item.as_ref(), context.now));
             wire::encode_compare_and_swap_response(out, false, current.as_ref(), None);
         }
-        (Method::CompareAndSwap, _) => wire::encode_compare_and_swap_response(out, true, None, Some(&APPLIED)),
+        (Method::CompareAndSwap, _) => {
+            wire::encode_compare_and_swap_response(out, true, None, Some(&APPLIED))
+        }
         _ => wire::encode_put_response(out, &APPLIED),
     }
     Ok(())
@@ -250,13 +325,19 @@ fn encode_outcome(method: Method, outcome: &Outcome, context: &Context, out: &mu
 
 /// The outcomes of a Mutate's mutations, with their positions in the request.
 pub(crate) fn part_outcomes(writes: Writes<'_>, outcomes: impl Iterator<Item = Outcome>) -> Vec<PartOutcome> {
-    let Writes { mutations, refused: mut parts } = writes;
+    let Writes {
+        mutations,
+        refused: mut parts,
+    } = writes;
     parts.extend(mutations.iter().zip(outcomes).map(|(mutation, outcome)| {
         let refused = match outcome {
             Outcome::Refused(cause) => Some(error::from_store(&cause)),
             Outcome::Applied | Outcome::Swapped | Outcome::NotSwapped(_) => None,
         };
-        PartOutcome { index: mutation.index, refused }
+        PartOutcome {
+            index: mutation.index,
+            refused,
+        }
     }));
     parts
 }
@@ -270,14 +351,26 @@ pub(crate) fn encode_parts(mut parts: Vec<PartOutcome>, out: &mut Vec<u8>) {
             None => writer.result(Some(&StatusOut::default()), Some(&APPLIED)),
             Some(status) => {
                 let code = i32::from(status.code.as_u8());
-                writer.result(Some(&StatusOut { code, message: &status.message, details: &[] }), None);
+                writer.result(
+                    Some(&StatusOut {
+                        code,
+                        message: &status.message,
+                        details: &[],
+                    }),
+                    None,
+                );
             }
         }
     }
     writer.finish();
 }
 
-const APPLIED: WriteResultView = WriteResultView { durability: 1, lane: 0, lsn: 0, applied: true };
+const APPLIED: WriteResultView = WriteResultView {
+    durability: 1,
+    lane: 0,
+    lsn: 0,
+    applied: true,
+};
 
 /// Serves a unary request from a shard's own memory store, inline.
 pub(crate) fn execute_in_memory(
@@ -288,13 +381,20 @@ pub(crate) fn execute_in_memory(
     out: &mut Vec<u8>,
 ) -> Result<(), Box<Status>> {
     if let Request::Get(view) = request {
-        return get(view, context, out, |query, sink| store.get(query, context.now, sink));
+        return get(view, context, out, |query, sink| {
+            store.get(query, context.now, sink)
+        });
     }
     let writes = writes(request, context, |_| true);
     if let [one] = writes.mutations.as_slice()
         && method != Method::Mutate
     {
-        return encode_outcome(method, &store.apply_one(&one.mutation(), context.now), context, out);
+        return encode_outcome(
+            method,
+            &store.apply_one(&one.mutation(), context.now),
+            context,
+            out,
+        );
     }
     let outcomes = apply_each(store, &writes, context);
     encode_outcomes(method, writes, outcomes.into_iter(), context, out)
@@ -313,7 +413,11 @@ pub(crate) fn execute_part_in_memory(
 }
 
 fn apply_each(store: &mut MemoryStore, writes: &Writes<'_>, context: &Context) -> Vec<Outcome> {
-    writes.mutations.iter().map(|one| store.apply_one(&one.mutation(), context.now)).collect()
+    writes
+        .mutations
+        .iter()
+        .map(|one| store.apply_one(&one.mutation(), context.now))
+        .collect()
 }
 
 /// Serves a Get with the given reader.
@@ -332,9 +436,16 @@ pub(crate) fn get(
         }
         PredicateView::Range { start, end } => PredicateRef::Range { start, end },
     };
-    let query =
-        GetQuery { namespace: context.namespace, id: view.id, predicate, selection: selection(&view.selection) };
-    let mut sink = GetSink { writer: wire::GetResponseWriter::new(out), now: context.now };
+    let query = GetQuery {
+        namespace: context.namespace,
+        id: view.id,
+        predicate,
+        selection: selection(&view.selection),
+    };
+    let mut sink = GetSink {
+        writer: wire::GetResponseWriter::new(out),
+        now: context.now,
+    };
     let next = read(&query, &mut sink).map_err(|cause| error::from_store(&cause))?;
     sink.writer.finish(next.as_ref().map_or(&[], PageToken::as_bytes));
     Ok(())
@@ -348,15 +459,23 @@ pub(crate) fn scan_page(
     out: &mut Vec<u8>,
     read: impl FnOnce(&ScanQuery<'_>, &mut ScanSink<'_>) -> Result<Option<PageToken>, StoreError>,
 ) -> Result<Vec<u8>, Box<Status>> {
-    let mut sink = ScanSink { writer: wire::ScanResponseWriter::new(out), now };
-    let next = read(&ScanQuery { namespace, selection }, &mut sink).map_err(|cause| error::from_store(&cause))?;
+    let mut sink = ScanSink {
+        writer: wire::ScanResponseWriter::new(out),
+        now,
+    };
+    let next =
+        read(&ScanQuery { namespace, selection }, &mut sink).map_err(|cause| error::from_store(&cause))?;
     sink.writer.finish(&[]);
     Ok(next.map(|token| token.as_bytes().to_vec()).unwrap_or_default())
 }
 
 /// The selection of a request as a store takes it.
 pub(crate) fn selection<'a>(view: &SelectionView<'a>) -> Selection<'a> {
-    Selection { page_bytes: view.page_bytes, item_limit: view.item_limit, page_token: view.page_token }
+    Selection {
+        page_bytes: view.page_bytes,
+        item_limit: view.item_limit,
+        page_token: view.page_token,
+    }
 }
 
 /// Writes the items of a Get straight into the response message.
@@ -391,7 +510,9 @@ fn item_view<'a>(item: &ItemRef<'a>, now: UnixMillis) -> ItemView<'a> {
     ItemView {
         key: item.key,
         value: item.value,
-        ttl: item.expires_at.map(|at| DurationView::from_millis(at.0.saturating_sub(now.0))),
+        ttl: item
+            .expires_at
+            .map(|at| DurationView::from_millis(at.0.saturating_sub(now.0))),
         compression: i32::from(item.compression),
     }
 }
@@ -401,7 +522,9 @@ pub(crate) fn check_values(request: &Request<'_>, value_bytes_max: usize) -> Res
     let refuse = |field: &str, length: usize| {
         Err(error::invalid(
             field,
-            &format!("must have at most {value_bytes_max} bytes (the namespace's max_message_size), has {length}"),
+            &format!(
+                "must have at most {value_bytes_max} bytes (the namespace's max_message_size), has {length}"
+            ),
         ))
     };
     match request {
@@ -424,13 +547,5 @@ pub(crate) fn check_values(request: &Request<'_>, value_bytes_max: usize) -> Res
             Ok(())
         }
         Request::Get(_) | Request::Delete(_) | Request::Scan(_) => Ok(()),
-    }
-}
-
-/// What a store calls itself in errors and in `namespace show`.
-pub(crate) fn describe(capabilities: &Capabilities, namespace: &str) -> String {
-    match capabilities.name {
-        "sqlite" => format!("SQLite table \"{namespace}\""),
-        other => format!("{other} map \"{namespace}\""),
     }
 }

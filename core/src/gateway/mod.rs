@@ -62,7 +62,10 @@ pub(crate) enum ShardStore {
     /// In the shard itself; other shards hold the other keys.
     Memory(Box<MemoryStore>),
     /// Behind helper threads, shared by all shards: one writer, and a reader of this shard's own.
-    Sidecar { writer: Arc<Mailbox<WriterMessage>>, reader: Arc<Mailbox<Job>> },
+    Sidecar {
+        writer: Arc<Mailbox<WriterMessage>>,
+        reader: Arc<Mailbox<Job>>,
+    },
 }
 
 /// What becomes of a call that was started.
@@ -89,6 +92,8 @@ pub(crate) struct Gateway {
     waiting: usize,
     /// Nanoseconds since 1970 of the last stamp.
     last_stamp_ns: i64,
+    /// Nanoseconds since 1970 at the start of the running batch: one look at the clock serves all its calls.
+    batch_ns: i64,
     /// Namespaces with calls in the running batch.
     touched: Vec<Rc<Namespace>>,
     deadlines: BTreeMap<(Instant, u64), Ticket>,
@@ -117,6 +122,7 @@ impl Gateway {
             metrics,
             waiting: 0,
             last_stamp_ns: 0,
+            batch_ns: 0,
             touched: Vec::new(),
             deadlines: BTreeMap::new(),
             deadlines_made: 0,
@@ -187,7 +193,7 @@ impl Gateway {
 
     /// Gives back room of what has expired or was deleted: a bounded step. Returns whether more is left.
     pub(crate) fn sweep(&mut self, budget: usize) -> bool {
-        let now = self.unix_millis();
+        let now = unix_millis();
         match &mut self.store {
             ShardStore::Memory(store) => store.sweep(now, budget).more,
             ShardStore::Sidecar { .. } => false,
@@ -202,14 +208,33 @@ impl Gateway {
             Route::Readyz if self.serving => self.reply.extend_from_slice(b"ready\n"),
             Route::Readyz => return Err(error::status(Code::Unavailable, "draining")),
             Route::Welcome => self.reply.extend_from_slice(WELCOME.as_bytes()),
+<<<<<<< HEAD
+            Route::WrongMethod => {
+                return Err(error::status(
+                    Code::Unimplemented,
+                    "this path does not take that method",
+=======
             Route::WrongMethod => return Err(error::status(Code::Unimplemented, "this path does not take that method")),
+            Route::WrongTimeout => {
+                return Err(error::status(
+                    Code::InvalidArgument,
+                    "the timeout cannot be read: grpc-timeout is 1 to 8 digits and a unit (H, M, S, m, u or n), \
+                     connect-timeout-ms 1 to 10 digits",
+>>>>>>> ci
+                ));
+            }
             Route::WrongContentType => {
                 return Err(error::status(
                     Code::Unknown,
                     "content-type must be application/grpc, application/json or application/proto",
                 ));
             }
-            _ => return Err(error::status(Code::Unimplemented, "there is no such method or path")),
+            _ => {
+                return Err(error::status(
+                    Code::Unimplemented,
+                    "there is no such method or path",
+                ));
+            }
         }
         Ok(())
     }
@@ -237,7 +262,11 @@ impl Gateway {
             namespace.count(method, status.code, &mut self.touched);
             return Progress::Done(Err(status));
         }
-        namespace.metrics.method(method).request_bytes.add(message.len() as u64);
+        namespace
+            .metrics
+            .method(method)
+            .request_bytes
+            .add(message.len() as u64);
         ticket.namespace = namespace.id;
         if let Request::Scan(view) = &request {
             let pending = Pending::new(ticket, now, deadline, Some((namespace.clone(), method)));
@@ -245,16 +274,30 @@ impl Gateway {
             let scan = Scan::new(pending, self.shard_count(), selection);
             return Progress::Scan(Box::new(scan));
         }
-        let context = Context { namespace: namespace.id, default_ttl_ms: namespace.ttl_ms, now: self.unix_millis(), stamp };
+        let context = Context {
+            namespace: namespace.id,
+            default_ttl_ms: namespace.ttl_ms,
+            now: self.batch_millis(),
+            stamp,
+        };
         let owner = self.owner(&namespace, &request);
         if let (ShardStore::Memory(store), Owner::Here) = (&mut self.store, &owner) {
             let result = keyvalue::execute_in_memory(store, method, &request, &context, &mut self.reply);
             let code = result.as_ref().map_or_else(|status| status.code, |()| Code::Ok);
             namespace.count(method, code, &mut self.touched);
-            namespace.metrics.method(method).response_bytes.add(self.reply.len() as u64);
+            namespace
+                .metrics
+                .method(method)
+                .response_bytes
+                .add(self.reply.len() as u64);
             return Progress::Done(result);
         }
-        let mut pending = Box::new(Pending::new(ticket, now, deadline, Some((namespace.clone(), method))));
+        let mut pending = Box::new(Pending::new(
+            ticket,
+            now,
+            deadline,
+            Some((namespace.clone(), method)),
+        ));
         let result = self.forward(&owner, &namespace, method, message, stamp, &mut pending);
         match result {
             Ok(()) => {
@@ -306,7 +349,12 @@ impl Gateway {
     }
 
     /// Queues a job for a shard, or for the sidecar where there is one. Refuses at the maxima, never waits.
-    pub(crate) fn submit(&mut self, shard: Option<u16>, pending: &Pending, work: Work) -> Result<(), Box<Status>> {
+    pub(crate) fn submit(
+        &mut self,
+        shard: Option<u16>,
+        pending: &Pending,
+        work: Work,
+    ) -> Result<(), Box<Status>> {
         let namespace = self.namespaces.by_id(pending.ticket.namespace);
         // One namespace may take at most half of the places, so that it cannot starve the others.
         let namespace_max = (self.limits.inflight_per_shard_max / 2).max(1);
@@ -315,8 +363,18 @@ impl Gateway {
             self.metrics.shed.add(1);
             return Err(error::overloaded("too many calls wait for the store"));
         }
-        let writes = !matches!(&work, Work::Unary { method: Method::Get, .. } | Work::ScanPage { .. });
-        let job = Job { ticket: pending.ticket, deadline: pending.deadline, work };
+        let writes = !matches!(
+            &work,
+            Work::Unary {
+                method: Method::Get,
+                ..
+            } | Work::ScanPage { .. }
+        );
+        let job = Job {
+            ticket: pending.ticket,
+            deadline: pending.deadline,
+            work,
+        };
         let sent = match (&self.store, shard) {
             (ShardStore::Sidecar { writer, .. }, _) if writes => writer.send(WriterMessage::Job(job)).is_ok(),
             (ShardStore::Sidecar { reader, .. }, _) => reader.send(job).is_ok(),
@@ -351,35 +409,71 @@ impl Gateway {
 
     /// Executes a job that another shard (or a Scan of this one) sent to this shard's memory store.
     pub(crate) fn execute(&mut self, job: Job) {
-        let now = self.unix_millis();
+        let now = unix_millis();
         let shard_count = self.shard_count();
         let shard = self.shard;
-        let ShardStore::Memory(store) = &mut self.store else { return };
+        let ShardStore::Memory(store) = &mut self.store else {
+            return;
+        };
         let expired = job.deadline.is_some_and(|deadline| deadline <= Instant::now());
         let result = match job.work {
-            _ if expired => Err(error::status(Code::DeadlineExceeded, "the deadline passed before the store was asked")),
-            Work::Unary { method, namespace, default_ttl_ms, body, stamp, part } => {
-                let context = Context { namespace, default_ttl_ms, now, stamp };
+            _ if expired => Err(error::status(
+                Code::DeadlineExceeded,
+                "the deadline passed before the store was asked",
+            )),
+            Work::Unary {
+                method,
+                namespace,
+                default_ttl_ms,
+                body,
+                stamp,
+                part,
+            } => {
+                let context = Context {
+                    namespace,
+                    default_ttl_ms,
+                    now,
+                    stamp,
+                };
                 Request::decode(method, &body).and_then(|request| {
                     if part {
                         let owns = |id: &str| owner_of(namespace, id, shard_count) == shard;
-                        return Ok(Answer::Part(keyvalue::execute_part_in_memory(store, &request, &context, owns)));
+                        return Ok(Answer::Part(keyvalue::execute_part_in_memory(
+                            store, &request, &context, owns,
+                        )));
                     }
                     let mut message = Vec::new();
                     keyvalue::execute_in_memory(store, method, &request, &context, &mut message)
                         .map(|()| Answer::Message(message))
                 })
             }
-            Work::ScanPage { namespace, page_bytes, item_limit, page_token } => {
-                let selection = prism_backends::Selection { page_bytes, item_limit, page_token: &page_token };
+            Work::ScanPage {
+                namespace,
+                page_bytes,
+                item_limit,
+                page_token,
+            } => {
+                let selection = prism_backends::Selection {
+                    page_bytes,
+                    item_limit,
+                    page_token: &page_token,
+                };
                 let mut message = Vec::new();
-                keyvalue::scan_page(namespace, selection, now, &mut message, |query, sink| store.scan(query, now, sink))
-                    .map(|next| Answer::Page { message, next })
+                keyvalue::scan_page(namespace, selection, now, &mut message, |query, sink| {
+                    store.scan(query, now, sink)
+                })
+                .map(|next| Answer::Page { message, next })
             }
         };
         let mailbox = &self.neighbours.replies[usize::from(job.ticket.shard)];
-        let sent = mailbox.send(Reply { ticket: job.ticket, result });
-        debug_assert!(sent.is_ok(), "the mailbox for answers holds as many as calls may wait");
+        let sent = mailbox.send(Reply {
+            ticket: job.ticket,
+            result,
+        });
+        debug_assert!(
+            sent.is_ok(),
+            "the mailbox for answers holds as many as calls may wait"
+        );
     }
 
     fn start_admin(
@@ -391,7 +485,11 @@ impl Gateway {
         message: &[u8],
     ) -> Progress {
         let mut pending = Box::new(Pending::new(ticket, now, deadline, None));
-        match self.submit_control(ControlJob::Admin { ticket, method, body: message.to_vec() }) {
+        match self.submit_control(ControlJob::Admin {
+            ticket,
+            method,
+            body: message.to_vec(),
+        }) {
             Ok(()) => {
                 self.watch_deadline(&mut pending);
                 Progress::Waiting(pending)
@@ -422,6 +520,11 @@ impl Gateway {
         Ok(())
     }
 
+    /// The start of a batch of calls that arrived together.
+    pub(crate) fn begin_batch(&mut self) {
+        self.batch_ns = unix_nanos();
+    }
+
     /// The end of a batch: all its calls were answered at about the same time.
     pub(crate) fn end_batch(&mut self, received: Instant) {
         if self.touched.is_empty() {
@@ -443,8 +546,11 @@ impl Gateway {
             return Owner::Here;
         }
         if let Request::Mutate(view) = request {
-            let mut shards: Vec<u16> =
-                view.mutations.iter().map(|mutation| owner_of(namespace.id, mutation.id, count)).collect();
+            let mut shards: Vec<u16> = view
+                .mutations
+                .iter()
+                .map(|mutation| owner_of(namespace.id, mutation.id, count))
+                .collect();
             shards.sort_unstable();
             shards.dedup();
             return match shards.as_slice() {
@@ -468,21 +574,30 @@ impl Gateway {
 
     /// A time that no other stamp of this shard has.
     fn stamp(&mut self) -> Stamp {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-        self.last_stamp_ns = now_ns.max(self.last_stamp_ns + 1);
-        Stamp { time_ns: self.last_stamp_ns, shard: self.shard }
+        self.last_stamp_ns = self.batch_ns.max(self.last_stamp_ns + 1);
+        Stamp {
+            time_ns: self.last_stamp_ns,
+            shard: self.shard,
+        }
     }
 
-    fn unix_millis(&self) -> UnixMillis {
-        unix_millis()
+    /// The wall clock as of the running batch.
+    fn batch_millis(&self) -> UnixMillis {
+        UnixMillis(self.batch_ns.unsigned_abs() / 1_000_000)
     }
 }
 
 /// The wall clock.
 pub(crate) fn unix_millis() -> UnixMillis {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    UnixMillis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+    UnixMillis(unix_nanos().unsigned_abs() / 1_000_000)
+}
+
+/// The wall clock in nanoseconds since 1970; good until the year 2262.
+fn unix_nanos() -> i64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
 
 enum Owner {
@@ -515,7 +630,10 @@ impl Gateway {
         self.deadlines_made += 1;
         let key = (deadline, self.deadlines_made);
         pending.deadline_key = Some(key);
-        let is_first = self.deadlines.first_key_value().is_none_or(|(first, _)| key < *first);
+        let is_first = self
+            .deadlines
+            .first_key_value()
+            .is_none_or(|(first, _)| key < *first);
         self.deadlines.insert(key, pending.ticket);
         if is_first {
             self.deadline_changed.notify();
@@ -537,7 +655,9 @@ impl Gateway {
 
     /// The earliest deadline of a waiting call.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first_key_value().map(|((deadline, _), _)| *deadline)
+        self.deadlines
+            .first_key_value()
+            .map(|((deadline, _), _)| *deadline)
     }
 
     /// Takes a call whose deadline has passed.

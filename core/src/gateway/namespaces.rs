@@ -51,7 +51,10 @@ impl Namespace {
         for method in Method::ALL {
             let count = self.batch[method as usize].take();
             if count > 0 {
-                self.metrics.method(method).latency.record(elapsed, u64::from(count));
+                self.metrics
+                    .method(method)
+                    .latency
+                    .record(elapsed, u64::from(count));
             }
         }
     }
@@ -66,7 +69,11 @@ pub(crate) struct Namespaces {
 
 impl Namespaces {
     pub(crate) fn new(registry: Arc<Registry>) -> Self {
-        Self { by_name: FxHashMap::default(), by_id: FxHashMap::default(), registry }
+        Self {
+            by_name: FxHashMap::default(),
+            by_id: FxHashMap::default(),
+            registry,
+        }
     }
 
     pub(crate) fn by_name(&self, name: &str) -> Option<Rc<Namespace>> {

@@ -37,12 +37,23 @@ impl Pending {
         deadline: Option<Instant>,
         namespace: Option<(Rc<Namespace>, Method)>,
     ) -> Self {
-        Self { ticket, deadline, deadline_key: None, received, namespace, gather: None }
+        Self {
+            ticket,
+            deadline,
+            deadline_key: None,
+            received,
+            namespace,
+            gather: None,
+        }
     }
 
     /// The answer will come in this many parts.
     pub(crate) fn gather(&mut self, parts: usize) {
-        self.gather = Some(Gather { missing: parts, failed: false, parts: Vec::new() });
+        self.gather = Some(Gather {
+            missing: parts,
+            failed: false,
+            parts: Vec::new(),
+        });
     }
 
     /// One of the parts could not be sent.
@@ -102,7 +113,10 @@ impl Gateway {
             (Err(status), None) => Err(status),
         };
         self.forget_deadline(pending);
-        pending.record(result.as_ref().map_or_else(|status| status.code, |()| Code::Ok), self.reply.len());
+        pending.record(
+            result.as_ref().map_or_else(|status| status.code, |()| Code::Ok),
+            self.reply.len(),
+        );
         Some(result)
     }
 

@@ -9,9 +9,9 @@ use prism_codec::{
     proto::{
         FILE_DESCRIPTOR_SET,
         grpc::reflection::v1::{
-            ErrorResponse, ExtensionNumberResponse, FileDescriptorResponse, ListServiceResponse, ServerReflectionRequest,
-            ServerReflectionResponse, ServiceResponse, server_reflection_request::MessageRequest,
-            server_reflection_response::MessageResponse,
+            ErrorResponse, ExtensionNumberResponse, FileDescriptorResponse, ListServiceResponse,
+            ServerReflectionRequest, ServerReflectionResponse, ServiceResponse,
+            server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
         },
     },
 };
@@ -32,12 +32,20 @@ pub(crate) fn answer(message: &[u8], alpha: bool, out: &mut Vec<u8>) -> Result<(
         Some(MessageRequest::ListServices(_)) => files.list_services(alpha),
         Some(MessageRequest::FileByFilename(name)) => files.with_imports(|file| file.name == *name),
         Some(MessageRequest::FileContainingSymbol(symbol)) => {
-            let wanted = if alpha { symbol.replace("grpc.reflection.v1alpha.", "grpc.reflection.v1.") } else { symbol.clone() };
+            let wanted = if alpha {
+                symbol.replace("grpc.reflection.v1alpha.", "grpc.reflection.v1.")
+            } else {
+                symbol.clone()
+            };
             files.with_imports(|file| file.symbols.iter().any(|known| *known == wanted))
         }
         Some(MessageRequest::FileContainingExtension(extension)) => {
             let wanted = (extension.containing_type.as_str(), extension.extension_number);
-            files.with_imports(|file| file.extensions.iter().any(|(of, number)| (of.as_str(), *number) == wanted))
+            files.with_imports(|file| {
+                file.extensions
+                    .iter()
+                    .any(|(of, number)| (of.as_str(), *number) == wanted)
+            })
         }
         Some(MessageRequest::AllExtensionNumbersOfType(of)) => files.extension_numbers(of),
         None => not_found("the request asks for nothing"),
@@ -86,7 +94,11 @@ impl Files {
             .iter()
             .flat_map(|file| &file.services)
             .map(|name| ServiceResponse {
-                name: if alpha { name.replace("grpc.reflection.v1.", "grpc.reflection.v1alpha.") } else { name.clone() },
+                name: if alpha {
+                    name.replace("grpc.reflection.v1.", "grpc.reflection.v1alpha.")
+                } else {
+                    name.clone()
+                },
             })
             .collect();
         MessageResponse::ListServicesResponse(ListServiceResponse { service })
@@ -121,7 +133,10 @@ impl Files {
             .filter(|(extended, _)| extended == of)
             .map(|(_, number)| *number)
             .collect();
-        let is_known = self.0.iter().any(|file| file.symbols.iter().any(|symbol| symbol == of));
+        let is_known = self
+            .0
+            .iter()
+            .any(|file| file.symbols.iter().any(|symbol| symbol == of));
         if !is_known {
             return not_found("no such type");
         }
@@ -136,7 +151,13 @@ impl File {
     fn parse(bytes: Vec<u8>) -> Self {
         let file = FileDescriptorProto::decode(bytes.as_slice()).expect("the build made this descriptor");
         let package = file.package().to_owned();
-        let full = |name: &str| if package.is_empty() { name.to_owned() } else { format!("{package}.{name}") };
+        let full = |name: &str| {
+            if package.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{package}.{name}")
+            }
+        };
         let mut symbols = Vec::new();
         for message in &file.message_type {
             collect(message, &full(message.name()), &mut symbols);
@@ -145,22 +166,49 @@ impl File {
         let services: Vec<String> = file.service.iter().map(|service| full(service.name())).collect();
         for (service, name) in file.service.iter().zip(&services) {
             symbols.push(name.clone());
-            symbols.extend(service.method.iter().map(|method| format!("{name}.{}", method.name())));
+            symbols.extend(
+                service
+                    .method
+                    .iter()
+                    .map(|method| format!("{name}.{}", method.name())),
+            );
         }
         let extensions = file
             .extension
             .iter()
-            .map(|field| (field.extendee().trim_start_matches('.').to_owned(), field.number()))
+            .map(|field| {
+                (
+                    field.extendee().trim_start_matches('.').to_owned(),
+                    field.number(),
+                )
+            })
             .collect();
         symbols.extend(file.extension.iter().map(|field| full(field.name())));
-        Self { name: file.name().to_owned(), imports: file.dependency.clone(), bytes, symbols, services, extensions }
+        Self {
+            name: file.name().to_owned(),
+            imports: file.dependency.clone(),
+            bytes,
+            symbols,
+            services,
+            extensions,
+        }
     }
 }
 
 fn collect(message: &DescriptorProto, name: &str, symbols: &mut Vec<String>) {
     symbols.push(name.to_owned());
-    symbols.extend(message.field.iter().map(|field| format!("{name}.{}", field.name())));
-    symbols.extend(message.enum_type.iter().map(|kind| format!("{name}.{}", kind.name())));
+    symbols.extend(
+        message
+            .field
+            .iter()
+            .map(|field| format!("{name}.{}", field.name())),
+    );
+    symbols.extend(
+        message
+            .enum_type
+            .iter()
+            .map(|kind| format!("{name}.{}", kind.name())),
+    );
     for nested in &message.nested_type {
         collect(nested, &format!("{name}.{}", nested.name()), symbols);
     }

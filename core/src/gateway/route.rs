@@ -5,11 +5,7 @@
 
 use std::time::Duration;
 
-use prism_codec::{
-    connect::ContentType,
-    grpc,
-    h2::HeaderList,
-};
+use prism_codec::{connect::ContentType, grpc, h2::HeaderList};
 
 /// The methods of `prism.keyvalue.v1.KeyValue`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +29,14 @@ impl Method {
     /// How many there are.
     pub const COUNT: usize = 6;
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::Put, Self::Get, Self::Delete, Self::Scan, Self::Mutate, Self::CompareAndSwap];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Put,
+        Self::Get,
+        Self::Delete,
+        Self::Scan,
+        Self::Mutate,
+        Self::CompareAndSwap,
+    ];
 
     /// The name in the service definition.
     pub fn name(self) -> &'static str {
@@ -84,6 +86,25 @@ pub(crate) enum Route {
     WrongMethod,
     /// A call whose content type is none of the accepted ones.
     WrongContentType,
+    /// A call whose `grpc-timeout` or `connect-timeout-ms` cannot be read.
+    WrongTimeout,
+}
+
+impl Route {
+    /// Whether the answer is known from the head alone.
+    pub(crate) fn needs_no_body(self) -> bool {
+        match self {
+            Self::Metrics
+            | Self::Healthz
+            | Self::Readyz
+            | Self::Welcome
+            | Self::Unknown
+            | Self::WrongMethod
+            | Self::WrongContentType
+            | Self::WrongTimeout => true,
+            Self::KeyValue(_) | Self::Admin(_) | Self::HealthCheck | Self::HealthWatch | Self::Reflection { .. } => false,
+        }
+    }
 }
 
 /// How the request's message is wrapped, and so how its reply is.
@@ -162,7 +183,12 @@ impl RawHead<'_> {
                 if self.method != b"GET" && self.method != b"HEAD" {
                     route = Route::WrongMethod;
                 }
-                return Head { route, format: Format::Plain, timeout: None, encoding: IDENTITY };
+                return Head {
+                    route,
+                    format: Format::Plain,
+                    timeout: None,
+                    encoding: IDENTITY,
+                };
             }
             _ if self.method == b"POST" => {
                 if format == Format::Plain {
@@ -173,13 +199,31 @@ impl RawHead<'_> {
             _ => route = Route::WrongMethod,
         }
         let (timeout, encoding) = match format {
-            Format::Grpc => (self.grpc_timeout.and_then(grpc::parse_timeout), self.grpc_encoding),
+<<<<<<< HEAD
+            Format::Grpc => (
+                self.grpc_timeout.and_then(grpc::parse_timeout),
+                self.grpc_encoding,
+            ),
             _ => (self.connect_timeout.and_then(parse_millis), self.content_encoding),
+=======
+            Format::Grpc => (self.grpc_timeout.map(grpc::parse_timeout), self.grpc_encoding),
+            _ => (self.connect_timeout.map(parse_millis), self.content_encoding),
+>>>>>>> ci
         };
+        if timeout == Some(None) && !route.needs_no_body() {
+            // Served without a deadline it would keep a caller waiting who said that it will not wait.
+            route = Route::WrongTimeout;
+        }
+        let timeout = timeout.flatten();
         let encoding = encoding.map_or(IDENTITY, |name| {
             grpc::Encoding::parse(name).map_or(Encoding::Unsupported, Encoding::Known)
         });
-        Head { route, format, timeout, encoding }
+        Head {
+            route,
+            format,
+            timeout,
+            encoding,
+        }
     }
 
     fn format(&self) -> Format {
@@ -208,31 +252,61 @@ fn parse_millis(value: &[u8]) -> Option<Duration> {
 impl Route {
     /// The path of a call, for example `/prism.keyvalue.v1.KeyValue/Put`; of anything else its own.
     pub(crate) fn path(self) -> &'static str {
-        PATHS.iter().find(|(_, route)| *route == self).map_or("", |(path, _)| path)
+        PATHS
+            .iter()
+            .find(|(_, route)| *route == self)
+            .map_or("", |(path, _)| path)
     }
 }
 
 fn route_of(path: &[u8]) -> Route {
-    PATHS.iter().find(|(known, _)| known.as_bytes() == path).map_or(Route::Unknown, |(_, route)| *route)
+    PATHS
+        .iter()
+        .find(|(known, _)| known.as_bytes() == path)
+        .map_or(Route::Unknown, |(_, route)| *route)
 }
 
 /// All paths, the busiest first. Heads are remembered per connection, so this is searched rarely.
 const PATHS: [(&str, Route); 19] = [
     ("/prism.keyvalue.v1.KeyValue/Put", Route::KeyValue(Method::Put)),
     ("/prism.keyvalue.v1.KeyValue/Get", Route::KeyValue(Method::Get)),
-    ("/prism.keyvalue.v1.KeyValue/Delete", Route::KeyValue(Method::Delete)),
+    (
+        "/prism.keyvalue.v1.KeyValue/Delete",
+        Route::KeyValue(Method::Delete),
+    ),
     ("/prism.keyvalue.v1.KeyValue/Scan", Route::KeyValue(Method::Scan)),
-    ("/prism.keyvalue.v1.KeyValue/Mutate", Route::KeyValue(Method::Mutate)),
-    ("/prism.keyvalue.v1.KeyValue/CompareAndSwap", Route::KeyValue(Method::CompareAndSwap)),
-    ("/prism.admin.v1.Namespaces/Validate", Route::Admin(AdminMethod::Validate)),
-    ("/prism.admin.v1.Namespaces/Create", Route::Admin(AdminMethod::Create)),
+    (
+        "/prism.keyvalue.v1.KeyValue/Mutate",
+        Route::KeyValue(Method::Mutate),
+    ),
+    (
+        "/prism.keyvalue.v1.KeyValue/CompareAndSwap",
+        Route::KeyValue(Method::CompareAndSwap),
+    ),
+    (
+        "/prism.admin.v1.Namespaces/Validate",
+        Route::Admin(AdminMethod::Validate),
+    ),
+    (
+        "/prism.admin.v1.Namespaces/Create",
+        Route::Admin(AdminMethod::Create),
+    ),
     ("/prism.admin.v1.Namespaces/Get", Route::Admin(AdminMethod::Get)),
     ("/prism.admin.v1.Namespaces/List", Route::Admin(AdminMethod::List)),
-    ("/prism.admin.v1.Namespaces/Delete", Route::Admin(AdminMethod::Delete)),
+    (
+        "/prism.admin.v1.Namespaces/Delete",
+        Route::Admin(AdminMethod::Delete),
+    ),
     ("/grpc.health.v1.Health/Check", Route::HealthCheck),
     ("/grpc.health.v1.Health/Watch", Route::HealthWatch),
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Route::Reflection { alpha: false }),
-    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Route::Reflection { alpha: true }),
+    (
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Route::Reflection { alpha: false },
+    ),
+    (
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Route::Reflection { alpha: true },
+    ),
     ("/metrics", Route::Metrics),
     ("/healthz", Route::Healthz),
     ("/readyz", Route::Readyz),

@@ -31,7 +31,10 @@ enum State {
     /// It was asked for.
     Asked,
     /// It is here.
-    Ready { message: Vec<u8>, last: bool },
+    Ready {
+        message: Vec<u8>,
+        last: bool,
+    },
     Failed(Box<Status>),
 }
 
@@ -49,7 +52,11 @@ impl Scan {
     pub(crate) fn new(pending: Pending, shards: u16, selection: Selection<'_>) -> Self {
         let (shard, token, state) = match split_token(selection.page_token, shards) {
             Some((shard, token)) => (shard, token.to_vec(), State::Idle),
-            None => (0, Vec::new(), State::Failed(error::from_store(&prism_backends::StoreError::InvalidPageToken))),
+            None => (
+                0,
+                Vec::new(),
+                State::Failed(error::from_store(&prism_backends::StoreError::InvalidPageToken)),
+            ),
         };
         Self {
             pending,
@@ -85,7 +92,10 @@ impl Scan {
                 }
             }
             State::Failed(status) => {
-                let status = std::mem::replace(status, error::status(Code::Internal, "the scan has already failed"));
+                let status = std::mem::replace(
+                    status,
+                    error::status(Code::Internal, "the scan has already failed"),
+                );
                 self.fail(status, gateway)
             }
         }
@@ -101,7 +111,10 @@ impl Scan {
         let (mut message, next) = match result {
             Ok(Answer::Page { message, next }) => (message, next),
             Ok(_) => {
-                self.state = State::Failed(error::status(Code::Internal, "a scan was answered with something else"));
+                self.state = State::Failed(error::status(
+                    Code::Internal,
+                    "a scan was answered with something else",
+                ));
                 return true;
             }
             Err(status) => {

@@ -92,7 +92,13 @@ impl Connection {
             let call = CallId::Request(0);
             Rc::new(Self {
                 shard: shard.clone(),
-                address: Ticket { shard: shard.number, slot, generation, call, namespace: NamespaceId(0) },
+                address: Ticket {
+                    shard: shard.number,
+                    slot,
+                    generation,
+                    call,
+                    namespace: NamespaceId(0),
+                },
                 peer,
                 session: RefCell::new(Session::Unknown),
                 sender: RefCell::new(sender.take()),
@@ -109,7 +115,9 @@ impl Connection {
         match connection {
             Some(connection) => {
                 metrics.connections_accepted.add(1);
-                metrics.connections_open.set(shard.connections.borrow().len() as u64);
+                metrics
+                    .connections_open
+                    .set(shard.connections.borrow().len() as u64);
                 reactor::spawn(connection.clone().send_later());
                 reactor::spawn(connection.read(receiver));
             }
@@ -128,10 +136,14 @@ impl Connection {
         loop {
             if !self.wants_read() {
                 // The client does not take its replies: stop taking its requests.
-                let Some(()) = self.closed.unless(0, self.output_left.notified()).await else { break };
+                let Some(()) = self.closed.unless(0, self.output_left.notified()).await else {
+                    break;
+                };
             } else {
                 let filled = buffer.len();
-                let Some((result, filled_buffer)) = self.closed.unless(0, receiver.recv(buffer, filled)).await else {
+                let Some((result, filled_buffer)) =
+                    self.closed.unless(0, receiver.recv(buffer, filled)).await
+                else {
                     return self.end().await;
                 };
                 buffer = filled_buffer;
@@ -157,6 +169,7 @@ impl Connection {
         let now = Instant::now();
         self.last_active.set(now);
         let mut gateway = self.shard.gateway.borrow_mut();
+        gateway.begin_batch();
         let mut session = self.session.borrow_mut();
         if matches!(*session, Session::Unknown) {
             match Session::recognise(buffer, self, &gateway) {
@@ -219,7 +232,9 @@ impl Connection {
 
     /// Sends until the session's output is empty. Returns at once when the other task is sending: it takes what is new.
     async fn flush(&self) {
-        let Some(mut sender) = self.sender.borrow_mut().take() else { return };
+        let Some(mut sender) = self.sender.borrow_mut().take() else {
+            return;
+        };
         let mut something_left = false;
         loop {
             let output = self.session.borrow_mut().take_output();
@@ -227,7 +242,12 @@ impl Connection {
                 self.recycle(output);
                 break;
             }
-            self.shard.gateway.borrow().metrics().sent_bytes.add(output.len() as u64);
+            self.shard
+                .gateway
+                .borrow()
+                .metrics()
+                .sent_bytes
+                .add(output.len() as u64);
             self.send_began.set(Some(self.last_active.get()));
             let sent = self.closed.unless(2, sender.send_all(output)).await;
             self.send_began.set(None);
@@ -247,7 +267,9 @@ impl Connection {
 
     /// The end of the reader: forgets all calls, lets the last output go, closes.
     async fn end(self: Rc<Self>) {
-        self.session.borrow_mut().close(&mut self.shard.gateway.borrow_mut());
+        self.session
+            .borrow_mut()
+            .close(&mut self.shard.gateway.borrow_mut());
         self.flush().await;
         self.closed.set();
         let sender = self.sender.borrow_mut().take();
@@ -292,10 +314,16 @@ impl Connection {
     /// Once a second: closes what is stuck, gives back budget to the defences of the protocol.
     pub(crate) fn tick(&self, now: Instant, limits: &ServeLimits) {
         let idle = now.duration_since(self.last_active.get());
-        let stalled = self.send_began.get().is_some_and(|began| now.duration_since(began) > SEND_STALL_MAX);
+        let stalled = self
+            .send_began
+            .get()
+            .is_some_and(|began| now.duration_since(began) > SEND_STALL_MAX);
         let (late, unused) = match &mut *self.session.borrow_mut() {
             Session::Unknown => (now.duration_since(self.opened) > limits.handshake_timeout, false),
-            Session::H1(session) => (session.is_incomplete() && idle > limits.handshake_timeout, session.is_idle()),
+            Session::H1(session) => (
+                session.is_incomplete() && idle > limits.handshake_timeout,
+                session.is_idle(),
+            ),
             Session::H2(session) => {
                 session.h2().tick(1);
                 (false, session.h2().open_streams() == 0)
@@ -343,7 +371,10 @@ impl Session {
     fn recognise(bytes: &[u8], connection: &Connection, gateway: &Gateway) -> Option<Self> {
         let known = bytes.len().min(PREFACE.len());
         if bytes[..known] != PREFACE[..known] {
-            return Some(Self::H1(H1Session::new(connection.address, gateway.limits().message_bytes_max)));
+            return Some(Self::H1(H1Session::new(
+                connection.address,
+                gateway.limits().message_bytes_max,
+            )));
         }
         if known < PREFACE.len() {
             return None;
@@ -401,7 +432,10 @@ impl Closed {
                 return Poll::Ready(Some(value));
             }
             let mut waiter = self.waiters[place].borrow_mut();
-            if !waiter.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+            if !waiter
+                .as_ref()
+                .is_some_and(|known| known.will_wake(context.waker()))
+            {
                 *waiter = Some(context.waker().clone());
             }
             Poll::Pending
@@ -413,6 +447,10 @@ impl Closed {
 /// Not used beyond diagnostics, but a connection that cannot be named cannot be debugged.
 impl std::fmt::Debug for Connection {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Connection").field("peer", &self.peer).field("address", &self.address).finish_non_exhaustive()
+        formatter
+            .debug_struct("Connection")
+            .field("peer", &self.peer)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }

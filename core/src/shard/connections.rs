@@ -23,7 +23,12 @@ struct Slot {
 impl Connections {
     /// Room for `max` connections at a time.
     pub(crate) fn new(max: usize) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), open: 0, max }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            open: 0,
+            max,
+        }
     }
 
     /// Takes a place and makes the connection with its (slot, generation). `None` at the maximum.
@@ -46,7 +51,9 @@ impl Connections {
     /// The connection that a ticket belongs to, if it is still there.
     pub(crate) fn find(&self, ticket: &Ticket) -> Option<Rc<Connection>> {
         let place = self.slots.get(ticket.slot as usize)?;
-        (place.generation == ticket.generation).then(|| place.connection.clone()).flatten()
+        (place.generation == ticket.generation)
+            .then(|| place.connection.clone())
+            .flatten()
     }
 
     /// Gives a place back.
@@ -62,7 +69,10 @@ impl Connections {
 
     /// All open connections.
     pub(crate) fn all(&self) -> Vec<Rc<Connection>> {
-        self.slots.iter().filter_map(|slot| slot.connection.clone()).collect()
+        self.slots
+            .iter()
+            .filter_map(|slot| slot.connection.clone())
+            .collect()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -59,6 +59,7 @@ impl H1Session {
             if self.is_waiting() {
                 break;
             }
+            let before = rest;
             match self.parser.poll_event(&mut rest) {
                 Ok(None) => {
                     self.incomplete = self.request.is_some() || !rest.is_empty();
@@ -76,12 +77,18 @@ impl H1Session {
                 }
                 Err(error) => {
                     gateway.metrics().connections_failed.add(1);
-                    http1::put_error(&mut self.output, &error);
+                    // Who does not speak HTTP at all, or garbles the preface of HTTP/2, could not read an answer.
+                    if self.request.is_some() || names_http(before) {
+                        http1::put_error(&mut self.output, &error);
+                    }
                     return (bytes.len() - rest.len(), false);
                 }
             }
         }
-        (bytes.len() - rest.len(), self.is_waiting() || self.parser.keep_alive())
+        (
+            bytes.len() - rest.len(),
+            self.is_waiting() || self.parser.keep_alive(),
+        )
     }
 
     fn begin(&mut self, head: &http1::Head<'_>, now: Instant) {
@@ -90,7 +97,10 @@ impl H1Session {
             http1::put_continue(&mut self.output);
         }
         let method = if head.method == "HEAD" { "GET" } else { head.method };
-        let pseudo: [(&[u8], &[u8]); 2] = [(b":method", method.as_bytes()), (b":path", head.path().as_bytes())];
+        let pseudo: [(&[u8], &[u8]); 2] = [
+            (b":method", method.as_bytes()),
+            (b":path", head.path().as_bytes()),
+        ];
         let mut lower = Vec::new();
         for (name, value) in head.headers.iter() {
             lower.push((name.to_ascii_lowercase(), value));
@@ -114,7 +124,10 @@ impl H1Session {
     fn start(&mut self, now: Instant, gateway: &mut Gateway) {
         let Some(request) = &mut self.request else { return };
         let head = request.head;
-        let ticket = Ticket { call: CallId::Request(self.number), ..self.address };
+        let ticket = Ticket {
+            call: CallId::Request(self.number),
+            ..self.address
+        };
         let body = std::mem::take(&mut request.body);
         debug_assert!(body.len() <= self.body_bytes_max);
         let progress = match head.route {
@@ -124,10 +137,21 @@ impl H1Session {
             | Route::Welcome
             | Route::Unknown
             | Route::WrongMethod
+<<<<<<< HEAD
             | Route::WrongContentType => Progress::Done(gateway.plain(head.route)),
+            Route::HealthWatch | Route::Reflection { .. } => {
+                Progress::Done(Err(Box::new(unary::streaming_needs_grpc())))
+            }
+=======
+            | Route::WrongContentType
+            | Route::WrongTimeout => Progress::Done(gateway.plain(head.route)),
             Route::HealthWatch | Route::Reflection { .. } => Progress::Done(Err(Box::new(unary::streaming_needs_grpc()))),
+>>>>>>> ci
             Route::KeyValue(_) | Route::Admin(_) | Route::HealthCheck => {
-                if request.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                if request
+                    .deadline
+                    .is_some_and(|deadline| deadline <= Instant::now())
+                {
                     Progress::Done(Err(Box::new(deadline_exceeded())))
                 } else {
                     match unary::message(head, &body, gateway) {
@@ -149,11 +173,18 @@ impl H1Session {
     }
 
     /// Hands over the answer that the request waits for.
-    pub(crate) fn handle_reply(&mut self, ticket: Ticket, result: Result<Answer, Box<Status>>, gateway: &mut Gateway) {
+    pub(crate) fn handle_reply(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Answer, Box<Status>>,
+        gateway: &mut Gateway,
+    ) {
         if ticket.call != CallId::Request(self.number) {
             return;
         }
-        let Some(pending) = self.request.as_mut().and_then(|request| request.pending.as_mut()) else { return };
+        let Some(pending) = self.request.as_mut().and_then(|request| request.pending.as_mut()) else {
+            return;
+        };
         if let Some(result) = gateway.finish(pending, result) {
             self.respond(result, gateway);
         }
@@ -164,13 +195,17 @@ impl H1Session {
         if ticket.call != CallId::Request(self.number) {
             return;
         }
-        let Some(pending) = self.request.as_mut().and_then(|request| request.pending.as_mut()) else { return };
+        let Some(pending) = self.request.as_mut().and_then(|request| request.pending.as_mut()) else {
+            return;
+        };
         gateway.expire(pending);
         self.respond(Err(Box::new(deadline_exceeded())), gateway);
     }
 
     fn respond(&mut self, result: Result<(), Box<Status>>, gateway: &mut Gateway) {
-        let Some(request) = self.request.take() else { return };
+        let Some(request) = self.request.take() else {
+            return;
+        };
         if self.draining {
             self.parser.close_after_request();
         }
@@ -199,7 +234,11 @@ impl H1Session {
 
     /// The connection is gone.
     pub(crate) fn close(&mut self, gateway: &mut Gateway) {
-        if let Some(Request { pending: Some(mut pending), .. }) = self.request.take() {
+        if let Some(Request {
+            pending: Some(mut pending),
+            ..
+        }) = self.request.take()
+        {
             gateway.cancel(&mut pending);
         }
     }
@@ -229,10 +268,21 @@ impl H1Session {
     }
 
     fn is_waiting(&self) -> bool {
-        self.request.as_ref().is_some_and(|request| request.pending.is_some())
+        self.request
+            .as_ref()
+            .is_some_and(|request| request.pending.is_some())
     }
 }
 
+/// Whether the first line says that it is HTTP, of whatever version.
+fn names_http(bytes: &[u8]) -> bool {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    line.windows(6).any(|window| window == b" HTTP/")
+}
+
 fn deadline_exceeded() -> Status {
-    Status::new(Code::DeadlineExceeded, "the deadline passed before the answer was ready")
+    Status::new(
+        Code::DeadlineExceeded,
+        "the deadline passed before the answer was ready",
+    )
 }

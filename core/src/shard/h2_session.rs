@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use prism_codec::{
-    grpc::{Code, Status},
+    grpc::{self, Code, Status},
     h2::{Config, Connection, ErrorCode, Event, Input, StreamId},
 };
 
@@ -51,6 +51,9 @@ struct Call {
 enum Phase {
     /// The request is not complete.
     Receiving(Vec<u8>),
+    /// The answer is known and needs no body; so many bytes of it have come. The answer waits for the request's end, so
+    /// that a malformed rest is still told as what it is, and a client that sends first and reads later is not cut off.
+    Discarding(usize),
     /// A store, another shard or the control thread has it.
     Waiting(Box<Pending>),
     /// A Scan between pages or waiting for one.
@@ -65,7 +68,14 @@ impl H2Session {
     /// A server-side session. `address` is the ticket of this connection; its call is filled in for each stream.
     pub(crate) fn new(config: Config, address: Ticket, body_bytes_max: usize) -> Self {
         let h2 = Connection::new(config);
-        Self { h2, heads: Vec::new(), calls: Vec::new(), body_bytes: 0, body_bytes_max, address }
+        Self {
+            h2,
+            heads: Vec::new(),
+            calls: Vec::new(),
+            body_bytes: 0,
+            body_bytes_max,
+            address,
+        }
     }
 
     /// Processes what the kernel brought. Returns how many bytes are used up; the rest is the start of a frame.
@@ -79,18 +89,31 @@ impl H2Session {
                 Ok(None) => return (input.consumed(), true),
                 Err(_) => return (input.consumed(), false),
                 Ok(Some(event)) => match event {
-                    Event::MemoHeaders { stream, memo, end_stream } => {
+                    Event::MemoHeaders {
+                        stream,
+                        memo,
+                        end_stream,
+                    } => {
                         let head = self.heads[memo as usize];
                         self.begin(stream, head, end_stream, now, gateway);
                     }
-                    Event::Headers { stream, headers, end_stream, memoizable } => {
+                    Event::Headers {
+                        stream,
+                        headers,
+                        end_stream,
+                        memoizable,
+                    } => {
                         let head = Head::parse(headers);
                         if memoizable && let Some(memo) = self.remember(head) {
                             self.h2.memoize(memo);
                         }
                         self.begin(stream, head, end_stream, now, gateway);
                     }
-                    Event::Data { stream, data, end_stream } => self.data(stream, data, end_stream, now, gateway),
+                    Event::Data {
+                        stream,
+                        data,
+                        end_stream,
+                    } => self.data(stream, data, end_stream, now, gateway),
                     Event::Trailers { stream, .. } | Event::MemoTrailers { stream, .. } => {
                         self.data(stream, &[], true, now, gateway);
                     }
@@ -103,8 +126,15 @@ impl H2Session {
     }
 
     /// Hands an answer to the call that waits for it. A call that is gone has no one to tell: the answer is dropped.
-    pub(crate) fn handle_reply(&mut self, ticket: Ticket, result: Result<Answer, Box<Status>>, gateway: &mut Gateway) {
-        let CallId::Stream(stream) = ticket.call else { return };
+    pub(crate) fn handle_reply(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Answer, Box<Status>>,
+        gateway: &mut Gateway,
+    ) {
+        let CallId::Stream(stream) = ticket.call else {
+            return;
+        };
         let Some(call) = self.call_mut(stream) else { return };
         let format = call.head.format;
         match &mut call.phase {
@@ -120,30 +150,47 @@ impl H2Session {
                     self.pump_scan(stream, gateway);
                 }
             }
-            Phase::Receiving(_) | Phase::Watching | Phase::Reflecting(..) => {}
+            Phase::Receiving(_) | Phase::Discarding(_) | Phase::Watching | Phase::Reflecting(..) => {}
         }
     }
 
     /// Ends a call whose deadline has passed.
     pub(crate) fn handle_deadline(&mut self, ticket: Ticket, gateway: &mut Gateway) {
-        let CallId::Stream(stream) = ticket.call else { return };
-        let Some(mut call) = self.remove(stream) else { return };
+        let CallId::Stream(stream) = ticket.call else {
+            return;
+        };
+        let Some(mut call) = self.remove(stream) else {
+            return;
+        };
         match &mut call.phase {
             Phase::Waiting(pending) => gateway.expire(pending),
             Phase::Scanning(scan) => scan.expire(gateway),
-            Phase::Receiving(_) | Phase::Watching | Phase::Reflecting(..) => {}
+            Phase::Receiving(_) | Phase::Discarding(_) | Phase::Watching | Phase::Reflecting(..) => {}
         }
-        self.respond(stream, call.head.route, call.head.format, Err(Box::new(deadline_exceeded())), gateway);
+        self.respond(
+            stream,
+            call.head.route,
+            call.head.format,
+            Err(Box::new(deadline_exceeded())),
+            gateway,
+        );
     }
 
     /// Tells health watchers that the gateway is going away, and the peer to open no more streams.
     pub(crate) fn drain(&mut self, gateway: &mut Gateway) {
         for index in 0..self.calls.len() {
-            if let Some(Call { stream, phase: Phase::Watching, .. }) = &self.calls[index] {
+            if let Some(Call {
+                stream,
+                phase: Phase::Watching,
+                ..
+            }) = &self.calls[index]
+            {
                 let stream = *stream;
                 // The empty name is always known, so this cannot fail.
                 let _ = gateway.health(&[], false);
-                let _ = self.h2.send_grpc_message(stream, false, |out| out.extend_from_slice(&gateway.reply));
+                let _ = self
+                    .h2
+                    .send_grpc_message(stream, false, |out| out.extend_from_slice(&gateway.reply));
                 let _ = self.h2.send_grpc_ok(stream);
                 self.remove(stream);
             }
@@ -177,36 +224,36 @@ impl H2Session {
     }
 
     fn begin(&mut self, stream: StreamId, head: Head, end_stream: bool, now: Instant, gateway: &mut Gateway) {
-        match head.route {
-            Route::Metrics
-            | Route::Healthz
-            | Route::Readyz
-            | Route::Welcome
-            | Route::Unknown
-            | Route::WrongMethod
-            | Route::WrongContentType => {
-                // These need no body; what still comes of it is discarded.
-                return self.plain(stream, head, gateway);
-            }
-            _ => {}
+        if head.route.needs_no_body() && end_stream {
+            return self.plain(stream, head, gateway);
         }
         let deadline = head.timeout.and_then(|timeout| now.checked_add(timeout));
         let phase = match head.route {
             Route::Reflection { .. } => Phase::Reflecting(Vec::new(), false),
+            route if route.needs_no_body() => Phase::Discarding(0),
             _ => Phase::Receiving(Vec::new()),
         };
         let index = stream.slot();
         if index >= self.calls.len() {
             self.calls.resize_with(index + 1, || None);
         }
-        self.calls[index] = Some(Call { stream, head, deadline, phase });
+        self.calls[index] = Some(Call {
+            stream,
+            head,
+            deadline,
+            phase,
+        });
         if end_stream {
             self.data(stream, &[], true, now, gateway);
         }
     }
 
     fn data(&mut self, stream: StreamId, data: &[u8], end_stream: bool, now: Instant, gateway: &mut Gateway) {
-        let Some(call) = self.calls.get_mut(stream.slot()).and_then(Option::as_mut).filter(|call| call.stream == stream)
+        let Some(call) = self
+            .calls
+            .get_mut(stream.slot())
+            .and_then(Option::as_mut)
+            .filter(|call| call.stream == stream)
         else {
             return;
         };
@@ -241,6 +288,14 @@ impl H2Session {
                     self.start(stream, head, deadline, &body, now, gateway);
                 }
             }
+            Phase::Discarding(bytes) => {
+                *bytes += data.len();
+                if end_stream || *bytes > gateway.limits().message_bytes_max {
+                    let head = call.head;
+                    self.remove(stream);
+                    self.plain(stream, head, gateway);
+                }
+            }
             Phase::Reflecting(body, _) => {
                 if body.len() + data.len() > reflection::REQUEST_BYTES_MAX {
                     let head = call.head;
@@ -269,9 +324,18 @@ impl H2Session {
         // A deadline may have passed while the body was on its way, or be shorter than any answer could take.
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             self.remove(stream);
-            return self.respond(stream, head.route, head.format, Err(Box::new(deadline_exceeded())), gateway);
+            return self.respond(
+                stream,
+                head.route,
+                head.format,
+                Err(Box::new(deadline_exceeded())),
+                gateway,
+            );
         }
-        let ticket = Ticket { call: CallId::Stream(stream), ..self.address };
+        let ticket = Ticket {
+            call: CallId::Stream(stream),
+            ..self.address
+        };
         let progress = match (head.format, head.encoding) {
             // Uncompressed gRPC, one message: served from where it lies.
             (Format::Grpc, Encoding::Known(_)) if unary::is_whole_plain_message(body) => {
@@ -283,6 +347,10 @@ impl H2Session {
             },
         };
         match progress {
+            Progress::Done(Err(status)) if head.encoding == Encoding::Unsupported && head.format == Format::Grpc => {
+                self.remove(stream);
+                self.refuse_encoding(stream, &status);
+            }
             Progress::Done(result) => {
                 self.remove(stream);
                 self.respond(stream, head.route, head.format, result, gateway);
@@ -290,7 +358,13 @@ impl H2Session {
             Progress::Waiting(pending) => self.set_phase(stream, Phase::Waiting(pending)),
             Progress::Scan(_) if head.format != Format::Grpc => {
                 self.remove(stream);
-                self.respond(stream, head.route, head.format, Err(Box::new(unary::streaming_needs_grpc())), gateway);
+                self.respond(
+                    stream,
+                    head.route,
+                    head.format,
+                    Err(Box::new(unary::streaming_needs_grpc())),
+                    gateway,
+                );
             }
             Progress::Scan(scan) => {
                 let _ = self.h2.send_grpc_headers(stream);
@@ -299,7 +373,9 @@ impl H2Session {
             }
             Progress::Watch => {
                 let _ = self.h2.send_grpc_headers(stream);
-                let _ = self.h2.send_grpc_message(stream, false, |out| out.extend_from_slice(&gateway.reply));
+                let _ = self
+                    .h2
+                    .send_grpc_message(stream, false, |out| out.extend_from_slice(&gateway.reply));
                 self.set_phase(stream, Phase::Watching);
             }
         }
@@ -309,11 +385,17 @@ impl H2Session {
     fn pump_scan(&mut self, stream: StreamId, gateway: &mut Gateway) {
         let queued = self.h2.stream_queued(stream);
         let h2 = &mut self.h2;
-        let Some(call) = self.calls.get_mut(stream.slot()).and_then(Option::as_mut).filter(|call| call.stream == stream)
+        let Some(call) = self
+            .calls
+            .get_mut(stream.slot())
+            .and_then(Option::as_mut)
+            .filter(|call| call.stream == stream)
         else {
             return;
         };
-        let Phase::Scanning(scan) = &mut call.phase else { return };
+        let Phase::Scanning(scan) = &mut call.phase else {
+            return;
+        };
         match scan.step(queued <= STREAM_QUEUE_BYTES, gateway) {
             ScanStep::Wait => {}
             ScanStep::Send { last } => {
@@ -335,8 +417,14 @@ impl H2Session {
     }
 
     fn reflect(&mut self, stream: StreamId, end_stream: bool, gateway: &mut Gateway) {
-        let Some(call) = self.calls.get_mut(stream.slot()).and_then(Option::as_mut) else { return };
-        let (Phase::Reflecting(body, begun), Route::Reflection { alpha }) = (&mut call.phase, call.head.route) else { return };
+        let Some(call) = self.calls.get_mut(stream.slot()).and_then(Option::as_mut) else {
+            return;
+        };
+        let (Phase::Reflecting(body, begun), Route::Reflection { alpha }) =
+            (&mut call.phase, call.head.route)
+        else {
+            return;
+        };
         let head = call.head;
         let mut used = 0;
         let mut failed = None;
@@ -352,7 +440,9 @@ impl H2Session {
                     if !std::mem::replace(begun, true) {
                         let _ = self.h2.send_grpc_headers(stream);
                     }
-                    let _ = self.h2.send_grpc_message(stream, false, |out| out.extend_from_slice(&gateway.reply));
+                    let _ = self
+                        .h2
+                        .send_grpc_message(stream, false, |out| out.extend_from_slice(&gateway.reply));
                 }
                 Err(status) => failed = Some(status),
             }
@@ -361,7 +451,10 @@ impl H2Session {
         let (rest, begun) = (body.len(), *begun);
         self.body_bytes -= used;
         if failed.is_none() && end_stream && rest > 0 {
-            failed = Some(Box::new(Status::new(Code::InvalidArgument, "the stream ends within a message")));
+            failed = Some(Box::new(Status::new(
+                Code::InvalidArgument,
+                "the stream ends within a message",
+            )));
         }
         if let Some(status) = failed {
             self.drop_body(stream);
@@ -378,10 +471,18 @@ impl H2Session {
     /// Requests that are not calls, or can't be one.
     fn plain(&mut self, stream: StreamId, head: Head, gateway: &mut Gateway) {
         if head.route == Route::Metrics {
-            let ticket = Ticket { call: CallId::Stream(stream), ..self.address };
+            let ticket = Ticket {
+                call: CallId::Stream(stream),
+                ..self.address
+            };
             match gateway.start_metrics(ticket) {
                 Progress::Waiting(pending) => {
-                    let call = Call { stream, head, deadline: None, phase: Phase::Waiting(pending) };
+                    let call = Call {
+                        stream,
+                        head,
+                        deadline: None,
+                        phase: Phase::Waiting(pending),
+                    };
                     let index = stream.slot();
                     if index >= self.calls.len() {
                         self.calls.resize_with(index + 1, || None);
@@ -408,12 +509,13 @@ impl H2Session {
     ) {
         // A stream that is gone in the meantime takes no reply; that is a cancelled call, not an error.
         let sent = match (format, result) {
-            (Format::Grpc, Ok(())) => {
-                self.h2.send_grpc_reply(stream, |out| out.extend_from_slice(&gateway.reply))
-            }
+            (Format::Grpc, Ok(())) => self
+                .h2
+                .send_grpc_reply(stream, |out| out.extend_from_slice(&gateway.reply)),
             (Format::Grpc, Err(status)) => {
                 let details = (!status.details.is_empty()).then(|| status.to_proto().encode_to_vec());
-                self.h2.send_grpc_error(stream, status.code.as_u8(), &status.message, details.as_deref())
+                self.h2
+                    .send_grpc_error(stream, status.code.as_u8(), &status.message, details.as_deref())
             }
             (_, result) => {
                 let response = unary::http_response(route, format, result, gateway);
@@ -427,7 +529,11 @@ impl H2Session {
                 }
                 let empty = response.body.is_empty();
                 self.h2.send_headers(stream, &fields, empty).and_then(|()| {
-                    if empty { Ok(()) } else { self.h2.send_data(stream, &response.body, true) }
+                    if empty {
+                        Ok(())
+                    } else {
+                        self.h2.send_data(stream, &response.body, true)
+                    }
                 })
             }
         };
@@ -437,12 +543,32 @@ impl H2Session {
         }
     }
 
+    /// An error that also says which compressions are taken, as gRPC's compression document asks for.
+    fn refuse_encoding(&mut self, stream: StreamId, status: &Status) {
+        let code = status.code.as_u8().to_string();
+        let fields: [(&[u8], &[u8]); 5] = [
+            (b":status", b"200"),
+            (b"content-type", b"application/grpc"),
+            (b"grpc-status", code.as_bytes()),
+            (b"grpc-message", status.message.as_bytes()),
+            (b"grpc-accept-encoding", grpc::ACCEPT_ENCODING.as_bytes()),
+        ];
+        if self.h2.send_headers(stream, &fields, true).is_err() {
+            self.h2.reset(stream, ErrorCode::INTERNAL_ERROR);
+        }
+    }
+
     fn call_mut(&mut self, stream: StreamId) -> Option<&mut Call> {
-        self.calls.get_mut(stream.slot()).and_then(Option::as_mut).filter(|call| call.stream == stream)
+        self.calls
+            .get_mut(stream.slot())
+            .and_then(Option::as_mut)
+            .filter(|call| call.stream == stream)
     }
 
     fn remove(&mut self, stream: StreamId) -> Option<Call> {
-        self.calls.get_mut(stream.slot())?.take_if(|call| call.stream == stream)
+        self.calls
+            .get_mut(stream.slot())?
+            .take_if(|call| call.stream == stream)
     }
 
     fn set_phase(&mut self, stream: StreamId, phase: Phase) {
@@ -453,7 +579,11 @@ impl H2Session {
 
     /// Removes a call that is still receiving, with its part of the buffered bytes.
     fn drop_body(&mut self, stream: StreamId) {
-        if let Some(Call { phase: Phase::Receiving(body) | Phase::Reflecting(body, _), .. }) = self.remove(stream) {
+        if let Some(Call {
+            phase: Phase::Receiving(body) | Phase::Reflecting(body, _),
+            ..
+        }) = self.remove(stream)
+        {
             self.body_bytes -= body.len();
         }
     }
@@ -471,10 +601,13 @@ fn cancel_call(call: Call, gateway: &mut Gateway) {
     match call.phase {
         Phase::Waiting(mut pending) => gateway.cancel(&mut pending),
         Phase::Scanning(mut scan) => scan.cancel(gateway),
-        Phase::Receiving(_) | Phase::Watching | Phase::Reflecting(..) => {}
+        Phase::Receiving(_) | Phase::Discarding(_) | Phase::Watching | Phase::Reflecting(..) => {}
     }
 }
 
 fn deadline_exceeded() -> Status {
-    Status::new(Code::DeadlineExceeded, "the deadline passed before the answer was ready")
+    Status::new(
+        Code::DeadlineExceeded,
+        "the deadline passed before the answer was ready",
+    )
 }

@@ -41,7 +41,10 @@ impl Waker {
     /// When the process is out of descriptors.
     pub(crate) fn new() -> io::Result<Arc<Self>> {
         let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Arc::new(Self { sleeping: AtomicBool::new(false), eventfd }))
+        Ok(Arc::new(Self {
+            sleeping: AtomicBool::new(false),
+            eventfd,
+        }))
     }
 
     /// Called by senders after a push: wakes the receiver if it sleeps.
@@ -129,7 +132,10 @@ pub(crate) struct Mailbox<T> {
 impl<T> Mailbox<T> {
     /// A queue of at most `capacity` messages.
     pub(crate) fn new(capacity: usize, waker: Arc<Waker>) -> Self {
-        Self { queue: ArrayQueue::new(capacity), waker }
+        Self {
+            queue: ArrayQueue::new(capacity),
+            waker,
+        }
     }
 
     /// Queues a message and wakes the receiver if it sleeps.
@@ -193,7 +199,10 @@ mod tests {
         let mut count = 0;
         while count < SENDERS * EACH {
             while let Some(message) = mailbox.receive() {
-                assert!(!std::mem::replace(&mut seen[message as usize], true), "message {message} came twice");
+                assert!(
+                    !std::mem::replace(&mut seen[message as usize], true),
+                    "message {message} came twice"
+                );
                 count += 1;
             }
             if count < SENDERS * EACH {

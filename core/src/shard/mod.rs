@@ -221,7 +221,9 @@ impl Shard {
     fn deliver(&self, reply: Reply, touched: &mut Vec<Rc<Connection>>) {
         let mut gateway = self.gateway.borrow_mut();
         gateway.answer_received(&reply.ticket);
-        let Some(connection) = self.connections.borrow().find(&reply.ticket) else { return };
+        let Some(connection) = self.connections.borrow().find(&reply.ticket) else {
+            return;
+        };
         connection.handle_reply(reply, &mut gateway);
         touched.push(connection);
     }
@@ -241,7 +243,11 @@ impl Shard {
     pub(crate) fn forget(&self, connection: &Connection) {
         let mut connections = self.connections.borrow_mut();
         connections.remove(connection.address());
-        self.gateway.borrow().metrics().connections_open.set(connections.len() as u64);
+        self.gateway
+            .borrow()
+            .metrics()
+            .connections_open
+            .set(connections.len() as u64);
         if self.draining.get() && connections.is_empty() {
             self.drained.notify();
         }
@@ -262,7 +268,11 @@ impl Shard {
         }
         if !reactor::before(Instant::now() + timeout, self.drained.notified()).await {
             let left = self.connections.borrow().len();
-            tracing::warn!(shard = self.number, connections = left, "the drain took too long; closing what is left");
+            tracing::warn!(
+                shard = self.number,
+                connections = left,
+                "the drain took too long; closing what is left"
+            );
         }
     }
 }

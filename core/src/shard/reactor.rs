@@ -70,8 +70,12 @@ const RING_ENTRIES: u32 = 512;
 pub(crate) fn run<F: Future>(driver: DriverInUse, future: F) -> io::Result<F::Output> {
     match driver {
         DriverInUse::IoUring => {
-            let mut runtime =
-                RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).enable_timer().build()?;
+            let mut runtime = match ring(true) {
+                Ok(runtime) => runtime,
+                // Kernels before 6.0 do not know the flags.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => ring(false)?,
+                Err(error) => return Err(error),
+            };
             Ok(runtime.block_on(future))
         }
         DriverInUse::Epoll => {
@@ -79,6 +83,23 @@ pub(crate) fn run<F: Future>(driver: DriverInUse, future: F) -> io::Result<F::Ou
             Ok(runtime.block_on(future))
         }
     }
+}
+
+/// A ring for one thread. With `cooperative` the kernel does not interrupt the shard to hand over completions, it waits
+/// until the shard enters the kernel anyway, and it knows that no other thread submits.
+fn ring(cooperative: bool) -> io::Result<monoio::Runtime<monoio::time::TimeDriver<IoUringDriver>>> {
+    let mut flags = io_uring::IoUring::builder();
+    if cooperative {
+        flags
+            .setup_single_issuer()
+            .setup_coop_taskrun()
+            .setup_taskrun_flag();
+    }
+    RuntimeBuilder::<IoUringDriver>::new()
+        .uring_builder(flags)
+        .with_entries(RING_ENTRIES)
+        .enable_timer()
+        .build()
 }
 
 /// Pins the calling thread to one core.
@@ -94,11 +115,6 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
     monoio::spawn(future);
 }
 
-/// Sleeps until `deadline`, to the next millisecond.
-pub(crate) async fn sleep_until(deadline: Instant) {
-    monoio::time::sleep_until(monoio::time::Instant::from_std(deadline)).await;
-}
-
 /// Sleeps for `duration`, rounded up to a millisecond.
 pub(crate) async fn sleep(duration: Duration) {
     monoio::time::sleep(duration).await;
@@ -106,7 +122,9 @@ pub(crate) async fn sleep(duration: Duration) {
 
 /// Resolves to `true` when `future` ended before `deadline`, else drops it and resolves to `false`.
 pub(crate) async fn before(deadline: Instant, future: impl Future<Output = ()>) -> bool {
-    monoio::time::timeout_at(monoio::time::Instant::from_std(deadline), future).await.is_ok()
+    monoio::time::timeout_at(monoio::time::Instant::from_std(deadline), future)
+        .await
+        .is_ok()
 }
 
 /// A listening socket.

@@ -35,22 +35,29 @@ pub(crate) fn whole_message_length(body: &[u8]) -> Option<usize> {
 }
 
 /// The one protobuf message of a unary call's body: unwrapped, decompressed, turned from JSON.
-pub(crate) fn message<'a>(head: Head, body: &'a [u8], gateway: &Gateway) -> Result<Cow<'a, [u8]>, Box<Status>> {
+pub(crate) fn message<'a>(
+    head: Head,
+    body: &'a [u8],
+    gateway: &Gateway,
+) -> Result<Cow<'a, [u8]>, Box<Status>> {
     let max = gateway.limits().message_bytes_max;
     match head.format {
         Format::Grpc => grpc_message(head.encoding, body, max),
         Format::ConnectProto => inflate(head.encoding, Cow::Borrowed(body), max),
         Format::ConnectJson => {
             let json = inflate(head.encoding, Cow::Borrowed(body), max)?;
-            let method = JSON.method(head.route.path()).ok_or_else(|| error::status(Code::Unimplemented, "no such method"))?;
+            let method = JSON
+                .method(head.route.path())
+                .ok_or_else(|| error::status(Code::Unimplemented, "no such method"))?;
             let mut message = Vec::new();
-            JSON.request_to_proto(method, &json, &mut message).map_err(|cause| {
-                if cause.field.is_empty() {
-                    Box::new(Status::new(Code::InvalidArgument, cause.message))
-                } else {
-                    error::invalid(&cause.field, &cause.message)
-                }
-            })?;
+            JSON.request_to_proto(method, &json, &mut message)
+                .map_err(|cause| {
+                    if cause.field.is_empty() {
+                        Box::new(Status::new(Code::InvalidArgument, cause.message))
+                    } else {
+                        error::invalid(&cause.field, &cause.message)
+                    }
+                })?;
             Ok(Cow::Owned(message))
         }
         Format::Plain => Ok(Cow::Borrowed(body)),
@@ -67,15 +74,27 @@ fn grpc_message(encoding: Encoding, body: &[u8], max: usize) -> Result<Cow<'_, [
     }
     let message = &body[PREFIX_BYTES..];
     if message.len() < length {
-        return Err(error::status(Code::InvalidArgument, "the request ends within its message"));
+        return Err(error::status(
+            Code::InvalidArgument,
+            "the request ends within its message",
+        ));
     }
     if message.len() > length {
-        return Err(error::status(Code::Unimplemented, "a unary call takes exactly one request message"));
+        return Err(error::status(
+            Code::Unimplemented,
+            "a unary call takes exactly one request message",
+        ));
     }
     match flag {
         0 => Ok(Cow::Borrowed(message)),
+        1 if encoding == Encoding::Known(grpc::Encoding::Identity) => {
+            Err(error::status(Code::Internal, "the message is marked as compressed, but grpc-encoding does not say how"))
+        }
         1 => inflate(encoding, Cow::Borrowed(message), max),
-        _ => Err(error::status(Code::Internal, "the first byte of a gRPC message is 0 or 1 (compressed)")),
+        _ => Err(error::status(
+            Code::Internal,
+            "the first byte of a gRPC message is 0 or 1 (compressed)",
+        )),
     }
 }
 
@@ -86,7 +105,10 @@ fn inflate(encoding: Encoding, bytes: Cow<'_, [u8]>, max: usize) -> Result<Cow<'
         Encoding::Unsupported => {
             return Err(Box::new(Status::new(
                 Code::Unimplemented,
-                format!("this compression is not supported; supported are {}", grpc::ACCEPT_ENCODING),
+                format!(
+                    "this compression is not supported; supported are {}",
+                    grpc::ACCEPT_ENCODING
+                ),
             )));
         }
     };
@@ -108,7 +130,10 @@ pub(crate) fn message_too_large(max: usize) -> Status {
 
 /// A streaming method was called by the Connect unary protocol.
 pub(crate) fn streaming_needs_grpc() -> Status {
-    Status::new(Code::Unimplemented, "this method streams its response; call it by gRPC, or page through Get")
+    Status::new(
+        Code::Unimplemented,
+        "this method streams its response; call it by gRPC, or page through Get",
+    )
 }
 
 /// A reply as plain HTTP.
@@ -128,7 +153,12 @@ pub(crate) fn http_response(
     gateway: &mut Gateway,
 ) -> HttpResponse {
     const JSON_TYPE: &str = "application/json";
-    let mut response = HttpResponse { status: 200, content_type: JSON_TYPE, extra: None, body: Vec::new() };
+    let mut response = HttpResponse {
+        status: 200,
+        content_type: JSON_TYPE,
+        extra: None,
+        body: Vec::new(),
+    };
     match (format, result) {
         (Format::ConnectJson, Ok(())) => {
             let encoded = match JSON.method(route.path()) {
@@ -163,7 +193,10 @@ pub(crate) fn http_response(
             };
             response.extra = match route {
                 Route::WrongMethod => Some(("allow", "GET, POST")),
-                Route::WrongContentType => Some(("accept-post", "application/json, application/proto, application/grpc")),
+                Route::WrongContentType => Some((
+                    "accept-post",
+                    "application/json, application/proto, application/grpc",
+                )),
                 _ => None,
             };
             JSON.error_json(&status, &mut response.body);

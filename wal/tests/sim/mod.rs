@@ -421,6 +421,16 @@ impl World {
         }
     }
 
+    /// Stops as a drain does: everything durable and witnessed, the manifest marked clean.
+    pub fn close(&mut self) {
+        self.idle();
+        let running = self.running.take().expect("the lane runs");
+        if running.lane.poisoned().is_none() && running.lane.commit().is_quiet() {
+            let durable = running.lane.durable();
+            running.pool.close(durable).expect("a healthy disk");
+        }
+    }
+
     /// Crashes with a random subset of what is at stake, skewed towards all and nothing.
     pub fn crash(&mut self, crash: Crash) {
         self.running = None;

@@ -25,9 +25,10 @@ pub struct Decoder {
 /// What there is to know of a decoded block beyond its fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockInfo {
-    /// Every field was an indexed one and there was no size update: the same bytes mean the same fields again as long as
-    /// [`Decoder::table_version`] is unchanged.
-    pub only_indexed: bool,
+    /// The block left the table as it was: no insertion, no size update. The same bytes mean the same fields again, and
+    /// need not be decoded for the table's sake, as long as [`Decoder::table_version`] is unchanged. Literal fields that
+    /// are not inserted do no harm: their bytes are in the block. (nghttp2 never inserts `:path` and `content-length`.)
+    pub repeatable: bool,
     /// The list is larger than allowed. Fields up to the limit are in the list, the rest were dropped; the table is in
     /// step, so the connection may live on (answer the one stream with 431).
     pub too_large: bool,
@@ -97,7 +98,7 @@ impl Decoder {
         out.clear();
         let mut input = Input { rest: block };
         let updated = self.size_updates(&mut input)?;
-        let mut only_indexed = !updated;
+        let mut repeatable = !updated;
         let mut sink = Sink::new(out, max_list);
         while let Some(&first) = input.rest.first() {
             if first & 0x80 != 0 {
@@ -106,16 +107,18 @@ impl Decoder {
                 sink.push(joined, name_len)?;
                 continue;
             }
-            only_indexed = false;
             match first >> 4 {
-                0b0100..=0b0111 => self.literal(&mut input, Insert::Yes, &mut sink)?,
+                0b0100..=0b0111 => {
+                    repeatable = false;
+                    self.literal(&mut input, Insert::Yes, &mut sink)?;
+                }
                 // Not indexed and never indexed: the same to an end that forwards nothing.
                 0b0000 | 0b0001 => self.literal(&mut input, Insert::No, &mut sink)?,
                 _ => return Err(HpackError::SizeUpdateMisplaced),
             }
         }
         Ok(BlockInfo {
-            only_indexed,
+            repeatable,
             too_large: sink.too_large(),
             list_bytes: sink.list_bytes,
         })

@@ -1,0 +1,6 @@
+//! Promises of the whole gateway, held in one process: the server is started as `prism serve` starts it and called over
+//! its port by gRPC.
+
+mod behavior;
+mod fairness;
+mod support;
