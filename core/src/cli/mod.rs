@@ -124,7 +124,8 @@ struct Failure {
     /// Single problems of a file or configuration.
     problems: Vec<Problem>,
     /// The gRPC code's name and the reason in ErrorInfo, where the gateway has refused.
-    status: Option<(String, String)>,
+    /// Boxed to keep what every function here may return small.
+    status: Option<Box<(String, String)>>,
     /// The file that the problems are about.
     place: String,
 }

@@ -136,7 +136,7 @@ impl Printer {
 fn failure_json(failure: &Failure) -> Value {
     let mut error = Map::new();
     error.insert("message".into(), json!(failure.message));
-    if let Some((code, reason)) = &failure.status {
+    if let Some((code, reason)) = failure.status.as_deref() {
         error.insert("code".into(), json!(code));
         error.insert("reason".into(), json!(reason));
     }
@@ -207,7 +207,7 @@ pub(super) fn status_failure(status: &Status) -> Failure {
     let failure = Failure::new(exit, message).solution(solution);
     Failure {
         problems,
-        status: Some((code.to_owned(), info.reason)),
+        status: Some(Box::new((code.to_owned(), info.reason))),
         ..failure
     }
 }

@@ -477,7 +477,7 @@ mod tests {
             first
         };
         let mut catalog = Catalog::open(dir.path()).unwrap();
-        assert_eq!(catalog.entries().unwrap(), [first.clone()]);
+        assert_eq!(catalog.entries().unwrap(), std::slice::from_ref(&first));
         assert_eq!(catalog.entry("b").unwrap(), Some(first));
         assert_eq!(catalog.entry("a").unwrap(), None);
         assert_eq!(catalog.dropped().unwrap(), [2], "its data still has to go");

@@ -155,7 +155,10 @@ pub fn format_duration(duration: Duration) -> String {
     }
     // Weeks are read but not printed: nobody asks for 4weeks and expects it back from 28days.
     let units = &DURATION_UNITS[..DURATION_UNITS.len() - 1];
-    let best = units.iter().rev().find(|(_, factor)| millis % factor == 0);
+    let best = units
+        .iter()
+        .rev()
+        .find(|(_, factor)| millis.is_multiple_of(*factor));
     let (name, factor) = best.map_or(("ms", 1), |(names, factor)| (names[0], *factor));
     let count = millis / factor;
     if name == "days" && count == 1 {
@@ -188,7 +191,7 @@ fn scaled(number: &str, factor: u64) -> Option<u64> {
     let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
     let digits = u128::from(whole.parse::<u64>().ok()?) * scale + u128::from(fraction.parse::<u64>().ok()?);
     let product = digits.checked_mul(u128::from(factor))?;
-    if product % scale != 0 {
+    if !product.is_multiple_of(scale) {
         return None;
     }
     u64::try_from(product / scale).ok()
