@@ -41,7 +41,7 @@ pub fn hpack(input: &[u8]) {
         assert_eq!(info.too_large, info.list_bytes > MAX_LIST as u64);
         assert!(
             !info.repeatable || ours.table_version() == version,
-            "indexed fields change nothing"
+            "a repeatable block changes nothing"
         );
 
         let expected = match theirs.decode(block) {

@@ -13,6 +13,8 @@
 //! Nothing here is shared with other threads but the mailboxes and the counters. `RefCell`s are borrowed only between
 //! two waits, never across one.
 
+#[cfg(test)]
+mod allocation_tests;
 pub(crate) mod connection;
 mod connections;
 mod h1_session;

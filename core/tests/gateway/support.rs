@@ -11,17 +11,17 @@ use prism_core::{
 use tempfile::TempDir;
 
 /// How long any call of a test may take.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running gateway; it is drained when the test is done with it.
-pub struct Gateway {
+pub(crate) struct Gateway {
     server: Option<Server>,
     address: String,
     _directory: TempDir,
 }
 
 impl Gateway {
-    pub fn start(store: EmbeddedStore, shards: usize) -> Self {
+    pub(crate) fn start(store: EmbeddedStore, shards: usize) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let options = ServeOptions {
             data_dir: directory.path().to_owned(),
@@ -42,15 +42,15 @@ impl Gateway {
         }
     }
 
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::connect(&self.address, CALL_TIMEOUT).expect("the gateway takes connections")
     }
 
-    pub fn create_namespace(&self, name: &str) {
+    pub(crate) fn create_namespace(&self, name: &str) {
         let yaml = format!(
             "namespace: {name}\nteam: tests\nclient_api: keyvalue\nneeds:\n  durability: best-effort\n"
         );
