@@ -48,6 +48,10 @@ const CONTROL_JOBS_MAX: usize = 256;
 const LISTEN_BACKLOG: i32 = 4_096;
 /// How long a port may still be held by a gateway that has just ended.
 const RESTART_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a shard that has drained may take to say so.
+const DRAIN_SLACK: Duration = Duration::from_secs(1);
+/// How often the end looks for shards that have failed and will not say anything.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
 /// How long the shards may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -111,6 +115,7 @@ pub struct Server {
 #[derive(Debug)]
 enum Event {
     ShardStarted,
+    ShardDrained,
     ShardEnded(u16, io::Result<()>),
     Stop,
 }
@@ -142,7 +147,7 @@ impl Server {
         let registry = Arc::new(Registry::default());
         let plumbing =
             Plumbing::new(&options, count).map_err(|cause| failed("cannot make the mailboxes", &cause))?;
-        let (events_sender, events) = sync_channel(usize::from(count) * 2 + 8);
+        let (events_sender, events) = sync_channel(usize::from(count) * 3 + 8);
 
         let sidecar_stop = Arc::new(Stop::default());
         let mut sidecar_wakers = Vec::new();
@@ -192,6 +197,7 @@ impl Server {
         let cores = cores(options.pin_shards);
         let mut shards = Vec::new();
         for (number, listener) in (0..count).zip(listeners) {
+            let drained = events_sender.clone();
             let setup = ShardSetup {
                 number,
                 core: cores.get(usize::from(number) % cores.len().max(1)).copied(),
@@ -199,6 +205,10 @@ impl Server {
                 listener,
                 inbox: plumbing.inboxes[usize::from(number)].clone(),
                 connections_max: options.limits.connections_max.div_ceil(usize::from(count)),
+                on_drained: Box::new(move || {
+                    // The receiver lives as long as the server.
+                    let _ = drained.send(Event::ShardDrained);
+                }),
             };
             let store = writer_mailbox
                 .as_ref()
@@ -285,7 +295,7 @@ impl Server {
             match self.events.recv_timeout(START_TIMEOUT) {
                 Ok(Event::ShardStarted) => {}
                 Ok(Event::ShardEnded(number, result)) => return Err(shard_failed(number, result)),
-                Ok(Event::Stop) => {}
+                Ok(Event::Stop | Event::ShardDrained) => {}
                 Err(_) => return Err(ServeError("the shards do not start".to_owned())),
             }
         }
@@ -319,7 +329,7 @@ impl Server {
             match self.events.recv() {
                 Ok(Event::Stop) | Err(_) => break Ok(()),
                 Ok(Event::ShardEnded(number, result)) => break Err(shard_failed(number, result)),
-                Ok(Event::ShardStarted) => {}
+                Ok(Event::ShardStarted | Event::ShardDrained) => {}
             }
         };
         self.stop_all();
@@ -327,17 +337,43 @@ impl Server {
     }
 
     fn stop_all(&mut self) {
-        for commands in &self.commands {
-            if commands.send(ShardCommand::Drain).is_err() {
-                tracing::error!("a shard's mailbox is full; it cannot be told to drain");
-            }
-        }
+        self.tell_shards(|| ShardCommand::Drain);
+        self.await_drained();
+        self.tell_shards(|| ShardCommand::End);
         for shard in self.shards.drain(..) {
             if shard.join().is_err() {
                 tracing::error!("a shard panicked");
             }
         }
         self.helpers.stop();
+    }
+
+    fn tell_shards(&self, command: impl Fn() -> ShardCommand) {
+        for commands in &self.commands {
+            if commands.send(command()).is_err() {
+                tracing::error!("a shard's mailbox is full; it cannot be told to end");
+            }
+        }
+    }
+
+    /// Waits until every shard has drained or ended. Each bounds its own drain; this bounds a shard that has failed.
+    fn await_drained(&self) {
+        let patience = Instant::now() + self.options.limits.drain_timeout + DRAIN_SLACK;
+        let mut drained = 0;
+        loop {
+            // A shard that has drained runs on until it is told to end; one that has failed is finished.
+            let finished = self.shards.iter().filter(|shard| shard.is_finished()).count();
+            if drained + finished >= self.shards.len() {
+                return;
+            }
+            match self.events.recv_timeout(DRAIN_POLL) {
+                Ok(Event::ShardDrained) => drained += 1,
+                _ if Instant::now() >= patience => {
+                    return tracing::error!(drained, "not all shards have drained");
+                }
+                _ => {}
+            }
+        }
     }
 
     /// What a newcomer sees.

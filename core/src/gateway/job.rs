@@ -119,8 +119,10 @@ pub(crate) enum ControlJob {
 pub(crate) enum ShardCommand {
     AddNamespace(NamespaceSpec, SyncSender<Result<(), StoreError>>),
     RemoveNamespace(NamespaceSpec, SyncSender<Result<(), StoreError>>),
-    /// Take no new work, finish what was taken, end.
+    /// Take no new work from clients, finish what was taken, and say so.
     Drain,
+    /// All shards have drained: nobody needs this one any more.
+    End,
 }
 
 /// What the writer of a shared store is told.

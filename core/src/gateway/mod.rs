@@ -185,7 +185,7 @@ impl Gateway {
                 };
                 (result, done)
             }
-            ShardCommand::Drain => return,
+            ShardCommand::Drain | ShardCommand::End => return,
         };
         // The control thread may have given up waiting; then nobody needs the answer.
         let _ = done.send(result);

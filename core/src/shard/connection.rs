@@ -155,7 +155,8 @@ impl Connection {
             let received = buffer.len();
             let next = self.process(&mut buffer);
             self.flush().await;
-            if matches!(next, Next::Close) {
+            // The drain may have been completed by what this task has just sent for the other one.
+            if matches!(next, Next::Close) || (self.is_drained() && !self.is_sending()) {
                 break;
             }
             buffer = self.fit(buffer, received);
@@ -224,7 +225,8 @@ impl Connection {
     async fn send_later(self: Rc<Self>) {
         while let Some(()) = self.closed.unless(1, self.output_waits.notified()).await {
             self.flush().await;
-            if self.is_drained() {
+            // While the reader sends, closing would cut off what it sends; it closes itself afterwards.
+            if self.is_drained() && !self.is_sending() {
                 self.closed.set();
             }
         }
@@ -271,6 +273,12 @@ impl Connection {
             .borrow_mut()
             .close(&mut self.shard.gateway.borrow_mut());
         self.flush().await;
+        // The last output may be in the hands of the other task; closing now would cut it off.
+        while self.is_sending() {
+            if self.closed.unless(0, self.output_left.notified()).await.is_none() {
+                break;
+            }
+        }
         self.closed.set();
         let sender = self.sender.borrow_mut().take();
         if let Some(mut sender) = sender {
@@ -334,6 +342,11 @@ impl Connection {
             tracing::debug!(peer = %self.peer, stalled, late, idle_too_long, "closing a connection");
             self.closed.set();
         }
+    }
+
+    /// Whether a send is in flight, here or in the other task.
+    fn is_sending(&self) -> bool {
+        self.sender.borrow().is_none()
     }
 
     fn wants_read(&self) -> bool {

@@ -55,6 +55,15 @@ pub(crate) struct ShardSetup {
     pub(crate) inbox: Inbox,
     /// Connections of this shard at the most.
     pub(crate) connections_max: usize,
+    /// Called once, when the shard has drained.
+    pub(crate) on_drained: Box<dyn FnOnce() + Send>,
+}
+
+/// What the shard has been told about its end.
+#[derive(Default)]
+struct Orders {
+    drain: Notify,
+    end: Notify,
 }
 
 /// The mailboxes that a shard empties.
@@ -117,13 +126,16 @@ async fn main(setup: ShardSetup, gateway: Gateway) -> io::Result<()> {
         inbox: setup.inbox,
         drained: Notify::default(),
     });
-    let stop = Rc::new(Notify::default());
+    let orders = Rc::new(Orders::default());
     reactor::spawn(accept(shard.clone(), listener));
     reactor::spawn(expire(shard.clone()));
     reactor::spawn(tick(shard.clone()));
-    reactor::spawn(empty_mailboxes(shard.clone(), sleeper, stop.clone()));
-    stop.notified().await;
+    reactor::spawn(empty_mailboxes(shard.clone(), sleeper, orders.clone()));
+    orders.drain.notified().await;
     shard.drain(drain_timeout).await;
+    (setup.on_drained)();
+    // Calls that other shards have taken may still need the keys that this one owns.
+    orders.end.notified().await;
     Ok(())
 }
 
@@ -146,7 +158,7 @@ async fn accept(shard: Rc<Shard>, listener: Listener) {
 }
 
 /// Empties the mailboxes: executes jobs of others, hands answers to the connections that wait for them.
-async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, stop: Rc<Notify>) {
+async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, orders: Rc<Orders>) {
     let mut touched: Vec<Rc<Connection>> = Vec::new();
     loop {
         let mut messages = 0;
@@ -154,10 +166,10 @@ async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, stop: Rc<Notif
             let before = messages;
             if let Some(command) = shard.inbox.commands.receive() {
                 messages += 1;
-                if matches!(command, ShardCommand::Drain) {
-                    stop.notify();
-                } else {
-                    shard.gateway.borrow_mut().obey(command);
+                match command {
+                    ShardCommand::Drain => orders.drain.notify(),
+                    ShardCommand::End => orders.end.notify(),
+                    command => shard.gateway.borrow_mut().obey(command),
                 }
             }
             if let Some(job) = shard.inbox.jobs.receive() {
@@ -183,7 +195,8 @@ async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, stop: Rc<Notif
         if let Err(error) = waited {
             // Without its mailbox a shard cannot keep a promise; better gone than deaf.
             tracing::error!(shard = shard.number, %error, "the shard's mailbox has failed; draining");
-            stop.notify();
+            orders.drain.notify();
+            orders.end.notify();
             return;
         }
     }
