@@ -29,10 +29,63 @@ use rustix::{
 
 use super::reactor::EventFd;
 
+/// The atomic operations of the handshake; the model checker brings its own.
+trait Flag {
+    fn store(&self, value: bool);
+    fn load(&self) -> bool;
+    fn swap(&self, value: bool) -> bool;
+    fn fence();
+}
+
+impl Flag for AtomicBool {
+    fn store(&self, value: bool) {
+        self.store(value, Ordering::SeqCst);
+    }
+
+    fn load(&self) -> bool {
+        self.load(Ordering::Relaxed)
+    }
+
+    fn swap(&self, value: bool) -> bool {
+        self.swap(value, Ordering::SeqCst)
+    }
+
+    fn fence() {
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// The handshake itself.
+#[derive(Debug)]
+struct Sleeping<F>(F);
+
+impl<F: Flag> Sleeping<F> {
+    /// The sender's half, after its push: whether it must wake the receiver.
+    fn must_wake(&self) -> bool {
+        F::fence();
+        self.0.load() && self.0.swap(false)
+    }
+
+    /// The receiver's half: announces sleep. `false` when `has_work` says that there is something to do after all.
+    fn prepare(&self, has_work: impl Fn() -> bool) -> bool {
+        self.0.store(true);
+        F::fence();
+        if has_work() {
+            self.0.store(false);
+            return false;
+        }
+        true
+    }
+
+    fn end(&self) {
+        self.0.store(false);
+    }
+}
+
 /// The sleep-and-wake handshake of one receiving thread; several queues may share it.
 #[derive(Debug)]
 pub(crate) struct Waker {
-    sleeping: AtomicBool,
+    sleeping: Sleeping<AtomicBool>,
     eventfd: OwnedFd,
 }
 
@@ -42,33 +95,21 @@ impl Waker {
     pub(crate) fn new() -> io::Result<Arc<Self>> {
         let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         Ok(Arc::new(Self {
-            sleeping: AtomicBool::new(false),
+            sleeping: Sleeping(AtomicBool::new(false)),
             eventfd,
         }))
     }
 
     /// Called by senders after a push: wakes the receiver if it sleeps.
     pub(crate) fn wake(&self) {
-        fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::SeqCst) {
+        if self.sleeping.must_wake() {
             // The counter can only be full after 2^64 - 2 unread wake-ups; then the receiver is awake anyway.
             let _ = write(&self.eventfd, &1u64.to_ne_bytes());
         }
     }
 
-    /// Announces sleep. Returns `false` when `has_work` says that there is something to do after all.
-    fn prepare_sleep(&self, has_work: impl Fn() -> bool) -> bool {
-        self.sleeping.store(true, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        if has_work() {
-            self.sleeping.store(false, Ordering::SeqCst);
-            return false;
-        }
-        true
-    }
-
     fn clear(&self) {
-        self.sleeping.store(false, Ordering::SeqCst);
+        self.sleeping.end();
         let mut counter = [0; 8];
         // WouldBlock when no wake-up was pending: nothing to clear.
         let _ = read(&self.eventfd, &mut counter);
@@ -76,7 +117,7 @@ impl Waker {
 
     /// Waits on a plain thread until woken, or until `timeout`; returns at once when `has_work`.
     pub(crate) fn wait_blocking(&self, timeout: Option<Duration>, has_work: impl Fn() -> bool) {
-        if !self.prepare_sleep(has_work) {
+        if !self.sleeping.prepare(has_work) {
             return;
         }
         let timeout = timeout.map(|limit| Timespec {
@@ -104,7 +145,7 @@ impl ShardSleeper {
 
     /// Waits until a sender wakes this shard; returns at once when `has_work`.
     pub(crate) async fn wait(&self, has_work: impl Fn() -> bool) -> io::Result<()> {
-        if !self.waker.prepare_sleep(has_work) {
+        if !self.waker.sleeping.prepare(has_work) {
             return Ok(());
         }
         let result = self.readable.readable().await;
@@ -215,5 +256,54 @@ mod tests {
             sender.join().unwrap();
         }
         assert!(seen.into_iter().all(|flag| flag));
+    }
+
+    struct ModelFlag(loom::sync::atomic::AtomicBool);
+
+    impl Flag for ModelFlag {
+        fn store(&self, value: bool) {
+            self.0.store(value, Ordering::SeqCst);
+        }
+
+        fn load(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+
+        fn swap(&self, value: bool) -> bool {
+            self.0.swap(value, Ordering::SeqCst)
+        }
+
+        fn fence() {
+            loom::sync::atomic::fence(Ordering::SeqCst);
+        }
+    }
+
+    /// All interleavings of two senders and a receiver that goes to sleep, under the C11 memory model.
+    #[test]
+    fn a_sleeping_receiver_is_always_woken() {
+        loom::model(|| {
+            let sleeping =
+                loom::sync::Arc::new(Sleeping(ModelFlag(loom::sync::atomic::AtomicBool::new(false))));
+            let queue = loom::sync::Arc::new(loom::sync::atomic::AtomicUsize::new(0));
+            let senders: Vec<_> = (0..2)
+                .map(|_| {
+                    let (sleeping, queue) = (sleeping.clone(), queue.clone());
+                    loom::thread::spawn(move || {
+                        queue.fetch_add(1, Ordering::Release);
+                        sleeping.must_wake()
+                    })
+                })
+                .collect();
+            let sleeps = sleeping.prepare(|| queue.load(Ordering::Acquire) > 0);
+            let wakes = senders
+                .into_iter()
+                .map(|sender| sender.join().unwrap())
+                .filter(|woke| *woke)
+                .count();
+            assert!(
+                !sleeps || wakes == 1,
+                "asleep with messages in the queue: {wakes} wake-ups"
+            );
+        });
     }
 }
