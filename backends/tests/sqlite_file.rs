@@ -292,6 +292,61 @@ fn two_readers_stand_beside_the_writer_and_checkpoints_bound_its_file() {
     assert!(wal_bytes(&path) < written / 2, "{} bytes", wal_bytes(&path));
 }
 
+#[test]
+fn the_writer_bounds_its_file_when_nobody_checkpoints() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("items.db");
+    let options = Options {
+        wal_bytes_max: 1 << 20,
+        ..Options::default()
+    };
+    let Parts {
+        mut writer, readers, ..
+    } = sqlite::open(&path, options).expect("a store");
+    let reader = readers.open().expect("a reader");
+    writer.create_namespace(SPACE).expect("a namespace");
+    for number in 0..2_000_i64 {
+        put(
+            &mut writer,
+            &format!("{}", number % 50),
+            number,
+            &[item(b"k", &[1; 2_000])],
+        )
+        .expect("a put");
+    }
+    assert!(wal_bytes(&path) < 2 << 20, "{} bytes", wal_bytes(&path));
+    assert_eq!(count(&reader), 50);
+    writer.release_memory().expect("a release");
+    reader.release_memory().expect("a release");
+    assert_eq!(count(&reader), 50);
+}
+
+#[test]
+fn queries_in_one_snapshot_see_one_moment() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let Parts {
+        mut writer, readers, ..
+    } = open(&directory.path().join("items.db"));
+    let reader = readers.open().expect("a reader");
+    writer.create_namespace(SPACE).expect("a namespace");
+    put(&mut writer, "id", 1, &[item(b"k", b"1")]).expect("a put");
+    let values = reader.in_one_snapshot(|| {
+        let before = read(&reader, "id").remove(0).value;
+        put(&mut writer, "id", 2, &[item(b"k", b"2")])?;
+        let query = GetQuery {
+            namespace: SPACE,
+            id: "id",
+            predicate: PredicateRef::Keys(&[b"k", b"l"]),
+            selection: Selection::default(),
+        };
+        let mut found = Found::default();
+        reader.get(&query, NOW, &mut found)?;
+        Ok((before, found.0.remove(0).value))
+    });
+    assert_eq!(values, Ok((b"1".to_vec(), b"1".to_vec())));
+    assert_eq!(read(&reader, "id")[0].value, b"2");
+}
+
 fn wal_bytes(path: &Path) -> u64 {
     std::fs::metadata(path.with_extension("db-wal")).map_or(0, |metadata| metadata.len())
 }

@@ -5,8 +5,8 @@
 //! from starting anew. So passive rounds come first, until little is left; a last round then holds the writer for as
 //! long as that little takes.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use rusqlite::Connection;
 
@@ -64,7 +64,7 @@ impl Checkpointer {
     pub fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
         let mut moved_before = 0;
         for _ in 0..PASSIVE_ROUNDS_MAX {
-            let checkpoint = self.round("PRAGMA wal_checkpoint(PASSIVE)")?;
+            let checkpoint = self.round(PASSIVE)?;
             let added = self
                 .shared
                 .wal_pages
@@ -75,7 +75,7 @@ impl Checkpointer {
             }
             moved_before = checkpoint.moved_pages;
         }
-        let checkpoint = self.round("PRAGMA wal_checkpoint(RESTART)")?;
+        let checkpoint = self.round(RESTART)?;
         if checkpoint.restarted {
             // The hook says it anew after the next commit.
             self.shared.wal_pages.store(0, Ordering::Relaxed);
@@ -84,16 +84,33 @@ impl Checkpointer {
     }
 
     fn round(&self, text: &str) -> Result<Checkpoint, StoreError> {
-        let mut statement = self.connection.prepare_cached(text)?;
-        let (busy, wal, moved): (i64, i64, i64) =
-            statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        Ok(Checkpoint {
-            wal_pages: wal.max(0) as u64,
-            moved_pages: moved.max(0) as u64,
-            restarted: busy == 0 && wal == moved,
-        })
+        // The guarded value is empty: a thread that panicked with it left nothing half done.
+        let _turn = self
+            .shared
+            .checkpointing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        run(&self.connection, text)
     }
 }
+
+/// Runs one round of a checkpoint on this connection.
+pub(super) fn run(connection: &Connection, text: &str) -> Result<Checkpoint, StoreError> {
+    let mut statement = connection.prepare_cached(text)?;
+    let (busy, wal, moved): (i64, i64, i64) =
+        statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    Ok(Checkpoint {
+        wal_pages: wal.max(0) as u64,
+        moved_pages: moved.max(0) as u64,
+        restarted: busy == 0 && wal == moved,
+    })
+}
+
+/// A round that waits for nobody.
+pub(super) const PASSIVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+
+/// A round that holds the writer and waits for readers, so that the file begins anew.
+const RESTART: &str = "PRAGMA wal_checkpoint(RESTART)";
 
 /// Passive rounds before the last one; each has less to do than the one before unless the disk is slower than the
 /// writer, and then the writer has to wait anyway.

@@ -5,15 +5,15 @@
 //! itself rolls the whole batch back.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 use rustc_hash::FxBuildHasher;
 
 use super::marks::Marks;
-use super::schema::{FileLock, PLACES_PER_VALUE, TOMBSTONE, VersionBytes, version_bytes, version_of};
-use super::{Options, Shared};
+use super::schema::{self, FileLock, PLACES_PER_VALUE, TOMBSTONE, VersionBytes, version_bytes, version_of};
+use super::{Options, Shared, checkpointer};
 use crate::error::StoreError;
 use crate::limits::{CHUNK_BYTES, RANGE_DELETES_PER_ID_MAX, SWAPS_REMEMBERED_MAX, VALUE_BYTES_MAX};
 use crate::memory::{SwapKey, Verdict};
@@ -32,6 +32,7 @@ pub struct Writer {
     options: Options,
     shared: Arc<Shared>,
     state: State,
+    wal_pages_max: u64,
     _lock: Arc<FileLock>,
 }
 
@@ -77,12 +78,14 @@ impl Writer {
             tombstone_window_ms: options.tombstone_window_ms,
             tombstones_max: options.range_deletes_max,
         };
+        let wal_pages_max = options.wal_bytes_max / u64::from(schema::PAGE_SIZE);
         Ok(Writer {
             connection,
             capabilities,
             options,
             shared,
             state,
+            wal_pages_max,
             _lock: lock,
         })
     }
@@ -121,6 +124,7 @@ impl Writer {
         if batch.is_empty() {
             return Ok(());
         }
+        self.bound_wal()?;
         let Writer {
             connection,
             options,
@@ -181,6 +185,34 @@ impl Writer {
         sweep.more = sweep.examined >= budget || (swept.is_none() && state.has_dropped());
         give_back_pages(connection, budget)?;
         Ok(sweep)
+    }
+
+    /// Gives the page cache back; for when there has been no work for a while. The next batches read from the file.
+    pub fn release_memory(&mut self) -> Result<(), StoreError> {
+        Ok(self
+            .connection
+            .prepare_cached("PRAGMA shrink_memory")?
+            .execute([])
+            .map(drop)?)
+    }
+
+    /// Moves pages itself when nobody else does so in time.
+    fn bound_wal(&mut self) -> Result<(), StoreError> {
+        let is_large = || self.shared.wal_pages.load(Ordering::Relaxed) >= self.wal_pages_max;
+        if !is_large() {
+            return Ok(());
+        }
+        // A checkpointer in the middle of a round is waited for; it may be all that was needed.
+        let _turn = self
+            .shared
+            .checkpointing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if is_large() && checkpointer::run(&self.connection, checkpointer::PASSIVE)?.restarted {
+            // All is moved: the next commit begins the file anew, unless a reader is in the middle of a query.
+            self.shared.wal_pages.store(0, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn set_namespace(&mut self, namespace: NamespaceId, state: NamespaceState) -> Result<(), StoreError> {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -94,7 +95,30 @@ func whileFrozen(t *testing.T, block func()) {
 		t.Fatal(err)
 	}
 	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }()
-	block()
+	for range 10_000 {
+		if isStopped(t, pid) {
+			block()
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatal("the server does not stop")
+}
+
+// isStopped looks at all threads: the signal takes effect a moment after it was sent, thread by thread.
+func isStopped(t *testing.T, pid int) bool {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("no threads of %d: %v", pid, err)
+	}
+	for _, thread := range threads {
+		stat, err := os.ReadFile(thread)
+		if err != nil || !bytes.HasPrefix(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" T")) {
+			return false
+		}
+	}
+	return true
 }
 
 func scratchNamespace(t *testing.T, c client, name string) string {
@@ -263,7 +287,8 @@ func TestCancelOfAUnaryCall(t *testing.T) {
 }
 
 func TestCancelInTheMiddleOfAScan(t *testing.T) {
-	c := dial(t)
+	// Windows much smaller than the data: the server cannot have sent all of it when the cancel comes.
+	c := dial(t, grpc.WithInitialWindowSize(1<<16), grpc.WithInitialConnWindowSize(1<<16))
 	name := scratchNamespace(t, c, "go-cancel")
 	for n := range 64 {
 		put(t, c, name, fmt.Sprintf("id-%d", n), bytes.Repeat([]byte{byte(n)}, 65536))

@@ -3,9 +3,10 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
 import http2 from 'node:http2';
 import { after, before, test } from 'node:test';
-import { setImmediate } from 'node:timers/promises';
+import { setImmediate, setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import grpc from '@grpc/grpc-js';
 import loader from '@grpc/proto-loader';
@@ -83,11 +84,21 @@ const whileFrozen = async (block) => {
   const pid = Number(process.env.PRISM_PID);
   process.kill(pid, 'SIGSTOP');
   try {
+    // The signal takes effect a moment after it was sent, thread by thread.
+    for (let turn = 0; !isStopped(pid); turn++) {
+      assert(turn < 10_000, 'the server does not stop');
+      await setTimeout(1);
+    }
     return await block();
   } finally {
     process.kill(pid, 'SIGCONT');
   }
 };
+const isStopped = (pid) =>
+  readdirSync(`/proc/${pid}/task`).every((thread) => {
+    const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'latin1');
+    return stat.slice(stat.lastIndexOf(')') + 2).startsWith('T');
+  });
 const scratchNamespace = async (t, name) => {
   const yaml = `namespace: ${name}\nteam: conformance\nclient_api: keyvalue\nneeds:\n  durability: best-effort\n`;
   await call(namespaces, 'Create', { yaml });

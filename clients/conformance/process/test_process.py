@@ -4,7 +4,9 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import grpc
 import pytest
@@ -77,6 +79,26 @@ def test_each_driver_serves_and_is_named(new_server, driver):
             assert client.value("drivers", "x") == b"v"
         expected = {"epoll": ["epoll"], "auto": ["epoll", "io_uring"]}[driver]
         assert any(name in server.output() for name in expected), "it says which driver is in use"
+
+
+FORBIDDING = [sys.executable, str(Path(__file__).parent / "without_io_uring.py")]
+
+
+def test_io_uring_demanded_where_it_is_forbidden(tmp_path):
+    command = [*FORBIDDING, str(BINARY), "serve", "--driver", "io_uring", "--data-dir", str(tmp_path / "data")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_MAX, stdin=subprocess.DEVNULL)
+    assert done.returncode > 0 and "--driver epoll" in done.stderr, done.stderr
+
+
+def test_epoll_takes_over_where_io_uring_is_forbidden(new_server):
+    server = new_server("--embedded", "memory")
+    server.command[:0] = FORBIDDING
+    with server:
+        with Client(server.address) as client:
+            client.create("forbidden")
+            client.put("forbidden", "x", b"v")
+            assert client.value("forbidden", "x") == b"v"
+        assert "epoll" in server.output(), "it says which driver is in use"
 
 
 def test_namespaces_and_data_survive_a_restart(new_server):

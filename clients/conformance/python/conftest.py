@@ -9,6 +9,7 @@ import itertools
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import grpc
@@ -66,9 +67,20 @@ def frozen_server():
     pid = int(os.environ["PRISM_PID"])
     os.kill(pid, signal.SIGSTOP)
     try:
+        until_stopped(pid)
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def until_stopped(pid):
+    """The signal takes effect a moment after it was sent, thread by thread."""
+    for _ in range(10_000):
+        threads = Path(f"/proc/{pid}/task").iterdir()
+        if all((thread / "stat").read_text().rpartition(")")[2].split()[0] == "T" for thread in threads):
+            return
+        time.sleep(0.001)
+    raise AssertionError("the server does not stop")
 
 
 @contextlib.contextmanager
