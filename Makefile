@@ -14,8 +14,9 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BUF := clients/conformance/node/node_modules/.bin/buf
 # What `make run` passes on, for example: make run SERVE="--listen 127.0.0.1:9000 --embedded memory"
 SERVE ?=
-# How long `make fuzz` gives each target.
-FUZZ_SECONDS ?= 300
+# Inputs that `make fuzz` gives each target (a thousand take a few seconds), and the seed that repeats a run.
+FUZZ_ITERATIONS ?= 200000
+FUZZ_SEED ?= $(shell date +%s)
 
 .PHONY: help
 help: ## This list
@@ -62,8 +63,9 @@ load: ## A bounded load on a running gateway (LOAD="…" passes options on)
 	$(CARGO) run --release --locked -p prism-loadgen -- $(LOAD)
 
 .PHONY: fuzz
-fuzz: ## The fuzz targets, FUZZ_SECONDS each (default 300)
-	PRISM_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --release --locked -p prism-codec --test fuzz -- --nocapture
+fuzz: ## The fuzz targets, FUZZ_ITERATIONS inputs each (default 200,000)
+	PRISM_FUZZ_ITERATIONS=$(FUZZ_ITERATIONS) PRISM_FUZZ_SEED=$(FUZZ_SEED) \
+		$(CARGO) test --release --locked -p prism-codec --test fuzz_brief -- --nocapture
 
 .PHONY: clean
 clean: ## Remove what was built, generated and installed into this folder

@@ -51,6 +51,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         .include_file("mod.rs")
         .compile_fds(compiler.file_descriptor_set())?;
 
+    let tonic = out.join("tonic");
+    fs::create_dir_all(&tonic)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .out_dir(&tonic)
+        .include_file("mod.rs")
+        .compile_fds(compiler.file_descriptor_set())?;
+
     let descriptors = out.join("views.fds");
     fs::write(&descriptors, compiler.encode_file_descriptor_set())?;
     let buffa = out.join("buffa");

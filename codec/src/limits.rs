@@ -107,8 +107,6 @@ pub const HTTP1_HEADERS_MAX: usize = 64;
 pub const HTTP1_CHUNK_LINE_BYTES_MAX: usize = 256;
 /// Most bytes of the trailer section of a chunked HTTP/1.1 body.
 pub const HTTP1_TRAILER_BYTES_MAX: usize = 4 << 10;
-/// Depth of nested objects and arrays in a JSON request.
-pub const JSON_DEPTH_MAX: usize = 64;
 
 const _: () = assert!(PAGE_BYTES_DEFAULT <= PAGE_BYTES_MAX);
 const _: () = assert!(PAGE_BYTES_MAX as usize <= MESSAGE_BYTES_MAX);

@@ -38,6 +38,12 @@ impl<'a> Reader<'a> {
         Reader { rest: bytes }
     }
 
+    /// What has not been read yet.
+    #[inline(always)]
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
@@ -72,15 +78,29 @@ impl<'a> Reader<'a> {
         self.varint_long()
     }
 
-    /// Two bytes and more. RFC-less, but common to all implementations: the tenth byte may only carry the 64th bit.
+    /// Two bytes and more. As in all implementations, the tenth byte may only carry the 64th bit.
+    #[inline]
     fn varint_long(&mut self) -> Result<u64, DecodeErrorKind> {
-        if let [first, second, rest @ ..] = self.rest
-            && *first >= 0x80
-            && *second < 0x80
-        {
-            self.rest = rest;
-            return Ok(u64::from(*first & 0x7f) | u64::from(*second) << 7);
+        // Up to 8 bytes at once: find the first byte without the continuation bit, drop what lies behind it, and close the
+        // gaps between the groups of 7 bits pairwise.
+        if let Some(chunk) = self.rest.first_chunk::<8>() {
+            let word = u64::from_le_bytes(*chunk);
+            let ends = !word & 0x8080_8080_8080_8080;
+            if ends != 0 {
+                let bits = ends.trailing_zeros() + 1;
+                let word = word & (u64::MAX >> (64 - bits));
+                let word = (word & 0x007f_007f_007f_007f) | (word & 0x7f00_7f00_7f00_7f00) >> 1;
+                let word = (word & 0x0000_3fff_0000_3fff) | (word & 0x3fff_0000_3fff_0000) >> 2;
+                let word = (word & 0x0fff_ffff) | (word & 0x0fff_ffff_0000_0000) >> 4;
+                self.rest = &self.rest[bits as usize / 8..];
+                return Ok(word);
+            }
         }
+        self.varint_bytewise()
+    }
+
+    #[cold]
+    fn varint_bytewise(&mut self) -> Result<u64, DecodeErrorKind> {
         let mut value = 0u64;
         for (index, byte) in self.rest.iter().take(10).enumerate() {
             if index == 9 && *byte > 1 {
@@ -179,5 +199,39 @@ impl<'a> Reader<'a> {
     fn fixed(&mut self, length: usize) -> Result<(), DecodeErrorKind> {
         self.rest = self.rest.get(length..).ok_or(Truncated)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn varints_are_read_as_prost_reads_them() {
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        for round in 0..200_000 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            // Continuation bits are set more often than not, so that all lengths come up.
+            let mut bytes =
+                (u128::from(random) << 64 | u128::from(random.rotate_left(round % 64))).to_le_bytes();
+            for byte in bytes.iter_mut().take((random >> 32) as usize % 12) {
+                *byte |= 0x80;
+            }
+            for length in [bytes.len(), (random >> 40) as usize % 12] {
+                let mut expected_rest = &bytes[..length];
+                let expected = prost::encoding::decode_varint(&mut expected_rest);
+                let mut reader = Reader::new(&bytes[..length]);
+                match (reader.varint(), expected) {
+                    (Ok(value), Ok(expected)) => {
+                        assert_eq!(value, expected, "{:02x?}", &bytes[..length]);
+                        assert_eq!(reader.rest(), expected_rest);
+                    }
+                    (Err(_), Err(_)) => {}
+                    (got, expected) => panic!("{got:?}, prost: {expected:?}, {:02x?}", &bytes[..length]),
+                }
+            }
+        }
     }
 }

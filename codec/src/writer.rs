@@ -36,12 +36,25 @@ pub(crate) const fn varint_field_len(value: u64) -> usize {
 }
 
 #[inline(always)]
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
+pub(crate) fn put_varint(out: &mut Vec<u8>, value: u64) {
+    if value < 0x80 {
+        out.push(value as u8);
+    } else {
+        put_varint_long(out, value);
     }
-    out.push(value as u8);
+}
+
+/// Made on the stack and appended at once: a check of the capacity per varint, not per byte.
+fn put_varint_long(out: &mut Vec<u8>, mut value: u64) {
+    let mut bytes = [0; 10];
+    let mut length = 0;
+    while value >= 0x80 {
+        bytes[length] = value as u8 | 0x80;
+        value >>= 7;
+        length += 1;
+    }
+    bytes[length] = value as u8;
+    out.extend_from_slice(&bytes[..=length]);
 }
 
 /// Key and length of a length-delimited field; its content follows.

@@ -296,7 +296,7 @@ fn requests_survive_the_way_through_json() {
         let item = |number: u8| kv::Item {
             key: vec![number; usize::from(number % 5)],
             value: (0..number).collect(),
-            ttl: (number % 2 == 0).then(|| prost_types::Duration {
+            ttl: number.is_multiple_of(2).then(|| prost_types::Duration {
                 seconds: i64::from(number),
                 nanos: 1_000_000,
             }),

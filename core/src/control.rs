@@ -76,7 +76,14 @@ impl Control {
         }
         let entries = self.catalog.entries().map_err(|cause| cause.to_string())?;
         for entry in &entries {
-            let config = entry.config().map_err(|cause| cause.to_string())?;
+            let config = match entry.config() {
+                Ok(config) => config,
+                Err(cause) => {
+                    // One namespace in trouble must not keep the others from being served.
+                    tracing::error!(namespace = entry.name, error = %cause, "the namespace stays out of service");
+                    continue;
+                }
+            };
             self.announce(&spec(entry.id, &config))
                 .map_err(|cause| format!("namespace {}: {cause}", entry.name))?;
         }

@@ -7,7 +7,7 @@
 use std::{
     fmt,
     fs::{self, File, TryLockError},
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     net::{SocketAddr, TcpListener},
     path::Path,
     sync::{
@@ -25,9 +25,10 @@ use signal_hook::{
     iterator::Signals,
 };
 use socket2::{Domain, Protocol, Socket, Type};
+use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{EmbeddedStore, ServeOptions},
+    config::{EmbeddedStore, LogFormat, LogOptions, ServeOptions},
     control::Control,
     gateway::{Gateway, Neighbours, ShardStore, job::ShardCommand},
     metrics::Registry,
@@ -72,6 +73,7 @@ impl std::error::Error for ServeError {}
 /// # Errors
 /// Everything that keeps it from starting, and a shard that fails later.
 pub fn run(options: ServeOptions) -> Result<(), ServeError> {
+    trace(&options.log)?;
     let mut signals =
         Signals::new([SIGTERM, SIGINT]).map_err(|cause| failed("cannot watch signals", &cause))?;
     let server = Server::start(options)?;
@@ -94,6 +96,19 @@ pub fn run(options: ServeOptions) -> Result<(), ServeError> {
         })
         .map_err(|cause| failed("cannot start a thread", &cause))?;
     server.wait()
+}
+
+/// Sends diagnostics to standard error as configured.
+fn trace(log: &LogOptions) -> Result<(), ServeError> {
+    let filter = EnvFilter::try_new(&log.level).map_err(|cause| ServeError(format!("log.level: {cause}")))?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    let installed = match log.format {
+        LogFormat::Text => subscriber.with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => subscriber.json().try_init(),
+    };
+    installed.map_err(|cause| ServeError(format!("cannot set up diagnostics: {cause}")))
 }
 
 /// A running gateway.

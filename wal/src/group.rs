@@ -29,7 +29,7 @@
 //! with `148 + b` = length in blocks × 4096. The padding is inside the body, so no 512-byte sector of a live group is
 //! all zero: a sector that still is was never written. That, with the witness, is what recovery proves things from.
 
-use crate::buffer::{BLOCK_BYTES, has_zero_sector};
+use crate::buffer::{BLOCK_BYTES, has_zero_sector, is_zero};
 use crate::bytes::{array_at, put, u16_at, u32_at, u64_at};
 use crate::cipher::{GroupTag, SegmentCipher, TAG_BYTES};
 use crate::ids::{Epoch, GroupNumber, LaneId, Lsn, NUMBER_MAX, SegmentNumber};
@@ -325,7 +325,10 @@ pub fn open_group<'a>(
     cipher
         .open(header.epoch, header.group, head, body, &tag)
         .map_err(|_| GroupError::NotAuthentic)?;
-    let payload = &body[..header.payload_bytes as usize];
+    let (payload, padding) = body.split_at(header.payload_bytes as usize);
+    if !is_zero(padding) {
+        return Err(GroupError::Record(RecordError::Padding));
+    }
     let records =
         Records::parse(payload, header.first_lsn, header.record_count).map_err(GroupError::Record)?;
     Ok(OpenedGroup { tag, records })

@@ -102,6 +102,8 @@ pub enum RecordError {
     TooLong,
     /// More or fewer records than the group header says.
     WrongCount,
+    /// The rest of the body is not zero.
+    Padding,
     /// A cut or checkpoint payload that does not parse.
     BadPayload,
 }
@@ -113,6 +115,7 @@ impl core::fmt::Display for RecordError {
             Self::UnknownKind(kind) => write!(formatter, "record kind {kind} is unknown"),
             Self::ReservedBytes => formatter.write_str("reserved bytes of a record are not zero"),
             Self::TooLong => formatter.write_str("a record is longer than the limit"),
+            Self::Padding => formatter.write_str("the padding of a group is not zero"),
             Self::WrongCount => formatter.write_str("the group's record count is wrong"),
             Self::BadPayload => {
                 formatter.write_str("the payload of a record of the log's own does not parse")

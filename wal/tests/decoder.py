@@ -242,7 +242,7 @@ class Segment:
                 return None
             records.append((header["first_lsn"] + number, kind, target, payload))
             at += 12 + length
-        return (records, tag) if at == header["payload"] else None
+        return (records, tag) if at == header["payload"] and is_zero(body[at:]) else None
 
 
 def is_zero(data):

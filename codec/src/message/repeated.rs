@@ -61,11 +61,11 @@ impl<'a, T: Element<'a>> Repeated<'a, T> {
     }
 
     /// Reads the elements in the order of the wire.
-    #[inline]
+    #[inline(always)]
     pub fn iter(&self) -> Iter<'a, T> {
         let mut iter = Iter {
             innermost: Reader::new(self.source),
-            key: self.path[self.path.len() - 1],
+            key: self.path.last().copied().unwrap_or_default(),
             left: self.count,
             outer: Outer {
                 levels: [Reader::new(&[]); PATH_KEYS_MAX - 1],
@@ -177,6 +177,8 @@ impl<'a, T: Element<'a>> Iter<'a, T> {
     }
 
     /// Enters the next message that may hold elements. False when there is none.
+    #[cold]
+    #[inline(never)]
     fn next_piece(&mut self) -> bool {
         let containers = self.outer.path.len() - 1;
         let Some(mut level) = containers.checked_sub(1) else {
@@ -203,7 +205,7 @@ impl<'a, T: Element<'a>> Iter<'a, T> {
 impl<'a, T: Element<'a>> Iterator for Iter<'a, T> {
     type Item = T;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<T> {
         self.left = self.left.checked_sub(1)?;
         self.next_bytes().map(T::from_validated)

@@ -432,9 +432,7 @@ impl GroupCommit {
     /// Whether nothing is waiting, nothing is in flight, and the last groups are witnessed.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.pending_bytes == 0
-            && self.in_flight.is_empty()
-            && self.witnessed >= self.durable_group.previous()
+        self.pending_bytes == 0 && self.in_flight.is_empty() && self.witnessed >= self.durable_group
     }
 
     /// The configuration in use.

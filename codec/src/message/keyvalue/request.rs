@@ -37,7 +37,12 @@ impl<'a> PutView<'a> {
         let mut reader = Reader::new(bytes);
         let (mut namespace, mut id, mut token) = ("", "", None);
         let mut items = ItemsCheck::default();
+        let mut items_begin = bytes;
         while !reader.is_empty() {
+            // The items' iterator need not pass over what stands before the first one.
+            if items.count == 0 {
+                items_begin = reader.rest();
+            }
             match reader.key().map_err(DecodeError::new)? {
                 PUT_NAMESPACE => namespace = reader.string().map_err(at(Field::Namespace))?,
                 PUT_ID => id = reader.string().map_err(at(Field::Id))?,
@@ -55,7 +60,7 @@ impl<'a> PutView<'a> {
             namespace,
             id,
             token,
-            items: Repeated::new(bytes, &[PUT_ITEMS], 0, items.count),
+            items: Repeated::new(items_begin, &[PUT_ITEMS], 0, items.count),
         })
     }
 }

@@ -1,0 +1,159 @@
+//! A server under measurement: a child process on its own core, its CPU time, its memory, its end.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use crate::servers::Kind;
+
+/// How long a server may take to listen.
+const START_MAX: Duration = Duration::from_secs(20);
+
+/// A running server. It is killed, by its own id, when this is dropped.
+pub(crate) struct Child {
+    process: std::process::Child,
+    pub(crate) address: SocketAddr,
+    _directory: Option<TempDir>,
+}
+
+impl Child {
+    /// Starts one of the servers on `core`.
+    pub(crate) fn start(kind: Kind, core: usize) -> Result<Self, String> {
+        match kind {
+            Kind::Prism => Self::prism(&["--embedded", "memory", "--shards", "1"], Some(core)),
+            kind => {
+                let address = free_address()?;
+                let own = std::env::current_exe().map_err(|error| error.to_string())?;
+                let mut command = Command::new(own);
+                command.args(["serve", kind.name(), "--listen", &address.to_string()]);
+                Self::spawn(command, address, Some(core), None)
+            }
+        }
+    }
+
+    /// Starts the gateway with a data directory of its own.
+    pub(crate) fn prism(arguments: &[&str], core: Option<usize>) -> Result<Self, String> {
+        let address = free_address()?;
+        let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let mut command = Command::new(sibling("prism")?);
+        command.args(["serve", "--listen", &address.to_string(), "--data-dir"]);
+        command.arg(directory.path()).args(arguments);
+        Self::spawn(command, address, core, Some(directory))
+    }
+
+    fn spawn(
+        mut command: Command,
+        address: SocketAddr,
+        core: Option<usize>,
+        directory: Option<TempDir>,
+    ) -> Result<Self, String> {
+        if let Some(core) = core {
+            command = on_core(&command, core);
+        }
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("cannot start {command:?}: {error}"))?;
+        let child = Self {
+            process,
+            address,
+            _directory: directory,
+        };
+        child.wait_until_it_listens()?;
+        Ok(child)
+    }
+
+    fn wait_until_it_listens(&self) -> Result<(), String> {
+        let deadline = Instant::now() + START_MAX;
+        while TcpStream::connect(self.address).is_err() {
+            if Instant::now() > deadline {
+                return Err(format!("the server at {} does not listen", self.address));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// CPU time of all its threads so far, in nanoseconds.
+    pub(crate) fn cpu_ns(&self) -> Result<u64, String> {
+        let tasks = format!("/proc/{}/task", self.pid());
+        let mut sum = 0;
+        for task in fs::read_dir(&tasks)
+            .map_err(|error| format!("{tasks}: {error}"))?
+            .flatten()
+        {
+            let path = task.path().join("schedstat");
+            let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            sum += text
+                .split(' ')
+                .next()
+                .and_then(|number| number.parse::<u64>().ok())
+                .unwrap_or(0);
+        }
+        Ok(sum)
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn resident_kib(&self) -> Result<u64, String> {
+        let path = format!("/proc/{}/status", self.pid());
+        let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap_or_default();
+        Ok(line
+            .split_whitespace()
+            .nth(1)
+            .and_then(|number| number.parse().ok())
+            .unwrap_or(0))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to kill.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The same command under `taskset`, so that all its threads stay on one core.
+pub(crate) fn on_core(command: &Command, core: usize) -> Command {
+    let mut pinned = Command::new("taskset");
+    pinned
+        .arg("-c")
+        .arg(core.to_string())
+        .arg(command.get_program())
+        .args(command.get_args());
+    pinned
+}
+
+/// A program built beside this one.
+pub(crate) fn sibling(name: &str) -> Result<PathBuf, String> {
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let path = own.parent().unwrap_or(Path::new(".")).join(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(format!(
+        "{} is missing; build it with `cargo build --release -p prism-core -p prism-loadgen`",
+        path.display()
+    ))
+}
+
+fn free_address() -> Result<SocketAddr, String> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+    listener.local_addr().map_err(|error| error.to_string())
+}
