@@ -315,6 +315,7 @@ impl Server {
             }
         }
         self.namespaces = control.recover().map_err(ServeError)?;
+        self.tell_shards(|| ShardCommand::Serve);
         Ok(())
     }
 

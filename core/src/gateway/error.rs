@@ -49,6 +49,19 @@ pub(crate) fn unknown_namespace(name: &str) -> Box<Status> {
     )
 }
 
+/// The gateway is starting or draining; nothing was done.
+#[cold]
+pub(crate) fn not_serving() -> Box<Status> {
+    Box::new(
+        Status::new(
+            Code::Unavailable,
+            "the gateway is starting or draining; try again in a moment",
+        )
+        .with_reason("NOT_SERVING", &[])
+        .with_retry_after(RETRY_AFTER),
+    )
+}
+
 /// A maximum is reached; nothing was done.
 #[cold]
 pub(crate) fn overloaded(what: &'static str) -> Box<Status> {

@@ -119,6 +119,8 @@ pub(crate) enum ControlJob {
 pub(crate) enum ShardCommand {
     AddNamespace(NamespaceSpec, SyncSender<Result<(), StoreError>>),
     RemoveNamespace(NamespaceSpec, SyncSender<Result<(), StoreError>>),
+    /// All namespaces are known: be ready.
+    Serve,
     /// Take no new work from clients, finish what was taken, and say so.
     Drain,
     /// All shards have drained: nobody needs this one any more.

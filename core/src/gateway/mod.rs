@@ -127,7 +127,8 @@ impl Gateway {
             deadlines: BTreeMap::new(),
             deadlines_made: 0,
             deadline_changed: Rc::default(),
-            serving: true,
+            // Until the control thread has told of all namespaces.
+            serving: false,
             reply: Vec::new(),
         }
     }
@@ -184,6 +185,10 @@ impl Gateway {
                     ShardStore::Sidecar { .. } => Ok(()),
                 };
                 (result, done)
+            }
+            ShardCommand::Serve => {
+                self.serving = true;
+                return;
             }
             ShardCommand::Drain | ShardCommand::End => return,
         };
@@ -250,7 +255,11 @@ impl Gateway {
             Err(status) => return Progress::Done(Err(status)),
         };
         let Some(namespace) = self.namespaces.by_name(request.namespace()) else {
-            return Progress::Done(Err(error::unknown_namespace(request.namespace())));
+            return Progress::Done(Err(match self.serving {
+                true => error::unknown_namespace(request.namespace()),
+                // While the gateway starts it may not have heard of it yet.
+                false => error::not_serving(),
+            }));
         };
         let stamp = self.stamp();
         let drift_max_ns = i64::try_from(self.limits.clock_drift_max.as_nanos()).unwrap_or(i64::MAX);
