@@ -14,6 +14,7 @@ mod join;
 pub mod local;
 mod model;
 mod paging;
+mod swaps;
 
 use std::time::Duration;
 
@@ -235,10 +236,10 @@ cases![
     cases::mutations_fail_by_themselves,
     cases::mutations_of_one_token_apply_in_order,
     cases::items_expire,
-    cases::an_expired_item_is_absent_to_swaps,
-    cases::swaps_hold_their_expectation,
-    cases::a_repeated_swap_gets_its_first_answer,
-    cases::racing_swaps_lose_no_increment,
+    swaps::an_expired_item_is_absent_to_swaps,
+    swaps::swaps_hold_their_expectation,
+    swaps::a_repeated_swap_gets_its_first_answer,
+    swaps::racing_swaps_lose_no_increment,
     cases::large_values_come_back_whole,
     cases::large_values_are_replaced_and_deleted,
     cases::limits_are_checked_and_named,

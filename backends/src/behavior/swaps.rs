@@ -1,0 +1,191 @@
+//! The cases about compare-and-swap: expectations, repeats, races.
+
+use std::time::Duration;
+
+use super::cases::{entry, token, value_of};
+use super::join::{join_all, yield_once};
+use super::{Client, Entry, Expectation, Harness, Predicate, SwapAnswer, WriteToken};
+
+pub(super) async fn an_expired_item_is_absent_to_swaps<H: Harness>(harness: &mut H) {
+    let mut client = harness.client().await;
+    let item = Entry {
+        ttl: Some(Duration::from_millis(100)),
+        ..entry("k", "old")
+    };
+    client
+        .put("id", &token(harness, 0, "1"), &[item])
+        .await
+        .expect("a put");
+    harness.pass(Duration::from_millis(120)).await;
+    let old = Expectation::Value(b"old".to_vec());
+    let first = token(harness, 1, "2");
+    let answer = client
+        .compare_and_swap("id", b"k", &first, &old, Some(&entry("k", "x")))
+        .await;
+    assert_eq!(
+        answer,
+        Ok(SwapAnswer {
+            swapped: false,
+            current: None
+        })
+    );
+    let second = token(harness, 2, "3");
+    let answer = client
+        .compare_and_swap(
+            "id",
+            b"k",
+            &second,
+            &Expectation::Absent,
+            Some(&entry("k", "new")),
+        )
+        .await;
+    assert_eq!(
+        answer,
+        Ok(SwapAnswer {
+            swapped: true,
+            current: None
+        })
+    );
+    assert_eq!(value_of(&mut client, "id", b"k").await, Some(b"new".to_vec()));
+}
+
+pub(super) async fn swaps_hold_their_expectation<H: Harness>(harness: &mut H) {
+    let mut client = harness.client().await;
+    let value = |value: &str| Expectation::Value(value.as_bytes().to_vec());
+    let late = token(harness, 10_000, "late");
+    client
+        .put("id", &late, &[entry("other", "0")])
+        .await
+        .expect("a put");
+    let steps: &[(Expectation, Option<Entry>, bool, Option<&str>)] = &[
+        (value("1"), Some(entry("k", "2")), false, None),
+        (Expectation::Absent, Some(entry("k", "1")), true, Some("1")),
+        (Expectation::Absent, Some(entry("k", "2")), false, Some("1")),
+        (value("1 "), Some(entry("k", "2")), false, Some("1")),
+        (value("1"), Some(entry("k", "2")), true, Some("2")),
+        (value("2"), None, true, None),
+        (value("2"), None, false, None),
+        (Expectation::Absent, None, true, None),
+        (Expectation::Absent, Some(entry("k", "3")), true, Some("3")),
+    ];
+    // Later steps have older tokens: the expectation, not the clock, orders swaps.
+    for (step, (expected, replacement, swapped, left)) in steps.iter().enumerate() {
+        let token = token(harness, -(step as i64) * 1_000, &format!("{step}"));
+        let answer = client
+            .compare_and_swap("id", b"k", &token, expected, replacement.as_ref())
+            .await
+            .expect("a swap");
+        assert_eq!(answer.swapped, *swapped, "step {step}");
+        let found = value_of(&mut client, "id", b"k").await;
+        assert_eq!(found.as_deref(), left.map(str::as_bytes), "step {step}");
+        if !answer.swapped {
+            assert_eq!(answer.current.map(|entry| entry.value), found, "step {step}");
+        }
+    }
+    assert_eq!(value_of(&mut client, "id", b"other").await, Some(b"0".to_vec()));
+}
+
+pub(super) async fn a_repeated_swap_gets_its_first_answer<H: Harness>(harness: &mut H) {
+    let mut client = harness.client().await;
+    let first = token(harness, 0, "first");
+    let lost = token(harness, 10, "lost");
+    let second = token(harness, 20, "second");
+    let one = entry("k", "1");
+    let two = entry("k", "2");
+    let is_one = Expectation::Value(b"1".to_vec());
+    let swapped = Ok(SwapAnswer {
+        swapped: true,
+        current: None,
+    });
+    let refused = Ok(SwapAnswer {
+        swapped: false,
+        current: Some(one.clone()),
+    });
+    for round in 0..3 {
+        let answer = client
+            .compare_and_swap("id", b"k", &first, &Expectation::Absent, Some(&one))
+            .await;
+        assert_eq!(answer, swapped, "round {round}");
+        let answer = client
+            .compare_and_swap("id", b"k", &lost, &Expectation::Absent, Some(&two))
+            .await;
+        assert_eq!(answer, refused, "round {round}");
+        let answer = client
+            .compare_and_swap("id", b"k", &second, &is_one, Some(&two))
+            .await;
+        assert_eq!(answer, swapped, "round {round}");
+        assert_eq!(
+            value_of(&mut client, "id", b"k").await,
+            Some(b"2".to_vec()),
+            "round {round}"
+        );
+    }
+    client
+        .delete("id", &token(harness, 1_000, "delete"), &Predicate::All)
+        .await
+        .expect("a delete");
+    let answer = client
+        .compare_and_swap("id", b"k", &first, &Expectation::Absent, Some(&one))
+        .await;
+    assert_eq!(answer, swapped, "the answer stands, and nothing happens");
+    assert_eq!(value_of(&mut client, "id", b"k").await, None);
+    // The same token on another item is another call.
+    let answer = client
+        .compare_and_swap("id", b"l", &first, &Expectation::Absent, Some(&entry("l", "1")))
+        .await;
+    assert_eq!(answer, swapped);
+    assert_eq!(value_of(&mut client, "id", b"l").await, Some(b"1".to_vec()));
+}
+
+pub(super) async fn racing_swaps_lose_no_increment<H: Harness>(harness: &mut H) {
+    const RACERS: usize = 4;
+    const INCREMENTS: usize = 25;
+    let mut first = harness.client().await;
+    first
+        .put("id", &token(harness, 0, "start"), &[entry("n", "0")])
+        .await
+        .expect("a put");
+    let mut races = Vec::new();
+    for racer in 0..RACERS {
+        let mut client = harness.client_beside(&first).await;
+        let base = token(harness, 1, "");
+        races.push(async move {
+            let mut lost = 0_usize;
+            for step in 0..INCREMENTS {
+                loop {
+                    let value = value_of(&mut client, "id", b"n").await.expect("the counter");
+                    yield_once().await;
+                    let text = std::str::from_utf8(&value).expect("digits");
+                    let next = text.parse::<usize>().expect("a number") + 1;
+                    let token = WriteToken {
+                        token: format!("{racer}.{step}.{lost}").into_bytes(),
+                        ..base.clone()
+                    };
+                    let answer = client
+                        .compare_and_swap(
+                            "id",
+                            b"n",
+                            &token,
+                            &Expectation::Value(value),
+                            Some(&entry("n", next.to_string())),
+                        )
+                        .await
+                        .expect("a swap");
+                    if answer.swapped {
+                        break;
+                    }
+                    lost += 1;
+                    assert!(lost < 10_000, "nobody gets ahead");
+                }
+            }
+            lost
+        });
+    }
+    let lost: usize = join_all(races).await.into_iter().sum();
+    let end = value_of(&mut first, "id", b"n").await;
+    assert_eq!(
+        end,
+        Some((RACERS * INCREMENTS).to_string().into_bytes()),
+        "{lost} swaps were refused"
+    );
+}
