@@ -19,7 +19,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prism_backends::{memory::MemoryStore, sqlite};
+use prism_backends::{
+    memory::{self, MemoryStore},
+    sqlite,
+};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
@@ -28,7 +31,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{EmbeddedStore, LogFormat, LogOptions, ServeOptions},
+    config::{EmbeddedStore, LogFormat, LogOptions, ServeLimits, ServeOptions},
     control::Control,
     gateway::{Gateway, Neighbours, ShardStore, job::ShardCommand},
     metrics::Registry,
@@ -237,7 +240,12 @@ impl Server {
                     let started = events.clone();
                     let result = shard::run(setup, || {
                         let store = match store {
-                            None => ShardStore::Memory(Box::new(MemoryStore::new())),
+                            None => {
+                                ShardStore::Memory(Box::new(MemoryStore::with_options(memory::Options {
+                                    tombstone_window_ms: tombstone_window_ms(&limits),
+                                    ..memory::Options::default()
+                                })))
+                            }
                             Some((writer, reader)) => ShardStore::Sidecar { writer, reader },
                         };
                         // The receiver lives as long as the server.
@@ -577,14 +585,28 @@ fn lock_directory(directory: &Path) -> Result<File, ServeError> {
     }
 }
 
+/// A delete must be remembered for as long as an older write may still come: one client's clock may be behind by the
+/// drift that is allowed, another's ahead by as much.
+fn tombstone_window_ms(limits: &ServeLimits) -> u64 {
+    u64::try_from(limits.clock_drift_max.as_millis())
+        .unwrap_or(u64::MAX)
+        .saturating_mul(2)
+}
+
 fn open_store(options: &ServeOptions) -> Result<Option<sqlite::Parts>, ServeError> {
     match options.embedded {
         EmbeddedStore::Memory => Ok(None),
         EmbeddedStore::Sqlite => {
             let path = options.data_dir.join("keyvalue.db");
-            sqlite::open(&path, sqlite::Options::default())
-                .map(Some)
-                .map_err(|cause| ServeError(cause.to_string()))
+            sqlite::open(
+                &path,
+                sqlite::Options {
+                    tombstone_window_ms: tombstone_window_ms(&options.limits),
+                    ..sqlite::Options::default()
+                },
+            )
+            .map(Some)
+            .map_err(|cause| ServeError(cause.to_string()))
         }
     }
 }

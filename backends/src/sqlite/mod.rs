@@ -19,6 +19,7 @@ mod checkpointer;
 mod marks;
 mod reader;
 mod schema;
+mod sweep;
 mod writer;
 
 pub use checkpointer::{Checkpoint, Checkpointer};
