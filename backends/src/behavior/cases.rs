@@ -47,7 +47,7 @@ pub(super) async fn read<C: Client>(client: &mut C, id: &str, predicate: &Predic
     page.items
 }
 
-pub(super) async fn read_keys<C: Client>(client: &mut C, id: &str, predicate: &Predicate) -> Vec<Vec<u8>> {
+async fn read_keys<C: Client>(client: &mut C, id: &str, predicate: &Predicate) -> Vec<Vec<u8>> {
     read(client, id, predicate)
         .await
         .into_iter()

@@ -1,18 +1,10 @@
-<<<<<<< HEAD
-//! Cases of compare-and-swap: expectations, repeats, races.
-=======
 //! The cases about compare-and-swap: expectations, repeats, races.
->>>>>>> backends
 
 use std::time::Duration;
 
 use super::cases::{entry, token, value_of};
-<<<<<<< HEAD
-use super::{Client, Entry, Expectation, Harness, Predicate, SwapAnswer, WriteToken, join_all, yield_once};
-=======
 use super::join::{join_all, yield_once};
 use super::{Client, Entry, Expectation, Harness, Predicate, SwapAnswer, WriteToken};
->>>>>>> backends
 
 pub(super) async fn an_expired_item_is_absent_to_swaps<H: Harness>(harness: &mut H) {
     let mut client = harness.client().await;
