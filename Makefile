@@ -49,7 +49,7 @@ proto: setup ## Lint proto/
 
 .PHONY: conformance
 conformance: setup ## Python, Go and Node clients, curl and h2spec against the real server
-	$(CARGO) build --locked -p prism-core
+	$(CARGO) build --locked -p prism-core -p prism-loadgen
 	clients/conformance/run
 
 .PHONY: bench

@@ -84,15 +84,17 @@ impl<F: Flag> Sleeping<F> {
 
 /// The sleep-and-wake handshake of one receiving thread; several queues may share it.
 #[derive(Debug)]
-pub(crate) struct Waker {
+pub struct Waker {
     sleeping: Sleeping<AtomicBool>,
     eventfd: OwnedFd,
 }
 
 impl Waker {
+    /// A waker for one receiving thread.
+    ///
     /// # Errors
     /// When the process is out of descriptors.
-    pub(crate) fn new() -> io::Result<Arc<Self>> {
+    pub fn new() -> io::Result<Arc<Self>> {
         let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         Ok(Arc::new(Self {
             sleeping: Sleeping(AtomicBool::new(false)),
@@ -101,7 +103,7 @@ impl Waker {
     }
 
     /// Called by senders after a push: wakes the receiver if it sleeps.
-    pub(crate) fn wake(&self) {
+    pub fn wake(&self) {
         if self.sleeping.must_wake() {
             // The counter can only be full after 2^64 - 2 unread wake-ups; then the receiver is awake anyway.
             let _ = write(&self.eventfd, &1u64.to_ne_bytes());
@@ -116,7 +118,7 @@ impl Waker {
     }
 
     /// Waits on a plain thread until woken, or until `timeout`; returns at once when `has_work`.
-    pub(crate) fn wait_blocking(&self, timeout: Option<Duration>, has_work: impl Fn() -> bool) {
+    pub fn wait_blocking(&self, timeout: Option<Duration>, has_work: impl Fn() -> bool) {
         if !self.sleeping.prepare(has_work) {
             return;
         }
@@ -165,14 +167,14 @@ impl ShardSleeper {
 
 /// A bounded queue into one thread.
 #[derive(Debug)]
-pub(crate) struct Mailbox<T> {
+pub struct Mailbox<T> {
     queue: ArrayQueue<T>,
     waker: Arc<Waker>,
 }
 
 impl<T> Mailbox<T> {
     /// A queue of at most `capacity` messages.
-    pub(crate) fn new(capacity: usize, waker: Arc<Waker>) -> Self {
+    pub fn new(capacity: usize, waker: Arc<Waker>) -> Self {
         Self {
             queue: ArrayQueue::new(capacity),
             waker,
@@ -183,19 +185,19 @@ impl<T> Mailbox<T> {
     ///
     /// # Errors
     /// Hands the message back when the queue is full: the caller sheds, it never waits.
-    pub(crate) fn send(&self, message: T) -> Result<(), T> {
+    pub fn send(&self, message: T) -> Result<(), T> {
         self.queue.push(message)?;
         self.waker.wake();
         Ok(())
     }
 
     /// The oldest message. Only the receiving thread calls this.
-    pub(crate) fn receive(&self) -> Option<T> {
+    pub fn receive(&self) -> Option<T> {
         self.queue.pop()
     }
 
     /// Whether nothing waits.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 }

@@ -19,7 +19,7 @@ pub(crate) mod connection;
 mod connections;
 mod h1_session;
 mod h2_session;
-pub(crate) mod mailbox;
+pub mod mailbox;
 pub(crate) mod notify;
 pub mod reactor;
 mod unary;
