@@ -280,10 +280,13 @@ mod tests {
         }
     }
 
-    /// All interleavings of two senders and a receiver that goes to sleep, under the C11 memory model.
+    /// Two senders and a receiver that goes to sleep, under the C11 memory model: all interleavings of up to three
+    /// preemptions.
     #[test]
     fn a_sleeping_receiver_is_always_woken() {
-        loom::model(|| {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
             let sleeping =
                 loom::sync::Arc::new(Sleeping(ModelFlag(loom::sync::atomic::AtomicBool::new(false))));
             let queue = loom::sync::Arc::new(loom::sync::atomic::AtomicUsize::new(0));
