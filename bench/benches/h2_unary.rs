@@ -34,7 +34,7 @@ impl Client {
         out.extend_from_slice(PREFACE);
         // An initial window of 2^31 - 1 for streams, and nearly as much for the connection.
         frame(out, 4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
-        frame(out, 8, 0, 0, &0x7fff_0000_u32.to_be_bytes());
+        frame(out, 8, 0, 0, &0x7ffe_0000_u32.to_be_bytes());
         frame(out, 4, 1, 0, &[]);
         let mut encoder = Encoder::new(4096);
         let mut block = || {
