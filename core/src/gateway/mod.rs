@@ -7,7 +7,7 @@
 //!                                          └─ SQLite: a job for its writer or for this shard's reader
 //! ```
 //!
-//! A call that cannot be answered at once becomes a [`Pending`] of its connection. Every answer comes back to the shard
+//! A call that cannot be answered at once becomes a `Pending` of its connection. Every answer comes back to the shard
 //! that took the call, with the call's ticket. The number of calls that wait is bounded per shard and per namespace, and
 //! the mailbox for answers is as large as that bound, so an answer always has room.
 
