@@ -4,7 +4,7 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -34,6 +34,14 @@ pub(crate) enum KeeperJob {
     Recycle(ClosedSegment, Durable),
     /// The lane is drained and will not be written to any more; answered by [`LogNews::Closed`], the keeper's last word.
     Close(Durable),
+}
+
+/// The keepers' threads, to be joined at the end.
+pub(crate) type Keepers = Arc<Mutex<Vec<JoinHandle<()>>>>;
+
+/// The list, also after a panic: it is whole at all times.
+pub(crate) fn keepers_of(keepers: &Keepers) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+    keepers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where a keeper takes its jobs from. It ends when this is dropped.

@@ -15,7 +15,6 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -39,7 +38,7 @@ use prism_wal::{
 
 use super::{
     LogNews,
-    keeper::{self, KeeperJobs},
+    keeper::{self, KeeperJobs, Keepers},
     lane_of,
     record::LoggedWrite,
     window::{CallHasher, CallKey, ENTRIES_MAX, Place, Window},
@@ -88,7 +87,7 @@ pub(crate) struct LogDirectory {
     /// Where each shard's log hears news.
     news: Vec<Arc<Mailbox<LogNews>>>,
     /// The threads that were started, to be joined at the end.
-    pub(crate) keepers: Vec<JoinHandle<()>>,
+    keepers: Keepers,
     open: bool,
 }
 
@@ -99,6 +98,7 @@ impl LogDirectory {
         limits: LogLimits,
         key: Option<KeyEncryptionKey>,
         news: Vec<Arc<Mailbox<LogNews>>>,
+        keepers: Keepers,
     ) -> Self {
         let shards = u16::try_from(news.len()).unwrap_or(u16::MAX);
         Self {
@@ -107,7 +107,7 @@ impl LogDirectory {
             key,
             shards,
             news,
-            keepers: Vec::new(),
+            keepers,
             open: false,
         }
     }
@@ -178,7 +178,7 @@ impl LogDirectory {
         let mut seen = Seen::default();
         let mut results = BTreeMap::new();
         for (lane, expected) in lanes {
-            let result = self.recover(lane, expected, &positions, &mut seen, Some(store))?;
+            let result = self.recover(lane, expected, &positions, &mut seen, Some(&mut *store))?;
             results.insert(lane, result);
         }
         // A lane of more shards than there are now may hold writes to keys of any shard.
@@ -273,7 +273,7 @@ impl LogDirectory {
         let news = self.news[usize::from(shard)].clone();
         let (keeper, thread) = keeper::spawn(lane_of(shard), started.pool, news)
             .map_err(|error| format!("cannot start a thread for the log: {error}"))?;
-        self.keepers.push(thread);
+        keeper::keepers_of(&self.keepers).push(thread);
         Ok(Opened::Lane(Box::new(OpenLane {
             commit: started.commit,
             active: started.active,
