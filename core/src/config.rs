@@ -65,6 +65,15 @@ pub enum EmbeddedStore {
     Memory,
 }
 
+/// What carries the log's groups to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogWriterKind {
+    /// The shard's own ring. Needs io_uring; with epoll it is [`LogWriterKind::Thread`].
+    Ring,
+    /// Threads of the log's own, each of which blocks in one write.
+    Thread,
+}
+
 /// Every maximum that the operator can move. At the maximum the answer is `RESOURCE_EXHAUSTED`, or the
 /// connection is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

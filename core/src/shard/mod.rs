@@ -19,6 +19,8 @@ pub(crate) mod connection;
 mod connections;
 mod h1_session;
 mod h2_session;
+#[cfg_attr(not(test), expect(dead_code, reason = "the gateway's log takes it into use"))]
+pub(crate) mod log_writer;
 pub mod mailbox;
 pub(crate) mod notify;
 pub mod reactor;
