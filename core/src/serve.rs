@@ -258,7 +258,6 @@ impl Server {
                     limits: options.wal,
                     writer: options.wal_writer,
                     driver,
-                    waker: setup.inbox.waker.clone(),
                     metrics: registry.add_log(),
                     news: setup.inbox.log_news.clone(),
                 };

@@ -183,6 +183,12 @@ impl<W: GroupWriter> Lane<W> {
         self.recycler.poll_recyclable()
     }
 
+    /// Closed segments that are still needed: until their records are applied, synced, and a checkpoint says so.
+    #[must_use]
+    pub fn pinned_segments(&self) -> usize {
+        self.recycler.pinned()
+    }
+
     /// What is known durable, for the pool's manifest.
     #[must_use]
     pub fn durable(&self) -> Durable {

@@ -185,6 +185,19 @@ impl Tail {
             })
     }
 
+    /// What all targets together still have to apply. Looks at every target.
+    #[must_use]
+    pub fn unapplied_in_all(&self) -> Unapplied {
+        let mut sum = Unapplied::default();
+        for queue in self.targets.values() {
+            sum.records += queue.records.len();
+            sum.bytes += queue.bytes;
+            let oldest = queue.records.front().map(|(lsn, _)| *lsn);
+            sum.oldest = sum.oldest.into_iter().chain(oldest).min();
+        }
+        sum
+    }
+
     /// The targets that have something to apply, ascending.
     pub fn waiting(&self) -> impl Iterator<Item = TargetId> + '_ {
         let waits = |queue: &Queue| queue.records.front().is_some_and(|(lsn, _)| *lsn <= self.durable);

@@ -32,7 +32,7 @@ use crate::{
     metrics::{LaneState, LogMetrics},
     shard::{
         log_writer::LogWriter,
-        mailbox::{Mailbox, Waker},
+        mailbox::Mailbox,
         notify::Notify,
         reactor::DriverInUse,
     },
@@ -44,7 +44,6 @@ pub(crate) struct LogSetup {
     pub(crate) limits: LogLimits,
     pub(crate) writer: LogWriterKind,
     pub(crate) driver: DriverInUse,
-    pub(crate) waker: Arc<Waker>,
     pub(crate) metrics: Arc<LogMetrics>,
     /// What others tell the log.
     pub(crate) news: Arc<Mailbox<LogNews>>,
@@ -125,7 +124,7 @@ impl Log {
 
     fn make(&self, shard: u16, lane: OpenLane) -> std::io::Result<ShardLog> {
         let setup = &self.setup;
-        let writer = LogWriter::new(setup.writer, setup.driver, setup.waker.clone(), self.wanted.clone())?;
+        let writer = LogWriter::new(setup.writer, setup.driver, self.wanted.clone())?;
         let OpenLane {
             commit,
             active,
@@ -423,19 +422,9 @@ impl Gateway {
                 log.handle_news(shard, news);
                 heard = true;
             }
-            if heard || matches!(&log.state, State::Open(log) if log.has_completion()) {
+            if heard {
                 log.wanted.notify();
             }
-        }
-    }
-
-    /// Whether the disk has answered: the log wants its turn before the shard sleeps.
-    pub(crate) fn has_log_completion(&self) -> bool {
-        match &self.store {
-            ShardStore::Sidecar { log, .. } => {
-                matches!(&log.state, State::Open(log) if log.has_completion())
-            }
-            ShardStore::Memory(_) => false,
         }
     }
 

@@ -254,7 +254,7 @@ impl LogDirectory {
         tracing::info!(
             lane = lane.0,
             records = started.recovery.records,
-            unapplied = tail.unapplied_records(),
+            unapplied = tail.unapplied_in_all().records,
             milliseconds = began.elapsed().as_millis(),
             "log read"
         );
@@ -417,7 +417,7 @@ impl Store<'_> {
 
     /// Applies what the store lacks of one lane, namespace by namespace, in order, and makes it durable.
     fn bring_up_to_date(&mut self, lane: LaneId, tail: &mut Tail, positions: &Positions) -> Result<(), String> {
-        let total = tail.unapplied_records();
+        let total = tail.unapplied_in_all().records;
         let (mut done, mut told) = (0, Instant::now());
         for target in tail.waiting().collect::<Vec<TargetId>>() {
             let stored = positions.get(&(lane, target.0)).copied().unwrap_or_default();

@@ -40,8 +40,13 @@ const BATCH_RECORDS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 4 << 20;
 /// How often what the store has applied is made durable there, when nothing else asks for it, in nanoseconds.
 const SYNC_PAUSE: u64 = 5_000_000_000;
+/// The same at the end, when somebody waits for it.
+const FLUSH_PAUSE: u64 = 2_000_000;
 /// Pause before a segment that could not be prepared, or a sync that failed, is tried again, in nanoseconds.
 const RETRY_PAUSE: u64 = 500_000_000;
+
+/// How often the gauges are set, in nanoseconds.
+const SHOW_PAUSE: u64 = 100_000_000;
 
 /// How a shard's log reaches the threads around it.
 #[derive(Debug, Clone)]
@@ -145,6 +150,8 @@ pub(crate) struct ShardLog {
     removed: FxHashSet<u32>,
     flushing: Flushing,
     poison_told: bool,
+    /// When the gauges are next set.
+    show_at: u64,
     limits: LogLimits,
     metrics: Arc<LogMetrics>,
 }
@@ -202,6 +209,7 @@ impl ShardLog {
             removed: FxHashSet::default(),
             flushing: Flushing::No,
             poison_told: false,
+            show_at: 0,
             limits,
             metrics,
         }
@@ -219,11 +227,6 @@ impl ShardLog {
     /// Whether the lane takes appends: not after a failed write.
     pub(crate) fn is_healthy(&self) -> bool {
         self.lane.poisoned().is_none()
-    }
-
-    /// Whether the disk has answered.
-    pub(crate) fn has_completion(&self) -> bool {
-        self.lane.writer().has_completion()
     }
 
     // --- calls ------------------------------------------------------------------------------------------------------
@@ -368,6 +371,9 @@ impl ShardLog {
     pub(crate) fn next_wake(&self) -> Option<Instant> {
         let now = self.now();
         let mut next = self.lane.next_wake(now);
+        if !self.applier.is_empty() {
+            next = Some(next.map_or(self.show_at, |next: u64| next.min(self.show_at)));
+        }
         let mut consider = |at: u64| next = Some(next.map_or(at, |next| next.min(at)));
         if let Some(retry) = self.applier.next_retry() {
             consider(retry);
@@ -375,7 +381,7 @@ impl ShardLog {
         if self.preparing == 0 && self.lane.segments_wanted() > 0 {
             consider(self.prepare_at);
         }
-        if !self.syncing && self.lane.tail().unsynced().next().is_some() {
+        if !self.syncing {
             let asked_for = self.lane.pinned_segments() > 0 || self.flushing == Flushing::Wanted;
             consider(if asked_for { self.sync_not_before } else { self.sync_at });
         }
@@ -492,22 +498,30 @@ impl ShardLog {
 
     /// Has the store made durable what it applied, and logs the cursors, so that segments become free.
     fn keep_cursor(&mut self, now: u64) {
-        let pinned = self.lane.pinned_segments() > 0;
-        let flushing = self.flushing == Flushing::Wanted;
-        let unsynced = self.lane.tail().unsynced().next().is_some();
-        if unsynced {
-            let wanted = pinned || flushing || now >= self.sync_at;
-            if wanted && !self.syncing && now >= self.sync_not_before {
-                let cursors = self.lane.tail().unsynced().collect();
-                let shard = self.shard;
-                self.syncing = self.links.sync.send(SyncJob { shard, cursors }).is_ok();
-            }
+        let asked_for = self.lane.pinned_segments() > 0 || self.flushing == Flushing::Wanted;
+        let due = if asked_for { self.sync_not_before } else { self.sync_at };
+        if self.syncing || now < due {
             return;
         }
-        // Everything applied is durable in the store: worth a note if that frees a segment, or if this is the end.
-        let floor = self.lane.tail().floor();
-        if (pinned || flushing) && floor > self.checkpointed {
-            self.checkpoint(now);
+        let cursors: Vec<_> = self.lane.tail().unsynced().collect();
+        if cursors.is_empty() {
+            // Everything applied is durable in the store: worth a note if that frees a segment, or if this is the end.
+            if asked_for && (self.lane.checkpoint_due() || self.lane.tail().floor() > self.checkpointed) {
+                self.checkpoint(now);
+            }
+            self.sync_at = now + SYNC_PAUSE;
+            self.sync_not_before = now + self.sync_pause();
+            return;
+        }
+        let shard = self.shard;
+        self.syncing = self.links.sync.send(SyncJob { shard, cursors }).is_ok();
+    }
+
+    /// How long until the store may be asked again.
+    fn sync_pause(&self) -> u64 {
+        match self.flushing {
+            Flushing::No => RETRY_PAUSE,
+            _ => FLUSH_PAUSE,
         }
     }
 
@@ -551,8 +565,7 @@ impl ShardLog {
             LogNews::Synced(cursors) => {
                 self.syncing = false;
                 self.sync_at = now + SYNC_PAUSE;
-                let pause = if self.flushing == Flushing::No { RETRY_PAUSE } else { 0 };
-                self.sync_not_before = now + pause;
+                self.sync_not_before = now + self.sync_pause();
                 for (target, lsn) in cursors {
                     self.lane.handle_synced(target, lsn);
                 }
@@ -643,12 +656,18 @@ impl ShardLog {
         }
     }
 
-    fn show(&self, now: u64) {
+    /// Shows the figures, now and then.
+    fn show(&mut self, now: u64) {
+        if now < self.show_at {
+            return;
+        }
+        self.show_at = now + SHOW_PAUSE;
         let metrics = &self.metrics;
+        let unapplied = self.lane.tail().unapplied_in_all();
         let commit = self.lane.commit();
         metrics.pending_bytes.set(commit.pending_bytes() as u64);
-        metrics.unapplied_records.set(self.lane.tail().unapplied_records() as u64);
-        metrics.unapplied_bytes.set(self.lane.tail().unapplied_bytes() as u64);
+        metrics.unapplied_records.set(unapplied.records as u64);
+        metrics.unapplied_bytes.set(unapplied.bytes as u64);
         let age = self.applier.oldest().map_or(0, |at| now.saturating_sub(at));
         metrics.unapplied_age_nanos.set(age);
         metrics.failing_namespaces.set(self.applier.failing() as u64);

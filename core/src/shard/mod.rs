@@ -210,9 +210,8 @@ async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, orders: Rc<Ord
             connection.wake_sender();
         }
         shard.gateway.borrow_mut().hear_log_news();
-        let has_work = || shard.inbox.has_work() || shard.gateway.borrow().has_log_completion();
         let waited = if messages < MESSAGES_PER_TURN {
-            sleeper.wait(has_work).await
+            sleeper.wait(|| shard.inbox.has_work()).await
         } else {
             sleeper.yield_turn().await
         };
