@@ -479,6 +479,17 @@ impl Gateway {
         }
     }
 
+    /// Writes of the log that the shard's ring has in hand. The kernel reads them from this process's memory.
+    pub(crate) fn log_writes_in_ring(&self) -> usize {
+        match &self.store {
+            ShardStore::Sidecar { log, .. } => match &log.state {
+                State::Open(shard_log) => shard_log.writes_in_ring(),
+                State::Absent | State::Held(_) => 0,
+            },
+            ShardStore::Memory(_) => 0,
+        }
+    }
+
     /// Whether the log is closed, or there is none.
     pub(crate) fn is_log_flushed(&self) -> bool {
         match &self.store {

@@ -6,7 +6,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use prism_backends::{NamespaceId, Outcome, UnixMillis};
+use prism_backends::{NamespaceId, Outcome};
 use prism_codec::{grpc::Status, message::common::WriteResultView};
 use prism_wal::{
     group_commit::{AppendError, ClosedSegment},
@@ -642,6 +642,11 @@ impl ShardLog {
     pub(crate) fn is_flushed(&self) -> bool {
         // A poisoned lane is never drained: the next start reads it.
         self.flushing == Flushing::Done || (self.flushing == Flushing::Wanted && !self.is_healthy())
+    }
+
+    /// See [`LogWriter::in_ring`].
+    pub(crate) fn writes_in_ring(&self) -> usize {
+        self.lane.writer().in_ring()
     }
 
     fn finish_flush(&mut self) {

@@ -95,6 +95,9 @@ impl Inbox {
 /// Messages that a shard takes from its mailboxes before its connections get their turn again.
 const MESSAGES_PER_TURN: usize = 256;
 
+/// How long a write of the log may be in the ring's hands at the end; beyond the time after which its lane is poisoned.
+const RING_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Shortest wait of the log for nothing but time; the reactor's timers are no finer.
 const LOG_PAUSE_MIN: Duration = Duration::from_millis(1);
 
@@ -157,6 +160,7 @@ async fn main(setup: ShardSetup, gateway: Gateway) -> io::Result<()> {
     (setup.on_flushed)();
     // Calls that other shards have taken may still need the keys that this one owns.
     orders.end.notified().await;
+    shard.finish_log_writes().await;
     Ok(())
 }
 
@@ -331,6 +335,18 @@ impl Shard {
                     "the store did not take all of the log in time; the next start will give it the rest"
                 );
                 return;
+            }
+        }
+    }
+
+    /// Waits for what the ring still writes from this shard's memory. A disk that does not answer for that long has failed;
+    /// then the process must end at once, since its memory must not be used for anything else first.
+    async fn finish_log_writes(&self) {
+        let deadline = Instant::now() + RING_PATIENCE;
+        while self.gateway.borrow().log_writes_in_ring() > 0 {
+            if !reactor::before(deadline, self.log_turned.notified()).await {
+                tracing::error!(shard = self.number, "the log's disk does not answer: aborting");
+                std::process::abort();
             }
         }
     }
