@@ -284,7 +284,11 @@ fn answer(
         Work::Unary { body, log, .. } => (body.as_slice(), *log),
         Work::ScanPage { .. } | Work::Settle { .. } => (&[][..], false),
     };
-    let result = keyvalue::applied(if log { keyvalue::EVENTUAL } else { keyvalue::BEST_EFFORT });
+    let result = keyvalue::applied(if log {
+        keyvalue::EVENTUAL
+    } else {
+        keyvalue::BEST_EFFORT
+    });
     keyvalue::encode_outcomes(method, writes, own, context.now, &result, &mut message)?;
     if !log {
         return Ok(Answer::Message(message));

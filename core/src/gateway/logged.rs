@@ -30,12 +30,7 @@ use crate::{
         shard_log::{Due, Form, LogCall, LogLinks, ShardLog, ShardLogParts},
     },
     metrics::{LaneState, LogMetrics},
-    shard::{
-        log_writer::LogWriter,
-        mailbox::Mailbox,
-        notify::Notify,
-        reactor::DriverInUse,
-    },
+    shard::{log_writer::LogWriter, mailbox::Mailbox, notify::Notify, reactor::DriverInUse},
 };
 
 /// What a shard needs to make a log of a lane that was opened for it.
@@ -181,10 +176,7 @@ impl Gateway {
             return Err(error::status(Code::Internal, "the memory store has no log"));
         };
         let LoggedCall {
-            ticket,
-            method,
-            part,
-            ..
+            ticket, method, part, ..
         } = *call;
         let namespace = context.namespace;
         let owns = |id: &str| part.is_none_or(|part| part.owns(namespace, id));
@@ -354,7 +346,10 @@ impl Gateway {
                 }
             }
             Work::Settle { namespace } => self.settle(namespace, ticket),
-            Work::ScanPage { .. } => Err(error::status(Code::Internal, "a page was asked of a shard without data")),
+            Work::ScanPage { .. } => Err(error::status(
+                Code::Internal,
+                "a page was asked of a shard without data",
+            )),
         };
         if let Err(status) = result {
             self.send_reply(Reply {

@@ -34,11 +34,11 @@ use prism_codec::grpc::{Code, Status};
 
 use self::{
     job::{Answer, ControlJob, Job, Reply, ShardCommand, Stamp, Ticket, Work, WriterMessage},
-    logged::LoggedCall,
-    scan::ScanPlan,
     keyvalue::{Context, Request},
+    logged::LoggedCall,
     namespaces::{Namespace, Namespaces},
     route::{AdminMethod, Method, Route},
+    scan::ScanPlan,
 };
 pub(crate) use self::{
     logged::{Log, LogSetup},

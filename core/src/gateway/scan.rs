@@ -66,7 +66,11 @@ pub(crate) enum ScanStep {
 
 impl Scan {
     pub(crate) fn new(pending: Pending, plan: ScanPlan, selection: Selection<'_>) -> Self {
-        let first = if plan.settle > 0 { State::Unsettled } else { State::Idle };
+        let first = if plan.settle > 0 {
+            State::Unsettled
+        } else {
+            State::Idle
+        };
         let (shard, token, state) = match split_token(selection.page_token, plan.shards) {
             Some((shard, token)) => (shard, token.to_vec(), first),
             None => (

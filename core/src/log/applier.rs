@@ -84,10 +84,7 @@ impl<W> Applier<W> {
     /// Takes note of a record that was appended.
     pub(crate) fn push(&mut self, namespace: NamespaceId, note: Note) {
         for key in &note.keys {
-            self.by_key
-                .entry(*key)
-                .or_default()
-                .push((namespace.0, note.lsn));
+            self.by_key.entry(*key).or_default().push((namespace.0, note.lsn));
         }
         let target = self.targets.entry(namespace.0).or_default();
         if target.notes.is_empty() {

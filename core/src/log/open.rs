@@ -135,7 +135,9 @@ impl LogDirectory {
             Ok(Durability::Kept) => return None,
             Ok(Durability::Refused(why)) => why.to_owned(),
             Ok(Durability::Unknown(magic)) => {
-                format!("the file system (type {magic:#x}) is not one whose promises are known: ext4, XFS and F2FS are")
+                format!(
+                    "the file system (type {magic:#x}) is not one whose promises are known: ext4, XFS and F2FS are"
+                )
             }
             Err(error) => error.to_string(),
         };
@@ -244,7 +246,12 @@ impl LogDirectory {
                 tracing::error!(lane = lane.0, %refusal, "the lane is held: nothing is read from it or written to it");
                 return Ok(Recovered::Held(refusal.to_string()));
             }
-            Err(error) => return Err(format!("the log in {} cannot be used: {error}", self.path.display())),
+            Err(error) => {
+                return Err(format!(
+                    "the log in {} cannot be used: {error}",
+                    self.path.display()
+                ));
+            }
         };
         if let Some(damage) = &started.recovery.damage {
             tracing::error!(lane = lane.0, %damage, "the lane starts without what is damaged, as wal.on_corruption says");
@@ -293,12 +300,16 @@ impl LogDirectory {
             .and_then(|mark| mark.sync_all())
             .and_then(|()| self.sync_directory())
             .map_err(|error| self.cannot_remove(lane, &error))?;
-        tracing::info!(lane = lane.0, "removing the lane of a shard that is no more; the store has all its records");
+        tracing::info!(
+            lane = lane.0,
+            "removing the lane of a shard that is no more; the store has all its records"
+        );
         self.remove_lane(lane, store)
     }
 
     fn remove_lane(&self, lane: LaneId, store: &mut Store<'_>) -> Result<(), String> {
-        self.remove_files(lane).map_err(|error| self.cannot_remove(lane, &error))?;
+        self.remove_files(lane)
+            .map_err(|error| self.cannot_remove(lane, &error))?;
         // A lane of this number that is made later counts from 1 again: the store must not take its records for old ones.
         store.forget(lane)?;
         self.sync_directory()
@@ -335,7 +346,7 @@ impl LogDirectory {
     }
 
     fn lanes(&self) -> Result<Vec<LaneId>, String> {
-        self.numbers(|lane| manifest_file_name(lane))
+        self.numbers(manifest_file_name)
     }
 
     fn retired(&self) -> Result<Vec<LaneId>, String> {
@@ -356,7 +367,9 @@ impl LogDirectory {
                 .file_name();
             let name = name.to_string_lossy();
             let number = name.strip_prefix("lane-").and_then(|rest| rest.get(..8));
-            let lane = number.and_then(|digits| u32::from_str_radix(digits, 16).ok()).map(LaneId);
+            let lane = number
+                .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+                .map(LaneId);
             lanes.extend(lane.filter(|lane| name == name_of(*lane)));
         }
         Ok(lanes)
@@ -416,7 +429,12 @@ impl Store<'_> {
     }
 
     /// Applies what the store lacks of one lane, namespace by namespace, in order, and makes it durable.
-    fn bring_up_to_date(&mut self, lane: LaneId, tail: &mut Tail, positions: &Positions) -> Result<(), String> {
+    fn bring_up_to_date(
+        &mut self,
+        lane: LaneId,
+        tail: &mut Tail,
+        positions: &Positions,
+    ) -> Result<(), String> {
         let total = tail.unapplied_in_all().records;
         let (mut done, mut told) = (0, Instant::now());
         for target in tail.waiting().collect::<Vec<TargetId>>() {
@@ -491,7 +509,12 @@ pub(crate) fn apply_records(
         Err(error) if !error.is_retryable() => {
             let (lsn, record) = &records[0];
             let reason = error.to_string();
-            tracing::error!(namespace = namespace.0, lsn = lsn.0, reason, "the store refuses a record for ever: kept as a dead letter");
+            tracing::error!(
+                namespace = namespace.0,
+                lsn = lsn.0,
+                reason,
+                "the store refuses a record for ever: kept as a dead letter"
+            );
             bury(writer, lane, namespace, (*lsn, record), &reason)?;
             Ok(AppliedRecords {
                 swaps: vec![(*lsn, Outcome::Refused(error))],
@@ -572,10 +595,7 @@ impl Visitor for Collector<'_> {
         if record.kind == RecordKind::Strong {
             self.seen.add(
                 NamespaceId(record.target.0),
-                Place {
-                    lane: self.lane,
-                    lsn,
-                },
+                Place { lane: self.lane, lsn },
                 record.payload,
             );
         }

@@ -242,7 +242,11 @@ impl ShardLog {
             && !swap
         {
             // What another lane holds was durable before this process began.
-            let lsn = if first.lane == self.lane_id { first.lsn } else { Lsn::NONE };
+            let lsn = if first.lane == self.lane_id {
+                first.lsn
+            } else {
+                Lsn::NONE
+            };
             self.park(lsn, first, call);
             return Ok(());
         }
@@ -324,8 +328,7 @@ impl ShardLog {
 
     /// Keeps a read until the store has everything up to `lsn`.
     pub(crate) fn await_applied(&mut self, namespace: NamespaceId, lsn: Lsn, read: Job) {
-        self.applier
-            .wait(namespace, lsn, Waiting::Read(Box::new(read)));
+        self.applier.wait(namespace, lsn, Waiting::Read(Box::new(read)));
     }
 
     /// Answers `ticket` when the store has everything of a namespace that is durable now.
@@ -353,7 +356,9 @@ impl ShardLog {
         let now = self.now();
         let durable = self.lane.turn(now);
         while let Some(parked) = self.parked.pop_front_if(|parked| parked.lsn <= durable) {
-            self.metrics.durable_latency.record_nanos(now.saturating_sub(parked.at));
+            self.metrics
+                .durable_latency
+                .record_nanos(now.saturating_sub(parked.at));
             let reply = self.reply(parked);
             due.replies.push(reply);
         }
@@ -383,7 +388,11 @@ impl ShardLog {
         }
         if !self.syncing {
             let asked_for = self.lane.pinned_segments() > 0 || self.flushing == Flushing::Wanted;
-            consider(if asked_for { self.sync_not_before } else { self.sync_at });
+            consider(if asked_for {
+                self.sync_not_before
+            } else {
+                self.sync_at
+            });
         }
         let at = next?.max(now);
         Some(self.started + std::time::Duration::from_nanos(at))
@@ -425,13 +434,16 @@ impl ShardLog {
         }
     }
 
-
     /// The disk failed: nobody knows which of these records will be found at the next start.
     fn fail_unacknowledged(&mut self, due: &mut Due) {
         if !self.poison_told {
             self.poison_told = true;
             let reason = self.lane.poisoned();
-            tracing::error!(shard = self.shard, ?reason, "the log's disk failed: the lane takes nothing more until a restart");
+            tracing::error!(
+                shard = self.shard,
+                ?reason,
+                "the log's disk failed: the lane takes nothing more until a restart"
+            );
         }
         let durable = self.lane.commit().durable_lsn();
         let swaps: Vec<Lsn> = self.swaps.keys().filter(|lsn| **lsn > durable).copied().collect();
@@ -499,7 +511,11 @@ impl ShardLog {
     /// Has the store made durable what it applied, and logs the cursors, so that segments become free.
     fn keep_cursor(&mut self, now: u64) {
         let asked_for = self.lane.pinned_segments() > 0 || self.flushing == Flushing::Wanted;
-        let due = if asked_for { self.sync_not_before } else { self.sync_at };
+        let due = if asked_for {
+            self.sync_not_before
+        } else {
+            self.sync_at
+        };
         if self.syncing || now < due {
             return;
         }
@@ -679,7 +695,11 @@ impl ShardLog {
         metrics.durable_lsn.set(commit.durable_lsn().0);
         metrics.groups.set(commit.durable_group().0);
         metrics.depth.set(commit.depth() as u64);
-        let state = if self.is_healthy() { LaneState::Open } else { LaneState::Poisoned };
+        let state = if self.is_healthy() {
+            LaneState::Open
+        } else {
+            LaneState::Poisoned
+        };
         metrics.state.set(state as u64);
     }
 }
@@ -699,4 +719,3 @@ fn settled(ticket: Ticket) -> Reply {
         result: Ok(Answer::Settled),
     }
 }
-

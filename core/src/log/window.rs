@@ -37,7 +37,12 @@ pub(crate) struct CallHasher(RandomState, RandomState);
 impl CallHasher {
     /// The key of a request, if it carries a token. A token belongs to one namespace, method and id (a Mutate has none),
     /// so that a client that reuses it elsewhere by mistake does not lose a write.
-    pub(crate) fn key(&self, namespace: NamespaceId, method: Method, request: &Request<'_>) -> Option<CallKey> {
+    pub(crate) fn key(
+        &self,
+        namespace: NamespaceId,
+        method: Method,
+        request: &Request<'_>,
+    ) -> Option<CallKey> {
         let TokenView {
             token,
             generation_time,

@@ -122,7 +122,10 @@ pub(super) fn render(logs: &[Arc<LogMetrics>], out: &mut String) {
     }
     for (name, help) in [
         ("log_durable_seconds", "Time from the append to durable."),
-        ("log_apply_seconds", "Time from the append to applied in the store."),
+        (
+            "log_apply_seconds",
+            "Time from the append to applied in the store.",
+        ),
     ] {
         let _ = writeln!(out, "# HELP prism_{name} {help}\n# TYPE prism_{name} histogram");
         for (shard, log) in logs.iter().enumerate() {

@@ -139,6 +139,7 @@ fn run_lane(path: &Path, kind: LogWriterKind, driver: DriverInUse, draw: u8) -> 
         segments_max: 64,
         key: None,
         expect_existing: false,
+        accept_loss: false,
         applied_lsn: Lsn::NONE,
     };
     let seed = |draw| SegmentSeed {
@@ -171,7 +172,7 @@ fn run_lane(path: &Path, kind: LogWriterKind, driver: DriverInUse, draw: u8) -> 
             for number in 0..4 {
                 let payload = vec![round; 1 + usize::from(round) * 37 + number * 2_000];
                 last = lane
-                    .append_strong(0, TargetId(1), &payload)
+                    .append_strong(0, TargetId(1), payload.as_slice().into())
                     .expect("there is room");
                 all.push(payload);
                 lane.turn(0);
