@@ -201,7 +201,7 @@ impl Gateway {
         keys.sort_unstable();
         keys.dedup();
         let shard_log = log.open()?;
-        let window = shard_log.hasher().key(namespace, method, request);
+        let window = shard_log.hasher().key(namespace, method, request, body);
         let nothing_left = logged.is_empty();
         let form = match method {
             Method::Mutate => Form::Mutate {

@@ -625,7 +625,7 @@ impl Seen {
         let Ok(request) = keyvalue::Request::decode(logged.method, logged.body) else {
             return;
         };
-        let Some(key) = self.hasher.key(namespace, logged.method, &request) else {
+        let Some(key) = self.hasher.key(namespace, logged.method, &request, logged.body) else {
             return;
         };
         if self.calls.len() >= ENTRIES_MAX {

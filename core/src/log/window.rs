@@ -10,9 +10,8 @@ use std::{
 };
 
 use prism_backends::NamespaceId;
-use prism_codec::message::common::TokenView;
 use prism_wal::ids::{LaneId, Lsn};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::gateway::{keyvalue::Request, route::Method};
 
@@ -35,20 +34,19 @@ pub(crate) struct Place {
 pub(crate) struct CallHasher(RandomState, RandomState);
 
 impl CallHasher {
-    /// The key of a request, if it carries a token. A token belongs to one namespace, method and id (a Mutate has none),
-    /// so that a client that reuses it elsewhere by mistake does not lose a write.
+    /// The key of a request, if it carries a token. A repeat is the same call in all of its bytes: a client that uses a
+    /// token for another write by mistake does not lose that one, it is left to the order of versions.
     pub(crate) fn key(
         &self,
         namespace: NamespaceId,
         method: Method,
         request: &Request<'_>,
+        body: &[u8],
     ) -> Option<CallKey> {
-        let TokenView {
-            token,
-            generation_time,
-        } = request.token()?;
-        let time = generation_time.and_then(|time| time.as_unix_nanos());
-        let subject = (namespace.0, method as u8, request.id(), time, token);
+        let token = request.token()?.token;
+        // A client that finds two calls with one sum confuses its own writes only.
+        let sum = FxBuildHasher.hash_one(body);
+        let subject = (namespace.0, method as u8, body.len(), sum, token);
         Some(CallKey(self.0.hash_one(subject), self.1.hash_one(subject)))
     }
 }

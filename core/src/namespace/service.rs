@@ -525,13 +525,43 @@ mod tests {
         assert!(
             refusal
                 .message
-                .contains("durability strong (which holds where none is declared) cannot be created yet")
-        );
-        assert!(
-            refusal
-                .message
                 .ends_with("this version creates client_api: keyvalue")
         );
+    }
+
+    #[test]
+    fn a_durability_that_cannot_be_kept_is_refused_with_the_reason() {
+        let mut catalog = Catalog::in_memory().unwrap();
+        let memory = ServiceContext {
+            embedded: EmbeddedStore::Memory,
+            ..CONTEXT
+        };
+        let tmpfs = ServiceContext {
+            strong_refused: Some("durability strong cannot be kept in /tmp: tmpfs is memory".into()),
+            ..CONTEXT
+        };
+        let mut ask = |context: &ServiceContext, durability: &str| {
+            let yaml = format!(
+                "namespace: {durability}\nclient_api: keyvalue\nneeds: {{durability: {durability}}}\n"
+            );
+            create(context, &mut catalog, UNIX_EPOCH, &admin::CreateRequest { yaml }).map(drop)
+        };
+        for durability in ["strong", "eventual"] {
+            let refusal = ask(&memory, durability).unwrap_err();
+            assert_eq!(
+                (refusal.code, reason(&refusal)),
+                (9, "DURABILITY_IMPOSSIBLE".into())
+            );
+            assert!(
+                refusal.message.contains("start it with --embedded sqlite"),
+                "{}",
+                refusal.message
+            );
+        }
+        let refusal = ask(&tmpfs, "strong").unwrap_err();
+        assert!(refusal.message.contains("tmpfs is memory"), "{}", refusal.message);
+        ask(&tmpfs, "eventual").unwrap();
+        ask(&CONTEXT, "strong").unwrap();
     }
 
     #[test]
