@@ -161,6 +161,9 @@ impl WriterThread {
                     self.queue.push(namespace, weight, Task::Apply(batch));
                 }
                 // The control thread may have given up waiting; then nobody needs the answer.
+                WriterMessage::DeadLetters(job, done) => {
+                    let _ = done.send(open::serve_dead_letters(&mut self.writer, &job));
+                }
                 WriterMessage::CreateNamespace(id, done) => {
                     let _ = done.send(self.writer.create_namespace(id));
                 }

@@ -202,6 +202,13 @@ impl Gateway {
         keys.dedup();
         let shard_log = log.open()?;
         let window = shard_log.hasher().key(namespace, method, request, body);
+        let mut context = *context;
+        if method == Method::CompareAndSwap
+            && let Some(first) = window.and_then(|key| shard_log.first(key))
+        {
+            // The store knows a repeat by its version, which a token without a time gets from the stamp.
+            context.stamp = first.stamp;
+        }
         let nothing_left = logged.is_empty();
         let form = match method {
             Method::Mutate => Form::Mutate {
@@ -219,7 +226,7 @@ impl Gateway {
         let record = LoggedWrite {
             method,
             part,
-            context: *context,
+            context,
             body,
         };
         shard_log.write(LogCall {
@@ -227,6 +234,7 @@ impl Gateway {
             namespace,
             method,
             record: record.encode(),
+            stamp: context.stamp,
             keys,
             window,
             form,
@@ -482,6 +490,13 @@ impl Gateway {
                 State::Absent | State::Held(_) => 0,
             },
             ShardStore::Memory(_) => 0,
+        }
+    }
+
+    /// The end: closes the lane's files and ends its threads.
+    pub(crate) fn close_log(&mut self) {
+        if let ShardStore::Sidecar { log, .. } = &mut self.store {
+            log.state = State::Absent;
         }
     }
 

@@ -20,7 +20,7 @@ use std::{
 
 use prism_backends::{
     NamespaceId, Outcome, StoreError,
-    sqlite::{Checkpointer, DeadLetter, StreamPosition, Writer},
+    sqlite::{Checkpointer, DeadLetter, OwnedDeadLetter, StreamPosition, Writer},
 };
 use prism_wal::{
     cipher::KeyEncryptionKey,
@@ -41,11 +41,11 @@ use super::{
     keeper::{self, KeeperJobs, Keepers},
     lane_of,
     record::LoggedWrite,
-    window::{CallHasher, CallKey, ENTRIES_MAX, Place, Window},
+    window::{CallHasher, CallKey, ENTRIES_MAX, First, Place, Window},
 };
 use crate::{
     config::LogLimits,
-    gateway::{key_hash, keyvalue, route::Method, shard_of_hash, unix_millis},
+    gateway::{job::DeadLetterJob, key_hash, keyvalue, route::Method, shard_of_hash, unix_millis},
     shard::mailbox::Mailbox,
 };
 
@@ -531,9 +531,6 @@ fn apply_together(
     namespace: NamespaceId,
     records: &[(Lsn, Arc<[u8]>)],
 ) -> Result<AppliedRecords, StoreError> {
-    let unreadable = || StoreError::Internal {
-        detail: "this version cannot read the record".to_owned(),
-    };
     let mut writes = Vec::with_capacity(records.len());
     for (lsn, record) in records {
         let logged = LoggedWrite::decode(namespace, record).map_err(|_| unreadable())?;
@@ -583,6 +580,58 @@ fn bury(
     writer.bury(&letter, unix_millis()).map(drop)
 }
 
+/// Serves one question about dead letters. The answer is the letters that it was about.
+///
+/// # Errors
+/// Those of the store; a letter whose write it still refuses stays.
+pub(crate) fn serve_dead_letters(
+    writer: &mut Writer,
+    job: &DeadLetterJob,
+) -> Result<Vec<OwnedDeadLetter>, StoreError> {
+    let (number, redrive, drop) = match job {
+        DeadLetterJob::List {
+            namespace,
+            after,
+            limit,
+        } => return writer.dead_letters(*namespace, *after, *limit),
+        DeadLetterJob::Get(number) => (*number, false, false),
+        DeadLetterJob::Redrive(number) => (*number, true, true),
+        DeadLetterJob::Drop(number) => (*number, false, true),
+    };
+    let Some(letter) = writer.dead_letter(number)? else {
+        return Ok(Vec::new());
+    };
+    if redrive {
+        let namespace = letter.position.namespace;
+        let record = LoggedWrite::decode(namespace, &letter.record).and_then(|logged| logged.writes());
+        let writes = record.map_err(|_| unreadable())?;
+        let mutations: Vec<_> = writes
+            .mutations
+            .iter()
+            .map(keyvalue::Prepared::mutation)
+            .collect();
+        let mut outcomes = Vec::new();
+        // The position is behind it already; a crash before the letter is dropped makes it come twice, with one effect.
+        writer.apply(&mutations, unix_millis(), &mut outcomes)?;
+        if let Some(Outcome::Refused(cause)) = outcomes
+            .into_iter()
+            .find(|outcome| matches!(outcome, Outcome::Refused(_)))
+        {
+            return Err(cause);
+        }
+    }
+    if drop {
+        writer.drop_dead_letter(number)?;
+    }
+    Ok(vec![letter])
+}
+
+fn unreadable() -> StoreError {
+    StoreError::Internal {
+        detail: "this version cannot read the record".to_owned(),
+    }
+}
+
 /// Collects what recovery reads: what is to be applied, and which tokens were seen.
 struct Collector<'a> {
     replay: Replay,
@@ -612,7 +661,7 @@ struct Seen {
 
 struct SeenCall {
     key: CallKey,
-    place: Place,
+    first: First,
     /// Hash of its id; `None` for a Mutate, which is known where it was logged.
     subject: Option<u64>,
 }
@@ -633,7 +682,10 @@ impl Seen {
         }
         self.calls.push_back(SeenCall {
             key,
-            place,
+            first: First {
+                place,
+                stamp: logged.context.stamp,
+            },
             subject: request.id().map(|id| key_hash(namespace, id)),
         });
     }
@@ -644,10 +696,10 @@ impl Seen {
         for call in &self.calls {
             let owned = match call.subject {
                 Some(hash) => shard_of_hash(hash, shards) == shard,
-                None => call.place.lane == lane_of(shard),
+                None => call.first.place.lane == lane_of(shard),
             };
             if owned {
-                window.remember(call.key, call.place);
+                window.remember(call.key, call.first);
             }
         }
         window

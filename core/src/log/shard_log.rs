@@ -21,13 +21,13 @@ use super::{
     ApplyBatch, LogNews, SyncJob,
     applier::{Applier, Note, Overlay},
     keeper::{KeeperJob, KeeperJobs},
-    window::{CallHasher, CallKey, Place, Window},
+    window::{CallHasher, CallKey, First, Place, Window},
 };
 use crate::{
     config::LogLimits,
     gateway::{
         error,
-        job::{Answer, Job, PartOutcome, Reply, Ticket, WriterMessage},
+        job::{Answer, Job, PartOutcome, Reply, Stamp, Ticket, WriterMessage},
         keyvalue,
         route::Method,
     },
@@ -116,6 +116,8 @@ pub(crate) struct LogCall {
     pub(crate) method: Method,
     /// See [`super::record`].
     pub(crate) record: Vec<u8>,
+    /// The stamp in it.
+    pub(crate) stamp: Stamp,
     /// Hashes of the ids that it may change.
     pub(crate) keys: SmallVec<[u64; 1]>,
     /// Its key in the idempotency window, if it carries a token.
@@ -229,6 +231,11 @@ impl ShardLog {
         self.lane.poisoned().is_none()
     }
 
+    /// The first call of a key, if it is in the window.
+    pub(crate) fn first(&self, key: CallKey) -> Option<First> {
+        self.window.first(key)
+    }
+
     // --- calls ------------------------------------------------------------------------------------------------------
 
     /// Appends a write and parks its reply; a repeat of a call in the window gets the first answer instead.
@@ -242,12 +249,13 @@ impl ShardLog {
             && !swap
         {
             // What another lane holds was durable before this process began.
-            let lsn = if first.lane == self.lane_id {
-                first.lsn
+            let place = first.place;
+            let lsn = if place.lane == self.lane_id {
+                place.lsn
             } else {
                 Lsn::NONE
             };
-            self.park(lsn, first, call);
+            self.park(lsn, place, call);
             return Ok(());
         }
         let target = TargetId(call.namespace.0);
@@ -270,7 +278,8 @@ impl ShardLog {
             lsn,
         };
         if let Some(key) = call.window {
-            self.window.remember(key, place);
+            let stamp = call.stamp;
+            self.window.remember(key, First { place, stamp });
         }
         let note = Note {
             lsn,
@@ -281,7 +290,7 @@ impl ShardLog {
         self.applier.push(call.namespace, note);
         if swap {
             // Before it is applied nobody knows how it ends.
-            let (ticket, first) = (call.ticket, first.unwrap_or(place));
+            let (ticket, first) = (call.ticket, first.map_or(place, |first| first.place));
             self.swaps.insert(lsn, Swap { ticket, first });
         } else {
             self.park(lsn, place, call);
