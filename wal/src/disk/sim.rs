@@ -144,12 +144,22 @@ impl Image {
 }
 
 impl Inode {
+    /// What is written anew can be read again, as on a disk that replaces bad sectors.
+    fn replace_sectors(&mut self, offset: u64, bytes: u64) {
+        if !self.unreadable.is_empty() {
+            let sectors = offset / SECTOR_BYTES as u64..(offset + bytes) / SECTOR_BYTES as u64;
+            self.unreadable.retain(|sector| !sectors.contains(sector));
+        }
+    }
+
     fn write_volatile(&mut self, piece: Piece) {
+        self.replace_sectors(piece.offset, piece.bytes.len() as u64);
         self.written.write(piece.offset, &piece.bytes);
         self.volatile.push(piece);
     }
 
     fn write_durable(&mut self, piece: &Piece) {
+        self.replace_sectors(piece.offset, piece.bytes.len() as u64);
         self.written.write(piece.offset, &piece.bytes);
         self.durable.write(piece.offset, &piece.bytes);
     }
@@ -525,6 +535,7 @@ impl Disk for SimDisk {
         }
         let pages = offset / BLOCK_BYTES as u64..(offset + bytes) / BLOCK_BYTES as u64;
         let inode = &mut state.inodes[*file];
+        inode.replace_sectors(offset, bytes);
         let mut used: Vec<u64> = inode
             .written
             .0

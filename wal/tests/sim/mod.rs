@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use prism_wal::buffer::SECTOR_BYTES;
 use prism_wal::cipher::{KeyEncryptionKey, SecretKey};
+use prism_wal::cut::Lost;
 use prism_wal::disk::sim::{Crash, SimDisk};
 use prism_wal::disk::{Disk, DiskErrorKind};
 use prism_wal::group_commit::{AppendError, Config};
@@ -96,6 +97,8 @@ pub struct Journal {
     pub acked: u64,
     /// What each target has.
     pub stores: BTreeMap<TargetId, Store>,
+    /// What an operator gave up, first and last.
+    pub lost: Vec<(u64, u64)>,
 }
 
 /// A store: has what it was given by (epoch, number), each once; what it has not synced may go in a power cut.
@@ -154,9 +157,19 @@ impl Journal {
     /// Judges what a start found: a contiguous stretch, every record as it was appended, none of the acknowledged
     /// missing at the end, none that was recycled without being applied missing at the front. Then the journal goes on
     /// from there: what was appended and not found is gone for good.
+    ///
+    /// What an operator gives up at this start is noted and missing from then on, and nothing else is.
     pub fn judge(&mut self, found: &Found, recovery: &Recovery, log_start: Lsn) {
+        self.give_up(&recovery.lost);
+        let behind_lost = |mut expected: u64| {
+            while let Some((_, last)) = self.lost.iter().find(|(first, _)| *first == expected) {
+                expected = last + 1;
+            }
+            expected
+        };
         let mut expected = log_start.0 + 1;
         for (lsn, entry) in &found.records {
+            expected = behind_lost(expected);
             assert_eq!(lsn.0, expected, "records are numbered without gaps");
             expected += 1;
             if entry.kind == RecordKind::Cut {
@@ -168,7 +181,7 @@ impl Journal {
                 .unwrap_or_else(|| panic!("record {lsn} was never appended"));
             assert_eq!(entry, appended, "record {lsn} is not what was appended");
         }
-        let tip = expected - 1;
+        let tip = behind_lost(expected) - 1;
         assert_eq!(tip, recovery.tip.lsn.0);
         assert!(
             tip >= self.acked,
@@ -186,6 +199,26 @@ impl Journal {
         }
         self.appended.split_off(&(tip + 1));
         self.acked = tip;
+    }
+
+    /// What an operator gave up is gone.
+    pub fn give_up(&mut self, lost: &[Lost]) {
+        for lost in lost {
+            let (first, last) = (lost.first_lsn.0, lost.last_lsn.0);
+            assert!(
+                !self.lost.iter().any(|(at, _)| *at == first),
+                "given up twice: {lost}"
+            );
+            if first <= last {
+                self.lost.push((first, last));
+                self.appended.retain(|lsn, _| !(first..=last).contains(lsn));
+            }
+            if !lost.exact {
+                // The end of the log, and nobody knows how many records that was.
+                self.appended.split_off(&(last + 1));
+                self.acked = self.acked.min(last);
+            }
+        }
     }
 
     fn is_applied(&self, lsn: u64, entry: &Entry) -> bool {

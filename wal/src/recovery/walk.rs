@@ -1,230 +1,19 @@
-//! Recovery: where does the log end, and is that end the work of a crash or of a bad disk? Decided by proof.
-//!
-//! The fault model: a crash keeps any subset of the 512-byte sectors of writes that had not completed; a write that
-//! completed stays. Segments are zero before use and no sector of a live group is all zero. From that follows:
-//!
-//! - A group is acknowledged only when it and every group before it are durable. Each group carries, as *witness*,
-//!   the highest group known durable when it was sealed. Let W be the highest witness found anywhere. Then every
-//!   group up to W must be there; if one is not, the disk lost or changed it: **corrupt**.
-//! - A group above W that a crash interrupted lacks a sector, and that sector is zero: **torn** (or a **clean end**
-//!   when nothing at all was written). It was never acknowledged, so it may be cut.
-//! - A group above W with every sector written and yet wrong cannot come from a crash: **suspect**.
-//!
-//! So a crash alone is never called corruption, with several groups in flight too, and damage to a witnessed group is
-//! never taken for a torn end. What stays open: the last groups before a pause are above W until the mark that
-//! follows them is written; damage that zeroes a sector of one of *them* looks torn.
-//!
-//! Pure: [`recover`] reads blocks through [`SegmentSource`] and writes nothing. Cutting is done by the next epoch's
-//! first group, which names the last group kept; from then on that decision is part of the log and is not made again.
+//! The walk behind [`recover`]: from group to group, over the cuts and losses of earlier recoveries, to the end.
 
-use core::fmt;
+use std::collections::BTreeMap;
 
+use super::{
+    Content, Damage, Evidence, Observation, OnDamage, RecoveredGroup, Recovery, RecoverySegment,
+    SegmentSource, Tip, Verdict, Visitor, decide,
+};
 use crate::buffer::{AlignedBuffer, BLOCK_BYTES, has_zero_sector, is_zero};
-use crate::cipher::{GroupTag, SegmentCipher};
+use crate::cipher::GroupTag;
+use crate::cut::{Cut, LOST_MAX, Lost};
 use crate::group::{GROUP_BLOCKS_MAX, GroupError, GroupHeader, open_group};
 use crate::ids::{Epoch, GroupNumber, LaneId, Lsn, SegmentNumber};
 use crate::manifest::Base;
-use crate::record::{Cut, Record, RecordKind};
+use crate::record::RecordKind;
 use crate::segment::SEGMENT_HEADER_BLOCKS;
-
-/// What stands where the next group is expected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Content {
-    /// The group that belongs there: header, place, number, chain, tag and records are all right.
-    Expected,
-    /// A block of zeros.
-    AllZero,
-    /// Something else, and some sector of it was never written.
-    SomeSectorZero,
-    /// Something else, and every sector of it was written.
-    NoSectorZero,
-    /// The disk refuses to read it.
-    Unreadable,
-}
-
-/// What recovery knows about the place where the next group, n, is expected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Observation {
-    /// What stands there.
-    pub content: Content,
-    /// Whether anything proves that group n was durable: n ≤ W, or a record of it is known to be applied.
-    pub witnessed: bool,
-    /// Whether anything but zeros stands behind it.
-    pub beyond: bool,
-}
-
-/// The five things that can be true of the place where the next group is expected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
-    /// The group is there: take it and go on.
-    Next,
-    /// Nothing was written there: the log ends before it.
-    CleanEnd,
-    /// A write that never completed: the log ends before it.
-    Torn,
-    /// Neither a whole group nor a torn one, and nothing proves that it mattered: the lane is held.
-    Suspect,
-    /// A group that was durable is gone or changed: the lane is held.
-    Corrupt,
-}
-
-/// The decision table. Total: the tests enumerate all of its rows.
-#[must_use]
-pub fn decide(observation: Observation) -> Verdict {
-    let Observation {
-        content,
-        witnessed,
-        beyond,
-    } = observation;
-    match (content, witnessed, beyond) {
-        (Content::Expected, _, _) => Verdict::Next,
-        (_, true, _) => Verdict::Corrupt,
-        (Content::AllZero, false, false) => Verdict::CleanEnd,
-        (Content::AllZero, false, true) | (Content::SomeSectorZero, false, _) => Verdict::Torn,
-        (Content::NoSectorZero | Content::Unreadable, false, _) => Verdict::Suspect,
-    }
-}
-
-/// A part of a segment that the disk refuses to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unreadable;
-
-/// Gives recovery the blocks of the listed segments. Must bypass the page cache: what is only in memory is not there.
-pub trait SegmentSource {
-    /// Fills `out` (whole blocks) from block `block` of the `index`-th listed segment.
-    ///
-    /// # Errors
-    /// [`Unreadable`] when any of these blocks cannot be read; recovery then tries them one by one.
-    fn read(&mut self, index: usize, block: u32, out: &mut [u8]) -> Result<(), Unreadable>;
-}
-
-/// A listed segment whose header was read and whose key is known.
-#[derive(Clone, Debug)]
-pub struct RecoverySegment {
-    /// Its number.
-    pub segment: SegmentNumber,
-    /// The epoch in which it was prepared.
-    pub epoch: Epoch,
-    /// Its length, headers included.
-    pub blocks: u32,
-    /// Decrypts its groups.
-    pub cipher: SegmentCipher,
-}
-
-/// What is known from outside the segments.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Evidence {
-    /// Known durable: from the manifest.
-    pub durable_group: GroupNumber,
-    /// Known durable: from the manifest and from the stores' cursors of *strong* records (those are applied only when
-    /// durable).
-    pub durable_lsn: Lsn,
-    /// The manifest says that nothing was ever submitted behind this group: if the walk ends there, it is the end.
-    pub clean_end: Option<GroupNumber>,
-}
-
-/// The last group of the log and where the next would stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tip {
-    /// Epoch of the last group.
-    pub epoch: Epoch,
-    /// The last good group.
-    pub group: GroupNumber,
-    /// The last record.
-    pub lsn: Lsn,
-    /// The last group's tag.
-    pub tag: GroupTag,
-    /// Index of the segment in which the next group was expected.
-    pub index: usize,
-    /// The block at which it was expected.
-    pub block: u32,
-}
-
-/// Why a lane is held: what is wrong, where, and what is lost at most.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// [`Verdict::Suspect`] or [`Verdict::Corrupt`].
-    pub verdict: Verdict,
-    /// What was found in the place.
-    pub content: Content,
-    /// The group expected there.
-    pub group: GroupNumber,
-    /// The segment.
-    pub segment: SegmentNumber,
-    /// The block within it.
-    pub block: u32,
-    /// First record of the damaged stretch.
-    pub first_lsn: Lsn,
-    /// Last record of the damaged stretch, when a good group behind it tells.
-    pub last_lsn: Option<Lsn>,
-    /// The highest witness found.
-    pub witness: GroupNumber,
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            verdict,
-            content,
-            group,
-            segment,
-            block,
-            first_lsn,
-            witness,
-            ..
-        } = self;
-        write!(
-            formatter,
-            "{verdict:?}: group {group} (segment {segment}, block {block}) is {content:?}; "
-        )?;
-        write!(
-            formatter,
-            "groups up to {witness} were durable; records {first_lsn}..="
-        )?;
-        match self.last_lsn {
-            Some(last) => write!(formatter, "{last} are affected"),
-            None => formatter.write_str("? are affected"),
-        }
-    }
-}
-
-/// What recovery found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recovery {
-    /// The end of the good part.
-    pub tip: Tip,
-    /// [`Verdict::CleanEnd`] or [`Verdict::Torn`] when the lane may start, else [`Verdict::Suspect`] or
-    /// [`Verdict::Corrupt`].
-    pub verdict: Verdict,
-    /// What is wrong, when the lane is held.
-    pub damage: Option<Damage>,
-    /// The highest epoch seen anywhere; the next one must be higher.
-    pub epoch_max: Epoch,
-    /// Groups read, of all kinds.
-    pub groups: u64,
-    /// Records read, of all kinds.
-    pub records: u64,
-    /// Segments behind the end that hold nothing but their header and zeros.
-    pub blank: Vec<SegmentNumber>,
-}
-
-/// One good group, as recovery meets it.
-#[derive(Clone, Copy, Debug)]
-pub struct RecoveredGroup<'a> {
-    /// Its header.
-    pub header: &'a GroupHeader,
-    /// Its tag.
-    pub tag: &'a GroupTag,
-}
-
-/// Receives what recovery reads, in log order.
-pub trait Visitor {
-    /// A record of the good part.
-    fn record(&mut self, epoch: Epoch, lsn: Lsn, record: &Record<'_>);
-
-    /// A group of the good part, after its records.
-    fn group(&mut self, _group: RecoveredGroup<'_>) {}
-}
 
 /// Walks a lane from `base` through its listed segments (ascending) and finds its end.
 ///
@@ -235,27 +24,38 @@ pub fn recover(
     base: &Base,
     segments: &[RecoverySegment],
     evidence: Evidence,
+    on_damage: OnDamage,
     source: &mut dyn SegmentSource,
     visitor: &mut dyn Visitor,
 ) -> Recovery {
     let mut walk = Walk::new(lane, base, segments, source);
-    let starts = walk.epoch_starts();
-    let mut next_start = 0;
+    let mut starts = walk.epoch_starts();
+    // What earlier recoveries gave up: never looked at again, whatever stands there now.
+    let given_up = |start: &mut EpochStart| core::mem::take(&mut start.cut.lost);
+    let mut given_up: Vec<Lost> = starts.iter_mut().flat_map(given_up).collect();
+    let mut first_damage: Option<Damage> = None;
+    let mut lost = Vec::new();
     loop {
-        while starts
-            .get(next_start)
-            .is_some_and(|start| start.is_behind(&walk.tip))
-        {
-            next_start += 1;
+        let content = walk.run(&starts, &mut given_up, visitor);
+        let end = walk.conclude(content, evidence);
+        let witness = end.damage.as_ref().map(|damage| damage.witness);
+        first_damage = first_damage.or_else(|| end.damage.clone());
+        let mut ended = true;
+        if let (Some(witness), OnDamage::GiveUp) = (witness, on_damage) {
+            let everything = lost.len() + 1 == LOST_MAX;
+            let (stretch, at_end) = walk.give_up(witness, evidence, everything);
+            lost.push(stretch);
+            ended = at_end;
         }
-        if let Some(start) = starts.get(next_start).filter(|start| start.continues(&walk.tip)) {
-            walk.jump(start);
+        if ended {
+            return Recovery {
+                tip: walk.tip,
+                verdict: first_damage.as_ref().map_or(end.verdict, |damage| damage.verdict),
+                damage: first_damage,
+                lost,
+                ..end
+            };
         }
-        let content = walk.take_expected(visitor);
-        if content == Content::Expected {
-            continue;
-        }
-        return walk.conclude(content, evidence);
     }
 }
 
@@ -274,8 +74,9 @@ impl EpochStart {
 
     /// Whether the log goes on here: an earlier recovery ended the log exactly where the walk stands now.
     fn continues(&self, tip: &Tip) -> bool {
-        let records_match = self.cut.last_lsn == tip.lsn || self.cut.lost.is_some();
-        self.cut.last_group == tip.group && self.header.previous_tag == tip.tag && records_match
+        self.cut.last_group == tip.group
+            && self.cut.last_lsn == tip.lsn
+            && self.header.previous_tag == tip.tag
     }
 }
 
@@ -288,8 +89,8 @@ struct Walk<'a> {
     source: &'a mut dyn SegmentSource,
     window: Window,
     tip: Tip,
-    /// LSN of the next record; differs from the tip's successor only behind a loss that an operator accepted.
-    next_lsn: Lsn,
+    /// The first of the epoch starts that the walk has not passed.
+    next_start: usize,
     epoch_max: Epoch,
     groups: u64,
     records: u64,
@@ -340,7 +141,7 @@ impl<'a> Walk<'a> {
             source,
             window,
             tip,
-            next_lsn: base.lsn.next(),
+            next_start: 0,
             epoch_max,
             groups: 0,
             records: 0,
@@ -404,18 +205,153 @@ impl<'a> Walk<'a> {
             let cut = first.filter(|(_, record)| record.kind == RecordKind::Cut);
             let cut = cut.and_then(|(_, record)| Cut::decode(record.payload).ok());
             self.window.index = usize::MAX; // The window now holds decrypted bytes.
-            if let Some(cut) = cut {
+            if let Some(mut cut) = cut {
+                let own = cut.lost.iter_mut().filter(|lost| lost.next_epoch == Epoch::NONE);
+                own.for_each(|lost| lost.next_epoch = header.epoch);
                 starts.push(EpochStart { index, header, cut });
             }
         }
         starts
     }
 
-    fn jump(&mut self, start: &EpochStart) {
-        self.tip.index = start.index;
-        self.tip.block = SEGMENT_HEADER_BLOCKS;
-        self.tip.epoch = start.header.epoch;
-        self.next_lsn = start.header.first_lsn;
+    /// Walks as far as it goes and says what stands where it does not.
+    fn run(&mut self, starts: &[EpochStart], given_up: &mut Vec<Lost>, visitor: &mut dyn Visitor) -> Content {
+        loop {
+            let begins_here = |lost: &Lost| {
+                (lost.first_group, lost.first_lsn) == (self.tip.group.next(), self.tip.lsn.next())
+            };
+            if let Some(at) = given_up.iter().position(begins_here) {
+                let lost = given_up.swap_remove(at);
+                self.skip(&lost);
+                continue;
+            }
+            let passed = |start: &EpochStart| start.is_behind(&self.tip);
+            while starts.get(self.next_start).is_some_and(passed) {
+                self.next_start += 1;
+            }
+            let start = starts.get(self.next_start);
+            if let Some(start) = start.filter(|start| start.continues(&self.tip)) {
+                self.resume_at(start.index, &start.header);
+            }
+            let content = self.take_expected(visitor);
+            if content != Content::Expected {
+                return content;
+            }
+        }
+    }
+
+    /// Goes on at this group, whatever was expected.
+    fn resume_at(&mut self, index: usize, header: &GroupHeader) {
+        self.tip = Tip {
+            epoch: header.epoch,
+            group: header.group.previous(),
+            lsn: header.first_lsn.previous(),
+            tag: header.previous_tag,
+            index,
+            block: header.block,
+        };
+    }
+
+    /// Goes on behind a stretch that an earlier recovery gave up.
+    fn skip(&mut self, lost: &Lost) {
+        (self.tip.group, self.tip.lsn) = (lost.last_group, lost.last_lsn);
+        let place = (lost.next_epoch, lost.last_group.next(), lost.last_lsn.next());
+        let behind = self.headers_behind();
+        let next = behind
+            .iter()
+            .find(|(_, header)| (header.epoch, header.group, header.first_lsn) == place);
+        // When it is not there, it is damage of its own, found where the walk stands.
+        if let Some((index, header)) = next {
+            self.resume_at(*index, header);
+        }
+    }
+
+    /// Gives up what stands at the tip: up to the next whole group, or to the end when there is none (or `all` is to
+    /// go). Says whether it was the end.
+    fn give_up(&mut self, witness: GroupNumber, evidence: Evidence, all: bool) -> (Lost, bool) {
+        let (first_group, first_lsn) = (self.tip.group.next(), self.tip.lsn.next());
+        let mut behind = self.headers_behind();
+        let mut lowest: BTreeMap<Epoch, GroupNumber> = BTreeMap::new();
+        for (_, header) in &behind {
+            let lowest = lowest.entry(header.epoch).or_insert(header.group);
+            *lowest = header.group.min(*lowest);
+        }
+        // A later epoch that has this number, or a lower one, cut the group off.
+        behind.retain(|(_, header)| {
+            let later = lowest.range(header.epoch.next()..);
+            header.group >= first_group
+                && header.first_lsn >= first_lsn
+                && later.into_iter().all(|(_, lowest)| *lowest > header.group)
+        });
+        let next = behind
+            .iter()
+            .find(|(index, header)| !all && self.is_whole(*index, header));
+        if let Some((index, header)) = next {
+            self.resume_at(*index, header);
+            let lost = Lost {
+                first_group,
+                last_group: self.tip.group,
+                first_lsn,
+                last_lsn: self.tip.lsn,
+                exact: true,
+                next_epoch: header.epoch,
+            };
+            return (lost, false);
+        }
+        // What was neither witnessed nor completed cannot have been acknowledged: it is torn, not lost.
+        behind.retain(|(index, header)| {
+            header.group <= witness
+                || self.content_of(*index, header.block, header.blocks) != Content::SomeSectorZero
+        });
+        let (mut last_group, mut last_lsn) =
+            (first_group.max(witness), evidence.durable_lsn.max(self.tip.lsn));
+        for (_, header) in &behind {
+            last_group = last_group.max(header.group);
+            last_lsn = last_lsn.max(header.last_lsn());
+        }
+        (self.tip.group, self.tip.lsn) = (last_group, last_lsn);
+        let lost = Lost {
+            first_group,
+            last_group,
+            first_lsn,
+            last_lsn,
+            exact: behind.iter().any(|(_, header)| header.group == last_group),
+            next_epoch: Epoch::NONE,
+        };
+        (lost, true)
+    }
+
+    /// Every group header behind the tip that is good, in its place and not of an older epoch, in log order.
+    fn headers_behind(&mut self) -> Vec<(usize, GroupHeader)> {
+        let Tip {
+            index: tip_index,
+            block: tip_block,
+            epoch,
+            ..
+        } = self.tip;
+        let mut headers = Vec::new();
+        for index in tip_index..self.segments.len() {
+            let at_tip = index == tip_index;
+            let first = if at_tip { tip_block } else { SEGMENT_HEADER_BLOCKS };
+            for block in first..self.segments[index].blocks {
+                let header = self.header_at(index, block);
+                headers.extend(
+                    header
+                        .filter(|header| header.epoch >= epoch)
+                        .map(|header| (index, header)),
+                );
+            }
+        }
+        headers
+    }
+
+    /// Whether the group with this good header is good to its last byte.
+    fn is_whole(&mut self, index: usize, header: &GroupHeader) -> bool {
+        let cipher = self.segments[index].cipher.clone();
+        let bytes = self.blocks(index, header.block, header.blocks);
+        let whole = open_group(header, &cipher, bytes).is_ok();
+        self.window.index = usize::MAX; // The window now holds decrypted bytes.
+        whole
     }
 
     /// Takes the group at the tip if it is the expected one; otherwise says what is there.
@@ -436,7 +372,7 @@ impl<'a> Walk<'a> {
         let Some(header) = self.header_at(index, block).filter(expected) else {
             return self.content_of(index, block, 1);
         };
-        if header.previous_tag != self.tip.tag || header.first_lsn != self.next_lsn {
+        if header.previous_tag != self.tip.tag || header.first_lsn != self.tip.lsn.next() {
             return self.content_of(index, block, header.blocks);
         }
         let cipher = self.segments[index].cipher.clone();
@@ -462,11 +398,7 @@ impl<'a> Walk<'a> {
 
     fn advance(&mut self, header: &GroupHeader, tag: GroupTag) {
         let tip = &mut self.tip;
-        (tip.group, tip.tag) = (header.group, tag);
-        if header.record_count > 0 {
-            tip.lsn = header.last_lsn();
-        }
-        self.next_lsn = header.last_lsn().next();
+        (tip.group, tip.lsn, tip.tag) = (header.group, header.last_lsn(), tag);
         (tip.index, tip.block) = if header.flags.seal {
             (tip.index + 1, SEGMENT_HEADER_BLOCKS)
         } else {
@@ -494,7 +426,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Looks at everything behind the tip and decides.
-    fn conclude(mut self, content: Content, evidence: Evidence) -> Recovery {
+    fn conclude(&mut self, content: Content, evidence: Evidence) -> Recovery {
         let clean = content == Content::AllZero && evidence.clean_end == Some(self.tip.group);
         let beyond = if clean {
             self.nothing_beyond()
@@ -518,7 +450,7 @@ impl<'a> Walk<'a> {
                 .get(self.tip.index)
                 .map_or(SegmentNumber::NONE, |segment| segment.segment),
             block: self.tip.block,
-            first_lsn: self.next_lsn,
+            first_lsn: self.tip.lsn.next(),
             last_lsn: beyond.next_group.map(|(_, first_lsn)| first_lsn.previous()),
             witness,
         });
@@ -526,6 +458,7 @@ impl<'a> Walk<'a> {
             tip: self.tip,
             verdict,
             damage,
+            lost: Vec::new(),
             epoch_max: self.epoch_max.max(beyond.epoch_max),
             groups: self.groups,
             records: self.records,
@@ -606,75 +539,3 @@ const _: () = assert!(
     GROUP_BLOCKS_MAX < u32::MAX / 2,
     "block arithmetic cannot overflow"
 );
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CONTENTS: [Content; 5] = [
-        Content::Expected,
-        Content::AllZero,
-        Content::SomeSectorZero,
-        Content::NoSectorZero,
-        Content::Unreadable,
-    ];
-
-    /// The table of the format page, row by row: content, witnessed, something beyond -> verdict.
-    const TABLE: [(Content, bool, bool, Verdict); 20] = [
-        (Content::Expected, false, false, Verdict::Next),
-        (Content::Expected, false, true, Verdict::Next),
-        (Content::Expected, true, false, Verdict::Next),
-        (Content::Expected, true, true, Verdict::Next),
-        (Content::AllZero, false, false, Verdict::CleanEnd),
-        (Content::AllZero, false, true, Verdict::Torn),
-        (Content::AllZero, true, false, Verdict::Corrupt),
-        (Content::AllZero, true, true, Verdict::Corrupt),
-        (Content::SomeSectorZero, false, false, Verdict::Torn),
-        (Content::SomeSectorZero, false, true, Verdict::Torn),
-        (Content::SomeSectorZero, true, false, Verdict::Corrupt),
-        (Content::SomeSectorZero, true, true, Verdict::Corrupt),
-        (Content::NoSectorZero, false, false, Verdict::Suspect),
-        (Content::NoSectorZero, false, true, Verdict::Suspect),
-        (Content::NoSectorZero, true, false, Verdict::Corrupt),
-        (Content::NoSectorZero, true, true, Verdict::Corrupt),
-        (Content::Unreadable, false, false, Verdict::Suspect),
-        (Content::Unreadable, false, true, Verdict::Suspect),
-        (Content::Unreadable, true, false, Verdict::Corrupt),
-        (Content::Unreadable, true, true, Verdict::Corrupt),
-    ];
-
-    #[test]
-    fn the_decision_table_is_exhaustive_and_decided_as_written() {
-        let mut rows = std::collections::HashSet::new();
-        for (content, witnessed, beyond, verdict) in TABLE {
-            let observation = Observation {
-                content,
-                witnessed,
-                beyond,
-            };
-            assert!(rows.insert(observation), "row {observation:?} stands twice");
-            assert_eq!(decide(observation), verdict, "{observation:?}");
-        }
-        for content in CONTENTS {
-            for (witnessed, beyond) in [(false, false), (false, true), (true, false), (true, true)] {
-                assert!(rows.contains(&Observation {
-                    content,
-                    witnessed,
-                    beyond
-                }));
-            }
-        }
-    }
-
-    #[test]
-    fn nothing_witnessed_is_ever_cut() {
-        for (content, witnessed, _, verdict) in TABLE {
-            if witnessed {
-                assert!(
-                    !matches!(verdict, Verdict::CleanEnd | Verdict::Torn | Verdict::Suspect),
-                    "{content:?}"
-                );
-            }
-        }
-    }
-}
