@@ -21,7 +21,7 @@ use core::fmt;
 
 use crate::buffer::{AlignedBuffer, BLOCK_BYTES, has_zero_sector, is_zero};
 use crate::cipher::{GroupTag, SegmentCipher};
-use crate::group::{GROUP_BLOCKS_MAX, GroupError, GroupHeader, open_group};
+use crate::group::{GROUP_BLOCKS_MAX, GroupError, GroupHeader, open_group, verify_checksum};
 use crate::ids::{Epoch, GroupNumber, LaneId, Lsn, SegmentNumber};
 use crate::manifest::Base;
 use crate::record::{Cut, Record, RecordKind};
@@ -109,6 +109,19 @@ pub struct RecoverySegment {
     pub blocks: u32,
     /// Decrypts its groups.
     pub cipher: SegmentCipher,
+}
+
+/// A listed segment whose key may be out of reach: without it, the checksums of its groups are what is checked.
+#[derive(Clone, Debug)]
+pub struct WalkSegment {
+    /// Its number.
+    pub segment: SegmentNumber,
+    /// The epoch in which it was prepared.
+    pub epoch: Epoch,
+    /// Its length, headers included.
+    pub blocks: u32,
+    /// Decrypts its groups, if the key is known.
+    pub cipher: Option<SegmentCipher>,
 }
 
 /// What is known from outside the segments.
@@ -238,6 +251,28 @@ pub fn recover(
     source: &mut dyn SegmentSource,
     visitor: &mut dyn Visitor,
 ) -> Recovery {
+    let segments: Vec<_> = segments
+        .iter()
+        .map(|known| WalkSegment {
+            segment: known.segment,
+            epoch: known.epoch,
+            blocks: known.blocks,
+            cipher: Some(known.cipher.clone()),
+        })
+        .collect();
+    walk(lane, base, &segments, evidence, source, visitor)
+}
+
+/// As [`recover`], for looking only: of a segment without a cipher the visitor gets the groups and no records, and what
+/// is proved is that checksums, chain and numbers are right, not that nobody forged them. A lane must not start on it.
+pub fn walk(
+    lane: LaneId,
+    base: &Base,
+    segments: &[WalkSegment],
+    evidence: Evidence,
+    source: &mut dyn SegmentSource,
+    visitor: &mut dyn Visitor,
+) -> Recovery {
     let mut walk = Walk::new(lane, base, segments, source);
     let starts = walk.epoch_starts();
     let mut next_start = 0;
@@ -263,7 +298,9 @@ pub fn recover(
 struct EpochStart {
     index: usize,
     header: GroupHeader,
-    cut: Cut,
+    last_group: GroupNumber,
+    /// Not known where records were given up, and without the key.
+    last_lsn: Option<Lsn>,
 }
 
 impl EpochStart {
@@ -274,8 +311,8 @@ impl EpochStart {
 
     /// Whether the log goes on here: an earlier recovery ended the log exactly where the walk stands now.
     fn continues(&self, tip: &Tip) -> bool {
-        let records_match = self.cut.last_lsn == tip.lsn || self.cut.lost.is_some();
-        self.cut.last_group == tip.group && self.header.previous_tag == tip.tag && records_match
+        let records_match = self.last_lsn.is_none_or(|last| last == tip.lsn);
+        self.last_group == tip.group && self.header.previous_tag == tip.tag && records_match
     }
 }
 
@@ -284,7 +321,7 @@ const WINDOW_BLOCKS: u32 = 256;
 
 struct Walk<'a> {
     lane: LaneId,
-    segments: &'a [RecoverySegment],
+    segments: &'a [WalkSegment],
     source: &'a mut dyn SegmentSource,
     window: Window,
     tip: Tip,
@@ -309,7 +346,7 @@ impl<'a> Walk<'a> {
     fn new(
         lane: LaneId,
         base: &Base,
-        segments: &'a [RecoverySegment],
+        segments: &'a [WalkSegment],
         source: &'a mut dyn SegmentSource,
     ) -> Self {
         let epoch = segments.first().map_or(Epoch::NONE, |segment| segment.epoch);
@@ -399,13 +436,15 @@ impl<'a> Walk<'a> {
             }
             let cipher = self.segments[index].cipher.clone();
             let bytes = self.blocks(index, header.block, header.blocks);
-            let opened = open_group(&header, &cipher, bytes);
-            let first = opened.ok().and_then(|mut opened| opened.records.next());
-            let cut = first.filter(|(_, record)| record.kind == RecordKind::Cut);
-            let cut = cut.and_then(|(_, record)| Cut::decode(record.payload).ok());
-            self.window.index = usize::MAX; // The window now holds decrypted bytes.
-            if let Some(cut) = cut {
-                starts.push(EpochStart { index, header, cut });
+            let cut = cut_of(&header, cipher.as_ref(), bytes);
+            self.window.index = usize::MAX; // The window may hold decrypted bytes now.
+            if let Some((last_group, last_lsn)) = cut {
+                starts.push(EpochStart {
+                    index,
+                    header,
+                    last_group,
+                    last_lsn,
+                });
             }
         }
         starts
@@ -441,12 +480,17 @@ impl<'a> Walk<'a> {
         }
         let cipher = self.segments[index].cipher.clone();
         let bytes = self.blocks(index, block, header.blocks);
-        match open_group(&header, &cipher, bytes) {
-            Ok(opened) => {
-                let tag = opened.tag;
+        let opened = match &cipher {
+            Some(cipher) => open_group(&header, cipher, bytes).map(|opened| {
                 for (lsn, record) in opened.records {
                     visitor.record(epoch, lsn, &record);
                 }
+                opened.tag
+            }),
+            None => verify_checksum(&header, bytes),
+        };
+        match opened {
+            Ok(tag) => {
                 visitor.group(RecoveredGroup {
                     header: &header,
                     tag: &tag,
@@ -589,6 +633,26 @@ impl<'a> Walk<'a> {
         }
         beyond
     }
+}
+
+/// Where the first group of an epoch says that the epoch before ended: its last group, and its last record if known.
+/// `None` when the group is not whole.
+fn cut_of(
+    header: &GroupHeader,
+    cipher: Option<&SegmentCipher>,
+    bytes: &mut [u8],
+) -> Option<(GroupNumber, Option<Lsn>)> {
+    let Some(cipher) = cipher else {
+        verify_checksum(header, bytes).ok()?;
+        return Some((header.group.previous(), None));
+    };
+    let (_, record) = open_group(header, cipher, bytes).ok()?.records.next()?;
+    if record.kind != RecordKind::Cut {
+        return None;
+    }
+    let cut = Cut::decode(record.payload).ok()?;
+    let last_lsn = cut.lost.is_none().then_some(cut.last_lsn);
+    Some((cut.last_group, last_lsn))
 }
 
 /// What was found behind the first bad place.
