@@ -9,4 +9,5 @@ pub mod namespace;
 pub mod serve;
 pub mod shard;
 mod sidecar;
+pub mod wal_key;
 pub mod yaml;
