@@ -54,6 +54,7 @@ fn help_tells_the_commands_exit_codes_and_first_steps() {
         "namespace",
         "kv",
         "config",
+        "wal",
         "completions",
         "--server",
         "PRISM_SERVER",

@@ -112,7 +112,7 @@ fn recovery(criterion: &mut Criterion) {
         segment: SEGMENT,
         epoch: Epoch(1),
         blocks: SEGMENT_BLOCKS_DEFAULT,
-        cipher: cipher(),
+        cipher: Some(cipher()),
     }];
     let scan = |image: &mut Image, evidence: Evidence| {
         recover(

@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(one.id, KeyEncryptionKey::new(SecretKey::new([1; 32])).id);
         assert_ne!(one.id, KeyEncryptionKey::new(SecretKey::new([2; 32])).id);
         // Written down in segment headers, so it must stay what it is.
-        assert_eq!(one.id.to_vec(), hex("NAME"));
+        assert_eq!(one.id.to_vec(), hex("a31b3483fc0f60788331f3dc5db6b581"));
     }
 
     #[test]

@@ -293,15 +293,15 @@ pub struct OpenedGroup<'a> {
     pub records: Records<'a>,
 }
 
-/// Checks only the checksum, for which no key is needed.
+/// Checks only the checksum, for which no key is needed, and returns the tag, for the chain.
 ///
 /// # Errors
 /// [`GroupError::Short`] or [`GroupError::Checksum`].
-pub fn verify_checksum(header: &GroupHeader, bytes: &[u8]) -> Result<(), GroupError> {
+pub fn verify_checksum(header: &GroupHeader, bytes: &[u8]) -> Result<GroupTag, GroupError> {
     let bytes = bytes.get(..header.bytes()).ok_or(GroupError::Short)?;
     let crc_offset = bytes.len() - 4;
     if crc32c::crc32c(&bytes[..crc_offset]) == u32_at(bytes, crc_offset) {
-        Ok(())
+        Ok(array_at(bytes, bytes.len() - GROUP_TRAILER_BYTES))
     } else {
         Err(GroupError::Checksum)
     }

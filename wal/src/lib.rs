@@ -12,6 +12,7 @@
 //!   cursor  tail                          what stores have applied     pure
 //!   disk/{mod,sim,file,threads}           the disk as two traits: a simulated one, the real one, a writer of threads
 //!   pool  start  lane                     do what the machines say
+//!   inspect                               look without touching: for tools
 //! ```
 //!
 //! The format is described byte by byte in the modules and in `docs/WAL_FORMAT.md`.
@@ -28,6 +29,7 @@ pub mod disk;
 pub mod group;
 pub mod group_commit;
 pub mod ids;
+pub mod inspect;
 pub mod lane;
 pub mod manifest;
 pub mod pool;

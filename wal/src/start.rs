@@ -455,7 +455,7 @@ fn recover_listed<D: Disk>(
             segment: opened.header.segment,
             epoch: opened.header.epoch,
             blocks: opened.header.blocks,
-            cipher: opened.cipher.clone(),
+            cipher: Some(opened.cipher.clone()),
         })
         .collect();
     let evidence = Evidence {

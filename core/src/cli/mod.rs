@@ -11,6 +11,7 @@ mod kv;
 mod namespace;
 mod output;
 mod serve;
+mod wal;
 
 use std::io;
 use std::process::ExitCode;
@@ -84,6 +85,9 @@ enum Command {
     /// Show the configuration that `serve` would run with
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Inspect, verify and salvage the log of a stopped gateway
+    #[command(subcommand)]
+    Wal(wal::WalCommand),
     /// Print a script that completes commands in a shell
     Completions(completions::CompletionsArgs),
 }
@@ -91,7 +95,7 @@ enum Command {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the answer is no: refused, not valid, no such item, not swapped
+  1  the answer is no: refused, not valid, no such item, not swapped, a damaged log
   2  wrong usage, an unreadable file or a wrong configuration
   3  no gateway reached, or no answer in time
   4  the gateway (`prism serve`) could not start or failed
@@ -208,6 +212,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Kv(command) => kv::run(&command, &cli.global, &mut printer),
         Command::Dlq(command) => dlq::run(&command, &cli.global, &mut printer),
         Command::Config(command) => config::run(&command, &mut printer),
+        Command::Wal(command) => wal::run(&command, &mut printer),
         Command::Completions(args) => completions::run(&args),
     };
     match result.and_then(|()| printer.finish()) {

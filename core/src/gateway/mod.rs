@@ -30,7 +30,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use prism_backends::{NamespaceId, UnixMillis, memory::MemoryStore};
+use prism_backends::{UnixMillis, memory::MemoryStore};
 use prism_codec::grpc::{Code, Status};
 
 use self::{

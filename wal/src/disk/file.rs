@@ -111,7 +111,7 @@ impl FileDisk {
     }
 }
 
-fn error(operation: &'static str, name: &str, number: Errno) -> DiskError {
+pub(crate) fn error(operation: &'static str, name: &str, number: Errno) -> DiskError {
     DiskError {
         operation,
         name: name.to_owned(),

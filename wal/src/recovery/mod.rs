@@ -104,7 +104,7 @@ pub trait SegmentSource {
     fn read(&mut self, index: usize, block: u32, out: &mut [u8]) -> Result<(), Unreadable>;
 }
 
-/// A listed segment whose header was read and whose key is known.
+/// A listed segment whose header was read.
 #[derive(Clone, Debug)]
 pub struct RecoverySegment {
     /// Its number.
@@ -113,8 +113,9 @@ pub struct RecoverySegment {
     pub epoch: Epoch,
     /// Its length, headers included.
     pub blocks: u32,
-    /// Decrypts its groups.
-    pub cipher: SegmentCipher,
+    /// Decrypts its groups. Without it, for looking only, the visitor gets no records, and what is proved is that
+    /// checksums, chain and numbers are right, not that nobody forged them; a lane must not start on that.
+    pub cipher: Option<SegmentCipher>,
 }
 
 /// What is known from outside the segments.

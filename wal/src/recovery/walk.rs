@@ -7,9 +7,9 @@ use super::{
     SegmentSource, Tip, Verdict, Visitor, decide,
 };
 use crate::buffer::{AlignedBuffer, BLOCK_BYTES, has_zero_sector, is_zero};
-use crate::cipher::GroupTag;
+use crate::cipher::{GroupTag, SegmentCipher};
 use crate::cut::{Cut, LOST_MAX, Lost};
-use crate::group::{GROUP_BLOCKS_MAX, GroupError, GroupHeader, open_group};
+use crate::group::{GROUP_BLOCKS_MAX, GroupError, GroupHeader, open_group, verify_checksum};
 use crate::ids::{Epoch, GroupNumber, LaneId, Lsn, SegmentNumber};
 use crate::manifest::Base;
 use crate::record::RecordKind;
@@ -31,7 +31,7 @@ pub fn recover(
     let mut walk = Walk::new(lane, base, segments, source);
     let mut starts = walk.epoch_starts();
     // What earlier recoveries gave up: never looked at again, whatever stands there now.
-    let given_up = |start: &mut EpochStart| core::mem::take(&mut start.cut.lost);
+    let given_up = |start: &mut EpochStart| core::mem::take(&mut start.lost);
     let mut given_up: Vec<Lost> = starts.iter_mut().flat_map(given_up).collect();
     let mut first_damage: Option<Damage> = None;
     let mut lost = Vec::new();
@@ -63,7 +63,10 @@ pub fn recover(
 struct EpochStart {
     index: usize,
     header: GroupHeader,
-    cut: Cut,
+    last_group: GroupNumber,
+    /// Not known without the key.
+    last_lsn: Option<Lsn>,
+    lost: Vec<Lost>,
 }
 
 impl EpochStart {
@@ -74,10 +77,44 @@ impl EpochStart {
 
     /// Whether the log goes on here: an earlier recovery ended the log exactly where the walk stands now.
     fn continues(&self, tip: &Tip) -> bool {
-        self.cut.last_group == tip.group
-            && self.cut.last_lsn == tip.lsn
+        self.last_group == tip.group
+            && self.last_lsn.is_none_or(|last| last == tip.lsn)
             && self.header.previous_tag == tip.tag
     }
+}
+
+/// What the first group of an epoch says of the epoch before; `None` when it is not whole. Without the key its group numbers
+/// must do.
+fn epoch_start(
+    index: usize,
+    header: &GroupHeader,
+    cipher: Option<&SegmentCipher>,
+    bytes: &mut [u8],
+) -> Option<EpochStart> {
+    let Some(cipher) = cipher else {
+        verify_checksum(header, bytes).ok()?;
+        return Some(EpochStart {
+            index,
+            header: *header,
+            last_group: header.group.previous(),
+            last_lsn: None,
+            lost: Vec::new(),
+        });
+    };
+    let (_, record) = open_group(header, cipher, bytes).ok()?.records.next()?;
+    if record.kind != RecordKind::Cut {
+        return None;
+    }
+    let mut cut = Cut::decode(record.payload).ok()?;
+    let own = cut.lost.iter_mut().filter(|lost| lost.next_epoch == Epoch::NONE);
+    own.for_each(|lost| lost.next_epoch = header.epoch);
+    Some(EpochStart {
+        index,
+        header: *header,
+        last_group: cut.last_group,
+        last_lsn: Some(cut.last_lsn),
+        lost: cut.lost,
+    })
 }
 
 /// Blocks read ahead at a time.
@@ -200,16 +237,9 @@ impl<'a> Walk<'a> {
             }
             let cipher = self.segments[index].cipher.clone();
             let bytes = self.blocks(index, header.block, header.blocks);
-            let opened = open_group(&header, &cipher, bytes);
-            let first = opened.ok().and_then(|mut opened| opened.records.next());
-            let cut = first.filter(|(_, record)| record.kind == RecordKind::Cut);
-            let cut = cut.and_then(|(_, record)| Cut::decode(record.payload).ok());
-            self.window.index = usize::MAX; // The window now holds decrypted bytes.
-            if let Some(mut cut) = cut {
-                let own = cut.lost.iter_mut().filter(|lost| lost.next_epoch == Epoch::NONE);
-                own.for_each(|lost| lost.next_epoch = header.epoch);
-                starts.push(EpochStart { index, header, cut });
-            }
+            let start = epoch_start(index, &header, cipher.as_ref(), bytes);
+            self.window.index = usize::MAX; // The window may hold decrypted bytes now.
+            starts.extend(start);
         }
         starts
     }
@@ -349,8 +379,11 @@ impl<'a> Walk<'a> {
     fn is_whole(&mut self, index: usize, header: &GroupHeader) -> bool {
         let cipher = self.segments[index].cipher.clone();
         let bytes = self.blocks(index, header.block, header.blocks);
-        let whole = open_group(header, &cipher, bytes).is_ok();
-        self.window.index = usize::MAX; // The window now holds decrypted bytes.
+        let whole = match &cipher {
+            Some(cipher) => open_group(header, cipher, bytes).is_ok(),
+            None => verify_checksum(header, bytes).is_ok(),
+        };
+        self.window.index = usize::MAX; // The window may hold decrypted bytes now.
         whole
     }
 
@@ -377,12 +410,17 @@ impl<'a> Walk<'a> {
         }
         let cipher = self.segments[index].cipher.clone();
         let bytes = self.blocks(index, block, header.blocks);
-        match open_group(&header, &cipher, bytes) {
-            Ok(opened) => {
-                let tag = opened.tag;
+        let opened = match &cipher {
+            Some(cipher) => open_group(&header, cipher, bytes).map(|opened| {
                 for (lsn, record) in opened.records {
                     visitor.record(epoch, lsn, &record);
                 }
+                opened.tag
+            }),
+            None => verify_checksum(&header, bytes),
+        };
+        match opened {
+            Ok(tag) => {
                 visitor.group(RecoveredGroup {
                     header: &header,
                     tag: &tag,
