@@ -146,7 +146,7 @@ fn reads_see_what_the_store_does_not_have_and_others_do_not_wait() {
         refusal.message
     );
     put(&mut client, "other", "a", "value", None).expect("another namespace has its own quota");
-    assert!(metric(&gateway, "prism_log_unapplied_records") >= 50.0);
+    assert!(metric(&gateway, "prism_log_unapplied_records", 50.0) >= 50.0);
 
     store.execute_batch("ROLLBACK").expect("giving the lock back");
     settle(&gateway, "ledger");
@@ -188,7 +188,7 @@ fn what_the_store_refuses_for_ever_becomes_a_dead_letter_and_can_be_redriven() {
     };
     let letters = list(&mut client).dead_letters;
     assert_eq!(letters.len(), 2);
-    assert_eq!(metric(&gateway, "prism_log_dead_letters_total"), 2.0);
+    assert_eq!(metric(&gateway, "prism_log_dead_letters_total", 2.0), 2.0);
     let letter = &letters[0];
     assert_eq!((letter.lane, letter.lsn), (refused.lane, refused.lsn));
     assert_eq!((letter.method.as_str(), letter.id.as_str()), ("Put", "poison"));
@@ -408,8 +408,8 @@ fn readiness(gateway: &Gateway) -> (u16, String) {
     http_get(gateway, "/readyz")
 }
 
-/// The sum of a metric over the shards. Gauges of the log are set ten times a second.
-fn metric(gateway: &Gateway, name: &str) -> f64 {
+/// The sum of a metric over the shards, once it has reached `at_least`: gauges of the log are set ten times a second.
+fn metric(gateway: &Gateway, name: &str, at_least: f64) -> f64 {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let (_, text) = http_get(gateway, "/metrics");
@@ -417,7 +417,7 @@ fn metric(gateway: &Gateway, name: &str) -> f64 {
         let sum: f64 = lines
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum();
-        if sum > 0.0 || Instant::now() > deadline {
+        if sum >= at_least || Instant::now() > deadline {
             return sum;
         }
         std::thread::yield_now();
