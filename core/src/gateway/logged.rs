@@ -22,9 +22,7 @@ use super::{
 use crate::{
     config::{LogLimits, LogWriterKind},
     log::{
-        LogNews,
-        applier::Overlay,
-        lane_of,
+        LogNews, lane_of,
         open::OpenLane,
         record::{LoggedWrite, Part},
         shard_log::{Due, Form, LogCall, LogLinks, ShardLog, ShardLogParts},
@@ -271,14 +269,6 @@ impl Gateway {
         let namespace = context.namespace;
         let shard_log = log.open()?;
         let id = request.id().unwrap_or_default();
-        let found = shard_log.overlay(namespace, key_hash(namespace, id));
-        let overlay = match &found {
-            Overlay::Records(lsns) => lsns
-                .iter()
-                .filter_map(|lsn| shard_log.record(namespace, *lsn))
-                .collect(),
-            Overlay::None | Overlay::Await(_) => Vec::new(),
-        };
         let job = Job {
             ticket: call.ticket,
             deadline: call.deadline,
@@ -290,13 +280,12 @@ impl Gateway {
                 stamp: context.stamp,
                 part: false,
                 log: false,
-                overlay,
+                overlay: Vec::new(),
             },
         };
-        if let Overlay::Await(lsn) = found {
-            shard_log.await_applied(namespace, lsn, job);
+        let Some(job) = shard_log.prepare_read(namespace, key_hash(namespace, id), job) else {
             return Ok(());
-        }
+        };
         self.send_read(job).map_err(|_| {
             self.metrics.shed.add(1);
             error::overloaded("the store's mailbox is full")

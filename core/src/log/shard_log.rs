@@ -27,7 +27,7 @@ use crate::{
     config::LogLimits,
     gateway::{
         error,
-        job::{Answer, Job, PartOutcome, Reply, Stamp, Ticket, WriterMessage},
+        job::{Answer, Job, PartOutcome, Reply, Stamp, Ticket, Work, WriterMessage},
         keyvalue,
         route::Method,
     },
@@ -70,9 +70,19 @@ pub(crate) struct Due {
 #[derive(Debug)]
 pub(crate) enum Waiting {
     /// A read of an id.
-    Read(Box<Job>),
+    Read(Box<WaitingRead>),
     /// A Scan that asks whether everything before it is in the store.
     Settle(Ticket),
+}
+
+/// A read that waits for a compare-and-swap.
+#[derive(Debug)]
+pub(crate) struct WaitingRead {
+    job: Job,
+    /// Hash of the id.
+    key: u64,
+    /// What was durable when the read came: of what follows the swap it must see as much.
+    durable: Lsn,
 }
 
 /// A reply that waits until its record is durable.
@@ -324,20 +334,39 @@ impl ShardLog {
         }
     }
 
-    /// What a read of the id with this hash must see beside the store.
-    pub(crate) fn overlay(&self, namespace: NamespaceId, key: u64) -> Overlay {
-        self.applier
-            .overlay(namespace, key, self.lane.commit().durable_lsn())
+    /// Gives a read of the id with this hash what it must see beside the store. `None`: it waits, and comes back in
+    /// [`Due::reads`].
+    pub(crate) fn prepare_read(&mut self, namespace: NamespaceId, key: u64, job: Job) -> Option<Job> {
+        let durable = self.lane.commit().durable_lsn();
+        match self.applier.overlay(namespace, key, durable) {
+            Overlay::None => Some(job),
+            Overlay::Records(lsns) => Some(self.with_overlay(namespace, &lsns, job)),
+            Overlay::Await(lsn) => {
+                let read = WaitingRead { job, key, durable };
+                self.applier.wait(namespace, lsn, Waiting::Read(Box::new(read)));
+                None
+            }
+        }
     }
 
-    /// A record that [`ShardLog::overlay`] named.
-    pub(crate) fn record(&self, namespace: NamespaceId, lsn: Lsn) -> Option<Arc<[u8]>> {
-        self.lane.tail().get(TargetId(namespace.0), lsn).cloned()
+    fn with_overlay(&self, namespace: NamespaceId, lsns: &[Lsn], mut job: Job) -> Job {
+        if let Work::Unary { overlay, .. } = &mut job.work {
+            let tail = self.lane.tail();
+            let records = lsns
+                .iter()
+                .filter_map(|lsn| tail.get(TargetId(namespace.0), *lsn));
+            *overlay = records.cloned().collect();
+        }
+        job
     }
 
-    /// Keeps a read until the store has everything up to `lsn`.
-    pub(crate) fn await_applied(&mut self, namespace: NamespaceId, lsn: Lsn, read: Job) {
-        self.applier.wait(namespace, lsn, Waiting::Read(Box::new(read)));
+    /// A read whose compare-and-swap has been applied: what follows that one, the store may still not have.
+    fn release_read(&mut self, namespace: NamespaceId, read: WaitingRead) -> Job {
+        match self.applier.overlay(namespace, read.key, read.durable) {
+            Overlay::Records(lsns) => self.with_overlay(namespace, &lsns, read.job),
+            // No swap before `durable` is left: the read waited for the last of them.
+            Overlay::None | Overlay::Await(_) => read.job,
+        }
     }
 
     /// Answers `ticket` when the store has everything of a namespace that is durable now.
@@ -621,15 +650,20 @@ impl ShardLog {
         self.lane.handle_applied(target, upto);
         self.metrics.dead_letters.add(buried);
         let latency = &self.metrics.apply_latency;
+        let mut reads = Vec::new();
         self.applier.handle_applied(
             namespace,
             upto,
             |at| latency.record_nanos(now.saturating_sub(at)),
             |waiting| match waiting {
-                Waiting::Read(read) => due.reads.push(*read),
+                Waiting::Read(read) => reads.push(*read),
                 Waiting::Settle(ticket) => due.replies.push(settled(ticket)),
             },
         );
+        for read in reads {
+            let job = self.release_read(namespace, read);
+            due.reads.push(job);
+        }
         for (lsn, outcome) in swaps {
             let Some(swap) = self.swaps.remove(&lsn) else {
                 continue;
