@@ -14,6 +14,7 @@
 //! prepares and recycles segments, `open` starts lanes and brings the store up to date before the gateway serves.
 
 pub(crate) mod applier;
+mod clock;
 pub(crate) mod keeper;
 pub(crate) mod open;
 pub(crate) mod record;

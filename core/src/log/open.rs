@@ -10,7 +10,7 @@
 //! the log, and says why; the others serve.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -266,6 +266,15 @@ impl LogDirectory {
             "log read"
         );
         if let Some(store) = store {
+            match store.has_lost_data(lane, &tail, positions) {
+                Some(why) if !self.limits.accept_loss => return Ok(Recovered::Held(why)),
+                Some(why) => tracing::error!(
+                    lane = lane.0,
+                    why,
+                    "the lane starts all the same, as wal.on_corruption says"
+                ),
+                None => {}
+            }
             store.bring_up_to_date(lane, &mut tail, positions)?;
         }
         Ok(Recovered::Ready(Box::new((started, tail))))
@@ -401,6 +410,8 @@ fn group_config(limits: &LogLimits) -> Config {
 pub(crate) struct Store<'a> {
     pub(crate) writer: &'a mut Writer,
     pub(crate) checkpointer: &'a mut Checkpointer,
+    /// The namespaces whose acknowledged writes the store must have as far as the log's cursors say.
+    pub(crate) strong: BTreeSet<u32>,
 }
 
 impl Store<'_> {
@@ -426,6 +437,21 @@ impl Store<'_> {
             .forget_stream(lane.0)
             .and_then(|()| self.checkpointer.sync())
             .map_err(|error| error.to_string())
+    }
+
+    /// Why the store is not the one that this lane's cursors speak of; `None` if it may be.
+    fn has_lost_data(&self, lane: LaneId, tail: &Tail, positions: &Positions) -> Option<String> {
+        tail.checkpoint().iter().find_map(|(TargetId(namespace), cursor)| {
+            let stored = positions.get(&(lane, namespace)).copied().unwrap_or_default();
+            let lost = self.strong.contains(&namespace) && stored < cursor;
+            lost.then(|| {
+                format!(
+                    "the store has namespace {namespace} up to record {stored}, and once had it durably up to record \
+                     {cursor}: it was replaced or has lost data. Bring the right one back, or go on without those records \
+                     with wal.on_corruption: continue_and_report"
+                )
+            })
+        })
     }
 
     /// Applies what the store lacks of one lane, namespace by namespace, in order, and makes it durable.

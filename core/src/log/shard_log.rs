@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use super::{
     ApplyBatch, LogNews, SyncJob,
     applier::{Applier, Note, Overlay},
+    clock::{LogClock, STOP_MIN},
     keeper::{KeeperJob, KeeperJobs},
     window::{CallHasher, CallKey, First, Place, Window},
 };
@@ -45,6 +46,8 @@ const FLUSH_PAUSE: u64 = 2_000_000;
 /// Pause before a segment that could not be prepared, or a sync that failed, is tried again, in nanoseconds.
 const RETRY_PAUSE: u64 = 500_000_000;
 
+/// Namespaces that may use up their quota of unapplied bytes at the same time, in one lane.
+const QUOTAS_PER_LANE: usize = 4;
 /// How often the gauges are set, in nanoseconds.
 const SHOW_PAUSE: u64 = 100_000_000;
 
@@ -140,7 +143,9 @@ pub(crate) struct ShardLog {
     shard: u16,
     lane_id: LaneId,
     lane: Lane<LogWriter>,
-    started: Instant,
+    clock: LogClock,
+    /// Bytes of records that the store does not have yet, of all namespaces.
+    unapplied_bytes: usize,
     parked: VecDeque<Parked>,
     swaps: FxHashMap<Lsn, Swap>,
     applier: Applier<Waiting>,
@@ -204,7 +209,8 @@ impl ShardLog {
             shard,
             lane_id,
             lane,
-            started: Instant::now(),
+            clock: LogClock::default(),
+            unapplied_bytes: 0,
             parked: VecDeque::new(),
             swaps: FxHashMap::default(),
             applier: Applier::default(),
@@ -228,7 +234,7 @@ impl ShardLog {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        self.clock.now()
     }
 
     /// Makes the window's keys.
@@ -269,20 +275,21 @@ impl ShardLog {
             return Ok(());
         }
         let target = TargetId(call.namespace.0);
-        let unapplied = self.lane.tail().unapplied(target).bytes;
-        if unapplied + call.record.len() > self.limits.unapplied_bytes_max {
+        let (max, bytes) = (self.limits.unapplied_bytes_max, call.record.len());
+        let of_namespace = self.lane.tail().unapplied(target).bytes + bytes;
+        if of_namespace > max || self.unapplied_bytes + bytes > max.saturating_mul(QUOTAS_PER_LANE) {
             self.metrics.refused.add(1);
-            return Err(error::unapplied_quota(self.limits.unapplied_bytes_max));
+            return Err(error::unapplied_quota(max));
         }
         let now = self.now();
         let record: Arc<[u8]> = call.record.as_slice().into();
-        let bytes = record.len();
         let lsn = self.lane.append_strong(now, target, record).map_err(|cause| {
             self.metrics.refused.add(1);
             error::from_append(cause)
         })?;
         self.metrics.records.add(1);
         self.metrics.bytes.add(bytes as u64);
+        self.unapplied_bytes += bytes;
         let place = Place {
             lane: self.lane_id,
             lsn,
@@ -391,7 +398,10 @@ impl ShardLog {
 
     /// Takes in what the disk completed, submits what is due, releases what is durable.
     pub(crate) fn turn(&mut self, due: &mut Due) {
-        let now = self.now();
+        if self.lane.commit().in_flight() > 0 {
+            self.clock.allow_for_a_stop();
+        }
+        let now = self.clock.tick();
         let durable = self.lane.turn(now);
         while let Some(parked) = self.parked.pop_front_if(|parked| parked.lsn <= durable) {
             self.metrics
@@ -432,8 +442,10 @@ impl ShardLog {
                 self.sync_at
             });
         }
-        let at = next?.max(now);
-        Some(self.started + std::time::Duration::from_nanos(at))
+        if self.lane.commit().in_flight() > 0 {
+            consider(now + STOP_MIN / 2);
+        }
+        Some(self.clock.instant(next?.max(now)))
     }
 
     fn reply(&self, parked: Parked) -> Reply {
@@ -647,7 +659,10 @@ impl ShardLog {
     ) {
         let now = self.now();
         let target = TargetId(namespace.0);
+        let before = self.lane.tail().unapplied(target).bytes;
         self.lane.handle_applied(target, upto);
+        let applied = before - self.lane.tail().unapplied(target).bytes;
+        self.unapplied_bytes = self.unapplied_bytes.saturating_sub(applied);
         self.metrics.dead_letters.add(buried);
         let latency = &self.metrics.apply_latency;
         let mut reads = Vec::new();
