@@ -70,7 +70,7 @@ impl Image {
                 segment: header.segment,
                 epoch: header.epoch,
                 blocks: header.blocks,
-                cipher: SegmentCipher::new(&key),
+                cipher: Some(SegmentCipher::new(&key)),
             }
         };
         let segments: Vec<_> = manifest.segments.iter().map(read).collect();
