@@ -115,6 +115,18 @@ pub(crate) fn from_append(cause: AppendError) -> Box<Status> {
     })
 }
 
+/// The log cannot be made; nothing was done.
+#[cold]
+pub(crate) fn no_log(cause: &str) -> Box<Status> {
+    Box::new(
+        Status::new(
+            Code::Unavailable,
+            format!("the log, which this durability needs, cannot be made: {cause}"),
+        )
+        .with_reason("LOG_UNAVAILABLE", &[]),
+    )
+}
+
 /// The shard's lane must not be used.
 #[cold]
 pub(crate) fn lane_held(why: &str) -> Box<Status> {

@@ -154,13 +154,14 @@ impl LogDirectory {
     /// # Errors
     /// A sentence for the operator: the directory fails, or a thread cannot be started.
     pub(crate) fn create(&mut self) -> Result<Vec<Opened>, String> {
-        self.open = true;
         let mut seen = Seen::default();
         let mut opened = Vec::new();
         for shard in 0..self.shards {
             let recovered = self.recover(lane_of(shard), false, &Positions::new(), &mut seen, None)?;
             opened.push(self.hand_over(shard, recovered, &seen)?);
         }
+        // Only now: what failed half way is tried again with the next namespace that needs it.
+        self.open = true;
         Ok(opened)
     }
 

@@ -548,7 +548,10 @@ impl ShardLog {
                 self.sync_at = now + SYNC_PAUSE;
                 self.sync_not_before = now + self.sync_pause();
                 for (target, lsn) in cursors {
-                    self.lane.handle_synced(target, lsn);
+                    // A namespace that was deleted meanwhile is known no more.
+                    if self.lane.tail().applied(target) >= lsn {
+                        self.lane.handle_synced(target, lsn);
+                    }
                 }
                 if self.lane.tail().floor() > self.checkpointed {
                     self.checkpoint(now);
