@@ -24,8 +24,9 @@ use crate::{
     log::{
         LogNews, lane_of,
         open::OpenLane,
+        parked::{Form, LogCall},
         record::{LoggedWrite, Part},
-        shard_log::{Due, Form, LogCall, LogLinks, ShardLog, ShardLogParts},
+        shard_log::{Due, LogLinks, ShardLog, ShardLogParts},
     },
     metrics::{LaneState, LogMetrics},
     shard::{log_writer::LogWriter, mailbox::Mailbox, notify::Notify, reactor::DriverInUse},

@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use prism_backends::{NamespaceId, Outcome};
-use prism_codec::{grpc::Status, message::common::WriteResultView};
+use prism_codec::grpc::Status;
 use prism_wal::{
     group_commit::{AppendError, ClosedSegment},
     ids::{LaneId, Lsn, TargetId},
@@ -15,20 +15,20 @@ use prism_wal::{
     pool::Durable,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
-use smallvec::SmallVec;
 
 use super::{
     ApplyBatch, LogNews, SyncJob,
     applier::{Applier, Note, Overlay},
     clock::{LogClock, STOP_MIN},
     keeper::{KeeperJob, KeeperJobs},
+    parked::{LogCall, Parked, Swap, settled, strong},
     window::{CallHasher, CallKey, First, Place, Window},
 };
 use crate::{
     config::LogLimits,
     gateway::{
         error,
-        job::{Answer, Job, PartOutcome, Reply, Stamp, Ticket, Work, WriterMessage},
+        job::{Answer, Job, Reply, Ticket, Work, WriterMessage},
         keyvalue,
         route::Method,
     },
@@ -86,56 +86,6 @@ pub(crate) struct WaitingRead {
     key: u64,
     /// What was durable when the read came: of what follows the swap it must see as much.
     durable: Lsn,
-}
-
-/// A reply that waits until its record is durable.
-#[derive(Debug)]
-struct Parked {
-    /// Durable when the lane's durable prefix covers it.
-    lsn: Lsn,
-    /// What the reply says: the first record of the call, in another lane if the shards were fewer or more then.
-    first: Place,
-    at: u64,
-    namespace: NamespaceId,
-    ticket: Ticket,
-    form: Form,
-}
-
-/// The form of a parked reply.
-#[derive(Debug)]
-pub(crate) enum Form {
-    Put,
-    Delete,
-    /// The outcomes of mutations that were refused at once, and the positions of those that were logged.
-    Mutate {
-        refused: Vec<PartOutcome>,
-        logged: Vec<u32>,
-        part: bool,
-    },
-}
-
-/// A compare-and-swap that waits until it has been applied.
-#[derive(Debug)]
-struct Swap {
-    ticket: Ticket,
-    first: Place,
-}
-
-/// A write that is to be logged.
-#[derive(Debug)]
-pub(crate) struct LogCall {
-    pub(crate) ticket: Ticket,
-    pub(crate) namespace: NamespaceId,
-    pub(crate) method: Method,
-    /// See [`super::record`].
-    pub(crate) record: Vec<u8>,
-    /// The stamp in it.
-    pub(crate) stamp: Stamp,
-    /// Hashes of the ids that it may change.
-    pub(crate) keys: SmallVec<[u64; 1]>,
-    /// Its key in the idempotency window, if it carries a token.
-    pub(crate) window: Option<CallKey>,
-    pub(crate) form: Form,
 }
 
 /// The log of one shard. See the module.
@@ -407,8 +357,9 @@ impl ShardLog {
             self.metrics
                 .durable_latency
                 .record_nanos(now.saturating_sub(parked.at));
-            let reply = self.reply(parked);
-            due.replies.push(reply);
+            let target = TargetId(parked.namespace.0);
+            let applied = self.lane.tail().applied(target) >= parked.lsn;
+            due.replies.push(parked.into_reply(applied));
         }
         if self.lane.poisoned().is_some() {
             self.fail_unacknowledged(due);
@@ -446,42 +397,6 @@ impl ShardLog {
             consider(now + STOP_MIN / 2);
         }
         Some(self.clock.instant(next?.max(now)))
-    }
-
-    fn reply(&self, parked: Parked) -> Reply {
-        let applied = self.lane.tail().applied(TargetId(parked.namespace.0)) >= parked.lsn;
-        let result = strong(parked.first, applied);
-        let mut message = Vec::new();
-        let answer = match parked.form {
-            Form::Put => {
-                keyvalue::encode_write_response(Method::Put, &result, &mut message);
-                Answer::Message(message)
-            }
-            Form::Delete => {
-                keyvalue::encode_write_response(Method::Delete, &result, &mut message);
-                Answer::Message(message)
-            }
-            Form::Mutate {
-                mut refused,
-                logged,
-                part,
-            } => {
-                refused.extend(logged.into_iter().map(|index| PartOutcome {
-                    index,
-                    outcome: Ok(result),
-                }));
-                if part {
-                    Answer::Part(refused)
-                } else {
-                    keyvalue::encode_parts(refused, &mut message);
-                    Answer::Message(message)
-                }
-            }
-        };
-        Reply {
-            ticket: parked.ticket,
-            result: Ok(answer),
-        }
     }
 
     /// The disk failed: nobody knows which of these records will be found at the next start.
@@ -759,21 +674,5 @@ impl ShardLog {
             LaneState::Poisoned
         };
         metrics.state.set(state as u64);
-    }
-}
-
-fn strong(place: Place, applied: bool) -> WriteResultView {
-    WriteResultView {
-        durability: keyvalue::STRONG,
-        lane: place.lane.0,
-        lsn: place.lsn.0,
-        applied,
-    }
-}
-
-fn settled(ticket: Ticket) -> Reply {
-    Reply {
-        ticket,
-        result: Ok(Answer::Settled),
     }
 }
