@@ -394,7 +394,8 @@ fn read_header<D: Disk>(
 }
 
 /// The files of segments that the manifest does not list: free to be reused. One that was in use under its number must
-/// have been listed; then the manifest is not the newest one, and nothing may be touched.
+/// have been listed; then the manifest is not the newest one, and nothing may be touched. Unless a later epoch wrote the
+/// manifest: that start found nothing good in the segment, left it out and died before it could destroy it.
 fn unlisted_files<D: Disk>(
     config: &StartConfig,
     disk: &mut D,
@@ -412,8 +413,10 @@ fn unlisted_files<D: Disk>(
         }
         let name = segment_file_name(config.lane, *number);
         let file = disk.open(&name)?;
-        let in_place = |header: &SegmentHeader| header.segment == *number && header.lane == config.lane;
-        let prepared = matches!(read_header(disk, &file), Ok(Ok(header)) if in_place(&header));
+        let current = |header: &SegmentHeader| {
+            header.segment == *number && header.lane == config.lane && header.epoch >= manifest.epoch
+        };
+        let prepared = matches!(read_header(disk, &file), Ok(Ok(header)) if current(&header));
         let mut block = AlignedBuffer::zeroed(BLOCK_BYTES);
         let offset = u64::from(SEGMENT_HEADER_BLOCKS) * BLOCK_BYTES as u64;
         let group = disk

@@ -315,6 +315,52 @@ fn what_a_store_is_known_to_have_is_part_of_what_was_lost() {
 }
 
 #[test]
+fn groups_that_an_earlier_recovery_cut_off_do_not_come_back() {
+    let mut world = World::new(small_config(3), 9);
+    world.start().expect("the first start");
+    world.prepare();
+    for _ in 0..3 {
+        world
+            .append(RecordKind::Strong, TargetId(1), 10)
+            .expect("there is room");
+        world.turn();
+    }
+    // Three groups in flight; the power goes when the second and third are written and the first is not.
+    let sectors = world.disk.sectors_at_stake(Crash::PowerCut);
+    world.running = None;
+    world
+        .disk
+        .crash(Crash::PowerCut, 0, |sector| sector >= sectors / 3);
+    let recovery = world.start().expect("a crash is never damage");
+    assert_eq!((recovery.verdict, recovery.tip.lsn), (Verdict::Torn, Lsn(1)));
+    world.prepare();
+    for _ in 0..2 {
+        world
+            .append(RecordKind::Strong, TargetId(1), 10)
+            .expect("there is room");
+        world.settle();
+    }
+    world.idle();
+    world.crash(Crash::PowerCut);
+    // The cut goes bad, and with it the proof of what was cut.
+    let groups = groups(&world);
+    let newest = groups.iter().map(|(_, _, header)| header.epoch).max();
+    let mut of_newest = groups
+        .iter()
+        .filter(|(_, _, header)| Some(header.epoch) == newest);
+    let cut = of_newest.next().expect("an epoch begins with its cut");
+    assert!(cut.2.flags.epoch && cut.2.group.0 == 2);
+    damage(&world, cut, 3);
+    let found = start_with_loss(&mut world);
+    assert_eq!(found.lost.len(), 1);
+    assert_eq!(
+        (found.lost[0].first_lsn, found.lost[0].last_lsn),
+        (Lsn(2), Lsn(2))
+    );
+    works_on(&mut world);
+}
+
+#[test]
 fn a_cut_names_as_many_stretches_as_fit_and_gives_up_the_rest_as_one() {
     let mut config = small_config(1);
     config.group.segment_blocks = 300;

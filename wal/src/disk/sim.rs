@@ -67,6 +67,8 @@ struct State {
     faults: BTreeMap<u64, Fault>,
     sticky: Option<(u64, Fault)>,
     capacity_bytes: Option<u64>,
+    /// The state before every operation, while that is wanted.
+    history: Option<Vec<State>>,
 }
 
 /// A buffer cannot be cloned cheaply and needs not be: a cloned disk (a crash image) answers nobody.
@@ -186,14 +188,30 @@ impl SimDisk {
         Self::default()
     }
 
-    /// A disk of its own with the same state (a crash image to experiment on).
+    /// A disk of its own with the same state (a crash image to experiment on); it keeps no history.
     #[must_use]
     pub fn snapshot(&self) -> Self {
-        Self(Rc::new(RefCell::new(self.state().clone())))
+        let mut state = self.state();
+        let history = state.history.take();
+        let copy = state.clone();
+        state.history = history;
+        Self(Rc::new(RefCell::new(copy)))
     }
 
     fn state(&self) -> RefMut<'_, State> {
         self.0.borrow_mut()
+    }
+
+    /// From now on keeps the state of the disk before every operation, for [`SimDisk::take_history`].
+    pub fn keep_history(&self) {
+        self.state().history = Some(Vec::new());
+    }
+
+    /// The states before every operation since the last call, oldest first: where a crash can be tried.
+    pub fn take_history(&self) -> Vec<Self> {
+        let states = self.state().history.as_mut().map(core::mem::take);
+        let disk = |state| Self(Rc::new(RefCell::new(state)));
+        states.into_iter().flatten().map(disk).collect()
     }
 
     // --- crashes ------------------------------------------------------------------------------------------------------
@@ -402,6 +420,10 @@ const EIO: DiskErrorKind = DiskErrorKind::Io(5);
 
 impl State {
     fn next_fault(&mut self) -> Option<Fault> {
+        if let Some(mut history) = self.history.take() {
+            history.push(self.clone());
+            self.history = Some(history);
+        }
         let number = self.operations;
         self.operations += 1;
         let sticky = self

@@ -159,7 +159,8 @@ impl<'a> Walk<'a> {
             index: 0,
             block: SEGMENT_HEADER_BLOCKS,
         };
-        let buffer = AlignedBuffer::zeroed(WINDOW_BLOCKS as usize * BLOCK_BYTES);
+        let longest = segments.iter().map(|segment| segment.blocks).max().unwrap_or(1);
+        let buffer = AlignedBuffer::zeroed(WINDOW_BLOCKS.min(longest) as usize * BLOCK_BYTES);
         let window = Window {
             buffer,
             index: usize::MAX,

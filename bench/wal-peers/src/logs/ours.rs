@@ -317,8 +317,11 @@ impl State {
         let before = shared.durable.swap(durable.0, Ordering::Release);
         self.last_records = durable.0 - before;
         let mut woken = 0;
-        while let Some((_, word)) = self.sleepers.pop_front_if(|(last, _)| *last <= durable) {
+        while let Some((last, word)) = self.sleepers.front()
+            && *last <= durable
+        {
             woken |= 1 << word;
+            self.sleepers.pop_front();
         }
         while let Some(closed) = self.commit.poll_closed() {
             self.files.retain(|(segment, _)| *segment > closed.segment);

@@ -32,7 +32,7 @@ use super::*;
 use crate::{config::DriverChoice, shard::reactor::Listener};
 
 const BURST: Duration = Duration::from_millis(500);
-const PAUSE: Duration = Duration::from_millis(400);
+const PAUSE: Duration = Duration::from_millis(250);
 const FILE_BLOCKS: u32 = 16_384;
 const ROUNDS: usize = 3;
 const CONNECTIONS: usize = 8;
@@ -40,9 +40,9 @@ const REQUEST_BYTES: usize = 64;
 const REQUESTS_AT_ONCE: usize = 32;
 const REQUEST_WORK: Duration = Duration::from_micros(2);
 /// More of other programs' CPU time than this share of one core spoils a burst (the kernel's own workers count as such).
-const FOREIGN_MAX: f64 = 0.6;
+const FOREIGN_MAX: f64 = 0.8;
 /// The floor may differ by this factor before and after.
-const FLOOR_MOVES_MAX: f64 = 1.25;
+const FLOOR_MOVES_MAX: f64 = 1.5;
 
 /// Who writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -190,7 +190,7 @@ fn around(what: &str) {
 
 /// A burst during which other programs were quiet; none after a few attempts.
 fn clean_burst(cell: Cell, driver: DriverInUse, file: &LogFile) -> Option<Burst> {
-    (0..6).find_map(|_| {
+    (0..4).find_map(|_| {
         thread::sleep(PAUSE);
         around("begin");
         let burst = burst(cell, driver, file);
