@@ -174,7 +174,7 @@ fn verify(args: &LogArgs, printer: &mut Printer) -> Result<(), Failure> {
 }
 
 /// How to go on when what is lost stays lost.
-const WITHOUT: &str = "to start without what is lost, and without what stands behind it: \
+const WITHOUT: &str = "to start without what is lost: \
                        `prism serve --set wal.on_corruption=continue_and_report`";
 
 /// Without the key less is checked, and that must not go unsaid.
