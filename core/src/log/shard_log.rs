@@ -731,7 +731,9 @@ fn applier_of(tail: &Tail, now: u64) -> Applier<Waiting> {
 #[cfg(test)]
 mod tests {
     use prism_backends::UnixMillis;
-    use prism_codec::message::keyvalue::{ExpectedView, encode_compare_and_swap_request, encode_put_request};
+    use prism_codec::message::keyvalue::{
+        ExpectedView, ItemView, encode_compare_and_swap_request, encode_put_request,
+    };
 
     use super::*;
     use crate::gateway::{job::Stamp, keyvalue::Context};
@@ -755,7 +757,13 @@ mod tests {
     #[test]
     fn what_the_store_could_not_take_at_the_start_is_seen_by_reads() {
         let (mut put, mut swap) = (Vec::new(), Vec::new());
-        encode_put_request(&mut put, "ledger", "a", None, []);
+        let item = ItemView {
+            key: b"k",
+            value: b"v",
+            ttl: None,
+            compression: 0,
+        };
+        encode_put_request(&mut put, "ledger", "a", None, [item]);
         encode_compare_and_swap_request(&mut swap, "ledger", "b", b"k", None, ExpectedView::Absent, None);
         let mut tail = Tail::default();
         tail.push(Lsn(1), TargetId(1), record(Method::Put, &put));
