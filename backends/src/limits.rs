@@ -38,5 +38,18 @@ pub const SWAP_VALUE_REMEMBERED_MAX: usize = 1024;
 /// Range deletes that are remembered for one id; the oldest gives way.
 pub const RANGE_DELETES_PER_ID_MAX: usize = 64;
 
+/// Dead letters that a store keeps.
+pub const DEAD_LETTERS_MAX: usize = 10_000;
+
+/// Dead letters that a store keeps of one namespace, so that one in trouble leaves room for the others.
+pub const DEAD_LETTERS_PER_NAMESPACE_MAX: usize = 1_000;
+
+/// Records of one namespace's dead letters, in bytes; the one that passes it is still kept.
+pub const DEAD_LETTER_BYTES_PER_NAMESPACE_MAX: u64 = 64 * 1024 * 1024;
+
+/// Longest reason that is kept with a dead letter, in bytes; a longer one is cut.
+pub const DEAD_LETTER_REASON_BYTES_MAX: usize = 1024;
+
 const _: () = assert!(PAGE_BYTES_DEFAULT <= PAGE_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES <= VALUE_BYTES_MAX);
+const _: () = assert!(DEAD_LETTERS_PER_NAMESPACE_MAX <= DEAD_LETTERS_MAX);

@@ -38,8 +38,63 @@ pub struct ServeOptions {
     pub embedded: EmbeddedStore,
     /// Every maximum that the operator can move.
     pub limits: ServeLimits,
+    /// The write-ahead log, which `strong` and `eventual` need.
+    pub wal: LogLimits,
+    /// How groups get to the disk.
+    pub wal_writer: LogWriterKind,
+    /// The file with the key that wraps the log's data keys; without it they lie in the clear.
+    pub wal_key_file: Option<PathBuf>,
     /// What is written to standard error, and how.
     pub log: LogOptions,
+}
+
+/// Limits of the write-ahead log. Each shard has a lane of its own, to which they apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    /// Bytes of one segment file: 4 MiB to 1 GiB, whole blocks of 4 KiB. A lane needs four at least.
+    pub segment_bytes: usize,
+    /// Most segments of a lane.
+    pub segments_max: usize,
+    /// Bytes of acknowledged writes of one namespace that may wait for the store, in each lane.
+    pub unapplied_bytes_max: usize,
+    /// Most groups in flight, 1 to 8.
+    pub depth_max: usize,
+    /// Fixes that number instead of adapting it to the disk.
+    pub depth_fixed: Option<usize>,
+    /// Start a damaged lane without what is damaged, instead of holding it.
+    pub accept_loss: bool,
+    /// Promise `strong` also where the file system is not known to keep it.
+    pub allow_unsafe_filesystem: bool,
+}
+
+impl LogLimits {
+    /// Segment length in blocks.
+    pub fn segment_blocks(&self) -> u32 {
+        u32::try_from(self.segment_bytes / 4096).unwrap_or(u32::MAX)
+    }
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            segments_max: 32,
+            unapplied_bytes_max: 64 << 20,
+            depth_max: 2,
+            depth_fixed: None,
+            accept_loss: false,
+            allow_unsafe_filesystem: false,
+        }
+    }
+}
+
+/// How groups of the log get to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogWriterKind {
+    /// By the shard's own io_uring; where that is forbidden, as [`LogWriterKind::Thread`].
+    Ring,
+    /// By threads beside the shard.
+    Thread,
 }
 
 /// Most shards that may be asked for.
@@ -130,6 +185,9 @@ impl Default for ServeOptions {
             driver: DriverChoice::Auto,
             embedded: EmbeddedStore::Sqlite,
             limits: ServeLimits::default(),
+            wal: LogLimits::default(),
+            wal_writer: LogWriterKind::Thread,
+            wal_key_file: None,
             log: LogOptions {
                 level: "info".to_owned(),
                 format: LogFormat::Text,

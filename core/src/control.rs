@@ -31,9 +31,13 @@ use crate::{
         namespaces::NamespaceSpec,
         route::AdminMethod,
     },
+    log::{
+        LogNews,
+        open::{LogDirectory, Opened},
+    },
     metrics::Registry,
     namespace::{
-        NamespaceConfig,
+        Durability, NamespaceConfig,
         catalog::Catalog,
         service::{self, ServiceContext},
     },
@@ -59,6 +63,10 @@ pub(crate) struct Control {
     /// The writer of a store that all shards share, where there is one.
     pub(crate) writer: Option<Arc<Mailbox<WriterMessage>>>,
     pub(crate) stop: Arc<AtomicBool>,
+    /// The log, where the store can use one.
+    pub(crate) log: Option<LogDirectory>,
+    /// How the shards' logs hear of their lanes.
+    pub(crate) log_news: Vec<Arc<Mailbox<LogNews>>>,
 }
 
 impl Control {
@@ -156,7 +164,10 @@ impl Control {
     fn create(&mut self, request: &CreateRequest) -> Result<Vec<u8>, Box<Status>> {
         let created =
             service::create(&self.context, &mut self.catalog, SystemTime::now(), request).map_err(refused)?;
-        if let Err(cause) = self.announce(&spec(created.id, &created.config)) {
+        let ready = self
+            .open_log_for(&created.config)
+            .and_then(|()| self.announce(&spec(created.id, &created.config)));
+        if let Err(cause) = ready {
             tracing::error!(namespace = created.config.name, error = %cause, "cannot create the namespace");
             if let Err(cause) = service::undo_create(&mut self.catalog, &created) {
                 tracing::error!(
@@ -182,6 +193,7 @@ impl Control {
             name: deleted.name.clone(),
             ttl_ms: None,
             value_bytes_max: 0,
+            durability: Durability::BestEffort,
         };
         // The catalog has forgotten it already: what fails from here on is mended at the next start.
         let removed = self
@@ -200,6 +212,18 @@ impl Control {
         }
         tracing::info!(namespace = deleted.name, id = deleted.id, "namespace deleted");
         Ok(DeleteResponse {}.encode_to_vec())
+    }
+
+    /// Makes the log when the first namespace comes that needs it.
+    fn open_log_for(&mut self, config: &NamespaceConfig) -> Result<(), StoreError> {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        if config.durability() == Durability::BestEffort || log.is_open() {
+            return Ok(());
+        }
+        tracing::info!("preparing the log: some files are filled with zeros, which takes a moment");
+        let opened = log.create().map_err(|detail| StoreError::Unopenable { detail })?;
+        tell_logs(&self.log_news, opened);
+        Ok(())
     }
 
     /// Makes a namespace usable: in the store first, then on all shards.
@@ -242,6 +266,17 @@ impl Control {
     }
 }
 
+/// Hands each shard its lane.
+pub(crate) fn tell_logs(news: &[Arc<Mailbox<LogNews>>], opened: Vec<Opened>) {
+    for (mailbox, opened) in news.iter().zip(opened) {
+        let sent = mailbox.send(match opened {
+            Opened::Lane(lane) => LogNews::Open(lane),
+            Opened::Held(why) => LogNews::Held(why),
+        });
+        debug_assert!(sent.is_ok(), "the first news of a log finds an empty mailbox");
+    }
+}
+
 fn busy(what: &str) -> StoreError {
     StoreError::Busy {
         detail: what.to_owned(),
@@ -257,6 +292,7 @@ fn spec(id: u32, config: &NamespaceConfig) -> NamespaceSpec {
             .item_ttl()
             .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         value_bytes_max: usize::try_from(value_bytes_max).unwrap_or(usize::MAX),
+        durability: config.durability(),
     }
 }
 

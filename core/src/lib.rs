@@ -4,6 +4,7 @@ pub mod client;
 pub mod config;
 mod control;
 pub mod gateway;
+mod log;
 pub mod metrics;
 pub mod namespace;
 pub mod serve;

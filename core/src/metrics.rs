@@ -14,6 +14,8 @@ use std::{
 
 use crate::gateway::route::Method;
 
+mod log;
+
 /// Upper bounds of the latency buckets in microseconds; a last bucket takes the rest.
 pub const LATENCY_BOUNDS_MICROS: [u64; 19] = [
     10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
@@ -72,6 +74,70 @@ impl Histogram {
         self.buckets[index].add(count);
         self.sum_nanos.add(nanos.saturating_mul(count));
     }
+
+    /// Counts one call that took `nanos` nanoseconds.
+    pub fn record_nanos(&self, nanos: u64) {
+        self.record(Duration::from_nanos(nanos), 1);
+    }
+}
+
+/// State of a shard's lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum LaneState {
+    /// Not opened: no namespace needs it.
+    Absent = 0,
+    /// It takes appends.
+    Open = 1,
+    /// A durable write failed.
+    Poisoned = 2,
+    /// Recovery found damage; an operator must look.
+    Held = 3,
+}
+
+/// What one shard knows about its log.
+#[derive(Debug, Default)]
+pub struct LogMetrics {
+    /// A [`LaneState`].
+    pub state: Gauge,
+    /// Records appended.
+    pub records: Counter,
+    /// Their bytes.
+    pub bytes: Counter,
+    /// Groups that are durable, since the lane was made.
+    pub groups: Gauge,
+    /// The durable prefix.
+    pub durable_lsn: Gauge,
+    /// Bytes appended and not yet durable.
+    pub pending_bytes: Gauge,
+    /// Groups that may be in flight.
+    pub depth: Gauge,
+    /// Segments prepared.
+    pub segments: Counter,
+    /// Writes refused before the append.
+    pub refused: Counter,
+    /// Writes at `eventual` whose record the log did not take.
+    pub eventual_skipped: Counter,
+    /// Records that the store does not have yet, and their bytes.
+    pub unapplied_records: Gauge,
+    /// See `unapplied_records`.
+    pub unapplied_bytes: Gauge,
+    /// Age of the oldest of them.
+    pub unapplied_age_nanos: Gauge,
+    /// Batches that the store did not take.
+    pub apply_failures: Counter,
+    /// Namespaces whose last batch the store did not take.
+    pub failing_namespaces: Gauge,
+    /// Records that became dead letters.
+    pub dead_letters: Counter,
+    /// Records read when the lane was opened.
+    pub recovered_records: Gauge,
+    /// How long that took.
+    pub recovery_nanos: Gauge,
+    /// From the append to durable.
+    pub durable_latency: Histogram,
+    /// From the append to applied.
+    pub apply_latency: Histogram,
 }
 
 /// gRPC status codes 0 to 16.
@@ -134,6 +200,7 @@ pub struct ShardMetrics {
 pub struct Registry {
     shards: Mutex<Vec<Arc<ShardMetrics>>>,
     namespaces: Mutex<Vec<(String, Arc<NamespaceMetrics>)>>,
+    logs: Mutex<Vec<Arc<LogMetrics>>>,
 }
 
 impl Registry {
@@ -142,6 +209,26 @@ impl Registry {
         let metrics = Arc::new(ShardMetrics::default());
         lock(&self.shards).push(metrics.clone());
         metrics
+    }
+
+    /// Adds a shard's log; its index is the order of adding.
+    pub fn add_log(&self) -> Arc<LogMetrics> {
+        let metrics = Arc::new(LogMetrics::default());
+        lock(&self.logs).push(metrics.clone());
+        metrics
+    }
+
+    /// What is wrong with the log of any shard; `None` if nothing is.
+    pub fn lane_trouble(&self) -> Option<String> {
+        let logs = lock(&self.logs);
+        logs.iter().enumerate().find_map(|(shard, log)| {
+            let what = match log.state.value() {
+                state if state == LaneState::Poisoned as u64 => "failed on its disk; restart the gateway",
+                state if state == LaneState::Held as u64 => "is held; an operator must look",
+                _ => return None,
+            };
+            Some(format!("the log of shard {shard} {what}"))
+        })
     }
 
     /// Adds one shard's counters of a namespace.
@@ -166,6 +253,7 @@ impl Registry {
             env!("CARGO_PKG_VERSION")
         );
         self.render_shards(&mut out);
+        log::render(&lock(&self.logs), &mut out);
         self.render_namespaces(&mut out);
         out
     }
@@ -278,7 +366,9 @@ impl Registry {
             "# HELP prism_request_seconds Time from the last byte of a request to its reply.\n\
              # TYPE prism_request_seconds histogram"
         );
-        for_each_method(&by_name, |labels, sums| render_histogram(out, labels, sums));
+        for_each_method(&by_name, |labels, sums| {
+            render_histogram(out, "request_seconds", labels, &sums.buckets, sums.sum_nanos);
+        });
     }
 }
 
@@ -319,32 +409,17 @@ fn for_each_method(by_name: &[(String, Vec<Arc<NamespaceMetrics>>)], mut each: i
     }
 }
 
-fn render_histogram(out: &mut String, labels: &str, sums: &Sums) {
+fn render_histogram(out: &mut String, name: &str, labels: &str, buckets: &[u64], sum_nanos: u64) {
     let mut total = 0;
-    for (index, count) in sums.buckets.iter().enumerate() {
+    for (index, count) in buckets.iter().enumerate() {
         total += count;
-        match LATENCY_BOUNDS_MICROS.get(index) {
-            Some(bound) => {
-                let seconds = *bound as f64 / 1e6;
-                let _ = writeln!(
-                    out,
-                    "prism_request_seconds_bucket{{{labels},le=\"{seconds}\"}} {total}"
-                );
-            }
-            None => {
-                let _ = writeln!(
-                    out,
-                    "prism_request_seconds_bucket{{{labels},le=\"+Inf\"}} {total}"
-                );
-            }
-        }
+        let bound = LATENCY_BOUNDS_MICROS
+            .get(index)
+            .map_or_else(|| "+Inf".to_owned(), |bound| (*bound as f64 / 1e6).to_string());
+        let _ = writeln!(out, "prism_{name}_bucket{{{labels},le=\"{bound}\"}} {total}");
     }
-    let _ = writeln!(
-        out,
-        "prism_request_seconds_sum{{{labels}}} {}",
-        sums.sum_nanos as f64 / 1e9
-    );
-    let _ = writeln!(out, "prism_request_seconds_count{{{labels}}} {total}");
+    let _ = writeln!(out, "prism_{name}_sum{{{labels}}} {}", sum_nanos as f64 / 1e9);
+    let _ = writeln!(out, "prism_{name}_count{{{labels}}} {total}");
 }
 
 const CODE_NAMES: [&str; CODES] = [

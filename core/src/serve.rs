@@ -1,8 +1,8 @@
 //! Starts and ends the gateway: data directory, catalog, store, shards, helper threads, signals.
 //!
 //! Order of the start: everything that can fail for a reason that the operator must mend (address, directory, store,
-//! driver) comes first, so that a gateway that says it is ready is ready. Order of the end: shards drain, then the
-//! helper threads finish what is queued, then the process ends.
+//! driver, log) comes first, so that a gateway that says it is ready is ready. Order of the end: shards drain, their logs
+//! give the store what is left and close, the helper threads finish what is queued, the process ends.
 
 use std::{
     fmt,
@@ -32,16 +32,23 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{EmbeddedStore, LogFormat, LogOptions, ServeLimits, ServeOptions},
-    control::Control,
-    gateway::{Gateway, Neighbours, ShardStore, job::ShardCommand},
+    control::{Control, tell_logs},
+    gateway::{Gateway, Log, LogSetup, Neighbours, ShardStore, job::ShardCommand},
+    log::{
+        self, LogNews,
+        keeper::{Keepers, keepers_of},
+        open::LogDirectory,
+        shard_log::LogLinks,
+    },
     metrics::Registry,
-    namespace::{catalog::Catalog, file::FileLimits, service::ServiceContext},
+    namespace::{Durability, catalog::Catalog, file::FileLimits, service::ServiceContext},
     shard::{
         self, Inbox, ShardSetup,
         mailbox::{Mailbox, Waker},
         reactor::DriverInUse,
     },
     sidecar::{self, Stop},
+    wal_key::read_key_file,
 };
 
 /// Messages that wait for a shard's memory store, the store's writer or a reader, at the most.
@@ -134,6 +141,7 @@ pub struct Server {
 enum Event {
     ShardStarted,
     ShardDrained,
+    ShardFlushed,
     ShardEnded(u16, io::Result<()>),
     Stop,
 }
@@ -147,6 +155,7 @@ struct Helpers {
     sidecar_wakers: Vec<Arc<Waker>>,
     control: Option<JoinHandle<()>>,
     sidecars: Vec<JoinHandle<()>>,
+    keepers: Keepers,
 }
 
 impl Server {
@@ -161,25 +170,34 @@ impl Server {
             u16::try_from(options.shards.get()).map_err(|_| ServeError("too many shards".to_owned()))?;
         let (listeners, address) = bind(options.listen, count)?;
         let (lock, catalog) = open_data_dir(&options)?;
-        let store = open_store(&options)?;
+        let mut store = open_store(&options)?;
         let registry = Arc::new(Registry::default());
         let plumbing =
             Plumbing::new(&options, count).map_err(|cause| failed("cannot make the mailboxes", &cause))?;
-        let (events_sender, events) = sync_channel(usize::from(count) * 3 + 8);
+        let (events_sender, events) = sync_channel(usize::from(count) * 4 + 8);
+        let keepers = Keepers::default();
+        let log = match &mut store {
+            None => None,
+            Some(parts) => Some(open_log(&options, &plumbing, &catalog, parts, &keepers)?),
+        };
+        let log_news = plumbing.log_news();
 
         let sidecar_stop = Arc::new(Stop::default());
         let mut sidecar_wakers = Vec::new();
         let mut sidecars = Vec::new();
-        let mut writer_mailbox = None;
+        let mut links = None;
         let mut readers = Vec::new();
         if let Some(parts) = store {
             let start = || -> io::Result<()> {
                 let checkpoint_waker = Waker::new()?;
                 let writer_waker = Waker::new()?;
                 let mailbox = Arc::new(Mailbox::new(JOBS_MAX, writer_waker.clone()));
+                let syncs = Arc::new(Mailbox::new(usize::from(count) + 1, checkpoint_waker.clone()));
                 sidecar_wakers.extend([checkpoint_waker.clone(), writer_waker.clone()]);
                 sidecars.push(sidecar::spawn_checkpointer(
                     parts.checkpointer,
+                    syncs.clone(),
+                    log_news.clone(),
                     checkpoint_waker.clone(),
                     sidecar_stop.clone(),
                 )?);
@@ -187,11 +205,14 @@ impl Server {
                     parts.writer,
                     mailbox.clone(),
                     writer_waker,
-                    plumbing.neighbours.replies.clone(),
+                    (plumbing.neighbours.replies.clone(), log_news.clone()),
                     checkpoint_waker,
                     sidecar_stop.clone(),
                 )?);
-                writer_mailbox = Some(mailbox);
+                links = Some(LogLinks {
+                    store: mailbox,
+                    sync: syncs,
+                });
                 for number in 0..count {
                     let waker = Waker::new()?;
                     let mailbox = Arc::new(Mailbox::new(JOBS_MAX, waker.clone()));
@@ -215,7 +236,7 @@ impl Server {
         let cores = cores(options.pin_shards);
         let mut shards = Vec::new();
         for (number, listener) in (0..count).zip(listeners) {
-            let drained = events_sender.clone();
+            let (drained, flushed) = (events_sender.clone(), events_sender.clone());
             let setup = ShardSetup {
                 number,
                 core: cores.get(usize::from(number) % cores.len().max(1)).copied(),
@@ -227,10 +248,21 @@ impl Server {
                     // The receiver lives as long as the server.
                     let _ = drained.send(Event::ShardDrained);
                 }),
+                on_flushed: Box::new(move || {
+                    let _ = flushed.send(Event::ShardFlushed);
+                }),
             };
-            let store = writer_mailbox
-                .as_ref()
-                .map(|writer| (writer.clone(), readers[usize::from(number)].clone()));
+            let store = links.as_ref().map(|links| {
+                let log = LogSetup {
+                    links: links.clone(),
+                    limits: options.wal,
+                    writer: options.wal_writer,
+                    driver,
+                    metrics: registry.add_log(),
+                    news: setup.inbox.log_news.clone(),
+                };
+                (links.store.clone(), readers[usize::from(number)].clone(), log)
+            });
             let (neighbours, limits) = (plumbing.neighbours.clone(), options.limits);
             let (metrics, registry) = (registry.add_shard(), registry.clone());
             let events = events_sender.clone();
@@ -246,7 +278,11 @@ impl Server {
                                     ..memory::Options::default()
                                 })))
                             }
-                            Some((writer, reader)) => ShardStore::Sidecar { writer, reader },
+                            Some((writer, reader, log)) => ShardStore::Sidecar {
+                                writer,
+                                reader,
+                                log: Log::new(log),
+                            },
                         };
                         // The receiver lives as long as the server.
                         let _ = started.send(Event::ShardStarted);
@@ -268,6 +304,7 @@ impl Server {
                 },
                 namespaces_max: options.limits.namespaces_max,
                 embedded: options.embedded,
+                strong_refused: log.as_ref().and_then(LogDirectory::refusal),
             },
             registry,
             driver,
@@ -275,8 +312,10 @@ impl Server {
             waker: plumbing.control_waker.clone(),
             replies: plumbing.neighbours.replies.clone(),
             shards: plumbing.commands.clone(),
-            writer: writer_mailbox,
+            writer: links.map(|links| links.store),
             stop: control_stop.clone(),
+            log,
+            log_news,
         };
         let mut server = Self {
             address,
@@ -294,6 +333,7 @@ impl Server {
                 sidecar_wakers,
                 control: None,
                 sidecars,
+                keepers,
             },
             _lock: lock,
         };
@@ -318,7 +358,7 @@ impl Server {
             match self.events.recv_timeout(START_TIMEOUT) {
                 Ok(Event::ShardStarted) => {}
                 Ok(Event::ShardEnded(number, result)) => return Err(shard_failed(number, result)),
-                Ok(Event::Stop | Event::ShardDrained) => {}
+                Ok(Event::Stop | Event::ShardDrained | Event::ShardFlushed) => {}
                 Err(_) => return Err(ServeError("the shards do not start".to_owned())),
             }
         }
@@ -353,7 +393,7 @@ impl Server {
             match self.events.recv() {
                 Ok(Event::Stop) | Err(_) => break Ok(()),
                 Ok(Event::ShardEnded(number, result)) => break Err(shard_failed(number, result)),
-                Ok(Event::ShardStarted | Event::ShardDrained) => {}
+                Ok(Event::ShardStarted | Event::ShardDrained | Event::ShardFlushed) => {}
             }
         };
         self.stop_all();
@@ -362,7 +402,10 @@ impl Server {
 
     fn stop_all(&mut self) {
         self.tell_shards(|| ShardCommand::Drain);
-        self.await_drained();
+        self.await_shards("drained", |event| matches!(event, Event::ShardDrained));
+        // Only now: a shard that drains may still write to another's log.
+        self.tell_shards(|| ShardCommand::Flush);
+        self.await_shards("closed their logs", |event| matches!(event, Event::ShardFlushed));
         self.tell_shards(|| ShardCommand::End);
         for shard in self.shards.drain(..) {
             if shard.join().is_err() {
@@ -380,20 +423,20 @@ impl Server {
         }
     }
 
-    /// Waits until every shard has drained or ended. Each bounds its own drain; this bounds a shard that has failed.
-    fn await_drained(&self) {
+    /// Waits until every shard has said so or ended. Each bounds its own work; this bounds a shard that has failed.
+    fn await_shards(&self, what: &'static str, is_done: impl Fn(&Event) -> bool) {
         let patience = Instant::now() + self.options.limits.drain_timeout + DRAIN_SLACK;
-        let mut drained = 0;
+        let mut done = 0;
         loop {
             // A shard that has drained runs on until it is told to end; one that has failed is finished.
             let finished = self.shards.iter().filter(|shard| shard.is_finished()).count();
-            if drained + finished >= self.shards.len() {
+            if done + finished >= self.shards.len() {
                 return;
             }
             match self.events.recv_timeout(DRAIN_POLL) {
-                Ok(Event::ShardDrained) => drained += 1,
+                Ok(event) if is_done(&event) => done += 1,
                 _ if Instant::now() >= patience => {
-                    return tracing::error!(drained, "not all shards have drained");
+                    return tracing::error!(done, "not all shards have {what}");
                 }
                 _ => {}
             }
@@ -454,6 +497,11 @@ impl Helpers {
                 tracing::error!("a helper thread panicked");
             }
         }
+        for keeper in keepers_of(&self.keepers).drain(..) {
+            if keeper.join().is_err() {
+                tracing::error!("a keeper of the log panicked");
+            }
+        }
     }
 }
 
@@ -475,6 +523,8 @@ impl Plumbing {
                 jobs: Arc::new(Mailbox::new(JOBS_MAX, waker.clone())),
                 replies: Arc::new(Mailbox::new(options.limits.inflight_per_shard_max, waker.clone())),
                 commands: Arc::new(Mailbox::new(64, waker.clone())),
+                // One batch for each namespace is under way at the most, and a few questions more.
+                log_news: Arc::new(Mailbox::new(options.limits.namespaces_max + 64, waker.clone())),
                 waker,
             });
         }
@@ -491,6 +541,41 @@ impl Plumbing {
             control_waker,
         })
     }
+}
+
+impl Plumbing {
+    fn log_news(&self) -> Vec<Arc<Mailbox<LogNews>>> {
+        self.inboxes.iter().map(|inbox| inbox.log_news.clone()).collect()
+    }
+}
+
+/// Opens the log if there is one, or a namespace that needs one, and tells the shards.
+fn open_log(
+    options: &ServeOptions,
+    plumbing: &Plumbing,
+    catalog: &Catalog,
+    parts: &mut sqlite::Parts,
+    keepers: &Keepers,
+) -> Result<LogDirectory, ServeError> {
+    let key = match &options.wal_key_file {
+        None => None,
+        Some(path) => Some(read_key_file(path).map_err(|cause| ServeError(cause.to_string()))?),
+    };
+    let news = plumbing.log_news();
+    let mut log = LogDirectory::new(&options.data_dir, options.wal, key, news.clone(), keepers.clone());
+    let entries = catalog.entries().map_err(|cause| ServeError(cause.to_string()))?;
+    let needed = entries
+        .iter()
+        .any(|entry| entry.durability != Durability::BestEffort.as_str());
+    let mut store = log::open::Store {
+        writer: &mut parts.writer,
+        checkpointer: &mut parts.checkpointer,
+    };
+    let exists = log.exists().map_err(ServeError)?;
+    if needed || exists || store.knows_a_log().map_err(ServeError)? {
+        tell_logs(&news, log.open(&mut store).map_err(ServeError)?);
+    }
+    Ok(log)
 }
 
 /// One listening socket for each shard on the same port (SO_REUSEPORT): the kernel spreads the connections.

@@ -26,6 +26,7 @@ use prism_backends::{
     sqlite::{Checkpointer, Reader, Writer},
 };
 use prism_codec::grpc::{Code, Status};
+use prism_wal::ids::Lsn;
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -36,6 +37,7 @@ use crate::{
         route::Method,
         unix_millis,
     },
+    log::{ApplyBatch, LogNews, SyncJob, open, record::LoggedWrite},
     shard::mailbox::{Mailbox, Waker},
 };
 
@@ -65,6 +67,9 @@ impl Stop {
 /// The mailboxes for answers, by shard.
 pub(crate) type Replies = Vec<Arc<Mailbox<Reply>>>;
 
+/// The mailboxes for news of the shards' logs, by shard.
+pub(crate) type News = Vec<Arc<Mailbox<LogNews>>>;
+
 /// Starts the writer thread.
 ///
 /// # Errors
@@ -73,7 +78,7 @@ pub(crate) fn spawn_writer(
     writer: Writer,
     mailbox: Arc<Mailbox<WriterMessage>>,
     waker: Arc<Waker>,
-    replies: Replies,
+    (replies, news): (Replies, News),
     checkpoint_waker: Arc<Waker>,
     stop: Arc<Stop>,
 ) -> io::Result<JoinHandle<()>> {
@@ -82,6 +87,7 @@ pub(crate) fn spawn_writer(
         mailbox,
         waker,
         replies,
+        news,
         checkpoint_waker,
         stop,
         queue: FairQueue::default(),
@@ -96,9 +102,16 @@ struct WriterThread {
     mailbox: Arc<Mailbox<WriterMessage>>,
     waker: Arc<Waker>,
     replies: Replies,
+    news: News,
     checkpoint_waker: Arc<Waker>,
     stop: Arc<Stop>,
-    queue: FairQueue,
+    queue: FairQueue<Task>,
+}
+
+/// What the writer is to do for one namespace.
+enum Task {
+    Job(Job),
+    Apply(Box<ApplyBatch>),
 }
 
 impl WriterThread {
@@ -106,9 +119,18 @@ impl WriterThread {
         let mut next_sweep = Instant::now() + SWEEP_PAUSE;
         loop {
             self.collect();
-            let batch = self.queue.take(BATCH_MUTATIONS_MAX);
-            if !batch.is_empty() {
-                self.apply(&batch);
+            let tasks = self.queue.take(BATCH_MUTATIONS_MAX);
+            if !tasks.is_empty() {
+                let mut jobs = Vec::with_capacity(tasks.len());
+                for task in tasks {
+                    match task {
+                        Task::Job(job) => jobs.push(job),
+                        Task::Apply(batch) => self.apply_log(&batch),
+                    }
+                }
+                if !jobs.is_empty() {
+                    self.apply(&jobs);
+                }
                 self.checkpoint_waker.wake();
                 continue;
             }
@@ -130,7 +152,14 @@ impl WriterThread {
     fn collect(&mut self) {
         while let Some(message) = self.mailbox.receive() {
             match message {
-                WriterMessage::Job(job) => self.queue.push(job),
+                WriterMessage::Job(job) => {
+                    let (namespace, weight) = (job.ticket.namespace, weight_of(&job));
+                    self.queue.push(namespace, weight, Task::Job(job));
+                }
+                WriterMessage::Apply(batch) => {
+                    let (namespace, weight) = (batch.namespace, batch.records.len());
+                    self.queue.push(namespace, weight, Task::Apply(batch));
+                }
                 // The control thread may have given up waiting; then nobody needs the answer.
                 WriterMessage::CreateNamespace(id, done) => {
                     let _ = done.send(self.writer.create_namespace(id));
@@ -150,6 +179,21 @@ impl WriterThread {
                 false
             }
         }
+    }
+
+    /// Applies records of a shard's log and tells the shard.
+    fn apply_log(&mut self, batch: &ApplyBatch) {
+        let namespace = batch.namespace;
+        let news = match open::apply_records(&mut self.writer, batch.lane, namespace, &batch.records) {
+            Ok(applied) => LogNews::Applied {
+                namespace,
+                upto: batch.records.last().map_or(Lsn::NONE, |(lsn, _)| *lsn),
+                swaps: applied.swaps,
+                buried: applied.buried,
+            },
+            Err(error) => LogNews::NotApplied { namespace, error },
+        };
+        tell(&self.news, batch.shard, news);
     }
 
     /// Applies the writes of many calls in one transaction and answers each.
@@ -174,7 +218,7 @@ impl WriterThread {
         }
         let mut outcomes = outcomes.into_iter();
         for (job, prepared) in batch.iter().zip(prepared) {
-            let result = prepared.and_then(|prepared| answer(prepared, &applied, &mut outcomes));
+            let result = prepared.and_then(|prepared| answer(job, prepared, &applied, &mut outcomes));
             reply(&self.replies, job.ticket, result);
         }
     }
@@ -220,6 +264,7 @@ fn prepare(job: &Job, now: Instant) -> Result<Prepared<'_>, Box<Status>> {
 }
 
 fn answer(
+    job: &Job,
     prepared: Prepared<'_>,
     applied: &Result<(), StoreError>,
     outcomes: &mut impl Iterator<Item = Outcome>,
@@ -227,17 +272,37 @@ fn answer(
     if let Err(cause) = applied {
         return Err(error::from_store(cause));
     }
-    let count = prepared.writes.mutations.len();
+    let Prepared {
+        method,
+        context,
+        writes,
+    } = prepared;
+    let count = writes.mutations.len();
     let mut message = Vec::new();
     let own = outcomes.by_ref().take(count).collect::<Vec<_>>().into_iter();
-    keyvalue::encode_outcomes(
-        prepared.method,
-        prepared.writes,
-        own,
-        &prepared.context,
-        &mut message,
-    )?;
-    Ok(Answer::Message(message))
+    let (body, log) = match &job.work {
+        Work::Unary { body, log, .. } => (body.as_slice(), *log),
+        Work::ScanPage { .. } | Work::Settle { .. } => (&[][..], false),
+    };
+    let result = keyvalue::applied(if log {
+        keyvalue::EVENTUAL
+    } else {
+        keyvalue::BEST_EFFORT
+    });
+    keyvalue::encode_outcomes(method, writes, own, context.now, &result, &mut message)?;
+    if !log {
+        return Ok(Answer::Message(message));
+    }
+    let record = LoggedWrite {
+        method,
+        part: None,
+        context,
+        body,
+    };
+    Ok(Answer::Logged {
+        message,
+        record: record.encode(),
+    })
 }
 
 /// Starts the reader thread of one shard.
@@ -258,7 +323,7 @@ pub(crate) fn spawn_reader(
             let mut queue = FairQueue::default();
             loop {
                 while let Some(job) = mailbox.receive() {
-                    queue.push(job);
+                    queue.push(job.ticket.namespace, 1, job);
                 }
                 // One at a time, so that a namespace that has just come gets its turn at once.
                 let Some(job) = queue.take(1).pop() else {
@@ -289,6 +354,7 @@ fn read(reader: &Reader, job: &Job) -> Result<Answer, Box<Status>> {
             default_ttl_ms,
             body,
             stamp,
+            overlay,
             ..
         } => {
             let context = Context {
@@ -300,11 +366,23 @@ fn read(reader: &Reader, job: &Job) -> Result<Answer, Box<Status>> {
             let Request::Get(view) = Request::decode(*method, body)? else {
                 return Err(error::status(Code::Internal, "a write was sent to a reader"));
             };
-            keyvalue::get(&view, &context, &mut message, |query, sink| {
-                reader.get(query, now, sink)
-            })?;
+            if overlay.is_empty() {
+                keyvalue::get(&view, &context, &mut message, |query, sink| {
+                    reader.get(query, now, sink)
+                })?;
+            } else {
+                let writes = logged_writes(*namespace, overlay)?;
+                let pending: Vec<_> = writes
+                    .iter()
+                    .flat_map(|writes| writes.mutations.iter().map(keyvalue::Prepared::mutation))
+                    .collect();
+                keyvalue::get(&view, &context, &mut message, |query, sink| {
+                    reader.get_over(query, &pending, now, sink)
+                })?;
+            }
             Ok(Answer::Message(message))
         }
+        Work::Settle { .. } => Err(error::status(Code::Internal, "a reader was asked about the log")),
         Work::ScanPage {
             namespace,
             page_bytes,
@@ -324,12 +402,25 @@ fn read(reader: &Reader, job: &Job) -> Result<Answer, Box<Status>> {
     }
 }
 
-/// Starts the thread that moves the write-ahead file into the database while the writer goes on.
+/// The writes of records that the store does not have yet.
+fn logged_writes(namespace: NamespaceId, records: &[Arc<[u8]>]) -> Result<Vec<Writes<'_>>, Box<Status>> {
+    let read = |record| LoggedWrite::decode(namespace, record).and_then(|logged| logged.writes());
+    records
+        .iter()
+        .map(|record| read(record))
+        .collect::<Result<_, _>>()
+        .map_err(|_| error::status(Code::Internal, "a record that was just logged cannot be read"))
+}
+
+/// Starts the thread that moves the write-ahead file into the database while the writer goes on, and that makes durable what
+/// the shards' logs ask for.
 ///
 /// # Errors
 /// When the system has no thread left.
 pub(crate) fn spawn_checkpointer(
     mut checkpointer: Checkpointer,
+    syncs: Arc<Mailbox<SyncJob>>,
+    news: News,
     waker: Arc<Waker>,
     stop: Arc<Stop>,
 ) -> io::Result<JoinHandle<()>> {
@@ -337,6 +428,7 @@ pub(crate) fn spawn_checkpointer(
         .name("prism-checkpoint".to_owned())
         .spawn(move || {
             while !stop.is_set() {
+                serve_syncs(&mut checkpointer, &syncs, &news);
                 if checkpointer.is_due() {
                     if let Err(error) = checkpointer.checkpoint() {
                         tracing::warn!(%error, "cannot checkpoint the store; trying again in a second");
@@ -344,9 +436,35 @@ pub(crate) fn spawn_checkpointer(
                     }
                     continue;
                 }
-                waker.wait_blocking(None, || checkpointer.is_due() || stop.is_set());
+                waker.wait_blocking(None, || {
+                    checkpointer.is_due() || !syncs.is_empty() || stop.is_set()
+                });
             }
         })
+}
+
+/// One sync serves all that wait for one.
+fn serve_syncs(checkpointer: &mut Checkpointer, syncs: &Mailbox<SyncJob>, news: &News) {
+    let jobs: Vec<SyncJob> = std::iter::from_fn(|| syncs.receive()).collect();
+    if jobs.is_empty() {
+        return;
+    }
+    let synced = checkpointer.sync();
+    if let Err(error) = &synced {
+        tracing::warn!(%error, "cannot make the store durable; the log keeps its records");
+    }
+    for job in jobs {
+        let said = match synced {
+            Ok(()) => LogNews::Synced(job.cursors),
+            Err(_) => LogNews::NotSynced,
+        };
+        tell(news, job.shard, said);
+    }
+}
+
+fn tell(news: &News, shard: u16, said: LogNews) {
+    let sent = news[usize::from(shard)].send(said);
+    debug_assert!(sent.is_ok(), "a log has few questions open at a time");
 }
 
 fn reply(replies: &Replies, ticket: Ticket, result: Result<Answer, Box<Status>>) {
@@ -357,39 +475,47 @@ fn reply(replies: &Replies, ticket: Ticket, result: Result<Answer, Box<Status>>)
     );
 }
 
-/// Jobs in order within a namespace, namespaces in turn.
-#[derive(Default)]
-struct FairQueue {
-    by_namespace: FxHashMap<u32, VecDeque<Job>>,
-    /// Namespaces with jobs, in the order of their turns.
+/// Tasks in order within a namespace, namespaces in turn.
+struct FairQueue<T> {
+    /// Each task with its weight.
+    by_namespace: FxHashMap<u32, VecDeque<(usize, T)>>,
+    /// Namespaces with tasks, in the order of their turns.
     turns: VecDeque<u32>,
 }
 
-impl FairQueue {
-    fn push(&mut self, job: Job) {
-        let NamespaceId(namespace) = job.ticket.namespace;
-        let jobs = self.by_namespace.entry(namespace).or_default();
-        if jobs.is_empty() {
+impl<T> Default for FairQueue<T> {
+    fn default() -> Self {
+        Self {
+            by_namespace: FxHashMap::default(),
+            turns: VecDeque::new(),
+        }
+    }
+}
+
+impl<T> FairQueue<T> {
+    fn push(&mut self, NamespaceId(namespace): NamespaceId, weight: usize, task: T) {
+        let tasks = self.by_namespace.entry(namespace).or_default();
+        if tasks.is_empty() {
             self.turns.push_back(namespace);
         }
-        jobs.push_back(job);
+        tasks.push_back((weight, task));
     }
 
-    /// Takes jobs in turn until they carry `weight` mutations or more.
-    fn take(&mut self, weight: usize) -> Vec<Job> {
+    /// Takes tasks in turn until they weigh `weight` or more.
+    fn take(&mut self, weight: usize) -> Vec<T> {
         let mut taken = Vec::new();
         let mut sum = 0;
         while sum < weight
             && let Some(namespace) = self.turns.pop_front()
         {
-            let Some(jobs) = self.by_namespace.get_mut(&namespace) else {
+            let Some(tasks) = self.by_namespace.get_mut(&namespace) else {
                 continue;
             };
-            if let Some(job) = jobs.pop_front() {
-                sum += weight_of(&job);
-                taken.push(job);
+            if let Some((weight, task)) = tasks.pop_front() {
+                sum += weight;
+                taken.push(task);
             }
-            if jobs.is_empty() {
+            if tasks.is_empty() {
                 self.by_namespace.remove(&namespace);
             } else {
                 self.turns.push_back(namespace);
@@ -403,52 +529,25 @@ impl FairQueue {
 fn weight_of(job: &Job) -> usize {
     match &job.work {
         Work::Unary { body, .. } => 1 + body.len() / 1_024,
-        Work::ScanPage { .. } => 1,
+        Work::ScanPage { .. } | Work::Settle { .. } => 1,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::job::CallId;
-
-    fn job(namespace: u32, number: u64) -> Job {
-        let namespace = NamespaceId(namespace);
-        let ticket = Ticket {
-            shard: 0,
-            slot: 0,
-            generation: 0,
-            call: CallId::Request(number),
-            namespace,
-        };
-        let work = Work::ScanPage {
-            namespace,
-            page_bytes: 0,
-            item_limit: 0,
-            page_token: Vec::new(),
-        };
-        Job {
-            ticket,
-            deadline: None,
-            work,
-        }
-    }
 
     #[test]
     fn a_flood_of_one_namespace_delays_another_by_one_turn() {
         let mut queue = FairQueue::default();
         for number in 0..1_000 {
-            queue.push(job(1, number));
+            queue.push(NamespaceId(1), 1, (1, number));
         }
-        queue.push(job(2, 7));
-        let first: Vec<u32> = queue.take(2).iter().map(|job| job.ticket.namespace.0).collect();
-        assert_eq!(first, [1, 2]);
-        let rest: Vec<CallId> = queue.take(usize::MAX).iter().map(|job| job.ticket.call).collect();
-        assert_eq!(
-            rest,
-            (1..1_000).map(CallId::Request).collect::<Vec<_>>(),
-            "order within a namespace"
-        );
+        queue.push(NamespaceId(2), 1, (2, 7));
+        assert_eq!(queue.take(2), [(1, 0), (2, 7)]);
+        let rest = queue.take(usize::MAX);
+        let in_order: Vec<_> = (1..1_000).map(|number| (1, number)).collect();
+        assert_eq!(rest, in_order, "order within a namespace");
         assert!(queue.by_namespace.is_empty() && queue.turns.is_empty());
     }
 }

@@ -35,6 +35,7 @@ fn config(lane: u32, key: bool) -> StartConfig {
         segments_max: 32,
         key: key.then(|| KeyEncryptionKey::new(SecretKey::new(KEY))),
         expect_existing: false,
+        accept_loss: false,
         applied_lsn: Lsn::NONE,
     }
 }

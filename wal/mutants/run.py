@@ -38,7 +38,7 @@ MUTANTS = [
     ("appends after poison", COMMIT, "            return Err(AppendError::Poisoned);", ""),
     ("the chain is not kept", COMMIT, "previous_tag: self.last_tag,", "previous_tag: GroupTag::default(),"),
     ("two groups share a block", COMMIT, "active.next_block += blocks;", "active.next_block += blocks.min(1);"),
-    ("no mark", COMMIT, "(quiet && unwitnessed).then_some((1, GroupKind::Mark))", "(quiet && unwitnessed && false).then_some((1, GroupKind::Mark))"),
+    ("no mark", COMMIT, "self.quiet_since.filter(|_| unwitnessed)?", "self.quiet_since.filter(|_| unwitnessed && false)?"),
     ("admits without a place", COMMIT, "if self.has_room(record) {", "if self.has_room(record) || true {"),
     ("no bound on pending bytes", COMMIT, "            return Err(AppendError::Full);", ""),
     ("a stalled disk is not noticed", COMMIT, "            self.poison(PoisonReason::Stalled);", ""),
@@ -76,9 +76,13 @@ MUTANTS = [
     ("the base is not moved", "pool.rs", "        self.manifest.base = segment.end;\n", ""),
     ("a segment is freed by a checkpoint that is not durable", "cursor.rs", "while self.pending.front().is_some_and(|(at, _)| *at <= lsn) {", "let _ = lsn;\n        while !self.pending.is_empty() {"),
     ("a segment is freed before its records are applied", "cursor.rs", "segment.end.lsn <= floor && segment.end.lsn < checkpoint", "segment.end.lsn < checkpoint"),
-    ("a segment is freed while one target is behind", "tail.rs", ".map(|(lsn, _)| *lsn)\n            .min();", ".map(|(lsn, _)| *lsn)\n            .max();"),
+    ("a segment is freed while one target is behind", "tail.rs", "filter_map(Queue::first_unsynced).min();", "filter_map(Queue::first_unsynced).max();"),
     ("records are applied before they are durable", "tail.rs", "*lsn <= durable && (first || bytes <= bytes_max)", "(*lsn <= durable || true) && (first || bytes <= bytes_max)"),
-    ("the cursor is one too high", "tail.rs", "        self.checkpoint.advance(target, lsn);\n        if let Some(queue) = self.targets.get_mut(&target) {\n            queue.drop_until(lsn);\n        }\n    }\n\n    /// Takes the cursors", "        self.checkpoint.advance(target, lsn.next());\n        if let Some(queue) = self.targets.get_mut(&target) {\n            queue.drop_until(lsn);\n        }\n    }\n\n    /// Takes the cursors"),
+    ("the cursor is one too high", "tail.rs", "self.handle_applied(target, lsn);\n        self.checkpoint.advance(target, lsn);", "self.handle_applied(target, lsn);\n        self.checkpoint.advance(target, lsn.next());"),
+    ("the cursor moves when the store has not synced", "tail.rs", "        if let Some(queue) = queue {\n            queue.apply_until(lsn, durable);\n        }", "        if let Some(queue) = queue {\n            queue.apply_until(lsn, durable);\n            queue.sync_until(lsn);\n            self.checkpoint.advance(target, lsn);\n        }"),
+    ("a segment is freed by what is applied and not synced", "tail.rs", "self.unsynced_from.into_iter().chain(waiting).min()", "waiting"),
+    ("eventual records hold nothing", "lane.rs", "        self.tail.push_applied(lsn, target);\n", ""),
+    ("eventual records are not replayed", "lane.rs", "RecordKind::Strong | RecordKind::Eventual => {", "RecordKind::Eventual => {}\n            RecordKind::Strong => {"),
 ]
 
 QUICK = {"WAL_CRASH_STATES": "4000", "WAL_DAMAGE_STRIDE": "2999", "WAL_SIM_COUNT": "200"}

@@ -4,6 +4,7 @@
 //! first aligned byte. The vector never grows, so the boundary stays where it is.
 
 use core::fmt;
+use core::ops::Range;
 
 /// Alignment of the first byte and unit of length of everything written to a segment: one physical block.
 pub const BLOCK_BYTES: usize = 4096;
@@ -59,6 +60,28 @@ impl AlignedBuffer {
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         &mut self.storage[self.offset..self.offset + self.bytes]
     }
+
+    /// Takes the buffer apart, for a driver that must own what it writes as a plain vector: the vector, and where in it
+    /// the bytes lie. The vector must not grow or shrink, or the alignment is lost.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<u8>, Range<usize>) {
+        (self.storage, self.offset..self.offset + self.bytes)
+    }
+
+    /// Puts together what [`AlignedBuffer::into_parts`] took apart.
+    ///
+    /// # Panics
+    /// When the range is not whole blocks within the vector.
+    #[must_use]
+    pub fn from_parts(storage: Vec<u8>, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= storage.len());
+        assert!(range.len().is_multiple_of(BLOCK_BYTES));
+        Self {
+            storage,
+            offset: range.start,
+            bytes: range.len(),
+        }
+    }
 }
 
 impl fmt::Debug for AlignedBuffer {
@@ -98,6 +121,20 @@ mod tests {
             buffer.as_mut_slice()[last] = 1;
             assert!(!is_zero(buffer.as_slice()));
         }
+    }
+
+    #[test]
+    fn a_buffer_taken_apart_and_put_together_is_the_same() {
+        let mut buffer = AlignedBuffer::zeroed(2 * BLOCK_BYTES);
+        buffer.as_mut_slice()[BLOCK_BYTES] = 7;
+        let (storage, range) = buffer.into_parts();
+        assert_eq!(storage[range.start + BLOCK_BYTES], 7);
+        let buffer = AlignedBuffer::from_parts(storage, range);
+        assert_eq!(buffer.as_slice().as_ptr().align_offset(BLOCK_BYTES), 0);
+        assert_eq!(
+            (buffer.len(), buffer.as_slice()[BLOCK_BYTES]),
+            (2 * BLOCK_BYTES, 7)
+        );
     }
 
     #[test]

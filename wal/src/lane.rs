@@ -3,12 +3,15 @@
 //! elsewhere, because that blocks.
 //!
 //! ```text
-//!  shard:  append* ─► turn (end of each reactor turn) ─► durable_lsn ─► acks
+//!  shard:  append* ─► turn (end of each reactor turn, and at next_wake) ─► durable_lsn ─► acks
+//!              tail().batch ─► [store: apply] ─► handle_applied        the store's readers see it
+//!              tail().unsynced ─► [store: sync] ─► handle_synced       the store will keep it: the cursor moves
 //!              segments_wanted ─► [pool: prepare] ─► handle_segment
-//!              checkpoint ─► … durable … ─► poll_recyclable ─► [pool: recycle]
+//!              checkpoint_due: checkpoint ─► … durable … ─► poll_recyclable ─► [pool: recycle]
 //! ```
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::cursor::{Checkpoint, Recycler};
 use crate::disk::{Completion, GroupWriter};
@@ -30,11 +33,13 @@ pub struct Lane<W: GroupWriter> {
     files: VecDeque<(SegmentNumber, W::File)>,
     tail: Tail,
     recycler: Recycler,
+    /// The cursors as the newest checkpoint has them.
+    checkpointed: Checkpoint,
 }
 
 impl<W: GroupWriter> Lane<W> {
-    /// Takes over a lane that [`crate::start::start`] brought up. `tail` holds what recovery found unapplied, `closed`
-    /// the older segments that are still needed.
+    /// Takes over a lane that [`crate::start::start`] brought up. `tail` holds what recovery found unapplied (see
+    /// [`Replay`]), `closed` the older segments that are still needed.
     #[must_use]
     pub fn new(
         commit: GroupCommit,
@@ -49,12 +54,14 @@ impl<W: GroupWriter> Lane<W> {
             .for_each(|segment| recycler.handle_closed(segment));
         tail.handle_durable(commit.durable_lsn());
         let files = VecDeque::from([(active.ready.segment, active.file)]);
+        let checkpointed = tail.checkpoint().clone();
         Self {
             commit,
             writer,
             files,
             tail,
             recycler,
+            checkpointed,
         }
     }
 
@@ -63,35 +70,47 @@ impl<W: GroupWriter> Lane<W> {
     ///
     /// # Errors
     /// [`AppendError`]; then nothing changed.
-    pub fn append_strong(&mut self, now: u64, target: TargetId, payload: &[u8]) -> Result<Lsn, AppendError> {
+    pub fn append_strong(
+        &mut self,
+        now: u64,
+        target: TargetId,
+        payload: Arc<[u8]>,
+    ) -> Result<Lsn, AppendError> {
         let record = Record {
             kind: RecordKind::Strong,
             target,
-            payload,
+            payload: &payload,
         };
         let lsn = self.commit.append(now, &record)?;
         self.tail.push(lsn, target, payload);
         Ok(lsn)
     }
 
-    /// Appends a record that its target has applied already.
+    /// Appends a record that its target has applied already, perhaps not durably. It holds the cursor until the target
+    /// has synced it. A start replays it if no checkpoint covers it, so the target may get it a second time.
     ///
     /// # Errors
-    /// [`AppendError`]; then nothing changed.
+    /// [`AppendError`]; then nothing changed here (but the target has it).
     pub fn append_eventual(
         &mut self,
         now: u64,
         target: TargetId,
         payload: &[u8],
     ) -> Result<Lsn, AppendError> {
-        self.commit.append(
-            now,
-            &Record {
-                kind: RecordKind::Eventual,
-                target,
-                payload,
-            },
-        )
+        let record = Record {
+            kind: RecordKind::Eventual,
+            target,
+            payload,
+        };
+        let lsn = self.commit.append(now, &record)?;
+        self.tail.push_applied(lsn, target);
+        Ok(lsn)
+    }
+
+    /// Whether cursors have moved (or targets gone) since the last checkpoint, so that another one says something new.
+    #[must_use]
+    pub fn checkpoint_due(&self) -> bool {
+        *self.tail.checkpoint() != self.checkpointed
     }
 
     /// Logs how far every target has got. Once that is durable, segments may become recyclable.
@@ -108,6 +127,7 @@ impl<W: GroupWriter> Lane<W> {
         };
         let lsn = self.commit.append(now, &record)?;
         self.recycler.handle_checkpoint(lsn, floor);
+        self.checkpointed = self.tail.checkpoint().clone();
         Ok(lsn)
     }
 
@@ -163,6 +183,12 @@ impl<W: GroupWriter> Lane<W> {
         self.recycler.poll_recyclable()
     }
 
+    /// Closed segments that are still needed: until their records are applied, synced, and a checkpoint says so.
+    #[must_use]
+    pub fn pinned_segments(&self) -> usize {
+        self.recycler.pinned()
+    }
+
     /// What is known durable, for the pool's manifest.
     #[must_use]
     pub fn durable(&self) -> Durable {
@@ -174,9 +200,27 @@ impl<W: GroupWriter> Lane<W> {
         }
     }
 
-    /// Takes note that a target made everything up to `lsn` durable on its side.
+    /// Takes note that a target has every record up to `lsn`: see [`Tail::handle_applied`], also for its panics.
     pub fn handle_applied(&mut self, target: TargetId, lsn: Lsn) {
         self.tail.handle_applied(target, lsn);
+    }
+
+    /// Takes note that a target has every record up to `lsn` durably: see [`Tail::handle_synced`], also for its panics.
+    pub fn handle_synced(&mut self, target: TargetId, lsn: Lsn) {
+        self.tail.handle_synced(target, lsn);
+    }
+
+    /// Drops a target that is gone for good: see [`Tail::forget`].
+    pub fn forget(&mut self, target: TargetId) {
+        self.tail.forget(target);
+    }
+
+    /// When [`Lane::turn`] wants to be called again though nothing happens before: for a mark, for eventual records
+    /// that wait for company, for the limits of a stalled disk. On the clock of `now`, and not after `now` when a turn
+    /// is due at once. `None`: only an event (an append, a completion, a segment) makes a turn useful.
+    #[must_use]
+    pub fn next_wake(&self, now: u64) -> Option<u64> {
+        self.commit.next_wake(now)
     }
 
     /// The writer, to wait for it or to wake it.
@@ -185,7 +229,7 @@ impl<W: GroupWriter> Lane<W> {
         &self.writer
     }
 
-    /// What is durable and not applied.
+    /// What is not yet applied or not yet synced.
     #[must_use]
     pub fn tail(&self) -> &Tail {
         &self.tail
@@ -203,14 +247,21 @@ impl<W: GroupWriter> Lane<W> {
         self.commit.poisoned()
     }
 
-    /// Whether nothing is waiting or in flight, everything is witnessed and everything is applied.
+    /// Whether nothing is waiting or in flight, everything is witnessed, and every target has synced everything. A
+    /// checkpoint undoes this only until it is durable and its mark written. Never true of a poisoned lane that had
+    /// something in flight.
+    ///
+    /// A drain: apply and sync all, [`Lane::checkpoint`] if [`Lane::checkpoint_due`], turn until this is true, then
+    /// [`crate::pool::Pool::close`].
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.commit.is_quiet() && self.tail.floor() == self.commit.appended_lsn()
     }
 }
 
-/// Collects what a start finds into the [`Tail`] of the lane.
+/// Collects what a start finds into the [`Tail`] of the lane: every record above its target's cursor is to be applied,
+/// eventual ones too. Their store had them, but one that lost its last seconds in a power cut gets them back this way.
+/// So a store must bear to be given what it has already.
 #[derive(Debug, Default)]
 pub struct Replay {
     tail: Tail,
@@ -219,6 +270,12 @@ pub struct Replay {
 }
 
 impl Replay {
+    /// What is to be applied, as far as it was read.
+    #[must_use]
+    pub fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
     /// What is to be applied.
     #[must_use]
     pub fn into_tail(self) -> Tail {
@@ -229,12 +286,14 @@ impl Replay {
 impl crate::recovery::Visitor for Replay {
     fn record(&mut self, _epoch: crate::ids::Epoch, lsn: Lsn, record: &Record<'_>) {
         match record.kind {
-            RecordKind::Strong => self.tail.push(lsn, record.target, record.payload),
+            RecordKind::Strong | RecordKind::Eventual => {
+                self.tail.push(lsn, record.target, Arc::from(record.payload));
+            }
             RecordKind::Checkpoint => match Checkpoint::decode(record.payload) {
                 Ok(checkpoint) => self.tail.handle_checkpoint(&checkpoint),
                 Err(_) => self.unreadable_checkpoints += 1,
             },
-            RecordKind::Eventual | RecordKind::Cut => {}
+            RecordKind::Cut => {}
         }
     }
 }

@@ -27,7 +27,8 @@ pub const RECORD_PAYLOAD_BYTES_MAX: usize = 17 << 20;
 pub enum RecordKind {
     /// Acknowledged once durable here; to be applied to its target afterwards.
     Strong,
-    /// Was already applied to its target when it was appended; kept for the record only.
+    /// Was already applied to its target when it was appended. A replay gives it to the target again, which may have
+    /// lost it in a power cut.
     Eventual,
     /// How far every target has got: a [`crate::cursor::Checkpoint`].
     Checkpoint,

@@ -43,6 +43,8 @@ pub struct StartConfig {
     pub expect_existing: bool,
     /// The highest LSN of a strong record that any store of this lane is known to have. It must be in the log.
     pub applied_lsn: Lsn,
+    /// An operator gives up what is damaged: a lane that would be refused as [`Refusal::Damaged`] starts all the same.
+    pub accept_loss: bool,
 }
 
 /// A lane that has begun its new epoch.
@@ -164,6 +166,9 @@ pub fn start<D: Disk>(
     visitor: &mut dyn Visitor,
 ) -> Result<Started<D>, StartError> {
     config.group.check().map_err(StartError::Config)?;
+    if config.accept_loss {
+        return Err(StartError::Config("accept_loss: cannot be done yet"));
+    }
     let names = disk.list()?;
     let own = names.iter().filter_map(|name| parse_segment_file_name(name));
     let present: Vec<SegmentNumber> = own

@@ -114,6 +114,9 @@ impl Explorer {
                 let names = rng.below(event.disk.names_at_stake() + 1);
                 let mut world = event.crashed_copy();
                 world.disk.crash(crash, names, |sector| mask[sector]);
+                if crash == Crash::PowerCut {
+                    world.cut_stores();
+                }
                 check(&mut world, rng);
                 self.states += 1;
                 if self.states >= until.min(self.budget) {

@@ -199,7 +199,9 @@ fn step(world: &mut World, choices: &mut Rng, tally: &mut Tally) {
         40..60 => world.turn(),
         60..75 => world.complete_one(),
         75..80 => world.prepare(),
-        80..87 => world.apply(target, 1 + choices.below(20)),
+        80..83 => world.apply(target, 1 + choices.below(20)),
+        83..86 => world.apply_unsynced(target, 1 + choices.below(20)),
+        86 => world.sync(target),
         87..90 => {
             let _ = world.checkpoint();
         }

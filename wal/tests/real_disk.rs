@@ -48,6 +48,7 @@ fn config() -> StartConfig {
         key: None,
         expect_existing: false,
         applied_lsn: Lsn::NONE,
+        accept_loss: false,
     }
 }
 
@@ -131,7 +132,7 @@ fn run_and_restart(direct: bool) {
             let payload = payload(u64::from(round) * 1000 + number);
             let lsn = node
                 .lane
-                .append_strong(node.now(), TargetId(1), &payload)
+                .append_strong(node.now(), TargetId(1), payload.as_slice().into())
                 .expect("there is room");
             expected.push(payload);
             if number % 7 == 0 {
@@ -200,7 +201,7 @@ fn a_dropped_writer_finishes_what_was_submitted() {
     let (mut node, _) = bring_up(directory.path(), true, 1);
     let payload = b"submitted and not awaited".to_vec();
     node.lane
-        .append_strong(0, TargetId(1), &payload)
+        .append_strong(0, TargetId(1), payload.as_slice().into())
         .expect("there is room");
     node.lane.turn(1);
     drop(node);

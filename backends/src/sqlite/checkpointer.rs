@@ -5,12 +5,14 @@
 //! from starting anew. So passive rounds come first, until little is left; a last round then holds the writer for as
 //! long as that little takes.
 
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use rusqlite::Connection;
 
-use super::schema::FileLock;
+use super::schema::{self, FileLock};
 use super::{Options, Shared};
 use crate::error::StoreError;
 
@@ -32,24 +34,39 @@ pub struct Checkpointer {
     connection: Connection,
     shared: Arc<Shared>,
     due_pages: u64,
+    wal: WalFile,
     _lock: Arc<FileLock>,
 }
 
 impl Checkpointer {
     pub(super) fn new(
+        path: &Path,
         connection: Connection,
         options: &Options,
         shared: Arc<Shared>,
         lock: Arc<FileLock>,
     ) -> Result<Checkpointer, StoreError> {
         let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        // Reads the file, so that this connection, too, has the write-ahead file open: SQLite removes the latter with
+        // the last connection that has, and `sync` needs it for as long as the checkpointer is there.
+        connection.query_row("SELECT count(*) FROM namespace", [], |_| Ok(()))?;
+        let wal = WalFile::open(path)?;
         let due_pages = options.checkpoint_bytes / page_bytes.max(1) as u64;
         Ok(Checkpointer {
             connection,
             shared,
             due_pages,
+            wal,
             _lock: lock,
         })
+    }
+
+    /// Puts everything that was committed before this call onto the disk for good; the writer goes on meanwhile.
+    ///
+    /// Errors: [`StoreError::Io`]. After one every later call fails too, until the store is opened anew: the system
+    /// forgets what it could not write, so that a sync tried again would report a success that is none.
+    pub fn sync(&mut self) -> Result<(), StoreError> {
+        self.wal.sync()
     }
 
     /// Whether the write-ahead file has grown to [`Options::checkpoint_bytes`]. One load of an atomic.
@@ -91,6 +108,59 @@ impl Checkpointer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         run(&self.connection, text)
+    }
+}
+
+/// The write-ahead file through a descriptor of our own, for syncs that hold none of SQLite's locks.
+///
+/// A commit's frames, and the header and frames before them that its checksums hang on, are written to the file before
+/// the commit returns. At the time of a sync they are still there, and then the sync makes them durable. Or SQLite has
+/// begun the file anew since: it does so only when all frames are in the database file and that file is synced, since
+/// every connection of ours has `synchronous = NORMAL`; so the commit was durable already. A beginning anew at the same
+/// time is one of these two for each commit that came before the call. It syncs its new header before it writes the
+/// first new frame, so that a power cut never finds new frames behind an old header. The file is never replaced by
+/// another while the store is open: SQLite removes it with the last connection, and the checkpointer has one.
+#[derive(Debug)]
+struct WalFile {
+    path: PathBuf,
+    file: File,
+    failed: Option<String>,
+}
+
+impl WalFile {
+    /// Opens the write-ahead file of the database at `path`, and makes the names of both files durable.
+    fn open(path: &Path) -> Result<WalFile, StoreError> {
+        let wal_path = schema::sibling(path, "-wal");
+        let unopenable = |path: &Path, error: std::io::Error| StoreError::Unopenable {
+            detail: format!("{}: {error}", path.display()),
+        };
+        let file = File::open(&wal_path).map_err(|error| unopenable(&wal_path, error))?;
+        let directory = match path.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => directory,
+            _ => Path::new("."),
+        };
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|error| unopenable(directory, error))?;
+        Ok(WalFile {
+            path: wal_path,
+            file,
+            failed: None,
+        })
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        if self.failed.is_none()
+            && let Err(error) = self.file.sync_data()
+        {
+            self.failed = Some(format!("cannot sync {}: {error}", self.path.display()));
+        }
+        match &self.failed {
+            None => Ok(()),
+            Some(detail) => Err(StoreError::Io {
+                detail: detail.clone(),
+            }),
+        }
     }
 }
 

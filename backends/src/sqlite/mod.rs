@@ -5,6 +5,11 @@
 //!   waiting mutations ──► Writer ──► -wal file ──► Checkpointer ──► database file
 //!                                        └──────► Reader, Reader, …  (one snapshot per query)
 //! ```
+//!
+//! For a caller that keeps mutations in a log of its own before they come here: the writer notes how far a *stream* of
+//! records has been applied in the transaction that applies them ([`Writer::apply_at`]) and keeps those that never can be
+//! ([`Writer::bury`]); the checkpointer says when that is durable ([`Checkpointer::sync`]); readers answer as if what is
+//! still on its way had arrived ([`Reader::get_over`]).
 
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -17,13 +22,16 @@ use crate::store::{Capabilities, KeyValueStore, Sweep};
 
 mod checkpointer;
 mod marks;
+mod overlay;
 mod reader;
 mod schema;
+mod streams;
 mod sweep;
 mod writer;
 
 pub use checkpointer::{Checkpoint, Checkpointer};
 pub use reader::{Reader, ReaderFactory};
+pub use streams::{DeadLetter, OwnedDeadLetter, StreamPosition};
 pub use writer::Writer;
 
 /// How a SQLite store behaves.
@@ -90,7 +98,7 @@ pub fn open(path: &Path, options: Options) -> Result<Parts, StoreError> {
     let connection = schema::open_writer(path, &options)?;
     let writer = Writer::new(connection, options, shared.clone(), lock.clone())?;
     let connection = schema::open_checkpointer(path, &options)?;
-    let checkpointer = Checkpointer::new(connection, &options, shared.clone(), lock.clone())?;
+    let checkpointer = Checkpointer::new(path, connection, &options, shared.clone(), lock.clone())?;
     let readers = ReaderFactory {
         path: path.to_owned(),
         options,

@@ -11,12 +11,13 @@ use rusqlite::{Connection, Row, params};
 use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
-use super::schema::{self, FileLock};
+use super::overlay::{self, Overlay, Wanted, Winner};
+use super::schema::{self, FileLock, TOMBSTONE, version_of};
 use super::writer::{NamespaceState, append_chunks, blob, check_namespace, load_namespaces};
 use super::{Options, Shared};
 use crate::error::StoreError;
 use crate::limits::CHUNK_BYTES;
-use crate::mutation::{ItemRef, NamespaceId, PredicateRef, UnixMillis};
+use crate::mutation::{ItemRef, Mutation, NamespaceId, PredicateRef, UnixMillis, is_expired};
 use crate::query::{GetQuery, ItemSink, PageBudget, PageToken, ScanQuery};
 use crate::token;
 
@@ -72,17 +73,8 @@ impl Reader {
     ) -> Result<Option<PageToken>, StoreError> {
         query.check()?;
         self.check_namespace(query.namespace)?;
-        let mut after = None;
-        if !query.selection.page_token.is_empty() {
-            after = token::open(token::fingerprint_of_get(query), query.selection.page_token)?;
-        }
-        let mut page = Page {
-            reader: self,
-            budget: PageBudget::new(&query.selection),
-            last_key: None,
-            now,
-            sink,
-        };
+        let after = position_of(query)?;
+        let mut page = Page::new(self, query, now, sink);
         let is_whole = match &query.predicate {
             PredicateRef::Keys([key]) if after.is_none() => self.offer_key(query, key, &mut page)?,
             PredicateRef::Keys(keys) => self.in_one_snapshot(|| {
@@ -102,11 +94,46 @@ impl Reader {
             PredicateRef::All => self.offer_range(query, (b"", b""), after, &mut page)?,
             PredicateRef::Range { start, end } => self.offer_range(query, (start, end), after, &mut page)?,
         };
-        if is_whole {
-            return Ok(None);
-        }
-        let last_key = page.last_key.unwrap_or_default();
-        Ok(Some(token::seal(token::fingerprint_of_get(query), &[&last_key])))
+        Ok(page.end(query, is_whole))
+    }
+
+    /// As [`Reader::get`], as if `pending` had been applied, in its order, to what is stored. Mutations of other ids, and
+    /// those that the writer would refuse, do not count. What has been applied already may be among them: it changes
+    /// nothing. So a caller takes its pending mutations first, then calls this, and misses none that is applied meanwhile.
+    /// Compare-and-swaps cannot be foretold and must not be among them; they are ignored.
+    ///
+    /// Costs about what `get` does, and a look at each pending mutation. Stored items that a pending delete of a range
+    /// covers are passed over one by one, as their deletion will.
+    pub fn get_over(
+        &self,
+        query: &GetQuery<'_>,
+        pending: &[Mutation<'_>],
+        now: UnixMillis,
+        sink: &mut impl ItemSink,
+    ) -> Result<Option<PageToken>, StoreError> {
+        query.check()?;
+        self.check_namespace(query.namespace)?;
+        let after = position_of(query)?;
+        let wanted = Wanted::new(&query.predicate, after);
+        let own = overlay::own_mutations(query, pending);
+        let Some(needs_range_deletes) = overlay::touches(&own, &wanted) else {
+            return self.get(query, now, sink);
+        };
+        self.in_one_snapshot(|| {
+            let range_deletes = match needs_range_deletes {
+                true => overlay::stored_range_deletes(&self.connection, query)?,
+                false => Vec::new(),
+            };
+            let overlay = Overlay::new(&own, &wanted, range_deletes);
+            let mut page = Page::new(self, query, now, sink);
+            let is_whole = match &wanted {
+                Wanted::Keys(keys) => self.offer_keys_over(query, keys, &overlay, &mut page)?,
+                Wanted::Range { from, end } => {
+                    self.offer_range_over(query, (from, end), &overlay, &mut page)?
+                }
+            };
+            Ok(page.end(query, is_whole))
+        })
     }
 
     /// See [`crate::KeyValueStore::scan`]. Ids come in the order of their bytes.
@@ -241,6 +268,76 @@ impl Reader {
         Ok(true)
     }
 
+    fn offer_keys_over<S: ItemSink>(
+        &self,
+        query: &GetQuery<'_>,
+        keys: &[&[u8]],
+        overlay: &Overlay<'_>,
+        page: &mut Page<'_, S>,
+    ) -> Result<bool, StoreError> {
+        let mut statement = self.connection.prepare_cached(KEY_OVER)?;
+        for key in keys {
+            let mut rows = statement.query(params![query.namespace.0, query.id.as_bytes(), key])?;
+            let row = rows.next()?;
+            let stored = row.map(|row| version_of(blob(row, 6)?)).transpose()?;
+            let goes_on = match (overlay.winner(key, stored), row) {
+                (Winner::Pending(item), _) => page.offer_item(item)?,
+                (Winner::Stored, Some(row)) if page.is_visible(row)? => page.offer(row)?,
+                _ => true,
+            };
+            if !goes_on {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Walks the stored rows and the pending ones together, both in key order.
+    fn offer_range_over<S: ItemSink>(
+        &self,
+        query: &GetQuery<'_>,
+        (from, end): (&[u8], &[u8]),
+        overlay: &Overlay<'_>,
+        page: &mut Page<'_, S>,
+    ) -> Result<bool, StoreError> {
+        let (namespace, id) = (query.namespace.0, query.id.as_bytes());
+        let text = if end.is_empty() { FROM_OVER } else { BETWEEN_OVER };
+        let mut statement = self.connection.prepare_cached(text)?;
+        let mut rows = if end.is_empty() {
+            statement.query(params![namespace, id, from])?
+        } else {
+            statement.query(params![namespace, id, from, end])?
+        };
+        let mut pending = overlay.keys().peekable();
+        while let Some(row) = rows.next()? {
+            let key = blob(row, 0)?;
+            while let Some(before) = pending.next_if(|pending| *pending < key) {
+                if let Winner::Pending(item) = overlay.winner(before, None)
+                    && !page.offer_item(item)?
+                {
+                    return Ok(false);
+                }
+            }
+            pending.next_if_eq(&key);
+            let goes_on = match overlay.winner(key, Some(version_of(blob(row, 6)?)?)) {
+                Winner::Pending(item) => page.offer_item(item)?,
+                Winner::Stored if page.is_visible(row)? => page.offer(row)?,
+                _ => true,
+            };
+            if !goes_on {
+                return Ok(false);
+            }
+        }
+        for behind in pending {
+            if let Winner::Pending(item) = overlay.winner(behind, None)
+                && !page.offer_item(item)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Hands one row to the sink, putting a chunked value together first. The row's statement is still running, so
     /// the chunks come from the same moment.
     fn show(&self, row: &Row<'_>, key: &[u8], sink: &mut impl ItemSink) -> Result<(), StoreError> {
@@ -283,7 +380,53 @@ struct Page<'r, S> {
     sink: &'r mut S,
 }
 
-impl<S: ItemSink> Page<'_, S> {
+impl<'r, S: ItemSink> Page<'r, S> {
+    fn new(reader: &'r Reader, query: &GetQuery<'_>, now: UnixMillis, sink: &'r mut S) -> Page<'r, S> {
+        Page {
+            reader,
+            budget: PageBudget::new(&query.selection),
+            last_key: None,
+            now,
+            sink,
+        }
+    }
+
+    /// Whether a row that was not chosen for it holds an item that can be seen.
+    fn is_visible(&self, row: &Row<'_>) -> Result<bool, StoreError> {
+        let expires_at = row
+            .get::<_, Option<i64>>(1)?
+            .map(|moment| UnixMillis(moment as u64));
+        Ok(row.get::<_, i64>(2)? != TOMBSTONE && !is_expired(expires_at, self.now))
+    }
+
+    /// Takes an item that is no row; false when it belongs to the next page. An expired one needs no room.
+    fn offer_item(&mut self, item: &ItemRef<'_>) -> Result<bool, StoreError> {
+        if is_expired(item.expires_at, self.now) {
+            return Ok(true);
+        }
+        if !self.budget.take(item.key.len(), item.value.len(), None) {
+            return Ok(false);
+        }
+        self.sink.item(item);
+        self.shown(item.key);
+        Ok(true)
+    }
+
+    fn shown(&mut self, key: &[u8]) {
+        let last_key = self.last_key.get_or_insert_default();
+        last_key.clear();
+        last_key.extend_from_slice(key);
+    }
+
+    /// The token of the next page, unless this one ends the walk.
+    fn end(self, query: &GetQuery<'_>, is_whole: bool) -> Option<PageToken> {
+        if is_whole {
+            return None;
+        }
+        let last_key = self.last_key.unwrap_or_default();
+        Some(token::seal(token::fingerprint_of_get(query), &[&last_key]))
+    }
+
     /// Takes a row; false when it belongs to the next page.
     fn offer(&mut self, row: &Row<'_>) -> Result<bool, StoreError> {
         let key = blob(row, 0)?;
@@ -291,11 +434,17 @@ impl<S: ItemSink> Page<'_, S> {
             return Ok(false);
         }
         self.reader.show(row, key, self.sink)?;
-        let last_key = self.last_key.get_or_insert_default();
-        last_key.clear();
-        last_key.extend_from_slice(key);
+        self.shown(key);
         Ok(true)
     }
+}
+
+/// The key behind which the query goes on.
+fn position_of<'q>(query: &GetQuery<'q>) -> Result<Option<&'q [u8]>, StoreError> {
+    if query.selection.page_token.is_empty() {
+        return Ok(None);
+    }
+    token::open(token::fingerprint_of_get(query), query.selection.page_token)
 }
 
 /// The whole length of a row's value.
@@ -328,6 +477,12 @@ const GET_FROM: &str = "SELECT key, expires_at, kind, value, rest, bytes FROM it
 const GET_BETWEEN: &str = "SELECT key, expires_at, kind, value, rest, bytes FROM item
     WHERE namespace = ?1 AND id = ?2 AND key >= ?3 AND key < ?5
     AND kind >= 0 AND (+expires_at IS NULL OR +expires_at > ?4) ORDER BY key";
+const KEY_OVER: &str = "SELECT key, expires_at, kind, value, rest, bytes, version FROM item
+    WHERE namespace = ?1 AND id = ?2 AND key = ?3";
+const FROM_OVER: &str = "SELECT key, expires_at, kind, value, rest, bytes, version FROM item
+    WHERE namespace = ?1 AND id = ?2 AND key >= ?3 ORDER BY key";
+const BETWEEN_OVER: &str = "SELECT key, expires_at, kind, value, rest, bytes, version FROM item
+    WHERE namespace = ?1 AND id = ?2 AND key >= ?3 AND key < ?4 ORDER BY key";
 const SCAN: &str = "SELECT key, expires_at, kind, value, rest, bytes, id FROM item
     WHERE namespace = ?1 AND (id, key) >= (?2, ?3)
     AND kind >= 0 AND (+expires_at IS NULL OR +expires_at > ?4) ORDER BY id, key";

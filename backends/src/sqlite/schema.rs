@@ -6,6 +6,8 @@
 //! chunk        (place) -> data                                      place = value number * 16 + chunk number
 //! range_delete (number) -> namespace, id, start, end, version, forget_at
 //! swap         (slot) -> sequence, namespace, version, subject, verdict, item
+//! applied      (stream, namespace) -> position                      since format 2
+//! dead_letter  (number) -> stream, namespace, position, time_ms, reason, record        since format 2
 //! ```
 //!
 //! `item` is clustered by its primary key, so one id's items lie together in key order and a put touches one tree.
@@ -190,14 +192,21 @@ fn make_schema(connection: &mut Connection) -> rusqlite::Result<()> {
         return Ok(());
     }
     let transaction = connection.transaction()?;
-    transaction.execute_batch(SCHEMA)?;
+    // A new file is an old one of format 0: it goes the same way as those that are brought up to date.
+    for step in STEPS.iter().skip(usize::try_from(format).unwrap_or(0)) {
+        transaction.execute_batch(step)?;
+    }
     transaction.execute_batch(&format!(
         "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};"
     ))?;
     transaction.commit()
 }
 
-const SCHEMA: &str = "
+/// What makes the next format of each: the first of an empty file, the second of the first, and so on. A step that
+/// was once released is never changed.
+const STEPS: [&str; FORMAT as usize] = [FORMAT_1, FORMAT_2];
+
+const FORMAT_1: &str = "
     CREATE TABLE namespace (
         id INTEGER PRIMARY KEY,
         state INTEGER NOT NULL
@@ -250,14 +259,35 @@ const SCHEMA: &str = "
     CREATE INDEX swap_call ON swap (namespace, version, subject);
 ";
 
+/// How far streams of records are applied, and the records that never can be. Numbers of dead letters are not used
+/// twice, so that one which an operator has in mind does not become another.
+const FORMAT_2: &str = "
+    CREATE TABLE applied (
+        stream INTEGER NOT NULL,
+        namespace INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        PRIMARY KEY (stream, namespace)
+    ) WITHOUT ROWID;
+    CREATE TABLE dead_letter (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        stream INTEGER NOT NULL,
+        namespace INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        time_ms INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        record BLOB NOT NULL
+    );
+    CREATE INDEX dead_letter_namespace ON dead_letter (namespace, number);
+";
+
 /// \"PRSM\".
 const APPLICATION_ID: i64 = 0x5052_534d;
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 /// A put copies its page into the write-ahead file, so smaller is better as long as a row fits: with 256-byte values a
 /// put at 2 KiB writes half of what it does at 4 KiB and costs an eighth less; at 1 KiB its row overflows into a second
 /// page and it costs twice as much.
 pub(super) const PAGE_SIZE: u32 = 2048;
-const STATEMENTS_MAX: usize = 48;
+const STATEMENTS_MAX: usize = 64;
 const _: () = assert!(PLACES_PER_VALUE == 16, "the triggers count 16 places");
 
 /// The path with something appended to its file name.

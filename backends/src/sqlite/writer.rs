@@ -13,6 +13,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::marks::Marks;
 use super::schema::{self, FileLock, PLACES_PER_VALUE, TOMBSTONE, VersionBytes, version_bytes, version_of};
+use super::streams::{self, StreamPosition};
 use super::{Options, Shared, checkpointer, sweep};
 use crate::error::StoreError;
 use crate::limits::{CHUNK_BYTES, RANGE_DELETES_PER_ID_MAX, SWAPS_REMEMBERED_MAX, VALUE_BYTES_MAX};
@@ -27,11 +28,11 @@ use crate::version::Version;
 /// Applies mutations. One per store; `Send`, so that it can live on a helper thread.
 #[derive(Debug)]
 pub struct Writer {
-    connection: Connection,
+    pub(super) connection: Connection,
     capabilities: Capabilities,
     options: Options,
     shared: Arc<Shared>,
-    state: State,
+    pub(super) state: State,
     wal_pages_max: u64,
     _lock: Arc<FileLock>,
 }
@@ -120,8 +121,23 @@ impl Writer {
         now: UnixMillis,
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), StoreError> {
+        self.apply_at(batch, &[], now, outcomes)
+    }
+
+    /// As [`Writer::apply`], and notes how far the streams behind the batch are applied with it, in the same
+    /// transaction: after a crash the file has both or neither. A position that is not beyond the noted one changes
+    /// nothing. Refused mutations do not hold the positions. The batch may be empty.
+    ///
+    /// Errors: as of `apply`; [`StoreError::InvalidArgument`] for a position above 2^63 - 1.
+    pub fn apply_at(
+        &mut self,
+        batch: &[Mutation<'_>],
+        positions: &[StreamPosition],
+        now: UnixMillis,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), StoreError> {
         outcomes.clear();
-        if batch.is_empty() {
+        if batch.is_empty() && positions.is_empty() {
             return Ok(());
         }
         self.bound_wal()?;
@@ -144,7 +160,7 @@ impl Writer {
                 };
                 outcomes.push(change.apply()?);
             }
-            Ok(())
+            streams::note(connection, positions).map(drop)
         });
         state.settle(result.is_ok());
         if result.is_err() {
@@ -197,7 +213,7 @@ impl Writer {
     }
 
     /// Moves pages itself when nobody else does so in time.
-    fn bound_wal(&mut self) -> Result<(), StoreError> {
+    pub(super) fn bound_wal(&mut self) -> Result<(), StoreError> {
         let is_large = || self.shared.wal_pages.load(Ordering::Relaxed) >= self.wal_pages_max;
         if !is_large() {
             return Ok(());
@@ -261,6 +277,13 @@ impl State {
     fn check_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError> {
         check_namespace(&self.namespaces, namespace)
     }
+
+    pub(super) fn is_dropped(&self, namespace: NamespaceId) -> bool {
+        matches!(
+            self.namespaces.get(&namespace),
+            Some(NamespaceState::Dropped | NamespaceState::Swept)
+        )
+    }
 }
 
 pub(super) fn check_namespace(
@@ -297,12 +320,15 @@ pub(super) fn load_namespaces(
 }
 
 /// Runs `work` in a transaction of its own; rolls back if it fails.
-fn in_transaction(
+pub(super) fn in_transaction<T>(
     connection: &Connection,
-    work: impl FnOnce() -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+    work: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
     connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-    let result = work().and_then(|()| Ok(connection.prepare_cached("COMMIT")?.execute([]).map(drop)?));
+    let result = work().and_then(|value| {
+        connection.prepare_cached("COMMIT")?.execute([])?;
+        Ok(value)
+    });
     if result.is_err() && !connection.is_autocommit() {
         // If this fails too the first error still tells the story; SQLite rolls back when next it can.
         let _ = connection.execute_batch("ROLLBACK");

@@ -32,6 +32,9 @@ pub(super) struct ServeArgs {
     /// Store of namespaces for which no other is configured [env: PRISM_EMBEDDED] [default: sqlite]
     #[arg(long, value_name = "STORE", value_parser = ["sqlite", "memory"])]
     embedded: Option<String>,
+    /// File with the key that protects the log on disk [env: PRISM_WAL_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    wal_key_file: Option<String>,
     /// Diagnostics: off, error, warn, info, debug, trace, or by module [env: PRISM_LOG_LEVEL] [default: info]
     #[arg(long, value_name = "FILTER")]
     log_level: Option<String>,
@@ -109,6 +112,7 @@ fn flags(args: &ServeArgs) -> Result<Vec<(String, String, String)>, Failure> {
         ("shards", "--shards", &args.shards),
         ("driver", "--driver", &args.driver),
         ("embedded", "--embedded", &args.embedded),
+        ("wal.key_file", "--wal-key-file", &args.wal_key_file),
         ("log.level", "--log-level", &args.log_level),
         ("log.format", "--log-format", &args.log_format),
     ];

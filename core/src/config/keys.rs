@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{DriverChoice, EmbeddedStore, LogFormat, SHARDS_MAX, ServeOptions};
+use super::{DriverChoice, EmbeddedStore, LogFormat, LogWriterKind, SHARDS_MAX, ServeOptions};
 use crate::namespace::problem::{Problem, did_you_mean};
 use crate::namespace::units::{
     DURATION_ALLOWED, SIZE_ALLOWED, format_duration, format_size, parse_duration, parse_size,
@@ -257,6 +257,132 @@ pub const KEYS: &[Key] = &[
             Ok(())
         },
         show: |options| options.limits.namespaces_max.to_string(),
+    },
+    Key {
+        path: "wal.segment_bytes",
+        env: "PRISM_WAL_SEGMENT_BYTES",
+        allowed: "a size from 4MiB to 1GiB, a multiple of 4KiB",
+        doc: "Length of one file of the write-ahead log. Each shard keeps four of them at least, filled ahead of time.",
+        set: |options, text| {
+            let bytes = size(text, 4 << 20, 1 << 30)?;
+            if !bytes.is_multiple_of(4096) {
+                return Err(Problem::new("", 0, format!("{text:?} is not a multiple of 4KiB")));
+            }
+            options.wal.segment_bytes = bytes;
+            Ok(())
+        },
+        show: |options| format_size(options.wal.segment_bytes as u64),
+    },
+    Key {
+        path: "wal.segments_max",
+        env: "PRISM_WAL_SEGMENTS_MAX",
+        allowed: "a whole number from 4 to 1000",
+        doc: "Files that the log of one shard may have. When all of them hold what the store does not have yet, writes at strong\n\
+              are refused with RESOURCE_EXHAUSTED.",
+        set: |options, text| {
+            options.wal.segments_max = whole(text, 4, 1_000)?;
+            Ok(())
+        },
+        show: |options| options.wal.segments_max.to_string(),
+    },
+    Key {
+        path: "wal.unapplied_bytes_max",
+        env: "PRISM_WAL_UNAPPLIED_BYTES_MAX",
+        allowed: "a size from 64KiB to 16GiB",
+        doc: "Acknowledged writes of one namespace that may wait for the store, in each shard's log; they are held in memory as\n\
+              well. More are refused with RESOURCE_EXHAUSTED.",
+        set: |options, text| {
+            options.wal.unapplied_bytes_max = size(text, 64 << 10, 16 << 30)?;
+            Ok(())
+        },
+        show: |options| format_size(options.wal.unapplied_bytes_max as u64),
+    },
+    Key {
+        path: "wal.writer",
+        env: "PRISM_WAL_WRITER",
+        allowed: "ring or thread",
+        doc: "How the log gets to the disk: by the shard's own io_uring, or by threads beside it.",
+        set: |options, text| {
+            let choices = [("ring", LogWriterKind::Ring), ("thread", LogWriterKind::Thread)];
+            options.wal_writer = choice(text, &choices)?;
+            Ok(())
+        },
+        show: |options| {
+            match options.wal_writer {
+                LogWriterKind::Ring => "ring",
+                LogWriterKind::Thread => "thread",
+            }
+            .to_owned()
+        },
+    },
+    Key {
+        path: "wal.depth",
+        env: "PRISM_WAL_DEPTH",
+        allowed: "auto, or a whole number from 1 to 8",
+        doc: "Log writes of one shard that are in flight at a time. auto: 1 or 2, as the disk likes it better.",
+        set: |options, text| {
+            options.wal.depth_fixed = match text {
+                "auto" => None,
+                number => Some(whole(number, 1, 8)?),
+            };
+            options.wal.depth_max = options.wal.depth_fixed.unwrap_or(2);
+            Ok(())
+        },
+        show: |options| {
+            options
+                .wal
+                .depth_fixed
+                .map_or_else(|| "auto".to_owned(), |depth| depth.to_string())
+        },
+    },
+    Key {
+        path: "wal.key_file",
+        env: "PRISM_WAL_KEY_FILE",
+        allowed: "a path, or nothing",
+        doc: "File with the 32-byte key (raw, or 64 hexadecimal digits) that wraps the data keys of the log. Only its owner may be\n\
+              able to read it. Without one the log is not protected against whoever can read the disk.",
+        set: |options, text| {
+            if text.contains('\0') {
+                return Err(Problem::new("", 0, "the path holds a NUL byte"));
+            }
+            options.wal_key_file = (!text.is_empty()).then(|| PathBuf::from(text));
+            Ok(())
+        },
+        show: |options| {
+            let path = options.wal_key_file.as_ref();
+            path.map_or_else(String::new, |path| path.display().to_string())
+        },
+    },
+    Key {
+        path: "wal.on_corruption",
+        env: "PRISM_WAL_ON_CORRUPTION",
+        allowed: "hold or continue_and_report",
+        doc: "What to do with a lane of which something durable cannot be read. hold: its shard refuses what needs it, until an\n\
+              operator has looked. continue_and_report: start without what is lost, and say what that is.",
+        set: |options, text| {
+            let choices = [("hold", false), ("continue_and_report", true)];
+            options.wal.accept_loss = choice(text, &choices)?;
+            Ok(())
+        },
+        show: |options| {
+            match options.wal.accept_loss {
+                false => "hold",
+                true => "continue_and_report",
+            }
+            .to_owned()
+        },
+    },
+    Key {
+        path: "wal.allow_unsafe_filesystem",
+        env: "PRISM_WAL_ALLOW_UNSAFE_FILESYSTEM",
+        allowed: "true or false",
+        doc: "Create namespaces at strong although the data directory's file system (tmpfs, overlayfs, NFS and others) cannot\n\
+              keep that promise.",
+        set: |options, text| {
+            options.wal.allow_unsafe_filesystem = boolean(text)?;
+            Ok(())
+        },
+        show: |options| options.wal.allow_unsafe_filesystem.to_string(),
     },
     Key {
         path: "log.level",

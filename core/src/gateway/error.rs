@@ -9,6 +9,7 @@ use prism_codec::{
     error::DecodeError,
     grpc::{Code, Status},
 };
+use prism_wal::group_commit::AppendError;
 
 /// When a shed call is worth trying again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -72,6 +73,70 @@ pub(crate) fn overloaded(what: &'static str) -> Box<Status> {
         )
         .with_reason("OVERLOADED", &[])
         .with_retry_after(RETRY_AFTER),
+    )
+}
+
+/// Too much of a namespace waits for the store.
+#[cold]
+pub(crate) fn unapplied_quota(bytes_max: usize) -> Box<Status> {
+    Box::new(
+        Status::new(
+            Code::ResourceExhausted,
+            format!(
+                "{bytes_max} bytes of this namespace's acknowledged writes wait for the store, the most that is allowed \
+                 (wal.unapplied_bytes_max); nothing was done, try again in a moment"
+            ),
+        )
+        .with_reason("STORE_BEHIND", &[])
+        .with_retry_after(RETRY_AFTER),
+    )
+}
+
+/// The log did not take a record; nothing was done.
+#[cold]
+pub(crate) fn from_append(cause: AppendError) -> Box<Status> {
+    let (code, reason, after) = match cause {
+        AppendError::TooLong => (Code::InvalidArgument, "LOG_RECORD_TOO_LONG", None),
+        AppendError::Full => (Code::ResourceExhausted, "LOG_BEHIND", Some(RETRY_AFTER)),
+        AppendError::NoSegment => (Code::ResourceExhausted, "LOG_FULL", Some(Duration::from_secs(1))),
+        AppendError::Stalled => (Code::Unavailable, "LOG_STALLED", Some(Duration::from_secs(1))),
+        AppendError::Poisoned => (Code::Unavailable, "LANE_POISONED", None),
+    };
+    let advice = match cause {
+        AppendError::TooLong => "send less at a time",
+        AppendError::NoSegment => "the disk is full, or the log waits for the store; try again",
+        AppendError::Poisoned => "the log's disk failed; the gateway must be restarted",
+        AppendError::Full | AppendError::Stalled => "try again in a moment",
+    };
+    let status = Status::new(code, format!("{cause}; nothing was done: {advice}")).with_reason(reason, &[]);
+    Box::new(match after {
+        Some(delay) => status.with_retry_after(delay),
+        None => status,
+    })
+}
+
+/// The shard's lane must not be used.
+#[cold]
+pub(crate) fn lane_held(why: &str) -> Box<Status> {
+    Box::new(
+        Status::new(
+            Code::Unavailable,
+            format!("the part of the log that holds this key is held; nothing was done. An operator must look: {why}"),
+        )
+        .with_reason("LANE_HELD", &[]),
+    )
+}
+
+/// The log's disk failed before a write was acknowledged.
+#[cold]
+pub(crate) fn unknown_outcome() -> Box<Status> {
+    Box::new(
+        Status::new(
+            Code::Unavailable,
+            "the log's disk failed while the write was under way: whether it took effect is known after the gateway's \
+             restart; repeat it then with the same idempotency token",
+        )
+        .with_reason("UNKNOWN_OUTCOME", &[]),
     )
 }
 

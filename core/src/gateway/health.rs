@@ -38,7 +38,7 @@ impl Gateway {
             Err(status) => return Progress::Done(Err(status)),
         };
         let known = SERVICES.contains(&service.as_str());
-        let state = match (known, self.serving) {
+        let state = match (known, self.readiness().is_ok()) {
             (false, _) => ServingStatus::ServiceUnknown,
             (true, true) => ServingStatus::Serving,
             (true, false) => ServingStatus::NotServing,

@@ -3,15 +3,19 @@
 //! A job carries the request message as it came from the wire; whoever executes it reads it through a view, so nothing
 //! is decoded into owned structures on the way.
 
-use std::{sync::mpsc::SyncSender, time::Instant};
+use std::{
+    sync::{Arc, mpsc::SyncSender},
+    time::Instant,
+};
 
 use prism_backends::{NamespaceId, StoreError};
-use prism_codec::{grpc::Status, h2::StreamId};
+use prism_codec::{grpc::Status, h2::StreamId, message::common::WriteResultView};
 
 use super::{
     namespaces::NamespaceSpec,
     route::{AdminMethod, Method},
 };
+use crate::log::ApplyBatch;
 
 /// Where an answer belongs: one call of one connection of one shard. A ticket whose connection or call is gone is
 /// recognised by its generation, so an answer never reaches another client.
@@ -48,15 +52,22 @@ pub(crate) struct Stamp {
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// A unary call of KeyValue. `part` restricts a Mutate to the ids that this shard owns.
+    /// A unary call of KeyValue.
     Unary {
         method: Method,
         namespace: NamespaceId,
         default_ttl_ms: Option<u64>,
         body: Vec<u8>,
         stamp: Stamp,
+        /// Restricts a Mutate to the ids that this shard owns.
         part: bool,
+        /// A write that the store's writer is to hand back as a record for the log ([`Answer::Logged`]).
+        log: bool,
+        /// What a read must see beside what the store has: logged writes, in order.
+        overlay: Vec<Arc<[u8]>>,
     },
+    /// Answer when all that the shard has acknowledged in a namespace is in the store.
+    Settle { namespace: NamespaceId },
     /// One page of a Scan.
     ScanPage {
         namespace: NamespaceId,
@@ -79,8 +90,8 @@ pub(crate) struct Job {
 pub(crate) struct PartOutcome {
     /// Position in the request.
     pub(crate) index: u32,
-    /// `None`: applied.
-    pub(crate) refused: Option<Box<Status>>,
+    /// What it says, or why it had no effect.
+    pub(crate) outcome: Result<WriteResultView, Box<Status>>,
 }
 
 /// What came of a job.
@@ -92,6 +103,10 @@ pub(crate) enum Answer {
     Page { message: Vec<u8>, next: Vec<u8> },
     /// A shard's part of a Mutate.
     Part(Vec<PartOutcome>),
+    /// The response message of a write that the store has, and its record for the log.
+    Logged { message: Vec<u8>, record: Vec<u8> },
+    /// The answer to [`Work::Settle`].
+    Settled,
 }
 
 /// An answer with its address.
@@ -123,6 +138,8 @@ pub(crate) enum ShardCommand {
     Serve,
     /// Take no new work from clients, finish what was taken, and say so.
     Drain,
+    /// No call is open any more: apply what the log holds, close it, and say so.
+    Flush,
     /// All shards have drained: nobody needs this one any more.
     End,
 }
@@ -131,6 +148,9 @@ pub(crate) enum ShardCommand {
 #[derive(Debug)]
 pub(crate) enum WriterMessage {
     Job(Job),
+    /// Records of the log.
+    Apply(Box<ApplyBatch>),
+
     CreateNamespace(NamespaceId, SyncSender<Result<(), StoreError>>),
     DropNamespace(NamespaceId, SyncSender<Result<(), StoreError>>),
 }

@@ -72,7 +72,8 @@ impl<'a> Request<'a> {
         }
     }
 
-    fn token(&self) -> Option<TokenView<'a>> {
+    /// The idempotency token of a write.
+    pub(crate) fn token(&self) -> Option<TokenView<'a>> {
         match self {
             Self::Put(view) => view.token,
             Self::Delete(view) => view.token,
@@ -95,10 +96,10 @@ pub(crate) struct Context {
 /// One mutation with the arrays that it borrows.
 pub(crate) struct Prepared<'a> {
     namespace: NamespaceId,
-    id: &'a str,
+    pub(crate) id: &'a str,
     version: Version,
     /// Position in a Mutate; 0 otherwise.
-    index: u32,
+    pub(crate) index: u32,
     kind: Kind<'a>,
 }
 
@@ -208,7 +209,7 @@ pub(crate) fn writes<'a>(
                     Err(cause) => {
                         refused.push(PartOutcome {
                             index: index as u32,
-                            refused: Some(error::from_decode(cause)),
+                            outcome: Err(error::from_decode(cause)),
                         });
                         continue;
                     }
@@ -284,59 +285,71 @@ pub(crate) fn check_drift(request: &Request<'_>, stamp: Stamp, drift_max_ns: i64
     ))
 }
 
-/// Writes the response message for the outcomes of a request's mutations.
+/// Writes the response message for the outcomes of a request's mutations; `result` is what those that took effect say.
 pub(crate) fn encode_outcomes(
     method: Method,
     writes: Writes<'_>,
     outcomes: impl Iterator<Item = Outcome>,
-    context: &Context,
+    now: UnixMillis,
+    result: &WriteResultView,
     out: &mut Vec<u8>,
 ) -> Result<(), Box<Status>> {
     if method == Method::Mutate {
-        encode_parts(part_outcomes(writes, outcomes), out);
+        encode_parts(part_outcomes(writes, outcomes, result), out);
         return Ok(());
     }
     let outcome = outcomes.into_iter().next().unwrap_or(Outcome::Applied);
-    encode_outcome(method, &outcome, context, out)
+    encode_outcome(method, &outcome, now, result, out)
 }
 
-fn encode_outcome(
+/// Writes the response message for the outcome of a single mutation.
+pub(crate) fn encode_outcome(
     method: Method,
     outcome: &Outcome,
-    context: &Context,
+    now: UnixMillis,
+    result: &WriteResultView,
     out: &mut Vec<u8>,
 ) -> Result<(), Box<Status>> {
     match (method, outcome) {
         (_, Outcome::Refused(cause)) => return Err(error::from_store(cause)),
-        (Method::Delete, _) => wire::encode_delete_response(out, &APPLIED),
         (Method::CompareAndSwap, Outcome::NotSwapped(current)) => {
-            let current = current
-                .as_ref()
-                .map(|item| item_view(&item.as_ref(), context.now));
+            let current = current.as_ref().map(|item| item_view(&item.as_ref(), now));
             wire::encode_compare_and_swap_response(out, false, current.as_ref(), None);
         }
         (Method::CompareAndSwap, _) => {
-            wire::encode_compare_and_swap_response(out, true, None, Some(&APPLIED))
+            wire::encode_compare_and_swap_response(out, true, None, Some(result));
         }
-        _ => wire::encode_put_response(out, &APPLIED),
+        _ => encode_write_response(method, result, out),
     }
     Ok(())
 }
 
+/// Writes the response message of a Put or Delete that took effect.
+pub(crate) fn encode_write_response(method: Method, result: &WriteResultView, out: &mut Vec<u8>) {
+    match method {
+        Method::Delete => wire::encode_delete_response(out, result),
+        _ => wire::encode_put_response(out, result),
+    }
+}
+
 /// The outcomes of a Mutate's mutations, with their positions in the request.
-pub(crate) fn part_outcomes(writes: Writes<'_>, outcomes: impl Iterator<Item = Outcome>) -> Vec<PartOutcome> {
+pub(crate) fn part_outcomes(
+    writes: Writes<'_>,
+    outcomes: impl Iterator<Item = Outcome>,
+    result: &WriteResultView,
+) -> Vec<PartOutcome> {
     let Writes {
         mutations,
         refused: mut parts,
     } = writes;
     parts.extend(mutations.iter().zip(outcomes).map(|(mutation, outcome)| {
-        let refused = match outcome {
-            Outcome::Refused(cause) => Some(error::from_store(&cause)),
-            Outcome::Applied | Outcome::Swapped | Outcome::NotSwapped(_) => None,
+        let outcome = match outcome {
+            Outcome::Refused(cause) => Err(error::from_store(&cause)),
+            Outcome::Applied | Outcome::Swapped | Outcome::NotSwapped(_) => Ok(*result),
         };
         PartOutcome {
             index: mutation.index,
-            refused,
+            outcome,
         }
     }));
     parts
@@ -347,9 +360,9 @@ pub(crate) fn encode_parts(mut parts: Vec<PartOutcome>, out: &mut Vec<u8>) {
     parts.sort_unstable_by_key(|part| part.index);
     let mut writer = wire::MutateResponseWriter::new(out);
     for part in &parts {
-        match &part.refused {
-            None => writer.result(Some(&StatusOut::default()), Some(&APPLIED)),
-            Some(status) => {
+        match &part.outcome {
+            Ok(result) => writer.result(Some(&StatusOut::default()), Some(result)),
+            Err(status) => {
                 let code = i32::from(status.code.as_u8());
                 writer.result(
                     Some(&StatusOut {
@@ -365,12 +378,20 @@ pub(crate) fn encode_parts(mut parts: Vec<PartOutcome>, out: &mut Vec<u8>) {
     writer.finish();
 }
 
-const APPLIED: WriteResultView = WriteResultView {
-    durability: 1,
-    lane: 0,
-    lsn: 0,
-    applied: true,
-};
+/// Numbers of `prism.common.v1.Durability`.
+pub(crate) const BEST_EFFORT: i32 = 1;
+pub(crate) const EVENTUAL: i32 = 2;
+pub(crate) const STRONG: i32 = 3;
+
+/// What a write says that the store has and no log numbered.
+pub(crate) fn applied(durability: i32) -> WriteResultView {
+    WriteResultView {
+        durability,
+        lane: 0,
+        lsn: 0,
+        applied: true,
+    }
+}
 
 /// Serves a unary request from a shard's own memory store, inline.
 pub(crate) fn execute_in_memory(
@@ -392,12 +413,20 @@ pub(crate) fn execute_in_memory(
         return encode_outcome(
             method,
             &store.apply_one(&one.mutation(), context.now),
-            context,
+            context.now,
+            &applied(BEST_EFFORT),
             out,
         );
     }
     let outcomes = apply_each(store, &writes, context);
-    encode_outcomes(method, writes, outcomes.into_iter(), context, out)
+    encode_outcomes(
+        method,
+        writes,
+        outcomes.into_iter(),
+        context.now,
+        &applied(BEST_EFFORT),
+        out,
+    )
 }
 
 /// Serves the part of a Mutate whose ids this shard owns.
@@ -409,7 +438,7 @@ pub(crate) fn execute_part_in_memory(
 ) -> Vec<PartOutcome> {
     let writes = writes(request, context, owns);
     let outcomes = apply_each(store, &writes, context);
-    part_outcomes(writes, outcomes.into_iter())
+    part_outcomes(writes, outcomes.into_iter(), &applied(BEST_EFFORT))
 }
 
 fn apply_each(store: &mut MemoryStore, writes: &Writes<'_>, context: &Context) -> Vec<Outcome> {

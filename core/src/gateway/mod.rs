@@ -15,6 +15,7 @@ pub(crate) mod error;
 pub(crate) mod health;
 pub(crate) mod job;
 pub(crate) mod keyvalue;
+mod logged;
 pub(crate) mod namespaces;
 pub(crate) mod pending;
 pub(crate) mod reflection;
@@ -34,16 +35,20 @@ use prism_codec::grpc::{Code, Status};
 use self::{
     job::{Answer, ControlJob, Job, Reply, ShardCommand, Stamp, Ticket, Work, WriterMessage},
     keyvalue::{Context, Request},
+    logged::LoggedCall,
     namespaces::{Namespace, Namespaces},
     route::{AdminMethod, Method, Route},
+    scan::ScanPlan,
 };
 pub(crate) use self::{
+    logged::{Log, LogSetup},
     pending::Pending,
     scan::{Scan, ScanStep},
 };
 use crate::{
     config::ServeLimits,
     metrics::{Registry, ShardMetrics},
+    namespace::model::Durability,
     shard::{mailbox::Mailbox, notify::Notify},
 };
 
@@ -61,11 +66,21 @@ pub(crate) struct Neighbours {
 pub(crate) enum ShardStore {
     /// In the shard itself; other shards hold the other keys.
     Memory(Box<MemoryStore>),
-    /// Behind helper threads, shared by all shards: one writer, and a reader of this shard's own.
+    /// Behind helper threads, shared by all shards: one writer, and a reader of this shard's own. What is written at
+    /// `strong` or `eventual` passes through the shard's log as well.
     Sidecar {
         writer: Arc<Mailbox<WriterMessage>>,
         reader: Arc<Mailbox<Job>>,
+        log: Log,
     },
+}
+
+/// Whom a job is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Destination {
+    Shard(u16),
+    Writer,
+    Reader,
 }
 
 /// What becomes of a call that was started.
@@ -100,6 +115,7 @@ pub(crate) struct Gateway {
     deadlines_made: u64,
     deadline_changed: Rc<Notify>,
     serving: bool,
+    registry: Arc<Registry>,
     /// The message (or body) of the call that was answered last.
     pub(crate) reply: Vec<u8>,
 }
@@ -117,7 +133,7 @@ impl Gateway {
             shard,
             neighbours,
             store,
-            namespaces: Namespaces::new(registry),
+            namespaces: Namespaces::new(registry.clone()),
             limits,
             metrics,
             waiting: 0,
@@ -129,6 +145,7 @@ impl Gateway {
             deadline_changed: Rc::default(),
             // Until the control thread has told of all namespaces.
             serving: false,
+            registry,
             reply: Vec::new(),
         }
     }
@@ -146,6 +163,18 @@ impl Gateway {
         self.serving = serving;
     }
 
+    /// Whether this gateway should get calls; if not, why.
+    pub(crate) fn readiness(&self) -> Result<(), String> {
+        if !self.serving {
+            return Err("draining".to_owned());
+        }
+        match &self.store {
+            ShardStore::Memory(_) => Ok(()),
+            // Every shard knows of the trouble of every lane: a probe may reach any of them.
+            ShardStore::Sidecar { .. } => self.registry.lane_trouble().map_or(Ok(()), Err),
+        }
+    }
+
     /// Starts a call whose request message is complete. `now` is when its last byte arrived.
     pub(crate) fn start(
         &mut self,
@@ -159,7 +188,7 @@ impl Gateway {
         match route {
             Route::KeyValue(method) => self.start_keyvalue(method, ticket, deadline, now, message),
             Route::Admin(method) => self.start_admin(method, ticket, deadline, now, message),
-            Route::HealthCheck => Progress::Done(self.health(message, self.serving)),
+            Route::HealthCheck => Progress::Done(self.health(message, self.readiness().is_ok())),
             Route::HealthWatch => self.watch_health(message),
             _ => Progress::Done(self.plain(route)),
         }
@@ -182,7 +211,10 @@ impl Gateway {
                 self.namespaces.remove(&spec.name);
                 let result = match &mut self.store {
                     ShardStore::Memory(store) => store.drop_namespace(spec.id),
-                    ShardStore::Sidecar { .. } => Ok(()),
+                    ShardStore::Sidecar { log, .. } => {
+                        log.remove_namespace(spec.id);
+                        Ok(())
+                    }
                 };
                 (result, done)
             }
@@ -190,7 +222,7 @@ impl Gateway {
                 self.serving = true;
                 return;
             }
-            ShardCommand::Drain | ShardCommand::End => return,
+            ShardCommand::Drain | ShardCommand::Flush | ShardCommand::End => return,
         };
         // The control thread may have given up waiting; then nobody needs the answer.
         let _ = done.send(result);
@@ -210,8 +242,10 @@ impl Gateway {
         self.reply.clear();
         match route {
             Route::Healthz => self.reply.extend_from_slice(b"ok\n"),
-            Route::Readyz if self.serving => self.reply.extend_from_slice(b"ready\n"),
-            Route::Readyz => return Err(error::status(Code::Unavailable, "draining")),
+            Route::Readyz => match self.readiness() {
+                Ok(()) => self.reply.extend_from_slice(b"ready\n"),
+                Err(why) => return Err(Box::new(Status::new(Code::Unavailable, why))),
+            },
             Route::Welcome => self.reply.extend_from_slice(WELCOME.as_bytes()),
             Route::WrongMethod => {
                 return Err(error::status(
@@ -278,7 +312,8 @@ impl Gateway {
         if let Request::Scan(view) = &request {
             let pending = Pending::new(ticket, now, deadline, Some((namespace.clone(), method)));
             let selection = keyvalue::selection(&view.selection);
-            let scan = Scan::new(pending, self.shard_count(), selection);
+            let settle = namespace.durability == Durability::Strong;
+            let scan = Scan::new(pending, self.scan_plan(settle), selection);
             return Progress::Scan(Box::new(scan));
         }
         let context = Context {
@@ -305,7 +340,18 @@ impl Gateway {
             deadline,
             Some((namespace.clone(), method)),
         ));
-        let result = self.forward(&owner, &namespace, method, message, stamp, &mut pending);
+        let result = match owner {
+            Owner::Here => self.admit(&pending).and_then(|()| {
+                let call = LoggedCall {
+                    ticket,
+                    deadline,
+                    method,
+                    part: None,
+                };
+                self.start_logged(&call, &request, message, &context)
+            }),
+            _ => self.forward(&owner, &namespace, method, message, stamp, &mut pending),
+        };
         match result {
             Ok(()) => {
                 self.watch_deadline(&mut pending);
@@ -335,14 +381,18 @@ impl Gateway {
             body: message.to_vec(),
             stamp,
             part,
+            log: namespace.durability == Durability::Eventual,
+            overlay: Vec::new(),
         };
         match owner {
-            Owner::Here | Owner::Sidecar => self.submit(None, pending, work(false)),
-            Owner::Shard(shard) => self.submit(Some(*shard), pending, work(false)),
+            Owner::Sidecar if method == Method::Get => self.submit(Destination::Reader, pending, work(false)),
+            Owner::Sidecar => self.submit(Destination::Writer, pending, work(false)),
+            Owner::Here => self.submit(Destination::Shard(self.shard), pending, work(false)),
+            Owner::Shard(shard) => self.submit(Destination::Shard(*shard), pending, work(false)),
             Owner::Several(shards) => {
                 pending.gather(shards.len());
                 for (sent, shard) in shards.iter().enumerate() {
-                    let result = self.submit(Some(*shard), pending, work(true));
+                    let result = self.submit(Destination::Shard(*shard), pending, work(true));
                     if sent == 0 {
                         result?;
                     } else if result.is_err() {
@@ -355,13 +405,37 @@ impl Gateway {
         }
     }
 
-    /// Queues a job for a shard, or for the sidecar where there is one. Refuses at the maxima, never waits.
-    pub(crate) fn submit(
-        &mut self,
-        shard: Option<u16>,
-        pending: &Pending,
-        work: Work,
-    ) -> Result<(), Box<Status>> {
+    /// Queues a job for whom it is meant. Refuses at the maxima, never waits.
+    fn submit(&mut self, to: Destination, pending: &Pending, work: Work) -> Result<(), Box<Status>> {
+        self.admit(pending)?;
+        let job = Job {
+            ticket: pending.ticket,
+            deadline: pending.deadline,
+            work,
+        };
+        let sent = match (to, &self.store) {
+            (Destination::Writer, ShardStore::Sidecar { writer, .. }) => {
+                writer.send(WriterMessage::Job(job)).is_ok()
+            }
+            (Destination::Reader, ShardStore::Sidecar { reader, .. }) => reader.send(job).is_ok(),
+            (Destination::Shard(shard), _) => {
+                if shard != self.shard {
+                    self.metrics.hops.add(1);
+                }
+                self.neighbours.shards[usize::from(shard)].send(job).is_ok()
+            }
+            (Destination::Writer | Destination::Reader, ShardStore::Memory(_)) => false,
+        };
+        if !sent {
+            self.metrics.shed.add(1);
+            self.answer_received(&pending.ticket);
+            return Err(error::overloaded("the store's mailbox is full"));
+        }
+        Ok(())
+    }
+
+    /// Takes one of the places for calls that wait. [`Gateway::answer_received`] gives it back.
+    fn admit(&mut self, pending: &Pending) -> Result<(), Box<Status>> {
         let namespace = self.namespaces.by_id(pending.ticket.namespace);
         // One namespace may take at most half of the places, so that it cannot starve the others.
         let namespace_max = (self.limits.inflight_per_shard_max / 2).max(1);
@@ -370,39 +444,38 @@ impl Gateway {
             self.metrics.shed.add(1);
             return Err(error::overloaded("too many calls wait for the store"));
         }
-        let writes = !matches!(
-            &work,
-            Work::Unary {
-                method: Method::Get,
-                ..
-            } | Work::ScanPage { .. }
-        );
-        let job = Job {
-            ticket: pending.ticket,
-            deadline: pending.deadline,
-            work,
-        };
-        let sent = match (&self.store, shard) {
-            (ShardStore::Sidecar { writer, .. }, _) if writes => writer.send(WriterMessage::Job(job)).is_ok(),
-            (ShardStore::Sidecar { reader, .. }, _) => reader.send(job).is_ok(),
-            (ShardStore::Memory(_), shard) => {
-                let shard = shard.unwrap_or(self.shard);
-                if shard != self.shard {
-                    self.metrics.hops.add(1);
-                }
-                self.neighbours.shards[usize::from(shard)].send(job).is_ok()
-            }
-        };
-        if !sent {
-            self.metrics.shed.add(1);
-            return Err(error::overloaded("the store's mailbox is full"));
-        }
         self.waiting += 1;
         self.metrics.calls_waiting.set(self.waiting as u64);
         if let Some(namespace) = namespace {
             namespace.waiting.set(namespace.waiting.get() + 1);
         }
         Ok(())
+    }
+
+    /// Asks for one page of a Scan.
+    pub(crate) fn submit_scan(
+        &mut self,
+        plan: ScanPlan,
+        shard: u16,
+        pending: &Pending,
+        work: Work,
+    ) -> Result<(), Box<Status>> {
+        let to = match (plan.by_shard, &work) {
+            (false, Work::ScanPage { .. }) => Destination::Reader,
+            _ => Destination::Shard(shard),
+        };
+        self.submit(to, pending, work)
+    }
+
+    /// How a Scan of this gateway's store goes.
+    fn scan_plan(&self, settle: bool) -> ScanPlan {
+        let all = self.neighbours.shards.len() as u16;
+        let by_shard = matches!(self.store, ShardStore::Memory(_));
+        ScanPlan {
+            by_shard,
+            shards: if by_shard { all } else { 1 },
+            settle: if settle { all } else { 0 },
+        }
     }
 
     /// An answer has left the mailbox: its place is free again, whether or not anybody still waits for it.
@@ -414,13 +487,13 @@ impl Gateway {
         }
     }
 
-    /// Executes a job that another shard (or a Scan of this one) sent to this shard's memory store.
+    /// Executes a job that another shard (or a Scan of this one) sent to this shard.
     pub(crate) fn execute(&mut self, job: Job) {
         let now = unix_millis();
         let shard_count = self.shard_count();
         let shard = self.shard;
         let ShardStore::Memory(store) = &mut self.store else {
-            return;
+            return self.execute_logged(job);
         };
         let expired = job.deadline.is_some_and(|deadline| deadline <= Instant::now());
         let result = match job.work {
@@ -435,6 +508,7 @@ impl Gateway {
                 body,
                 stamp,
                 part,
+                ..
             } => {
                 let context = Context {
                     namespace,
@@ -471,12 +545,18 @@ impl Gateway {
                 })
                 .map(|next| Answer::Page { message, next })
             }
+            // Nothing waits to be applied where writes are applied at once.
+            Work::Settle { .. } => Ok(Answer::Settled),
         };
-        let mailbox = &self.neighbours.replies[usize::from(job.ticket.shard)];
-        let sent = mailbox.send(Reply {
+        self.send_reply(Reply {
             ticket: job.ticket,
             result,
         });
+    }
+
+    /// Sends an answer to the shard that took the call.
+    fn send_reply(&self, reply: Reply) {
+        let sent = self.neighbours.replies[usize::from(reply.ticket.shard)].send(reply);
         debug_assert!(
             sent.is_ok(),
             "the mailbox for answers holds as many as calls may wait"
@@ -544,7 +624,7 @@ impl Gateway {
     }
 
     fn owner(&self, namespace: &Namespace, request: &Request<'_>) -> Owner {
-        if matches!(self.store, ShardStore::Sidecar { .. }) {
+        if matches!(self.store, ShardStore::Sidecar { .. }) && namespace.durability != Durability::Strong {
             // One writer serves all shards: it is the owner of every key.
             return Owner::Sidecar;
         }
@@ -573,10 +653,7 @@ impl Gateway {
     }
 
     fn shard_count(&self) -> u16 {
-        match self.store {
-            ShardStore::Memory(_) => self.neighbours.shards.len() as u16,
-            ShardStore::Sidecar { .. } => 1,
-        }
+        self.neighbours.shards.len() as u16
     }
 
     /// A time that no other stamp of this shard has.
@@ -614,13 +691,23 @@ enum Owner {
     Sidecar,
 }
 
-/// The shard that owns an id. The hash is FNV-1a, 64 bit, over the namespace's number and the id: the same in every
-/// release, since logs on disk will be laid out by it.
+/// The shard that owns an id.
 pub(crate) fn owner_of(namespace: NamespaceId, id: &str, shards: u16) -> u16 {
+    shard_of_hash(key_hash(namespace, id), shards)
+}
+
+/// FNV-1a, 64 bit, over the namespace's number and the id: the same in every release, since logs on disk are laid out by
+/// it.
+pub(crate) fn key_hash(namespace: NamespaceId, id: &str) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in namespace.0.to_le_bytes().iter().chain(id.as_bytes()) {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     }
+    hash
+}
+
+/// The shard that owns the ids of this hash.
+pub(crate) fn shard_of_hash(hash: u64, shards: u16) -> u16 {
     // The upper half is the better mixed one; the product maps it onto the shards without a division.
     (((hash >> 32) * u64::from(shards)) >> 32) as u16
 }

@@ -7,7 +7,10 @@ use prism_codec::grpc::Code;
 use rustc_hash::FxHashMap;
 
 use super::route::Method;
-use crate::metrics::{NamespaceMetrics, Registry};
+use crate::{
+    metrics::{NamespaceMetrics, Registry},
+    namespace::model::Durability,
+};
 
 /// What a shard must know of a namespace; sent to all shards by the control thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub(crate) struct NamespaceSpec {
     pub(crate) ttl_ms: Option<u64>,
     /// Largest value.
     pub(crate) value_bytes_max: usize,
+    /// When its writes are acknowledged.
+    pub(crate) durability: Durability,
 }
 
 /// A namespace as one shard sees it.
@@ -26,6 +31,7 @@ pub(crate) struct Namespace {
     pub(crate) id: NamespaceId,
     pub(crate) ttl_ms: Option<u64>,
     pub(crate) value_bytes_max: usize,
+    pub(crate) durability: Durability,
     pub(crate) metrics: Arc<NamespaceMetrics>,
     /// Calls of this shard that wait for an answer.
     pub(crate) waiting: Cell<usize>,
@@ -89,6 +95,7 @@ impl Namespaces {
             id: spec.id,
             ttl_ms: spec.ttl_ms,
             value_bytes_max: spec.value_bytes_max,
+            durability: spec.durability,
             metrics: self.registry.add_namespace(&spec.name),
             waiting: Cell::new(0),
             batch: Default::default(),

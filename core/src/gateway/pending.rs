@@ -105,11 +105,18 @@ impl Gateway {
                     Ok(())
                 }
             }
-            (Ok(Answer::Message(mut message) | Answer::Page { mut message, .. }), None) => {
+            (
+                Ok(
+                    Answer::Message(mut message)
+                    | Answer::Page { mut message, .. }
+                    | Answer::Logged { mut message, .. },
+                ),
+                None,
+            ) => {
                 self.reply.append(&mut message);
                 Ok(())
             }
-            (Ok(Answer::Part(_)), None) => Ok(()),
+            (Ok(Answer::Part(_) | Answer::Settled), None) => Ok(()),
             (Err(status), None) => Err(status),
         };
         self.forget_deadline(pending);

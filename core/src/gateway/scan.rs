@@ -2,7 +2,8 @@
 //!
 //! Where each shard holds its own keys (the memory store) the shards are read one after the other, and the page token
 //! that a client sees is the shard's number followed by the store's own token. Where one store holds all keys there is
-//! one "shard" only, number 0.
+//! one "shard" only, number 0. In a namespace whose writes pass through the log, the Scan first waits until the store has
+//! what was acknowledged before it.
 
 use prism_backends::Selection;
 use prism_codec::grpc::{Code, Status};
@@ -12,10 +13,21 @@ use super::{
     job::{Answer, Work},
 };
 
+/// How a Scan goes, given the store and the namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ScanPlan {
+    /// Whether each shard holds its own keys.
+    pub(crate) by_shard: bool,
+    /// Shards to be read, one after the other.
+    pub(crate) shards: u16,
+    /// Shards whose log must have given the store what it acknowledged, before the first page; 0 for none.
+    pub(crate) settle: u16,
+}
+
 /// A Scan between its first and its last page.
 pub(crate) struct Scan {
     pending: Pending,
-    shards: u16,
+    plan: ScanPlan,
     /// The shard that is being read.
     shard: u16,
     page_bytes: u32,
@@ -26,6 +38,10 @@ pub(crate) struct Scan {
 }
 
 enum State {
+    /// The shards have not been asked whether the store has everything.
+    Unsettled,
+    /// So many of them have not answered.
+    Settling(u16),
     /// The next page has not been asked for.
     Idle,
     /// It was asked for.
@@ -49,9 +65,14 @@ pub(crate) enum ScanStep {
 }
 
 impl Scan {
-    pub(crate) fn new(pending: Pending, shards: u16, selection: Selection<'_>) -> Self {
-        let (shard, token, state) = match split_token(selection.page_token, shards) {
-            Some((shard, token)) => (shard, token.to_vec(), State::Idle),
+    pub(crate) fn new(pending: Pending, plan: ScanPlan, selection: Selection<'_>) -> Self {
+        let first = if plan.settle > 0 {
+            State::Unsettled
+        } else {
+            State::Idle
+        };
+        let (shard, token, state) = match split_token(selection.page_token, plan.shards) {
+            Some((shard, token)) => (shard, token.to_vec(), first),
             None => (
                 0,
                 Vec::new(),
@@ -60,7 +81,7 @@ impl Scan {
         };
         Self {
             pending,
-            shards,
+            plan,
             shard,
             page_bytes: selection.page_bytes,
             item_limit: selection.item_limit,
@@ -72,7 +93,8 @@ impl Scan {
     /// Moves on. `may_ask` is false while the client has enough to read.
     pub(crate) fn step(&mut self, may_ask: bool, gateway: &mut Gateway) -> ScanStep {
         match &mut self.state {
-            State::Asked => ScanStep::Wait,
+            State::Asked | State::Settling(_) => ScanStep::Wait,
+            State::Unsettled => self.ask_to_settle(gateway),
             State::Ready { last, .. } => ScanStep::Send { last: *last },
             State::Idle if !may_ask => ScanStep::Wait,
             State::Idle => {
@@ -83,7 +105,7 @@ impl Scan {
                     item_limit: self.item_limit,
                     page_token: self.token.clone(),
                 };
-                match gateway.submit(Some(self.shard), &self.pending, work) {
+                match gateway.submit_scan(self.plan, self.shard, &self.pending, work) {
                     Ok(()) => {
                         self.state = State::Asked;
                         ScanStep::Wait
@@ -101,6 +123,20 @@ impl Scan {
         }
     }
 
+    /// Asks every shard to answer when the store has what it acknowledged.
+    fn ask_to_settle(&mut self, gateway: &mut Gateway) -> ScanStep {
+        gateway.watch_scan_deadline(&mut self.pending);
+        for shard in 0..self.plan.settle {
+            let namespace = self.pending.ticket.namespace;
+            let work = Work::Settle { namespace };
+            if let Err(status) = gateway.submit_scan(self.plan, shard, &self.pending, work) {
+                return self.fail(status, gateway);
+            }
+        }
+        self.state = State::Settling(self.plan.settle);
+        ScanStep::Wait
+    }
+
     fn fail(&mut self, status: Box<Status>, gateway: &mut Gateway) -> ScanStep {
         gateway.finish_scan(&mut self.pending, status.code);
         ScanStep::Failed(status)
@@ -110,6 +146,16 @@ impl Scan {
     pub(crate) fn handle_page(&mut self, result: Result<Answer, Box<Status>>, gateway: &mut Gateway) -> bool {
         let (mut message, next) = match result {
             Ok(Answer::Page { message, next }) => (message, next),
+            Ok(Answer::Settled) => {
+                if let State::Settling(missing) = &mut self.state {
+                    *missing -= 1;
+                    if *missing == 0 {
+                        self.state = State::Idle;
+                        return true;
+                    }
+                }
+                return false;
+            }
             Ok(_) => {
                 self.state = State::Failed(error::status(
                     Code::Internal,
@@ -127,7 +173,7 @@ impl Scan {
             self.shard += 1;
         }
         self.token = next;
-        let last = self.shard == self.shards;
+        let last = self.shard == self.plan.shards;
         if message.is_empty() && !last {
             // A shard without (further) items: nothing to show for it.
             self.state = State::Idle;
@@ -148,7 +194,7 @@ impl Scan {
     pub(crate) fn take_page(&mut self) -> Vec<u8> {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Ready { message, .. } => message,
-            State::Idle | State::Asked | State::Failed(_) => Vec::new(),
+            _ => Vec::new(),
         }
     }
 

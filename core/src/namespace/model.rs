@@ -218,19 +218,6 @@ pub fn unsupported(config: &NamespaceConfig) -> Vec<Problem> {
         let what = format!("client_api {} cannot be created yet", config.client_api);
         refuse("client_api", what, "this version serves client_api: keyvalue");
     }
-    if config.durability() != Durability::BestEffort {
-        let note = if config.needs.durability.is_none() {
-            " (which holds where none is declared)"
-        } else {
-            ""
-        };
-        let what = format!("durability {}{note} cannot be created yet", config.durability());
-        refuse(
-            "needs.durability",
-            what,
-            "this version serves durability: best-effort",
-        );
-    }
     let policies = [
         ("pii_handling", policies_on(config.policies.pii_handling)),
         ("audit_logging", policies_on(config.policies.audit_logging)),

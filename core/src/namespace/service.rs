@@ -15,7 +15,7 @@ use prost::Message;
 
 use super::catalog::{Catalog, CatalogEntry, CatalogError};
 use super::file::{self, FileLimits};
-use super::model::{NamespaceConfig, check_name, unsupported};
+use super::model::{Durability, NamespaceConfig, check_name, unsupported};
 use super::problem::Problem;
 use crate::config::EmbeddedStore;
 
@@ -23,7 +23,7 @@ use crate::config::EmbeddedStore;
 pub type Refusal = Box<Status>;
 
 /// What the calls need to know of the gateway.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ServiceContext {
     /// What a file may ask for.
     pub file: FileLimits,
@@ -31,6 +31,8 @@ pub struct ServiceContext {
     pub namespaces_max: usize,
     /// The store that new namespaces get.
     pub embedded: EmbeddedStore,
+    /// Why `durability: strong` cannot be promised here; `None` if it can.
+    pub strong_refused: Option<String>,
 }
 
 /// A namespace that is in the catalog and that the shards do not know yet.
@@ -66,7 +68,8 @@ pub fn validate(context: &ServiceContext, request: &admin::ValidateRequest) -> a
 /// `Create`: checks the file and puts the namespace into the catalog.
 ///
 /// # Errors
-/// INVALID_ARGUMENT `NAMESPACE_INVALID`, UNIMPLEMENTED `NAMESPACE_UNSUPPORTED`, ALREADY_EXISTS
+/// INVALID_ARGUMENT `NAMESPACE_INVALID`, UNIMPLEMENTED `NAMESPACE_UNSUPPORTED`, FAILED_PRECONDITION
+/// `DURABILITY_IMPOSSIBLE`, ALREADY_EXISTS
 /// `NAMESPACE_EXISTS`, RESOURCE_EXHAUSTED `NAMESPACES_FULL`, UNAVAILABLE `CATALOG_UNAVAILABLE`.
 pub fn create(
     context: &ServiceContext,
@@ -79,6 +82,7 @@ pub fn create(
     if !missing.is_empty() {
         return Err(not_yet(&config, &missing));
     }
+    check_durability(context, &config)?;
     let entry = CatalogEntry {
         id: 0,
         name: config.name.clone(),
@@ -206,6 +210,7 @@ mod code {
     pub(super) const NOT_FOUND: i32 = 5;
     pub(super) const ALREADY_EXISTS: i32 = 6;
     pub(super) const RESOURCE_EXHAUSTED: i32 = 8;
+    pub(super) const FAILED_PRECONDITION: i32 = 9;
     pub(super) const UNIMPLEMENTED: i32 = 12;
     pub(super) const UNAVAILABLE: i32 = 14;
 }
@@ -231,7 +236,7 @@ fn not_yet(config: &NamespaceConfig, missing: &[Problem]) -> Refusal {
         .map(|problem| problem.description.as_str())
         .collect();
     let message = format!(
-        "namespace \"{}\" is valid but cannot be created: {}; this version creates client_api: keyvalue with durability: best-effort",
+        "namespace \"{}\" is valid but cannot be created: {}; this version creates client_api: keyvalue",
         config.name,
         what.join("; ")
     );
@@ -243,6 +248,33 @@ fn not_yet(config: &NamespaceConfig, missing: &[Problem]) -> Refusal {
     );
     attach_problems(&mut refusal, missing);
     refusal
+}
+
+/// A promise that the store or the file system cannot keep is refused when it is asked for, not broken later.
+fn check_durability(context: &ServiceContext, config: &NamespaceConfig) -> Result<(), Refusal> {
+    let durability = config.durability();
+    let (name, note) = match config.needs.durability {
+        None => (&config.name, " (which holds where none is declared)"),
+        Some(_) => (&config.name, ""),
+    };
+    let refuse = |why: &str| {
+        let message = format!("namespace \"{name}\" cannot be created: {why}");
+        Err(refusal(
+            code::FAILED_PRECONDITION,
+            "DURABILITY_IMPOSSIBLE",
+            &message,
+            &[("namespace", name), ("durability", durability.as_str())],
+        ))
+    };
+    match (durability, context.embedded, &context.strong_refused) {
+        (Durability::BestEffort, _, _) => Ok(()),
+        (_, EmbeddedStore::Memory, _) => refuse(&format!(
+            "durability {durability}{note} needs a store that survives a restart, and this gateway runs with --embedded \
+             memory; write durability: best-effort, or start it with --embedded sqlite"
+        )),
+        (Durability::Strong, _, Some(why)) => refuse(why),
+        _ => Ok(()),
+    }
 }
 
 fn check_request_name(name: &str) -> Result<(), Refusal> {
@@ -385,6 +417,7 @@ mod tests {
         },
         namespaces_max: 1_000,
         embedded: EmbeddedStore::Sqlite,
+        strong_refused: None,
     };
     const GOOD: &str =
         "namespace: user-sessions\nteam: web\nclient_api: keyvalue\nneeds: {durability: best-effort}\n";
@@ -492,13 +525,43 @@ mod tests {
         assert!(
             refusal
                 .message
-                .contains("durability strong (which holds where none is declared) cannot be created yet")
+                .ends_with("this version creates client_api: keyvalue")
         );
-        assert!(
-            refusal
-                .message
-                .ends_with("this version creates client_api: keyvalue with durability: best-effort")
-        );
+    }
+
+    #[test]
+    fn a_durability_that_cannot_be_kept_is_refused_with_the_reason() {
+        let mut catalog = Catalog::in_memory().unwrap();
+        let memory = ServiceContext {
+            embedded: EmbeddedStore::Memory,
+            ..CONTEXT
+        };
+        let tmpfs = ServiceContext {
+            strong_refused: Some("durability strong cannot be kept in /tmp: tmpfs is memory".into()),
+            ..CONTEXT
+        };
+        let mut ask = |context: &ServiceContext, durability: &str| {
+            let yaml = format!(
+                "namespace: {durability}\nclient_api: keyvalue\nneeds: {{durability: {durability}}}\n"
+            );
+            create(context, &mut catalog, UNIX_EPOCH, &admin::CreateRequest { yaml }).map(drop)
+        };
+        for durability in ["strong", "eventual"] {
+            let refusal = ask(&memory, durability).unwrap_err();
+            assert_eq!(
+                (refusal.code, reason(&refusal)),
+                (9, "DURABILITY_IMPOSSIBLE".into())
+            );
+            assert!(
+                refusal.message.contains("start it with --embedded sqlite"),
+                "{}",
+                refusal.message
+            );
+        }
+        let refusal = ask(&tmpfs, "strong").unwrap_err();
+        assert!(refusal.message.contains("tmpfs is memory"), "{}", refusal.message);
+        ask(&tmpfs, "eventual").unwrap();
+        ask(&CONTEXT, "strong").unwrap();
     }
 
     #[test]

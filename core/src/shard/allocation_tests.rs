@@ -97,6 +97,7 @@ fn gateway(registry: Arc<Registry>) -> Gateway {
         name: "sessions".to_owned(),
         ttl_ms: Some(60_000),
         value_bytes_max: 1 << 20,
+        durability: crate::namespace::Durability::BestEffort,
     };
     gateway.obey(ShardCommand::AddNamespace(spec, done));
     added.recv().unwrap().unwrap();

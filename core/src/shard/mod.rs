@@ -19,6 +19,7 @@ pub(crate) mod connection;
 mod connections;
 mod h1_session;
 mod h2_session;
+pub(crate) mod log_writer;
 pub mod mailbox;
 pub(crate) mod notify;
 pub mod reactor;
@@ -40,9 +41,12 @@ use self::{
     notify::Notify,
     reactor::{DriverInUse, Listener},
 };
-use crate::gateway::{
-    Gateway,
-    job::{Job, Reply, ShardCommand},
+use crate::{
+    gateway::{
+        Gateway,
+        job::{Job, Reply, ShardCommand},
+    },
+    log::LogNews,
 };
 
 /// What a shard thread is started with.
@@ -57,12 +61,15 @@ pub(crate) struct ShardSetup {
     pub(crate) connections_max: usize,
     /// Called once, when the shard has drained.
     pub(crate) on_drained: Box<dyn FnOnce() + Send>,
+    /// Called once, when its log is closed after that.
+    pub(crate) on_flushed: Box<dyn FnOnce() + Send>,
 }
 
 /// What the shard has been told about its end.
 #[derive(Default)]
 struct Orders {
     drain: Notify,
+    flush: Notify,
     end: Notify,
 }
 
@@ -73,16 +80,26 @@ pub(crate) struct Inbox {
     pub(crate) jobs: Arc<Mailbox<Job>>,
     pub(crate) replies: Arc<Mailbox<Reply>>,
     pub(crate) commands: Arc<Mailbox<ShardCommand>>,
+    pub(crate) log_news: Arc<Mailbox<LogNews>>,
 }
 
 impl Inbox {
     fn has_work(&self) -> bool {
-        !self.jobs.is_empty() || !self.replies.is_empty() || !self.commands.is_empty()
+        !self.jobs.is_empty()
+            || !self.replies.is_empty()
+            || !self.commands.is_empty()
+            || !self.log_news.is_empty()
     }
 }
 
 /// Messages that a shard takes from its mailboxes before its connections get their turn again.
 const MESSAGES_PER_TURN: usize = 256;
+
+/// How long a write of the log may be in the ring's hands at the end; beyond the time after which its lane is poisoned.
+const RING_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Shortest wait of the log for nothing but time; the reactor's timers are no finer.
+const LOG_PAUSE_MIN: Duration = Duration::from_millis(1);
 
 /// Items that a sweep looks at in one tick.
 const SWEEP_STEP: usize = 2_000;
@@ -98,6 +115,8 @@ pub(crate) struct Shard {
     inbox: Inbox,
     /// Raised when the last connection of a draining shard is gone.
     drained: Notify,
+    /// Raised after each turn of the log while the shard closes it.
+    log_turned: Notify,
 }
 
 /// Runs a shard to its end on the calling thread.
@@ -125,17 +144,23 @@ async fn main(setup: ShardSetup, gateway: Gateway) -> io::Result<()> {
         buffers: RefCell::new(Vec::new()),
         inbox: setup.inbox,
         drained: Notify::default(),
+        log_turned: Notify::default(),
     });
     let orders = Rc::new(Orders::default());
     reactor::spawn(accept(shard.clone(), listener));
     reactor::spawn(expire(shard.clone()));
     reactor::spawn(tick(shard.clone()));
+    reactor::spawn(run_log(shard.clone()));
     reactor::spawn(empty_mailboxes(shard.clone(), sleeper, orders.clone()));
     orders.drain.notified().await;
     shard.drain(drain_timeout).await;
     (setup.on_drained)();
+    orders.flush.notified().await;
+    shard.flush_log(drain_timeout).await;
+    (setup.on_flushed)();
     // Calls that other shards have taken may still need the keys that this one owns.
     orders.end.notified().await;
+    shard.finish_log_writes().await;
     Ok(())
 }
 
@@ -168,6 +193,7 @@ async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, orders: Rc<Ord
                 messages += 1;
                 match command {
                     ShardCommand::Drain => orders.drain.notify(),
+                    ShardCommand::Flush => orders.flush.notify(),
                     ShardCommand::End => orders.end.notify(),
                     command => shard.gateway.borrow_mut().obey(command),
                 }
@@ -187,6 +213,7 @@ async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, orders: Rc<Ord
         for connection in touched.drain(..) {
             connection.wake_sender();
         }
+        shard.gateway.borrow_mut().hear_log_news();
         let waited = if messages < MESSAGES_PER_TURN {
             sleeper.wait(|| shard.inbox.has_work()).await
         } else {
@@ -196,8 +223,35 @@ async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, orders: Rc<Ord
             // Without its mailbox a shard cannot keep a promise; better gone than deaf.
             tracing::error!(shard = shard.number, %error, "the shard's mailbox has failed; draining");
             orders.drain.notify();
+            orders.flush.notify();
             orders.end.notify();
             return;
+        }
+    }
+}
+
+/// Gives the log its turns: after the tasks that appended in this turn of the reactor, and when the disk has answered.
+async fn run_log(shard: Rc<Shard>) {
+    let Some(wanted) = shard.gateway.borrow().log_wanted() else {
+        return;
+    };
+    let (mut replies, mut touched) = (Vec::new(), Vec::new());
+    loop {
+        let next = shard.gateway.borrow_mut().turn_log(&mut replies);
+        for reply in replies.drain(..) {
+            shard.deliver(reply, &mut touched);
+        }
+        for connection in touched.drain(..) {
+            connection.wake_sender();
+        }
+        shard.log_turned.notify();
+        match next {
+            None => wanted.notified().await,
+            Some(at) => {
+                // Whether woken or late, the log wants its turn.
+                let at = at.max(Instant::now() + LOG_PAUSE_MIN);
+                reactor::before(at, wanted.notified()).await;
+            }
         }
     }
 }
@@ -236,6 +290,7 @@ impl Shard {
     fn deliver(&self, reply: Reply, touched: &mut Vec<Rc<Connection>>) {
         let mut gateway = self.gateway.borrow_mut();
         gateway.answer_received(&reply.ticket);
+        gateway.log_applied(reply.ticket.namespace, &reply.result);
         let Some(connection) = self.connections.borrow().find(&reply.ticket) else {
             return;
         };
@@ -265,6 +320,34 @@ impl Shard {
             .set(connections.len() as u64);
         if self.draining.get() && connections.is_empty() {
             self.drained.notify();
+        }
+    }
+
+    /// Has the log give the store everything, and closes it; no longer than `timeout`. What is left then is found in the log
+    /// by the next start.
+    async fn flush_log(&self, timeout: Duration) {
+        self.gateway.borrow_mut().flush_log();
+        let deadline = Instant::now() + timeout;
+        while !self.gateway.borrow().is_log_flushed() {
+            if !reactor::before(deadline, self.log_turned.notified()).await {
+                tracing::warn!(
+                    shard = self.number,
+                    "the store did not take all of the log in time; the next start will give it the rest"
+                );
+                return;
+            }
+        }
+    }
+
+    /// Waits for what the ring still writes from this shard's memory. A disk that does not answer for that long has failed;
+    /// then the process must end at once, since its memory must not be used for anything else first.
+    async fn finish_log_writes(&self) {
+        let deadline = Instant::now() + RING_PATIENCE;
+        while self.gateway.borrow().log_writes_in_ring() > 0 {
+            if !reactor::before(deadline, self.log_turned.notified()).await {
+                tracing::error!(shard = self.number, "the log's disk does not answer: aborting");
+                std::process::abort();
+            }
         }
     }
 

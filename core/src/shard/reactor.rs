@@ -1,16 +1,18 @@
 //! The only module that names the runtime (monoio), so that it can be swapped.
 //!
-//! It offers what a shard needs and no more: run a future on a pinned thread, accept, receive, send, wait for an eventfd,
-//! sleep. Which driver is in use (io_uring, or epoll where io_uring is forbidden) is decided here and told to the caller.
+//! It offers what a shard needs and no more: run a future on a pinned thread, accept, receive, send, write a file, wait for
+//! an eventfd, sleep. Which driver is in use (io_uring, or epoll where io_uring is forbidden) is decided here and told to the caller.
 //!
 //! Known traps of monoio 0.2.4 that this module avoids: a cancelled accept leaks the descriptor (accept is never
 //! cancelled before the process drains), a task that yields goes to the front of the queue (nothing here yields), timers
 //! have a resolution of 1 ms, and completions starve under DEFER_TASKRUN (not set).
 
 use std::{
+    fs::File as StdFile,
     future::Future,
     io,
     net::{SocketAddr, TcpListener},
+    ops::Range,
     os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
     time::{Duration, Instant},
 };
@@ -18,6 +20,7 @@ use std::{
 use monoio::{
     IoUringDriver, LegacyDriver, RuntimeBuilder,
     buf::{IoBuf, IoBufMut},
+    fs::File,
     io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable},
     net::{TcpStream, UnixStream},
 };
@@ -184,6 +187,31 @@ impl Sender {
     pub(crate) async fn shutdown(&mut self) {
         // The peer may already be gone; there is nobody left to tell.
         let _ = self.0.shutdown().await;
+    }
+}
+
+/// A file that is written at given offsets, through the ring. Under epoll a write would block the shard.
+pub(crate) struct WriteFile(File);
+
+impl WriteFile {
+    /// Takes over a descriptor that is open for writing. It is closed by the ring, some time after the drop.
+    pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
+        File::from_std(StdFile::from(fd)).map(Self)
+    }
+
+    /// Writes the `range` of `buffer` at `offset`, with one operation; returns how many bytes were written, and the
+    /// buffer. The operation reaches the kernel when the shard's tasks have had their turn.
+    ///
+    /// Dropping this future does not take the write back: it may happen or not. The shard must not end while a write is
+    /// under way, or the kernel writes from memory that is in use for something else.
+    pub(crate) async fn write_at(
+        &self,
+        buffer: Vec<u8>,
+        range: Range<usize>,
+        offset: u64,
+    ) -> (io::Result<usize>, Vec<u8>) {
+        let (result, slice) = self.0.write_at(IoBuf::slice(buffer, range), offset).await;
+        (result, slice.into_inner())
     }
 }
 

@@ -15,7 +15,7 @@ use prism_backends::behavior::{
 use prism_codec::proto::{
     google::rpc::{BadRequest, Status},
     prism::{
-        common::v1::IdempotencyToken,
+        common::v1::{Durability, IdempotencyToken},
         keyvalue::v1::{
             Absent, All, CompareAndSwapRequest, CompareAndSwapResponse, DeleteItems, DeleteRequest,
             DeleteResponse, GetRequest, GetResponse, Item, KeyRange, KeySet, MutateRequest, MutateResponse,
@@ -35,40 +35,61 @@ use super::support::Gateway;
 
 #[test]
 fn memory_with_one_shard() {
-    run_suite(EmbeddedStore::Memory, 1);
+    run_suite(EmbeddedStore::Memory, "best-effort", 1);
 }
 
 #[test]
 fn memory_with_two_shards() {
-    run_suite(EmbeddedStore::Memory, 2);
+    run_suite(EmbeddedStore::Memory, "best-effort", 2);
 }
 
 #[test]
 fn memory_with_three_shards() {
-    run_suite(EmbeddedStore::Memory, 3);
+    run_suite(EmbeddedStore::Memory, "best-effort", 3);
 }
 
 #[test]
 fn sqlite_with_one_shard() {
-    run_suite(EmbeddedStore::Sqlite, 1);
+    run_suite(EmbeddedStore::Sqlite, "best-effort", 1);
 }
 
 #[test]
 fn sqlite_with_two_shards() {
-    run_suite(EmbeddedStore::Sqlite, 2);
+    run_suite(EmbeddedStore::Sqlite, "best-effort", 2);
 }
 
 #[test]
 fn sqlite_with_three_shards() {
-    run_suite(EmbeddedStore::Sqlite, 3);
+    run_suite(EmbeddedStore::Sqlite, "best-effort", 3);
 }
 
-fn run_suite(store: EmbeddedStore, shards: usize) {
+#[test]
+fn strong_with_one_shard() {
+    run_suite(EmbeddedStore::Sqlite, "strong", 1);
+}
+
+#[test]
+fn strong_with_two_shards() {
+    run_suite(EmbeddedStore::Sqlite, "strong", 2);
+}
+
+#[test]
+fn strong_with_three_shards() {
+    run_suite(EmbeddedStore::Sqlite, "strong", 3);
+}
+
+#[test]
+fn eventual_with_two_shards() {
+    run_suite(EmbeddedStore::Sqlite, "eventual", 2);
+}
+
+fn run_suite(store: EmbeddedStore, durability: &'static str, shards: usize) {
     let start = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("a clock behind 1970");
     let mut harness = GatewayHarness {
         gateway: Gateway::start(store, shards),
+        durability,
         namespaces: 0,
         now_ns: start.as_nanos() as i64,
     };
@@ -90,6 +111,7 @@ fn run_to_end(future: impl Future<Output = ()>) {
 
 struct GatewayHarness {
     gateway: Gateway,
+    durability: &'static str,
     namespaces: u32,
     /// The wall clock at the start and what was waited since: cases compare tokens by differences of a microsecond, so
     /// it must not run between two of them.
@@ -99,6 +121,7 @@ struct GatewayHarness {
 /// Every client has connections of its own, which the kernel spreads over the shards; calls take turns on them.
 struct GatewayClient {
     namespace: String,
+    durability: &'static str,
     connections: Vec<Client>,
     turn: usize,
 }
@@ -111,7 +134,7 @@ impl Harness for GatewayHarness {
     async fn client(&mut self) -> GatewayClient {
         self.namespaces += 1;
         let namespace = format!("suite-{}", self.namespaces);
-        self.gateway.create_namespace(&namespace);
+        self.gateway.create_namespace_at(&namespace, self.durability);
         self.connect(namespace)
     }
 
@@ -143,6 +166,7 @@ impl GatewayHarness {
         let connections = (0..CONNECTIONS).map(|_| self.gateway.client()).collect();
         GatewayClient {
             namespace,
+            durability: self.durability,
             connections,
             turn: 0,
         }
@@ -171,10 +195,18 @@ impl SuiteClient for GatewayClient {
             items: items.iter().map(wire_item).collect(),
         };
         let response: PutResponse = self.call("Put", &request)?;
-        assert!(
-            response.result.is_some_and(|result| result.applied),
-            "best-effort is acknowledged when applied"
-        );
+        let result = response.result.expect("a result");
+        let promised = match self.durability {
+            "strong" => Durability::Strong,
+            "eventual" => Durability::Eventual,
+            _ => Durability::BestEffort,
+        };
+        assert_eq!(result.durability(), promised);
+        if promised == Durability::Strong {
+            assert!(result.lane > 0 && result.lsn > 0, "acknowledged by its record");
+        } else {
+            assert!(result.applied, "acknowledged when applied");
+        }
         Ok(())
     }
 

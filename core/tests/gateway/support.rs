@@ -1,11 +1,11 @@
 //! Starts a gateway in this process on a free loopback port, with a data directory of its own.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{num::NonZeroUsize, path::Path, time::Duration};
 
 use prism_codec::proto::prism::admin::v1::{CreateRequest, CreateResponse};
 use prism_core::{
     client::Client,
-    config::{DriverChoice, EmbeddedStore, ServeOptions},
+    config::{DriverChoice, EmbeddedStore, LogLimits, ServeOptions},
     serve::Server,
 };
 use tempfile::TempDir;
@@ -17,13 +17,23 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Gateway {
     server: Option<Server>,
     address: String,
-    _directory: TempDir,
+    options: ServeOptions,
+    directory: TempDir,
 }
 
 impl Gateway {
     pub(crate) fn start(store: EmbeddedStore, shards: usize) -> Self {
+        Self::start_with(store, shards, |_| {})
+    }
+
+    /// Starts a gateway whose options `change` has changed.
+    pub(crate) fn start_with(
+        store: EmbeddedStore,
+        shards: usize,
+        change: impl FnOnce(&mut ServeOptions),
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let options = ServeOptions {
+        let mut options = ServeOptions {
             data_dir: directory.path().to_owned(),
             listen: ([127, 0, 0, 1], 0).into(),
             shards: NonZeroUsize::new(shards).expect("at least one shard"),
@@ -31,15 +41,38 @@ impl Gateway {
             pin_shards: false,
             driver: DriverChoice::Auto,
             embedded: store,
+            wal: LogLimits {
+                segment_bytes: 16 << 20,
+                // What is tested here is not the power cut.
+                allow_unsafe_filesystem: true,
+                ..LogLimits::default()
+            },
             ..ServeOptions::default()
         };
-        let server = Server::start(options).expect("the gateway starts");
+        change(&mut options);
+        let server = Server::start(options.clone()).expect("the gateway starts");
         let address = server.address().to_string();
         Self {
             server: Some(server),
             address,
-            _directory: directory,
+            options,
+            directory,
         }
+    }
+
+    /// Drains the gateway and starts it again on the same data, with options that `change` has changed.
+    pub(crate) fn restart(&mut self, change: impl FnOnce(&mut ServeOptions)) {
+        let server = self.server.take().expect("a running gateway");
+        server.stop().expect("the gateway drains");
+        change(&mut self.options);
+        let server = Server::start(self.options.clone()).expect("the gateway starts again");
+        self.address = server.address().to_string();
+        self.server = Some(server);
+    }
+
+    /// The data directory.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -51,8 +84,12 @@ impl Gateway {
     }
 
     pub(crate) fn create_namespace(&self, name: &str) {
+        self.create_namespace_at(name, "best-effort");
+    }
+
+    pub(crate) fn create_namespace_at(&self, name: &str, durability: &str) {
         let yaml = format!(
-            "namespace: {name}\nteam: tests\nclient_api: keyvalue\nneeds:\n  durability: best-effort\n"
+            "namespace: {name}\nteam: tests\nclient_api: keyvalue\nneeds:\n  durability: {durability}\n"
         );
         let _: CreateResponse = self
             .client()

@@ -10,14 +10,14 @@
 //! - [`durability_of`] knows the file systems on which a durable write is not durable.
 
 use std::io::IoSlice;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{
     Advice, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags, fadvise, fallocate,
-    fdatasync, flock, fstat, fsync, open, openat, renameat_with, unlinkat,
+    fcntl_getfl, fdatasync, flock, fstat, fsync, open, openat, renameat_with, unlinkat,
 };
 use rustix::io::{Errno, ReadWriteFlags, pread, pwritev2};
 
@@ -140,10 +140,29 @@ impl LogFile {
         }
     }
 
-    /// The descriptor, for a ring of the caller's own.
+    /// The descriptor: names the open file while it is open.
     #[must_use]
     pub fn descriptor(&self) -> &Arc<OwnedFd> {
         &self.0
+    }
+
+    /// The same file opened once more, so that every write is durable when it completes: for a ring that cannot ask for
+    /// that with each write. The file stays locked until both are closed, because a ring may still be writing when its
+    /// process is gone, and the kernel then keeps only the descriptor that it writes to.
+    ///
+    /// # Errors
+    /// When the file cannot be opened (there is no `/proc`, or no descriptor left), or another process took the lock in
+    /// the moment between giving up the sole lock and taking the shared ones. The file must then not be written to.
+    pub fn reopen_durable(&self) -> std::io::Result<OwnedFd> {
+        // Not by its name: it may have been renamed since.
+        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::DSYNC;
+        flags.set(OFlags::DIRECT, fcntl_getfl(&self.0)?.contains(OFlags::DIRECT));
+        let durable = open(path, flags, Mode::empty())?;
+        // Nobody else ever takes a shared lock before it has held the sole one, so these two keep everybody out.
+        flock(&self.0, FlockOperation::NonBlockingLockShared)?;
+        flock(&durable, FlockOperation::NonBlockingLockShared)?;
+        Ok(durable)
     }
 }
 

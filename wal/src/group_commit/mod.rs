@@ -352,10 +352,10 @@ impl GroupCommit {
         let waiting = self.staged.len() + usize::from(self.open.record_count > 0);
         self.depth
             .handle_busy(now, waiting > 0 && !self.in_flight.is_empty());
-        if self.in_flight.len() >= self.config.depth_fixed.unwrap_or(self.depth.depth()) {
+        if self.in_flight.len() >= self.depth() {
             return None;
         }
-        let (blocks, kind) = self.next_group(now)?;
+        let (blocks, kind, _) = self.next_group(now).filter(|(_, _, due)| *due <= now)?;
         if !self.has_place(blocks) {
             if self.must_close(blocks) {
                 return Some(self.seal(now, OpenGroup::default(), GroupKind::Mark, true));
@@ -368,6 +368,29 @@ impl GroupCommit {
             _ => self.staged.pop_front().expect("checked not to be empty"),
         };
         Some(self.seal(now, group, kind, false))
+    }
+
+    /// When time alone makes the next step possible: a group of eventual records, a mark, a limit of a stalled disk. Not
+    /// after `now` when [`GroupCommit::poll_action`] has something to do at once. `None` when only an event does.
+    #[must_use]
+    pub fn next_wake(&self, now: u64) -> Option<u64> {
+        if self.poison.is_some() {
+            return None;
+        }
+        if !self.again.is_empty() {
+            return Some(now);
+        }
+        let limit = if self.stalled {
+            self.config.poison_after_nanos
+        } else {
+            self.config.shed_after_nanos
+        };
+        let stall = self
+            .in_flight
+            .front()
+            .map(|write| write.since.saturating_add(limit));
+        let group = self.next_due(now).filter(|_| self.in_flight.len() < self.depth());
+        stall.into_iter().chain(group).min()
     }
 
     /// A segment of which nothing more will be written and everything is durable; each is told once, in order.
@@ -531,24 +554,33 @@ impl GroupCommit {
         }
     }
 
-    /// What should be written next, if anything: its length and kind.
-    fn next_group(&self, now: u64) -> Option<(u32, GroupKind)> {
+    /// What should be written next, if anything: its length, its kind, and from when on.
+    fn next_group(&self, now: u64) -> Option<(u32, GroupKind, u64)> {
         let next = self.staged.front().unwrap_or(&self.open);
         if next.record_count > 0 {
-            let waited = next.since.map_or(0, |since| now.saturating_sub(since));
-            let due = next.urgent || !self.staged.is_empty() || waited >= self.config.eventual_delay_nanos;
+            let due = match next.since {
+                Some(since) if !next.urgent && self.staged.is_empty() => {
+                    since.saturating_add(self.config.eventual_delay_nanos)
+                }
+                _ => now,
+            };
             let kind = if next.checkpoint {
                 GroupKind::Checkpoint
             } else {
                 GroupKind::Data
             };
-            return due.then(|| (group_blocks(next.payload_bytes), kind));
+            return Some((group_blocks(next.payload_bytes), kind, due));
         }
-        let quiet = self
-            .quiet_since
-            .is_some_and(|since| now.saturating_sub(since) >= self.config.mark_after_nanos);
         let unwitnessed = self.witnessed < self.durable_group && self.in_flight.is_empty();
-        (quiet && unwitnessed).then_some((1, GroupKind::Mark))
+        let since = self.quiet_since.filter(|_| unwitnessed)?;
+        let due = since.saturating_add(self.config.mark_after_nanos);
+        Some((1, GroupKind::Mark, due))
+    }
+
+    /// From when on the next group can be written; `None` when there is none, or no place for it.
+    fn next_due(&self, now: u64) -> Option<u64> {
+        let (blocks, _, due) = self.next_group(now)?;
+        (self.has_place(blocks) || self.must_close(blocks)).then_some(due)
     }
 
     /// Whether a group of this length can be written now without taking the block that is kept for sealing.

@@ -74,6 +74,7 @@ pub fn small_config(depth: usize) -> StartConfig {
         }),
         expect_existing: false,
         applied_lsn: Lsn::NONE,
+        accept_loss: false,
     }
 }
 
@@ -82,6 +83,7 @@ pub fn small_config(depth: usize) -> StartConfig {
 /// What one record was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    pub epoch: Epoch,
     pub kind: RecordKind,
     pub target: TargetId,
     pub payload: Vec<u8>,
@@ -92,8 +94,46 @@ pub struct Entry {
 pub struct Journal {
     appended: BTreeMap<u64, Entry>,
     pub acked: u64,
-    /// What each target has, in the order in which it got it (a store: survives every crash).
-    pub stores: BTreeMap<TargetId, Vec<(u64, Vec<u8>)>>,
+    /// What each target has.
+    pub stores: BTreeMap<TargetId, Store>,
+}
+
+/// A store: has what it was given by (epoch, number), each once; what it has not synced may go in a power cut.
+#[derive(Clone, Debug, Default)]
+pub struct Store {
+    had: Vec<(Epoch, u64, RecordKind)>,
+    synced: usize,
+}
+
+impl Store {
+    fn has(&self, epoch: Epoch, lsn: u64) -> bool {
+        self.had.iter().any(|(e, l, _)| (*e, *l) == (epoch, lsn))
+    }
+
+    fn take(&mut self, epoch: Epoch, lsn: u64, kind: RecordKind) {
+        if self.has(epoch, lsn) {
+            return;
+        }
+        if kind == RecordKind::Strong {
+            let last = self.had.iter().rfind(|(_, _, kind)| *kind == RecordKind::Strong);
+            assert!(
+                last.is_none_or(|(_, last, _)| *last < lsn),
+                "record {lsn} comes too late"
+            );
+        }
+        self.had.push((epoch, lsn, kind));
+    }
+
+    fn sync(&mut self) {
+        self.synced = self.had.len();
+    }
+
+    /// A power cut keeps a prefix, with everything that was synced.
+    fn cut(&mut self, rng: &mut Rng) {
+        let kept = self.synced + rng.below(self.had.len() - self.synced + 1);
+        self.had.truncate(kept);
+        self.synced = kept;
+    }
 }
 
 impl Journal {
@@ -135,20 +175,27 @@ impl Journal {
             "acknowledged up to {}, found only up to {tip}",
             self.acked
         );
-        for (lsn, entry) in self.appended.range(..=log_start.0) {
-            let store = self.stores.get(&entry.target);
-            let applied = store.is_some_and(|store| store.iter().any(|(at, _)| at == lsn));
-            assert!(
-                entry.kind != RecordKind::Strong || applied,
-                "record {lsn} was recycled and never applied"
-            );
+        let cursors = found.replay.tail().checkpoint();
+        for (lsn, entry) in self.appended.range(..=tip) {
+            if *lsn <= log_start.0 || *lsn <= cursors.cursor(entry.target).0 {
+                assert!(
+                    self.is_applied(*lsn, entry),
+                    "record {lsn} will not be replayed and its store does not have it"
+                );
+            }
         }
         self.appended.split_off(&(tip + 1));
         self.acked = tip;
     }
 
-    /// A store applies records: in order, each once, only durable ones. A replay of what it has is ignored (that is
-    /// what a store's own idempotence is for).
+    fn is_applied(&self, lsn: u64, entry: &Entry) -> bool {
+        let own = matches!(entry.kind, RecordKind::Checkpoint | RecordKind::Cut);
+        let store = self.stores.get(&entry.target);
+        own || store.is_some_and(|store| store.has(entry.epoch, lsn))
+    }
+
+    /// A store applies a record that the lane gives out. A replay of what it has is ignored (that is what a store's own
+    /// idempotence is for).
     pub fn apply(&mut self, target: TargetId, lsn: Lsn, payload: &[u8]) {
         assert!(
             lsn.0 <= self.acked,
@@ -157,31 +204,15 @@ impl Journal {
         let appended = &self.appended[&lsn.0];
         assert_eq!((appended.target, appended.payload.as_slice()), (target, payload));
         let store = self.stores.entry(target).or_default();
-        if store.last().is_none_or(|(last, _)| *last < lsn.0) {
-            store.push((lsn.0, payload.to_vec()));
-        } else {
-            assert!(
-                store.iter().any(|(at, _)| *at == lsn.0),
-                "record {lsn} comes too late"
-            );
-        }
+        store.take(appended.epoch, lsn.0, appended.kind);
     }
 
-    /// At the end of the world: every acknowledged strong record is in its store, in order, once.
+    /// At the end of the world: every record that is durable in the log is in its store.
     pub fn finish(&self) {
         for (lsn, entry) in self.appended.range(..=self.acked) {
-            if entry.kind == RecordKind::Strong {
-                let times = self.stores[&entry.target]
-                    .iter()
-                    .filter(|(at, _)| at == lsn)
-                    .count();
-                assert_eq!(times, 1, "record {lsn} reached its store {times} times");
-            }
-        }
-        for store in self.stores.values() {
             assert!(
-                store.is_sorted_by(|(one, _), (other, _)| one < other),
-                "a store got records out of order"
+                self.is_applied(*lsn, entry),
+                "record {lsn} never reached its store"
             );
         }
     }
@@ -197,6 +228,7 @@ pub struct Found {
 impl Visitor for Found {
     fn record(&mut self, epoch: Epoch, lsn: Lsn, record: &Record<'_>) {
         let entry = Entry {
+            epoch,
             kind: record.kind,
             target: record.target,
             payload: record.payload.to_vec(),
@@ -265,6 +297,7 @@ impl World {
         self.journal.append(
             recovery.tip.lsn.next(),
             Entry {
+                epoch: commit.epoch(),
                 kind: RecordKind::Cut,
                 target: TargetId::NONE,
                 payload: Vec::new(),
@@ -299,30 +332,39 @@ impl World {
         };
         let now = self.now;
         let lane = &mut self.running().lane;
+        let epoch = lane.commit().epoch();
         let lsn = match kind {
-            RecordKind::Strong => lane.append_strong(now, target, &payload)?,
+            RecordKind::Strong => lane.append_strong(now, target, payload.as_slice().into())?,
             RecordKind::Eventual => lane.append_eventual(now, target, &payload)?,
             RecordKind::Checkpoint | RecordKind::Cut => unreachable!("the log's own records"),
         };
-        self.journal.append(
-            lsn,
-            Entry {
-                kind,
-                target,
-                payload,
-            },
-        );
+        if kind == RecordKind::Eventual {
+            self.journal
+                .stores
+                .entry(target)
+                .or_default()
+                .take(epoch, lsn.0, kind);
+        }
+        let entry = Entry {
+            epoch,
+            kind,
+            target,
+            payload,
+        };
+        self.journal.append(lsn, entry);
         Ok(lsn)
     }
 
     pub fn checkpoint(&mut self) -> Result<Lsn, AppendError> {
         let now = self.now;
         let lane = &mut self.running().lane;
+        let epoch = lane.commit().epoch();
         let payload = lane.tail().checkpoint().encode();
         let lsn = lane.checkpoint(now)?;
         self.journal.append(
             lsn,
             Entry {
+                epoch,
                 kind: RecordKind::Checkpoint,
                 target: TargetId::NONE,
                 payload,
@@ -341,6 +383,11 @@ impl World {
             let frozen = *running.acked_at_poison.get_or_insert(durable);
             assert_eq!(durable, frozen, "nothing is acknowledged after a poisoned lane");
         }
+        let wake = running.lane.next_wake(now);
+        assert!(
+            wake.is_none_or(|at| at > now),
+            "a lane that was just turned wants another turn: it would spin"
+        );
         self.journal.ack(durable);
     }
 
@@ -395,8 +442,29 @@ impl World {
         self.rng = rng;
     }
 
-    /// The store of `target` applies up to `records` durable records.
+    /// The store of `target` applies up to `records` durable records and syncs them.
     pub fn apply(&mut self, target: TargetId, records: usize) {
+        self.apply_unsynced(target, records);
+        self.sync(target);
+    }
+
+    /// The store of `target` makes what it has durable.
+    pub fn sync(&mut self, target: TargetId) {
+        let running = self.running.as_mut().expect("the lane runs");
+        let due: Vec<_> = running
+            .lane
+            .tail()
+            .unsynced()
+            .filter(|(at, _)| *at == target)
+            .collect();
+        for (target, lsn) in due {
+            self.journal.stores.entry(target).or_default().sync();
+            running.lane.handle_synced(target, lsn);
+        }
+    }
+
+    /// The store of `target` applies up to `records` durable records: visible to its readers, not yet durable.
+    pub fn apply_unsynced(&mut self, target: TargetId, records: usize) {
         let mut journal = core::mem::take(&mut self.journal);
         let running = self.running();
         let mut last = None;
@@ -434,11 +502,21 @@ impl World {
     /// Crashes with a random subset of what is at stake, skewed towards all and nothing.
     pub fn crash(&mut self, crash: Crash) {
         self.running = None;
+        if crash == Crash::PowerCut {
+            self.cut_stores();
+        }
         let percent = [0, 10, 50, 90, 100][self.rng.below(5)];
         let names = self.rng.below(self.disk.names_at_stake() + 1);
         let mut rng = self.rng.clone();
         self.disk.crash(crash, names, |_| rng.chance(percent));
         self.rng = rng;
+    }
+
+    /// What a power cut does to the stores.
+    pub fn cut_stores(&mut self) {
+        for store in self.journal.stores.values_mut() {
+            store.cut(&mut self.rng);
+        }
     }
 
     /// Names of the lane's segment files.

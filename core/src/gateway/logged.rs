@@ -1,0 +1,498 @@
+//! Calls whose namespace is logged: appends and reads on the shard that owns the key, and what the log has to say.
+//!
+//! A write at `strong` is appended here and answered when its record is durable. A read at `strong` goes to the store's
+//! reader together with the records that the store does not have yet. A write at `eventual` comes by when the store has
+//! it, to be appended without anybody waiting.
+
+use std::{rc::Rc, sync::Arc, time::Instant};
+
+use prism_backends::NamespaceId;
+use prism_codec::grpc::{Code, Status};
+use prism_wal::lane::Lane;
+use smallvec::SmallVec;
+
+use super::{
+    Gateway, ShardStore, error,
+    job::{Answer, Job, PartOutcome, Reply, Ticket, Work},
+    key_hash,
+    keyvalue::{self, Context, Request},
+    owner_of,
+    route::Method,
+};
+use crate::{
+    config::{LogLimits, LogWriterKind},
+    log::{
+        LogNews,
+        applier::Overlay,
+        lane_of,
+        open::OpenLane,
+        record::{LoggedWrite, Part},
+        shard_log::{Due, Form, LogCall, LogLinks, ShardLog, ShardLogParts},
+    },
+    metrics::{LaneState, LogMetrics},
+    shard::{log_writer::LogWriter, mailbox::Mailbox, notify::Notify, reactor::DriverInUse},
+};
+
+/// What a shard needs to make a log of a lane that was opened for it.
+pub(crate) struct LogSetup {
+    pub(crate) links: LogLinks,
+    pub(crate) limits: LogLimits,
+    pub(crate) writer: LogWriterKind,
+    pub(crate) driver: DriverInUse,
+    pub(crate) metrics: Arc<LogMetrics>,
+    /// What others tell the log.
+    pub(crate) news: Arc<Mailbox<LogNews>>,
+}
+
+/// The log of a shard, in whatever state.
+pub(crate) struct Log {
+    setup: LogSetup,
+    state: State,
+    /// Raised when the log wants its turn.
+    wanted: Rc<Notify>,
+    due: Due,
+}
+
+enum State {
+    /// No namespace has needed it yet.
+    Absent,
+    Open(Box<ShardLog>),
+    Held(String),
+}
+
+/// A call of a logged namespace.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LoggedCall {
+    pub(crate) ticket: Ticket,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) method: Method,
+    /// The part of a Mutate that this shard owns.
+    pub(crate) part: Option<Part>,
+}
+
+impl Log {
+    /// A log without a lane.
+    pub(crate) fn new(setup: LogSetup) -> Self {
+        Self {
+            setup,
+            state: State::Absent,
+            wanted: Rc::default(),
+            due: Due::default(),
+        }
+    }
+
+    fn open(&mut self) -> Result<&mut ShardLog, Box<Status>> {
+        match &mut self.state {
+            State::Open(log) => Ok(log),
+            State::Held(why) => Err(error::lane_held(why)),
+            State::Absent => Err(error::not_serving()),
+        }
+    }
+
+    /// Its last records may still be on their way.
+    pub(super) fn remove_namespace(&mut self, namespace: NamespaceId) {
+        if let State::Open(log) = &mut self.state {
+            log.remove_namespace(namespace);
+        }
+    }
+
+    fn handle_news(&mut self, shard: u16, news: LogNews) {
+        match news {
+            LogNews::Open(lane) => match self.make(shard, *lane) {
+                Ok(log) => self.state = State::Open(Box::new(log)),
+                Err(cause) => self.hold(shard, format!("its writer cannot be started: {cause}")),
+            },
+            LogNews::Held(why) => self.hold(shard, why),
+            news => {
+                if let State::Open(log) = &mut self.state {
+                    log.handle_news(news, &mut self.due);
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, shard: u16, why: String) {
+        tracing::error!(shard, why, "this shard's part of the log is held");
+        self.setup.metrics.state.set(LaneState::Held as u64);
+        self.state = State::Held(why);
+    }
+
+    fn make(&self, shard: u16, lane: OpenLane) -> std::io::Result<ShardLog> {
+        let setup = &self.setup;
+        let writer = LogWriter::new(setup.writer, setup.driver, self.wanted.clone())?;
+        let OpenLane {
+            commit,
+            active,
+            closed,
+            tail,
+            window,
+            keeper,
+        } = lane;
+        setup.metrics.state.set(LaneState::Open as u64);
+        Ok(ShardLog::new(ShardLogParts {
+            shard,
+            lane_id: lane_of(shard),
+            lane: Lane::new(commit, active, closed, tail, writer),
+            window,
+            links: setup.links.clone(),
+            keeper,
+            limits: setup.limits,
+            metrics: setup.metrics.clone(),
+        }))
+    }
+}
+
+impl Gateway {
+    /// Starts a call of a logged namespace on the shard that owns its key. The answer comes as a reply.
+    ///
+    /// # Errors
+    /// Nothing was done; no reply comes.
+    pub(super) fn start_logged(
+        &mut self,
+        call: &LoggedCall,
+        request: &Request<'_>,
+        body: &[u8],
+        context: &Context,
+    ) -> Result<(), Box<Status>> {
+        let result = if call.method == Method::Get {
+            self.read_logged(call, request, body, context)
+        } else {
+            self.write_logged(call, request, body, context)
+        };
+        if result.is_err() && call.ticket.shard == self.shard {
+            self.answer_received(&call.ticket);
+        }
+        result
+    }
+
+    fn write_logged(
+        &mut self,
+        call: &LoggedCall,
+        request: &Request<'_>,
+        body: &[u8],
+        context: &Context,
+    ) -> Result<(), Box<Status>> {
+        let ShardStore::Sidecar { log, .. } = &mut self.store else {
+            return Err(error::status(Code::Internal, "the memory store has no log"));
+        };
+        let LoggedCall {
+            ticket, method, part, ..
+        } = *call;
+        let namespace = context.namespace;
+        let owns = |id: &str| part.is_none_or(|part| part.owns(namespace, id));
+        let writes = keyvalue::writes(request, context, owns);
+        let mut refused = writes.refused;
+        let mut logged = Vec::new();
+        let mut keys: SmallVec<[u64; 1]> = SmallVec::new();
+        // What a store would refuse is refused here, before anything is promised.
+        for prepared in &writes.mutations {
+            match prepared.mutation().check() {
+                Ok(()) => {
+                    logged.push(prepared.index);
+                    keys.push(key_hash(namespace, prepared.id));
+                }
+                Err(cause) if method == Method::Mutate => refused.push(PartOutcome {
+                    index: prepared.index,
+                    outcome: Err(error::from_store(&cause)),
+                }),
+                Err(cause) => return Err(error::from_store(&cause)),
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        let shard_log = log.open()?;
+        let window = shard_log.hasher().key(namespace, method, request, body);
+        let nothing_left = logged.is_empty();
+        let form = match method {
+            Method::Mutate => Form::Mutate {
+                refused,
+                logged,
+                part: part.is_some(),
+            },
+            Method::Delete => Form::Delete,
+            _ => Form::Put,
+        };
+        if nothing_left && let Form::Mutate { refused, part, .. } = form {
+            self.answer_mutate(ticket, refused, part);
+            return Ok(());
+        }
+        let record = LoggedWrite {
+            method,
+            part,
+            context: *context,
+            body,
+        };
+        shard_log.write(LogCall {
+            ticket,
+            namespace,
+            method,
+            record: record.encode(),
+            keys,
+            window,
+            form,
+        })?;
+        log.wanted.notify();
+        Ok(())
+    }
+
+    /// A Mutate of which nothing is valid.
+    fn answer_mutate(&self, ticket: Ticket, refused: Vec<PartOutcome>, part: bool) {
+        let answer = if part {
+            Answer::Part(refused)
+        } else {
+            let mut message = Vec::new();
+            keyvalue::encode_parts(refused, &mut message);
+            Answer::Message(message)
+        };
+        self.send_reply(Reply {
+            ticket,
+            result: Ok(answer),
+        });
+    }
+
+    fn read_logged(
+        &mut self,
+        call: &LoggedCall,
+        request: &Request<'_>,
+        body: &[u8],
+        context: &Context,
+    ) -> Result<(), Box<Status>> {
+        let ShardStore::Sidecar { log, .. } = &mut self.store else {
+            return Err(error::status(Code::Internal, "the memory store has no log"));
+        };
+        let namespace = context.namespace;
+        let shard_log = log.open()?;
+        let id = request.id().unwrap_or_default();
+        let found = shard_log.overlay(namespace, key_hash(namespace, id));
+        let overlay = match &found {
+            Overlay::Records(lsns) => lsns
+                .iter()
+                .filter_map(|lsn| shard_log.record(namespace, *lsn))
+                .collect(),
+            Overlay::None | Overlay::Await(_) => Vec::new(),
+        };
+        let job = Job {
+            ticket: call.ticket,
+            deadline: call.deadline,
+            work: Work::Unary {
+                method: Method::Get,
+                namespace,
+                default_ttl_ms: context.default_ttl_ms,
+                body: body.to_vec(),
+                stamp: context.stamp,
+                part: false,
+                log: false,
+                overlay,
+            },
+        };
+        if let Overlay::Await(lsn) = found {
+            shard_log.await_applied(namespace, lsn, job);
+            return Ok(());
+        }
+        self.send_read(job).map_err(|_| {
+            self.metrics.shed.add(1);
+            error::overloaded("the store's mailbox is full")
+        })
+    }
+
+    fn send_read(&self, job: Job) -> Result<(), Job> {
+        match &self.store {
+            ShardStore::Sidecar { reader, .. } => reader.send(job),
+            ShardStore::Memory(_) => Err(job),
+        }
+    }
+
+    /// Executes a job that another shard sent because this one owns the key, or asks this one about its log.
+    pub(super) fn execute_logged(&mut self, job: Job) {
+        let Job {
+            ticket,
+            deadline,
+            work,
+        } = job;
+        let result = match work {
+            Work::Unary {
+                method,
+                namespace,
+                default_ttl_ms,
+                body,
+                stamp,
+                part,
+                ..
+            } => {
+                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    Err(error::status(
+                        Code::DeadlineExceeded,
+                        "the deadline passed before the owner of the key was asked",
+                    ))
+                } else {
+                    let context = Context {
+                        namespace,
+                        default_ttl_ms,
+                        now: super::unix_millis(),
+                        stamp,
+                    };
+                    let part = part.then_some(Part {
+                        shards: self.shard_count(),
+                        shard: self.shard,
+                    });
+                    let call = LoggedCall {
+                        ticket,
+                        deadline,
+                        method,
+                        part,
+                    };
+                    Request::decode(method, &body)
+                        .and_then(|request| self.start_remote(&call, &request, &body, &context))
+                }
+            }
+            Work::Settle { namespace } => self.settle(namespace, ticket),
+            Work::ScanPage { .. } => Err(error::status(
+                Code::Internal,
+                "a page was asked of a shard without data",
+            )),
+        };
+        if let Err(status) = result {
+            self.send_reply(Reply {
+                ticket,
+                result: Err(status),
+            });
+        }
+    }
+
+    /// As [`Gateway::start_logged`] for a call whose place is counted elsewhere.
+    fn start_remote(
+        &mut self,
+        call: &LoggedCall,
+        request: &Request<'_>,
+        body: &[u8],
+        context: &Context,
+    ) -> Result<(), Box<Status>> {
+        debug_assert!(
+            call.part.is_some()
+                || request
+                    .id()
+                    .is_none_or(|id| owner_of(context.namespace, id, self.shard_count()) == self.shard)
+        );
+        if call.method == Method::Get {
+            self.read_logged(call, request, body, context)
+        } else {
+            self.write_logged(call, request, body, context)
+        }
+    }
+
+    fn settle(&mut self, namespace: NamespaceId, ticket: Ticket) -> Result<(), Box<Status>> {
+        let ShardStore::Sidecar { log, .. } = &mut self.store else {
+            return Ok(());
+        };
+        match &mut log.state {
+            State::Open(shard_log) => {
+                shard_log.settle(namespace, ticket, &mut log.due);
+                log.wanted.notify();
+                Ok(())
+            }
+            State::Held(why) => Err(error::lane_held(why)),
+            State::Absent => Err(error::not_serving()),
+        }
+    }
+
+    /// A write at `eventual` has come back from the store: its record follows.
+    pub(crate) fn log_applied(&mut self, namespace: NamespaceId, answer: &Result<Answer, Box<Status>>) {
+        let ShardStore::Sidecar { log, .. } = &mut self.store else {
+            return;
+        };
+        if let (Ok(Answer::Logged { record, .. }), State::Open(shard_log)) = (answer, &mut log.state) {
+            shard_log.append_eventual(namespace, record);
+            log.wanted.notify();
+        }
+    }
+
+    // --- driven by the shard ------------------------------------------------------------------------------------------
+
+    /// Takes in what other threads told the log.
+    pub(crate) fn hear_log_news(&mut self) {
+        let shard = self.shard;
+        if let ShardStore::Sidecar { log, .. } = &mut self.store {
+            let mut heard = false;
+            while let Some(news) = log.setup.news.receive() {
+                log.handle_news(shard, news);
+                heard = true;
+            }
+            if heard {
+                log.wanted.notify();
+            }
+        }
+    }
+
+    /// Raised when the log wants its turn; `None` where there can be no log.
+    pub(crate) fn log_wanted(&self) -> Option<Rc<Notify>> {
+        match &self.store {
+            ShardStore::Sidecar { log, .. } => Some(log.wanted.clone()),
+            ShardStore::Memory(_) => None,
+        }
+    }
+
+    /// The log's turn. Returns this shard's own replies; those of others are sent. And when it wants its next turn even
+    /// if nothing happens.
+    pub(crate) fn turn_log(&mut self, own: &mut Vec<Reply>) -> Option<Instant> {
+        let shard = self.shard;
+        let ShardStore::Sidecar { log, reader, .. } = &mut self.store else {
+            return None;
+        };
+        let next = match &mut log.state {
+            State::Open(shard_log) => {
+                shard_log.turn(&mut log.due);
+                shard_log.next_wake()
+            }
+            State::Absent | State::Held(_) => None,
+        };
+        for job in log.due.reads.drain(..) {
+            if let Err(job) = reader.send(job) {
+                log.due.replies.push(Reply {
+                    ticket: job.ticket,
+                    result: Err(error::overloaded("the store's mailbox is full")),
+                });
+            }
+        }
+        let replies = std::mem::take(&mut log.due.replies);
+        for reply in replies {
+            if reply.ticket.shard == shard {
+                own.push(reply);
+            } else {
+                self.send_reply(reply);
+            }
+        }
+        next
+    }
+
+    /// No call is open any more: the log is to give the store everything and close.
+    pub(crate) fn flush_log(&mut self) {
+        if let ShardStore::Sidecar { log, .. } = &mut self.store
+            && let State::Open(shard_log) = &mut log.state
+        {
+            shard_log.flush();
+            log.wanted.notify();
+        }
+    }
+
+    /// Writes of the log that the shard's ring has in hand. The kernel reads them from this process's memory.
+    pub(crate) fn log_writes_in_ring(&self) -> usize {
+        match &self.store {
+            ShardStore::Sidecar { log, .. } => match &log.state {
+                State::Open(shard_log) => shard_log.writes_in_ring(),
+                State::Absent | State::Held(_) => 0,
+            },
+            ShardStore::Memory(_) => 0,
+        }
+    }
+
+    /// Whether the log is closed, or there is none.
+    pub(crate) fn is_log_flushed(&self) -> bool {
+        match &self.store {
+            ShardStore::Sidecar { log, .. } => match &log.state {
+                State::Open(shard_log) => shard_log.is_flushed(),
+                State::Absent | State::Held(_) => true,
+            },
+            ShardStore::Memory(_) => true,
+        }
+    }
+}

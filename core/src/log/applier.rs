@@ -1,0 +1,314 @@
+//! What of a shard's log the store has yet to apply: which ids that concerns, which batches are under way, who waits.
+//!
+//! Pure: time is an argument, records live in the lane's tail. One batch for each namespace is under way at a time, so the
+//! store sees a namespace's records in order; a store in trouble is asked again after a pause that doubles, and holds up
+//! its own namespaces only.
+
+use std::{collections::VecDeque, time::Duration};
+
+use prism_backends::NamespaceId;
+use prism_wal::ids::Lsn;
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+/// First pause after a failed batch.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// A record as the applier remembers it.
+#[derive(Debug)]
+pub(crate) struct Note {
+    pub(crate) lsn: Lsn,
+    /// Hashes of the ids that it may change ([`crate::gateway::key_hash`]).
+    pub(crate) keys: SmallVec<[u64; 1]>,
+    /// Whether it is a compare-and-swap: what it does is known only when it has been applied.
+    pub(crate) swap: bool,
+    /// When it was appended, in nanoseconds of the shard's clock.
+    pub(crate) at: u64,
+}
+
+/// What a read of one id must take into account.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Overlay {
+    /// Nothing: the store has it all.
+    None,
+    /// These records, in order.
+    Records(SmallVec<[Lsn; 2]>),
+    /// A compare-and-swap is not applied yet: the read waits until the store has this record.
+    Await(Lsn),
+}
+
+/// One namespace.
+#[derive(Debug)]
+struct Target<W> {
+    notes: VecDeque<Note>,
+    under_way: bool,
+    failures: u32,
+    retry_at: u64,
+    waiting: VecDeque<(Lsn, W)>,
+}
+
+impl<W> Default for Target<W> {
+    fn default() -> Self {
+        Self {
+            notes: VecDeque::new(),
+            under_way: false,
+            failures: 0,
+            retry_at: 0,
+            waiting: VecDeque::new(),
+        }
+    }
+}
+
+/// The applier's books. `W` is whatever waits for a record to be applied.
+#[derive(Debug)]
+pub(crate) struct Applier<W> {
+    targets: FxHashMap<u32, Target<W>>,
+    /// Namespaces with something to apply.
+    active: Vec<u32>,
+    by_key: FxHashMap<u64, SmallVec<[(u32, Lsn); 2]>>,
+}
+
+impl<W> Default for Applier<W> {
+    fn default() -> Self {
+        Self {
+            targets: FxHashMap::default(),
+            active: Vec::new(),
+            by_key: FxHashMap::default(),
+        }
+    }
+}
+
+impl<W> Applier<W> {
+    /// Takes note of a record that was appended.
+    pub(crate) fn push(&mut self, namespace: NamespaceId, note: Note) {
+        for key in &note.keys {
+            self.by_key.entry(*key).or_default().push((namespace.0, note.lsn));
+        }
+        let target = self.targets.entry(namespace.0).or_default();
+        if target.notes.is_empty() {
+            self.active.push(namespace.0);
+        }
+        target.notes.push_back(note);
+    }
+
+    /// What a read of the id with this hash must see beside the store, of the records up to `durable`.
+    pub(crate) fn overlay(&self, namespace: NamespaceId, key: u64, durable: Lsn) -> Overlay {
+        let Some(found) = self.by_key.get(&key) else {
+            return Overlay::None;
+        };
+        let Some(target) = self.targets.get(&namespace.0) else {
+            return Overlay::None;
+        };
+        let mut records = SmallVec::new();
+        let mut last_swap = None;
+        for (owner, lsn) in found {
+            if *owner != namespace.0 || *lsn > durable {
+                continue;
+            }
+            records.push(*lsn);
+            let at = target.notes.binary_search_by_key(lsn, |note| note.lsn);
+            if at.is_ok_and(|at| target.notes[at].swap) {
+                last_swap = Some(*lsn);
+            }
+        }
+        match last_swap {
+            Some(lsn) => Overlay::Await(lsn),
+            None if records.is_empty() => Overlay::None,
+            None => Overlay::Records(records),
+        }
+    }
+
+    /// The last record of a namespace up to `durable` that is not applied.
+    pub(crate) fn last_unapplied(&self, namespace: NamespaceId, durable: Lsn) -> Option<Lsn> {
+        let notes = &self.targets.get(&namespace.0)?.notes;
+        let count = notes.partition_point(|note| note.lsn <= durable);
+        count.checked_sub(1).map(|last| notes[last].lsn)
+    }
+
+    /// Keeps `waiting` until [`Applier::handle_applied`] covers `lsn`.
+    pub(crate) fn wait(&mut self, namespace: NamespaceId, lsn: Lsn, waiting: W) {
+        let queue = &mut self.targets.entry(namespace.0).or_default().waiting;
+        let at = queue.partition_point(|(before, _)| *before <= lsn);
+        queue.insert(at, (lsn, waiting));
+    }
+
+    /// The namespaces for which a batch may be sent now. Says `true` to `send` for each that was really sent.
+    pub(crate) fn send_due(&mut self, now: u64, durable: Lsn, mut send: impl FnMut(NamespaceId) -> bool) {
+        for namespace in &self.active {
+            let Some(target) = self.targets.get_mut(namespace) else {
+                continue;
+            };
+            let due = target.notes.front().is_some_and(|note| note.lsn <= durable);
+            if due && !target.under_way && now >= target.retry_at {
+                target.under_way = send(NamespaceId(*namespace));
+            }
+        }
+    }
+
+    /// The store has everything of a namespace up to `upto`: hands over each record's time of append, and what waited.
+    pub(crate) fn handle_applied(
+        &mut self,
+        namespace: NamespaceId,
+        upto: Lsn,
+        mut applied: impl FnMut(u64),
+        mut released: impl FnMut(W),
+    ) {
+        let Some(target) = self.targets.get_mut(&namespace.0) else {
+            return;
+        };
+        target.under_way = false;
+        target.failures = 0;
+        while let Some(note) = target.notes.pop_front_if(|note| note.lsn <= upto) {
+            applied(note.at);
+            for key in &note.keys {
+                if let Some(found) = self.by_key.get_mut(key) {
+                    found.retain(|(owner, lsn)| *owner != namespace.0 || *lsn != note.lsn);
+                    if found.is_empty() {
+                        self.by_key.remove(key);
+                    }
+                }
+            }
+        }
+        while let Some((_, waiting)) = target.waiting.pop_front_if(|(lsn, _)| *lsn <= upto) {
+            released(waiting);
+        }
+        if target.notes.is_empty() {
+            self.active.retain(|active| *active != namespace.0);
+            self.targets.remove(&namespace.0);
+        }
+    }
+
+    /// The store could not take a batch. Returns how long the namespace waits now.
+    pub(crate) fn handle_not_applied(&mut self, namespace: NamespaceId, now: u64) -> Duration {
+        let Some(target) = self.targets.get_mut(&namespace.0) else {
+            return Duration::ZERO;
+        };
+        let pause = PAUSE_MIN
+            .saturating_mul(1 << target.failures.min(16))
+            .min(PAUSE_MAX);
+        target.under_way = false;
+        target.failures = target.failures.saturating_add(1);
+        target.retry_at = now.saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX));
+        pause
+    }
+
+    /// When a namespace that is pausing is to be asked again; the earliest of them.
+    pub(crate) fn next_retry(&self) -> Option<u64> {
+        let pausing = |target: &&Target<W>| target.failures > 0 && !target.under_way;
+        self.targets
+            .values()
+            .filter(pausing)
+            .map(|target| target.retry_at)
+            .min()
+    }
+
+    /// Namespaces whose last batch failed.
+    pub(crate) fn failing(&self) -> usize {
+        self.targets.values().filter(|target| target.failures > 0).count()
+    }
+
+    /// When the oldest record that is not applied was appended.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        let first = |target: &Target<W>| target.notes.front().map(|note| note.at);
+        self.targets.values().filter_map(first).min()
+    }
+
+    /// Whether everything is applied.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.active.is_empty()
+    }
+
+    /// Whether a namespace has something to apply.
+    pub(crate) fn has(&self, namespace: NamespaceId) -> bool {
+        self.targets.contains_key(&namespace.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: NamespaceId = NamespaceId(1);
+    const TWO: NamespaceId = NamespaceId(2);
+
+    fn note(lsn: u64, key: u64, swap: bool) -> Note {
+        Note {
+            lsn: Lsn(lsn),
+            keys: SmallVec::from_slice(&[key]),
+            swap,
+            at: lsn * 10,
+        }
+    }
+
+    fn sent(applier: &mut Applier<u8>, now: u64, durable: u64) -> Vec<u32> {
+        let mut sent = Vec::new();
+        applier.send_due(now, Lsn(durable), |namespace| {
+            sent.push(namespace.0);
+            true
+        });
+        sent
+    }
+
+    #[test]
+    fn reads_see_what_is_durable_and_not_applied_and_nothing_else() {
+        let mut applier = Applier::<u8>::default();
+        applier.push(ONE, note(1, 7, false));
+        applier.push(TWO, note(2, 7, false));
+        applier.push(ONE, note(3, 7, false));
+        applier.push(ONE, note(4, 8, true));
+        assert_eq!(applier.overlay(ONE, 7, Lsn(0)), Overlay::None);
+        let seen = |lsns: &[Lsn]| Overlay::Records(SmallVec::from_slice(lsns));
+        assert_eq!(applier.overlay(ONE, 7, Lsn(2)), seen(&[Lsn(1)]));
+        assert_eq!(applier.overlay(ONE, 7, Lsn(9)), seen(&[Lsn(1), Lsn(3)]));
+        assert_eq!(applier.overlay(ONE, 8, Lsn(3)), Overlay::None);
+        assert_eq!(applier.overlay(ONE, 8, Lsn(4)), Overlay::Await(Lsn(4)));
+        assert_eq!(applier.last_unapplied(ONE, Lsn(3)), Some(Lsn(3)));
+        let mut times = Vec::new();
+        applier.handle_applied(ONE, Lsn(3), |at| times.push(at), |_| {});
+        assert_eq!(times, [10, 30]);
+        assert_eq!(applier.overlay(ONE, 7, Lsn(9)), Overlay::None);
+        assert_eq!(applier.overlay(TWO, 7, Lsn(9)), seen(&[Lsn(2)]));
+        applier.handle_applied(ONE, Lsn(4), |_| {}, |_| {});
+        applier.handle_applied(TWO, Lsn(2), |_| {}, |_| {});
+        assert!(applier.is_empty() && applier.by_key.is_empty() && applier.targets.is_empty());
+    }
+
+    #[test]
+    fn one_batch_at_a_time_and_those_who_wait_are_released_in_order() {
+        let mut applier = Applier::default();
+        applier.push(ONE, note(1, 7, false));
+        applier.push(ONE, note(2, 7, false));
+        assert_eq!(sent(&mut applier, 0, 0), [0_u32; 0], "nothing is durable");
+        assert_eq!(sent(&mut applier, 0, 1), [1]);
+        assert_eq!(sent(&mut applier, 0, 2), [0_u32; 0], "one is under way");
+        applier.wait(ONE, Lsn(2), b'b');
+        applier.wait(ONE, Lsn(1), b'a');
+        let mut released = Vec::new();
+        applier.handle_applied(ONE, Lsn(1), |_| {}, |waiting| released.push(waiting));
+        assert_eq!(released, [b'a']);
+        assert_eq!(sent(&mut applier, 0, 2), [1]);
+        applier.handle_applied(ONE, Lsn(2), |_| {}, |waiting| released.push(waiting));
+        assert_eq!(released, [b'a', b'b']);
+    }
+
+    #[test]
+    fn a_store_in_trouble_is_asked_again_after_pauses_that_grow_and_others_go_on() {
+        let mut applier = Applier::<u8>::default();
+        applier.push(ONE, note(1, 7, false));
+        applier.push(TWO, note(2, 8, false));
+        assert_eq!(sent(&mut applier, 0, 2), [1, 2]);
+        assert_eq!(applier.handle_not_applied(ONE, 0), PAUSE_MIN);
+        applier.handle_applied(TWO, Lsn(2), |_| {}, |_| {});
+        let retry = applier.next_retry().unwrap();
+        assert_eq!(sent(&mut applier, retry - 1, 2), [0_u32; 0]);
+        assert_eq!(sent(&mut applier, retry, 2), [1]);
+        assert_eq!(applier.next_retry(), None, "under way");
+        assert_eq!(applier.handle_not_applied(ONE, retry), PAUSE_MIN * 2);
+        assert_eq!(applier.failing(), 1);
+        for _ in 0..40 {
+            assert!(applier.handle_not_applied(ONE, 0) <= PAUSE_MAX);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The log in the gateway: what makes `strong` survive a crash, and `eventual` nearly so.
+//!
+//! ```text
+//!   call ─► owner shard ─► ShardLog: append ─► lane (crate wal) ─► disk ─► durable: reply
+//!                              │                                              │
+//!                              └─ overlay: reads see what is durable          ▼
+//!                                 and not yet applied              applier: batches, in order
+//!                                        ▲                                    │
+//!                                        └──── applied ◄── store's writer ◄───┘
+//! ```
+//!
+//! One lane for each shard, numbered from 1. `record` is what a logged write looks like, `window` remembers idempotency
+//! tokens, `applier` the order of application, `shard_log` puts them together on the shard. Off the shard: `keeper`
+//! prepares and recycles segments, `open` starts lanes and brings the store up to date before the gateway serves.
+
+pub(crate) mod applier;
+pub(crate) mod keeper;
+pub(crate) mod open;
+pub(crate) mod record;
+pub(crate) mod shard_log;
+pub(crate) mod window;
+
+use std::sync::Arc;
+
+use prism_backends::{NamespaceId, Outcome, StoreError};
+use prism_wal::{
+    disk::{DiskError, file::LogFile},
+    ids::{LaneId, Lsn, TargetId},
+    pool::Prepared,
+};
+
+use crate::log::open::OpenLane;
+
+/// The lane of a shard.
+pub(crate) fn lane_of(shard: u16) -> LaneId {
+    LaneId(u32::from(shard) + 1)
+}
+
+/// Records of one namespace for the store's writer, in order.
+#[derive(Debug)]
+pub(crate) struct ApplyBatch {
+    /// Whom to answer.
+    pub(crate) shard: u16,
+    pub(crate) lane: LaneId,
+    pub(crate) namespace: NamespaceId,
+    pub(crate) records: Vec<(Lsn, Arc<[u8]>)>,
+}
+
+/// Asks for everything that the store has to be made durable there.
+#[derive(Debug)]
+pub(crate) struct SyncJob {
+    pub(crate) shard: u16,
+    /// What was applied when the job was sent.
+    pub(crate) cursors: Vec<(TargetId, Lsn)>,
+}
+
+/// What others tell a shard's log.
+#[derive(Debug)]
+pub(crate) enum LogNews {
+    /// The shard's lane is open.
+    Open(Box<OpenLane>),
+    /// The shard's lane must not be used; why.
+    Held(String),
+    /// A segment was prepared.
+    Segment(Box<Prepared<LogFile>>),
+    /// It could not be.
+    NoSegment(DiskError),
+    /// Everything up to `upto` is in the store.
+    Applied {
+        namespace: NamespaceId,
+        upto: Lsn,
+        /// How the compare-and-swaps among it ended.
+        swaps: Vec<(Lsn, Outcome)>,
+        /// Records that the store refused for ever and keeps as dead letters.
+        buried: u64,
+    },
+    /// Nothing of the batch is in the store; it is worth trying again.
+    NotApplied {
+        namespace: NamespaceId,
+        error: StoreError,
+    },
+    /// The store made this much durable.
+    Synced(Vec<(TargetId, Lsn)>),
+    /// It could not; it is worth trying again.
+    NotSynced,
+    /// The lane is closed.
+    Closed,
+}

@@ -1,0 +1,655 @@
+//! Opens the lanes of a gateway: finds them, recovers them, and brings the store up to date before anything is served.
+//!
+//! ```text
+//! for each lane found:  recover ─► what the store lacks is applied ─► store durable
+//! lanes of this gateway's shards are opened, or made;  lanes of shards that are no more are emptied and removed
+//! ```
+//!
+//! Because the store has everything before the first call comes, a key may move to another lane between two runs (another
+//! number of shards) without its order being at risk. A lane that must not start is *held*: its shard refuses what needs
+//! the log, and says why; the others serve.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use prism_backends::{
+    NamespaceId, Outcome, StoreError,
+    sqlite::{Checkpointer, DeadLetter, StreamPosition, Writer},
+};
+use prism_wal::{
+    cipher::KeyEncryptionKey,
+    disk::file::{Durability, FileDisk, durability_of},
+    group_commit::{ClosedSegment, Config, GroupCommit},
+    ids::{Epoch, LaneId, Lsn, TargetId},
+    lane::Replay,
+    manifest::manifest_file_name,
+    pool::Prepared,
+    record::{Record, RecordKind},
+    recovery::Visitor,
+    start::{StartConfig, StartError, start},
+    tail::Tail,
+};
+
+use super::{
+    LogNews,
+    keeper::{self, KeeperJobs, Keepers},
+    lane_of,
+    record::LoggedWrite,
+    window::{CallHasher, CallKey, ENTRIES_MAX, Place, Window},
+};
+use crate::{
+    config::LogLimits,
+    gateway::{key_hash, keyvalue, route::Method, shard_of_hash, unix_millis},
+    shard::mailbox::Mailbox,
+};
+
+/// Records of one transaction while the store is brought up to date.
+const BATCH_RECORDS: usize = 512;
+/// How often progress is told.
+const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
+
+/// A lane that has begun its new epoch and whose records the store has.
+pub(crate) struct OpenLane {
+    pub(crate) commit: GroupCommit,
+    pub(crate) active: Prepared<prism_wal::disk::file::LogFile>,
+    pub(crate) closed: Vec<ClosedSegment>,
+    /// Empty but for the cursors.
+    pub(crate) tail: Tail,
+    pub(crate) window: Window,
+    pub(crate) keeper: KeeperJobs,
+}
+
+impl std::fmt::Debug for OpenLane {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("OpenLane").finish_non_exhaustive()
+    }
+}
+
+/// What became of one shard's lane.
+pub(crate) enum Opened {
+    Lane(Box<OpenLane>),
+    /// It must not be used; why.
+    Held(String),
+}
+
+/// The directory of the log, before and after its lanes are open.
+pub(crate) struct LogDirectory {
+    path: PathBuf,
+    limits: LogLimits,
+    key: Option<KeyEncryptionKey>,
+    shards: u16,
+    /// Where each shard's log hears news.
+    news: Vec<Arc<Mailbox<LogNews>>>,
+    /// The threads that were started, to be joined at the end.
+    keepers: Keepers,
+    open: bool,
+}
+
+impl LogDirectory {
+    /// The log of a gateway with this many shards in `DATA_DIR/wal`. Touches nothing yet.
+    pub(crate) fn new(
+        data_dir: &Path,
+        limits: LogLimits,
+        key: Option<KeyEncryptionKey>,
+        news: Vec<Arc<Mailbox<LogNews>>>,
+        keepers: Keepers,
+    ) -> Self {
+        let shards = u16::try_from(news.len()).unwrap_or(u16::MAX);
+        Self {
+            path: data_dir.join("wal"),
+            limits,
+            key,
+            shards,
+            news,
+            keepers,
+            open: false,
+        }
+    }
+
+    /// Whether there is a log on disk.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub(crate) fn exists(&self) -> Result<bool, String> {
+        Ok(!self.lanes()?.is_empty() || !self.retired()?.is_empty())
+    }
+
+    /// Whether the lanes have been opened.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Why `strong` cannot be promised on this file system; `None` if it can.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        if self.limits.allow_unsafe_filesystem {
+            return None;
+        }
+        let place = self.path.parent().unwrap_or(&self.path);
+        let what = match durability_of(place) {
+            Ok(Durability::Kept) => return None,
+            Ok(Durability::Refused(why)) => why.to_owned(),
+            Ok(Durability::Unknown(magic)) => {
+                format!(
+                    "the file system (type {magic:#x}) is not one whose promises are known: ext4, XFS and F2FS are"
+                )
+            }
+            Err(error) => error.to_string(),
+        };
+        Some(format!(
+            "durability strong cannot be kept in {}: {what}; choose another --data-dir, or accept the risk with \
+             wal.allow_unsafe_filesystem",
+            place.display()
+        ))
+    }
+
+    /// Makes the lanes of a log that does not exist yet.
+    ///
+    /// # Errors
+    /// A sentence for the operator: the directory fails, or a thread cannot be started.
+    pub(crate) fn create(&mut self) -> Result<Vec<Opened>, String> {
+        self.open = true;
+        let mut seen = Seen::default();
+        let mut opened = Vec::new();
+        for shard in 0..self.shards {
+            let recovered = self.recover(lane_of(shard), false, &Positions::new(), &mut seen, None)?;
+            opened.push(self.hand_over(shard, recovered, &seen)?);
+        }
+        Ok(opened)
+    }
+
+    /// Opens all lanes and brings the store up to date. One result for each shard.
+    ///
+    /// # Errors
+    /// A sentence for the operator: the store or the directory fails, or a thread cannot be started.
+    pub(crate) fn open(&mut self, store: &mut Store<'_>) -> Result<Vec<Opened>, String> {
+        self.open = true;
+        self.finish_retired(store)?;
+        let positions = store.positions()?;
+        // A lane that the store has records of must be there.
+        let mut lanes: BTreeMap<LaneId, bool> = self.lanes()?.into_iter().map(|lane| (lane, true)).collect();
+        lanes.extend(positions.keys().map(|(lane, _)| (*lane, true)));
+        for shard in 0..self.shards {
+            lanes.entry(lane_of(shard)).or_insert(false);
+        }
+        let mut seen = Seen::default();
+        let mut results = BTreeMap::new();
+        for (lane, expected) in lanes {
+            let result = self.recover(lane, expected, &positions, &mut seen, Some(&mut *store))?;
+            results.insert(lane, result);
+        }
+        // A lane of more shards than there are now may hold writes to keys of any shard.
+        let stranger = results.iter().find_map(|(lane, result)| match result {
+            Recovered::Held(why) if self.shard_of(*lane).is_none() => Some(format!(
+                "lane {lane}, of a time with more shards, is held: {why}; start with as many shards as then, or see \
+                 `prism wal verify`"
+            )),
+            _ => None,
+        });
+        let mut opened = Vec::new();
+        for shard in 0..self.shards {
+            let recovered = match (&stranger, results.remove(&lane_of(shard))) {
+                (Some(why), _) => Recovered::Held(why.clone()),
+                (None, Some(recovered)) => recovered,
+                (None, None) => Recovered::Held("the lane was not found".to_owned()),
+            };
+            opened.push(self.hand_over(shard, recovered, &seen)?);
+        }
+        for (lane, result) in results {
+            if matches!(result, Recovered::Ready(_)) && stranger.is_none() {
+                drop(result);
+                self.retire(lane, store)?;
+            }
+        }
+        Ok(opened)
+    }
+
+    fn shard_of(&self, lane: LaneId) -> Option<u16> {
+        (0..self.shards).find(|shard| lane_of(*shard) == lane)
+    }
+
+    /// Recovers one lane and gives the store what it lacks of it. Without a store there is nothing to give.
+    fn recover(
+        &self,
+        lane: LaneId,
+        expect_existing: bool,
+        positions: &Positions,
+        seen: &mut Seen,
+        store: Option<&mut Store<'_>>,
+    ) -> Result<Recovered, String> {
+        let known = positions.iter().filter(|((owner, _), _)| *owner == lane);
+        let config = StartConfig {
+            lane,
+            group: group_config(&self.limits),
+            segments_max: self.limits.segments_max,
+            key: self.key.clone(),
+            expect_existing,
+            applied_lsn: known.map(|(_, lsn)| *lsn).max().unwrap_or_default(),
+            accept_loss: self.limits.accept_loss,
+        };
+        let disk = FileDisk::open(&self.path, true).map_err(|error| error.to_string())?;
+        let seed = keeper::seed().map_err(|error| format!("no randomness for the log's keys: {error}"))?;
+        let mut collector = Collector {
+            replay: Replay::default(),
+            seen,
+            lane,
+        };
+        let began = Instant::now();
+        let started = match start(&config, disk, &seed, unix_millis().0, &mut collector) {
+            Ok(started) => started,
+            Err(StartError::Refused(refusal)) => {
+                tracing::error!(lane = lane.0, %refusal, "the lane is held: nothing is read from it or written to it");
+                return Ok(Recovered::Held(refusal.to_string()));
+            }
+            Err(error) => {
+                return Err(format!(
+                    "the log in {} cannot be used: {error}",
+                    self.path.display()
+                ));
+            }
+        };
+        if let Some(damage) = &started.recovery.damage {
+            tracing::error!(lane = lane.0, %damage, "the lane starts without what is damaged, as wal.on_corruption says");
+        }
+        let mut tail = collector.replay.into_tail();
+        tail.handle_durable(started.recovery.tip.lsn);
+        tracing::info!(
+            lane = lane.0,
+            records = started.recovery.records,
+            unapplied = tail.unapplied_in_all().records,
+            milliseconds = began.elapsed().as_millis(),
+            "log read"
+        );
+        if let Some(store) = store {
+            store.bring_up_to_date(lane, &mut tail, positions)?;
+        }
+        Ok(Recovered::Ready(Box::new((started, tail))))
+    }
+
+    /// Starts the helper of a lane and packs what its shard needs.
+    fn hand_over(&mut self, shard: u16, recovered: Recovered, seen: &Seen) -> Result<Opened, String> {
+        let (started, tail) = match recovered {
+            Recovered::Held(why) => return Ok(Opened::Held(why)),
+            Recovered::Ready(ready) => *ready,
+        };
+        let news = self.news[usize::from(shard)].clone();
+        let (keeper, thread) = keeper::spawn(lane_of(shard), started.pool, news)
+            .map_err(|error| format!("cannot start a thread for the log: {error}"))?;
+        keeper::keepers_of(&self.keepers).push(thread);
+        Ok(Opened::Lane(Box::new(OpenLane {
+            commit: started.commit,
+            active: started.active,
+            closed: started.closed,
+            tail,
+            window: seen.window(shard, self.shards),
+            keeper,
+        })))
+    }
+
+    // --- lanes that are no more -------------------------------------------------------------------------------------
+
+    /// Removes a lane whose records are all in the store. The mark comes first: with it on disk the files are refuse,
+    /// whatever is left of them.
+    fn retire(&self, lane: LaneId, store: &mut Store<'_>) -> Result<(), String> {
+        File::create(self.path.join(mark_name(lane)))
+            .and_then(|mark| mark.sync_all())
+            .and_then(|()| self.sync_directory())
+            .map_err(|error| self.cannot_remove(lane, &error))?;
+        tracing::info!(
+            lane = lane.0,
+            "removing the lane of a shard that is no more; the store has all its records"
+        );
+        self.remove_lane(lane, store)
+    }
+
+    fn remove_lane(&self, lane: LaneId, store: &mut Store<'_>) -> Result<(), String> {
+        self.remove_files(lane)
+            .map_err(|error| self.cannot_remove(lane, &error))?;
+        // A lane of this number that is made later counts from 1 again: the store must not take its records for old ones.
+        store.forget(lane)?;
+        self.sync_directory()
+            .and_then(|()| fs::remove_file(self.path.join(mark_name(lane))))
+            .and_then(|()| self.sync_directory())
+            .map_err(|error| self.cannot_remove(lane, &error))
+    }
+
+    fn remove_files(&self, lane: LaneId) -> io::Result<()> {
+        let (prefix, mark) = (format!("lane-{:08x}", lane.0), mark_name(lane));
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(&prefix) && name != mark {
+                fs::remove_file(self.path.join(&*name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn cannot_remove(&self, lane: LaneId, error: &io::Error) -> String {
+        format!("cannot remove lane {lane} from {}: {error}", self.path.display())
+    }
+
+    /// Goes on with removals that a crash interrupted.
+    fn finish_retired(&self, store: &mut Store<'_>) -> Result<(), String> {
+        self.retired()?
+            .into_iter()
+            .try_for_each(|lane| self.remove_lane(lane, store))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+
+    fn lanes(&self) -> Result<Vec<LaneId>, String> {
+        self.numbers(manifest_file_name)
+    }
+
+    fn retired(&self) -> Result<Vec<LaneId>, String> {
+        self.numbers(mark_name)
+    }
+
+    /// The lanes for which there is a file of the name that `name_of` gives.
+    fn numbers(&self, name_of: impl Fn(LaneId) -> String) -> Result<Vec<LaneId>, String> {
+        let entries = match fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(format!("cannot read {}: {error}", self.path.display())),
+        };
+        let mut lanes = Vec::new();
+        for entry in entries {
+            let name = entry
+                .map_err(|error| format!("cannot read {}: {error}", self.path.display()))?
+                .file_name();
+            let name = name.to_string_lossy();
+            let number = name.strip_prefix("lane-").and_then(|rest| rest.get(..8));
+            let lane = number
+                .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+                .map(LaneId);
+            lanes.extend(lane.filter(|lane| name == name_of(*lane)));
+        }
+        Ok(lanes)
+    }
+}
+
+/// How far the store has got, by lane and namespace.
+type Positions = BTreeMap<(LaneId, u32), Lsn>;
+
+enum Recovered {
+    Ready(Box<(prism_wal::start::Started<FileDisk>, Tail)>),
+    Held(String),
+}
+
+fn mark_name(lane: LaneId) -> String {
+    format!("lane-{:08x}.retired", lane.0)
+}
+
+fn group_config(limits: &LogLimits) -> Config {
+    Config {
+        segment_blocks: limits.segment_blocks(),
+        depth_max: limits.depth_max,
+        depth_fixed: limits.depth_fixed,
+        ..Config::default()
+    }
+}
+
+/// The store, before it is handed to its threads.
+pub(crate) struct Store<'a> {
+    pub(crate) writer: &'a mut Writer,
+    pub(crate) checkpointer: &'a mut Checkpointer,
+}
+
+impl Store<'_> {
+    /// How far the store has got.
+    fn positions(&self) -> Result<Positions, String> {
+        let positions = self.writer.positions().map_err(|error| error.to_string())?;
+        Ok(positions
+            .into_iter()
+            .map(|at| ((LaneId(at.stream), at.namespace.0), Lsn(at.position)))
+            .collect())
+    }
+
+    /// Whether the store has records of any lane.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub(crate) fn knows_a_log(&self) -> Result<bool, String> {
+        Ok(!self.positions()?.is_empty())
+    }
+
+    fn forget(&mut self, lane: LaneId) -> Result<(), String> {
+        self.writer
+            .forget_stream(lane.0)
+            .and_then(|()| self.checkpointer.sync())
+            .map_err(|error| error.to_string())
+    }
+
+    /// Applies what the store lacks of one lane, namespace by namespace, in order, and makes it durable.
+    fn bring_up_to_date(
+        &mut self,
+        lane: LaneId,
+        tail: &mut Tail,
+        positions: &Positions,
+    ) -> Result<(), String> {
+        let total = tail.unapplied_in_all().records;
+        let (mut done, mut told) = (0, Instant::now());
+        for target in tail.waiting().collect::<Vec<TargetId>>() {
+            let stored = positions.get(&(lane, target.0)).copied().unwrap_or_default();
+            loop {
+                let mut batch: Vec<(Lsn, Arc<[u8]>)> = tail
+                    .batch(target, BATCH_RECORDS, usize::MAX)
+                    .map(|(lsn, record)| (lsn, record.clone()))
+                    .collect();
+                let Some(upto) = batch.last().map(|(lsn, _)| *lsn) else {
+                    break;
+                };
+                done += batch.len();
+                batch.retain(|(lsn, _)| *lsn > stored);
+                apply_records(self.writer, lane, NamespaceId(target.0), &batch)
+                    .map_err(|error| format!("the store does not take what the log holds for it: {error}"))?;
+                tail.handle_applied(target, upto);
+                if told.elapsed() >= PROGRESS_PAUSE {
+                    told = Instant::now();
+                    tracing::info!(lane = lane.0, done, total, "bringing the store up to date");
+                }
+            }
+        }
+        let unsynced: Vec<_> = tail.unsynced().collect();
+        if !unsynced.is_empty() {
+            self.checkpointer.sync().map_err(|error| error.to_string())?;
+        }
+        for (target, lsn) in unsynced {
+            tail.handle_synced(target, lsn);
+        }
+        if done > 0 {
+            tracing::info!(lane = lane.0, records = done, "the store is up to date");
+        }
+        Ok(())
+    }
+}
+
+/// What came of records that were given to the store.
+#[derive(Debug, Default)]
+pub(crate) struct AppliedRecords {
+    /// How the compare-and-swaps among them ended.
+    pub(crate) swaps: Vec<(Lsn, Outcome)>,
+    /// How many are dead letters now.
+    pub(crate) buried: u64,
+}
+
+/// Applies records of one namespace in one transaction, with their position. What the store refuses for ever becomes a
+/// dead letter.
+///
+/// # Errors
+/// Those of [`StoreError`] that may pass; then nothing was applied, or it may be applied again.
+pub(crate) fn apply_records(
+    writer: &mut Writer,
+    lane: LaneId,
+    namespace: NamespaceId,
+    records: &[(Lsn, Arc<[u8]>)],
+) -> Result<AppliedRecords, StoreError> {
+    if records.is_empty() {
+        return Ok(AppliedRecords::default());
+    }
+    match apply_together(writer, lane, namespace, records) {
+        Err(error) if !error.is_retryable() && records.len() > 1 => {
+            // One of them is at fault; alone it shows itself.
+            let mut all = AppliedRecords::default();
+            for one in records.chunks(1) {
+                let applied = apply_records(writer, lane, namespace, one)?;
+                all.swaps.extend(applied.swaps);
+                all.buried += applied.buried;
+            }
+            Ok(all)
+        }
+        Err(error) if !error.is_retryable() => {
+            let (lsn, record) = &records[0];
+            let reason = error.to_string();
+            tracing::error!(
+                namespace = namespace.0,
+                lsn = lsn.0,
+                reason,
+                "the store refuses a record for ever: kept as a dead letter"
+            );
+            bury(writer, lane, namespace, (*lsn, record), &reason)?;
+            Ok(AppliedRecords {
+                swaps: vec![(*lsn, Outcome::Refused(error))],
+                buried: 1,
+            })
+        }
+        result => result,
+    }
+}
+
+fn apply_together(
+    writer: &mut Writer,
+    lane: LaneId,
+    namespace: NamespaceId,
+    records: &[(Lsn, Arc<[u8]>)],
+) -> Result<AppliedRecords, StoreError> {
+    let unreadable = || StoreError::Internal {
+        detail: "this version cannot read the record".to_owned(),
+    };
+    let mut writes = Vec::with_capacity(records.len());
+    for (lsn, record) in records {
+        let logged = LoggedWrite::decode(namespace, record).map_err(|_| unreadable())?;
+        let swap = logged.method == Method::CompareAndSwap;
+        writes.push((*lsn, swap, logged.writes().map_err(|_| unreadable())?));
+    }
+    let mutations: Vec<_> = writes
+        .iter()
+        .flat_map(|(_, _, writes)| writes.mutations.iter().map(keyvalue::Prepared::mutation))
+        .collect();
+    let position = StreamPosition {
+        stream: lane.0,
+        namespace,
+        position: records.last().map_or(0, |(lsn, _)| lsn.0),
+    };
+    let mut outcomes = Vec::with_capacity(mutations.len());
+    writer.apply_at(&mutations, &[position], unix_millis(), &mut outcomes)?;
+    let mut outcomes = outcomes.into_iter();
+    let mut applied = AppliedRecords::default();
+    for (lsn, swap, writes) in &writes {
+        for outcome in outcomes.by_ref().take(writes.mutations.len()) {
+            if *swap {
+                applied.swaps.push((*lsn, outcome));
+            }
+        }
+    }
+    Ok(applied)
+}
+
+fn bury(
+    writer: &mut Writer,
+    lane: LaneId,
+    namespace: NamespaceId,
+    (lsn, record): (Lsn, &Arc<[u8]>),
+    reason: &str,
+) -> Result<(), StoreError> {
+    let position = StreamPosition {
+        stream: lane.0,
+        namespace,
+        position: lsn.0,
+    };
+    let letter = DeadLetter {
+        position,
+        reason,
+        record,
+    };
+    writer.bury(&letter, unix_millis()).map(drop)
+}
+
+/// Collects what recovery reads: what is to be applied, and which tokens were seen.
+struct Collector<'a> {
+    replay: Replay,
+    seen: &'a mut Seen,
+    lane: LaneId,
+}
+
+impl Visitor for Collector<'_> {
+    fn record(&mut self, epoch: Epoch, lsn: Lsn, record: &Record<'_>) {
+        if record.kind == RecordKind::Strong {
+            self.seen.add(
+                NamespaceId(record.target.0),
+                Place { lane: self.lane, lsn },
+                record.payload,
+            );
+        }
+        self.replay.record(epoch, lsn, record);
+    }
+}
+
+/// The calls with a token that the log still holds, newest last, for the shards' windows.
+#[derive(Default)]
+struct Seen {
+    hasher: CallHasher,
+    calls: VecDeque<SeenCall>,
+}
+
+struct SeenCall {
+    key: CallKey,
+    place: Place,
+    /// Hash of its id; `None` for a Mutate, which is known where it was logged.
+    subject: Option<u64>,
+}
+
+impl Seen {
+    fn add(&mut self, namespace: NamespaceId, place: Place, record: &[u8]) {
+        let Ok(logged) = LoggedWrite::decode(namespace, record) else {
+            return;
+        };
+        let Ok(request) = keyvalue::Request::decode(logged.method, logged.body) else {
+            return;
+        };
+        let Some(key) = self.hasher.key(namespace, logged.method, &request, logged.body) else {
+            return;
+        };
+        if self.calls.len() >= ENTRIES_MAX {
+            self.calls.pop_front();
+        }
+        self.calls.push_back(SeenCall {
+            key,
+            place,
+            subject: request.id().map(|id| key_hash(namespace, id)),
+        });
+    }
+
+    /// The window of one shard: the calls about ids that it owns now.
+    fn window(&self, shard: u16, shards: u16) -> Window {
+        let mut window = Window::new(self.hasher.clone(), ENTRIES_MAX);
+        for call in &self.calls {
+            let owned = match call.subject {
+                Some(hash) => shard_of_hash(hash, shards) == shard,
+                None => call.place.lane == lane_of(shard),
+            };
+            if owned {
+                window.remember(call.key, call.place);
+            }
+        }
+        window
+    }
+}
