@@ -18,6 +18,13 @@ SERVE ?=
 FUZZ_ITERATIONS ?= 200000
 FUZZ_SEED ?= $(shell date +%s)
 
+# Random lives of the log that `make sim` tries, and the first seed; crash states that `make crash-states` tries.
+SEED ?= 1
+COUNT ?= 10000
+STATES ?= 10000000
+# Which of the log's seeded bugs `make mutants-wal` tries: numbers or words, all when empty.
+MUTANTS ?=
+
 .PHONY: help
 help: ## This list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -58,6 +65,12 @@ bench: ## Criterion benches, then this gateway beside other stacks; takes a whil
 	$(CARGO) bench --workspace --locked
 	$(CARGO) run --release --locked -p prism-bench
 
+.PHONY: bench-wal
+bench-wal: ## Our log beside other logs on this disk (BENCH_WAL="…" passes options on); half an hour
+	@stack/setup bench-wal
+	ROCKSDB_LIB_DIR="$$(dirname "$$(cc -print-file-name=librocksdb.so)")" ROCKSDB_INCLUDE_DIR=/usr/include \
+		$(CARGO) run --release --locked --manifest-path bench/wal-peers/Cargo.toml -- $(BENCH_WAL)
+
 .PHONY: load
 load: ## A bounded load on a running gateway (LOAD="…" passes options on)
 	$(CARGO) run --release --locked -p prism-loadgen -- $(LOAD)
@@ -66,6 +79,18 @@ load: ## A bounded load on a running gateway (LOAD="…" passes options on)
 fuzz: ## The fuzz targets, FUZZ_ITERATIONS inputs each (default 200,000)
 	PRISM_FUZZ_ITERATIONS=$(FUZZ_ITERATIONS) PRISM_FUZZ_SEED=$(FUZZ_SEED) \
 		$(CARGO) test --release --locked -p prism-codec --test fuzz_brief -- --nocapture
+
+.PHONY: sim
+sim: ## Random lives of the log by seed (SEED=… COUNT=…); a failure names its seed
+	WAL_SIM_SEED=$(SEED) WAL_SIM_COUNT=$(COUNT) $(CARGO) test --locked -p prism-wal --test random -- --nocapture
+
+.PHONY: crash-states
+crash-states: ## Crash states of short sequences of the log (STATES=…, default 10,000,000; hours)
+	WAL_CRASH_STATES=$(STATES) $(CARGO) test --locked -p prism-wal --test crash_states -- --nocapture
+
+.PHONY: mutants-wal
+mutants-wal: ## Seed bugs into a copy of the log, one at a time; its tests must catch each
+	wal/mutants/run.py $(MUTANTS)
 
 .PHONY: clean
 clean: ## Remove what was built, generated and installed into this folder

@@ -7,6 +7,7 @@ const FILES: &[&str] = &[
     "google/rpc/status.proto",
     "grpc/health/v1/health.proto",
     "grpc/reflection/v1/reflection.proto",
+    "prism/admin/v1/dead_letters.proto",
     "prism/admin/v1/namespaces.proto",
     "prism/common/v1/common.proto",
     "prism/keyvalue/v1/keyvalue.proto",

@@ -47,6 +47,8 @@ use crate::{
     },
 };
 
+mod dead_letters;
+
 /// How long the shards and the store may take to learn of a namespace.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -158,6 +160,7 @@ impl Control {
                     .map_err(refused)
             }
             AdminMethod::Delete => self.delete(&decode(body)?),
+            AdminMethod::DeadLetters(method) => self.dead_letters(method, body),
         }
     }
 
@@ -232,11 +235,14 @@ impl Control {
         self.tell_shards(|done| ShardCommand::AddNamespace(spec.clone(), done))
     }
 
-    fn store(
+    /// Has the store's writer do something. Without a writer there is nothing to do.
+    fn store<T: Default>(
         &self,
-        message: impl FnOnce(SyncSender<Result<(), StoreError>>) -> WriterMessage,
-    ) -> Result<(), StoreError> {
-        let Some(writer) = &self.writer else { return Ok(()) };
+        message: impl FnOnce(SyncSender<Result<T, StoreError>>) -> WriterMessage,
+    ) -> Result<T, StoreError> {
+        let Some(writer) = &self.writer else {
+            return Ok(T::default());
+        };
         let (done, answer) = sync_channel(1);
         writer
             .send(message(done))

@@ -20,6 +20,7 @@ use std::{
 };
 
 use prism_backends::{
+    NamespaceId,
     memory::{self, MemoryStore},
     sqlite,
 };
@@ -41,7 +42,12 @@ use crate::{
         shard_log::LogLinks,
     },
     metrics::Registry,
-    namespace::{Durability, catalog::Catalog, file::FileLimits, service::ServiceContext},
+    namespace::{
+        Durability,
+        catalog::{Catalog, CatalogEntry},
+        file::FileLimits,
+        service::ServiceContext,
+    },
     shard::{
         self, Inbox, ShardSetup,
         mailbox::{Mailbox, Waker},
@@ -564,13 +570,24 @@ fn open_log(
     let news = plumbing.log_news();
     let mut log = LogDirectory::new(&options.data_dir, options.wal, key, news.clone(), keepers.clone());
     let entries = catalog.entries().map_err(|cause| ServeError(cause.to_string()))?;
-    let needed = entries
+    let logged: Vec<_> = entries
         .iter()
-        .any(|entry| entry.durability != Durability::BestEffort.as_str());
+        .filter(|entry| entry.durability != Durability::BestEffort.as_str())
+        .collect();
+    for entry in &logged {
+        // The store may have lost the note of its latest namespaces in a power cut; the catalog and the log have not.
+        parts
+            .writer
+            .create_namespace(NamespaceId(entry.id))
+            .map_err(|cause| ServeError(format!("namespace {}: {cause}", entry.name)))?;
+    }
+    let strong = |entry: &&&CatalogEntry| entry.durability == Durability::Strong.as_str();
     let mut store = log::open::Store {
         writer: &mut parts.writer,
         checkpointer: &mut parts.checkpointer,
+        strong: logged.iter().filter(strong).map(|entry| entry.id).collect(),
     };
+    let needed = !logged.is_empty();
     let exists = log.exists().map_err(ServeError)?;
     if needed || exists || store.knows_a_log().map_err(ServeError)? {
         tell_logs(&news, log.open(&mut store).map_err(ServeError)?);

@@ -37,7 +37,7 @@ use crate::{
         route::Method,
         unix_millis,
     },
-    log::{ApplyBatch, LogNews, SyncJob, open, record::LoggedWrite},
+    log::{ApplyBatch, LogNews, SyncJob, apply, record::LoggedWrite},
     shard::mailbox::{Mailbox, Waker},
 };
 
@@ -161,6 +161,9 @@ impl WriterThread {
                     self.queue.push(namespace, weight, Task::Apply(batch));
                 }
                 // The control thread may have given up waiting; then nobody needs the answer.
+                WriterMessage::DeadLetters(job, done) => {
+                    let _ = done.send(apply::serve_dead_letters(&mut self.writer, &job));
+                }
                 WriterMessage::CreateNamespace(id, done) => {
                     let _ = done.send(self.writer.create_namespace(id));
                 }
@@ -184,7 +187,7 @@ impl WriterThread {
     /// Applies records of a shard's log and tells the shard.
     fn apply_log(&mut self, batch: &ApplyBatch) {
         let namespace = batch.namespace;
-        let news = match open::apply_records(&mut self.writer, batch.lane, namespace, &batch.records) {
+        let news = match apply::apply_records(&mut self.writer, batch.lane, namespace, &batch.records) {
             Ok(applied) => LogNews::Applied {
                 namespace,
                 upto: batch.records.last().map_or(Lsn::NONE, |(lsn, _)| *lsn),

@@ -5,11 +5,12 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use prism_wal::buffer::BLOCK_BYTES;
 use prism_wal::cipher::{SecretKey, SegmentCipher};
+use prism_wal::cut::Cut;
 use prism_wal::group_commit::{Config, GroupCommit, ReadySegment, Resume, WriteResult};
 use prism_wal::ids::{Epoch, LaneId, Lsn, SegmentNumber, TargetId};
 use prism_wal::manifest::Base;
-use prism_wal::record::{Cut, Record, RecordKind};
-use prism_wal::recovery::{Evidence, RecoverySegment, SegmentSource, Unreadable, Visitor, recover};
+use prism_wal::record::{Record, RecordKind};
+use prism_wal::recovery::{Evidence, OnDamage, RecoverySegment, SegmentSource, Unreadable, Visitor, recover};
 use prism_wal::segment::SEGMENT_BLOCKS_DEFAULT;
 
 const SEGMENT: SegmentNumber = SegmentNumber(1);
@@ -111,7 +112,7 @@ fn recovery(criterion: &mut Criterion) {
         segment: SEGMENT,
         epoch: Epoch(1),
         blocks: SEGMENT_BLOCKS_DEFAULT,
-        cipher: cipher(),
+        cipher: Some(cipher()),
     }];
     let scan = |image: &mut Image, evidence: Evidence| {
         recover(
@@ -119,6 +120,7 @@ fn recovery(criterion: &mut Criterion) {
             &Base::default(),
             &segments,
             evidence,
+            OnDamage::Hold,
             image,
             &mut Count::default(),
         )

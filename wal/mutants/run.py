@@ -5,8 +5,9 @@
     wal/mutants/run.py 3 7 ack          those with these numbers, or with these words in their name
     wal/mutants/run.py --list           what there is
 
-A bug is a text replacement (below). One that no longer applies is an error: then the code moved, and this list must
-follow. The copy lives in a temporary directory; compiled dependencies are shared through CARGO_TARGET_DIR.
+A bug is a text replacement (below), with the test that should notice it; when that does not, the others are tried. A bug
+that no longer applies is an error: then the code moved, and this list must follow. The copy lives in a temporary
+directory and is built below CARGO_TARGET_DIR, one bug after the other, so only the log itself is compiled anew.
 """
 
 import os
@@ -18,76 +19,95 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-COMMIT = "group_commit/mod.rs"
+COMMIT, DECIDE, WALK = "group_commit/mod.rs", "recovery/mod.rs", "recovery/walk.rs"
 
-# (name, file below wal/src, text, replacement)
+# (name, test that should notice, file below wal/src, text, replacement)
 MUTANTS = [
-    ("ack on submit", COMMIT, "            durable: false,\n            attempts: 1,", "            durable: true,\n            attempts: 1,"),
-    ("ack out of order", COMMIT, "while self.in_flight.front().is_some_and(|write| write.durable) {\n            let Some(write) = self.in_flight.pop_front() else {",
+    ("ack on submit", "random", COMMIT, "            durable: false,\n            attempts: 1,", "            durable: true,\n            attempts: 1,"),
+    ("ack out of order", "random", COMMIT, "while self.in_flight.front().is_some_and(|write| write.durable) {\n            let Some(write) = self.in_flight.pop_front() else {",
      "while let Some(at) = self.in_flight.iter().position(|write| write.durable) {\n            let Some(write) = self.in_flight.remove(at) else {"),
-    ("durable prefix jumps to the newest completion", COMMIT, "        self.recycle_buffer(buffer);\n        self.advance_durable(now);",
+    ("durable prefix jumps to the newest completion", "random", COMMIT, "        self.recycle_buffer(buffer);\n        self.advance_durable(now);",
      "        self.durable_lsn = self.durable_lsn.max(self.in_flight[position].last_lsn);\n        self.recycle_buffer(buffer);\n        self.advance_durable(now);"),
-    ("witness is the sealed group instead of the durable one", COMMIT, "durable_group: self.durable_group,\n            previous_tag", "durable_group: self.last_group,\n            previous_tag"),
-    ("no witness at all", COMMIT, "durable_group: self.durable_group,\n            previous_tag", "durable_group: GroupNumber::NONE,\n            previous_tag"),
-    ("witness one too high", COMMIT, "durable_group: self.durable_group,\n            previous_tag", "durable_group: self.durable_group.next().min(self.last_group),\n            previous_tag"),
-    ("a short write counts as whole", COMMIT, "WriteResult::Durable(bytes) if bytes == write.blocks as usize * BLOCK_BYTES => false,", "WriteResult::Durable(_) => false,"),
-    ("a failed write is ignored", COMMIT, "WriteResult::Failed(number) => return self.poison(PoisonReason::WriteFailed(number)),", "WriteResult::Failed(_) => false,"),
-    ("a failed write is tried again", COMMIT, "WriteResult::Failed(number) => return self.poison(PoisonReason::WriteFailed(number)),", "WriteResult::Failed(_) => true,"),
-    ("acknowledges after poison", COMMIT, "            // Durable or not, nobody learns it from here: what was not acknowledged before stays unknown.\n            return;", ""),
-    ("writes after poison", COMMIT, "        if self.poison.is_some() {\n            return None;\n        }\n        if let Some(action)", "        if let Some(action)"),
-    ("appends after poison", COMMIT, "            return Err(AppendError::Poisoned);", ""),
-    ("the chain is not kept", COMMIT, "previous_tag: self.last_tag,", "previous_tag: GroupTag::default(),"),
-    ("two groups share a block", COMMIT, "active.next_block += blocks;", "active.next_block += blocks.min(1);"),
-    ("no mark", COMMIT, "self.quiet_since.filter(|_| unwitnessed)?", "self.quiet_since.filter(|_| unwitnessed && false)?"),
-    ("admits without a place", COMMIT, "if self.has_room(record) {", "if self.has_room(record) || true {"),
-    ("no bound on pending bytes", COMMIT, "            return Err(AppendError::Full);", ""),
-    ("a stalled disk is not noticed", COMMIT, "            self.poison(PoisonReason::Stalled);", ""),
-    ("the padding keeps an old buffer's bytes", "group.rs", "bytes[GROUP_HEADER_BYTES + header.payload_bytes as usize..].fill(0);", ""),
-    ("the nonce leaves out the epoch", "cipher.rs", "nonce[..4].copy_from_slice(&epoch.0.to_le_bytes());", "let _ = epoch;"),
-    ("the header is not authenticated", "cipher.rs", ".encrypt_inout_detached(&nonce, header, body.into())", ".encrypt_inout_detached(&nonce, &header[..0], body.into())"),
-    ("the header checksum is not checked", "group.rs", "if crc32c::crc32c(&bytes[..HEADER_CRC_OFFSET]) != u32_at(bytes, HEADER_CRC_OFFSET) {", "if false {"),
-    ("the body is not encrypted", "cipher.rs", "            .encrypt_inout_detached(&nonce, header, body.into())", "            .encrypt_inout_detached(&nonce, header, body.to_vec().as_mut_slice().into())"),
-    ("the block index is not checked", "recovery.rs", "            && header.block == block\n", ""),
-    ("the chain is not checked", "recovery.rs", "header.previous_tag != self.tip.tag || header.first_lsn", "header.first_lsn"),
-    ("witnesses behind the hole are not looked for", "recovery.rs", "beyond.witness = beyond.witness.max(header.durable_group);", ""),
-    ("a later group is proof enough", "recovery.rs", "beyond.witness = beyond.witness.max(header.durable_group);", "beyond.witness = beyond.witness.max(header.group);"),
-    ("the stores' cursors are no evidence", "recovery.rs", "|| self.tip.lsn < evidence.durable_lsn", ""),
-    ("suspect is called torn", "recovery.rs", "(Content::NoSectorZero | Content::Unreadable, false, _) => Verdict::Suspect,", "(Content::NoSectorZero | Content::Unreadable, false, _) => Verdict::Torn,"),
-    ("corrupt is called torn", "recovery.rs", "(_, true, _) => Verdict::Corrupt,", "(_, true, _) => Verdict::Torn,"),
-    ("an earlier cut is not respected", "recovery.rs", "            walk.jump(start);", "            let _ = start;"),
-    ("a sealed segment does not lead to the next", "recovery.rs", "        (tip.index, tip.block) = if header.flags.seal {", "        (tip.index, tip.block) = if false {"),
-    ("only the first copy of a header is read", "segment.rs", "(Err(error), Some(second)) => Self::decode(second).map_err(|_| error),", "(Err(error), Some(_)) => Err(error),"),
-    ("the epoch is not raised", "start.rs", "epoch: recovery.epoch_max.max(manifest.epoch).next(),", "epoch: recovery.epoch_max.max(manifest.epoch).max(Epoch(1)),"),
-    ("files are believed without a sync", "start.rs", "    disk.sync(&file)?;\n    let header = match read_header", "    let header = match read_header"),
-    ("the cut is not made durable", "start.rs", "    disk.write(&active.file, write.offset(), write.bytes())?;\n    disk.sync(&active.file)?;", "    disk.write(&active.file, write.offset(), write.bytes())?;"),
-    ("another incarnation is accepted", "start.rs", "(config.lane, number, listed.incarnation)", "(config.lane, number, header.incarnation)"),
-    ("an unlisted segment in use is taken for free", "start.rs", "if prepared && used && *number > newest {", "if prepared && used && *number > newest && false {"),
-    ("a wiped directory starts afresh", "start.rs", "let fresh_allowed = !segments_present && !config.expect_existing;", "let fresh_allowed = !segments_present;"),
-    ("zeros are not durable before the headers", "pool.rs", "self.disk.write_zeros(&file, 0, bytes)?;\n            self.disk.sync(&file)?;\n        }", "self.disk.write_zeros(&file, 0, bytes)?;\n        }"),
-    ("a recycled file keeps its old groups", "pool.rs", "        if !blank {", "        if false {"),
-    ("headers are not durable before the manifest", "pool.rs", "self.disk.write(&file, 0, headers.as_slice())?;\n        self.disk.sync(&file)?;", "self.disk.write(&file, 0, headers.as_slice())?;"),
-    ("the directory is not synced", "pool.rs", "        self.disk.sync_directory()?;\n        Ok(Prepared {", "        Ok(Prepared {"),
-    ("the manifest is not synced", "pool.rs", "        self.disk.sync(&self.manifest_file)?;\n", ""),
-    ("the good manifest slot is overwritten after a failure", "pool.rs", "if self.manifest_unknown { 2 } else { 1 }", "1"),
-    ("keys of recycled segments are not destroyed first, files are reused before the manifest", "pool.rs", "        self.manifest_unknown = true;\n", "        self.manifest_unknown = true;\n        self.release();\n"),
-    ("a segment with torn remains is taken for blank", "recovery.rs", "blank &= zero;", "blank &= zero || block > first;"),
-    ("a clean stop is believed wherever the log seems to end", "recovery.rs", "evidence.clean_end == Some(self.tip.group)", "evidence.clean_end.is_some()"),
-    ("the mark of a clean stop is not unset", "pool.rs", "        manifest.clean = false;\n", ""),
-    ("the base is not moved", "pool.rs", "        self.manifest.base = segment.end;\n", ""),
-    ("a segment is freed by a checkpoint that is not durable", "cursor.rs", "while self.pending.front().is_some_and(|(at, _)| *at <= lsn) {", "let _ = lsn;\n        while !self.pending.is_empty() {"),
-    ("a segment is freed before its records are applied", "cursor.rs", "segment.end.lsn <= floor && segment.end.lsn < checkpoint", "segment.end.lsn < checkpoint"),
-    ("a segment is freed while one target is behind", "tail.rs", "filter_map(Queue::first_unsynced).min();", "filter_map(Queue::first_unsynced).max();"),
-    ("records are applied before they are durable", "tail.rs", "*lsn <= durable && (first || bytes <= bytes_max)", "(*lsn <= durable || true) && (first || bytes <= bytes_max)"),
-    ("the cursor is one too high", "tail.rs", "self.handle_applied(target, lsn);\n        self.checkpoint.advance(target, lsn);", "self.handle_applied(target, lsn);\n        self.checkpoint.advance(target, lsn.next());"),
-    ("the cursor moves when the store has not synced", "tail.rs", "        if let Some(queue) = queue {\n            queue.apply_until(lsn, durable);\n        }", "        if let Some(queue) = queue {\n            queue.apply_until(lsn, durable);\n            queue.sync_until(lsn);\n            self.checkpoint.advance(target, lsn);\n        }"),
-    ("a segment is freed by what is applied and not synced", "tail.rs", "self.unsynced_from.into_iter().chain(waiting).min()", "waiting"),
-    ("eventual records hold nothing", "lane.rs", "        self.tail.push_applied(lsn, target);\n", ""),
-    ("eventual records are not replayed", "lane.rs", "RecordKind::Strong | RecordKind::Eventual => {", "RecordKind::Eventual => {}\n            RecordKind::Strong => {"),
+    ("witness is the sealed group instead of the durable one", "random", COMMIT, "durable_group: self.durable_group,\n            previous_tag", "durable_group: self.last_group,\n            previous_tag"),
+    ("no witness at all", "damage", COMMIT, "durable_group: self.durable_group,\n            previous_tag", "durable_group: GroupNumber::NONE,\n            previous_tag"),
+    ("witness one too high", "random", COMMIT, "durable_group: self.durable_group,\n            previous_tag", "durable_group: self.durable_group.next().min(self.last_group),\n            previous_tag"),
+    ("a short write counts as whole", "io_errors", COMMIT, "WriteResult::Durable(bytes) if bytes == write.blocks as usize * BLOCK_BYTES => false,", "WriteResult::Durable(_) => false,"),
+    ("a failed write is ignored", "io_errors", COMMIT, "WriteResult::Failed(number) => return self.poison(PoisonReason::WriteFailed(number)),", "WriteResult::Failed(_) => false,"),
+    ("a failed write is tried again", "io_errors", COMMIT, "WriteResult::Failed(number) => return self.poison(PoisonReason::WriteFailed(number)),", "WriteResult::Failed(_) => true,"),
+    ("acknowledges after poison", "random", COMMIT, "            // Durable or not, nobody learns it from here: what was not acknowledged before stays unknown.\n            return;", ""),
+    ("writes after poison", "io_errors", COMMIT, "        if self.poison.is_some() {\n            return None;\n        }\n        if let Some(action)", "        if let Some(action)"),
+    ("appends after poison", "io_errors", COMMIT, "            return Err(AppendError::Poisoned);", ""),
+    ("the chain is not kept", "random", COMMIT, "previous_tag: self.last_tag,", "previous_tag: GroupTag::default(),"),
+    ("two groups share a block", "random", COMMIT, "active.next_block += blocks;", "active.next_block += blocks.min(1);"),
+    ("no mark", "lane", COMMIT, "self.quiet_since.filter(|_| unwitnessed)?", "self.quiet_since.filter(|_| unwitnessed && false)?"),
+    ("admits without a place", "random", COMMIT, "if self.has_room(record) {", "if self.has_room(record) || true {"),
+    ("no bound on pending bytes", "random", COMMIT, "            return Err(AppendError::Full);", ""),
+    ("a stalled disk is not noticed", "io_errors", COMMIT, "            self.poison(PoisonReason::Stalled);", ""),
+    ("the padding keeps an old buffer's bytes", "random", "group.rs", "bytes[GROUP_HEADER_BYTES + header.payload_bytes as usize..].fill(0);", ""),
+    ("the nonce leaves out the epoch", "lib", "cipher.rs", "nonce[..4].copy_from_slice(&epoch.0.to_le_bytes());", "let _ = epoch;"),
+    ("the header is not authenticated", "lib", "cipher.rs", ".encrypt_inout_detached(&nonce, header, body.into())", ".encrypt_inout_detached(&nonce, &header[..0], body.into())"),
+    ("the header checksum is not checked", "lib", "group.rs", "if crc32c::crc32c(&bytes[..HEADER_CRC_OFFSET]) != u32_at(bytes, HEADER_CRC_OFFSET) {", "if false {"),
+    ("the body is not encrypted", "random", "cipher.rs", "            .encrypt_inout_detached(&nonce, header, body.into())", "            .encrypt_inout_detached(&nonce, header, body.to_vec().as_mut_slice().into())"),
+    ("the block index is not checked", "damage", WALK, "            && header.block == block\n", ""),
+    ("the chain is not checked", "damage", WALK, "header.previous_tag != self.tip.tag || header.first_lsn", "header.first_lsn"),
+    ("witnesses behind the hole are not looked for", "damage", WALK, "beyond.witness = beyond.witness.max(header.durable_group);", ""),
+    ("a later group is proof enough", "crash_states", WALK, "beyond.witness = beyond.witness.max(header.durable_group);", "beyond.witness = beyond.witness.max(header.group);"),
+    ("the stores' cursors are no evidence", "damage", WALK, "|| self.tip.lsn < evidence.durable_lsn", ""),
+    ("suspect is called torn", "lib", DECIDE, "(Content::NoSectorZero | Content::Unreadable, false, _) => Verdict::Suspect,", "(Content::NoSectorZero | Content::Unreadable, false, _) => Verdict::Torn,"),
+    ("corrupt is called torn", "lib", DECIDE, "(_, true, _) => Verdict::Corrupt,", "(_, true, _) => Verdict::Torn,"),
+    ("an earlier cut is not respected", "random", WALK, "                self.resume_at(start.index, &start.header);", "                let _ = start;"),
+    ("a sealed segment does not lead to the next", "random", WALK, "        (tip.index, tip.block) = if header.flags.seal {", "        (tip.index, tip.block) = if false {"),
+    ("only the first copy of a header is read", "lib", "segment.rs", "(Err(error), Some(second)) => Self::decode(second).map_err(|_| error),", "(Err(error), Some(_)) => Err(error),"),
+    ("the epoch is not raised", "random", "start.rs", "epoch: recovery.epoch_max.max(manifest.epoch).next(),", "epoch: recovery.epoch_max.max(manifest.epoch).max(Epoch(1)),"),
+    ("files are believed without a sync", "random", "start.rs", "    disk.sync(&file)?;\n    let header = match read_header", "    let header = match read_header"),
+    ("the cut is not made durable", "random", "start.rs", "    disk.write(&active.file, write.offset(), write.bytes())?;\n    disk.sync(&active.file)?;", "    disk.write(&active.file, write.offset(), write.bytes())?;"),
+    ("another incarnation is accepted", "damage", "start.rs", "(config.lane, number, listed.incarnation)", "(config.lane, number, header.incarnation)"),
+    ("an unlisted segment in use is taken for free", "damage", "start.rs", "if prepared && used && *number > newest {", "if prepared && used && *number > newest && false {"),
+    ("a segment that a start dropped is held against the next", "io_errors", "start.rs", " && header.epoch >= manifest.epoch", ""),
+    ("a wiped directory starts afresh", "damage", "start.rs", "let fresh_allowed = !segments_present && !config.expect_existing;", "let fresh_allowed = !segments_present;"),
+    ("zeros are not durable before the headers", "random", "pool.rs", "self.disk.write_zeros(&file, 0, bytes)?;\n            self.disk.sync(&file)?;\n        }", "self.disk.write_zeros(&file, 0, bytes)?;\n        }"),
+    ("a recycled file keeps its old groups", "random", "pool.rs", "        if !blank {", "        if false {"),
+    ("headers are not durable before the manifest", "random", "pool.rs", "self.disk.write(&file, 0, headers.as_slice())?;\n        self.disk.sync(&file)?;", "self.disk.write(&file, 0, headers.as_slice())?;"),
+    ("the directory is not synced", "random", "pool.rs", "        self.disk.sync_directory()?;\n        Ok(Prepared {", "        Ok(Prepared {"),
+    ("the manifest is not synced", "random", "pool.rs", "        self.disk.sync(&self.manifest_file)?;\n", ""),
+    ("the good manifest slot is overwritten after a failure", "random", "pool.rs", "if self.manifest_unknown { 2 } else { 1 }", "1"),
+    ("keys of recycled segments are not destroyed first, files are reused before the manifest", "random", "pool.rs", "        self.manifest_unknown = true;\n", "        self.manifest_unknown = true;\n        self.release();\n"),
+    ("a segment with torn remains is taken for blank", "random", WALK, "blank &= zero;", "blank &= zero || block > first;"),
+    ("a clean stop is believed wherever the log seems to end", "damage", WALK, "evidence.clean_end == Some(self.tip.group)", "evidence.clean_end.is_some()"),
+    ("the mark of a clean stop is not unset", "random", "pool.rs", "        manifest.clean = false;\n", ""),
+    ("the base is not moved", "random", "pool.rs", "        self.manifest.base = segment.end;\n", ""),
+    ("a segment is freed by a checkpoint that is not durable", "lib", "cursor.rs", "while self.pending.front().is_some_and(|(at, _)| *at <= lsn) {", "let _ = lsn;\n        while !self.pending.is_empty() {"),
+    ("a segment is freed before its records are applied", "lib", "cursor.rs", "segment.end.lsn <= floor && segment.end.lsn < checkpoint", "segment.end.lsn < checkpoint"),
+    ("a segment is freed while one target is behind", "lib", "tail.rs", "filter_map(Queue::first_unsynced).min();", "filter_map(Queue::first_unsynced).max();"),
+    ("records are applied before they are durable", "lib", "tail.rs", "*lsn <= durable && (first || bytes <= bytes_max)", "(*lsn <= durable || true) && (first || bytes <= bytes_max)"),
+    ("the cursor is one too high", "lib", "tail.rs", "self.handle_applied(target, lsn);\n        self.checkpoint.advance(target, lsn);", "self.handle_applied(target, lsn);\n        self.checkpoint.advance(target, lsn.next());"),
+    ("the cursor moves when the store has not synced", "lib", "tail.rs", "        if let Some(queue) = queue {\n            queue.apply_until(lsn, durable);\n        }", "        if let Some(queue) = queue {\n            queue.apply_until(lsn, durable);\n            queue.sync_until(lsn);\n            self.checkpoint.advance(target, lsn);\n        }"),
+    ("a segment is freed by what is applied and not synced", "lib", "tail.rs", "self.unsynced_from.into_iter().chain(waiting).min()", "waiting"),
+    ("eventual records hold nothing", "lane", "lane.rs", "        self.tail.push_applied(lsn, target);\n", ""),
+    ("eventual records are not replayed", "lane", "lane.rs", "RecordKind::Strong | RecordKind::Eventual => {", "RecordKind::Eventual => {}\n            RecordKind::Strong => {"),
+    ("a lane does not say that a mark is due", "lane", COMMIT, "stall.into_iter().chain(group).min()", "stall.into_iter().chain(group.filter(|_| self.pending_bytes > 0)).min()"),
+    ("a lane asks for a turn that has nothing to do", "lane", COMMIT, "(self.has_place(blocks) || self.must_close(blocks)).then_some(due)", "Some(due)"),
+    ("what was given up is held against the lane again", "accept_loss", WALK, "                self.skip(&lost);", "                let _ = lost;"),
+    ("the cut does not say what was given up", "accept_loss", "start.rs", "lost: recovery.lost.clone(),", "lost: Vec::new(),"),
+    ("good groups behind the damage are given up", "accept_loss", WALK, "!all && self.is_whole(*index, header)", "!all && self.is_whole(*index, header) && false"),
+    ("a damaged group behind the damage is believed", "accept_loss", WALK, "!all && self.is_whole(*index, header)", "!all && (self.is_whole(*index, header) || true)"),
+    ("groups that were cut off come back with a loss", "accept_loss", WALK, "later.into_iter().all(|(_, lowest)| *lowest > header.group)", "later.into_iter().all(|(_, lowest)| *lowest > header.group || true)"),
+    ("damaged segments are dropped before the cut is durable", "accept_loss", "start.rs", "        keep_damaged(&manifest, &recovery, &mut ends);\n", "        let _ = (keep_damaged, &mut ends);\n"),
+    ("what is given up counts as durable before the cut is", "accept_loss", "start.rs", "    if recovery.lost.is_empty() {", "    if true {"),
 ]
 
-QUICK = {"WAL_CRASH_STATES": "4000", "WAL_DAMAGE_STRIDE": "2999", "WAL_SIM_COUNT": "200"}
-# Two stages, the cheap one first: most bugs are found there.
-STAGES = [["--test", "random", "--test", "io_errors"], ["--lib", "--test", "crash_states", "--test", "damage"]]
+# Enough for a bug to show, and quick.
+QUICK = {
+    "WAL_CRASH_STATES": "6000",
+    "WAL_DAMAGE_STRIDE": "2999",
+    "WAL_SIM_COUNT": "200",
+    "WAL_BIT_STRIDE": "97",
+    "WAL_TORN_IMAGES": "300",
+    "WAL_LOSS_SEEDS": "20",
+}
+# What is tried, in this order, when the test that should notice does not.
+TESTS = ["lib", "random", "io_errors", "lane", "damage", "crash_states", "accept_loss", "images"]
+HANGS_SECONDS = 240
 
 
 def select(words):
@@ -98,53 +118,69 @@ def select(words):
     return chosen
 
 
-def run(copy, environment):
-    """The first test that fails, or None; raises when the bug does not compile."""
-    base = ["cargo", "test", "--offline", "-q", "-p", "prism-wal"]
-    for tests in STAGES:
-        built = subprocess.run([*base, "--no-run", *tests], cwd=copy, env=environment, capture_output=True, text=True)
-        if built.returncode != 0:
-            raise SystemExit(f"does not compile:\n{built.stderr[-3000:]}")
-        try:
-            result = subprocess.run(
-                [*base, *tests], cwd=copy, env=environment, capture_output=True, text=True, timeout=300)
-        except subprocess.TimeoutExpired:
-            return "a test hangs"
-        if result.returncode != 0:
-            output = result.stdout + result.stderr
-            lines = [line for line in output.splitlines() if "panicked at" in line]
-            after = output.split("panicked at", 1)[-1].splitlines()
-            return (lines or ["a failure"])[0].strip() + " " + (after[1].strip() if len(after) > 1 else "")
+def run(test, copy, environment):
+    """How a test fails, or None; raises when the bug does not compile."""
+    command = ["cargo", "test", "--offline", "-q", "-p", "prism-wal"]
+    command += ["--lib"] if test == "lib" else ["--test", test]
+    built = subprocess.run([*command, "--no-run"], cwd=copy, env=environment, capture_output=True, text=True)
+    if built.returncode != 0:
+        raise SystemExit(f"does not compile:\n{built.stderr[-3000:]}")
+    try:
+        result = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=HANGS_SECONDS)
+    except subprocess.TimeoutExpired:
+        return "hangs"
+    if result.returncode == 0:
+        return None
+    output = result.stdout + result.stderr
+    after = output.split("panicked at", 1)[-1].splitlines()
+    return after[1].strip() if len(after) > 1 else "fails"
+
+
+def try_mutant(hint, copy, environment):
+    """(test, how it failed) of the first test that notices, or None."""
+    for test in [hint, *(test for test in TESTS if test != hint)]:
+        how = run(test, copy, environment)
+        if how:
+            return test, how
     return None
 
 
 def main():
     if sys.argv[1:] == ["--list"]:
-        for number, mutant in enumerate(MUTANTS, 1):
-            print(f"{number:3} {mutant[0]} ({mutant[1]})")
+        for number, (name, hint, file, *_) in enumerate(MUTANTS, 1):
+            print(f"{number:3} {name} ({file}; {hint})")
         return 0
-    survivors = []
-    environment = {**os.environ, **QUICK, "RUST_BACKTRACE": "0"}
-    environment.setdefault("CARGO_TARGET_DIR", str(ROOT / "target"))
+    environment = {**os.environ, **QUICK, "RUST_BACKTRACE": "0", "CARGO_PROFILE_DEV_DEBUG": "0"}
+    # A place of its own: the copy must not make the real tree's builds start over.
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "wal-mutants"
+    environment["CARGO_TARGET_DIR"] = str(target)
+    rows, began_all = [], time.monotonic()
     with tempfile.TemporaryDirectory(prefix="wal-mutants-") as temporary:
         copy = pathlib.Path(temporary) / "prism"
         ignored = shutil.ignore_patterns("target", ".git", "node_modules")
         shutil.copytree(ROOT, copy, ignore=ignored, symlinks=True)
         chosen = select(sys.argv[1:])
-        for number, (name, file, text, replacement) in chosen:
+        sources = {}
+        for number, (name, _, file, text, _) in chosen:
+            sources[file] = (copy / "wal" / "src" / file).read_text()
+            if sources[file].count(text) != 1:
+                raise SystemExit(f"mutant {number} ({name}): its text stands {sources[file].count(text)} times in {file}")
+        for number, (name, hint, file, text, replacement) in chosen:
             path = copy / "wal" / "src" / file
-            original = path.read_text()
-            if original.count(text) != 1:
-                raise SystemExit(f"mutant {number} ({name}): its text stands {original.count(text)} times in {file}")
             began = time.monotonic()
-            path.write_text(original.replace(text, replacement))
-            caught = run(copy, environment)
-            path.write_text(original)
-            took = time.monotonic() - began
-            print(f"{number:3} {'caught' if caught else 'SURVIVED':8} {took:5.0f} s  {name}: {caught or ''}"[:240], flush=True)
-            if not caught:
-                survivors.append(name)
-    print(f"{len(chosen)} bugs, {len(survivors)} not caught: {survivors}")
+            path.write_text(sources[file].replace(text, replacement))
+            caught = try_mutant(hint, copy, environment)
+            path.write_text(sources[file])
+            test, how = caught or ("SURVIVED", "")
+            rows.append((number, name, test))
+            print(f"{number:3} {time.monotonic() - began:5.0f} s  {name}: {test}: {how}"[:200], flush=True)
+    survivors = [name for _, name, test in rows if test == "SURVIVED"]
+    print(f"\n{'bug':>3}  {'noticed by':12} what")
+    for number, name, test in rows:
+        print(f"{number:3}  {test:12} {name}")
+    minutes = (time.monotonic() - began_all) / 60
+    print(f"{len(rows)} bugs, {len(rows) - len(survivors)} caught, {len(survivors)} not, in {minutes:.0f} min")
     return 1 if survivors else 0
 
 

@@ -25,7 +25,9 @@ use crate::group::GroupHeader;
 use crate::ids::{LaneId, SegmentNumber};
 use crate::manifest::{MANIFEST_BYTES, MANIFEST_SLOT_BYTES, Manifest, ManifestError, manifest_file_name};
 use crate::pool::reserve_file_name;
-use crate::recovery::{Evidence, Recovery, SegmentSource, Unreadable, Visitor, WalkSegment, walk};
+use crate::recovery::{
+    Evidence, OnDamage, Recovery, RecoverySegment, SegmentSource, Unreadable, Visitor, recover,
+};
 use crate::segment::{
     Incarnation, SEGMENT_HEADER_BLOCKS, SegmentHeader, SegmentHeaderError, parse_segment_file_name,
     segment_file_name,
@@ -275,7 +277,7 @@ impl LaneImage {
         for image in self.segments.iter().filter(|image| image.listed.is_some()) {
             let file = image.file.as_ref()?;
             let header = file.good_header()?;
-            segments.push(WalkSegment {
+            segments.push(RecoverySegment {
                 segment: header.segment,
                 epoch: header.epoch,
                 blocks: header.blocks,
@@ -290,11 +292,12 @@ impl LaneImage {
             clean_end: None,
         };
         let mut source = Files(files);
-        Some(walk(
+        Some(recover(
             self.lane,
             &manifest.base,
             &segments,
             evidence,
+            OnDamage::Hold,
             &mut source,
             visitor,
         ))

@@ -5,7 +5,7 @@
 //! stores.
 //!
 //! ```text
-//!   record  group  segment  manifest      layout of the bytes          pure
+//!   record  cut  group  segment  manifest   layout of the bytes        pure
 //!   cipher                                encryption of group bodies   pure: keys and nonces are arguments
 //!   group_commit  depth                   append → writes → durable    pure: time is an argument
 //!   recovery                              where does the log end?      pure: reads through a trait
@@ -23,6 +23,7 @@ pub mod buffer;
 mod bytes;
 pub mod cipher;
 pub mod cursor;
+pub mod cut;
 pub mod depth;
 pub mod disk;
 pub mod group;

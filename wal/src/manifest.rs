@@ -329,6 +329,19 @@ mod tests {
     }
 
     #[test]
+    fn every_flipped_bit_is_noticed() {
+        let good = sample(9, 3);
+        let buffer = good.encode();
+        let mut slot = buffer.as_slice().to_vec();
+        for bit in 0..MANIFEST_SLOT_BYTES * 8 {
+            slot[bit / 8] ^= 1 << (bit % 8);
+            assert!(Manifest::decode(&slot).is_err(), "bit {bit}");
+            slot[bit / 8] ^= 1 << (bit % 8);
+        }
+        assert_eq!(Manifest::decode(&slot), Ok(good));
+    }
+
+    #[test]
     fn another_lanes_manifest_or_one_in_the_wrong_slot_is_refused() {
         let manifest = sample(8, 2);
         assert_eq!(

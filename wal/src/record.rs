@@ -14,7 +14,7 @@
 //! decoder still believes nothing: every length is checked, and a body that does not parse to its last byte is refused.
 
 use crate::bytes::{put, u32_at};
-use crate::ids::{GroupNumber, Lsn, TargetId};
+use crate::ids::{Lsn, TargetId};
 
 /// Bytes in front of every payload.
 pub const RECORD_HEADER_BYTES: usize = 12;
@@ -32,7 +32,7 @@ pub enum RecordKind {
     Eventual,
     /// How far every target has got: a [`crate::cursor::Checkpoint`].
     Checkpoint,
-    /// The first record of an epoch: where recovery found the end of the epoch before. A [`Cut`].
+    /// The first record of an epoch: where recovery found the end of the epoch before. A [`crate::cut::Cut`].
     Cut,
 }
 
@@ -194,64 +194,6 @@ fn decode(bytes: &[u8]) -> Result<(Record<'_>, &[u8]), RecordError> {
     ))
 }
 
-/// Where recovery ended the epoch before: the payload of the first record of an epoch.
-///
-/// ```text
-/// offset  bytes  field
-///      0      8  last group kept
-///      8      8  last LSN kept
-///     16      8  first LSN given up by an operator, 0 for none
-///     24      8  last LSN given up by an operator, 0 for none
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cut {
-    /// The last group that recovery kept; the epoch's own first group is the next.
-    pub last_group: GroupNumber,
-    /// The last record that recovery kept.
-    pub last_lsn: Lsn,
-    /// Records that were durable and given up on an operator's word (never by recovery alone), inclusive.
-    pub lost: Option<(Lsn, Lsn)>,
-}
-
-/// Bytes of an encoded [`Cut`].
-pub const CUT_BYTES: usize = 32;
-
-impl Cut {
-    /// The payload of the cut record.
-    #[must_use]
-    pub fn encode(&self) -> [u8; CUT_BYTES] {
-        let (first, last) = self.lost.unwrap_or_default();
-        let mut bytes = [0; CUT_BYTES];
-        put(&mut bytes, 0, &self.last_group.0.to_le_bytes());
-        put(&mut bytes, 8, &self.last_lsn.0.to_le_bytes());
-        put(&mut bytes, 16, &first.0.to_le_bytes());
-        put(&mut bytes, 24, &last.0.to_le_bytes());
-        bytes
-    }
-
-    /// Reads the payload of a cut record.
-    ///
-    /// # Errors
-    /// [`RecordError::BadPayload`] when the length or the range is wrong.
-    pub fn decode(payload: &[u8]) -> Result<Self, RecordError> {
-        use crate::bytes::u64_at;
-        if payload.len() != CUT_BYTES {
-            return Err(RecordError::BadPayload);
-        }
-        let (first, last) = (Lsn(u64_at(payload, 16)), Lsn(u64_at(payload, 24)));
-        let lost = match (first, last) {
-            (Lsn::NONE, Lsn::NONE) => None,
-            (first, last) if first != Lsn::NONE && first <= last => Some((first, last)),
-            _ => return Err(RecordError::BadPayload),
-        };
-        Ok(Self {
-            last_group: GroupNumber(u64_at(payload, 0)),
-            last_lsn: Lsn(u64_at(payload, 8)),
-            lost,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,25 +276,5 @@ mod tests {
         assert_eq!(with(4, 5), RecordError::UnknownKind(5));
         assert_eq!(with(6, 1), RecordError::ReservedBytes);
         assert_eq!(with(3, 0xff), RecordError::TooLong);
-    }
-
-    #[test]
-    fn a_cut_comes_back_and_a_crooked_one_is_refused() {
-        for lost in [None, Some((Lsn(3), Lsn(3))), Some((Lsn(3), Lsn(9)))] {
-            let cut = Cut {
-                last_group: GroupNumber(5),
-                last_lsn: Lsn(2),
-                lost,
-            };
-            assert_eq!(Cut::decode(&cut.encode()), Ok(cut));
-        }
-        let mut crooked = Cut {
-            lost: Some((Lsn(3), Lsn(9))),
-            ..Cut::default()
-        }
-        .encode();
-        crooked[16] = 10;
-        assert_eq!(Cut::decode(&crooked), Err(RecordError::BadPayload));
-        assert_eq!(Cut::decode(&crooked[1..]), Err(RecordError::BadPayload));
     }
 }

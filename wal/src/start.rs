@@ -13,15 +13,17 @@ use core::fmt;
 
 use crate::buffer::{AlignedBuffer, BLOCK_BYTES};
 use crate::cipher::{KeyEncryptionKey, KeyError, SegmentCipher};
+use crate::cut::Cut;
 use crate::disk::{Disk, DiskError, DiskErrorKind};
 use crate::group::GroupHeader;
 use crate::group_commit::{ClosedSegment, Config, GroupCommit, Resume, WriteResult};
 use crate::ids::{Epoch, LaneId, Lsn, SegmentNumber, TargetId};
 use crate::manifest::{Base, ListedSegment, MANIFEST_BYTES, Manifest, ManifestError, manifest_file_name};
 use crate::pool::{Durable, Pool, PoolParts, Prepared, Released, reserve_file_name};
-use crate::record::{Cut, Record, RecordKind};
+use crate::record::{Record, RecordKind};
 use crate::recovery::{
-    Evidence, RecoveredGroup, Recovery, RecoverySegment, SegmentSource, Unreadable, Verdict, Visitor, recover,
+    Evidence, OnDamage, RecoveredGroup, Recovery, RecoverySegment, SegmentSource, Unreadable, Verdict,
+    Visitor, recover,
 };
 use crate::segment::{
     SEGMENT_HEADER_BLOCKS, SegmentHeader, SegmentHeaderError, SegmentSeed, parse_segment_file_name,
@@ -44,6 +46,11 @@ pub struct StartConfig {
     /// The highest LSN of a strong record that any store of this lane is known to have. It must be in the log.
     pub applied_lsn: Lsn,
     /// An operator gives up what is damaged: a lane that would be refused as [`Refusal::Damaged`] starts all the same.
+    /// Every whole group is kept, also those behind the damage, under their old numbers. What was given up is in
+    /// [`Recovery::lost`] and in the cut of the new epoch, so no later start looks at it or reports it again. Its end is
+    /// exact unless [`Lost::exact`](crate::cut::Lost::exact) says otherwise: at the end of the log no header may be left
+    /// that tells. Nothing is changed on the disk before the cut is durable. Without damage this does nothing. Files
+    /// that are missing, or whose headers are bad, are refused all the same.
     pub accept_loss: bool,
 }
 
@@ -166,9 +173,6 @@ pub fn start<D: Disk>(
     visitor: &mut dyn Visitor,
 ) -> Result<Started<D>, StartError> {
     config.group.check().map_err(StartError::Config)?;
-    if config.accept_loss {
-        return Err(StartError::Config("accept_loss: cannot be done yet"));
-    }
     let names = disk.list()?;
     let own = names.iter().filter_map(|name| parse_segment_file_name(name));
     let present: Vec<SegmentNumber> = own
@@ -184,9 +188,12 @@ pub fn start<D: Disk>(
     let reserve = find_reserve(config, &mut disk, &names)?;
     disk.sync_directory()?;
 
-    let (recovery, ends) = recover_listed(config, &mut disk, &manifest, &listed, visitor);
-    if !matches!(recovery.verdict, Verdict::CleanEnd | Verdict::Torn) {
+    let (recovery, mut ends) = recover_listed(config, &mut disk, &manifest, &listed, visitor);
+    if !matches!(recovery.verdict, Verdict::CleanEnd | Verdict::Torn) && !config.accept_loss {
         return Err(Refusal::Damaged(Box::new(recovery)).into());
+    }
+    if recovery.damage.is_some() {
+        keep_damaged(&manifest, &recovery, &mut ends);
     }
     let next_segment = present
         .iter()
@@ -224,6 +231,19 @@ pub fn start<D: Disk>(
     begin_epoch(config, parts, recovery, ends, seed, now_ms)
 }
 
+/// Segments in which no group is good stay as well when something was given up: until the cut is durable, the damage
+/// must be found again. They are recycled in their turn.
+fn keep_damaged(manifest: &Manifest, recovery: &Recovery, ends: &mut Vec<ClosedSegment>) {
+    let mut end = manifest.base;
+    let kept = manifest.segments.iter().filter_map(|entry| {
+        let good = ends.iter().find(|closed| closed.segment == entry.segment);
+        end = good.map_or(end, |closed| closed.end);
+        let segment = entry.segment;
+        (!recovery.blank.contains(&segment)).then_some(ClosedSegment { segment, end })
+    });
+    *ends = kept.collect();
+}
+
 fn begin_epoch<D: Disk>(
     config: &StartConfig,
     parts: PoolParts<D>,
@@ -234,15 +254,12 @@ fn begin_epoch<D: Disk>(
 ) -> Result<Started<D>, StartError> {
     let tip = &recovery.tip;
     let (epoch, mut pool) = (parts.epoch, Pool::new(parts));
-    let active = pool.prepare_first(
-        seed,
-        now_ms,
-        Durable {
-            group: tip.group,
-            lsn: tip.lsn,
-            all_applied: false,
-        },
-    )?;
+    // What was given up is no evidence: until the cut is durable, a start must find the same damage again.
+    let mut durable = Durable::default();
+    if recovery.lost.is_empty() {
+        (durable.group, durable.lsn) = (tip.group, tip.lsn);
+    }
+    let active = pool.prepare_first(seed, now_ms, durable)?;
     let resume = Resume {
         group: tip.group,
         lsn: tip.lsn,
@@ -254,7 +271,7 @@ fn begin_epoch<D: Disk>(
     let cut = Cut {
         last_group: tip.group,
         last_lsn: tip.lsn,
-        lost: None,
+        lost: recovery.lost.clone(),
     }
     .encode();
     let record = Record {
@@ -377,7 +394,8 @@ fn read_header<D: Disk>(
 }
 
 /// The files of segments that the manifest does not list: free to be reused. One that was in use under its number must
-/// have been listed; then the manifest is not the newest one, and nothing may be touched.
+/// have been listed; then the manifest is not the newest one, and nothing may be touched. Unless a later epoch wrote the
+/// manifest: that start found nothing good in the segment, left it out and died before it could destroy it.
 fn unlisted_files<D: Disk>(
     config: &StartConfig,
     disk: &mut D,
@@ -395,8 +413,10 @@ fn unlisted_files<D: Disk>(
         }
         let name = segment_file_name(config.lane, *number);
         let file = disk.open(&name)?;
-        let in_place = |header: &SegmentHeader| header.segment == *number && header.lane == config.lane;
-        let prepared = matches!(read_header(disk, &file), Ok(Ok(header)) if in_place(&header));
+        let current = |header: &SegmentHeader| {
+            header.segment == *number && header.lane == config.lane && header.epoch >= manifest.epoch
+        };
+        let prepared = matches!(read_header(disk, &file), Ok(Ok(header)) if current(&header));
         let mut block = AlignedBuffer::zeroed(BLOCK_BYTES);
         let offset = u64::from(SEGMENT_HEADER_BLOCKS) * BLOCK_BYTES as u64;
         let group = disk
@@ -438,7 +458,7 @@ fn recover_listed<D: Disk>(
             segment: opened.header.segment,
             epoch: opened.header.epoch,
             blocks: opened.header.blocks,
-            cipher: opened.cipher.clone(),
+            cipher: Some(opened.cipher.clone()),
         })
         .collect();
     let evidence = Evidence {
@@ -456,6 +476,11 @@ fn recover_listed<D: Disk>(
         &manifest.base,
         &segments,
         evidence,
+        if config.accept_loss {
+            OnDamage::GiveUp
+        } else {
+            OnDamage::Hold
+        },
         &mut source,
         &mut ends,
     );

@@ -1,12 +1,15 @@
-//! Bounded-exhaustive crash states: every short sequence of operations, a crash after every event, every subset of
-//! the sectors at stake (sampled when there are many). A start must find a whole prefix with everything acknowledged,
-//! and must not call it damage.
+//! Bounded-exhaustive crash states: every sequence of four operations (and so of fewer), a crash before every operation
+//! of the disk, every subset of the sectors at stake there (a selection where there are many). A start must find a whole
+//! prefix with everything acknowledged, and must not call it damage.
 //!
-//! `WAL_CRASH_STATES` bounds the states tried (default 20,000); they are spread evenly over all sequences.
+//! `WAL_CRASH_STATES` bounds the states tried (default 200,000). Every moment gets at least two; what is left goes to
+//! those with most at stake.
 
 mod sim;
 
-use prism_wal::disk::sim::Crash;
+use std::rc::Rc;
+
+use prism_wal::disk::sim::{Crash, SimDisk};
 use prism_wal::ids::TargetId;
 use prism_wal::record::RecordKind;
 use sim::{Rng, World, env_or, small_config};
@@ -30,104 +33,143 @@ const OPERATIONS: [Operation; 6] = [
     Operation::Recycle,
 ];
 
+/// Sequences of four operations.
+const SEQUENCES: u64 = (OPERATIONS.len() as u64).pow(4);
+
+/// Every sequence is run with one, two and three groups in flight.
+const DEPTHS: u64 = 3;
+
+/// The work is split, so that two cores share it.
+const PARTS: u64 = 4;
+
+/// Subsets of more sectors than this are never all tried.
+const SECTORS_MAX: usize = 14;
+
 #[test]
-fn every_crash_state_of_short_sequences_recovers() {
-    let budget = env_or("WAL_CRASH_STATES", 20_000);
-    let sequences = OPERATIONS.len().pow(4) as u64;
-    let mut explorer = Explorer {
-        states: 0,
-        budget,
-        per_sequence: budget.div_ceil(sequences * 3).max(2),
-    };
-    // A stride coprime to the number of sequences visits them all, far apart from one another.
-    for number in 0..sequences {
-        for depth in 1..=3 {
-            if explorer.states >= budget {
-                break;
+fn every_crash_state_of_short_sequences_recovers_part_1() {
+    explore(0);
+}
+
+#[test]
+fn every_crash_state_of_short_sequences_recovers_part_2() {
+    explore(1);
+}
+
+#[test]
+fn every_crash_state_of_short_sequences_recovers_part_3() {
+    explore(2);
+}
+
+#[test]
+fn every_crash_state_of_short_sequences_recovers_part_4() {
+    explore(3);
+}
+
+fn explore(part: u64) {
+    let budget = env_or("WAL_CRASH_STATES", 200_000) / PARTS;
+    let runs: Vec<u64> = (0..SEQUENCES * DEPTHS)
+        .filter(|run| run % PARTS == part)
+        .collect();
+    let (most, expected) = states_per_moment(&runs, budget);
+    // A small budget does not reach every run: it takes some, evenly spread.
+    let chosen = |(index, _): &(u64, &u64)| index * budget / expected != (index + 1) * budget / expected;
+    let (mut states, mut moments) = (0, 0);
+    for (_, run) in (0..).zip(&runs).filter(|one| budget >= expected || chosen(one)) {
+        let explored = std::panic::catch_unwind(|| {
+            let found = self::moments(*run);
+            let mut rng = Rng(*run);
+            let states: u64 = found
+                .iter()
+                .map(|moment| crash_states(moment, &mut rng, most))
+                .sum();
+            (states, found.len() as u64)
+        });
+        match explored {
+            Ok((more_states, more_moments)) => {
+                states += more_states;
+                moments += more_moments;
             }
-            let sequence = number * 577 % sequences;
-            let result =
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| explorer.explore(sequence, depth)));
-            if let Err(panic) = result {
-                eprintln!("sequence {sequence} at depth {depth}: {:?}", decode(sequence));
+            Err(panic) => {
+                let (sequence, depth) = decode(*run);
+                eprintln!("run {run}: {sequence:?} at depth {depth}");
                 std::panic::resume_unwind(panic);
             }
         }
     }
-    println!("{} crash states", explorer.states);
-    assert!(
-        explorer.states >= budget.min(1000),
-        "too few states: {}",
-        explorer.states
+    println!(
+        "part {part}: {states} crash states in {moments} moments, at most {} each",
+        most
     );
+    assert!(states >= budget * 7 / 10, "too few states: {states} of {budget}");
 }
 
-fn decode(mut sequence: u64) -> [Operation; 4] {
-    core::array::from_fn(|_| {
+/// How many states of each kind of crash a moment may have so that all together keep to the budget, and how many that
+/// makes; judged by a sample of the runs.
+fn states_per_moment(runs: &[u64], budget: u64) -> (u64, u64) {
+    const SAMPLE: usize = 24;
+    let step = runs.len() / SAMPLE;
+    let sample = runs.iter().skip(step / 2).step_by(step).take(SAMPLE);
+    let possible: Vec<u64> = sample
+        .flat_map(|run| moments(*run))
+        .flat_map(|moment| CRASHES.map(|crash| subsets(moment.disk.sectors_at_stake(crash))))
+        .collect();
+    let total = |most: u64| -> u64 {
+        let sampled: u64 = possible.iter().map(|subsets| (*subsets).min(most)).sum();
+        sampled * runs.len() as u64 / SAMPLE as u64
+    };
+    let mut most = 1;
+    while most < 1 << SECTORS_MAX && total(most + 1) <= budget {
+        most += 1;
+    }
+    (most, total(most))
+}
+
+const CRASHES: [Crash; 2] = [Crash::PowerCut, Crash::Kill];
+
+fn subsets(sectors: usize) -> u64 {
+    1 << sectors.min(SECTORS_MAX)
+}
+
+fn decode(run: u64) -> ([Operation; 4], usize) {
+    let mut sequence = run / DEPTHS;
+    let operations = core::array::from_fn(|_| {
         let operation = OPERATIONS[(sequence % OPERATIONS.len() as u64) as usize];
         sequence /= OPERATIONS.len() as u64;
         operation
-    })
+    });
+    (operations, (run % DEPTHS) as usize + 1)
 }
 
-struct Explorer {
-    states: u64,
-    budget: u64,
-    per_sequence: u64,
+/// A moment at which the machine may stop: the disk, and what the checker knew then at least.
+struct Moment {
+    disk: SimDisk,
+    world: Rc<World>,
 }
 
-impl Explorer {
-    fn explore(&mut self, sequence: u64, depth: usize) {
-        let until = self.states + self.per_sequence;
-        let mut world = World::new(small_config(depth), sequence * 7 + depth as u64);
-        world.start().expect("the first start");
-        // A little history, so that there is something to lose.
-        world
-            .append(RecordKind::Strong, TargetId(1), 50)
-            .expect("an empty lane takes a record");
-        world.settle();
-        let mut events = Vec::new();
-        for operation in decode(sequence) {
-            perform(&mut world, operation);
-            events.push(world.crashed_copy());
-            world.turn();
-            events.push(world.crashed_copy());
-            if world.rng.chance(60) {
-                world.complete_one();
-                events.push(world.crashed_copy());
-                world.turn();
-                events.push(world.crashed_copy());
-            }
-        }
-        let mut rng = Rng(sequence);
-        // The budget goes to events in a random order: the late ones are the interesting ones.
-        while self.states < until {
-            let event = &events[rng.below(events.len())];
-            self.crash_states(event, &mut rng, until);
+/// Every moment before an operation of the disk, from the second append of a lane to the end of a sequence.
+fn moments(run: u64) -> Vec<Moment> {
+    let (sequence, depth) = decode(run);
+    let mut world = World::new(small_config(depth), run);
+    world.start().expect("the first start");
+    // A little history, so that there is something to lose.
+    world
+        .append(RecordKind::Strong, TargetId(1), 50)
+        .expect("an empty lane takes a record");
+    world.settle();
+    world.disk.keep_history();
+    let mut moments = Vec::new();
+    for operation in sequence {
+        perform(&mut world, operation, &mut moments);
+        step(&mut world, &mut moments, World::turn);
+        if world.rng.chance(60) {
+            step(&mut world, &mut moments, World::complete_one);
+            step(&mut world, &mut moments, World::turn);
         }
     }
-
-    fn crash_states(&mut self, event: &World, rng: &mut Rng, until: u64) {
-        for crash in [Crash::PowerCut, Crash::Kill] {
-            let sectors = event.disk.sectors_at_stake(crash);
-            for mask in masks(sectors, rng, (until - self.states) as usize) {
-                let names = rng.below(event.disk.names_at_stake() + 1);
-                let mut world = event.crashed_copy();
-                world.disk.crash(crash, names, |sector| mask[sector]);
-                if crash == Crash::PowerCut {
-                    world.cut_stores();
-                }
-                check(&mut world, rng);
-                self.states += 1;
-                if self.states >= until.min(self.budget) {
-                    return;
-                }
-            }
-        }
-    }
+    moments
 }
 
-fn perform(world: &mut World, operation: Operation) {
+fn perform(world: &mut World, operation: Operation, moments: &mut Vec<Moment>) {
     match operation {
         Operation::Small => {
             let _ = world.append(RecordKind::Strong, TargetId(1), 40);
@@ -148,20 +190,59 @@ fn perform(world: &mut World, operation: Operation) {
             world.now += 20_000_000;
         }
         Operation::Recycle => {
-            world.prepare();
+            step(world, moments, World::prepare);
             world.apply(TargetId(1), 100);
             world.apply(TargetId(2), 100);
             let _ = world.checkpoint();
-            world.settle();
-            world.recycle();
+            step(world, moments, World::settle);
+            step(world, moments, World::recycle);
         }
     }
 }
 
-/// All subsets of up to 14 sectors, else prefixes, suffixes, single ones missing or present, and random ones.
+/// Takes a step and notes the moments within it and the one behind it. Within a step, what was acknowledged before it
+/// must be found, and what was appended by its end may be.
+fn step(world: &mut World, moments: &mut Vec<Moment>, step: fn(&mut World)) {
+    let acked = world.journal.acked;
+    step(world);
+    let mut within = world.crashed_copy();
+    within.journal.acked = acked;
+    let within = Rc::new(within);
+    for disk in world.disk.take_history() {
+        let world = Rc::clone(&within);
+        moments.push(Moment { disk, world });
+    }
+    let behind = Rc::new(world.crashed_copy());
+    moments.push(Moment {
+        disk: behind.disk.snapshot(),
+        world: behind,
+    });
+}
+
+/// Tries up to `most` crashes of each kind.
+fn crash_states(moment: &Moment, rng: &mut Rng, most: u64) -> u64 {
+    let mut states = 0;
+    for crash in CRASHES {
+        let sectors = moment.disk.sectors_at_stake(crash);
+        for mask in masks(sectors, rng, most as usize) {
+            let mut world = moment.world.crashed_copy();
+            world.disk = moment.disk.snapshot();
+            let names = rng.below(world.disk.names_at_stake() + 1);
+            world.disk.crash(crash, names, |sector| mask[sector]);
+            if crash == Crash::PowerCut {
+                world.cut_stores();
+            }
+            check(&mut world, rng);
+            states += 1;
+        }
+    }
+    states
+}
+
+/// All subsets if there are at most `most`; else prefixes, suffixes, single ones missing or present, and random ones.
 fn masks(sectors: usize, rng: &mut Rng, most: usize) -> Vec<Vec<bool>> {
     let mut masks = Vec::new();
-    if sectors <= 14 && 1 << sectors <= most {
+    if sectors <= SECTORS_MAX && 1 << sectors <= most {
         for bits in 0..1_u32 << sectors {
             masks.push((0..sectors).map(|sector| bits >> sector & 1 == 1).collect());
         }
@@ -173,7 +254,7 @@ fn masks(sectors: usize, rng: &mut Rng, most: usize) -> Vec<Vec<bool>> {
         masks.push((0..sectors).map(|sector| sector != at).collect());
         masks.push((0..sectors).map(|sector| sector == at).collect());
     }
-    for _ in 0..32 {
+    while masks.len() < most.max(4 * sectors + 36) {
         masks.push((0..sectors).map(|_| rng.chance(50)).collect());
     }
     // A random selection, so that a small budget does not always spend itself on the same ones.

@@ -249,6 +249,21 @@ def is_zero(data):
     return not any(data)
 
 
+def read_cut(payload, own_epoch):
+    """The last group and LSN, and the stretches given up: (first group, last group, first LSN, last LSN, epoch)."""
+    stretches = [struct.unpack_from("<QQQQI", payload, at) for at in range(16, len(payload), 40)]
+    return (*struct.unpack_from("<QQ", payload), [(*entry[:4], entry[4] or own_epoch) for entry in stretches])
+
+
+def find(lane, segments, index, block, wanted):
+    for at in range(index, len(segments)):
+        for number in range(block if at == index else 2, segments[at].blocks):
+            header = segments[at].header(lane, number)
+            if header and (header["epoch"], header["group"], header["first_lsn"]) == wanted:
+                return at, header
+    return None
+
+
 def walk(lane, manifest, segments, emit):
     _, group, lsn, tag, witness, durable_lsn, _ = manifest
     starts = []
@@ -257,15 +272,26 @@ def walk(lane, manifest, segments, emit):
         if header and header["flags"] & 4 and header["epoch"] == segment.epoch:
             opened = segment.group(header)
             if opened and opened[0] and opened[0][0][1] == 4:
-                starts.append((index, header, struct.unpack("<QQQQ", opened[0][0][3])))
-    index, block, next_lsn = 0, 2, lsn + 1
+                starts.append((index, header, read_cut(opened[0][0][3], header["epoch"])))
+    given_up = [stretch for _, _, (_, _, stretches) in starts for stretch in stretches]
+    index, block = 0, 2
     epoch = segments[0].epoch if segments else 0
     while True:
+        begins_here = [stretch for stretch in given_up if (stretch[0], stretch[2]) == (group + 1, lsn + 1)]
+        if begins_here:
+            stretch = begins_here[0]
+            given_up.remove(stretch)
+            _, group, _, lsn, in_epoch = stretch
+            behind = find(lane, segments, index, block, (in_epoch, group + 1, lsn + 1))
+            if behind:
+                index, header = behind
+                block, epoch, tag = header["block"], header["epoch"], header["previous_tag"]
+            continue
         ahead = [start for start in starts if start[0] >= index and start[1]["epoch"] > epoch]
         if ahead:
-            at, header, (cut_group, cut_lsn, lost, _) = ahead[0]
-            if (cut_group, header["previous_tag"]) == (group, tag) and (cut_lsn == lsn or lost):
-                index, block, epoch, next_lsn = at, 2, header["epoch"], header["first_lsn"]
+            at, header, (cut_group, cut_lsn, _) = ahead[0]
+            if (cut_group, cut_lsn, header["previous_tag"]) == (group, lsn, tag):
+                index, block, epoch = at, 2, header["epoch"]
         segment = segments[index] if index < len(segments) else None
         if segment is None or segment.epoch != epoch or block >= segment.blocks:
             place = bytes(BLOCK)
@@ -275,7 +301,7 @@ def walk(lane, manifest, segments, emit):
             place = segment.data[block * BLOCK : (block + 1) * BLOCK]
             break
         place = segment.data[block * BLOCK : (block + header["blocks"]) * BLOCK]
-        if header["previous_tag"] != tag or header["first_lsn"] != next_lsn:
+        if header["previous_tag"] != tag or header["first_lsn"] != lsn + 1:
             break
         opened = segment.group(header)
         if opened is None:
@@ -283,8 +309,7 @@ def walk(lane, manifest, segments, emit):
         records, tag = opened
         for record in records:
             emit(record)
-        group, next_lsn = header["group"], header["first_lsn"] + header["records"]
-        lsn = next_lsn - 1 if records else lsn
+        group, lsn = header["group"], lsn + header["records"]
         index, block = (index + 1, 2) if header["flags"] & 2 else (index, block + header["blocks"])
     beyond = False
     for at in range(index, len(segments)):

@@ -49,12 +49,8 @@ fn no_error_at_any_operation_loses_or_hangs() {
     let (_, operations) = healthy_operations();
     let (mut cases, mut poisoned) = (0, 0);
     for number in 0..operations {
-        for (index, fault) in FAULTS.into_iter().enumerate() {
+        for fault in FAULTS {
             for sticky in [false, true] {
-                // A spread that covers every operation with every fault over the two modes, in reasonable time.
-                if sticky && !(number as usize + index).is_multiple_of(3) {
-                    continue;
-                }
                 cases += 1;
                 let mut world = World::new(small_config(2), 3);
                 if sticky {
@@ -88,6 +84,43 @@ fn no_error_at_any_operation_loses_or_hangs() {
     }
     println!("{operations} operations, {cases} cases, {poisoned} poisoned");
     assert!(poisoned > 50);
+}
+
+#[test]
+fn a_start_that_dies_at_any_operation_can_be_repeated() {
+    // Four groups in flight, over the edge of a segment; the first is lost, so the others are remains that a start
+    // drops, one of them with its whole segment.
+    let mut world = World::new(small_config(4), 3);
+    world.start().expect("the first start");
+    world.prepare();
+    for _ in 0..4 {
+        world
+            .append(RecordKind::Strong, TargetId(1), 5000)
+            .expect("there is room");
+        world.turn();
+    }
+    let sectors = world.disk.sectors_at_stake(Crash::PowerCut);
+    world.running = None;
+    world
+        .disk
+        .crash(Crash::PowerCut, 0, |sector| sector >= sectors / 4);
+    for crash in [Crash::PowerCut, Crash::Kill] {
+        for number in 0.. {
+            let mut world = world.crashed_copy();
+            let at = world.disk.operations() + number;
+            world.disk.fail_from(at, Fault::Error(DiskErrorKind::Io(5)));
+            let done = world.start().is_ok();
+            world.crash(crash);
+            world.disk.heal();
+            world
+                .start()
+                .unwrap_or_else(|error| panic!("{crash:?} at operation {number} of a start: {error}"));
+            if done {
+                assert!(number > 20, "a start takes more than {number} operations");
+                break;
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,18 +1,23 @@
 //! Moves written pages from the write-ahead file into the database file, beside the writer, and keeps the former from
 //! growing without end.
 //!
-//! A passive checkpoint never makes the writer wait, but what the writer adds meanwhile keeps the write-ahead file
-//! from starting anew. So passive rounds come first, until little is left; a last round then holds the writer for as
-//! long as that little takes.
+//! ```text
+//!   beside the writer      sync -wal ─► copy pages (passive) ─► sync database     again, while much was added meanwhile
+//!   holding the writer     sync -wal ─► copy the rest ─► sync database ─► the -wal file may begin anew
+//! ```
+//!
+//! A passive round never makes the writer wait, but what the writer adds meanwhile keeps the write-ahead file from
+//! starting anew. So a last round holds the writer. All that it has to copy and sync is what was added since the round
+//! before: SQLite itself syncs the database file only in a round that reaches the end, and would leave the pages of all
+//! earlier rounds to the last one, so we sync it after each.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::schema::{self, FileLock};
+use super::schema::FileLock;
 use super::{Options, Shared};
 use crate::error::StoreError;
 
@@ -23,8 +28,9 @@ pub struct Checkpoint {
     pub wal_pages: u64,
     /// How many of them are in the database file now.
     pub moved_pages: u64,
-    /// Whether the writer begins the write-ahead file anew. Not so while a reader is in the middle of a query; then
-    /// the next checkpoint will do it.
+    /// Whether the writer begins the write-ahead file anew. Not so while a reader is in the middle of a query, or while
+    /// the writer adds pages faster than they can be moved and the file is not too large yet; then a later checkpoint
+    /// will do it.
     pub restarted: bool,
 }
 
@@ -34,13 +40,14 @@ pub struct Checkpointer {
     connection: Connection,
     shared: Arc<Shared>,
     due_pages: u64,
-    wal: WalFile,
+    hold_pages: u64,
+    /// Pages in the write-ahead file when it was last left as it is.
+    left_at: u64,
     _lock: Arc<FileLock>,
 }
 
 impl Checkpointer {
     pub(super) fn new(
-        path: &Path,
         connection: Connection,
         options: &Options,
         shared: Arc<Shared>,
@@ -50,13 +57,16 @@ impl Checkpointer {
         // Reads the file, so that this connection, too, has the write-ahead file open: SQLite removes the latter with
         // the last connection that has, and `sync` needs it for as long as the checkpointer is there.
         connection.query_row("SELECT count(*) FROM namespace", [], |_| Ok(()))?;
-        let wal = WalFile::open(path)?;
-        let due_pages = options.checkpoint_bytes / page_bytes.max(1) as u64;
+        // Nobody is waited for by SQLite, which sleeps by the millisecond: the writer is held by us, and a reader that
+        // is in the way is gone in a moment or stays for long.
+        connection.busy_timeout(Duration::ZERO)?;
+        let page_bytes = page_bytes.max(1) as u64;
         Ok(Checkpointer {
             connection,
             shared,
-            due_pages,
-            wal,
+            due_pages: options.checkpoint_bytes / page_bytes,
+            hold_pages: options.wal_bytes_max / 2 / page_bytes,
+            left_at: 0,
             _lock: lock,
         })
     }
@@ -66,41 +76,74 @@ impl Checkpointer {
     /// Errors: [`StoreError::Io`]. After one every later call fails too, until the store is opened anew: the system
     /// forgets what it could not write, so that a sync tried again would report a success that is none.
     pub fn sync(&mut self) -> Result<(), StoreError> {
-        self.wal.sync()
+        self.shared.files.sync_wal()
     }
 
-    /// Whether the write-ahead file has grown to [`Options::checkpoint_bytes`]. One load of an atomic.
+    /// Whether the write-ahead file has grown by [`Options::checkpoint_bytes`]. One load of an atomic.
     pub fn is_due(&self) -> bool {
-        self.shared.wal_pages.load(Ordering::Relaxed) >= self.due_pages
+        let pages = self.shared.wal_pages.load(Ordering::Relaxed);
+        pages >= self.due_pages + if pages >= self.left_at { self.left_at } else { 0 }
     }
 
-    /// Runs one checkpoint. The writer goes on meanwhile, except for a short end while what it wrote meanwhile is
-    /// moved too.
+    /// Runs one checkpoint. The writer goes on meanwhile, except for a short end while the last few pages are moved.
     ///
-    /// Errors: [`StoreError::Io`], [`StoreError::Full`]; nothing is lost, run it again.
+    /// Errors: [`StoreError::Full`]: nothing is lost, run it again. [`StoreError::Io`]: nothing is lost, but every later
+    /// call fails too, until the store is opened anew; see [`Checkpointer::sync`].
     pub fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
-        let mut moved_before = 0;
-        for _ in 0..PASSIVE_ROUNDS_MAX {
-            let checkpoint = self.round(PASSIVE)?;
-            let added = self
-                .shared
-                .wal_pages
-                .load(Ordering::Relaxed)
-                .saturating_sub(checkpoint.moved_pages);
-            if checkpoint.moved_pages <= moved_before || added <= REST_PAGES {
-                break;
-            }
-            moved_before = checkpoint.moved_pages;
+        let result = self.rounds();
+        if let Err(StoreError::Io { detail }) = &result {
+            self.shared.files.poison(detail);
         }
-        let checkpoint = self.round(RESTART)?;
+        let checkpoint = result?;
         if checkpoint.restarted {
             // The hook says it anew after the next commit.
             self.shared.wal_pages.store(0, Ordering::Relaxed);
+            self.left_at = 0;
+        } else {
+            self.left_at = checkpoint.wal_pages;
         }
         Ok(checkpoint)
     }
 
+    fn rounds(&self) -> Result<Checkpoint, StoreError> {
+        let mut rest_before = u64::MAX;
+        loop {
+            self.shared.files.sync_wal()?;
+            let checkpoint = self.round(PASSIVE)?;
+            self.shared.files.sync_database()?;
+            let pages = self.shared.wal_pages.load(Ordering::Relaxed);
+            let rest = pages.saturating_sub(checkpoint.moved_pages);
+            if rest <= REST_PAGES {
+                break;
+            }
+            // Not getting nearer: the writer is faster than the disk. It goes on until the file is large.
+            if rest > rest_before - rest_before / 8 {
+                if pages < self.hold_pages {
+                    return Ok(checkpoint);
+                }
+                break;
+            }
+            rest_before = rest;
+        }
+        self.shared.files.sync_wal()?;
+        self.restart()
+    }
+
+    /// Holds the writer, moves the rest, and lets the write-ahead file begin anew unless a reader is in the way.
+    fn restart(&self) -> Result<Checkpoint, StoreError> {
+        let _held = self.shared.gate.pass();
+        let begin = Instant::now();
+        loop {
+            let checkpoint = self.round(RESTART)?;
+            if checkpoint.restarted || begin.elapsed() > READERS_WAIT_MAX {
+                return Ok(checkpoint);
+            }
+            std::thread::yield_now();
+        }
+    }
+
     fn round(&self, text: &str) -> Result<Checkpoint, StoreError> {
+        self.shared.files.check()?;
         // The guarded value is empty: a thread that panicked with it left nothing half done.
         let _turn = self
             .shared
@@ -108,59 +151,6 @@ impl Checkpointer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         run(&self.connection, text)
-    }
-}
-
-/// The write-ahead file through a descriptor of our own, for syncs that hold none of SQLite's locks.
-///
-/// A commit's frames, and the header and frames before them that its checksums hang on, are written to the file before
-/// the commit returns. At the time of a sync they are still there, and then the sync makes them durable. Or SQLite has
-/// begun the file anew since: it does so only when all frames are in the database file and that file is synced, since
-/// every connection of ours has `synchronous = NORMAL`; so the commit was durable already. A beginning anew at the same
-/// time is one of these two for each commit that came before the call. It syncs its new header before it writes the
-/// first new frame, so that a power cut never finds new frames behind an old header. The file is never replaced by
-/// another while the store is open: SQLite removes it with the last connection, and the checkpointer has one.
-#[derive(Debug)]
-struct WalFile {
-    path: PathBuf,
-    file: File,
-    failed: Option<String>,
-}
-
-impl WalFile {
-    /// Opens the write-ahead file of the database at `path`, and makes the names of both files durable.
-    fn open(path: &Path) -> Result<WalFile, StoreError> {
-        let wal_path = schema::sibling(path, "-wal");
-        let unopenable = |path: &Path, error: std::io::Error| StoreError::Unopenable {
-            detail: format!("{}: {error}", path.display()),
-        };
-        let file = File::open(&wal_path).map_err(|error| unopenable(&wal_path, error))?;
-        let directory = match path.parent() {
-            Some(directory) if !directory.as_os_str().is_empty() => directory,
-            _ => Path::new("."),
-        };
-        File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(|error| unopenable(directory, error))?;
-        Ok(WalFile {
-            path: wal_path,
-            file,
-            failed: None,
-        })
-    }
-
-    fn sync(&mut self) -> Result<(), StoreError> {
-        if self.failed.is_none()
-            && let Err(error) = self.file.sync_data()
-        {
-            self.failed = Some(format!("cannot sync {}: {error}", self.path.display()));
-        }
-        match &self.failed {
-            None => Ok(()),
-            Some(detail) => Err(StoreError::Io {
-                detail: detail.clone(),
-            }),
-        }
     }
 }
 
@@ -182,9 +172,8 @@ pub(super) const PASSIVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 /// A round that holds the writer and waits for readers, so that the file begins anew.
 const RESTART: &str = "PRAGMA wal_checkpoint(RESTART)";
 
-/// Passive rounds before the last one; each has less to do than the one before unless the disk is slower than the
-/// writer, and then the writer has to wait anyway.
-const PASSIVE_ROUNDS_MAX: usize = 4;
-
-/// As much as the writer may be held for.
+/// As much as the writer may be held for: at 2 KiB, half a MiB to copy and sync.
 const REST_PAGES: u64 = 256;
+
+/// How long the writer is held for readers that are in the middle of a query.
+const READERS_WAIT_MAX: Duration = Duration::from_millis(1);

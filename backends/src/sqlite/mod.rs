@@ -21,6 +21,7 @@ use crate::query::{GetQuery, ItemSink, PageToken, ScanQuery};
 use crate::store::{Capabilities, KeyValueStore, Sweep};
 
 mod checkpointer;
+mod files;
 mod marks;
 mod overlay;
 mod reader;
@@ -94,11 +95,13 @@ pub struct Parts {
 /// database, not ours, or of a newer program), [`StoreError::Busy`] (another process has it open).
 pub fn open(path: &Path, options: Options) -> Result<Parts, StoreError> {
     let lock = Arc::new(schema::FileLock::take(path)?);
-    let shared = Arc::new(Shared::default());
+    // Before any connection; see there.
+    let shared = Arc::new(Shared::new(files::Files::open(path)?));
     let connection = schema::open_writer(path, &options)?;
+    shared.files.open_wal()?;
     let writer = Writer::new(connection, options, shared.clone(), lock.clone())?;
     let connection = schema::open_checkpointer(path, &options)?;
-    let checkpointer = Checkpointer::new(path, connection, &options, shared.clone(), lock.clone())?;
+    let checkpointer = Checkpointer::new(connection, &options, shared.clone(), lock.clone())?;
     let readers = ReaderFactory {
         path: path.to_owned(),
         options,
@@ -113,14 +116,29 @@ pub fn open(path: &Path, options: Options) -> Result<Parts, StoreError> {
 }
 
 /// The little that the parts tell each other, whichever threads they live on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    files: files::Files,
+    /// Passed for each transaction of the writer, and by the round of a checkpoint that holds the writer.
+    gate: files::Gate,
     /// Pages in the write-ahead file, as of the writer's last commit.
     wal_pages: AtomicU64,
     /// Moves on when a namespace is created or dropped.
     namespace_epoch: AtomicU64,
     /// Held during a round of a checkpoint: SQLite would refuse a second one instead of waiting.
     checkpointing: Mutex<()>,
+}
+
+impl Shared {
+    fn new(files: files::Files) -> Shared {
+        Shared {
+            files,
+            gate: files::Gate::default(),
+            wal_pages: AtomicU64::default(),
+            namespace_epoch: AtomicU64::default(),
+            checkpointing: Mutex::default(),
+        }
+    }
 }
 
 /// Writer, a reader and the checkpointer on one thread: the whole store behind the trait.

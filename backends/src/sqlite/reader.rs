@@ -99,7 +99,9 @@ impl Reader {
 
     /// As [`Reader::get`], as if `pending` had been applied, in its order, to what is stored. Mutations of other ids, and
     /// those that the writer would refuse, do not count. What has been applied already may be among them: it changes
-    /// nothing. So a caller takes its pending mutations first, then calls this, and misses none that is applied meanwhile.
+    /// nothing, as long as the store remembers the deletes of ranges among them
+    /// ([`crate::limits::RANGE_DELETES_PER_ID_MAX`]). So a caller takes its pending mutations first, then calls this, and
+    /// misses none that is applied meanwhile.
     /// Compare-and-swaps cannot be foretold and must not be among them; they are ignored.
     ///
     /// Costs about what `get` does, and a look at each pending mutation. Stored items that a pending delete of a range

@@ -297,7 +297,7 @@ pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn unopenable(path: &Path, why: &str) -> StoreError {
+pub(super) fn unopenable(path: &Path, why: &str) -> StoreError {
     StoreError::Unopenable {
         detail: format!("{}: {why}", path.display()),
     }

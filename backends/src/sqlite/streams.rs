@@ -82,7 +82,7 @@ impl Writer {
         self.bound_wal()?;
         let connection = &self.connection;
         let is_dropped = self.state.is_dropped(letter.position.namespace);
-        in_transaction(connection, || {
+        in_transaction(connection, &self.shared, || {
             let moved = note(connection, &[letter.position])?;
             if is_dropped {
                 return Ok(0);

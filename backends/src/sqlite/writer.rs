@@ -31,7 +31,7 @@ pub struct Writer {
     pub(super) connection: Connection,
     capabilities: Capabilities,
     options: Options,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     pub(super) state: State,
     wal_pages_max: u64,
     _lock: Arc<FileLock>,
@@ -144,10 +144,11 @@ impl Writer {
         let Writer {
             connection,
             options,
+            shared,
             state,
             ..
         } = self;
-        let result = in_transaction(connection, || {
+        let result = in_transaction(connection, shared, || {
             let mut put = connection.prepare_cached(PUT)?;
             for mutation in batch {
                 let mut change = Change {
@@ -174,12 +175,13 @@ impl Writer {
         let Writer {
             connection,
             options,
+            shared,
             state,
             ..
         } = self;
         let mut done = Sweep::default();
         let mut swept = None;
-        let result = in_transaction(connection, || {
+        let result = in_transaction(connection, shared, || {
             let dropped = state
                 .namespaces
                 .iter()
@@ -224,7 +226,12 @@ impl Writer {
             .checkpointing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if is_large() && checkpointer::run(&self.connection, checkpointer::PASSIVE)?.restarted {
+        if !is_large() {
+            return Ok(());
+        }
+        // It must not begin anew when a sync has failed: what it holds may be nowhere else.
+        self.shared.files.check()?;
+        if checkpointer::run(&self.connection, checkpointer::PASSIVE)?.restarted {
             // All is moved: the next commit begins the file anew, unless a reader is in the middle of a query.
             self.shared.wal_pages.store(0, Ordering::Relaxed);
         }
@@ -322,8 +329,10 @@ pub(super) fn load_namespaces(
 /// Runs `work` in a transaction of its own; rolls back if it fails.
 pub(super) fn in_transaction<T>(
     connection: &Connection,
+    shared: &Shared,
     work: impl FnOnce() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
+    let _alone = shared.gate.pass();
     connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
     let result = work().and_then(|value| {
         connection.prepare_cached("COMMIT")?.execute([])?;

@@ -174,8 +174,19 @@ func TestUnaryCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if response.Result.Durability != commonpb.Durability_DURABILITY_BEST_EFFORT || !response.Result.Applied {
-		t.Fatalf("unexpected result %v", response.Result)
+	switch result := response.Result; os.Getenv("PRISM_DURABILITY") {
+	case "strong":
+		if result.Durability != commonpb.Durability_DURABILITY_STRONG || result.Lane == 0 || result.Lsn == 0 {
+			t.Fatalf("unexpected result %v", result)
+		}
+	case "eventual":
+		if result.Durability != commonpb.Durability_DURABILITY_EVENTUAL || !result.Applied {
+			t.Fatalf("unexpected result %v", result)
+		}
+	default:
+		if result.Durability != commonpb.Durability_DURABILITY_BEST_EFFORT || !result.Applied {
+			t.Fatalf("unexpected result %v", result)
+		}
 	}
 	mustHold(t, c, id, []byte{0, 255})
 

@@ -18,6 +18,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "gen"))
 
 TARGET = os.environ.get("PRISM_TARGET", "")
+DURABILITY = os.environ.get("PRISM_DURABILITY", "best-effort")
+# What every acknowledged write must say.
+PROMISED = f"DURABILITY_{DURABILITY.upper().replace('-', '_')}"
 NAMESPACE = os.environ.get("PRISM_NAMESPACE", "conformance")
 # Enough for a debug build on a busy machine; no test waits for it unless something is wrong.
 PATIENCE_S = 30

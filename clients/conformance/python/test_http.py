@@ -7,7 +7,7 @@ import struct
 import subprocess
 
 import pytest
-from conftest import NAMESPACE, TARGET
+from conftest import NAMESPACE, PROMISED, TARGET
 from prism.keyvalue.v1 import keyvalue_pb2 as kv
 
 PUT = "/prism.keyvalue.v1.KeyValue/Put"
@@ -71,7 +71,7 @@ def test_put_and_get_as_json(tmp_path, version, fresh_id):
     put = call_json(tmp_path, version, PUT, {"namespace": NAMESPACE, "id": fresh_id, "items": items})
     assert put.status == 200
     assert put.headers["content-type"] == "application/json"
-    assert put.json()["result"]["durability"] == "DURABILITY_BEST_EFFORT"
+    assert put.json()["result"]["durability"] == PROMISED
     got = call_json(tmp_path, version, GET, {"namespace": NAMESPACE, "id": fresh_id})
     assert got.status == 200
     (item,) = got.json()["items"]

@@ -1,10 +1,12 @@
 """The calls of `KeyValue`, through grpcio: what is written can be read, page by page and as a stream."""
 
 import pytest
-from conftest import NAMESPACE, PATIENCE_S, scratch_namespace
+from conftest import DURABILITY, NAMESPACE, PATIENCE_S, PROMISED, scratch_namespace
 from google.rpc import code_pb2
 from prism.common.v1 import common_pb2 as common
 from prism.keyvalue.v1 import keyvalue_pb2 as kv
+
+promised = common.Durability.Value(PROMISED)
 
 
 def put(client, id, items, **call):
@@ -30,9 +32,12 @@ def pairs(response):
 def test_put_then_get(client, fresh_id):
     items = [(b"\x00\xff", b"binary"), (b"", b"empty key"), (b"empty value", b""), ("ключ".encode(), b"\x00" * 256)]
     result = put(client, fresh_id + " ümlaut/日本", items).result
-    assert result.durability == common.DURABILITY_BEST_EFFORT
-    assert (result.lane, result.lsn) == (0, 0), "nothing at best-effort passes through a log"
-    assert result.applied
+    assert result.durability == promised
+    if DURABILITY == "strong":
+        assert result.lane > 0 and result.lsn > 0, "acknowledged by its record in the log"
+    else:
+        assert (result.lane, result.lsn) == (0, 0), "acknowledged by the store"
+        assert result.applied
     response = get(client, fresh_id + " ümlaut/日本")
     assert pairs(response) == sorted(items), "items come in the order of their keys"
     assert response.next_page_token == b""
@@ -88,7 +93,7 @@ def test_delete(client, fresh_id):
     client.kv.Delete(kv.DeleteRequest(namespace=NAMESPACE, id=fresh_id), timeout=PATIENCE_S)
     assert pairs(get(client, fresh_id)) == []
     result = client.kv.Delete(kv.DeleteRequest(namespace=NAMESPACE, id=fresh_id), timeout=PATIENCE_S).result
-    assert result.durability == common.DURABILITY_BEST_EFFORT, "deleting what does not exist succeeds"
+    assert result.durability == promised, "deleting what does not exist succeeds"
 
 
 def test_mutate_answers_each_mutation_in_order(client, fresh_id):
@@ -100,7 +105,7 @@ def test_mutate_answers_each_mutation_in_order(client, fresh_id):
     ]
     response = client.kv.Mutate(kv.MutateRequest(namespace=NAMESPACE, mutations=mutations), timeout=PATIENCE_S)
     assert [result.status.code for result in response.results] == [code_pb2.OK] * len(mutations)
-    assert all(result.result.durability == common.DURABILITY_BEST_EFFORT for result in response.results)
+    assert all(result.result.durability == promised for result in response.results)
     assert pairs(get(client, ids[0])) == []
     for id in ids[1:]:
         assert pairs(get(client, id)) == [(b"k", id.encode())]

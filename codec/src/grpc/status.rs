@@ -237,9 +237,12 @@ impl Status {
     pub fn from_decode_error(error: &DecodeError) -> Self {
         let status = Status::new(Code::InvalidArgument, error.to_string());
         if error.field().is_empty() {
-            return status;
+            return status.with_reason("MESSAGE_UNREADABLE", &[]);
         }
-        status.with_violations(&[(&error.field().to_string(), &error.kind().to_string())])
+        let field = error.field().to_string();
+        status
+            .with_reason("INVALID_FIELD", &[("field", &field)])
+            .with_violations(&[(&field, &error.kind().to_string())])
     }
 
     /// As a `google.rpc.Status` message.

@@ -6,6 +6,7 @@
 
 mod completions;
 mod config;
+mod dlq;
 mod kv;
 mod namespace;
 mod output;
@@ -78,6 +79,9 @@ enum Command {
     /// Read and write items of a keyvalue namespace
     #[command(subcommand)]
     Kv(kv::KvCommand),
+    /// List, show, redrive and drop acknowledged writes that the store refuses
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// Show the configuration that `serve` would run with
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -206,6 +210,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Namespace(command) => namespace::run(&command, &cli.global, &mut printer),
         Command::Kv(command) => kv::run(&command, &cli.global, &mut printer),
+        Command::Dlq(command) => dlq::run(&command, &cli.global, &mut printer),
         Command::Config(command) => config::run(&command, &mut printer),
         Command::Wal(command) => wal::run(&command, &mut printer),
         Command::Completions(args) => completions::run(&args),

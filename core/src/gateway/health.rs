@@ -11,7 +11,12 @@ use prost::Message;
 use super::{Gateway, Progress, error};
 
 /// The services whose health can be asked for; the empty name is the gateway as a whole.
-const SERVICES: [&str; 3] = ["", "prism.keyvalue.v1.KeyValue", "prism.admin.v1.Namespaces"];
+const SERVICES: [&str; 4] = [
+    "",
+    "prism.keyvalue.v1.KeyValue",
+    "prism.admin.v1.Namespaces",
+    "prism.admin.v1.DeadLetters",
+];
 
 impl Gateway {
     /// Answers `Check`.

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use prism_backends::{NamespaceId, StoreError};
+use prism_backends::{NamespaceId, StoreError, sqlite::OwnedDeadLetter};
 use prism_codec::{grpc::Status, h2::StreamId, message::common::WriteResultView};
 
 use super::{
@@ -144,12 +144,31 @@ pub(crate) enum ShardCommand {
     End,
 }
 
+/// What is to be done with dead letters. All of them answer with the letters that they are about.
+#[derive(Debug)]
+pub(crate) enum DeadLetterJob {
+    List {
+        namespace: Option<NamespaceId>,
+        after: u64,
+        limit: u32,
+    },
+    Get(u64),
+    /// Apply the write and drop the letter.
+    Redrive(u64),
+    Drop(u64),
+}
+
 /// What the writer of a shared store is told.
 #[derive(Debug)]
 pub(crate) enum WriterMessage {
     Job(Job),
     /// Records of the log.
     Apply(Box<ApplyBatch>),
+    /// A question about dead letters.
+    DeadLetters(
+        DeadLetterJob,
+        SyncSender<Result<Vec<OwnedDeadLetter>, StoreError>>,
+    ),
 
     CreateNamespace(NamespaceId, SyncSender<Result<(), StoreError>>),
     DropNamespace(NamespaceId, SyncSender<Result<(), StoreError>>),

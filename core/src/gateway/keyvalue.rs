@@ -10,7 +10,7 @@ use prism_backends::{
 use prism_codec::{
     grpc::Status,
     message::{
-        common::{DurationView, TokenView, WriteResultView},
+        common::{AnyView, DurationView, TokenView, WriteResultView},
         keyvalue::{
             self as wire, CompareAndSwapView, DeleteView, ExpectedView, GetView, ItemView, MutateView,
             MutationOperation, PredicateView, PutView, ScanView, SelectionView, StatusOut,
@@ -363,12 +363,20 @@ pub(crate) fn encode_parts(mut parts: Vec<PartOutcome>, out: &mut Vec<u8>) {
         match &part.outcome {
             Ok(result) => writer.result(Some(&StatusOut::default()), Some(result)),
             Err(status) => {
-                let code = i32::from(status.code.as_u8());
+                let status = status.to_proto();
+                let details: Vec<_> = status
+                    .details
+                    .iter()
+                    .map(|detail| AnyView {
+                        type_url: &detail.type_url,
+                        value: &detail.value,
+                    })
+                    .collect();
                 writer.result(
                     Some(&StatusOut {
-                        code,
+                        code: status.code,
                         message: &status.message,
-                        details: &[],
+                        details: &details,
                     }),
                     None,
                 );

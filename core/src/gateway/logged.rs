@@ -22,12 +22,11 @@ use super::{
 use crate::{
     config::{LogLimits, LogWriterKind},
     log::{
-        LogNews,
-        applier::Overlay,
-        lane_of,
+        LogNews, lane_of,
         open::OpenLane,
+        parked::{Form, LogCall},
         record::{LoggedWrite, Part},
-        shard_log::{Due, Form, LogCall, LogLinks, ShardLog, ShardLogParts},
+        shard_log::{Due, LogLinks, ShardLog, ShardLogParts},
     },
     metrics::{LaneState, LogMetrics},
     shard::{log_writer::LogWriter, mailbox::Mailbox, notify::Notify, reactor::DriverInUse},
@@ -202,6 +201,13 @@ impl Gateway {
         keys.dedup();
         let shard_log = log.open()?;
         let window = shard_log.hasher().key(namespace, method, request, body);
+        let mut context = *context;
+        if method == Method::CompareAndSwap
+            && let Some(first) = window.and_then(|key| shard_log.first(key))
+        {
+            // The store knows a repeat by its version, which a token without a time gets from the stamp.
+            context.stamp = first.stamp;
+        }
         let nothing_left = logged.is_empty();
         let form = match method {
             Method::Mutate => Form::Mutate {
@@ -219,7 +225,7 @@ impl Gateway {
         let record = LoggedWrite {
             method,
             part,
-            context: *context,
+            context,
             body,
         };
         shard_log.write(LogCall {
@@ -227,6 +233,7 @@ impl Gateway {
             namespace,
             method,
             record: record.encode(),
+            stamp: context.stamp,
             keys,
             window,
             form,
@@ -263,14 +270,6 @@ impl Gateway {
         let namespace = context.namespace;
         let shard_log = log.open()?;
         let id = request.id().unwrap_or_default();
-        let found = shard_log.overlay(namespace, key_hash(namespace, id));
-        let overlay = match &found {
-            Overlay::Records(lsns) => lsns
-                .iter()
-                .filter_map(|lsn| shard_log.record(namespace, *lsn))
-                .collect(),
-            Overlay::None | Overlay::Await(_) => Vec::new(),
-        };
         let job = Job {
             ticket: call.ticket,
             deadline: call.deadline,
@@ -282,13 +281,12 @@ impl Gateway {
                 stamp: context.stamp,
                 part: false,
                 log: false,
-                overlay,
+                overlay: Vec::new(),
             },
         };
-        if let Overlay::Await(lsn) = found {
-            shard_log.await_applied(namespace, lsn, job);
+        let Some(job) = shard_log.prepare_read(namespace, key_hash(namespace, id), job) else {
             return Ok(());
-        }
+        };
         self.send_read(job).map_err(|_| {
             self.metrics.shed.add(1);
             error::overloaded("the store's mailbox is full")
@@ -482,6 +480,13 @@ impl Gateway {
                 State::Absent | State::Held(_) => 0,
             },
             ShardStore::Memory(_) => 0,
+        }
+    }
+
+    /// The end: closes the lane's files and ends its threads.
+    pub(crate) fn close_log(&mut self) {
+        if let ShardStore::Sidecar { log, .. } = &mut self.store {
+            log.state = State::Absent;
         }
     }
 

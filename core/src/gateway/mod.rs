@@ -17,6 +17,7 @@ pub(crate) mod job;
 pub(crate) mod keyvalue;
 mod logged;
 pub(crate) mod namespaces;
+mod owner;
 pub(crate) mod pending;
 pub(crate) mod reflection;
 pub(crate) mod route;
@@ -29,7 +30,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use prism_backends::{NamespaceId, UnixMillis, memory::MemoryStore};
+use prism_backends::{UnixMillis, memory::MemoryStore};
 use prism_codec::grpc::{Code, Status};
 
 use self::{
@@ -42,6 +43,7 @@ use self::{
 };
 pub(crate) use self::{
     logged::{Log, LogSetup},
+    owner::{key_hash, owner_of, shard_of_hash},
     pending::Pending,
     scan::{Scan, ScanStep},
 };
@@ -689,27 +691,6 @@ enum Owner {
     Shard(u16),
     Several(Vec<u16>),
     Sidecar,
-}
-
-/// The shard that owns an id.
-pub(crate) fn owner_of(namespace: NamespaceId, id: &str, shards: u16) -> u16 {
-    shard_of_hash(key_hash(namespace, id), shards)
-}
-
-/// FNV-1a, 64 bit, over the namespace's number and the id: the same in every release, since logs on disk are laid out by
-/// it.
-pub(crate) fn key_hash(namespace: NamespaceId, id: &str) -> u64 {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in namespace.0.to_le_bytes().iter().chain(id.as_bytes()) {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    hash
-}
-
-/// The shard that owns the ids of this hash.
-pub(crate) fn shard_of_hash(hash: u64, shards: u16) -> u16 {
-    // The upper half is the better mixed one; the product maps it onto the shards without a division.
-    (((hash >> 32) * u64::from(shards)) >> 32) as u16
 }
 
 const WELCOME: &str = "Prism, a data gateway.\n\n\

@@ -51,7 +51,7 @@ impl Method {
     }
 }
 
-/// The methods of `prism.admin.v1.Namespaces`, served by the control thread.
+/// The methods of `prism.admin.v1`, served by the control thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AdminMethod {
     Validate,
@@ -59,6 +59,16 @@ pub(crate) enum AdminMethod {
     Get,
     List,
     Delete,
+    DeadLetters(DeadLetterMethod),
+}
+
+/// The methods of `prism.admin.v1.DeadLetters`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeadLetterMethod {
+    List,
+    Get,
+    Redrive,
+    Drop,
 }
 
 /// Where a request goes.
@@ -263,7 +273,7 @@ fn route_of(path: &[u8]) -> Route {
 }
 
 /// All paths, the busiest first. Heads are remembered per connection, so this is searched rarely.
-const PATHS: [(&str, Route); 19] = [
+const PATHS: [(&str, Route); 23] = [
     ("/prism.keyvalue.v1.KeyValue/Put", Route::KeyValue(Method::Put)),
     ("/prism.keyvalue.v1.KeyValue/Get", Route::KeyValue(Method::Get)),
     (
@@ -292,6 +302,22 @@ const PATHS: [(&str, Route); 19] = [
     (
         "/prism.admin.v1.Namespaces/Delete",
         Route::Admin(AdminMethod::Delete),
+    ),
+    (
+        "/prism.admin.v1.DeadLetters/List",
+        Route::Admin(AdminMethod::DeadLetters(DeadLetterMethod::List)),
+    ),
+    (
+        "/prism.admin.v1.DeadLetters/Get",
+        Route::Admin(AdminMethod::DeadLetters(DeadLetterMethod::Get)),
+    ),
+    (
+        "/prism.admin.v1.DeadLetters/Redrive",
+        Route::Admin(AdminMethod::DeadLetters(DeadLetterMethod::Redrive)),
+    ),
+    (
+        "/prism.admin.v1.DeadLetters/Drop",
+        Route::Admin(AdminMethod::DeadLetters(DeadLetterMethod::Drop)),
     ),
     ("/grpc.health.v1.Health/Check", Route::HealthCheck),
     ("/grpc.health.v1.Health/Watch", Route::HealthWatch),

@@ -10,12 +10,16 @@
 //! ```
 //!
 //! One lane for each shard, numbered from 1. `record` is what a logged write looks like, `window` remembers idempotency
-//! tokens, `applier` the order of application, `shard_log` puts them together on the shard. Off the shard: `keeper`
-//! prepares and recycles segments, `open` starts lanes and brings the store up to date before the gateway serves.
+//! tokens, `parked` is about calls that wait, `applier` keeps the order of application, `shard_log` puts them together on
+//! the shard. Off the shard: `keeper` prepares and recycles segments, `apply` gives records to the store, `open` starts
+//! lanes and brings the store up to date before the gateway serves.
 
 pub(crate) mod applier;
+pub(crate) mod apply;
+mod clock;
 pub(crate) mod keeper;
 pub(crate) mod open;
+pub(crate) mod parked;
 pub(crate) mod record;
 pub(crate) mod shard_log;
 pub(crate) mod window;

@@ -10,7 +10,7 @@
 //! the log, and says why; the others serve.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -19,8 +19,8 @@ use std::{
 };
 
 use prism_backends::{
-    NamespaceId, Outcome, StoreError,
-    sqlite::{Checkpointer, DeadLetter, StreamPosition, Writer},
+    NamespaceId,
+    sqlite::{Checkpointer, Writer},
 };
 use prism_wal::{
     cipher::KeyEncryptionKey,
@@ -38,14 +38,15 @@ use prism_wal::{
 
 use super::{
     LogNews,
+    apply::apply_records,
     keeper::{self, KeeperJobs, Keepers},
     lane_of,
     record::LoggedWrite,
-    window::{CallHasher, CallKey, ENTRIES_MAX, Place, Window},
+    window::{CallHasher, CallKey, ENTRIES_MAX, First, Place, Window},
 };
 use crate::{
     config::LogLimits,
-    gateway::{key_hash, keyvalue, route::Method, shard_of_hash, unix_millis},
+    gateway::{key_hash, keyvalue, shard_of_hash, unix_millis},
     shard::mailbox::Mailbox,
 };
 
@@ -266,6 +267,15 @@ impl LogDirectory {
             "log read"
         );
         if let Some(store) = store {
+            match store.has_lost_data(lane, &tail, positions) {
+                Some(why) if !self.limits.accept_loss => return Ok(Recovered::Held(why)),
+                Some(why) => tracing::error!(
+                    lane = lane.0,
+                    why,
+                    "the lane starts all the same, as wal.on_corruption says"
+                ),
+                None => {}
+            }
             store.bring_up_to_date(lane, &mut tail, positions)?;
         }
         Ok(Recovered::Ready(Box::new((started, tail))))
@@ -401,6 +411,8 @@ fn group_config(limits: &LogLimits) -> Config {
 pub(crate) struct Store<'a> {
     pub(crate) writer: &'a mut Writer,
     pub(crate) checkpointer: &'a mut Checkpointer,
+    /// The namespaces whose acknowledged writes the store must have as far as the log's cursors say.
+    pub(crate) strong: BTreeSet<u32>,
 }
 
 impl Store<'_> {
@@ -426,6 +438,21 @@ impl Store<'_> {
             .forget_stream(lane.0)
             .and_then(|()| self.checkpointer.sync())
             .map_err(|error| error.to_string())
+    }
+
+    /// Why the store is not the one that this lane's cursors speak of; `None` if it may be.
+    fn has_lost_data(&self, lane: LaneId, tail: &Tail, positions: &Positions) -> Option<String> {
+        tail.checkpoint().iter().find_map(|(TargetId(namespace), cursor)| {
+            let stored = positions.get(&(lane, namespace)).copied().unwrap_or_default();
+            let lost = self.strong.contains(&namespace) && stored < cursor;
+            lost.then(|| {
+                format!(
+                    "the store has namespace {namespace} up to record {stored}, and once had it durably up to record \
+                     {cursor}: it was replaced or has lost data. Bring the right one back, or go on without those records \
+                     with wal.on_corruption: continue_and_report"
+                )
+            })
+        })
     }
 
     /// Applies what the store lacks of one lane, namespace by namespace, in order, and makes it durable.
@@ -472,117 +499,6 @@ impl Store<'_> {
     }
 }
 
-/// What came of records that were given to the store.
-#[derive(Debug, Default)]
-pub(crate) struct AppliedRecords {
-    /// How the compare-and-swaps among them ended.
-    pub(crate) swaps: Vec<(Lsn, Outcome)>,
-    /// How many are dead letters now.
-    pub(crate) buried: u64,
-}
-
-/// Applies records of one namespace in one transaction, with their position. What the store refuses for ever becomes a
-/// dead letter.
-///
-/// # Errors
-/// Those of [`StoreError`] that may pass; then nothing was applied, or it may be applied again.
-pub(crate) fn apply_records(
-    writer: &mut Writer,
-    lane: LaneId,
-    namespace: NamespaceId,
-    records: &[(Lsn, Arc<[u8]>)],
-) -> Result<AppliedRecords, StoreError> {
-    if records.is_empty() {
-        return Ok(AppliedRecords::default());
-    }
-    match apply_together(writer, lane, namespace, records) {
-        Err(error) if !error.is_retryable() && records.len() > 1 => {
-            // One of them is at fault; alone it shows itself.
-            let mut all = AppliedRecords::default();
-            for one in records.chunks(1) {
-                let applied = apply_records(writer, lane, namespace, one)?;
-                all.swaps.extend(applied.swaps);
-                all.buried += applied.buried;
-            }
-            Ok(all)
-        }
-        Err(error) if !error.is_retryable() => {
-            let (lsn, record) = &records[0];
-            let reason = error.to_string();
-            tracing::error!(
-                namespace = namespace.0,
-                lsn = lsn.0,
-                reason,
-                "the store refuses a record for ever: kept as a dead letter"
-            );
-            bury(writer, lane, namespace, (*lsn, record), &reason)?;
-            Ok(AppliedRecords {
-                swaps: vec![(*lsn, Outcome::Refused(error))],
-                buried: 1,
-            })
-        }
-        result => result,
-    }
-}
-
-fn apply_together(
-    writer: &mut Writer,
-    lane: LaneId,
-    namespace: NamespaceId,
-    records: &[(Lsn, Arc<[u8]>)],
-) -> Result<AppliedRecords, StoreError> {
-    let unreadable = || StoreError::Internal {
-        detail: "this version cannot read the record".to_owned(),
-    };
-    let mut writes = Vec::with_capacity(records.len());
-    for (lsn, record) in records {
-        let logged = LoggedWrite::decode(namespace, record).map_err(|_| unreadable())?;
-        let swap = logged.method == Method::CompareAndSwap;
-        writes.push((*lsn, swap, logged.writes().map_err(|_| unreadable())?));
-    }
-    let mutations: Vec<_> = writes
-        .iter()
-        .flat_map(|(_, _, writes)| writes.mutations.iter().map(keyvalue::Prepared::mutation))
-        .collect();
-    let position = StreamPosition {
-        stream: lane.0,
-        namespace,
-        position: records.last().map_or(0, |(lsn, _)| lsn.0),
-    };
-    let mut outcomes = Vec::with_capacity(mutations.len());
-    writer.apply_at(&mutations, &[position], unix_millis(), &mut outcomes)?;
-    let mut outcomes = outcomes.into_iter();
-    let mut applied = AppliedRecords::default();
-    for (lsn, swap, writes) in &writes {
-        for outcome in outcomes.by_ref().take(writes.mutations.len()) {
-            if *swap {
-                applied.swaps.push((*lsn, outcome));
-            }
-        }
-    }
-    Ok(applied)
-}
-
-fn bury(
-    writer: &mut Writer,
-    lane: LaneId,
-    namespace: NamespaceId,
-    (lsn, record): (Lsn, &Arc<[u8]>),
-    reason: &str,
-) -> Result<(), StoreError> {
-    let position = StreamPosition {
-        stream: lane.0,
-        namespace,
-        position: lsn.0,
-    };
-    let letter = DeadLetter {
-        position,
-        reason,
-        record,
-    };
-    writer.bury(&letter, unix_millis()).map(drop)
-}
-
 /// Collects what recovery reads: what is to be applied, and which tokens were seen.
 struct Collector<'a> {
     replay: Replay,
@@ -612,7 +528,7 @@ struct Seen {
 
 struct SeenCall {
     key: CallKey,
-    place: Place,
+    first: First,
     /// Hash of its id; `None` for a Mutate, which is known where it was logged.
     subject: Option<u64>,
 }
@@ -633,7 +549,10 @@ impl Seen {
         }
         self.calls.push_back(SeenCall {
             key,
-            place,
+            first: First {
+                place,
+                stamp: logged.context.stamp,
+            },
             subject: request.id().map(|id| key_hash(namespace, id)),
         });
     }
@@ -644,10 +563,10 @@ impl Seen {
         for call in &self.calls {
             let owned = match call.subject {
                 Some(hash) => shard_of_hash(hash, shards) == shard,
-                None => call.place.lane == lane_of(shard),
+                None => call.first.place.lane == lane_of(shard),
             };
             if owned {
-                window.remember(call.key, call.place);
+                window.remember(call.key, call.first);
             }
         }
         window

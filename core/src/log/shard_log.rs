@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use prism_backends::{NamespaceId, Outcome};
-use prism_codec::{grpc::Status, message::common::WriteResultView};
+use prism_codec::grpc::Status;
 use prism_wal::{
     group_commit::{AppendError, ClosedSegment},
     ids::{LaneId, Lsn, TargetId},
@@ -15,19 +15,20 @@ use prism_wal::{
     pool::Durable,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
-use smallvec::SmallVec;
 
 use super::{
     ApplyBatch, LogNews, SyncJob,
     applier::{Applier, Note, Overlay},
+    clock::{LogClock, STOP_MIN},
     keeper::{KeeperJob, KeeperJobs},
-    window::{CallHasher, CallKey, Place, Window},
+    parked::{LogCall, Parked, Swap, settled, strong},
+    window::{CallHasher, CallKey, First, Place, Window},
 };
 use crate::{
     config::LogLimits,
     gateway::{
         error,
-        job::{Answer, Job, PartOutcome, Reply, Ticket, WriterMessage},
+        job::{Answer, Job, Reply, Ticket, Work, WriterMessage},
         keyvalue,
         route::Method,
     },
@@ -45,6 +46,8 @@ const FLUSH_PAUSE: u64 = 2_000_000;
 /// Pause before a segment that could not be prepared, or a sync that failed, is tried again, in nanoseconds.
 const RETRY_PAUSE: u64 = 500_000_000;
 
+/// Namespaces that may use up their quota of unapplied bytes at the same time, in one lane.
+const QUOTAS_PER_LANE: usize = 4;
 /// How often the gauges are set, in nanoseconds.
 const SHOW_PAUSE: u64 = 100_000_000;
 
@@ -70,57 +73,19 @@ pub(crate) struct Due {
 #[derive(Debug)]
 pub(crate) enum Waiting {
     /// A read of an id.
-    Read(Box<Job>),
+    Read(Box<WaitingRead>),
     /// A Scan that asks whether everything before it is in the store.
     Settle(Ticket),
 }
 
-/// A reply that waits until its record is durable.
+/// A read that waits for a compare-and-swap.
 #[derive(Debug)]
-struct Parked {
-    /// Durable when the lane's durable prefix covers it.
-    lsn: Lsn,
-    /// What the reply says: the first record of the call, in another lane if the shards were fewer or more then.
-    first: Place,
-    at: u64,
-    namespace: NamespaceId,
-    ticket: Ticket,
-    form: Form,
-}
-
-/// The form of a parked reply.
-#[derive(Debug)]
-pub(crate) enum Form {
-    Put,
-    Delete,
-    /// The outcomes of mutations that were refused at once, and the positions of those that were logged.
-    Mutate {
-        refused: Vec<PartOutcome>,
-        logged: Vec<u32>,
-        part: bool,
-    },
-}
-
-/// A compare-and-swap that waits until it has been applied.
-#[derive(Debug)]
-struct Swap {
-    ticket: Ticket,
-    first: Place,
-}
-
-/// A write that is to be logged.
-#[derive(Debug)]
-pub(crate) struct LogCall {
-    pub(crate) ticket: Ticket,
-    pub(crate) namespace: NamespaceId,
-    pub(crate) method: Method,
-    /// See [`super::record`].
-    pub(crate) record: Vec<u8>,
-    /// Hashes of the ids that it may change.
-    pub(crate) keys: SmallVec<[u64; 1]>,
-    /// Its key in the idempotency window, if it carries a token.
-    pub(crate) window: Option<CallKey>,
-    pub(crate) form: Form,
+pub(crate) struct WaitingRead {
+    job: Job,
+    /// Hash of the id.
+    key: u64,
+    /// What was durable when the read came: of what follows the swap it must see as much.
+    durable: Lsn,
 }
 
 /// The log of one shard. See the module.
@@ -128,7 +93,9 @@ pub(crate) struct ShardLog {
     shard: u16,
     lane_id: LaneId,
     lane: Lane<LogWriter>,
-    started: Instant,
+    clock: LogClock,
+    /// Bytes of records that the store does not have yet, of all namespaces.
+    unapplied_bytes: usize,
     parked: VecDeque<Parked>,
     swaps: FxHashMap<Lsn, Swap>,
     applier: Applier<Waiting>,
@@ -192,7 +159,8 @@ impl ShardLog {
             shard,
             lane_id,
             lane,
-            started: Instant::now(),
+            clock: LogClock::default(),
+            unapplied_bytes: 0,
             parked: VecDeque::new(),
             swaps: FxHashMap::default(),
             applier: Applier::default(),
@@ -216,7 +184,7 @@ impl ShardLog {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        self.clock.now()
     }
 
     /// Makes the window's keys.
@@ -227,6 +195,11 @@ impl ShardLog {
     /// Whether the lane takes appends: not after a failed write.
     pub(crate) fn is_healthy(&self) -> bool {
         self.lane.poisoned().is_none()
+    }
+
+    /// The first call of a key, if it is in the window.
+    pub(crate) fn first(&self, key: CallKey) -> Option<First> {
+        self.window.first(key)
     }
 
     // --- calls ------------------------------------------------------------------------------------------------------
@@ -242,35 +215,38 @@ impl ShardLog {
             && !swap
         {
             // What another lane holds was durable before this process began.
-            let lsn = if first.lane == self.lane_id {
-                first.lsn
+            let place = first.place;
+            let lsn = if place.lane == self.lane_id {
+                place.lsn
             } else {
                 Lsn::NONE
             };
-            self.park(lsn, first, call);
+            self.park(lsn, place, call);
             return Ok(());
         }
         let target = TargetId(call.namespace.0);
-        let unapplied = self.lane.tail().unapplied(target).bytes;
-        if unapplied + call.record.len() > self.limits.unapplied_bytes_max {
+        let (max, bytes) = (self.limits.unapplied_bytes_max, call.record.len());
+        let of_namespace = self.lane.tail().unapplied(target).bytes + bytes;
+        if of_namespace > max || self.unapplied_bytes + bytes > max.saturating_mul(QUOTAS_PER_LANE) {
             self.metrics.refused.add(1);
-            return Err(error::unapplied_quota(self.limits.unapplied_bytes_max));
+            return Err(error::unapplied_quota(max));
         }
         let now = self.now();
         let record: Arc<[u8]> = call.record.as_slice().into();
-        let bytes = record.len();
         let lsn = self.lane.append_strong(now, target, record).map_err(|cause| {
             self.metrics.refused.add(1);
             error::from_append(cause)
         })?;
         self.metrics.records.add(1);
         self.metrics.bytes.add(bytes as u64);
+        self.unapplied_bytes += bytes;
         let place = Place {
             lane: self.lane_id,
             lsn,
         };
         if let Some(key) = call.window {
-            self.window.remember(key, place);
+            let stamp = call.stamp;
+            self.window.remember(key, First { place, stamp });
         }
         let note = Note {
             lsn,
@@ -281,7 +257,7 @@ impl ShardLog {
         self.applier.push(call.namespace, note);
         if swap {
             // Before it is applied nobody knows how it ends.
-            let (ticket, first) = (call.ticket, first.unwrap_or(place));
+            let (ticket, first) = (call.ticket, first.map_or(place, |first| first.place));
             self.swaps.insert(lsn, Swap { ticket, first });
         } else {
             self.park(lsn, place, call);
@@ -315,20 +291,39 @@ impl ShardLog {
         }
     }
 
-    /// What a read of the id with this hash must see beside the store.
-    pub(crate) fn overlay(&self, namespace: NamespaceId, key: u64) -> Overlay {
-        self.applier
-            .overlay(namespace, key, self.lane.commit().durable_lsn())
+    /// Gives a read of the id with this hash what it must see beside the store. `None`: it waits, and comes back in
+    /// [`Due::reads`].
+    pub(crate) fn prepare_read(&mut self, namespace: NamespaceId, key: u64, job: Job) -> Option<Job> {
+        let durable = self.lane.commit().durable_lsn();
+        match self.applier.overlay(namespace, key, durable) {
+            Overlay::None => Some(job),
+            Overlay::Records(lsns) => Some(self.with_overlay(namespace, &lsns, job)),
+            Overlay::Await(lsn) => {
+                let read = WaitingRead { job, key, durable };
+                self.applier.wait(namespace, lsn, Waiting::Read(Box::new(read)));
+                None
+            }
+        }
     }
 
-    /// A record that [`ShardLog::overlay`] named.
-    pub(crate) fn record(&self, namespace: NamespaceId, lsn: Lsn) -> Option<Arc<[u8]>> {
-        self.lane.tail().get(TargetId(namespace.0), lsn).cloned()
+    fn with_overlay(&self, namespace: NamespaceId, lsns: &[Lsn], mut job: Job) -> Job {
+        if let Work::Unary { overlay, .. } = &mut job.work {
+            let tail = self.lane.tail();
+            let records = lsns
+                .iter()
+                .filter_map(|lsn| tail.get(TargetId(namespace.0), *lsn));
+            *overlay = records.cloned().collect();
+        }
+        job
     }
 
-    /// Keeps a read until the store has everything up to `lsn`.
-    pub(crate) fn await_applied(&mut self, namespace: NamespaceId, lsn: Lsn, read: Job) {
-        self.applier.wait(namespace, lsn, Waiting::Read(Box::new(read)));
+    /// A read whose compare-and-swap has been applied: what follows that one, the store may still not have.
+    fn release_read(&mut self, namespace: NamespaceId, read: WaitingRead) -> Job {
+        match self.applier.overlay(namespace, read.key, read.durable) {
+            Overlay::Records(lsns) => self.with_overlay(namespace, &lsns, read.job),
+            // No swap before `durable` is left: the read waited for the last of them.
+            Overlay::None | Overlay::Await(_) => read.job,
+        }
     }
 
     /// Answers `ticket` when the store has everything of a namespace that is durable now.
@@ -353,14 +348,18 @@ impl ShardLog {
 
     /// Takes in what the disk completed, submits what is due, releases what is durable.
     pub(crate) fn turn(&mut self, due: &mut Due) {
-        let now = self.now();
+        if self.lane.commit().in_flight() > 0 {
+            self.clock.allow_for_a_stop();
+        }
+        let now = self.clock.tick();
         let durable = self.lane.turn(now);
         while let Some(parked) = self.parked.pop_front_if(|parked| parked.lsn <= durable) {
             self.metrics
                 .durable_latency
                 .record_nanos(now.saturating_sub(parked.at));
-            let reply = self.reply(parked);
-            due.replies.push(reply);
+            let target = TargetId(parked.namespace.0);
+            let applied = self.lane.tail().applied(target) >= parked.lsn;
+            due.replies.push(parked.into_reply(applied));
         }
         if self.lane.poisoned().is_some() {
             self.fail_unacknowledged(due);
@@ -394,44 +393,10 @@ impl ShardLog {
                 self.sync_at
             });
         }
-        let at = next?.max(now);
-        Some(self.started + std::time::Duration::from_nanos(at))
-    }
-
-    fn reply(&self, parked: Parked) -> Reply {
-        let applied = self.lane.tail().applied(TargetId(parked.namespace.0)) >= parked.lsn;
-        let result = strong(parked.first, applied);
-        let mut message = Vec::new();
-        let answer = match parked.form {
-            Form::Put => {
-                keyvalue::encode_write_response(Method::Put, &result, &mut message);
-                Answer::Message(message)
-            }
-            Form::Delete => {
-                keyvalue::encode_write_response(Method::Delete, &result, &mut message);
-                Answer::Message(message)
-            }
-            Form::Mutate {
-                mut refused,
-                logged,
-                part,
-            } => {
-                refused.extend(logged.into_iter().map(|index| PartOutcome {
-                    index,
-                    outcome: Ok(result),
-                }));
-                if part {
-                    Answer::Part(refused)
-                } else {
-                    keyvalue::encode_parts(refused, &mut message);
-                    Answer::Message(message)
-                }
-            }
-        };
-        Reply {
-            ticket: parked.ticket,
-            result: Ok(answer),
+        if self.lane.commit().in_flight() > 0 {
+            consider(now + STOP_MIN / 2);
         }
+        Some(self.clock.instant(next?.max(now)))
     }
 
     /// The disk failed: nobody knows which of these records will be found at the next start.
@@ -609,18 +574,26 @@ impl ShardLog {
     ) {
         let now = self.now();
         let target = TargetId(namespace.0);
+        let before = self.lane.tail().unapplied(target).bytes;
         self.lane.handle_applied(target, upto);
+        let applied = before - self.lane.tail().unapplied(target).bytes;
+        self.unapplied_bytes = self.unapplied_bytes.saturating_sub(applied);
         self.metrics.dead_letters.add(buried);
         let latency = &self.metrics.apply_latency;
+        let mut reads = Vec::new();
         self.applier.handle_applied(
             namespace,
             upto,
             |at| latency.record_nanos(now.saturating_sub(at)),
             |waiting| match waiting {
-                Waiting::Read(read) => due.reads.push(*read),
+                Waiting::Read(read) => reads.push(*read),
                 Waiting::Settle(ticket) => due.replies.push(settled(ticket)),
             },
         );
+        for read in reads {
+            let job = self.release_read(namespace, read);
+            due.reads.push(job);
+        }
         for (lsn, outcome) in swaps {
             let Some(swap) = self.swaps.remove(&lsn) else {
                 continue;
@@ -701,21 +674,5 @@ impl ShardLog {
             LaneState::Poisoned
         };
         metrics.state.set(state as u64);
-    }
-}
-
-fn strong(place: Place, applied: bool) -> WriteResultView {
-    WriteResultView {
-        durability: keyvalue::STRONG,
-        lane: place.lane.0,
-        lsn: place.lsn.0,
-        applied,
-    }
-}
-
-fn settled(ticket: Ticket) -> Reply {
-    Reply {
-        ticket,
-        result: Ok(Answer::Settled),
     }
 }

@@ -13,7 +13,7 @@ use prism_backends::NamespaceId;
 use prism_wal::ids::{LaneId, Lsn};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use crate::gateway::{keyvalue::Request, route::Method};
+use crate::gateway::{job::Stamp, keyvalue::Request, route::Method};
 
 /// Entries of one shard's window. About 60 bytes each.
 pub(crate) const ENTRIES_MAX: usize = 65_536;
@@ -27,6 +27,13 @@ pub(crate) struct CallKey(u64, u64);
 pub(crate) struct Place {
     pub(crate) lane: LaneId,
     pub(crate) lsn: Lsn,
+}
+
+/// The first call of its key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct First {
+    pub(crate) place: Place,
+    pub(crate) stamp: Stamp,
 }
 
 /// Makes keys. Clones make the same ones.
@@ -55,7 +62,7 @@ impl CallHasher {
 #[derive(Debug)]
 pub(crate) struct Window {
     hasher: CallHasher,
-    seen: FxHashMap<CallKey, Place>,
+    seen: FxHashMap<CallKey, First>,
     order: VecDeque<CallKey>,
     max: usize,
 }
@@ -77,12 +84,12 @@ impl Window {
     }
 
     /// The record of the first call with this key.
-    pub(crate) fn first(&self, key: CallKey) -> Option<Place> {
+    pub(crate) fn first(&self, key: CallKey) -> Option<First> {
         self.seen.get(&key).copied()
     }
 
     /// Remembers a call. The first answer stays.
-    pub(crate) fn remember(&mut self, key: CallKey, place: Place) {
+    pub(crate) fn remember(&mut self, key: CallKey, first: First) {
         if self.seen.contains_key(&key) {
             return;
         }
@@ -91,7 +98,7 @@ impl Window {
         {
             self.seen.remove(&oldest);
         }
-        self.seen.insert(key, place);
+        self.seen.insert(key, first);
         self.order.push_back(key);
     }
 }
@@ -104,18 +111,22 @@ mod tests {
     fn the_first_answer_stays_and_the_oldest_gives_way() {
         let mut window = Window::new(CallHasher::default(), 3);
         let key = |number| CallKey(number, number);
-        let place = |number| Place {
-            lane: LaneId(1),
-            lsn: Lsn(number),
+        let first = |number| First {
+            place: Place {
+                lane: LaneId(1),
+                lsn: Lsn(number),
+            },
+            stamp: Stamp { time_ns: 0, shard: 0 },
         };
+        let found = |window: &Window, number| window.first(key(number)).map(|first| first.place.lsn);
         for number in 1..=3 {
-            window.remember(key(number), place(number));
+            window.remember(key(number), first(number));
         }
-        window.remember(key(2), place(99));
-        assert_eq!(window.first(key(2)), Some(place(2)));
-        window.remember(key(4), place(4));
-        assert_eq!(window.first(key(1)), None);
-        assert_eq!(window.first(key(4)), Some(place(4)));
+        window.remember(key(2), first(99));
+        assert_eq!(found(&window, 2), Some(Lsn(2)));
+        window.remember(key(4), first(4));
+        assert_eq!(found(&window, 1), None);
+        assert_eq!(found(&window, 4), Some(Lsn(4)));
         assert_eq!((window.seen.len(), window.order.len()), (3, 3));
     }
 }

@@ -161,6 +161,8 @@ async fn main(setup: ShardSetup, gateway: Gateway) -> io::Result<()> {
     // Calls that other shards have taken may still need the keys that this one owns.
     orders.end.notified().await;
     shard.finish_log_writes().await;
+    // Tasks that wait hold on to the shard; its files must not stay open with them.
+    shard.gateway.borrow_mut().close_log();
     Ok(())
 }
 

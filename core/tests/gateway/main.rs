@@ -3,4 +3,5 @@
 
 mod behavior;
 mod fairness;
+mod log;
 mod support;

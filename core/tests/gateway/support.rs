@@ -62,8 +62,18 @@ impl Gateway {
 
     /// Drains the gateway and starts it again on the same data, with options that `change` has changed.
     pub(crate) fn restart(&mut self, change: impl FnOnce(&mut ServeOptions)) {
+        self.stop();
+        self.start_again(change);
+    }
+
+    /// Drains the gateway.
+    pub(crate) fn stop(&mut self) {
         let server = self.server.take().expect("a running gateway");
         server.stop().expect("the gateway drains");
+    }
+
+    /// Starts a gateway that was stopped.
+    pub(crate) fn start_again(&mut self, change: impl FnOnce(&mut ServeOptions)) {
         change(&mut self.options);
         let server = Server::start(self.options.clone()).expect("the gateway starts again");
         self.address = server.address().to_string();

@@ -67,6 +67,8 @@ struct State {
     faults: BTreeMap<u64, Fault>,
     sticky: Option<(u64, Fault)>,
     capacity_bytes: Option<u64>,
+    /// The state before every operation, while that is wanted.
+    history: Option<Vec<State>>,
 }
 
 /// A buffer cannot be cloned cheaply and needs not be: a cloned disk (a crash image) answers nobody.
@@ -144,12 +146,22 @@ impl Image {
 }
 
 impl Inode {
+    /// What is written anew can be read again, as on a disk that replaces bad sectors.
+    fn replace_sectors(&mut self, offset: u64, bytes: u64) {
+        if !self.unreadable.is_empty() {
+            let sectors = offset / SECTOR_BYTES as u64..(offset + bytes) / SECTOR_BYTES as u64;
+            self.unreadable.retain(|sector| !sectors.contains(sector));
+        }
+    }
+
     fn write_volatile(&mut self, piece: Piece) {
+        self.replace_sectors(piece.offset, piece.bytes.len() as u64);
         self.written.write(piece.offset, &piece.bytes);
         self.volatile.push(piece);
     }
 
     fn write_durable(&mut self, piece: &Piece) {
+        self.replace_sectors(piece.offset, piece.bytes.len() as u64);
         self.written.write(piece.offset, &piece.bytes);
         self.durable.write(piece.offset, &piece.bytes);
     }
@@ -176,14 +188,30 @@ impl SimDisk {
         Self::default()
     }
 
-    /// A disk of its own with the same state (a crash image to experiment on).
+    /// A disk of its own with the same state (a crash image to experiment on); it keeps no history.
     #[must_use]
     pub fn snapshot(&self) -> Self {
-        Self(Rc::new(RefCell::new(self.state().clone())))
+        let mut state = self.state();
+        let history = state.history.take();
+        let copy = state.clone();
+        state.history = history;
+        Self(Rc::new(RefCell::new(copy)))
     }
 
     fn state(&self) -> RefMut<'_, State> {
         self.0.borrow_mut()
+    }
+
+    /// From now on keeps the state of the disk before every operation, for [`SimDisk::take_history`].
+    pub fn keep_history(&self) {
+        self.state().history = Some(Vec::new());
+    }
+
+    /// The states before every operation since the last call, oldest first: where a crash can be tried.
+    pub fn take_history(&self) -> Vec<Self> {
+        let states = self.state().history.as_mut().map(core::mem::take);
+        let disk = |state| Self(Rc::new(RefCell::new(state)));
+        states.into_iter().flatten().map(disk).collect()
     }
 
     // --- crashes ------------------------------------------------------------------------------------------------------
@@ -392,6 +420,10 @@ const EIO: DiskErrorKind = DiskErrorKind::Io(5);
 
 impl State {
     fn next_fault(&mut self) -> Option<Fault> {
+        if let Some(mut history) = self.history.take() {
+            history.push(self.clone());
+            self.history = Some(history);
+        }
         let number = self.operations;
         self.operations += 1;
         let sticky = self
@@ -525,6 +557,7 @@ impl Disk for SimDisk {
         }
         let pages = offset / BLOCK_BYTES as u64..(offset + bytes) / BLOCK_BYTES as u64;
         let inode = &mut state.inodes[*file];
+        inode.replace_sectors(offset, bytes);
         let mut used: Vec<u64> = inode
             .written
             .0

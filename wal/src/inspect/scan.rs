@@ -5,9 +5,10 @@ use std::ops::RangeInclusive;
 
 use super::{LaneImage, SegmentFile, SegmentImage};
 use crate::buffer::{AlignedBuffer, BLOCK_BYTES, is_zero};
+use crate::cut::Cut;
 use crate::group::{GroupHeader, open_group, verify_checksum};
 use crate::ids::{Epoch, GroupNumber, Lsn};
-use crate::record::{Cut, Record, RecordKind};
+use crate::record::{Record, RecordKind};
 use crate::recovery::Recovery;
 use crate::segment::SEGMENT_HEADER_BLOCKS;
 

@@ -6,9 +6,11 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use prism_wal::buffer::SECTOR_BYTES;
 use prism_wal::cipher::{KeyEncryptionKey, SecretKey};
+use prism_wal::cut::Lost;
 use prism_wal::disk::sim::{Crash, SimDisk};
 use prism_wal::disk::{Disk, DiskErrorKind};
 use prism_wal::group_commit::{AppendError, Config};
@@ -86,7 +88,7 @@ pub struct Entry {
     pub epoch: Epoch,
     pub kind: RecordKind,
     pub target: TargetId,
-    pub payload: Vec<u8>,
+    pub payload: Arc<[u8]>,
 }
 
 /// The checker's journal: what was appended under which number, and what was acknowledged.
@@ -96,6 +98,8 @@ pub struct Journal {
     pub acked: u64,
     /// What each target has.
     pub stores: BTreeMap<TargetId, Store>,
+    /// What an operator gave up, first and last.
+    pub lost: Vec<(u64, u64)>,
 }
 
 /// A store: has what it was given by (epoch, number), each once; what it has not synced may go in a power cut.
@@ -154,12 +158,29 @@ impl Journal {
     /// Judges what a start found: a contiguous stretch, every record as it was appended, none of the acknowledged
     /// missing at the end, none that was recycled without being applied missing at the front. Then the journal goes on
     /// from there: what was appended and not found is gone for good.
+    ///
+    /// What an operator gives up at this start is noted and missing from then on, and nothing else is.
     pub fn judge(&mut self, found: &Found, recovery: &Recovery, log_start: Lsn) {
+        self.give_up(&recovery.lost);
+        let behind_lost = |mut expected: u64| {
+            while let Some((_, last)) = self.lost.iter().find(|(first, _)| *first == expected) {
+                expected = last + 1;
+            }
+            expected
+        };
         let mut expected = log_start.0 + 1;
         for (lsn, entry) in &found.records {
+            expected = behind_lost(expected);
             assert_eq!(lsn.0, expected, "records are numbered without gaps");
             expected += 1;
             if entry.kind == RecordKind::Cut {
+                // Perhaps of a start that died after it: then the number was given again, to a record nobody was told of.
+                let replaced = self.appended.insert(lsn.0, entry.clone());
+                let known = replaced.is_none_or(|replaced| replaced.kind == RecordKind::Cut);
+                assert!(
+                    known || lsn.0 > self.acked,
+                    "record {lsn} was acknowledged, and now it is a cut"
+                );
                 continue;
             }
             let appended = self
@@ -168,7 +189,7 @@ impl Journal {
                 .unwrap_or_else(|| panic!("record {lsn} was never appended"));
             assert_eq!(entry, appended, "record {lsn} is not what was appended");
         }
-        let tip = expected - 1;
+        let tip = behind_lost(expected) - 1;
         assert_eq!(tip, recovery.tip.lsn.0);
         assert!(
             tip >= self.acked,
@@ -188,6 +209,26 @@ impl Journal {
         self.acked = tip;
     }
 
+    /// What an operator gave up is gone.
+    pub fn give_up(&mut self, lost: &[Lost]) {
+        for lost in lost {
+            let (first, last) = (lost.first_lsn.0, lost.last_lsn.0);
+            assert!(
+                !self.lost.iter().any(|(at, _)| *at == first),
+                "given up twice: {lost}"
+            );
+            if first <= last {
+                self.lost.push((first, last));
+                self.appended.retain(|lsn, _| !(first..=last).contains(lsn));
+            }
+            if !lost.exact {
+                // The end of the log, and nobody knows how many records that was.
+                self.appended.split_off(&(last + 1));
+                self.acked = self.acked.min(last);
+            }
+        }
+    }
+
     fn is_applied(&self, lsn: u64, entry: &Entry) -> bool {
         let own = matches!(entry.kind, RecordKind::Checkpoint | RecordKind::Cut);
         let store = self.stores.get(&entry.target);
@@ -202,7 +243,7 @@ impl Journal {
             "record {lsn} was given to a store before it was durable"
         );
         let appended = &self.appended[&lsn.0];
-        assert_eq!((appended.target, appended.payload.as_slice()), (target, payload));
+        assert_eq!((appended.target, &appended.payload[..]), (target, payload));
         let store = self.stores.entry(target).or_default();
         store.take(appended.epoch, lsn.0, appended.kind);
     }
@@ -231,7 +272,7 @@ impl Visitor for Found {
             epoch,
             kind: record.kind,
             target: record.target,
-            payload: record.payload.to_vec(),
+            payload: record.payload.into(),
         };
         self.records.push((lsn, entry));
         self.replay.record(epoch, lsn, record);
@@ -300,7 +341,7 @@ impl World {
                 epoch: commit.epoch(),
                 kind: RecordKind::Cut,
                 target: TargetId::NONE,
-                payload: Vec::new(),
+                payload: Arc::default(),
             },
         );
         self.journal.ack(commit.durable_lsn());
@@ -325,8 +366,8 @@ impl World {
 
     pub fn append(&mut self, kind: RecordKind, target: TargetId, bytes: usize) -> Result<Lsn, AppendError> {
         // Payloads are zeros or noise: zeros must not look like unwritten sectors.
-        let payload = if self.rng.chance(30) {
-            vec![0; bytes]
+        let payload: Arc<[u8]> = if self.rng.chance(30) {
+            vec![0; bytes].into()
         } else {
             (0..bytes).map(|_| self.rng.next() as u8).collect()
         };
@@ -334,7 +375,7 @@ impl World {
         let lane = &mut self.running().lane;
         let epoch = lane.commit().epoch();
         let lsn = match kind {
-            RecordKind::Strong => lane.append_strong(now, target, payload.as_slice().into())?,
+            RecordKind::Strong => lane.append_strong(now, target, payload.clone())?,
             RecordKind::Eventual => lane.append_eventual(now, target, &payload)?,
             RecordKind::Checkpoint | RecordKind::Cut => unreachable!("the log's own records"),
         };
@@ -359,7 +400,7 @@ impl World {
         let now = self.now;
         let lane = &mut self.running().lane;
         let epoch = lane.commit().epoch();
-        let payload = lane.tail().checkpoint().encode();
+        let payload = lane.tail().checkpoint().encode().into();
         let lsn = lane.checkpoint(now)?;
         self.journal.append(
             lsn,

@@ -1,0 +1,161 @@
+//! The database file and its write-ahead file through descriptors of our own, for syncs that hold none of SQLite's locks,
+//! and the gate at which writer and checkpointer wait for each other.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::schema;
+use crate::error::StoreError;
+
+/// The two files.
+///
+/// SQLite holds POSIX locks on the database file, and the system drops those of a whole process when it closes any
+/// descriptor of the file. So this is made before the first connection and dropped after the last: it lives in
+/// [`super::Shared`], which every part holds behind its connection.
+#[derive(Debug)]
+pub(super) struct Files {
+    path: PathBuf,
+    database: File,
+    wal: OnceLock<File>,
+    /// The first error. The system forgets what it could not write, so a sync that is tried again may report a success
+    /// that is none.
+    failed: OnceLock<String>,
+}
+
+impl Files {
+    /// Opens the database file, and makes it if there is none, as SQLite would.
+    pub(super) fn open(path: &Path) -> Result<Files, StoreError> {
+        let database = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .open(path)
+            .map_err(|error| schema::unopenable(path, &error.to_string()))?;
+        Ok(Files {
+            path: path.to_owned(),
+            database,
+            wal: OnceLock::new(),
+            failed: OnceLock::new(),
+        })
+    }
+
+    /// Opens the write-ahead file, which the first connection has made, and makes the names of both durable.
+    pub(super) fn open_wal(&self) -> Result<(), StoreError> {
+        let path = schema::sibling(&self.path, "-wal");
+        let wal = File::open(&path).map_err(|error| schema::unopenable(&path, &error.to_string()))?;
+        let directory = match self.path.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => directory,
+            _ => Path::new("."),
+        };
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|error| schema::unopenable(directory, &error.to_string()))?;
+        self.wal.get_or_init(|| wal);
+        Ok(())
+    }
+
+    /// Makes everything durable that was committed before the call.
+    ///
+    /// A commit's frames, and the header and frames before them that its checksums hang on, are written to the
+    /// write-ahead file before the commit returns. At the time of the sync they are still there, and then the sync makes
+    /// them durable. Or SQLite has begun the file anew since: it does so only when all frames are in the database file
+    /// and that file is synced, because every connection of ours has `synchronous = NORMAL`; so the commit was durable
+    /// already. A beginning anew at the same time is one or the other for each commit that came before the call. It
+    /// syncs its new header before it writes the first new frame, so that a power cut never leaves new frames behind an
+    /// old header. The file is never replaced by another while the store is open: SQLite removes it with the last
+    /// connection, and the checkpointer has one.
+    pub(super) fn sync_wal(&self) -> Result<(), StoreError> {
+        match self.wal.get() {
+            Some(wal) => self.sync(wal, "the write-ahead file"),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes everything durable that was moved to the database file before the call.
+    pub(super) fn sync_database(&self) -> Result<(), StoreError> {
+        self.sync(&self.database, "the database file")
+    }
+
+    fn sync(&self, file: &File, name: &str) -> Result<(), StoreError> {
+        self.check()?;
+        if let Err(error) = file.sync_data() {
+            self.poison(&format!("{}: cannot sync {name}: {error}", self.path.display()));
+        }
+        self.check()
+    }
+
+    /// From now on nothing counts as synced any more, and the write-ahead file is kept.
+    pub(super) fn poison(&self, detail: &str) {
+        self.failed.get_or_init(|| detail.to_owned());
+    }
+
+    /// The first error, if there was one.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        match self.failed.get() {
+            None => Ok(()),
+            Some(detail) => Err(StoreError::Io {
+                detail: detail.clone(),
+            }),
+        }
+    }
+}
+
+/// Lets one of two threads through at a time, in turn. A plain mutex would let the one that comes around quickly have it
+/// again and again; SQLite's own waiting sleeps by the millisecond.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    /// Held while waiting for `inside`, so that whoever comes around again queues behind.
+    next: Mutex<()>,
+    inside: Mutex<()>,
+}
+
+impl Gate {
+    pub(super) fn pass(&self) -> MutexGuard<'_, ()> {
+        // The guarded values are empty: a thread that panicked with one left nothing half done.
+        let _next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_sync_is_never_retried() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut files = Files::open(&directory.path().join("items.db")).expect("a file");
+        assert_eq!(files.sync_wal(), Ok(()), "nothing was written yet");
+        // A device that knows no sync stands for a disk that refuses one.
+        let device = File::open("/dev/null").expect("a device");
+        files.wal.set(device).expect("the first");
+        let error = files.sync_wal().expect_err("no sync");
+        assert!(
+            matches!(&error, StoreError::Io { detail } if detail.contains("items.db")),
+            "{error:?}"
+        );
+        files.wal = OnceLock::from(File::open(directory.path().join("items.db")).expect("the file"));
+        assert_eq!(files.sync_wal(), Err(error.clone()), "though it would work now");
+        assert_eq!(files.sync_database(), Err(error));
+    }
+
+    #[test]
+    fn the_gate_lets_both_through_in_turn() {
+        let gate = Gate::default();
+        let held = gate.pass();
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| drop(gate.pass()));
+            while gate.next.try_lock().is_ok() && !other.is_finished() {
+                std::thread::yield_now();
+            }
+            drop(held);
+            // Waits behind the other, however quickly it comes around.
+            drop(gate.pass());
+            other.join().expect("the other");
+        });
+    }
+}

@@ -1,0 +1,126 @@
+//! A contestant's process: opens its log and runs the bursts that the parent asks for, one line each way.
+//!
+//! In a process of its own each has its own CPU account, and none suffers from another's threads.
+
+use std::io::{BufRead, Write, stdin, stdout};
+use std::path::Path;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
+
+use crate::logs::{Contestant, Failure, Log};
+
+/// Before this, a burst is not measured.
+const WARM_UP: Duration = Duration::from_millis(100);
+
+const WARMING: u8 = 0;
+const MEASURING: u8 = 1;
+const OVER: u8 = 2;
+
+/// Runs until the parent closes the pipe.
+pub(crate) fn run(contestant: &Contestant, directory: &Path) -> Result<(), Failure> {
+    let log = (contestant.open)(directory)?;
+    log.tidy()?;
+    let mut out = stdout();
+    writeln!(out, "ready")?;
+    for line in stdin().lock().lines() {
+        let line = line?;
+        let numbers: Vec<u64> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
+        let [appenders, bytes, millis] = numbers[..] else {
+            return Err("three numbers are expected".into());
+        };
+        let found = burst(
+            &*log,
+            appenders as usize,
+            bytes as usize,
+            Duration::from_millis(millis),
+        )?;
+        writeln!(out, "{found}")?;
+        log.tidy()?;
+        writeln!(out, "tidy")?;
+    }
+    Ok(())
+}
+
+fn burst(log: &dyn Log, appenders: usize, bytes: usize, length: Duration) -> Result<Value, Failure> {
+    let (phase, start) = (AtomicU8::new(WARMING), Barrier::new(appenders + 1));
+    let (mut latencies, mut seconds, mut cpu) = (histogram()?, 0.0, 0.0);
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..appenders)
+            .map(|appender| {
+                let (phase, start) = (&phase, &start);
+                scope.spawn(move || append(log, appender, bytes, phase, start))
+            })
+            .collect();
+        start.wait();
+        thread::sleep(WARM_UP);
+        phase.store(MEASURING, Ordering::Relaxed);
+        let (began, before) = (Instant::now(), process_cpu());
+        thread::sleep(length);
+        phase.store(OVER, Ordering::Relaxed);
+        (seconds, cpu) = (began.elapsed().as_secs_f64(), process_cpu() - before);
+        for thread in threads {
+            let own = thread.join().map_err(|_| "an appender panicked")??;
+            latencies.add(own)?;
+        }
+        Ok::<_, Failure>(())
+    })?;
+    let appends = latencies.len();
+    Ok(json!({
+        "appends": appends,
+        "per_second": appends as f64 / seconds,
+        "cpu_micros": cpu * 1e6 / appends.max(1) as f64,
+        "cpu_seconds": cpu,
+        "p50": latencies.value_at_quantile(0.5) as f64 / 1e3,
+        "p99": latencies.value_at_quantile(0.99) as f64 / 1e3,
+        "max": latencies.max() as f64 / 1e3,
+    }))
+}
+
+/// One appender: the next append begins when the last one is durable.
+fn append(
+    log: &dyn Log,
+    appender: usize,
+    bytes: usize,
+    phase: &AtomicU8,
+    start: &Barrier,
+) -> Result<Histogram<u64>, Failure> {
+    let mut latencies = histogram()?;
+    // Nothing that compresses.
+    let mut state = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(appender as u64 + 1) | 1;
+    let mut record: Vec<u8> = Vec::with_capacity(bytes);
+    record.resize_with(bytes, || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    });
+    start.wait();
+    for number in 0u64.. {
+        record[..8].copy_from_slice(&number.to_le_bytes());
+        let measured = phase.load(Ordering::Relaxed);
+        let began = Instant::now();
+        log.append(appender, &record)?;
+        let took = began.elapsed();
+        match (measured, phase.load(Ordering::Relaxed)) {
+            (MEASURING, MEASURING) => latencies.record(took.as_nanos() as u64)?,
+            (_, OVER) => break,
+            _ => {}
+        }
+    }
+    Ok(latencies)
+}
+
+fn histogram() -> Result<Histogram<u64>, Failure> {
+    Ok(Histogram::new_with_bounds(1_000, 60_000_000_000, 3)?)
+}
+
+fn process_cpu() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
