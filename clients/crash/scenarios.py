@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 from api import Api
 from server import Failure
@@ -198,6 +200,16 @@ def full(options, folder, seed):
             stage.start()
             stage.check()
             stage.server.stop()
+
+
+def why_no_loop():
+    """Why a loop file system cannot be had here; None if it can."""
+    with tempfile.TemporaryDirectory(prefix="prism-loop-") as folder:
+        try:
+            with small_disk(Path(folder)):
+                return None
+        except Failure as failure:
+            return str(failure)
 
 
 @contextlib.contextmanager
