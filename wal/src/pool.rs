@@ -42,7 +42,8 @@ pub struct Durable {
     pub all_applied: bool,
 }
 
-/// Files kept for reuse instead of being removed.
+/// Files kept for reuse instead of being removed. A start keeps all that it finds, because removing takes its time; the
+/// next preparation removes what is too much.
 const FREE_FILES_MAX: usize = 2;
 
 /// The pool. See the module.
@@ -138,7 +139,9 @@ impl<D: Disk> Pool<D> {
         }
         self.make_reserve()?;
         let may_use_reserve = durable.all_applied && self.manifest.segments.len() <= 1;
-        self.prepare_listed(seed, now_ms, durable, may_use_reserve)
+        let prepared = self.prepare_listed(seed, now_ms, durable, may_use_reserve);
+        self.trim();
+        prepared
     }
 
     /// Prepares the first segment of an epoch: beyond the lane's limit, and from the reserve, if it must be.
@@ -220,7 +223,9 @@ impl<D: Disk> Pool<D> {
         self.manifest.base = segment.end;
         let name = segment_file_name(self.manifest.lane, segment.segment);
         self.releasing.push(Released { name, blank: false });
-        self.write_manifest(durable)
+        let written = self.write_manifest(durable);
+        self.trim();
+        written
     }
 
     /// Notes that the lane is closed cleanly: `durable` is the very end, and nothing was submitted behind it. Call after
@@ -288,7 +293,13 @@ impl<D: Disk> Pool<D> {
 
     /// A free file of the right length under a new name, if there is one, and whether it is blank.
     fn take_free(&mut self, name: &str, bytes: u64) -> Result<Option<(D::File, bool)>, DiskError> {
-        while let Some(free) = self.free.pop() {
+        loop {
+            // A blank one saves writing a whole segment of zeros.
+            let blank = self.free.iter().position(|free| free.blank);
+            let Some(last) = self.free.len().checked_sub(1) else {
+                return Ok(None);
+            };
+            let free = self.free.swap_remove(blank.unwrap_or(last));
             let file = self.disk.open(&free.name)?;
             if self.disk.length(&file)? == bytes {
                 self.disk.rename(&free.name, name)?;
@@ -296,7 +307,6 @@ impl<D: Disk> Pool<D> {
             }
             self.disk.remove(&free.name)?;
         }
-        Ok(None)
     }
 
     /// Makes the reserve if it is not there: before any segment is prepared for ordinary use.
@@ -357,11 +367,20 @@ impl<D: Disk> Pool<D> {
                 self.disk.write(&file, 0, headers.as_slice())?;
                 self.disk.sync(&file)
             });
-            if destroyed.is_ok() && self.free.len() < FREE_FILES_MAX {
+            if destroyed.is_ok() {
                 self.free.push(released);
             } else {
                 let _ = self.disk.remove(&released.name);
             }
+        }
+    }
+
+    /// Removes free files that are too many, blank ones last.
+    fn trim(&mut self) {
+        while self.free.len() > FREE_FILES_MAX {
+            let used = self.free.iter().position(|free| !free.blank);
+            let free = self.free.swap_remove(used.unwrap_or(0));
+            let _ = self.disk.remove(&free.name);
         }
     }
 }
