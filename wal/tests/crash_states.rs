@@ -66,7 +66,7 @@ fn every_crash_state_of_short_sequences_recovers_part_4() {
 }
 
 fn explore(part: u64) {
-    let budget = env_or("WAL_CRASH_STATES", 200_000) / PARTS;
+    let budget = env_or("WAL_CRASH_STATES", 300_000) / PARTS;
     let runs: Vec<u64> = (0..SEQUENCES * DEPTHS)
         .filter(|run| run % PARTS == part)
         .collect();
