@@ -2,8 +2,8 @@
 //! of the disk, every subset of the sectors at stake there (a selection where there are many). A start must find a whole
 //! prefix with everything acknowledged, and must not call it damage.
 //!
-//! `WAL_CRASH_STATES` bounds the states tried (default 300,000, of which 200,000 must be reached). Every moment gets at least two; what is left goes to
-//! those with most at stake.
+//! `WAL_CRASH_STATES` bounds the states tried (default 300,000, of which 200,000 must be reached). Every moment gets at
+//! least two; what is left goes to those with most at stake.
 
 mod sim;
 

@@ -126,7 +126,11 @@ impl Log {
             tail,
             window,
             keeper,
+            recovered: (records, took),
         } = lane;
+        setup.metrics.recovered_records.set(records);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        setup.metrics.recovery_nanos.set(nanos);
         setup.metrics.state.set(LaneState::Open as u64);
         Ok(ShardLog::new(ShardLogParts {
             shard,

@@ -64,6 +64,8 @@ pub(crate) struct OpenLane {
     pub(crate) tail: Tail,
     pub(crate) window: Window,
     pub(crate) keeper: KeeperJobs,
+    /// Records that were read, and how long the lane took to open.
+    pub(crate) recovered: (u64, Duration),
 }
 
 impl std::fmt::Debug for OpenLane {
@@ -306,12 +308,12 @@ impl LogDirectory {
                 Ok(()) => {}
             }
         }
-        Ok(Recovered::Ready(Box::new((started, tail))))
+        Ok(Recovered::Ready(Box::new((started, tail, began.elapsed()))))
     }
 
     /// Starts the helper of a lane and packs what its shard needs.
     fn hand_over(&mut self, shard: u16, recovered: Recovered, seen: &Seen) -> Result<Opened, String> {
-        let (started, tail) = match recovered {
+        let (started, tail, took) = match recovered {
             Recovered::Held(why) => return Ok(Opened::Held(why)),
             Recovered::Ready(ready) => *ready,
         };
@@ -326,6 +328,7 @@ impl LogDirectory {
             tail,
             window: seen.window(shard, self.shards),
             keeper,
+            recovered: (started.recovery.records, took),
         })))
     }
 
@@ -418,7 +421,8 @@ impl LogDirectory {
 type Positions = BTreeMap<(LaneId, u32), Lsn>;
 
 enum Recovered {
-    Ready(Box<(prism_wal::start::Started<FileDisk>, Tail)>),
+    /// With how long it took.
+    Ready(Box<(prism_wal::start::Started<FileDisk>, Tail, Duration)>),
     Held(String),
 }
 
