@@ -17,6 +17,8 @@ use crate::logs::Failure;
 pub(crate) const FOREIGN_MAX: f64 = 0.8;
 /// A floor this many times the best is not calm.
 const CALM_FACTOR: f64 = 2.0;
+/// How long to wait for calm.
+const CALM_WITHIN: Duration = Duration::from_secs(2);
 const FLOOR_BYTES: u64 = 16 << 20;
 const PROBES: usize = 24;
 
@@ -66,12 +68,12 @@ impl Floor {
         Ok(median)
     }
 
-    /// Probes until the disk is calm, or for half a minute. Says `end` and `begin` to `around` about each wait.
+    /// Probes until the disk is calm, or for some seconds. Says `end` and `begin` to `around` about each wait.
     pub(crate) fn calm(
         &mut self,
         mut around: impl FnMut(&str) -> Result<(), Failure>,
     ) -> Result<f64, Failure> {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + CALM_WITHIN;
         loop {
             let median = self.probe()?;
             if median < CALM_FACTOR * self.best || Instant::now() > deadline {

@@ -1,4 +1,4 @@
-//! The tables: medians over the rounds, and our log against each other one.
+//! The tables: medians over the rounds (over the undisturbed bursts, where there are any), and our log against each other one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -85,7 +85,14 @@ impl Table {
     /// Prints the tables as Markdown.
     pub(crate) fn print(&self) {
         let [p50, p99] = [0, 1].map(|index| median(self.fio.iter().map(|floor| floor[index])));
-        println!("fio, 4 KiB durable overwrites, one at a time: p50 {p50:.0} us, p99 {p99:.0} us\n");
+        let calmest = self
+            .fio
+            .iter()
+            .map(|floor| floor[0])
+            .fold(f64::INFINITY, f64::min);
+        println!(
+            "fio, 4 KiB durable overwrites, one at a time: p50 {p50:.0} us (in the calmest run {calmest:.0} us), p99 {p99:.0} us\n"
+        );
         for contestant in CONTESTANTS {
             println!("- {}: {}", contestant.name, contestant.setup);
         }
@@ -98,7 +105,7 @@ impl Table {
             let ours = logs.get(CONTESTANTS[0].name).map(|bursts| rate(bursts));
             for name in CONTESTANTS.iter().map(|contestant| contestant.name) {
                 let Some(bursts) = logs.get(name) else { continue };
-                let of = |figure: fn(&Burst) -> f64| median(bursts.iter().map(figure));
+                let of = |figure: fn(&Burst) -> f64| median(counted(bursts).map(figure));
                 let ratio = ours.map_or(f64::NAN, |ours| rate(bursts) / ours);
                 if ratio > 1.0 {
                     lost.push(format!("{cell}: {name} {ratio:.2} x"));
@@ -122,7 +129,13 @@ impl Table {
 }
 
 fn rate(bursts: &[Burst]) -> f64 {
-    median(bursts.iter().map(|burst| burst.per_second))
+    median(counted(bursts).map(|burst| burst.per_second))
+}
+
+/// The bursts that nothing disturbed; all, if there is none.
+fn counted(bursts: &[Burst]) -> impl Iterator<Item = &Burst> {
+    let all = bursts.iter().all(|burst| burst.disturbed);
+    bursts.iter().filter(move |burst| all || !burst.disturbed)
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

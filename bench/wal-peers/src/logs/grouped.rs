@@ -23,8 +23,6 @@ pub(crate) struct Group {
 pub(crate) struct Grouped<S> {
     state: Mutex<State<S>>,
     committed: Condvar,
-    /// Records of one group at the most.
-    records_max: usize,
 }
 
 struct State<S> {
@@ -38,7 +36,7 @@ struct State<S> {
 }
 
 impl<S: Sink> Grouped<S> {
-    pub(crate) fn new(sink: S, records_max: usize) -> Self {
+    pub(crate) fn new(sink: S) -> Self {
         Self {
             state: Mutex::new(State {
                 open: Group::default(),
@@ -49,7 +47,6 @@ impl<S: Sink> Grouped<S> {
                 sink: Some(sink),
             }),
             committed: Condvar::new(),
-            records_max,
         }
     }
 
@@ -61,9 +58,6 @@ impl<S: Sink> Grouped<S> {
 impl<S: Sink> Log for Grouped<S> {
     fn append(&self, _: usize, record: &[u8]) -> Result<(), Failure> {
         let mut state = self.lock();
-        while state.open.ends.len() >= self.records_max {
-            state = self.committed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
         state.open.bytes.extend_from_slice(record);
         let end = state.open.bytes.len();
         state.open.ends.push(end);

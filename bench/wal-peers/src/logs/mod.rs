@@ -40,7 +40,7 @@ pub(crate) struct Contestant {
 pub(crate) const CONTESTANTS: &[Contestant] = &[
     Contestant {
         name: "prism",
-        setup: "encrypted, recycled segments of 64 MiB; two threads commit",
+        setup: "encrypted, recycled segments of 64 MiB; two committing threads, and an appender that is alone writes itself",
         open: |path| Ok(Box::new(ours::Ours::open(path)?)),
     },
     Contestant {
@@ -66,12 +66,12 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     Contestant {
         name: "sqlite",
         setup: "WAL, synchronous=FULL; a transaction for each record",
-        open: |path| Ok(Box::new(sqlite::open(path, false)?)),
+        open: |path| Ok(Box::new(sqlite::open_each(path)?)),
     },
     Contestant {
         name: "sqlite-grouped",
         setup: "the same, a transaction for all records that wait",
-        open: |path| Ok(Box::new(sqlite::open(path, true)?)),
+        open: |path| Ok(Box::new(sqlite::open_grouped(path)?)),
     },
     Contestant {
         name: "textbook",

@@ -1,8 +1,8 @@
 //! Our log as a library, for threads that block: what a shard does on its reactor, done by two committing threads.
 //!
 //! ```text
-//!   appender: lock, append, unlock, sleep on the group's word      committer: lock, seal, unlock, write durably,
-//!                                                                             lock, durable prefix, next seal, unlock, wake
+//!   appender:  lock, append, unlock, sleep on the group's word
+//!   committer: lock, seal, unlock, write durably, lock, durable prefix, unlock, rouse the other committer, wake
 //! ```
 //!
 //! Records count as applied when they are durable. A keeper thread prepares and recycles segments meanwhile, as it does in

@@ -20,7 +20,7 @@ pub(crate) fn open(path: &Path) -> Result<impl super::Log + use<>, Failure> {
         .open(path.join("log"))?;
     File::open(path)?.sync_all()?;
     let buffer = Vec::new();
-    Ok(Grouped::new(GrowingFile { file, buffer }, usize::MAX))
+    Ok(Grouped::new(GrowingFile { file, buffer }))
 }
 
 impl Sink for GrowingFile {
