@@ -48,6 +48,9 @@ const SWEEP_STEP: usize = 500;
 /// How often an idle writer looks for expired items.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long the writer is without work before it gives its page cache back.
+const MEMORY_KEPT: Duration = Duration::from_secs(10);
+
 /// Tells all helper threads to finish what is queued and end.
 #[derive(Debug, Default)]
 pub(crate) struct Stop(AtomicBool);
@@ -104,10 +107,12 @@ struct WriterThread {
 impl WriterThread {
     fn run(mut self) {
         let mut next_sweep = Instant::now() + SWEEP_PAUSE;
+        let mut release_at = None;
         loop {
             self.collect();
             let batch = self.queue.take(BATCH_MUTATIONS_MAX);
             if !batch.is_empty() {
+                release_at = None;
                 self.apply(&batch);
                 self.checkpoint_waker.wake();
                 continue;
@@ -116,6 +121,12 @@ impl WriterThread {
                 return;
             }
             let now = Instant::now();
+            if now >= *release_at.get_or_insert(now + MEMORY_KEPT) {
+                release_at = Some(now + Duration::from_secs(3_600));
+                if let Err(error) = self.writer.release_memory() {
+                    tracing::warn!(%error, "cannot give the store's page cache back");
+                }
+            }
             if now >= next_sweep {
                 next_sweep = if self.sweep() { now } else { now + SWEEP_PAUSE };
                 continue;
