@@ -50,6 +50,9 @@ const SWEEP_STEP: usize = 500;
 /// How often an idle writer looks for expired items.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long the writer is without work before it gives its page cache back.
+const MEMORY_KEPT: Duration = Duration::from_secs(10);
+
 /// Tells all helper threads to finish what is queued and end.
 #[derive(Debug, Default)]
 pub(crate) struct Stop(AtomicBool);
@@ -117,10 +120,12 @@ enum Task {
 impl WriterThread {
     fn run(mut self) {
         let mut next_sweep = Instant::now() + SWEEP_PAUSE;
+        let mut release_at = None;
         loop {
             self.collect();
             let tasks = self.queue.take(BATCH_MUTATIONS_MAX);
             if !tasks.is_empty() {
+                release_at = None;
                 let mut jobs = Vec::with_capacity(tasks.len());
                 for task in tasks {
                     match task {
@@ -138,6 +143,12 @@ impl WriterThread {
                 return;
             }
             let now = Instant::now();
+            if now >= *release_at.get_or_insert(now + MEMORY_KEPT) {
+                release_at = Some(now + Duration::from_secs(3_600));
+                if let Err(error) = self.writer.release_memory() {
+                    tracing::warn!(%error, "cannot give the store's page cache back");
+                }
+            }
             if now >= next_sweep {
                 next_sweep = if self.sweep() { now } else { now + SWEEP_PAUSE };
                 continue;
