@@ -18,6 +18,31 @@ DISK_BYTES = 192 << 20
 LONG_STALL_SECONDS = 6.0
 
 
+def checker(options, folder, seed):
+    """Is the check worth anything? A data directory that is put back to an older copy of itself must be noticed."""
+    stage = Stage(options, folder, seed)
+    with cleanly(stage):
+        stage.start()
+        stage.create_namespaces()
+        work(stage, 0.6)
+        stage.kill()
+        shutil.copytree(stage.data, folder / "copy")
+        stage.start()
+        work(stage, 0.6)
+        stage.kill()
+        shutil.rmtree(stage.data)
+        (folder / "copy").rename(stage.data)
+        stage.start()
+        stage.check()
+        found, stage.problems[:] = list(stage.problems), []
+        noticed = [writer.name for writer in stage.writers if any(text.startswith(writer.name) and "LOST" in text for text in found)]
+        noticed += [name for name in stage.durabilities if any(text.startswith(f"load-{name}: status 4") for text in found)]
+        expected = len(stage.writers) + len(stage.durabilities) * stage.with_load
+        tell(stage, f"noticed by {len(noticed)} of {expected} checkers")
+        if len(noticed) != expected:
+            stage.problems.append(f"an old copy of the data was noticed only by {noticed}")
+
+
 def kill(options, folder, seed):
     """SIGKILL at a random moment under load, restart, check; many times on one data directory."""
     stage = Stage(options, folder, seed)
@@ -425,4 +450,4 @@ def remove(folder):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-SCENARIOS = {"kill": kill, "recovery": recovery, "stall": stall, "full": full, "flip": flip}
+SCENARIOS = {"checker": checker, "kill": kill, "recovery": recovery, "stall": stall, "full": full, "flip": flip}
