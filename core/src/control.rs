@@ -167,11 +167,12 @@ impl Control {
     fn create(&mut self, request: &CreateRequest) -> Result<Vec<u8>, Box<Status>> {
         let created =
             service::create(&self.context, &mut self.catalog, SystemTime::now(), request).map_err(refused)?;
-        let ready = self
-            .open_log_for(&created.config)
-            .and_then(|()| self.announce(&spec(created.id, &created.config)));
-        if let Err(cause) = ready {
-            tracing::error!(namespace = created.config.name, error = %cause, "cannot create the namespace");
+        let ready = self.open_log_for(&created.config).and_then(|()| {
+            self.announce(&spec(created.id, &created.config))
+                .map_err(|cause| error::from_store(&cause))
+        });
+        if let Err(status) = ready {
+            tracing::error!(namespace = created.config.name, error = %status, "cannot create the namespace");
             if let Err(cause) = service::undo_create(&mut self.catalog, &created) {
                 tracing::error!(
                     namespace = created.config.name,
@@ -179,7 +180,7 @@ impl Control {
                     "cannot take it back"
                 );
             }
-            return Err(error::from_store(&cause));
+            return Err(status);
         }
         tracing::info!(
             namespace = created.config.name,
@@ -218,13 +219,13 @@ impl Control {
     }
 
     /// Makes the log when the first namespace comes that needs it.
-    fn open_log_for(&mut self, config: &NamespaceConfig) -> Result<(), StoreError> {
+    fn open_log_for(&mut self, config: &NamespaceConfig) -> Result<(), Box<Status>> {
         let Some(log) = &mut self.log else { return Ok(()) };
         if config.durability() == Durability::BestEffort || log.is_open() {
             return Ok(());
         }
         tracing::info!("preparing the log: some files are filled with zeros, which takes a moment");
-        let opened = log.create().map_err(|detail| StoreError::Unopenable { detail })?;
+        let opened = log.create().map_err(|cause| error::no_log(&cause))?;
         tell_logs(&self.log_news, opened);
         Ok(())
     }

@@ -8,6 +8,7 @@ use prism_wal::cipher::{SecretKey, SegmentCipher};
 use prism_wal::cut::Cut;
 use prism_wal::group_commit::{Config, GroupCommit, ReadySegment, Resume, WriteResult};
 use prism_wal::ids::{Epoch, LaneId, Lsn, SegmentNumber, TargetId};
+use prism_wal::lane::Replay;
 use prism_wal::manifest::Base;
 use prism_wal::record::{Record, RecordKind};
 use prism_wal::recovery::{Evidence, OnDamage, RecoverySegment, SegmentSource, Unreadable, Visitor, recover};
@@ -37,11 +38,14 @@ fn fresh() -> GroupCommit {
     commit
 }
 
-/// Appends `records` records, seals them and reports them durable; calls `write` with the bytes.
-fn group(commit: &mut GroupCommit, records: usize, payload: &[u8], mut write: impl FnMut(u32, &[u8])) {
+fn append(commit: &mut GroupCommit, records: usize, payload: &[u8]) {
     for _ in 0..records {
         commit.append(0, &record(payload)).expect("there is room");
     }
+}
+
+/// Seals what waits and reports it durable; calls `write` with the bytes.
+fn seal(commit: &mut GroupCommit, mut write: impl FnMut(u32, &[u8])) {
     while let Some(action) = commit.poll_action(0) {
         write(action.block, action.bytes());
         let bytes = action.bytes().len();
@@ -49,19 +53,38 @@ fn group(commit: &mut GroupCommit, records: usize, payload: &[u8], mut write: im
     }
 }
 
+/// A lane whose buffers have been used before, as on a running system.
+fn warm(payload: &[u8]) -> GroupCommit {
+    let mut commit = fresh();
+    append(&mut commit, 1, payload);
+    seal(&mut commit, |_, _| {});
+    commit
+}
+
 fn commit_path(criterion: &mut Criterion) {
     let payload = [3; 256];
     for records in [1, 16, 256] {
         let mut benchmark = criterion.benchmark_group(format!("group of {records} records of 256 bytes"));
         benchmark.throughput(Throughput::Elements(records as u64));
-        benchmark.bench_function("append, seal, durable", |bencher| {
+        benchmark.bench_function("append", |bencher| {
+            bencher.iter_batched_ref(
+                || warm(&payload),
+                |commit| append(commit, records, black_box(&payload)),
+                BatchSize::LargeInput,
+            );
+        });
+        benchmark.bench_function("seal, durable", |bencher| {
             bencher.iter_batched_ref(
                 || {
-                    let mut commit = fresh();
-                    group(&mut commit, 1, &payload, |_, _| {});
+                    let mut commit = warm(&payload);
+                    append(&mut commit, records, &payload);
                     commit
                 },
-                |commit| group(commit, records, black_box(&payload), |_, _| {}),
+                |commit| {
+                    seal(commit, |_, bytes| {
+                        black_box(bytes);
+                    })
+                },
                 BatchSize::LargeInput,
             );
         });
@@ -103,7 +126,8 @@ fn recovery(criterion: &mut Criterion) {
         )
         .expect("there is room");
     for _ in 0..200 {
-        group(&mut commit, 256, &[5; 128], |block, bytes| {
+        append(&mut commit, 256, &[5; 128]);
+        seal(&mut commit, |block, bytes| {
             let start = block as usize * BLOCK_BYTES;
             image.0[start..start + bytes.len()].copy_from_slice(bytes);
         });
@@ -114,18 +138,11 @@ fn recovery(criterion: &mut Criterion) {
         blocks: SEGMENT_BLOCKS_DEFAULT,
         cipher: Some(cipher()),
     }];
-    let scan = |image: &mut Image, evidence: Evidence| {
-        recover(
-            LaneId(0),
-            &Base::default(),
-            &segments,
-            evidence,
-            OnDamage::Hold,
-            image,
-            &mut Count::default(),
-        )
+    let scan = |image: &mut Image, evidence: Evidence, visitor: &mut dyn Visitor| {
+        let (lane, base) = (LaneId(0), Base::default());
+        recover(lane, &base, &segments, evidence, OnDamage::Hold, image, visitor)
     };
-    let found = scan(&mut image, Evidence::default());
+    let found = scan(&mut image, Evidence::default(), &mut Count::default());
     assert_eq!(found.records, 200 * 256 + 1);
     let clean = Evidence {
         clean_end: Some(found.tip.group),
@@ -136,10 +153,17 @@ fn recovery(criterion: &mut Criterion) {
         .throughput(Throughput::Elements(found.records))
         .sample_size(20);
     benchmark.bench_function("after a clean stop", |bencher| {
-        bencher.iter(|| scan(&mut image, clean))
+        bencher.iter(|| scan(&mut image, clean, &mut Count::default()));
+    });
+    benchmark.bench_function("after a clean stop, into a tail", |bencher| {
+        bencher.iter_with_large_drop(|| {
+            let mut replay = Replay::default();
+            scan(&mut image, clean, &mut replay);
+            replay
+        });
     });
     benchmark.bench_function("after a crash, the rest of the segment scanned", |bencher| {
-        bencher.iter(|| scan(&mut image, Evidence::default()));
+        bencher.iter(|| scan(&mut image, Evidence::default(), &mut Count::default()));
     });
     benchmark.finish();
 }

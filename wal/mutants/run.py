@@ -7,7 +7,7 @@
 
 A bug is a text replacement (below), with the test that should notice it; when that does not, the others are tried. A bug
 that no longer applies is an error: then the code moved, and this list must follow. The copy lives in a temporary
-directory and is built below CARGO_TARGET_DIR, one bug after the other, so only the log itself is compiled anew.
+directory and is built into CARGO_TARGET_DIR, one bug after the other, so only the log itself is compiled anew.
 """
 
 import os
@@ -152,9 +152,7 @@ def main():
             print(f"{number:3} {name} ({file}; {hint})")
         return 0
     environment = {**os.environ, **QUICK, "RUST_BACKTRACE": "0", "CARGO_PROFILE_DEV_DEBUG": "0"}
-    # A place of its own: the copy must not make the real tree's builds start over.
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "wal-mutants"
-    environment["CARGO_TARGET_DIR"] = str(target)
+    environment.setdefault("CARGO_TARGET_DIR", str(ROOT / "target"))
     rows, began_all = [], time.monotonic()
     with tempfile.TemporaryDirectory(prefix="wal-mutants-") as temporary:
         copy = pathlib.Path(temporary) / "prism"

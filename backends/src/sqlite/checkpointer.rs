@@ -40,7 +40,6 @@ pub struct Checkpointer {
     connection: Connection,
     shared: Arc<Shared>,
     due_pages: u64,
-    hold_pages: u64,
     /// Pages in the write-ahead file when it was last left as it is.
     left_at: u64,
     _lock: Arc<FileLock>,
@@ -60,12 +59,11 @@ impl Checkpointer {
         // Nobody is waited for by SQLite, which sleeps by the millisecond: the writer is held by us, and a reader that
         // is in the way is gone in a moment or stays for long.
         connection.busy_timeout(Duration::ZERO)?;
-        let page_bytes = page_bytes.max(1) as u64;
+        let due_pages = options.checkpoint_bytes / page_bytes.max(1) as u64;
         Ok(Checkpointer {
             connection,
             shared,
-            due_pages: options.checkpoint_bytes / page_bytes,
-            hold_pages: options.wal_bytes_max / 2 / page_bytes,
+            due_pages,
             left_at: 0,
             _lock: lock,
         })
@@ -116,10 +114,13 @@ impl Checkpointer {
             if rest <= REST_PAGES {
                 break;
             }
-            // Not getting nearer: the writer is faster than the disk. It goes on until the file is large.
+            // Not getting nearer: the writer is faster than the disk. It may go on once; then it has to wait.
             if rest > rest_before - rest_before / 8 {
-                if pages < self.hold_pages {
-                    return Ok(checkpoint);
+                if pages < 2 * self.due_pages {
+                    return Ok(Checkpoint {
+                        restarted: false,
+                        ..checkpoint
+                    });
                 }
                 break;
             }

@@ -52,7 +52,10 @@ pub struct Options {
     pub reader_mmap_bytes: u64,
     /// How long to wait for somebody else's lock, in milliseconds.
     pub busy_timeout_ms: u32,
-    /// [`Checkpointer::is_due`] when the write-ahead file has grown by this much, in bytes.
+    /// [`Checkpointer::is_due`] when the write-ahead file has grown by this much, in bytes. Each checkpoint holds the
+    /// writer for some milliseconds at its end, so rare ones are better; pages written several times meanwhile are moved
+    /// once. From twice this size on a checkpoint holds the writer for as long as it takes, so that the file begins anew.
+    /// Costs the room on disk, and the time to read it at the start that follows a kill.
     pub checkpoint_bytes: u64,
     /// When the write-ahead file has grown to this, in bytes, because the checkpointer is not driven or too slow, the
     /// writer moves its pages itself before the next batch.
@@ -71,8 +74,8 @@ impl Default for Options {
             reader_cache_bytes: 512 * 1024,
             reader_mmap_bytes: 0,
             busy_timeout_ms: 5_000,
-            checkpoint_bytes: 64 * 1024 * 1024,
-            wal_bytes_max: 256 * 1024 * 1024,
+            checkpoint_bytes: 256 * 1024 * 1024,
+            wal_bytes_max: 1024 * 1024 * 1024,
             file_bytes_max: None,
         }
     }

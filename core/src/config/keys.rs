@@ -290,7 +290,8 @@ pub const KEYS: &[Key] = &[
         env: "PRISM_WAL_UNAPPLIED_BYTES_MAX",
         allowed: "a size from 64KiB to 16GiB",
         doc: "Acknowledged writes of one namespace that may wait for the store, in each shard's log; they are held in memory as\n\
-              well. More are refused with RESOURCE_EXHAUSTED.",
+              well. More are refused with RESOURCE_EXHAUSTED; four times as much for all namespaces together. Also the longest\n\
+              single write at strong.",
         set: |options, text| {
             options.wal.unapplied_bytes_max = size(text, 64 << 10, 16 << 30)?;
             Ok(())

@@ -76,14 +76,14 @@ pub(crate) fn overloaded(what: &'static str) -> Box<Status> {
     )
 }
 
-/// Too much of a namespace waits for the store.
+/// Too much waits for the store; `whose` is who that counts for.
 #[cold]
-pub(crate) fn unapplied_quota(bytes_max: usize) -> Box<Status> {
+pub(crate) fn unapplied_quota(whose: &str, bytes_max: usize) -> Box<Status> {
     Box::new(
         Status::new(
             Code::ResourceExhausted,
             format!(
-                "{bytes_max} bytes of this namespace's acknowledged writes wait for the store, the most that is allowed \
+                "{bytes_max} bytes of {whose} acknowledged writes wait for the store, the most that is allowed in a shard \
                  (wal.unapplied_bytes_max); nothing was done, try again in a moment"
             ),
         )
@@ -113,6 +113,18 @@ pub(crate) fn from_append(cause: AppendError) -> Box<Status> {
         Some(delay) => status.with_retry_after(delay),
         None => status,
     })
+}
+
+/// The log cannot be made; nothing was done.
+#[cold]
+pub(crate) fn no_log(cause: &str) -> Box<Status> {
+    Box::new(
+        Status::new(
+            Code::Unavailable,
+            format!("the log, which this durability needs, cannot be made: {cause}"),
+        )
+        .with_reason("LOG_UNAVAILABLE", &[]),
+    )
 }
 
 /// The shard's lane must not be used.

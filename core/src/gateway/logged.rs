@@ -398,9 +398,15 @@ impl Gateway {
         let ShardStore::Sidecar { log, .. } = &mut self.store else {
             return;
         };
-        if let (Ok(Answer::Logged { record, .. }), State::Open(shard_log)) = (answer, &mut log.state) {
-            shard_log.append_eventual(namespace, record);
-            log.wanted.notify();
+        let Ok(Answer::Logged { record, .. }) = answer else {
+            return;
+        };
+        match &mut log.state {
+            State::Open(shard_log) => {
+                shard_log.append_eventual(namespace, record);
+                log.wanted.notify();
+            }
+            State::Absent | State::Held(_) => log.setup.metrics.eventual_skipped.add(1),
         }
     }
 

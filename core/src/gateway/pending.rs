@@ -27,7 +27,33 @@ pub(crate) struct Pending {
 struct Gather {
     missing: usize,
     failed: bool,
+    /// Why the first part that was refused was.
+    refused: Option<Box<Status>>,
     parts: Vec<PartOutcome>,
+}
+
+impl Gather {
+    /// Which mutations took effect is known only in part, so the whole is of unknown outcome; with the same idempotency token
+    /// a repeat has one effect. When no part took effect, the reason of the first is the whole's.
+    fn failure(&mut self) -> Box<Status> {
+        match self.refused.take() {
+            Some(status) if self.parts.is_empty() => status,
+            Some(status) => Box::new(
+                Status::new(
+                    Code::Unavailable,
+                    format!(
+                        "a shard could not take its part ({}); repeat the call with the same idempotency token",
+                        status.message
+                    ),
+                )
+                .with_reason(&status.reason().unwrap_or_default(), &[]),
+            ),
+            None => error::status(
+                Code::Unavailable,
+                "a shard could not take its part; repeat the call with the same idempotency token",
+            ),
+        }
+    }
 }
 
 impl Pending {
@@ -52,6 +78,7 @@ impl Pending {
         self.gather = Some(Gather {
             missing: parts,
             failed: false,
+            refused: None,
             parts: Vec::new(),
         });
     }
@@ -88,18 +115,17 @@ impl Gateway {
                 gather.missing -= 1;
                 match result {
                     Ok(Answer::Part(mut parts)) => gather.parts.append(&mut parts),
-                    _ => gather.failed = true,
+                    Ok(_) => gather.failed = true,
+                    Err(status) => {
+                        gather.failed = true;
+                        gather.refused.get_or_insert(status);
+                    }
                 }
                 if gather.missing > 0 {
                     return None;
                 }
                 if gather.failed {
-                    // Which mutations took effect is known only in part, so the whole is of unknown outcome; with the
-                    // same idempotency token a repeat has one effect.
-                    Err(error::status(
-                        Code::Unavailable,
-                        "a shard could not take its part; repeat the call with the same idempotency token",
-                    ))
+                    Err(gather.failure())
                 } else {
                     keyvalue::encode_parts(std::mem::take(&mut gather.parts), &mut self.reply);
                     Ok(())

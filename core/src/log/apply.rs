@@ -36,7 +36,7 @@ pub(crate) fn apply_records(
         return Ok(AppliedRecords::default());
     }
     match apply_together(writer, lane, namespace, records) {
-        Err(error) if !error.is_retryable() && records.len() > 1 => {
+        Err(error) if is_fault_of_a_record(&error) && records.len() > 1 => {
             // One of them is at fault; alone it shows itself.
             let mut all = AppliedRecords::default();
             for one in records.chunks(1) {
@@ -46,22 +46,42 @@ pub(crate) fn apply_records(
             }
             Ok(all)
         }
-        Err(error) if !error.is_retryable() => {
+        Err(error) if is_fault_of_a_record(&error) => {
             let (lsn, record) = &records[0];
-            let reason = error.to_string();
-            tracing::error!(
-                namespace = namespace.0,
-                lsn = lsn.0,
-                reason,
-                "the store refuses a record for ever: kept as a dead letter"
-            );
-            bury(writer, lane, namespace, (*lsn, record), &reason)?;
+            bury(writer, lane, namespace, (*lsn, record), &error)?;
             Ok(AppliedRecords {
                 swaps: vec![(*lsn, Outcome::Refused(error))],
                 buried: 1,
             })
         }
         result => result,
+    }
+}
+
+/// Whether another record might fare better: not when the store itself is in trouble.
+fn is_fault_of_a_record(error: &StoreError) -> bool {
+    match error {
+        StoreError::InvalidArgument { .. }
+        | StoreError::InvalidPageToken
+        | StoreError::UnknownNamespace(_)
+        | StoreError::DroppedNamespace(_)
+        | StoreError::Internal { .. } => true,
+        StoreError::Full { .. }
+        | StoreError::Busy { .. }
+        | StoreError::Io { .. }
+        | StoreError::Unopenable { .. }
+        | StoreError::WrongFormat { .. }
+        | StoreError::Corrupt { .. } => false,
+    }
+}
+
+/// Whether a mutation that a store refused on its own, without harm to the others, must be kept as a dead letter. Not what
+/// the client was told already, nor what a deleted namespace is owed.
+fn must_be_kept(method: Method, cause: &StoreError) -> bool {
+    match cause {
+        StoreError::DroppedNamespace(_) => false,
+        StoreError::InvalidArgument { .. } => method != Method::Mutate,
+        _ => method != Method::CompareAndSwap,
     }
 }
 
@@ -74,8 +94,7 @@ fn apply_together(
     let mut writes = Vec::with_capacity(records.len());
     for (lsn, record) in records {
         let logged = LoggedWrite::decode(namespace, record).map_err(|_| unreadable())?;
-        let swap = logged.method == Method::CompareAndSwap;
-        writes.push((*lsn, swap, logged.writes().map_err(|_| unreadable())?));
+        writes.push((*lsn, logged.method, logged.writes().map_err(|_| unreadable())?));
     }
     let mutations: Vec<_> = writes
         .iter()
@@ -90,11 +109,19 @@ fn apply_together(
     writer.apply_at(&mutations, &[position], unix_millis(), &mut outcomes)?;
     let mut outcomes = outcomes.into_iter();
     let mut applied = AppliedRecords::default();
-    for (lsn, swap, writes) in &writes {
+    for ((lsn, method, writes), (_, record)) in writes.iter().zip(records) {
+        let mut refused = None;
         for outcome in outcomes.by_ref().take(writes.mutations.len()) {
-            if *swap {
-                applied.swaps.push((*lsn, outcome));
+            match outcome {
+                Outcome::Refused(cause) if must_be_kept(*method, &cause) => refused = Some(cause),
+                outcome if *method == Method::CompareAndSwap => applied.swaps.push((*lsn, outcome)),
+                _ => {}
             }
+        }
+        if let Some(cause) = refused {
+            // The rest of a Mutate is applied; a redrive applies it once more, which changes nothing.
+            bury(writer, lane, namespace, (*lsn, record), &cause)?;
+            applied.buried += 1;
         }
     }
     Ok(applied)
@@ -105,8 +132,15 @@ fn bury(
     lane: LaneId,
     namespace: NamespaceId,
     (lsn, record): (Lsn, &Arc<[u8]>),
-    reason: &str,
+    cause: &StoreError,
 ) -> Result<(), StoreError> {
+    let reason = cause.to_string();
+    tracing::error!(
+        namespace = namespace.0,
+        lsn = lsn.0,
+        reason,
+        "the store refuses a record for ever: kept as a dead letter"
+    );
     let position = StreamPosition {
         stream: lane.0,
         namespace,
@@ -114,7 +148,7 @@ fn bury(
     };
     let letter = DeadLetter {
         position,
-        reason,
+        reason: &reason,
         record,
     };
     writer.bury(&letter, unix_millis()).map(drop)

@@ -19,8 +19,8 @@ use std::{
 };
 
 use prism_backends::{
-    NamespaceId,
-    sqlite::{Checkpointer, Writer},
+    NamespaceId, StoreError,
+    sqlite::{Checkpointer, StreamPosition, Writer},
 };
 use prism_wal::{
     cipher::KeyEncryptionKey,
@@ -32,7 +32,7 @@ use prism_wal::{
     pool::Prepared,
     record::{Record, RecordKind},
     recovery::Visitor,
-    start::{StartConfig, StartError, start},
+    start::{Refusal, StartConfig, StartError, start},
     tail::Tail,
 };
 
@@ -154,13 +154,14 @@ impl LogDirectory {
     /// # Errors
     /// A sentence for the operator: the directory fails, or a thread cannot be started.
     pub(crate) fn create(&mut self) -> Result<Vec<Opened>, String> {
-        self.open = true;
         let mut seen = Seen::default();
         let mut opened = Vec::new();
         for shard in 0..self.shards {
             let recovered = self.recover(lane_of(shard), false, &Positions::new(), &mut seen, None)?;
             opened.push(self.hand_over(shard, recovered, &seen)?);
         }
+        // Only now: what failed half way is tried again with the next namespace that needs it.
+        self.open = true;
         Ok(opened)
     }
 
@@ -173,55 +174,57 @@ impl LogDirectory {
         self.finish_retired(store)?;
         let positions = store.positions()?;
         // A lane that the store has records of must be there.
-        let mut lanes: BTreeMap<LaneId, bool> = self.lanes()?.into_iter().map(|lane| (lane, true)).collect();
-        lanes.extend(positions.keys().map(|(lane, _)| (*lane, true)));
-        for shard in 0..self.shards {
-            lanes.entry(lane_of(shard)).or_insert(false);
-        }
+        let mut existing: BTreeSet<LaneId> = self.lanes()?.into_iter().collect();
+        existing.extend(positions.keys().map(|(lane, _)| *lane));
+        let own: BTreeSet<LaneId> = (0..self.shards).map(lane_of).collect();
+        let unchanged = existing == own || existing.is_empty();
         let mut seen = Seen::default();
         let mut results = BTreeMap::new();
-        for (lane, expected) in lanes {
-            let result = self.recover(lane, expected, &positions, &mut seen, Some(&mut *store))?;
-            results.insert(lane, result);
+        for lane in &existing {
+            let store = Some((&mut *store, unchanged));
+            results.insert(*lane, self.recover(*lane, true, &positions, &mut seen, store)?);
         }
-        // A lane of more shards than there are now may hold writes to keys of any shard.
-        let stranger = results.iter().find_map(|(lane, result)| match result {
-            Recovered::Held(why) if self.shard_of(*lane).is_none() => Some(format!(
-                "lane {lane}, of a time with more shards, is held: {why}; start with as many shards as then, or see \
-                 `prism wal verify`"
-            )),
-            _ => None,
-        });
+        if let (false, Some(why)) = (unchanged, self.why_all_are_held(&results, existing.len())) {
+            // No lane is made either: the next start must still see how many there were.
+            return Ok((0..self.shards).map(|_| Opened::Held(why.clone())).collect());
+        }
         let mut opened = Vec::new();
         for shard in 0..self.shards {
-            let recovered = match (&stranger, results.remove(&lane_of(shard))) {
-                (Some(why), _) => Recovered::Held(why.clone()),
-                (None, Some(recovered)) => recovered,
-                (None, None) => Recovered::Held("the lane was not found".to_owned()),
+            let recovered = match results.remove(&lane_of(shard)) {
+                Some(recovered) => recovered,
+                None => self.recover(lane_of(shard), false, &positions, &mut seen, None)?,
             };
             opened.push(self.hand_over(shard, recovered, &seen)?);
         }
         for (lane, result) in results {
-            if matches!(result, Recovered::Ready(_)) && stranger.is_none() {
-                drop(result);
-                self.retire(lane, store)?;
-            }
+            drop(result);
+            self.retire(lane, store)?;
         }
         Ok(opened)
     }
 
-    fn shard_of(&self, lane: LaneId) -> Option<u16> {
-        (0..self.shards).find(|shard| lane_of(*shard) == lane)
+    /// With another number of shards the keys of a held lane belong to other lanes now, which would not know of what it
+    /// holds.
+    fn why_all_are_held(&self, results: &BTreeMap<LaneId, Recovered>, before: usize) -> Option<String> {
+        results.iter().find_map(|(lane, result)| match result {
+            Recovered::Held(why) => Some(format!(
+                "lane {lane} is held, and the shards were {before} when it was written, not {}: start with as many as then, \
+                 so that the other lanes can serve. {why}",
+                self.shards
+            )),
+            Recovered::Ready(_) => None,
+        })
     }
 
-    /// Recovers one lane and gives the store what it lacks of it. Without a store there is nothing to give.
+    /// Recovers one lane and gives the store what it lacks of it; when the store cannot take it now, the lane's own shard may
+    /// go on with that, if it still is the owner of the keys (`true`). Without a store there is nothing to give.
     fn recover(
         &self,
         lane: LaneId,
         expect_existing: bool,
         positions: &Positions,
         seen: &mut Seen,
-        store: Option<&mut Store<'_>>,
+        store: Option<(&mut Store<'_>, bool)>,
     ) -> Result<Recovered, String> {
         let known = positions.iter().filter(|((owner, _), _)| *owner == lane);
         let config = StartConfig {
@@ -243,6 +246,18 @@ impl LogDirectory {
         let began = Instant::now();
         let started = match start(&config, disk, &seed, unix_millis().0, &mut collector) {
             Ok(started) => started,
+            Err(StartError::Refused(Refusal::ManifestMissing))
+                if expect_existing && self.limits.accept_loss =>
+            {
+                tracing::error!(
+                    lane = lane.0,
+                    "the lane is gone: a new one takes its place, as wal.on_corruption says"
+                );
+                if let Some((store, _)) = store {
+                    store.forget(lane)?;
+                }
+                return self.recover(lane, false, &Positions::new(), seen, None);
+            }
             Err(StartError::Refused(refusal)) => {
                 tracing::error!(lane = lane.0, %refusal, "the lane is held: nothing is read from it or written to it");
                 return Ok(Recovered::Held(refusal.to_string()));
@@ -266,17 +281,30 @@ impl LogDirectory {
             milliseconds = began.elapsed().as_millis(),
             "log read"
         );
-        if let Some(store) = store {
+        if let Some((store, may_be_late)) = store {
             match store.has_lost_data(lane, &tail, positions) {
                 Some(why) if !self.limits.accept_loss => return Ok(Recovered::Held(why)),
-                Some(why) => tracing::error!(
-                    lane = lane.0,
-                    why,
-                    "the lane starts all the same, as wal.on_corruption says"
-                ),
+                Some(why) => {
+                    tracing::error!(
+                        lane = lane.0,
+                        why,
+                        "the lane starts all the same, as wal.on_corruption says"
+                    );
+                    store.accept_as_it_is(lane, &tail)?;
+                }
                 None => {}
             }
-            store.bring_up_to_date(lane, &mut tail, positions)?;
+            match store.bring_up_to_date(lane, &mut tail, started.recovery.tip.lsn, positions) {
+                Err(error) if may_be_late => {
+                    tracing::warn!(lane = lane.0, %error, "the store does not take what the log holds for it; serving, and trying again");
+                }
+                Err(error) => {
+                    return Err(format!(
+                        "the store does not take what the log holds for it: {error}"
+                    ));
+                }
+                Ok(()) => {}
+            }
         }
         Ok(Recovered::Ready(Box::new((started, tail))))
     }
@@ -455,19 +483,39 @@ impl Store<'_> {
         })
     }
 
+    /// An operator has accepted that the store lacks what the cursors speak of: the next start need not ask again.
+    fn accept_as_it_is(&mut self, lane: LaneId, tail: &Tail) -> Result<(), String> {
+        let strong = |(target, _): &(TargetId, Lsn)| self.strong.contains(&target.0);
+        let cursors = tail.checkpoint().iter().filter(strong);
+        let positions: Vec<_> = cursors
+            .map(|(target, cursor)| StreamPosition {
+                stream: lane.0,
+                namespace: NamespaceId(target.0),
+                position: cursor.0,
+            })
+            .collect();
+        self.writer
+            .apply_at(&[], &positions, unix_millis(), &mut Vec::new())
+            .and_then(|()| self.checkpointer.sync())
+            .map_err(|error| error.to_string())
+    }
+
     /// Applies what the store lacks of one lane, namespace by namespace, in order, and makes it durable.
     fn bring_up_to_date(
         &mut self,
         lane: LaneId,
         tail: &mut Tail,
+        durable: Lsn,
         positions: &Positions,
-    ) -> Result<(), String> {
+    ) -> Result<(), StoreError> {
         let total = tail.unapplied_in_all().records;
         let (mut done, mut told) = (0, Instant::now());
         for target in tail.waiting().collect::<Vec<TargetId>>() {
+            // What the store has already is not given to it again: the rest of this may have to wait for it.
             let stored = positions.get(&(lane, target.0)).copied().unwrap_or_default();
+            tail.handle_applied(target, stored.min(durable));
             loop {
-                let mut batch: Vec<(Lsn, Arc<[u8]>)> = tail
+                let batch: Vec<(Lsn, Arc<[u8]>)> = tail
                     .batch(target, BATCH_RECORDS, usize::MAX)
                     .map(|(lsn, record)| (lsn, record.clone()))
                     .collect();
@@ -475,9 +523,7 @@ impl Store<'_> {
                     break;
                 };
                 done += batch.len();
-                batch.retain(|(lsn, _)| *lsn > stored);
-                apply_records(self.writer, lane, NamespaceId(target.0), &batch)
-                    .map_err(|error| format!("the store does not take what the log holds for it: {error}"))?;
+                apply_records(self.writer, lane, NamespaceId(target.0), &batch)?;
                 tail.handle_applied(target, upto);
                 if told.elapsed() >= PROGRESS_PAUSE {
                     told = Instant::now();
@@ -487,7 +533,7 @@ impl Store<'_> {
         }
         let unsynced: Vec<_> = tail.unsynced().collect();
         if !unsynced.is_empty() {
-            self.checkpointer.sync().map_err(|error| error.to_string())?;
+            self.checkpointer.sync()?;
         }
         for (target, lsn) in unsynced {
             tail.handle_synced(target, lsn);

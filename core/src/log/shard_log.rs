@@ -13,8 +13,10 @@ use prism_wal::{
     ids::{LaneId, Lsn, TargetId},
     lane::Lane,
     pool::Durable,
+    tail::Tail,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
 
 use super::{
     ApplyBatch, LogNews, SyncJob,
@@ -22,6 +24,7 @@ use super::{
     clock::{LogClock, STOP_MIN},
     keeper::{KeeperJob, KeeperJobs},
     parked::{LogCall, Parked, Swap, settled, strong},
+    record::LoggedWrite,
     window::{CallHasher, CallKey, First, Place, Window},
 };
 use crate::{
@@ -29,7 +32,7 @@ use crate::{
     gateway::{
         error,
         job::{Answer, Job, Reply, Ticket, Work, WriterMessage},
-        keyvalue,
+        key_hash, keyvalue,
         route::Method,
     },
     metrics::{LaneState, LogMetrics},
@@ -155,15 +158,18 @@ impl ShardLog {
             limits,
             metrics,
         } = parts;
+        let clock = LogClock::default();
+        let unapplied_bytes = lane.tail().unapplied_in_all().bytes;
+        let applier = applier_of(lane.tail(), clock.now());
         Self {
             shard,
             lane_id,
             lane,
-            clock: LogClock::default(),
-            unapplied_bytes: 0,
+            clock,
+            unapplied_bytes,
             parked: VecDeque::new(),
             swaps: FxHashMap::default(),
-            applier: Applier::default(),
+            applier,
             window,
             links,
             keeper: Some(keeper),
@@ -227,9 +233,19 @@ impl ShardLog {
         let target = TargetId(call.namespace.0);
         let (max, bytes) = (self.limits.unapplied_bytes_max, call.record.len());
         let of_namespace = self.lane.tail().unapplied(target).bytes + bytes;
-        if of_namespace > max || self.unapplied_bytes + bytes > max.saturating_mul(QUOTAS_PER_LANE) {
+        let of_lane = self.unapplied_bytes + bytes;
+        let refusal = if bytes > max {
+            Some(error::from_append(AppendError::TooLong))
+        } else if of_namespace > max {
+            Some(error::unapplied_quota("this namespace's", max))
+        } else if of_lane > max.saturating_mul(QUOTAS_PER_LANE) {
+            Some(error::unapplied_quota("all namespaces'", max * QUOTAS_PER_LANE))
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
             self.metrics.refused.add(1);
-            return Err(error::unapplied_quota(max));
+            return Err(refusal);
         }
         let now = self.now();
         let record: Arc<[u8]> = call.record.as_slice().into();
@@ -548,7 +564,10 @@ impl ShardLog {
                 self.sync_at = now + SYNC_PAUSE;
                 self.sync_not_before = now + self.sync_pause();
                 for (target, lsn) in cursors {
-                    self.lane.handle_synced(target, lsn);
+                    // A namespace that was deleted meanwhile is known no more.
+                    if self.lane.tail().applied(target) >= lsn {
+                        self.lane.handle_synced(target, lsn);
+                    }
                 }
                 if self.lane.tail().floor() > self.checkpointed {
                     self.checkpoint(now);
@@ -674,5 +693,93 @@ impl ShardLog {
             LaneState::Poisoned
         };
         metrics.state.set(state as u64);
+    }
+}
+
+/// The books of what the store could not take at the start.
+fn applier_of(tail: &Tail, now: u64) -> Applier<Waiting> {
+    let mut applier = Applier::default();
+    for target in tail.waiting() {
+        let namespace = NamespaceId(target.0);
+        for (lsn, record) in tail.batch(target, usize::MAX, usize::MAX) {
+            let logged = LoggedWrite::decode(namespace, record);
+            let writes = logged.and_then(|logged| logged.writes());
+            // One that cannot be read changes no id that is known; applied, it becomes a dead letter.
+            let mut keys: SmallVec<[u64; 1]> = writes.map_or_else(
+                |_| SmallVec::new(),
+                |writes| {
+                    let ids = writes.mutations.iter().map(|prepared| prepared.id);
+                    ids.map(|id| key_hash(namespace, id)).collect()
+                },
+            );
+            keys.sort_unstable();
+            keys.dedup();
+            applier.push(
+                namespace,
+                Note {
+                    lsn,
+                    keys,
+                    swap: logged.is_ok_and(|logged| logged.method == Method::CompareAndSwap),
+                    at: now,
+                },
+            );
+        }
+    }
+    applier
+}
+
+#[cfg(test)]
+mod tests {
+    use prism_backends::UnixMillis;
+    use prism_codec::message::keyvalue::{
+        ExpectedView, ItemView, encode_compare_and_swap_request, encode_put_request,
+    };
+
+    use super::*;
+    use crate::gateway::{job::Stamp, keyvalue::Context};
+
+    fn record(method: Method, body: &[u8]) -> Arc<[u8]> {
+        let context = Context {
+            namespace: NamespaceId(1),
+            default_ttl_ms: None,
+            now: UnixMillis(1),
+            stamp: Stamp { time_ns: 1, shard: 0 },
+        };
+        let write = LoggedWrite {
+            method,
+            part: None,
+            context,
+            body,
+        };
+        write.encode().into()
+    }
+
+    #[test]
+    fn what_the_store_could_not_take_at_the_start_is_seen_by_reads() {
+        let (mut put, mut swap) = (Vec::new(), Vec::new());
+        let item = ItemView {
+            key: b"k",
+            value: b"v",
+            ttl: None,
+            compression: 0,
+        };
+        encode_put_request(&mut put, "ledger", "a", None, [item]);
+        encode_compare_and_swap_request(&mut swap, "ledger", "b", b"k", None, ExpectedView::Absent, None);
+        let mut tail = Tail::default();
+        tail.push(Lsn(1), TargetId(1), record(Method::Put, &put));
+        tail.push(Lsn(2), TargetId(1), record(Method::CompareAndSwap, &swap));
+        tail.push(Lsn(3), TargetId(1), Arc::from(&b"of a newer version"[..]));
+        tail.handle_durable(Lsn(3));
+        let applier = applier_of(&tail, 0);
+        let namespace = NamespaceId(1);
+        let overlay = |id| applier.overlay(namespace, key_hash(namespace, id), Lsn(3));
+        assert_eq!(overlay("a"), Overlay::Records(SmallVec::from_slice(&[Lsn(1)])));
+        assert_eq!(overlay("b"), Overlay::Await(Lsn(2)));
+        assert_eq!(overlay("c"), Overlay::None);
+        assert_eq!(
+            applier.last_unapplied(namespace, Lsn(3)),
+            Some(Lsn(3)),
+            "also what cannot be read"
+        );
     }
 }
