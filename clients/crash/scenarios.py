@@ -126,6 +126,7 @@ def stall(options, folder, seed):
             stage.server.process.send_signal(signal.SIGCONT)
             await_success(stage, 10.0, f"after a stall of {seconds} s")
             stage.end()
+            stage.await_quiet()
             for writer in stage.writers:
                 writer.deadline_ms = None
                 if not writer.settle(stage.address, 20):
@@ -163,9 +164,10 @@ def await_success(stage, seconds_max, when, durabilities=None):
     number = 0
     while missing and time.monotonic() < end:
         for namespace in sorted(missing):
-            if all((last := put_probe(stage, namespace, f"{BESIDE}{number + side}")).kind == "ok" for side in range(6)):
+            # So many ids that both shards own some.
+            if all((last := put_probe(stage, namespace, f"{BESIDE}{number + side}")).kind == "ok" for side in range(12)):
                 missing.discard(namespace)
-        number += 6
+        number += 12
         time.sleep(0.05)
     if missing:
         stage.problems.append(f"{when}, {sorted(missing)} take no writes for {seconds_max} s: {last} {last.body if last else ''}")
@@ -211,6 +213,7 @@ def full(options, folder, seed):
                 (disk / "ballast").unlink(missing_ok=True)
                 await_success(stage, 20.0, "after space was freed")
                 work(stage, 1.0)
+                stage.await_quiet()
                 for writer in stage.writers:
                     writer.settle(stage.address, 20)
                 stage.check()
@@ -272,7 +275,8 @@ def work_until_refused(stage, disk):
     """Writes until every namespace refuses, which the log may put off for as long as it has segments."""
     end = time.monotonic() + 40
     before = dict(stage.reasons())
-    stage.begin()
+    # A swap waits for the store's verdict, so not too patiently.
+    stage.begin(timeout=3.0)
     big = Api(stage.address)
     refused, number = {}, time.monotonic_ns()
     while time.monotonic() < end and len(refused) < len(stage.durabilities):
@@ -280,7 +284,7 @@ def work_until_refused(stage, disk):
         for durability in stage.durabilities:
             # Large, so that segments are used up in seconds; always new, so that the store must grow.
             number += 1
-            body = {"namespace": f"crash-{durability}", "id": f"{BESIDE}{number}", "items": [{"key": "YQ==", "value": "A" * 400_000}]}
+            body = {"namespace": f"crash-{durability}", "id": f"{BESIDE}{number}", "items": [{"key": "YQ==", "value": "A" * 900_000}]}
             answer = big.call("Put", body)
             if answer.kind == "refused" and answer.code == "resource_exhausted":
                 refused[durability] = answer.reason
@@ -324,9 +328,11 @@ def flip(options, folder, seed):
             work(stage, 0.5)
             stage.kill()
             lane, place, whole = flip_one(stage)
+            damaged, verdict = verify(stage, lane)
             stage.spawn()
             state = await_state(stage)
-            verdict = verify(stage, lane) if state == "ended" else None
+            if damaged != (state == "held"):
+                stage.problems.append(f"{place}: the server is {state}, and `prism wal verify` says {verdict}")
             if state == "ready":
                 served += 1
                 stage.check(load=False)
@@ -377,9 +383,10 @@ def inspect(stage, wal):
 
 
 def verify(stage, lane):
+    """Whether the tool calls the lane damaged, and in what words."""
     command = [str(stage.options.binary), "wal", "verify", str(stage.data / "wal"), "--lane", str(lane)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_SECONDS_MAX)
-    return f"verify: status {done.returncode}: {done.stdout.strip()}"
+    return done.returncode == 1, f"{done.stdout.strip()} {done.stderr.strip()} (status {done.returncode})"
 
 
 def write_byte(path, offset, byte):
