@@ -22,6 +22,9 @@ FUZZ_SEED ?= $(shell date +%s)
 SEED ?= 1
 COUNT ?= 10000
 STATES ?= 10000000
+# Kills under load that `make crash` does, and further options of clients/crash/run.
+CYCLES ?= 500
+CRASH ?=
 # Which of the log's seeded bugs `make mutants-wal` tries: numbers or words, all when empty.
 MUTANTS ?=
 
@@ -84,6 +87,11 @@ load: ## A bounded load on a running gateway (LOAD="…" passes options on)
 fuzz: ## The fuzz targets, FUZZ_ITERATIONS inputs each (default 200,000)
 	PRISM_FUZZ_ITERATIONS=$(FUZZ_ITERATIONS) PRISM_FUZZ_SEED=$(FUZZ_SEED) \
 		$(CARGO) test --release --locked -p prism-codec --test fuzz_brief -- --nocapture
+
+.PHONY: crash
+crash: ## Kill, stop and starve the real server under load, then check (CYCLES=… kills, CRASH="--only kill --seed 7")
+	$(CARGO) build --locked -p prism-core -p prism-loadgen
+	clients/crash/run --cycles $(CYCLES) $(CRASH)
 
 .PHONY: sim
 sim: ## Random lives of the log by seed (SEED=… COUNT=…); a failure names its seed

@@ -20,6 +20,31 @@ DISK_BYTES = 192 << 20
 LONG_STALL_SECONDS = 6.0
 
 
+def checker(options, folder, seed):
+    """Is the check worth anything? A data directory that is put back to an older copy of itself must be noticed."""
+    stage = Stage(options, folder, seed)
+    with cleanly(stage):
+        stage.start()
+        stage.create_namespaces()
+        work(stage, 0.6)
+        stage.kill()
+        shutil.copytree(stage.data, folder / "copy")
+        stage.start()
+        work(stage, 0.6)
+        stage.kill()
+        shutil.rmtree(stage.data)
+        (folder / "copy").rename(stage.data)
+        stage.start()
+        stage.check()
+        found, stage.problems[:] = list(stage.problems), []
+        noticed = [writer.name for writer in stage.writers if any(text.startswith(writer.name) and "LOST" in text for text in found)]
+        noticed += [name for name in stage.durabilities if any(text.startswith(f"load-{name}: status 4") for text in found)]
+        expected = len(stage.writers) + len(stage.durabilities) * stage.with_load
+        tell(stage, f"noticed by {len(noticed)} of {expected} checkers")
+        if len(noticed) != expected:
+            stage.problems.append(f"an old copy of the data was noticed only by {noticed}")
+
+
 def kill(options, folder, seed):
     """SIGKILL at a random moment under load, restart, check; many times on one data directory."""
     stage = Stage(options, folder, seed)
@@ -103,6 +128,7 @@ def stall(options, folder, seed):
             stage.server.process.send_signal(signal.SIGCONT)
             await_success(stage, 10.0, f"after a stall of {seconds} s")
             stage.end()
+            stage.await_quiet()
             for writer in stage.writers:
                 writer.deadline_ms = None
                 if not writer.settle(stage.address, 20):
@@ -140,9 +166,10 @@ def await_success(stage, seconds_max, when, durabilities=None):
     number = 0
     while missing and time.monotonic() < end:
         for namespace in sorted(missing):
-            if all((last := put_probe(stage, namespace, f"{BESIDE}{number + side}")).kind == "ok" for side in range(6)):
+            # So many ids that both shards own some.
+            if all((last := put_probe(stage, namespace, f"{BESIDE}{number + side}")).kind == "ok" for side in range(12)):
                 missing.discard(namespace)
-        number += 6
+        number += 12
         time.sleep(0.05)
     if missing:
         stage.problems.append(f"{when}, {sorted(missing)} take no writes for {seconds_max} s: {last} {last.body if last else ''}")
@@ -188,6 +215,7 @@ def full(options, folder, seed):
                 (disk / "ballast").unlink(missing_ok=True)
                 await_success(stage, 20.0, "after space was freed")
                 work(stage, 1.0)
+                stage.await_quiet()
                 for writer in stage.writers:
                     writer.settle(stage.address, 20)
                 stage.check()
@@ -259,7 +287,8 @@ def work_until_refused(stage, disk):
     """Writes until every namespace refuses, which the log may put off for as long as it has segments."""
     end = time.monotonic() + 40
     before = dict(stage.reasons())
-    stage.begin()
+    # A swap waits for the store's verdict, so not too patiently.
+    stage.begin(timeout=3.0)
     big = Api(stage.address)
     refused, number = {}, time.monotonic_ns()
     while time.monotonic() < end and len(refused) < len(stage.durabilities):
@@ -267,7 +296,7 @@ def work_until_refused(stage, disk):
         for durability in stage.durabilities:
             # Large, so that segments are used up in seconds; always new, so that the store must grow.
             number += 1
-            body = {"namespace": f"crash-{durability}", "id": f"{BESIDE}{number}", "items": [{"key": "YQ==", "value": "A" * 400_000}]}
+            body = {"namespace": f"crash-{durability}", "id": f"{BESIDE}{number}", "items": [{"key": "YQ==", "value": "A" * 900_000}]}
             answer = big.call("Put", body)
             if answer.kind == "refused" and answer.code == "resource_exhausted":
                 refused[durability] = answer.reason
@@ -311,9 +340,11 @@ def flip(options, folder, seed):
             work(stage, 0.5)
             stage.kill()
             lane, place, whole = flip_one(stage)
+            damaged, verdict = verify(stage, lane)
             stage.spawn()
             state = await_state(stage)
-            verdict = verify(stage, lane) if state == "ended" else None
+            if damaged != (state == "held"):
+                stage.problems.append(f"{place}: the server is {state}, and `prism wal verify` says {verdict}")
             if state == "ready":
                 served += 1
                 stage.check(load=False)
@@ -364,9 +395,10 @@ def inspect(stage, wal):
 
 
 def verify(stage, lane):
+    """Whether the tool calls the lane damaged, and in what words."""
     command = [str(stage.options.binary), "wal", "verify", str(stage.data / "wal"), "--lane", str(lane)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_SECONDS_MAX)
-    return f"verify: status {done.returncode}: {done.stdout.strip()}"
+    return done.returncode == 1, f"{done.stdout.strip()} {done.stderr.strip()} (status {done.returncode})"
 
 
 def write_byte(path, offset, byte):
@@ -437,4 +469,4 @@ def remove(folder):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-SCENARIOS = {"kill": kill, "recovery": recovery, "stall": stall, "full": full, "flip": flip}
+SCENARIOS = {"checker": checker, "kill": kill, "recovery": recovery, "stall": stall, "full": full, "flip": flip}

@@ -158,6 +158,21 @@ class Stage:
                 self.problems.append("a writer did not end within 30 s")
         self.load, self.threads = [], []
 
+    def await_quiet(self, seconds_max=20):
+        """Waits until no call waits and no record is on its way to the disk: only then are unknown outcomes settled."""
+        end = time.monotonic() + seconds_max
+        quiet = 0
+        while quiet < 3:
+            if time.monotonic() > end:
+                self.problems.append(f"calls still wait {seconds_max} s after the last client left: {busy}")
+                return
+            lines = self.probe("/metrics")[1].splitlines()
+            gauges = [line for line in lines if line.startswith(("prism_calls_waiting{", "prism_log_pending_bytes{"))]
+            busy = [line for line in gauges if line.split()[-1] != "0"]
+            # The gauges may be a few requests old.
+            quiet = 0 if busy or not gauges else quiet + 1
+            time.sleep(0.02)
+
     def abandon(self):
         """Ends everything, whatever state it is in."""
         if self.stop_event is not None:
@@ -221,7 +236,7 @@ class Stage:
                 self.problems.append(f"{namespace}: PHANTOM: ids that nobody wrote: {sorted(strangers)[:5]}")
 
     def scan(self, namespace):
-        command = [str(self.options.binary), "kv", "scan", namespace, "--server", self.address, "--output", "json"]
+        command = [str(self.options.binary), "kv", "scan", namespace, "--server", self.address, "--output", "json", "--timeout", "50s"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_SECONDS_MAX)
         if done.returncode != 0:
             self.problems.append(f"scan of {namespace}: status {done.returncode}: {done.stderr[-500:]}")

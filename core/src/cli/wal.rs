@@ -78,7 +78,7 @@ pub(super) struct InspectArgs {
 #[command(after_help = "\
 Each line of FILE is a JSON object: lane, epoch, lsn, kind, target, state, segment, group, payload (base64). The state is
   good      before any damage: the gateway replays it
-  behind    behind the damage, or in flight when the gateway stopped
+  behind    behind the damage, or in flight when the gateway stopped: replayed only if the damage is given up
   recycled  already applied to its store
   cut       dropped by an earlier start
 
@@ -174,8 +174,8 @@ fn verify(args: &LogArgs, printer: &mut Printer) -> Result<(), Failure> {
 }
 
 /// How to go on when what is lost stays lost.
-const WITHOUT: &str = "to start without what is lost: \
-                       `prism serve --set wal.on_corruption=continue_and_report`";
+const WITHOUT: &str = "to start without what is lost, and with all that is readable: `prism serve --set \
+                       wal.on_corruption=continue_and_report`; a lane that is refused for its files needs those files back";
 
 /// Without the key less is checked, and that must not go unsaid.
 fn note_key(image: &LaneImage, printer: &mut Printer) {

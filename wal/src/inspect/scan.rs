@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::{LaneImage, SegmentFile, SegmentImage};
 use crate::buffer::{AlignedBuffer, BLOCK_BYTES, is_zero};
-use crate::cut::Cut;
+use crate::cut::{Cut, Lost};
 use crate::group::{GroupHeader, open_group, verify_checksum};
 use crate::ids::{Epoch, GroupNumber, Lsn};
 use crate::record::{Record, RecordKind};
@@ -71,6 +71,8 @@ impl Loss {
 pub struct Scan {
     /// What is lost, ascending.
     pub losses: Vec<Loss>,
+    /// What an operator gave up at an earlier start, by epoch and in log order. Not known without the key.
+    pub given_up: Vec<Lost>,
     /// The highest group that is known to have been durable.
     pub witness: GroupNumber,
     /// The first and last record of the good part and what stands behind it, when there is one.
@@ -95,8 +97,8 @@ pub fn scan(image: &LaneImage, recovery: Option<&Recovery>, finder: &mut dyn Fin
     scanner.conclude(recovery)
 }
 
-/// Where epochs begin: the epoch, and the last group before it that counts.
-fn epoch_starts(image: &LaneImage) -> Vec<(Epoch, GroupNumber)> {
+/// Where epochs begin, and what their cuts say.
+fn epoch_starts(image: &LaneImage) -> Vec<(Epoch, Cut)> {
     let mut starts = Vec::new();
     let mut buffer = AlignedBuffer::zeroed(BLOCK_BYTES);
     for segment in &image.segments {
@@ -108,15 +110,18 @@ fn epoch_starts(image: &LaneImage) -> Vec<(Epoch, GroupNumber)> {
             continue;
         }
         let cut = match file.known_cipher() {
-            None => Some(header.group.previous()),
+            None => Some(Cut {
+                last_group: header.group.previous(),
+                last_lsn: header.first_lsn.previous(),
+                lost: Vec::new(),
+            }),
             Some(cipher) => open_group(&header, cipher, buffer.as_mut_slice())
                 .ok()
                 .and_then(|mut opened| opened.records.next())
                 .filter(|(_, record)| record.kind == RecordKind::Cut)
-                .and_then(|(_, record)| Cut::decode(record.payload).ok())
-                .map(|cut| cut.last_group),
+                .and_then(|(_, record)| Cut::decode(record.payload).ok()),
         };
-        starts.extend(cut.map(|last| (header.epoch, last)));
+        starts.extend(cut.map(|cut| (header.epoch, cut)));
     }
     starts
 }
@@ -173,7 +178,7 @@ struct Scanner<'a> {
     image: &'a LaneImage,
     /// The last group of the good part; `None` when there is no good part to speak of.
     good: Option<GroupNumber>,
-    starts: Vec<(Epoch, GroupNumber)>,
+    starts: Vec<(Epoch, Cut)>,
     runs: Vec<Run>,
     witness: GroupNumber,
 }
@@ -258,7 +263,7 @@ impl Scanner<'_> {
         let cut = self
             .starts
             .iter()
-            .any(|(epoch, last)| *epoch > header.epoch && *last < header.group);
+            .any(|(epoch, cut)| *epoch > header.epoch && cut.last_group < header.group);
         let base = self.image.manifest.as_ref().map(|manifest| manifest.base.group);
         if cut {
             GroupState::Cut
@@ -334,6 +339,13 @@ impl Scanner<'_> {
             });
             losses.sort_by_key(|loss| *loss.groups.start());
         }
+        // What an operator gave up is not lost again.
+        let given_up: Vec<Lost> = self.starts.iter().flat_map(|(_, cut)| cut.lost.clone()).collect();
+        losses.retain(|loss| {
+            !given_up.iter().any(|lost| {
+                lost.first_group.0 <= *loss.groups.start() && *loss.groups.end() <= lost.last_group.0
+            })
+        });
         let lsns = self
             .runs
             .first()
@@ -342,6 +354,7 @@ impl Scanner<'_> {
             .filter(|(first, last)| first <= last);
         Scan {
             losses,
+            given_up,
             witness,
             lsns,
         }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use prism_wal::buffer::BLOCK_BYTES;
 use prism_wal::cipher::StoredKey;
 use prism_wal::cursor::Checkpoint;
+use prism_wal::cut::Lost;
 use prism_wal::ids::{Epoch, Lsn, SegmentNumber};
 use prism_wal::inspect::scan::{Finder, FoundGroup, GroupState, Loss, Scan, scan};
 use prism_wal::inspect::{LaneImage, SegmentImage};
@@ -217,6 +218,9 @@ impl<'a> Report<'a> {
         } else if lines.is_empty() {
             lines.push("no group that is known to have been durable is lost".to_owned());
         }
+        for lost in &self.scan.given_up {
+            lines.push(format!("given up at an earlier start: {lost}"));
+        }
         if let Some((first, last)) = self.tally.behind {
             lines.push(format!("readable behind it: {}", records_text(first, last)));
         }
@@ -247,7 +251,7 @@ impl<'a> Report<'a> {
         json!({
             "lane": self.image.lane.0, "verdict": self.verdict(), "held": self.is_held(), "reason": self.reason(),
             "checked": self.checked(), "tip": tip, "witness": self.scan.witness.0, "losses": losses, "behind": behind,
-            "records": self.record_counts(),
+            "given_up": self.scan.given_up.iter().map(given_up_json).collect::<Vec<_>>(), "records": self.record_counts(),
         })
     }
 
@@ -422,6 +426,13 @@ impl<'a> Report<'a> {
                 .map_or("-".to_owned(), |(first, last)| format!("{first}..{last}")),
         );
     }
+}
+
+fn given_up_json(lost: &Lost) -> Value {
+    json!({
+        "first_group": lost.first_group.0, "last_group": lost.last_group.0,
+        "first_lsn": lost.first_lsn.0, "last_lsn": lost.last_lsn.0, "exact": lost.exact,
+    })
 }
 
 fn loss_text(loss: &Loss) -> String {

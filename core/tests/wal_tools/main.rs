@@ -1,172 +1,19 @@
 //! `prism wal`: logs written by the real disk driver, damaged on purpose, read by the real program.
 
+mod log;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use log::{KEY, Log, config, make_lane};
 use prism_wal::buffer::BLOCK_BYTES;
-use prism_wal::cipher::{KeyEncryptionKey, SecretKey};
-use prism_wal::cursor::Checkpoint;
-use prism_wal::disk::Disk as _;
-use prism_wal::disk::file::{FileDisk, LogFile};
-use prism_wal::group_commit::{ClosedSegment, Config, GroupCommit, WriteResult};
-use prism_wal::ids::{Epoch, LaneId, Lsn, SegmentNumber, TargetId};
+use prism_wal::ids::{LaneId, SegmentNumber};
 use prism_wal::manifest::manifest_file_name;
-use prism_wal::pool::{Durable, Pool};
-use prism_wal::record::{Record, RecordKind};
-use prism_wal::recovery::Visitor;
-use prism_wal::segment::{SegmentSeed, segment_file_name};
-use prism_wal::start::{StartConfig, StartError, start};
+use prism_wal::segment::segment_file_name;
+use prism_wal::start::StartConfig;
 use serde_json::Value;
-
-const KEY: [u8; 32] = [0x42; 32];
-
-fn config(lane: u32, key: bool) -> StartConfig {
-    StartConfig {
-        lane: LaneId(lane),
-        group: Config {
-            group_blocks_max: 8,
-            segment_blocks: 32,
-            depth_fixed: Some(1),
-            eventual_delay_nanos: 0,
-            ..Config::default()
-        },
-        segments_max: 32,
-        key: key.then(|| KeyEncryptionKey::new(SecretKey::new(KEY))),
-        expect_existing: false,
-        accept_loss: false,
-        applied_lsn: Lsn::NONE,
-    }
-}
-
-struct Nobody;
-
-impl Visitor for Nobody {
-    fn record(&mut self, _: Epoch, _: Lsn, _: &Record<'_>) {}
-}
-
-/// A running lane: what a gateway is to the tools.
-struct Log {
-    pool: Pool<FileDisk>,
-    commit: GroupCommit,
-    files: BTreeMap<SegmentNumber, LogFile>,
-    closed: Vec<ClosedSegment>,
-    draws: u8,
-    now: u64,
-}
-
-impl Log {
-    fn start(directory: &Path, config: &StartConfig, draw: u8) -> Result<Self, StartError> {
-        let disk = FileDisk::open(directory, true).expect("a directory");
-        let started = start(config, disk, &seed(draw), 1_700_000_000_000, &mut Nobody)?;
-        Ok(Self {
-            pool: started.pool,
-            commit: started.commit,
-            files: BTreeMap::from([(started.active.ready.segment, started.active.file)]),
-            closed: started.closed,
-            draws: draw,
-            now: 0,
-        })
-    }
-
-    /// Appends one record and writes it: one group.
-    fn write(&mut self, kind: RecordKind, target: u32, payload: &[u8]) -> Lsn {
-        while self.commit.ready_segments() < 1 {
-            self.draws += 1;
-            let durable = self.durable();
-            let prepared = self
-                .pool
-                .prepare(&seed(self.draws), 1_700_000_000_000, durable)
-                .expect("space");
-            self.files.insert(prepared.ready.segment, prepared.file);
-            self.commit.handle_segment(prepared.ready);
-        }
-        let record = Record {
-            kind,
-            target: TargetId(target),
-            payload,
-        };
-        let lsn = self.commit.append(self.now, &record).expect("room");
-        self.turn();
-        assert_eq!(self.commit.durable_lsn(), lsn);
-        lsn
-    }
-
-    /// Lets time pass, so that a mark witnesses the last groups.
-    fn idle(&mut self) {
-        self.now += 1_000_000_000;
-        self.turn();
-    }
-
-    fn turn(&mut self) {
-        while let Some(write) = self.commit.poll_action(self.now) {
-            let file = &self.files[&write.segment];
-            let disk = self.pool.disk();
-            disk.write(file, write.offset(), write.bytes()).expect("space");
-            disk.sync(file).expect("a disk");
-            let bytes = write.bytes().len();
-            self.commit
-                .handle_completion(self.now, write.group, WriteResult::Durable(bytes), write.buffer);
-        }
-        while let Some(closed) = self.commit.poll_closed() {
-            self.closed.push(closed);
-        }
-    }
-
-    fn checkpoint(&mut self, target: u32, lsn: Lsn) {
-        let mut checkpoint = Checkpoint::default();
-        checkpoint.advance(TargetId(target), lsn);
-        self.write(RecordKind::Checkpoint, 0, &checkpoint.encode());
-    }
-
-    fn durable(&self) -> Durable {
-        Durable {
-            group: self.commit.durable_group(),
-            lsn: self.commit.durable_lsn(),
-            all_applied: false,
-        }
-    }
-}
-
-fn seed(draw: u8) -> SegmentSeed {
-    SegmentSeed {
-        incarnation: [draw; 16],
-        data_key: SecretKey::new([draw; 32]),
-        wrap_nonce: [draw; 12],
-    }
-}
-
-fn payload(number: u64) -> Vec<u8> {
-    let mut payload = number.to_le_bytes().to_vec();
-    payload.resize(8 + (number as usize * 391) % 9000, number as u8);
-    payload
-}
-
-/// What stands in a lane that [`make_lane`] made: the payloads of its records, strong and eventual, by LSN.
-type Expected = BTreeMap<u64, Vec<u8>>;
-
-/// Two epochs, three full segments in the first, a checkpoint, and a mark at the end: everything is witnessed.
-fn make_lane(directory: &Path, lane: u32, key: bool) -> Expected {
-    let mut expected = Expected::new();
-    for epoch in 0..2_u8 {
-        let mut log = Log::start(directory, &config(lane, key), epoch * 50 + 1).expect("a healthy lane");
-        for number in 0..30 - 15 * u64::from(epoch) {
-            let kind = if number % 5 == 4 {
-                RecordKind::Eventual
-            } else {
-                RecordKind::Strong
-            };
-            let payload = payload(number + 100 * u64::from(epoch));
-            let lsn = log.write(kind, 7, &payload);
-            expected.insert(lsn.0, payload);
-        }
-        let applied = log.commit.durable_lsn();
-        log.checkpoint(7, applied);
-        log.idle();
-    }
-    expected
-}
 
 fn prism(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_prism"))
@@ -747,5 +594,64 @@ fn help_names_the_exit_codes() {
     assert!(
         out(&output).contains("prism__wal__salvage")
             || out(&output).contains("prism__subcmd__wal__subcmd__salvage")
+    );
+}
+
+#[test]
+fn what_an_operator_gave_up_is_named_and_not_lost_again() {
+    let folder = folder();
+    let log = folder.path().join("wal");
+    let expected = make_lane(&log, 0, false);
+    let path = log.join(segment_file_name(LaneId(0), SegmentNumber(1)));
+    let at = find_group(&std::fs::read(&path).expect("a segment"), 9);
+    flip_bit(&path, (at + 200) * 8);
+    assert_eq!(code(&wal("verify", &log, &[])), 1);
+
+    let accepting = StartConfig {
+        accept_loss: true,
+        ..config(0, false)
+    };
+    let mut started = Log::start(&log, &accepting, 120).expect("started without what is lost");
+    started.idle();
+    drop(started);
+    let output = wal("verify", &log, &["--output", "json"]);
+    assert_eq!(code(&output), 0, "{}", out(&output));
+    let lane = &json_lines(&out(&output))[0];
+    assert_eq!(lane["losses"], serde_json::json!([]));
+    assert_eq!(
+        (
+            &lane["given_up"][0]["first_lsn"],
+            &lane["given_up"][0]["last_lsn"]
+        ),
+        (&serde_json::json!(9), &serde_json::json!(9)),
+        "{lane}"
+    );
+    let saved = folder.path().join("saved");
+    let output = wal("salvage", &log, &["--to", saved.to_str().expect("a plain path")]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    let found = salvaged(&saved);
+    assert_eq!(found.len(), expected.len() - 1);
+    assert!(
+        found
+            .iter()
+            .all(|(_, lsn, state, _)| *lsn != 9 && state == "good"),
+        "{found:?}"
+    );
+
+    // Damage of another place: only that is lost now.
+    let bytes = std::fs::read(&path).expect("a segment");
+    flip_bit(&path, (find_group(&bytes, 5) + 200) * 8);
+    let output = wal("verify", &log, &[]);
+    assert_eq!(code(&output), 1);
+    assert!(
+        out(&output).contains("lost: record 5 (group 5)"),
+        "{}",
+        out(&output)
+    );
+    assert!(!out(&output).contains("lost: record 9"), "{}", out(&output));
+    assert!(
+        out(&output).contains("given up at an earlier start: groups 9..=9, records 9..=9"),
+        "{}",
+        out(&output)
     );
 }
