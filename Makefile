@@ -62,11 +62,6 @@ conformance: setup ## Python, Go and Node clients, curl and h2spec against the r
 	$(CARGO) build --locked -p prism-core -p prism-loadgen
 	clients/conformance/run
 
-.PHONY: crash
-crash: setup ## Kill, stop, fill up and damage the real server under load, and check (CRASH="--cycles 500" passes options on)
-	$(CARGO) build --locked -p prism-core -p prism-loadgen
-	clients/crash/run $(CRASH)
-
 .PHONY: bench
 bench: ## Criterion benches, then this gateway beside other stacks; takes a while
 	@stack/setup bench
