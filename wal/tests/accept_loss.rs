@@ -361,6 +361,35 @@ fn groups_that_an_earlier_recovery_cut_off_do_not_come_back() {
 }
 
 #[test]
+fn a_group_overwritten_by_a_copy_of_the_next_is_lost_alone() {
+    let world = busy_world(0);
+    let groups = groups(&world);
+    let mut tried = 0;
+    for pair in groups.windows(2) {
+        let [(name, block, header), (next_name, next_block, next)] = pair else {
+            unreachable!("windows of two")
+        };
+        if name != next_name || (header.blocks, next.blocks) != (1, 1) {
+            continue;
+        }
+        let mut copy = world.crashed_copy();
+        let contents = copy.disk.contents(name);
+        let bytes = &contents[next_block * BLOCK_BYTES..][..BLOCK_BYTES];
+        copy.disk
+            .change(name, (block * BLOCK_BYTES) as u64, BLOCK_BYTES, |place| {
+                place.copy_from_slice(bytes);
+            });
+        let found = start_with_loss(&mut copy);
+        let [lost] = found.lost[..] else {
+            panic!("{name} block {block}: {:?}", found.lost)
+        };
+        assert_eq!((lost.first_group, lost.last_group), (header.group, header.group));
+        tried += 1;
+    }
+    assert!(tried > 3, "{tried}");
+}
+
+#[test]
 fn a_cut_names_as_many_stretches_as_fit_and_gives_up_the_rest_as_one() {
     let mut config = small_config(1);
     config.group.segment_blocks = 300;

@@ -8,10 +8,11 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use prism_wal::buffer::{BLOCK_BYTES, SECTOR_BYTES};
-use prism_wal::cipher::SegmentCipher;
+use prism_wal::cipher::{SecretKey, SegmentCipher};
 use prism_wal::disk::sim::{Crash, SimDisk};
 use prism_wal::group::GroupHeader;
-use prism_wal::ids::{Epoch, Lsn, TargetId};
+use prism_wal::group_commit::{Config, GroupCommit, ReadySegment, Resume, WriteResult};
+use prism_wal::ids::{Epoch, Lsn, SegmentNumber, TargetId};
 use prism_wal::manifest::{Base, ListedSegment, Manifest, manifest_file_name};
 use prism_wal::record::{Record, RecordKind};
 use prism_wal::recovery::{
@@ -362,4 +363,57 @@ fn every_torn_end_gets_the_right_verdict() {
         }
     }
     println!("{images} torn images");
+}
+
+/// The first two groups of a lane whose records are these bytes, under a key and numbers that are always the same.
+fn two_groups(byte: u8) -> Vec<(u32, Vec<u8>)> {
+    let mut commit =
+        GroupCommit::new(Config::default(), LANE, Epoch(1), Resume::default()).expect("the defaults");
+    commit.handle_segment(ReadySegment {
+        segment: SegmentNumber(1),
+        cipher: SegmentCipher::new(&SecretKey::new([7; 32])),
+    });
+    let mut groups = Vec::new();
+    for _ in 0..2 {
+        let record = Record {
+            kind: RecordKind::Strong,
+            target: TargetId(1),
+            payload: &[byte],
+        };
+        commit.append(0, &record).expect("there is room");
+        let write = commit.poll_action(0).expect("a strong record is due");
+        groups.push((write.block, write.bytes().to_vec()));
+        let result = WriteResult::Durable(write.bytes().len());
+        commit.handle_completion(0, write.group, result, write.buffer);
+    }
+    groups
+}
+
+#[test]
+fn a_group_of_another_history_does_not_continue_this_one() {
+    let (ours, theirs) = (two_groups(1), two_groups(2));
+    for (second, expected) in [(&ours[1], 2), (&theirs[1], 1)] {
+        let mut contents = vec![0; 8 * BLOCK_BYTES];
+        for (block, bytes) in [&ours[0], second] {
+            contents[*block as usize * BLOCK_BYTES..][..bytes.len()].copy_from_slice(bytes);
+        }
+        let records = (1..=2).map(|lsn| (Lsn(lsn), vec![1])).collect();
+        let segment = RecoverySegment {
+            segment: SegmentNumber(1),
+            epoch: Epoch(1),
+            blocks: 8,
+            cipher: SegmentCipher::new(&SecretKey::new([7; 32])),
+        };
+        let mut image = Image {
+            segments: Rc::new(vec![segment]),
+            contents: vec![contents],
+            evidence: Evidence::default(),
+            base: Base::default(),
+            groups: Vec::new(),
+            records,
+        };
+        let (recovery, found) = image.recover();
+        assert_eq!(found, expected);
+        assert_eq!(recovery.damage.is_some(), expected == 1, "{:?}", recovery.verdict);
+    }
 }

@@ -2,6 +2,9 @@
 
 mod sim;
 
+use prism_wal::disk::DiskErrorKind;
+use prism_wal::disk::sim::Fault;
+use prism_wal::group_commit::AppendError;
 use prism_wal::ids::{Lsn, TargetId};
 use prism_wal::record::RecordKind;
 use sim::{World, small_config};
@@ -151,4 +154,50 @@ fn a_start_replays_eventual_records_that_no_checkpoint_covers() {
     world.start().expect("a crash");
     world.apply(EVENTUAL, 9);
     world.journal.finish();
+}
+
+#[test]
+fn a_poisoned_lane_does_not_write_what_was_waiting() {
+    let mut world = started();
+    for _ in 0..2 {
+        world
+            .append(RecordKind::Strong, STRONG, 10)
+            .expect("there is room");
+        world.turn();
+    }
+    assert_eq!(world.disk.in_flight(), 1, "depth 1: the second waits");
+    let failing = Fault::Error(DiskErrorKind::Io(5));
+    world.disk.fail_operation(world.disk.operations(), failing);
+    world.complete_one();
+    for _ in 0..5 {
+        world.now += 100 * MILLISECOND;
+        world.turn();
+        assert_eq!(world.disk.in_flight(), 0, "nothing is written by a poisoned lane");
+    }
+}
+
+#[test]
+fn what_waits_to_become_durable_is_bounded() {
+    let mut config = small_config(1);
+    config.group.pending_bytes_max = 5000;
+    let mut world = World::new(config, 18);
+    world.start().expect("the first start");
+    world.prepare();
+    world.idle();
+    for _ in 0..2 {
+        world
+            .append(RecordKind::Strong, STRONG, 2000)
+            .expect("within the bound");
+    }
+    assert_eq!(
+        world.append(RecordKind::Strong, STRONG, 2000),
+        Err(AppendError::Full)
+    );
+    world
+        .append(RecordKind::Strong, STRONG, 500)
+        .expect("a shorter one still fits");
+    world.settle();
+    world
+        .append(RecordKind::Strong, STRONG, 2000)
+        .expect("it passes by itself");
 }
