@@ -21,6 +21,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMIT, DECIDE, WALK = "group_commit/mod.rs", "recovery/mod.rs", "recovery/walk.rs"
 
+# Not here, because no crash can tell: leaving out the sync between the zeros and the headers of a new segment. The sync
+# behind the headers makes both durable before the manifest lists the segment; the one between is a second line.
 # (name, test that should notice, file below wal/src, text, replacement)
 MUTANTS = [
     ("ack on submit", "random", COMMIT, "            durable: false,\n            attempts: 1,", "            durable: true,\n            attempts: 1,"),
@@ -65,7 +67,6 @@ MUTANTS = [
     ("an unlisted segment in use is taken for free", "damage", "start.rs", "if prepared && used && *number > newest {", "if prepared && used && *number > newest && false {"),
     ("a segment that a start dropped is held against the next", "io_errors", "start.rs", " && header.epoch >= manifest.epoch", ""),
     ("a wiped directory starts afresh", "damage", "start.rs", "let fresh_allowed = !segments_present && !config.expect_existing;", "let fresh_allowed = !segments_present;"),
-    ("zeros are not durable before the headers", "random", "pool.rs", "self.disk.write_zeros(&file, 0, bytes)?;\n            self.disk.sync(&file)?;\n        }", "self.disk.write_zeros(&file, 0, bytes)?;\n        }"),
     ("a recycled file keeps its old groups", "random", "pool.rs", "        if !blank {", "        if false {"),
     ("headers are not durable before the manifest", "random", "pool.rs", "self.disk.write(&file, 0, headers.as_slice())?;\n        self.disk.sync(&file)?;", "self.disk.write(&file, 0, headers.as_slice())?;"),
     ("the directory is not synced", "random", "pool.rs", "        self.disk.sync_directory()?;\n        Ok(Prepared {", "        Ok(Prepared {"),

@@ -311,6 +311,17 @@ fn missing_replaced_and_short_files_are_refused() {
         }
     };
     assert!(matches!(refusal(&swap), Refusal::SegmentReplaced(_)));
+    // The same lane, number and key, from another life of the lane: only the incarnation tells.
+    let mut other = World::new(small_config(2), 100);
+    other.start().expect("the first start");
+    assert_eq!(other.segment_files(), files[..1]);
+    let foreign = other.disk.contents(&files[0]);
+    let exchange = |copy: &World| {
+        copy.disk.change(&files[0], 0, foreign.len(), |bytes| {
+            bytes.copy_from_slice(&foreign)
+        });
+    };
+    assert!(matches!(refusal(&exchange), Refusal::SegmentReplaced(_)));
     let headers = |copy: &World| {
         copy.disk
             .change(&files[0], 0, 2 * BLOCK_BYTES, |bytes| bytes.fill(0))
