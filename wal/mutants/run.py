@@ -71,7 +71,7 @@ MUTANTS = [
     ("headers are not durable before the manifest", "random", "pool.rs", "self.disk.write(&file, 0, headers.as_slice())?;\n        self.disk.sync(&file)?;", "self.disk.write(&file, 0, headers.as_slice())?;"),
     ("the directory is not synced", "random", "pool.rs", "        self.disk.sync_directory()?;\n        Ok(Prepared {", "        Ok(Prepared {"),
     ("the manifest is not synced", "random", "pool.rs", "        self.disk.sync(&self.manifest_file)?;\n", ""),
-    ("the good manifest slot is overwritten after a failure", "random", "pool.rs", "if self.manifest_unknown { 2 } else { 1 }", "1"),
+    ("the good manifest slot is overwritten after a failure", "io_errors", "pool.rs", "if self.manifest_unknown { 2 } else { 1 }", "1"),
     ("keys of recycled segments are not destroyed first, files are reused before the manifest", "random", "pool.rs", "        self.manifest_unknown = true;\n", "        self.manifest_unknown = true;\n        self.release();\n"),
     ("a segment with torn remains is taken for blank", "random", WALK, "blank &= zero;", "blank &= zero || block > first;"),
     ("a clean stop is believed wherever the log seems to end", "damage", WALK, "evidence.clean_end == Some(self.tip.group)", "evidence.clean_end.is_some()"),
