@@ -75,7 +75,7 @@ MUTANTS = [
     ("keys of recycled segments are not destroyed first, files are reused before the manifest", "random", "pool.rs", "        self.manifest_unknown = true;\n", "        self.manifest_unknown = true;\n        self.release();\n"),
     ("a segment with torn remains is taken for blank", "random", WALK, "blank &= zero;", "blank &= zero || block > first;"),
     ("a clean stop is believed wherever the log seems to end", "damage", WALK, "evidence.clean_end == Some(self.tip.group)", "evidence.clean_end.is_some()"),
-    ("the mark of a clean stop is not unset", "random", "pool.rs", "        manifest.clean = false;\n", ""),
+    ("the mark of a clean stop is not unset", "damage", "pool.rs", "        manifest.clean = false;\n", ""),
     ("the base is not moved", "random", "pool.rs", "        self.manifest.base = segment.end;\n", ""),
     ("a segment is freed by a checkpoint that is not durable", "lib", "cursor.rs", "while self.pending.front().is_some_and(|(at, _)| *at <= lsn) {", "let _ = lsn;\n        while !self.pending.is_empty() {"),
     ("a segment is freed before its records are applied", "random", "cursor.rs", "segment.end.lsn <= floor && segment.end.lsn < checkpoint", "segment.end.lsn < checkpoint"),

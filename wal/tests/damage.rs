@@ -397,7 +397,47 @@ fn a_clean_stop_is_believed_only_where_the_log_really_ends() {
                         .change(&name, offset, BLOCK_BYTES, |bytes| bytes.fill(0));
                 });
                 assert!(result.is_err(), "{name} block {block}: {result:?}");
+                // The range is told as after any other stop: a group behind the damage says where it ends.
+                if let Err(StartError::Refused(Refusal::Damaged(found))) = result {
+                    let damage = found.damage.expect("a held lane says why");
+                    let at_end = damage.group == damage.witness;
+                    assert!(
+                        damage.last_lsn.is_some() || at_end,
+                        "{name} block {block}: {damage}"
+                    );
+                }
             }
         }
     }
+}
+
+#[test]
+fn a_clean_stop_says_nothing_about_what_was_written_after_the_next_start() {
+    let mut world = World::new(small_config(4), 12);
+    world.start().expect("the first start");
+    world.close();
+    world.start().expect("a clean stop");
+    world
+        .append(RecordKind::Strong, TargetId(1), 10)
+        .expect("there is room");
+    world.turn();
+    world.complete_one();
+    world.turn();
+    // Writes a manifest that knows exactly what is durable now.
+    world.prepare();
+    for _ in 0..3 {
+        world
+            .append(RecordKind::Strong, TargetId(1), 5000)
+            .expect("there is room");
+        world.turn();
+    }
+    let sectors = world.disk.sectors_at_stake(Crash::PowerCut);
+    world.running = None;
+    world
+        .disk
+        .crash(Crash::PowerCut, 0, |sector| sector >= sectors / 3);
+    assert_eq!(
+        world.start().expect("a crash is never damage").verdict,
+        Verdict::Torn
+    );
 }
