@@ -21,6 +21,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMIT, DECIDE, WALK = "group_commit/mod.rs", "recovery/mod.rs", "recovery/walk.rs"
 
+# Not here, because no crash can tell: leaving out the sync between the zeros and the headers of a new segment. The sync
+# behind the headers makes both durable before the manifest lists the segment; the one between is a second line.
 # (name, test that should notice, file below wal/src, text, replacement)
 MUTANTS = [
     ("ack on submit", "random", COMMIT, "            durable: false,\n            attempts: 1,", "            durable: true,\n            attempts: 1,"),
@@ -65,16 +67,15 @@ MUTANTS = [
     ("an unlisted segment in use is taken for free", "damage", "start.rs", "if prepared && used && *number > newest {", "if prepared && used && *number > newest && false {"),
     ("a segment that a start dropped is held against the next", "io_errors", "start.rs", " && header.epoch >= manifest.epoch", ""),
     ("a wiped directory starts afresh", "damage", "start.rs", "let fresh_allowed = !segments_present && !config.expect_existing;", "let fresh_allowed = !segments_present;"),
-    ("zeros are not durable before the headers", "random", "pool.rs", "self.disk.write_zeros(&file, 0, bytes)?;\n            self.disk.sync(&file)?;\n        }", "self.disk.write_zeros(&file, 0, bytes)?;\n        }"),
     ("a recycled file keeps its old groups", "random", "pool.rs", "        if !blank {", "        if false {"),
     ("headers are not durable before the manifest", "random", "pool.rs", "self.disk.write(&file, 0, headers.as_slice())?;\n        self.disk.sync(&file)?;", "self.disk.write(&file, 0, headers.as_slice())?;"),
     ("the directory is not synced", "random", "pool.rs", "        self.disk.sync_directory()?;\n        Ok(Prepared {", "        Ok(Prepared {"),
     ("the manifest is not synced", "random", "pool.rs", "        self.disk.sync(&self.manifest_file)?;\n", ""),
-    ("the good manifest slot is overwritten after a failure", "random", "pool.rs", "if self.manifest_unknown { 2 } else { 1 }", "1"),
+    ("the good manifest slot is overwritten after a failure", "io_errors", "pool.rs", "if self.manifest_unknown { 2 } else { 1 }", "1"),
     ("keys of recycled segments are not destroyed first, files are reused before the manifest", "random", "pool.rs", "        self.manifest_unknown = true;\n", "        self.manifest_unknown = true;\n        self.release();\n"),
     ("a segment with torn remains is taken for blank", "random", WALK, "blank &= zero;", "blank &= zero || block > first;"),
     ("a clean stop is believed wherever the log seems to end", "damage", WALK, "evidence.clean_end == Some(self.tip.group)", "evidence.clean_end.is_some()"),
-    ("the mark of a clean stop is not unset", "random", "pool.rs", "        manifest.clean = false;\n", ""),
+    ("the mark of a clean stop is not unset", "damage", "pool.rs", "        manifest.clean = false;\n", ""),
     ("the base is not moved", "random", "pool.rs", "        self.manifest.base = segment.end;\n", ""),
     ("a segment is freed by a checkpoint that is not durable", "lib", "cursor.rs", "while self.pending.front().is_some_and(|(at, _)| *at <= lsn) {", "let _ = lsn;\n        while !self.pending.is_empty() {"),
     ("a segment is freed before its records are applied", "random", "cursor.rs", "segment.end.lsn <= floor && segment.end.lsn < checkpoint", "segment.end.lsn < checkpoint"),

@@ -311,6 +311,17 @@ fn missing_replaced_and_short_files_are_refused() {
         }
     };
     assert!(matches!(refusal(&swap), Refusal::SegmentReplaced(_)));
+    // The same lane, number and key, from another life of the lane: only the incarnation tells.
+    let mut other = World::new(small_config(2), 100);
+    other.start().expect("the first start");
+    assert_eq!(other.segment_files(), files[..1]);
+    let foreign = other.disk.contents(&files[0]);
+    let exchange = |copy: &World| {
+        copy.disk.change(&files[0], 0, foreign.len(), |bytes| {
+            bytes.copy_from_slice(&foreign)
+        });
+    };
+    assert!(matches!(refusal(&exchange), Refusal::SegmentReplaced(_)));
     let headers = |copy: &World| {
         copy.disk
             .change(&files[0], 0, 2 * BLOCK_BYTES, |bytes| bytes.fill(0))
@@ -386,7 +397,47 @@ fn a_clean_stop_is_believed_only_where_the_log_really_ends() {
                         .change(&name, offset, BLOCK_BYTES, |bytes| bytes.fill(0));
                 });
                 assert!(result.is_err(), "{name} block {block}: {result:?}");
+                // The range is told as after any other stop: a group behind the damage says where it ends.
+                if let Err(StartError::Refused(Refusal::Damaged(found))) = result {
+                    let damage = found.damage.expect("a held lane says why");
+                    let at_end = damage.group == damage.witness;
+                    assert!(
+                        damage.last_lsn.is_some() || at_end,
+                        "{name} block {block}: {damage}"
+                    );
+                }
             }
         }
     }
+}
+
+#[test]
+fn a_clean_stop_says_nothing_about_what_was_written_after_the_next_start() {
+    let mut world = World::new(small_config(4), 12);
+    world.start().expect("the first start");
+    world.close();
+    world.start().expect("a clean stop");
+    world
+        .append(RecordKind::Strong, TargetId(1), 10)
+        .expect("there is room");
+    world.turn();
+    world.complete_one();
+    world.turn();
+    // Writes a manifest that knows exactly what is durable now.
+    world.prepare();
+    for _ in 0..3 {
+        world
+            .append(RecordKind::Strong, TargetId(1), 5000)
+            .expect("there is room");
+        world.turn();
+    }
+    let sectors = world.disk.sectors_at_stake(Crash::PowerCut);
+    world.running = None;
+    world
+        .disk
+        .crash(Crash::PowerCut, 0, |sector| sector >= sectors / 3);
+    assert_eq!(
+        world.start().expect("a crash is never damage").verdict,
+        Verdict::Torn
+    );
 }

@@ -124,6 +124,34 @@ fn a_start_that_dies_at_any_operation_can_be_repeated() {
 }
 
 #[test]
+fn after_a_failed_write_of_the_manifest_a_torn_one_still_leaves_a_good_slot() {
+    let mut tried = 0;
+    for number in 0..14 {
+        let mut world = World::new(small_config(2), 3);
+        world.start().expect("the first start");
+        let at = world.disk.operations() + number;
+        world.disk.fail_operation(at, Fault::Error(DiskErrorKind::Io(5)));
+        world.prepare();
+        world.disk.keep_history();
+        world.prepare();
+        for disk in world.disk.take_history() {
+            for kept in 0..3 {
+                let mut copy = world.crashed_copy();
+                copy.disk = disk.snapshot();
+                let names = copy.disk.names_at_stake();
+                copy.disk.crash(Crash::PowerCut, names, |sector| {
+                    kept == 2 || kept == 1 && sector % 2 == 0
+                });
+                copy.start()
+                    .unwrap_or_else(|error| panic!("operation {number} failed, then a power cut: {error}"));
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 100, "{tried}");
+}
+
+#[test]
 fn a_failed_write_poisons_and_is_not_tried_again() {
     let mut world = World::new(small_config(2), 3);
     world.start().expect("the first start");

@@ -158,14 +158,18 @@ fn a_start_replays_eventual_records_that_no_checkpoint_covers() {
 
 #[test]
 fn a_poisoned_lane_does_not_write_what_was_waiting() {
-    let mut world = started();
-    for _ in 0..2 {
-        world
-            .append(RecordKind::Strong, STRONG, 10)
-            .expect("there is room");
-        world.turn();
-    }
-    assert_eq!(world.disk.in_flight(), 1, "depth 1: the second waits");
+    let mut world = World::new(small_config(2), 17);
+    world.start().expect("the first start");
+    world.idle();
+    world
+        .append(RecordKind::Strong, STRONG, 10)
+        .expect("there is room");
+    world.turn();
+    world
+        .append(RecordKind::Eventual, EVENTUAL, 10)
+        .expect("there is room");
+    world.turn();
+    assert_eq!(world.disk.in_flight(), 1, "the eventual one waits for company");
     let failing = Fault::Error(DiskErrorKind::Io(5));
     world.disk.fail_operation(world.disk.operations(), failing);
     world.complete_one();
