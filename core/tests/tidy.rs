@@ -50,6 +50,7 @@ const STRANGERS: &[(&str, &[&str], &str)] = &[
 
 /// What the top level may hold, beside files that git ignores.
 const TOP_LEVEL: &[&str] = &[
+    ".cargo",
     ".ci",
     ".git",
     ".github",
