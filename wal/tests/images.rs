@@ -402,7 +402,7 @@ fn a_group_of_another_history_does_not_continue_this_one() {
             segment: SegmentNumber(1),
             epoch: Epoch(1),
             blocks: 8,
-            cipher: SegmentCipher::new(&SecretKey::new([7; 32])),
+            cipher: Some(SegmentCipher::new(&SecretKey::new([7; 32]))),
         };
         let mut image = Image {
             segments: Rc::new(vec![segment]),
