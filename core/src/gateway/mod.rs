@@ -604,8 +604,8 @@ impl Gateway {
             self.metrics.shed.add(1);
             error::overloaded("the control thread has too much to do")
         })?;
+        // Not shown: the gauge is about calls that wait for a store or another shard, and a scrape would count itself.
         self.waiting += 1;
-        self.metrics.calls_waiting.set(self.waiting as u64);
         Ok(())
     }
 
