@@ -319,18 +319,9 @@ fn groups_that_an_earlier_recovery_cut_off_do_not_come_back() {
     let mut world = World::new(small_config(3), 9);
     world.start().expect("the first start");
     world.prepare();
-    for _ in 0..3 {
-        world
-            .append(RecordKind::Strong, TargetId(1), 10)
-            .expect("there is room");
-        world.turn();
-    }
+    world.append_groups(3, 10);
     // Three groups in flight; the power goes when the second and third are written and the first is not.
-    let sectors = world.disk.sectors_at_stake(Crash::PowerCut);
-    world.running = None;
-    world
-        .disk
-        .crash(Crash::PowerCut, 0, |sector| sector >= sectors / 3);
+    world.cut_power_losing_first_of(3);
     let recovery = world.start().expect("a crash is never damage");
     assert_eq!((recovery.verdict, recovery.tip.lsn), (Verdict::Torn, Lsn(1)));
     world.prepare();

@@ -425,17 +425,8 @@ fn a_clean_stop_says_nothing_about_what_was_written_after_the_next_start() {
     world.turn();
     // Writes a manifest that knows exactly what is durable now.
     world.prepare();
-    for _ in 0..3 {
-        world
-            .append(RecordKind::Strong, TargetId(1), 5000)
-            .expect("there is room");
-        world.turn();
-    }
-    let sectors = world.disk.sectors_at_stake(Crash::PowerCut);
-    world.running = None;
-    world
-        .disk
-        .crash(Crash::PowerCut, 0, |sector| sector >= sectors / 3);
+    world.append_groups(3, 5000);
+    world.cut_power_losing_first_of(3);
     assert_eq!(
         world.start().expect("a crash is never damage").verdict,
         Verdict::Torn

@@ -93,17 +93,8 @@ fn a_start_that_dies_at_any_operation_can_be_repeated() {
     let mut world = World::new(small_config(4), 3);
     world.start().expect("the first start");
     world.prepare();
-    for _ in 0..4 {
-        world
-            .append(RecordKind::Strong, TargetId(1), 5000)
-            .expect("there is room");
-        world.turn();
-    }
-    let sectors = world.disk.sectors_at_stake(Crash::PowerCut);
-    world.running = None;
-    world
-        .disk
-        .crash(Crash::PowerCut, 0, |sector| sector >= sectors / 4);
+    world.append_groups(4, 5000);
+    world.cut_power_losing_first_of(4);
     for crash in [Crash::PowerCut, Crash::Kill] {
         for number in 0.. {
             let mut world = world.crashed_copy();

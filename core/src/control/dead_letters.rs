@@ -22,11 +22,8 @@ use crate::{
         route::DeadLetterMethod,
     },
     log::record::LoggedWrite,
+    namespace::service::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX},
 };
-
-/// Page of a `List` that does not say how many, and the largest.
-const PAGE_SIZE_DEFAULT: u32 = 100;
-const PAGE_SIZE_MAX: u32 = 1_000;
 
 impl Control {
     pub(super) fn dead_letters(&self, method: DeadLetterMethod, body: &[u8]) -> Result<Vec<u8>, Box<Status>> {

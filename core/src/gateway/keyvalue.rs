@@ -16,6 +16,7 @@ use prism_codec::{
             MutationOperation, PredicateView, PutView, ScanView, SelectionView, StatusOut,
         },
     },
+    proto::prism::common::v1::Durability,
 };
 use smallvec::SmallVec;
 
@@ -387,9 +388,9 @@ pub(crate) fn encode_parts(mut parts: Vec<PartOutcome>, out: &mut Vec<u8>) {
 }
 
 /// Numbers of `prism.common.v1.Durability`.
-pub(crate) const BEST_EFFORT: i32 = 1;
-pub(crate) const EVENTUAL: i32 = 2;
-pub(crate) const STRONG: i32 = 3;
+pub(crate) const BEST_EFFORT: i32 = Durability::BestEffort as i32;
+pub(crate) const EVENTUAL: i32 = Durability::Eventual as i32;
+pub(crate) const STRONG: i32 = Durability::Strong as i32;
 
 /// What a write says that the store has and no log numbered.
 pub(crate) fn applied(durability: i32) -> WriteResultView {

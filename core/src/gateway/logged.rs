@@ -157,11 +157,7 @@ impl Gateway {
         body: &[u8],
         context: &Context,
     ) -> Result<(), Box<Status>> {
-        let result = if call.method == Method::Get {
-            self.read_logged(call, request, body, context)
-        } else {
-            self.write_logged(call, request, body, context)
-        };
+        let result = self.take_logged(call, request, body, context);
         if result.is_err() && call.ticket.shard == self.shard {
             self.answer_received(&call.ticket);
         }
@@ -344,7 +340,7 @@ impl Gateway {
                         part,
                     };
                     Request::decode(method, &body)
-                        .and_then(|request| self.start_remote(&call, &request, &body, &context))
+                        .and_then(|request| self.take_logged(&call, &request, &body, &context))
                 }
             }
             Work::Settle { namespace } => self.settle(namespace, ticket),
@@ -361,8 +357,8 @@ impl Gateway {
         }
     }
 
-    /// As [`Gateway::start_logged`] for a call whose place is counted elsewhere.
-    fn start_remote(
+    /// As [`Gateway::start_logged`], for a call whose place is counted elsewhere.
+    fn take_logged(
         &mut self,
         call: &LoggedCall,
         request: &Request<'_>,

@@ -214,7 +214,7 @@ impl ShardLog {
     ///
     /// # Errors
     /// A maximum is reached, the disk is full or does not answer, or the lane is poisoned; nothing was done.
-    pub(crate) fn write(&mut self, call: LogCall) -> Result<(), Box<Status>> {
+    pub(crate) fn write(&mut self, mut call: LogCall) -> Result<(), Box<Status>> {
         let first = call.window.and_then(|key| self.window.first(key));
         let swap = call.method == Method::CompareAndSwap;
         if let Some(first) = first
@@ -266,7 +266,7 @@ impl ShardLog {
         }
         let note = Note {
             lsn,
-            keys: call.keys.clone(),
+            keys: std::mem::take(&mut call.keys),
             swap,
             at: now,
         };

@@ -540,6 +540,23 @@ impl World {
         }
     }
 
+    /// Appends `count` strong records of `bytes`, each in a group of its own that is then in flight.
+    pub fn append_groups(&mut self, count: usize, bytes: usize) {
+        for _ in 0..count {
+            self.append(RecordKind::Strong, TargetId(1), bytes)
+                .expect("there is room");
+            self.turn();
+        }
+    }
+
+    /// A power cut that finds the first of `count` equal writes in flight not begun, and the others done.
+    pub fn cut_power_losing_first_of(&mut self, count: usize) {
+        let sectors = self.disk.sectors_at_stake(Crash::PowerCut);
+        self.running = None;
+        self.disk
+            .crash(Crash::PowerCut, 0, |sector| sector >= sectors / count);
+    }
+
     /// Crashes with a random subset of what is at stake, skewed towards all and nothing.
     pub fn crash(&mut self, crash: Crash) {
         self.running = None;
