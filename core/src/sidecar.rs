@@ -136,7 +136,9 @@ impl WriterThread {
                 if !jobs.is_empty() {
                     self.apply(&jobs);
                 }
-                self.checkpoint_waker.wake();
+                if self.writer.is_checkpoint_due() {
+                    self.checkpoint_waker.wake();
+                }
                 continue;
             }
             if self.stop.is_set() {

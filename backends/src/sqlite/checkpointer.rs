@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::Shared;
 use super::schema::FileLock;
-use super::{Options, Shared};
 use crate::error::StoreError;
 
 /// What one checkpoint did.
@@ -39,32 +39,24 @@ pub struct Checkpoint {
 pub struct Checkpointer {
     connection: Connection,
     shared: Arc<Shared>,
-    due_pages: u64,
-    /// Pages in the write-ahead file when it was last left as it is.
-    left_at: u64,
     _lock: Arc<FileLock>,
 }
 
 impl Checkpointer {
     pub(super) fn new(
         connection: Connection,
-        options: &Options,
         shared: Arc<Shared>,
         lock: Arc<FileLock>,
     ) -> Result<Checkpointer, StoreError> {
-        let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         // Reads the file, so that this connection, too, has the write-ahead file open: SQLite removes the latter with
         // the last connection that has, and `sync` needs it for as long as the checkpointer is there.
         connection.query_row("SELECT count(*) FROM namespace", [], |_| Ok(()))?;
         // Nobody is waited for by SQLite, which sleeps by the millisecond: the writer is held by us, and a reader that
         // is in the way is gone in a moment or stays for long.
         connection.busy_timeout(Duration::ZERO)?;
-        let due_pages = options.checkpoint_bytes / page_bytes.max(1) as u64;
         Ok(Checkpointer {
             connection,
             shared,
-            due_pages,
-            left_at: 0,
             _lock: lock,
         })
     }
@@ -77,10 +69,9 @@ impl Checkpointer {
         self.shared.files.sync_wal()
     }
 
-    /// Whether the write-ahead file has grown by [`Options::checkpoint_bytes`]. One load of an atomic.
+    /// Whether the write-ahead file has grown by [`Options::checkpoint_bytes`]. Two loads of atomics.
     pub fn is_due(&self) -> bool {
-        let pages = self.shared.wal_pages.load(Ordering::Relaxed);
-        pages >= self.due_pages + if pages >= self.left_at { self.left_at } else { 0 }
+        self.shared.is_checkpoint_due()
     }
 
     /// Runs one checkpoint. The writer goes on meanwhile, except for a short end while the last few pages are moved.
@@ -96,9 +87,11 @@ impl Checkpointer {
         if checkpoint.restarted {
             // The hook says it anew after the next commit.
             self.shared.wal_pages.store(0, Ordering::Relaxed);
-            self.left_at = 0;
+            self.shared.wal_pages_left.store(0, Ordering::Relaxed);
         } else {
-            self.left_at = checkpoint.wal_pages;
+            self.shared
+                .wal_pages_left
+                .store(checkpoint.wal_pages, Ordering::Relaxed);
         }
         Ok(checkpoint)
     }
@@ -116,7 +109,7 @@ impl Checkpointer {
             }
             // Not getting nearer: the writer is faster than the disk. It may go on once; then it has to wait.
             if rest > rest_before - rest_before / 8 {
-                if pages < 2 * self.due_pages {
+                if pages < 2 * self.shared.checkpoint_pages {
                     return Ok(Checkpoint {
                         restarted: false,
                         ..checkpoint

@@ -12,7 +12,7 @@
 //! still on its way had arrived ([`Reader::get_over`]).
 
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::error::StoreError;
@@ -99,12 +99,13 @@ pub struct Parts {
 pub fn open(path: &Path, options: Options) -> Result<Parts, StoreError> {
     let lock = Arc::new(schema::FileLock::take(path)?);
     // Before any connection; see there.
-    let shared = Arc::new(Shared::new(files::Files::open(path)?));
+    let checkpoint_pages = options.checkpoint_bytes / u64::from(schema::PAGE_SIZE);
+    let shared = Arc::new(Shared::new(files::Files::open(path)?, checkpoint_pages));
     let connection = schema::open_writer(path, &options)?;
     shared.files.open_wal()?;
     let writer = Writer::new(connection, options, shared.clone(), lock.clone())?;
     let connection = schema::open_checkpointer(path, &options)?;
-    let checkpointer = Checkpointer::new(connection, &options, shared.clone(), lock.clone())?;
+    let checkpointer = Checkpointer::new(connection, shared.clone(), lock.clone())?;
     let readers = ReaderFactory {
         path: path.to_owned(),
         options,
@@ -126,6 +127,10 @@ struct Shared {
     gate: files::Gate,
     /// Pages in the write-ahead file, as of the writer's last commit.
     wal_pages: AtomicU64,
+    /// Pages in it when a checkpoint last left it as it is; 0 when it has begun anew since.
+    wal_pages_left: AtomicU64,
+    /// A checkpoint is due when so many pages were added.
+    checkpoint_pages: u64,
     /// Moves on when a namespace is created or dropped.
     namespace_epoch: AtomicU64,
     /// Held during a round of a checkpoint: SQLite would refuse a second one instead of waiting.
@@ -133,14 +138,23 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(files: files::Files) -> Shared {
+    fn new(files: files::Files, checkpoint_pages: u64) -> Shared {
         Shared {
             files,
             gate: files::Gate::default(),
             wal_pages: AtomicU64::default(),
+            wal_pages_left: AtomicU64::default(),
+            checkpoint_pages,
             namespace_epoch: AtomicU64::default(),
             checkpointing: Mutex::default(),
         }
+    }
+
+    fn is_checkpoint_due(&self) -> bool {
+        let pages = self.wal_pages.load(Ordering::Relaxed);
+        let left = self.wal_pages_left.load(Ordering::Relaxed);
+        // A file with fewer pages than were left in it has begun anew.
+        pages >= self.checkpoint_pages + if pages >= left { left } else { 0 }
     }
 }
 

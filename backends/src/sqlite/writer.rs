@@ -214,6 +214,12 @@ impl Writer {
             .map(drop)?)
     }
 
+    /// Whether the [`super::Checkpointer`] has work. Two loads of atomics: to be asked after each batch, so that its thread
+    /// need not be woken for nothing.
+    pub fn is_checkpoint_due(&self) -> bool {
+        self.shared.is_checkpoint_due()
+    }
+
     /// Moves pages itself when nobody else does so in time.
     pub(super) fn bound_wal(&mut self) -> Result<(), StoreError> {
         let is_large = || self.shared.wal_pages.load(Ordering::Relaxed) >= self.wal_pages_max;

@@ -3,6 +3,9 @@
 //! Pure: time is an argument, records live in the lane's tail. One batch for each namespace is under way at a time, so the
 //! store sees a namespace's records in order; a store in trouble is asked again after a pause that doubles, and holds up
 //! its own namespaces only.
+//!
+//! Nobody waits for a record to be applied unless it is a compare-and-swap or a reader says so. So records gather for a
+//! few milliseconds first: a transaction for each would take the processor from the calls that are waited for.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -11,6 +14,10 @@ use prism_wal::ids::Lsn;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
+/// How long a record that nobody waits for may wait for others before the store is given them.
+const GATHER_PAUSE: Duration = Duration::from_millis(5);
+/// As many records of a namespace do not wait for more.
+const GATHER_RECORDS: usize = 256;
 /// First pause after a failed batch.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest pause.
@@ -43,6 +50,8 @@ pub(crate) enum Overlay {
 #[derive(Debug)]
 struct Target<W> {
     notes: VecDeque<Note>,
+    /// How many of them are compare-and-swaps.
+    swaps: usize,
     under_way: bool,
     failures: u32,
     retry_at: u64,
@@ -53,11 +62,29 @@ impl<W> Default for Target<W> {
     fn default() -> Self {
         Self {
             notes: VecDeque::new(),
+            swaps: 0,
             under_way: false,
             failures: 0,
             retry_at: 0,
             waiting: VecDeque::new(),
         }
+    }
+}
+
+impl<W> Target<W> {
+    /// When the next batch is to be sent, if there is anything to send and none is under way.
+    fn due_at(&self, durable: Lsn) -> Option<u64> {
+        let first = self.notes.front().filter(|note| note.lsn <= durable)?;
+        if self.under_way {
+            return None;
+        }
+        let waited_for = self.swaps > 0 || !self.waiting.is_empty() || self.notes.len() >= GATHER_RECORDS;
+        let gathered = if waited_for {
+            first.at
+        } else {
+            first.at.saturating_add(nanos(GATHER_PAUSE))
+        };
+        Some(gathered.max(self.retry_at))
     }
 }
 
@@ -90,6 +117,7 @@ impl<W> Applier<W> {
         if target.notes.is_empty() {
             self.active.push(namespace.0);
         }
+        target.swaps += usize::from(note.swap);
         target.notes.push_back(note);
     }
 
@@ -134,17 +162,31 @@ impl<W> Applier<W> {
         queue.insert(at, (lsn, waiting));
     }
 
-    /// The namespaces for which a batch may be sent now. Says `true` to `send` for each that was really sent.
-    pub(crate) fn send_due(&mut self, now: u64, durable: Lsn, mut send: impl FnMut(NamespaceId) -> bool) {
+    /// The namespaces whose next batch is due, or with `all`, for which one may be sent. Says `true` to `send` for each that
+    /// was really sent.
+    pub(crate) fn send_due(
+        &mut self,
+        now: u64,
+        durable: Lsn,
+        all: bool,
+        mut send: impl FnMut(NamespaceId) -> bool,
+    ) {
         for namespace in &self.active {
             let Some(target) = self.targets.get_mut(namespace) else {
                 continue;
             };
-            let due = target.notes.front().is_some_and(|note| note.lsn <= durable);
-            if due && !target.under_way && now >= target.retry_at {
+            if let Some(at) = target.due_at(durable)
+                && (at <= now || (all && target.retry_at <= now))
+            {
                 target.under_way = send(NamespaceId(*namespace));
             }
         }
+    }
+
+    /// When [`Applier::send_due`] has something to send again, if nothing else happens.
+    pub(crate) fn next_due(&self, durable: Lsn) -> Option<u64> {
+        let due = |namespace| self.targets.get(namespace)?.due_at(durable);
+        self.active.iter().filter_map(due).min()
     }
 
     /// The store has everything of a namespace up to `upto`: hands over each record's time of append, and what waited.
@@ -161,6 +203,7 @@ impl<W> Applier<W> {
         target.under_way = false;
         target.failures = 0;
         while let Some(note) = target.notes.pop_front_if(|note| note.lsn <= upto) {
+            target.swaps -= usize::from(note.swap);
             applied(note.at);
             for key in &note.keys {
                 if let Some(found) = self.by_key.get_mut(key) {
@@ -190,18 +233,8 @@ impl<W> Applier<W> {
             .min(PAUSE_MAX);
         target.under_way = false;
         target.failures = target.failures.saturating_add(1);
-        target.retry_at = now.saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX));
+        target.retry_at = now.saturating_add(nanos(pause));
         pause
-    }
-
-    /// When a namespace that is pausing is to be asked again; the earliest of them.
-    pub(crate) fn next_retry(&self) -> Option<u64> {
-        let pausing = |target: &&Target<W>| target.failures > 0 && !target.under_way;
-        self.targets
-            .values()
-            .filter(pausing)
-            .map(|target| target.retry_at)
-            .min()
     }
 
     /// Namespaces whose last batch failed.
@@ -226,12 +259,19 @@ impl<W> Applier<W> {
     }
 }
 
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const ONE: NamespaceId = NamespaceId(1);
     const TWO: NamespaceId = NamespaceId(2);
+
+    /// Everything has gathered long enough.
+    const LATER: u64 = 1_000_000_000;
 
     fn note(lsn: u64, key: u64, swap: bool) -> Note {
         Note {
@@ -244,7 +284,7 @@ mod tests {
 
     fn sent(applier: &mut Applier<u8>, now: u64, durable: u64) -> Vec<u32> {
         let mut sent = Vec::new();
-        applier.send_due(now, Lsn(durable), |namespace| {
+        applier.send_due(now, Lsn(durable), false, |namespace| {
             sent.push(namespace.0);
             true
         });
@@ -280,17 +320,56 @@ mod tests {
         let mut applier = Applier::default();
         applier.push(ONE, note(1, 7, false));
         applier.push(ONE, note(2, 7, false));
-        assert_eq!(sent(&mut applier, 0, 0), [0_u32; 0], "nothing is durable");
-        assert_eq!(sent(&mut applier, 0, 1), [1]);
-        assert_eq!(sent(&mut applier, 0, 2), [0_u32; 0], "one is under way");
+        assert_eq!(sent(&mut applier, LATER, 0), [0_u32; 0], "nothing is durable");
+        assert_eq!(sent(&mut applier, LATER, 1), [1]);
+        assert_eq!(sent(&mut applier, LATER, 2), [0_u32; 0], "one is under way");
         applier.wait(ONE, Lsn(2), b'b');
         applier.wait(ONE, Lsn(1), b'a');
         let mut released = Vec::new();
         applier.handle_applied(ONE, Lsn(1), |_| {}, |waiting| released.push(waiting));
         assert_eq!(released, [b'a']);
-        assert_eq!(sent(&mut applier, 0, 2), [1]);
+        assert_eq!(sent(&mut applier, LATER, 2), [1]);
         applier.handle_applied(ONE, Lsn(2), |_| {}, |waiting| released.push(waiting));
         assert_eq!(released, [b'a', b'b']);
+    }
+
+    #[test]
+    fn records_gather_until_somebody_waits_or_there_are_many_or_time_is_up() {
+        let mut applier = Applier::default();
+        applier.push(ONE, note(1, 7, false));
+        let due = 10 + nanos(GATHER_PAUSE);
+        assert_eq!(applier.next_due(Lsn(0)), None, "nothing is durable");
+        assert_eq!(applier.next_due(Lsn(1)), Some(due));
+        assert_eq!(sent(&mut applier, due - 1, 1), [0_u32; 0]);
+        assert_eq!(sent(&mut applier, due, 1), [1]);
+        applier.handle_applied(ONE, Lsn(1), |_| {}, |_| {});
+
+        applier.push(ONE, note(2, 7, false));
+        applier.wait(ONE, Lsn(2), b'r');
+        assert_eq!(sent(&mut applier, 20, 2), [1], "a reader waits");
+        applier.handle_applied(ONE, Lsn(2), |_| {}, |_| {});
+
+        applier.push(ONE, note(3, 7, false));
+        applier.push(ONE, note(4, 8, true));
+        assert_eq!(sent(&mut applier, 30, 4), [1], "the caller of a swap waits");
+        applier.handle_applied(ONE, Lsn(4), |_| {}, |_| {});
+
+        let many = GATHER_RECORDS as u64;
+        for lsn in 5..4 + many {
+            applier.push(ONE, note(lsn, lsn, false));
+        }
+        assert_eq!(sent(&mut applier, 50, 100), [0_u32; 0]);
+        applier.push(ONE, note(4 + many, 7, false));
+        assert_eq!(sent(&mut applier, 50, 100), [1], "there are many");
+        applier.handle_applied(ONE, Lsn(4 + many), |_| {}, |_| {});
+
+        applier.push(ONE, note(5 + many, 7, false));
+        let mut sent = 0;
+        applier.send_due(0, Lsn(5 + many), true, |_| {
+            sent += 1;
+            true
+        });
+        assert_eq!(sent, 1, "the end does not wait");
     }
 
     #[test]
@@ -298,13 +377,14 @@ mod tests {
         let mut applier = Applier::<u8>::default();
         applier.push(ONE, note(1, 7, false));
         applier.push(TWO, note(2, 8, false));
-        assert_eq!(sent(&mut applier, 0, 2), [1, 2]);
-        assert_eq!(applier.handle_not_applied(ONE, 0), PAUSE_MIN);
+        assert_eq!(sent(&mut applier, LATER, 2), [1, 2]);
+        assert_eq!(applier.handle_not_applied(ONE, LATER), PAUSE_MIN);
         applier.handle_applied(TWO, Lsn(2), |_| {}, |_| {});
-        let retry = applier.next_retry().unwrap();
+        let retry = applier.next_due(Lsn(2)).unwrap();
+        assert_eq!(retry, LATER + nanos(PAUSE_MIN));
         assert_eq!(sent(&mut applier, retry - 1, 2), [0_u32; 0]);
         assert_eq!(sent(&mut applier, retry, 2), [1]);
-        assert_eq!(applier.next_retry(), None, "under way");
+        assert_eq!(applier.next_due(Lsn(2)), None, "under way");
         assert_eq!(applier.handle_not_applied(ONE, retry), PAUSE_MIN * 2);
         assert_eq!(applier.failing(), 1);
         for _ in 0..40 {

@@ -395,8 +395,8 @@ impl ShardLog {
             next = Some(next.map_or(self.show_at, |next: u64| next.min(self.show_at)));
         }
         let mut consider = |at: u64| next = Some(next.map_or(at, |next| next.min(at)));
-        if let Some(retry) = self.applier.next_retry() {
-            consider(retry);
+        if let Some(due) = self.applier.next_due(self.lane.commit().durable_lsn()) {
+            consider(due);
         }
         if self.preparing == 0 && self.lane.segments_wanted() > 0 {
             consider(self.prepare_at);
@@ -459,8 +459,10 @@ impl ShardLog {
         }
     }
 
-    /// Gives each namespace's next durable records to the store.
+    /// Gives the store the next durable records of each namespace that are due.
     fn send_batches(&mut self, now: u64, durable: Lsn) {
+        // At the end nothing more comes that they could wait for.
+        let all = self.flushing != Flushing::No;
         let Self {
             applier,
             lane,
@@ -469,7 +471,7 @@ impl ShardLog {
             lane_id,
             ..
         } = self;
-        applier.send_due(now, durable, |namespace| {
+        applier.send_due(now, durable, all, |namespace| {
             let records: Vec<_> = lane
                 .tail()
                 .batch(TargetId(namespace.0), BATCH_RECORDS_MAX, BATCH_BYTES_MAX)
