@@ -34,6 +34,8 @@ pub struct ServeOptions {
     pub pin_shards: bool,
     /// How the shards wait for the network.
     pub driver: DriverChoice,
+    /// How long a shard with little to do looks for work before it sleeps; zero: not at all.
+    pub idle_poll: Duration,
     /// The store of namespaces for which no other store is configured.
     pub embedded: EmbeddedStore,
     /// Every maximum that the operator can move.
@@ -91,6 +93,8 @@ impl Default for LogLimits {
 /// How groups of the log get to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogWriterKind {
+    /// Groups of few records as with [`LogWriterKind::Ring`], others as with [`LogWriterKind::Thread`].
+    Auto,
     /// By the shard's own io_uring; where that is forbidden, as [`LogWriterKind::Thread`].
     Ring,
     /// By threads beside the shard.
@@ -183,10 +187,11 @@ impl Default for ServeOptions {
             shards: available_cores(),
             pin_shards: true,
             driver: DriverChoice::Auto,
+            idle_poll: Duration::from_micros(200),
             embedded: EmbeddedStore::Sqlite,
             limits: ServeLimits::default(),
             wal: LogLimits::default(),
-            wal_writer: LogWriterKind::Thread,
+            wal_writer: LogWriterKind::Auto,
             wal_key_file: None,
             log: LogOptions {
                 level: "info".to_owned(),

@@ -249,6 +249,7 @@ impl Server {
                 driver,
                 listener,
                 inbox: plumbing.inboxes[usize::from(number)].clone(),
+                idle_poll: options.idle_poll,
                 connections_max: options.limits.connections_max.div_ceil(usize::from(count)),
                 on_drained: Box::new(move || {
                     // The receiver lives as long as the server.

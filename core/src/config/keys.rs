@@ -124,6 +124,18 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key {
+        path: "idle_poll_us",
+        env: "PRISM_IDLE_POLL_US",
+        allowed: "a whole number from 0 to 10000",
+        doc: "For how many microseconds a shard with little to do looks for the next event before it sleeps, if the last ones\n\
+              came so soon. Saves each call of a client that waits for every answer some wake-ups, and costs CPU time. 0: never.",
+        set: |options, text| {
+            options.idle_poll = Duration::from_micros(whole(text, 0, 10_000)? as u64);
+            Ok(())
+        },
+        show: |options| options.idle_poll.as_micros().to_string(),
+    },
+    Key {
         path: "embedded",
         env: "PRISM_EMBEDDED",
         allowed: "sqlite or memory",
@@ -301,15 +313,21 @@ pub const KEYS: &[Key] = &[
     Key {
         path: "wal.writer",
         env: "PRISM_WAL_WRITER",
-        allowed: "ring or thread",
-        doc: "How the log gets to the disk: by the shard's own io_uring, or by threads beside it.",
+        allowed: "auto, ring or thread",
+        doc: "How the log gets to the disk: by the shard's own io_uring (ring), by threads beside it (thread), or as it is faster:\n\
+              ring for groups of few records, threads for others (auto).",
         set: |options, text| {
-            let choices = [("ring", LogWriterKind::Ring), ("thread", LogWriterKind::Thread)];
+            let choices = [
+                ("auto", LogWriterKind::Auto),
+                ("ring", LogWriterKind::Ring),
+                ("thread", LogWriterKind::Thread),
+            ];
             options.wal_writer = choice(text, &choices)?;
             Ok(())
         },
         show: |options| {
             match options.wal_writer {
+                LogWriterKind::Auto => "auto",
                 LogWriterKind::Ring => "ring",
                 LogWriterKind::Thread => "thread",
             }

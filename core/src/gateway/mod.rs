@@ -728,6 +728,11 @@ impl Gateway {
         }
     }
 
+    /// Calls that wait for a store, the log or another shard.
+    pub(crate) fn calls_waiting(&self) -> usize {
+        self.waiting
+    }
+
     /// The earliest deadline of a waiting call.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines

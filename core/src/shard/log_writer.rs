@@ -1,4 +1,4 @@
-//! What carries a shard's groups to the disk: the shard's own ring, or threads that block.
+//! What carries a shard's groups to the disk: the shard's own ring, or threads that block, or each where it is faster.
 //!
 //! ```text
 //!   Ring:     submit ─► task ─► ring ───────────────► completion ─► queue ─► notify
@@ -49,12 +49,20 @@ use crate::config::LogWriterKind;
 /// fewer, eight groups in flight wait for each other; with few groups the other threads sleep and cost nothing.
 const THREADS: usize = 4;
 
+/// Records of a group that the ring takes where both are there: what a shard with little to do writes. It saves such a write
+/// two hand-overs between threads. A busy shard gathers more, and would see to its ring too late. A shard that polls
+/// (`idle_poll`) has fewer calls waiting, so it never has to leave its core to a writer thread.
+const FEW_RECORDS: u32 = 8;
+const _: () = assert!(super::idle_poll::CALLS_MAX <= FEW_RECORDS as usize);
+
 /// The writer of one shard's lane. See the module.
 pub(crate) enum LogWriter {
     /// Threads that block in one write each.
     Threads(ThreadWriter),
     /// The shard's own ring.
     Ring(RingWriter),
+    /// The ring for groups of few records, threads for others.
+    Either { ring: RingWriter, threads: ThreadWriter },
 }
 
 impl LogWriter {
@@ -63,18 +71,23 @@ impl LogWriter {
     /// # Errors
     /// When the process is out of descriptors or threads.
     pub(crate) fn new(kind: LogWriterKind, driver: DriverInUse, notify: Rc<Notify>) -> io::Result<Self> {
-        match (kind, driver) {
-            (LogWriterKind::Ring, DriverInUse::IoUring) => Ok(Self::Ring(RingWriter::new(notify))),
-            _ => Ok(Self::Threads(unpinned(|| threads(THREADS, notify))??)),
-        }
+        let threads = || unpinned(|| threads(THREADS, notify.clone()))?;
+        Ok(match (kind, driver) {
+            (LogWriterKind::Ring, DriverInUse::IoUring) => Self::Ring(RingWriter::new(notify)),
+            (LogWriterKind::Auto, DriverInUse::IoUring) => Self::Either {
+                threads: threads()?,
+                ring: RingWriter::new(notify),
+            },
+            _ => Self::Threads(threads()?),
+        })
     }
 
     /// Writes that the ring has in hand. The shard must not end before there are none: until then the kernel writes from
-    /// this process's memory. Always 0 with threads, because dropping them waits for their writes.
+    /// this process's memory. Threads do not count, because dropping them waits for their writes.
     pub(crate) fn in_ring(&self) -> usize {
         match self {
             Self::Threads(_) => 0,
-            Self::Ring(ring) => ring.shared.in_ring.get(),
+            Self::Ring(ring) | Self::Either { ring, .. } => ring.shared.in_ring.get(),
         }
     }
 }
@@ -86,6 +99,8 @@ impl GroupWriter for LogWriter {
         match self {
             Self::Threads(threads) => threads.submit(file, write),
             Self::Ring(ring) => ring.submit(file, write),
+            Self::Either { ring, .. } if write.records <= FEW_RECORDS => ring.submit(file, write),
+            Self::Either { threads, .. } => threads.submit(file, write),
         }
     }
 
@@ -93,6 +108,7 @@ impl GroupWriter for LogWriter {
         match self {
             Self::Threads(threads) => threads.poll_completion(),
             Self::Ring(ring) => ring.poll_completion(),
+            Self::Either { ring, threads } => ring.poll_completion().or_else(|| threads.poll_completion()),
         }
     }
 }

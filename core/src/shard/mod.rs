@@ -6,7 +6,7 @@
 //!            │                 ▲                    │ jobs                                 │
 //!            │                 │ answers            ▼                                      │
 //!            │            mailbox task  <── mailboxes ──> other shards, sidecar, control   │
-//!            │            deadline task, tick task (once a second)                         │
+//!            │            deadline task, tick task (once a second), idle poll               │
 //!            └─────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
@@ -19,6 +19,7 @@ pub(crate) mod connection;
 mod connections;
 mod h1_session;
 mod h2_session;
+mod idle_poll;
 pub(crate) mod log_writer;
 pub mod mailbox;
 pub(crate) mod notify;
@@ -37,6 +38,7 @@ use std::{
 use self::{
     connection::Connection,
     connections::Connections,
+    idle_poll::IdlePoll,
     mailbox::{Mailbox, ShardSleeper, Waker},
     notify::Notify,
     reactor::{DriverInUse, Listener},
@@ -57,6 +59,8 @@ pub(crate) struct ShardSetup {
     pub(crate) driver: DriverInUse,
     pub(crate) listener: TcpListener,
     pub(crate) inbox: Inbox,
+    /// How long it looks for the next event before it sleeps, when it has little to do.
+    pub(crate) idle_poll: Duration,
     /// Connections of this shard at the most.
     pub(crate) connections_max: usize,
     /// Called once, when the shard has drained.
@@ -112,6 +116,7 @@ pub(crate) struct Shard {
     pub(crate) draining: Cell<bool>,
     /// Large buffers that no connection uses at the moment.
     pub(crate) buffers: RefCell<Vec<Vec<u8>>>,
+    pub(crate) idle_poll: IdlePoll,
     inbox: Inbox,
     /// Raised when the last connection of a draining shard is gone.
     drained: Notify,
@@ -136,12 +141,17 @@ async fn main(setup: ShardSetup, gateway: Gateway) -> io::Result<()> {
     let listener = Listener::new(setup.listener)?;
     let sleeper = ShardSleeper::new(setup.inbox.waker.clone())?;
     let drain_timeout = gateway.limits().drain_timeout;
+    let idle_poll = match setup.driver {
+        DriverInUse::IoUring => setup.idle_poll,
+        DriverInUse::Epoll => Duration::ZERO,
+    };
     let shard = Rc::new(Shard {
         number: setup.number,
         gateway: RefCell::new(gateway),
         connections: RefCell::new(Connections::new(setup.connections_max)),
         draining: Cell::new(false),
         buffers: RefCell::new(Vec::new()),
+        idle_poll: IdlePoll::new(idle_poll),
         inbox: setup.inbox,
         drained: Notify::default(),
         log_turned: Notify::default(),
@@ -151,6 +161,7 @@ async fn main(setup: ShardSetup, gateway: Gateway) -> io::Result<()> {
     reactor::spawn(expire(shard.clone()));
     reactor::spawn(tick(shard.clone()));
     reactor::spawn(run_log(shard.clone()));
+    reactor::spawn(poll_when_idle(shard.clone()));
     reactor::spawn(empty_mailboxes(shard.clone(), sleeper, orders.clone()));
     orders.drain.notified().await;
     shard.drain(drain_timeout).await;
@@ -202,6 +213,7 @@ async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, orders: Rc<Ord
             }
             if let Some(job) = shard.inbox.jobs.receive() {
                 messages += 1;
+                shard.idle_poll.note();
                 shard.gateway.borrow_mut().execute(job);
             }
             if let Some(reply) = shard.inbox.replies.receive() {
@@ -258,6 +270,14 @@ async fn run_log(shard: Rc<Shard>) {
     }
 }
 
+/// Looks for the next event before the shard sleeps.
+async fn poll_when_idle(shard: Rc<Shard>) {
+    if let Err(error) = shard.idle_poll.run(&shard).await {
+        // It serves all the same, only not as soon.
+        tracing::warn!(shard = shard.number, %error, "the shard will always sleep when it is idle");
+    }
+}
+
 /// Answers calls whose deadline has passed.
 async fn expire(shard: Rc<Shard>) {
     let changed = shard.gateway.borrow().deadline_changed();
@@ -290,6 +310,7 @@ async fn tick(shard: Rc<Shard>) {
 
 impl Shard {
     fn deliver(&self, reply: Reply, touched: &mut Vec<Rc<Connection>>) {
+        self.idle_poll.note();
         let mut gateway = self.gateway.borrow_mut();
         gateway.answer_received(&reply.ticket);
         gateway.log_applied(reply.ticket.namespace, &reply.result);

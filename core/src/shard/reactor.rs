@@ -14,6 +14,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     ops::Range,
     os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -25,6 +26,7 @@ use monoio::{
     net::{TcpStream, UnixStream},
 };
 
+use super::notify::Notify;
 use crate::config::DriverChoice as Driver;
 
 /// The kernel interface that a shard really runs on.
@@ -116,6 +118,33 @@ pub(crate) fn pin_to_core(core: usize) -> io::Result<()> {
 /// Starts a task on this shard. It ends with the shard at the latest.
 pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
     monoio::spawn(future);
+}
+
+/// Lets a task give all others, and the ring, a turn without sleeping.
+///
+/// monoio puts a task that wakes itself in front of the others, who would starve. So it is woken by a second task, which
+/// the first one wakes: both go to the end of the queue. Not for epoll, whose driver looks only when it sleeps.
+pub(crate) struct Turns(Rc<(Notify, Notify)>);
+
+impl Turns {
+    /// Starts the second task. It ends with the shard.
+    pub(crate) fn start() -> Self {
+        let turns = Rc::new((Notify::default(), Notify::default()));
+        let other = turns.clone();
+        spawn(async move {
+            loop {
+                other.0.notified().await;
+                other.1.notify();
+            }
+        });
+        Self(turns)
+    }
+
+    /// Resolves when the others have had their turn.
+    pub(crate) async fn next(&self) {
+        self.0.0.notify();
+        self.0.1.notified().await;
+    }
 }
 
 /// Sleeps for `duration`, rounded up to a millisecond.

@@ -73,6 +73,8 @@ pub struct WriteAction {
     pub block: u32,
     /// Length in blocks; the buffer may be longer.
     pub blocks: u32,
+    /// Records of the group: how many may be waited for.
+    pub records: u32,
     /// What to write.
     pub buffer: AlignedBuffer,
 }
@@ -315,6 +317,7 @@ impl GroupCommit {
                 segment: write.segment,
                 block: write.block,
                 blocks: write.blocks,
+                records: write.record_count,
                 buffer,
             };
             self.again.push_back(action);
@@ -676,6 +679,7 @@ impl GroupCommit {
             segment: header.segment,
             block,
             blocks,
+            records: group.record_count,
             buffer,
         }
     }

@@ -339,6 +339,7 @@ async fn write_until(
                 segment: SegmentNumber(1),
                 block,
                 blocks: cell.blocks,
+                records: 1,
                 buffer,
             };
             block = (block + cell.blocks) % FILE_BLOCKS;

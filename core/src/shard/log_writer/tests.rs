@@ -32,7 +32,7 @@ fn combinations() -> Vec<(LogWriterKind, DriverInUse)> {
         DriverInUse::IoUring => drivers.push(DriverInUse::IoUring),
         DriverInUse::Epoll => eprintln!("io_uring is forbidden here: the ring is not tested"),
     }
-    let kinds = [LogWriterKind::Ring, LogWriterKind::Thread];
+    let kinds = [LogWriterKind::Auto, LogWriterKind::Ring, LogWriterKind::Thread];
     drivers
         .into_iter()
         .flat_map(|driver| kinds.map(|kind| (kind, driver)))
@@ -57,6 +57,8 @@ fn group(number: u64, block: u32, blocks: u32) -> WriteAction {
         segment: SegmentNumber(1),
         block,
         blocks,
+        // Few and many by turns, so that a writer that tells them apart uses all it has.
+        records: 1 + 100 * (number as u32 % 2),
         buffer,
     }
 }

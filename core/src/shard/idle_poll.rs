@@ -1,0 +1,118 @@
+//! What a shard with little to do does between two events: it looks for the next one for a while before it sleeps.
+//!
+//! A thread that sleeps has to be woken, and on a virtual machine that alone takes longer than a call (tens of
+//! microseconds; `docs/BENCHMARKS.md`). With many calls at a time nobody notices, for one wake-up serves them all. With one
+//! client that waits for each answer, every step of a call is preceded by one. So a shard polls its ring while
+//!
+//! - the last event came sooner than the budget after the one before it, so the next may, too;
+//! - few calls wait: with many, other threads have work for them and need the core;
+//! - few connections have something in each turn.
+//!
+//! Each look enters the kernel, which there runs whatever else wants this core and is due. Under epoll the reactor cannot
+//! look without sleeping, so there is no polling.
+
+use std::{
+    cell::Cell,
+    io,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Shard,
+    mailbox::{ShardSleeper, Waker},
+    notify::Notify,
+    reactor::Turns,
+};
+
+/// Calls that may wait while a shard polls.
+pub(super) const CALLS_MAX: usize = 4;
+/// Events of one turn of a shard that polls.
+const EVENTS_MAX: u32 = 2;
+/// The reactor looks at its timers only when it sleeps, so a polling shard makes it sleep so often, for an instant.
+const TIMERS_PAUSE: Duration = Duration::from_millis(1);
+
+/// See the module.
+pub(crate) struct IdlePoll {
+    /// Zero: never polls.
+    budget: Duration,
+    polling: Cell<bool>,
+    /// Events since the poller last looked.
+    events: Cell<u32>,
+    happened: Notify,
+}
+
+impl IdlePoll {
+    /// A poller that looks for at most `budget` after each event.
+    pub(crate) fn new(budget: Duration) -> Self {
+        Self {
+            budget,
+            polling: Cell::new(false),
+            events: Cell::new(0),
+            happened: Notify::default(),
+        }
+    }
+
+    /// A connection received something, or an answer came from elsewhere.
+    pub(crate) fn note(&self) {
+        if self.budget.is_zero() {
+            return;
+        }
+        self.events.set(self.events.get() + 1);
+        if !self.polling.get() {
+            self.happened.notify();
+        }
+    }
+
+    /// The polling task of a shard.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub(crate) async fn run(&self, shard: &Shard) -> io::Result<()> {
+        if self.budget.is_zero() {
+            return Ok(());
+        }
+        let sleeper = ShardSleeper::new(Waker::new()?)?;
+        let turns = Turns::start();
+        let mut last = Instant::now();
+        loop {
+            self.happened.notified().await;
+            let before = last;
+            last = Instant::now();
+            let soon = last.duration_since(before) < self.budget;
+            if self.events.take() > EVENTS_MAX || !soon {
+                continue;
+            }
+            self.polling.set(true);
+            last = self.poll(shard, &sleeper, &turns, last).await?;
+            self.polling.set(false);
+        }
+    }
+
+    /// Looks until the budget is used up or the shard is busy; returns when the last event was.
+    async fn poll(
+        &self,
+        shard: &Shard,
+        sleeper: &ShardSleeper,
+        turns: &Turns,
+        mut last: Instant,
+    ) -> io::Result<Instant> {
+        let mut timers_at = last + TIMERS_PAUSE;
+        loop {
+            if shard.gateway.borrow().calls_waiting() > CALLS_MAX {
+                return Ok(last);
+            }
+            turns.next().await;
+            let (now, events) = (Instant::now(), self.events.take());
+            if events > 0 {
+                last = now;
+            }
+            if events > EVENTS_MAX || now.duration_since(last) > self.budget {
+                return Ok(last);
+            }
+            if now >= timers_at {
+                timers_at = now + TIMERS_PAUSE;
+                sleeper.yield_turn().await?;
+            }
+        }
+    }
+}
