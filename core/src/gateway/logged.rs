@@ -478,11 +478,11 @@ impl Gateway {
         }
     }
 
-    /// Writes of the log that the shard's ring has in hand. The kernel reads them from this process's memory.
-    pub(crate) fn log_writes_in_ring(&self) -> usize {
+    /// Writes of the log whose end has not been heard of.
+    pub(crate) fn log_writes_in_flight(&self) -> usize {
         match &self.store {
             ShardStore::Sidecar { log, .. } => match &log.state {
-                State::Open(shard_log) => shard_log.writes_in_ring(),
+                State::Open(shard_log) => shard_log.writes_in_flight(),
                 State::Absent | State::Held(_) => 0,
             },
             ShardStore::Memory(_) => 0,

@@ -18,6 +18,9 @@ use smallvec::SmallVec;
 const GATHER_PAUSE: Duration = Duration::from_millis(5);
 /// As many records of a namespace do not wait for more.
 const GATHER_RECORDS: usize = 256;
+/// Records of one id that a read takes along. Behind a store that lags there may be hundreds of thousands of a busy id; then
+/// the read waits for the store instead of keeping everybody else waiting.
+const OVERLAY_RECORDS_MAX: usize = 256;
 /// First pause after a failed batch.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest pause.
@@ -42,7 +45,7 @@ pub(crate) enum Overlay {
     None,
     /// These records, in order.
     Records(SmallVec<[Lsn; 2]>),
-    /// A compare-and-swap is not applied yet: the read waits until the store has this record.
+    /// A compare-and-swap is not applied yet, or too many records are not: the read waits until the store has this one.
     Await(Lsn),
 }
 
@@ -72,6 +75,11 @@ impl<W> Default for Target<W> {
 }
 
 impl<W> Target<W> {
+    fn is_swap(&self, lsn: Lsn) -> bool {
+        let at = self.notes.binary_search_by_key(&lsn, |note| note.lsn);
+        self.swaps > 0 && at.is_ok_and(|at| self.notes[at].swap)
+    }
+
     /// When the next batch is to be sent, if there is anything to send and none is under way.
     fn due_at(&self, durable: Lsn) -> Option<u64> {
         let first = self.notes.front().filter(|note| note.lsn <= durable)?;
@@ -79,12 +87,10 @@ impl<W> Target<W> {
             return None;
         }
         let waited_for = self.swaps > 0 || !self.waiting.is_empty() || self.notes.len() >= GATHER_RECORDS;
-        let gathered = if waited_for {
-            first.at
-        } else {
-            first.at.saturating_add(nanos(GATHER_PAUSE))
-        };
-        Some(gathered.max(self.retry_at))
+        if waited_for {
+            return Some(self.retry_at);
+        }
+        Some(self.retry_at.max(first.at.saturating_add(nanos(GATHER_PAUSE))))
     }
 }
 
@@ -129,20 +135,16 @@ impl<W> Applier<W> {
         let Some(target) = self.targets.get(&namespace.0) else {
             return Overlay::None;
         };
-        let mut records = SmallVec::new();
-        let mut last_swap = None;
-        for (owner, lsn) in found {
-            if *owner != namespace.0 || *lsn > durable {
-                continue;
-            }
-            records.push(*lsn);
-            let at = target.notes.binary_search_by_key(lsn, |note| note.lsn);
-            if at.is_ok_and(|at| target.notes[at].swap) {
-                last_swap = Some(*lsn);
-            }
+        let mut seen = found
+            .iter()
+            .filter(|(owner, lsn)| *owner == namespace.0 && *lsn <= durable)
+            .map(|(_, lsn)| *lsn);
+        if found.len() > OVERLAY_RECORDS_MAX {
+            return seen.next_back().map_or(Overlay::None, Overlay::Await);
         }
-        match last_swap {
-            Some(lsn) => Overlay::Await(lsn),
+        let records: SmallVec<[Lsn; 2]> = seen.collect();
+        match records.iter().rfind(|lsn| target.is_swap(**lsn)) {
+            Some(lsn) => Overlay::Await(*lsn),
             None if records.is_empty() => Overlay::None,
             None => Overlay::Records(records),
         }
@@ -206,8 +208,11 @@ impl<W> Applier<W> {
             target.swaps -= usize::from(note.swap);
             applied(note.at);
             for key in &note.keys {
-                if let Some(found) = self.by_key.get_mut(key) {
-                    found.retain(|(owner, lsn)| *owner != namespace.0 || *lsn != note.lsn);
+                // All records of the batch that concern the id go with the first of them.
+                if let Some(found) = self.by_key.get_mut(key)
+                    && found.first().is_some_and(|(_, lsn)| *lsn <= upto)
+                {
+                    found.retain(|(owner, lsn)| *owner != namespace.0 || *lsn > upto);
                     if found.is_empty() {
                         self.by_key.remove(key);
                     }
@@ -331,6 +336,25 @@ mod tests {
         assert_eq!(sent(&mut applier, LATER, 2), [1]);
         applier.handle_applied(ONE, Lsn(2), |_| {}, |waiting| released.push(waiting));
         assert_eq!(released, [b'a', b'b']);
+    }
+
+    #[test]
+    fn a_read_of_an_id_with_very_many_records_waits_for_the_store() {
+        let mut applier = Applier::<u8>::default();
+        let many = OVERLAY_RECORDS_MAX as u64 + 1;
+        for lsn in 1..=many {
+            applier.push(ONE, note(lsn, 7, false));
+        }
+        assert_eq!(applier.overlay(ONE, 7, Lsn(0)), Overlay::None);
+        assert_eq!(applier.overlay(ONE, 7, Lsn(5)), Overlay::Await(Lsn(5)));
+        assert_eq!(applier.overlay(ONE, 7, Lsn(many)), Overlay::Await(Lsn(many)));
+        applier.handle_applied(ONE, Lsn(1), |_| {}, |_| {});
+        let Overlay::Records(seen) = applier.overlay(ONE, 7, Lsn(many)) else {
+            panic!("as many as a read takes along");
+        };
+        assert_eq!((seen.len(), seen[0]), (OVERLAY_RECORDS_MAX, Lsn(2)));
+        applier.handle_applied(ONE, Lsn(many), |_| {}, |_| {});
+        assert!(applier.by_key.is_empty());
     }
 
     #[test]

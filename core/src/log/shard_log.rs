@@ -81,13 +81,13 @@ pub(crate) enum Waiting {
     Settle(Ticket),
 }
 
-/// A read that waits for a compare-and-swap.
+/// A read that waits for the store.
 #[derive(Debug)]
 pub(crate) struct WaitingRead {
     job: Job,
     /// Hash of the id.
     key: u64,
-    /// What was durable when the read came: of what follows the swap it must see as much.
+    /// What was durable when the read came: it must see as much, and no more.
     durable: Lsn,
 }
 
@@ -189,8 +189,13 @@ impl ShardLog {
         }
     }
 
-    fn now(&self) -> u64 {
-        self.clock.now()
+    /// The time, by a clock that leaves out that the process stood still. Whatever happens first after a stop looks at it
+    /// here, so that no stamp lies ahead of the others.
+    fn now(&mut self) -> u64 {
+        if self.lane.commit().in_flight() > 0 {
+            self.clock.allow_for_a_stop();
+        }
+        self.clock.tick()
     }
 
     /// Makes the window's keys.
@@ -282,10 +287,11 @@ impl ShardLog {
     }
 
     fn park(&mut self, lsn: Lsn, first: Place, call: LogCall) {
+        let at = self.now();
         let parked = Parked {
             lsn,
             first,
-            at: self.now(),
+            at,
             namespace: call.namespace,
             ticket: call.ticket,
             form: call.form,
@@ -311,11 +317,14 @@ impl ShardLog {
     /// [`Due::reads`].
     pub(crate) fn prepare_read(&mut self, namespace: NamespaceId, key: u64, job: Job) -> Option<Job> {
         let durable = self.lane.commit().durable_lsn();
-        match self.applier.overlay(namespace, key, durable) {
-            Overlay::None => Some(job),
-            Overlay::Records(lsns) => Some(self.with_overlay(namespace, &lsns, job)),
+        self.overlay_or_wait(namespace, WaitingRead { job, key, durable })
+    }
+
+    fn overlay_or_wait(&mut self, namespace: NamespaceId, read: WaitingRead) -> Option<Job> {
+        match self.applier.overlay(namespace, read.key, read.durable) {
+            Overlay::None => Some(read.job),
+            Overlay::Records(lsns) => Some(self.with_overlay(namespace, &lsns, read.job)),
             Overlay::Await(lsn) => {
-                let read = WaitingRead { job, key, durable };
                 self.applier.wait(namespace, lsn, Waiting::Read(Box::new(read)));
                 None
             }
@@ -331,15 +340,6 @@ impl ShardLog {
             *overlay = records.cloned().collect();
         }
         job
-    }
-
-    /// A read whose compare-and-swap has been applied: what follows that one, the store may still not have.
-    fn release_read(&mut self, namespace: NamespaceId, read: WaitingRead) -> Job {
-        match self.applier.overlay(namespace, read.key, read.durable) {
-            Overlay::Records(lsns) => self.with_overlay(namespace, &lsns, read.job),
-            // No swap before `durable` is left: the read waited for the last of them.
-            Overlay::None | Overlay::Await(_) => read.job,
-        }
     }
 
     /// Answers `ticket` when the store has everything of a namespace that is durable now.
@@ -364,10 +364,7 @@ impl ShardLog {
 
     /// Takes in what the disk completed, submits what is due, releases what is durable.
     pub(crate) fn turn(&mut self, due: &mut Due) {
-        if self.lane.commit().in_flight() > 0 {
-            self.clock.allow_for_a_stop();
-        }
-        let now = self.clock.tick();
+        let now = self.now();
         let durable = self.lane.turn(now);
         while let Some(parked) = self.parked.pop_front_if(|parked| parked.lsn <= durable) {
             self.metrics
@@ -389,7 +386,7 @@ impl ShardLog {
 
     /// When [`ShardLog::turn`] wants to be called again even if nothing happens.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
-        let now = self.now();
+        let now = self.clock.now();
         let mut next = self.lane.next_wake(now);
         if !self.applier.is_empty() {
             next = Some(next.map_or(self.show_at, |next: u64| next.min(self.show_at)));
@@ -612,8 +609,8 @@ impl ShardLog {
             },
         );
         for read in reads {
-            let job = self.release_read(namespace, read);
-            due.reads.push(job);
+            // What follows the record that it waited for, the store may still not have.
+            due.reads.extend(self.overlay_or_wait(namespace, read));
         }
         for (lsn, outcome) in swaps {
             let Some(swap) = self.swaps.remove(&lsn) else {
@@ -654,9 +651,9 @@ impl ShardLog {
         self.flushing == Flushing::Done || (self.flushing == Flushing::Wanted && !self.is_healthy())
     }
 
-    /// See [`LogWriter::in_ring`].
-    pub(crate) fn writes_in_ring(&self) -> usize {
-        self.lane.writer().in_ring()
+    /// See [`LogWriter::in_flight`].
+    pub(crate) fn writes_in_flight(&self) -> usize {
+        self.lane.writer().in_flight()
     }
 
     fn finish_flush(&mut self) {

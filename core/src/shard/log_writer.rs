@@ -15,7 +15,7 @@ mod measure;
 mod tests;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::VecDeque,
     io,
     os::fd::OwnedFd,
@@ -56,13 +56,13 @@ const FEW_RECORDS: u32 = 8;
 const _: () = assert!(super::idle_poll::CALLS_MAX <= FEW_RECORDS as usize);
 
 /// The writer of one shard's lane. See the module.
-pub(crate) enum LogWriter {
+pub(crate) struct LogWriter {
     /// Threads that block in one write each.
-    Threads(ThreadWriter),
-    /// The shard's own ring.
-    Ring(RingWriter),
-    /// The ring for groups of few records, threads for others.
-    Either { ring: RingWriter, threads: ThreadWriter },
+    threads: ThreadWriter,
+    /// The shard's own ring, and how many records a group may have that it takes.
+    ring: Option<(RingWriter, u32)>,
+    /// Submitted, and the lane has not heard of the end.
+    in_flight: usize,
 }
 
 impl LogWriter {
@@ -71,24 +71,22 @@ impl LogWriter {
     /// # Errors
     /// When the process is out of descriptors or threads.
     pub(crate) fn new(kind: LogWriterKind, driver: DriverInUse, notify: Rc<Notify>) -> io::Result<Self> {
-        let threads = || unpinned(|| threads(THREADS, notify.clone()))?;
-        Ok(match (kind, driver) {
-            (LogWriterKind::Ring, DriverInUse::IoUring) => Self::Ring(RingWriter::new(notify)),
-            (LogWriterKind::Auto, DriverInUse::IoUring) => Self::Either {
-                threads: threads()?,
-                ring: RingWriter::new(notify),
+        let ring = || RingWriter::new(notify.clone());
+        Ok(Self {
+            ring: match (kind, driver) {
+                (LogWriterKind::Thread, _) | (_, DriverInUse::Epoll) => None,
+                (LogWriterKind::Auto, DriverInUse::IoUring) => Some((ring(), FEW_RECORDS)),
+                (LogWriterKind::Ring, DriverInUse::IoUring) => Some((ring(), u32::MAX)),
             },
-            _ => Self::Threads(threads()?),
+            threads: unpinned(|| threads(THREADS, notify.clone()))??,
+            in_flight: 0,
         })
     }
 
-    /// Writes that the ring has in hand. The shard must not end before there are none: until then the kernel writes from
-    /// this process's memory. Threads do not count, because dropping them waits for their writes.
-    pub(crate) fn in_ring(&self) -> usize {
-        match self {
-            Self::Threads(_) => 0,
-            Self::Ring(ring) | Self::Either { ring, .. } => ring.shared.in_ring.get(),
-        }
+    /// Writes whose end has not been heard of. The shard must not end before there are none, while the disk answers: until
+    /// then the kernel writes from this process's memory, and a thread that writes cannot be waited for.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
     }
 }
 
@@ -96,20 +94,27 @@ impl GroupWriter for LogWriter {
     type File = LogFile;
 
     fn submit(&mut self, file: &LogFile, write: WriteAction) {
-        match self {
-            Self::Threads(threads) => threads.submit(file, write),
-            Self::Ring(ring) => ring.submit(file, write),
-            Self::Either { ring, .. } if write.records <= FEW_RECORDS => ring.submit(file, write),
-            Self::Either { threads, .. } => threads.submit(file, write),
+        self.in_flight += 1;
+        let Some((ring, _)) = self.ring.as_mut().filter(|(_, max)| write.records <= *max) else {
+            return self.threads.submit(file, write);
+        };
+        match ring.opened(file) {
+            Ok(opened) => ring.submit(opened, write),
+            // Somebody else has the lock of the file now; nobody of ours may write to it.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let lost = Err(io::Error::other(error));
+                ring.shared.complete(write.group, &lost, write.buffer);
+            }
+            // The process is out of descriptors, or there is no /proc: no fault of the disk.
+            Err(_) => self.threads.submit(file, write),
         }
     }
 
     fn poll_completion(&mut self) -> Option<Completion> {
-        match self {
-            Self::Threads(threads) => threads.poll_completion(),
-            Self::Ring(ring) => ring.poll_completion(),
-            Self::Either { ring, threads } => ring.poll_completion().or_else(|| threads.poll_completion()),
-        }
+        let of_ring = self.ring.as_mut().and_then(|(ring, _)| ring.poll_completion());
+        let completion = of_ring.or_else(|| self.threads.poll_completion())?;
+        self.in_flight -= 1;
+        Some(completion)
     }
 }
 
@@ -148,8 +153,8 @@ fn unpinned<T>(start: impl FnOnce() -> T) -> io::Result<T> {
     Ok(started)
 }
 
-/// A [`GroupWriter`] on the shard's ring: one task, and one operation, for each write.
-pub(crate) struct RingWriter {
+/// Writes on the shard's ring: one task, and one operation, for each group.
+struct RingWriter {
     /// The segments being written, each opened once more for durable writes; at most a few.
     files: Vec<Opened>,
     shared: Rc<Shared>,
@@ -165,7 +170,6 @@ struct Opened {
 /// What the writer shares with the tasks of its writes.
 struct Shared {
     completed: RefCell<VecDeque<Completion>>,
-    in_ring: Cell<usize>,
     notify: Rc<Notify>,
 }
 
@@ -175,7 +179,6 @@ impl RingWriter {
             files: Vec::new(),
             shared: Rc::new(Shared {
                 completed: RefCell::default(),
-                in_ring: Cell::new(0),
                 notify,
             }),
         }
@@ -194,19 +197,9 @@ impl RingWriter {
         });
         Ok(opened)
     }
-}
 
-impl GroupWriter for RingWriter {
-    type File = LogFile;
-
-    fn submit(&mut self, file: &LogFile, write: WriteAction) {
-        match self.opened(file) {
-            Ok(file) => {
-                self.shared.in_ring.set(self.shared.in_ring.get() + 1);
-                reactor::spawn(run(file, write, self.shared.clone()));
-            }
-            Err(error) => self.shared.complete(write.group, &Err(error), write.buffer),
-        }
+    fn submit(&self, file: Rc<WriteFile>, write: WriteAction) {
+        reactor::spawn(run(file, write, self.shared.clone()));
     }
 
     fn poll_completion(&mut self) -> Option<Completion> {
@@ -237,7 +230,6 @@ async fn run(file: Rc<WriteFile>, write: WriteAction, shared: Rc<Shared>) {
     let buffer = AlignedBuffer::from_parts(storage, range);
     // Closed, if the lane has let it go, before anybody hears of the completion.
     drop(file);
-    shared.in_ring.set(shared.in_ring.get() - 1);
     shared.complete(write.group, &result, buffer);
 }
 

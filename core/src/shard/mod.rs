@@ -99,8 +99,8 @@ impl Inbox {
 /// Messages that a shard takes from its mailboxes before its connections get their turn again.
 const MESSAGES_PER_TURN: usize = 256;
 
-/// How long a write of the log may be in the ring's hands at the end; beyond the time after which its lane is poisoned.
-const RING_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a write of the log may be on its way at the end; beyond the time after which its lane is poisoned.
+const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Shortest wait of the log for nothing but time; the reactor's timers are no finer.
 const LOG_PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -174,6 +174,8 @@ async fn main(setup: ShardSetup, gateway: Gateway) -> io::Result<()> {
     shard.finish_log_writes().await;
     // Tasks that wait hold on to the shard; its files must not stay open with them.
     shard.gateway.borrow_mut().close_log();
+    // The ring closes what it has open of them when it is entered once more.
+    reactor::sleep(Duration::from_millis(1)).await;
     Ok(())
 }
 
@@ -362,11 +364,12 @@ impl Shard {
         }
     }
 
-    /// Waits for what the ring still writes from this shard's memory. A disk that does not answer for that long has failed;
-    /// then the process must end at once, since its memory must not be used for anything else first.
+    /// Waits for what is still being written from this shard's memory. A disk that does not answer for that long has failed;
+    /// then the process must end at once: its memory must not be used for anything else first, and a thread that waits for
+    /// the disk cannot be joined.
     async fn finish_log_writes(&self) {
-        let deadline = Instant::now() + RING_PATIENCE;
-        while self.gateway.borrow().log_writes_in_ring() > 0 {
+        let deadline = Instant::now() + WRITE_PATIENCE;
+        while self.gateway.borrow().log_writes_in_flight() > 0 {
             if !reactor::before(deadline, self.log_turned.notified()).await {
                 tracing::error!(shard = self.number, "the log's disk does not answer: aborting");
                 std::process::abort();

@@ -255,6 +255,14 @@ async fn answer(mut receiver: reactor::Receiver, mut sender: reactor::Sender, un
     sender.shutdown().await;
 }
 
+fn of_threads(threads: ThreadWriter) -> LogWriter {
+    LogWriter {
+        threads,
+        ring: None,
+        in_flight: 0,
+    }
+}
+
 async fn run_shard(
     cell: Cell,
     driver: DriverInUse,
@@ -274,14 +282,12 @@ async fn run_shard(
         Contestant::Ring => {
             Some(LogWriter::new(LogWriterKind::Ring, driver, notify.clone()).expect("a ring"))
         }
-        Contestant::Free(count) => Some(LogWriter::Threads(
+        Contestant::Free(count) => Some(of_threads(
             unpinned(|| threads(count, notify.clone()))
                 .expect("a thread")
                 .expect("threads"),
         )),
-        Contestant::Pinned(count) => Some(LogWriter::Threads(
-            threads(count, notify.clone()).expect("threads"),
-        )),
+        Contestant::Pinned(count) => Some(of_threads(threads(count, notify.clone()).expect("threads"))),
     };
     let (began, process, machine) = (Instant::now(), process_cpu(), machine_cpu());
     let mut latencies = match &mut writer {
