@@ -10,7 +10,7 @@ use std::rc::Rc;
 use prism_wal::buffer::{BLOCK_BYTES, SECTOR_BYTES};
 use prism_wal::cipher::{SecretKey, SegmentCipher};
 use prism_wal::disk::sim::{Crash, SimDisk};
-use prism_wal::group::GroupHeader;
+use prism_wal::group::{GroupFlags, GroupHeader};
 use prism_wal::group_commit::{Config, GroupCommit, ReadySegment, Resume, WriteResult};
 use prism_wal::ids::{Epoch, Lsn, SegmentNumber, TargetId};
 use prism_wal::manifest::{Base, ListedSegment, Manifest, manifest_file_name};
@@ -415,5 +415,59 @@ fn a_group_of_another_history_does_not_continue_this_one() {
         let (recovery, found) = image.recover();
         assert_eq!(found, expected);
         assert_eq!(recovery.damage.is_some(), expected == 1, "{:?}", recovery.verdict);
+    }
+}
+
+/// A header behind the end that says the next group was durable: believed where it belongs, and nowhere else.
+#[test]
+fn a_header_bears_witness_only_in_its_own_place() {
+    type Change = fn(&mut GroupHeader);
+    let cases: [(&str, Change, Verdict); 7] = [
+        ("in its place", |_| (), Verdict::Corrupt),
+        ("of another lane", |header| header.lane.0 += 1, Verdict::Torn),
+        (
+            "of another segment",
+            |header| header.segment.0 += 1,
+            Verdict::Torn,
+        ),
+        ("of another block", |header| header.block += 1, Verdict::Torn),
+        (
+            "longer than its segment",
+            |header| header.blocks += 1,
+            Verdict::Torn,
+        ),
+        (
+            "of a segment's start",
+            |header| header.flags.open = true,
+            Verdict::Torn,
+        ),
+        ("of an earlier epoch", |header| header.epoch.0 -= 1, Verdict::Torn),
+    ];
+    let mut image = quiet();
+    let (index, block, last) = image.groups[image.groups.len() - 1];
+    // The block at the end stays blank, so that the verdict hangs on the witness alone.
+    let place = block as u32 + last.blocks + 1;
+    let next = last.group.next();
+    let right = GroupHeader {
+        flags: GroupFlags::default(),
+        group: next.next(),
+        block: place,
+        // As long as its segment allows.
+        blocks: image.segments[index].blocks - place,
+        payload_bytes: 0,
+        record_count: 0,
+        first_lsn: last.last_lsn().next(),
+        durable_group: next,
+        ..last
+    };
+    let all_records = image.records.len();
+    for (what, change, expected) in cases {
+        let mut header = right;
+        change(&mut header);
+        let bytes = &mut image.contents[index][place as usize * BLOCK_BYTES..][..BLOCK_BYTES];
+        header.encode(bytes);
+        assert_eq!(GroupHeader::decode(bytes), Ok(header), "{what}: a good header");
+        let (recovery, found) = image.recover();
+        assert_eq!((recovery.verdict, found), (expected, all_records), "{what}");
     }
 }
