@@ -10,7 +10,7 @@
 //! the log, and says why; the others serve.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -26,12 +26,10 @@ use prism_wal::{
     cipher::KeyEncryptionKey,
     disk::file::{Durability, FileDisk, durability_of},
     group_commit::{ClosedSegment, Config, GroupCommit},
-    ids::{Epoch, LaneId, Lsn, TargetId},
+    ids::{LaneId, Lsn, TargetId},
     lane::Replay,
     manifest::manifest_file_name,
     pool::Prepared,
-    record::{Record, RecordKind},
-    recovery::Visitor,
     start::{Refusal, StartConfig, StartError, start},
     tail::Tail,
 };
@@ -41,14 +39,10 @@ use super::{
     apply::apply_records,
     keeper::{self, KeeperJobs, Keepers},
     lane_of,
-    record::LoggedWrite,
-    window::{CallHasher, CallKey, ENTRIES_MAX, First, Place, Window},
+    seen::{Collector, Seen},
+    window::Window,
 };
-use crate::{
-    config::LogLimits,
-    gateway::{key_hash, keyvalue, shard_of_hash, unix_millis},
-    shard::mailbox::Mailbox,
-};
+use crate::{config::LogLimits, gateway::unix_millis, shard::mailbox::Mailbox};
 
 /// Records of one transaction while the store is brought up to date.
 const BATCH_RECORDS: usize = 512;
@@ -546,79 +540,5 @@ impl Store<'_> {
             tracing::info!(lane = lane.0, records = done, "the store is up to date");
         }
         Ok(())
-    }
-}
-
-/// Collects what recovery reads: what is to be applied, and which tokens were seen.
-struct Collector<'a> {
-    replay: Replay,
-    seen: &'a mut Seen,
-    lane: LaneId,
-}
-
-impl Visitor for Collector<'_> {
-    fn record(&mut self, epoch: Epoch, lsn: Lsn, record: &Record<'_>) {
-        if record.kind == RecordKind::Strong {
-            self.seen.add(
-                NamespaceId(record.target.0),
-                Place { lane: self.lane, lsn },
-                record.payload,
-            );
-        }
-        self.replay.record(epoch, lsn, record);
-    }
-}
-
-/// The calls with a token that the log still holds, newest last, for the shards' windows.
-#[derive(Default)]
-struct Seen {
-    hasher: CallHasher,
-    calls: VecDeque<SeenCall>,
-}
-
-struct SeenCall {
-    key: CallKey,
-    first: First,
-    /// Hash of its id; `None` for a Mutate, which is known where it was logged.
-    subject: Option<u64>,
-}
-
-impl Seen {
-    fn add(&mut self, namespace: NamespaceId, place: Place, record: &[u8]) {
-        let Ok(logged) = LoggedWrite::decode(namespace, record) else {
-            return;
-        };
-        let Ok(request) = keyvalue::Request::decode(logged.method, logged.body) else {
-            return;
-        };
-        let Some(key) = self.hasher.key(namespace, logged.method, &request, logged.body) else {
-            return;
-        };
-        if self.calls.len() >= ENTRIES_MAX {
-            self.calls.pop_front();
-        }
-        self.calls.push_back(SeenCall {
-            key,
-            first: First {
-                place,
-                stamp: logged.context.stamp,
-            },
-            subject: request.id().map(|id| key_hash(namespace, id)),
-        });
-    }
-
-    /// The window of one shard: the calls about ids that it owns now.
-    fn window(&self, shard: u16, shards: u16) -> Window {
-        let mut window = Window::new(self.hasher.clone(), ENTRIES_MAX);
-        for call in &self.calls {
-            let owned = match call.subject {
-                Some(hash) => shard_of_hash(hash, shards) == shard,
-                None => call.first.place.lane == lane_of(shard),
-            };
-            if owned {
-                window.remember(call.key, call.first);
-            }
-        }
-        window
     }
 }
