@@ -150,7 +150,7 @@ impl LogDirectory {
     /// # Errors
     /// A sentence for the operator: the directory fails, or a thread cannot be started.
     pub(crate) fn create(&mut self) -> Result<Vec<Opened>, String> {
-        let mut seen = Seen::default();
+        let mut seen = Seen::new(self.shards);
         let mut opened = Vec::new();
         for shard in 0..self.shards {
             let recovered = self.recover(lane_of(shard), false, &Positions::new(), &mut seen, None)?;
@@ -174,7 +174,7 @@ impl LogDirectory {
         existing.extend(positions.keys().map(|(lane, _)| *lane));
         let own: BTreeSet<LaneId> = (0..self.shards).map(lane_of).collect();
         let unchanged = existing == own || existing.is_empty();
-        let mut seen = Seen::default();
+        let mut seen = Seen::new(self.shards);
         let mut results = BTreeMap::new();
         for lane in &existing {
             let store = Some((&mut *store, unchanged));
@@ -320,7 +320,7 @@ impl LogDirectory {
             active: started.active,
             closed: started.closed,
             tail,
-            window: seen.window(shard, self.shards),
+            window: seen.window(shard),
             keeper,
             recovered: (started.recovery.records, took),
         })))

@@ -1,5 +1,8 @@
 //! What a start reads of a lane's records, in one pass: what is to be applied, and the calls that carried a token, from
 //! which the shards' windows are rebuilt.
+//!
+//! A call is remembered by every shard that owns one of its ids *now*, whichever lane has its record, unless the record is
+//! only a part of it: see [`Seen::owners`].
 
 use std::collections::VecDeque;
 
@@ -10,13 +13,13 @@ use prism_wal::{
     record::{Record, RecordKind},
     recovery::Visitor,
 };
+use smallvec::{SmallVec, smallvec};
 
 use super::{
-    lane_of,
-    record::LoggedWrite,
+    record::{LoggedWrite, Part},
     window::{CallHasher, CallKey, ENTRIES_MAX, First, Place, Window},
 };
-use crate::gateway::{key_hash, keyvalue, shard_of_hash};
+use crate::gateway::{keyvalue::Request, owner_of};
 
 /// Collects what recovery reads: what is to be applied, and which tokens were seen.
 pub(super) struct Collector<'a> {
@@ -39,30 +42,46 @@ impl Visitor for Collector<'_> {
 }
 
 /// The calls with a token that the log still holds, newest last, for the shards' windows.
-#[derive(Default)]
 pub(super) struct Seen {
     hasher: CallHasher,
+    /// How many shards there are now.
+    shards: u16,
     calls: VecDeque<SeenCall>,
 }
 
 struct SeenCall {
     key: CallKey,
     first: First,
-    /// Hash of its id; `None` for a Mutate, which is known where it was logged.
-    subject: Option<u64>,
+    /// The shards that remember it.
+    owners: Owners,
 }
 
+type Owners = SmallVec<[u16; 1]>;
+
 impl Seen {
+    /// Nothing yet, for a gateway with this many shards.
+    pub(super) fn new(shards: u16) -> Self {
+        Self {
+            hasher: CallHasher::default(),
+            shards,
+            calls: VecDeque::new(),
+        }
+    }
+
     fn add(&mut self, namespace: NamespaceId, place: Place, record: &[u8]) {
         let Ok(logged) = LoggedWrite::decode(namespace, record) else {
             return;
         };
-        let Ok(request) = keyvalue::Request::decode(logged.method, logged.body) else {
+        let Ok(request) = Request::decode(logged.method, logged.body) else {
             return;
         };
         let Some(key) = self.hasher.key(namespace, logged.method, &request, logged.body) else {
             return;
         };
+        let owners = self.owners(namespace, logged.part, &request);
+        if owners.is_empty() {
+            return;
+        }
         if self.calls.len() >= ENTRIES_MAX {
             self.calls.pop_front();
         }
@@ -72,22 +91,133 @@ impl Seen {
                 place,
                 stamp: logged.context.stamp,
             },
-            subject: request.id().map(|id| key_hash(namespace, id)),
+            owners,
         });
     }
 
-    /// The window of one shard: the calls about ids that it owns now.
-    pub(super) fn window(&self, shard: u16, shards: u16) -> Window {
+    /// The shards that may answer a repeat of a call from this record: those that own its ids.
+    ///
+    /// The record of a part holds the whole request, and so has the key of the whole call, but it says nothing of the other
+    /// parts, which may have been refused or lost. So it is remembered by the shard for which it was cut only, and by none if
+    /// the shards were fewer or more then: their parts are others, and a repeat answered from it could acknowledge what was
+    /// never logged.
+    fn owners(&self, namespace: NamespaceId, part: Option<Part>, request: &Request<'_>) -> Owners {
+        let owner = |id| owner_of(namespace, id, self.shards);
+        match (part, request) {
+            (Some(part), _) if part.shards == self.shards => smallvec![part.shard],
+            (Some(_), _) => Owners::new(),
+            (None, Request::Mutate(view)) => {
+                let mut owners: Owners = view.mutations.iter().map(|one| owner(one.id)).collect();
+                owners.sort_unstable();
+                owners.dedup();
+                owners
+            }
+            (None, _) => request.id().map(owner).into_iter().collect(),
+        }
+    }
+
+    /// The window of one shard.
+    pub(super) fn window(&self, shard: u16) -> Window {
         let mut window = Window::new(self.hasher.clone(), ENTRIES_MAX);
         for call in &self.calls {
-            let owned = match call.subject {
-                Some(hash) => shard_of_hash(hash, shards) == shard,
-                None => call.first.place.lane == lane_of(shard),
-            };
-            if owned {
+            if call.owners.contains(&shard) {
                 window.remember(call.key, call.first);
             }
         }
         window
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prism_backends::UnixMillis;
+    use prism_codec::proto::prism::{
+        common::v1::IdempotencyToken,
+        keyvalue::v1::{MutateRequest, Mutation},
+    };
+    use prost::Message;
+
+    use super::*;
+    use crate::{
+        gateway::{job::Stamp, keyvalue::Context, route::Method},
+        log::lane_of,
+    };
+
+    const NAMESPACE: NamespaceId = NamespaceId(1);
+
+    /// A Mutate with this token about ids that the given shards of `shards` own.
+    fn mutate(token: &str, owners: &[u16], shards: u16) -> Vec<u8> {
+        let id_of = |owner: &u16| {
+            let mut ids = (0..).map(|number| format!("id-{number}"));
+            ids.find(|id| owner_of(NAMESPACE, id, shards) == *owner)
+                .expect("an id")
+        };
+        let mutation = |owner| Mutation {
+            id: id_of(owner),
+            operation: None,
+        };
+        let request = MutateRequest {
+            namespace: "ledger".to_owned(),
+            idempotency_token: Some(IdempotencyToken {
+                generation_time: None,
+                token: token.as_bytes().to_vec(),
+            }),
+            mutations: owners.iter().map(mutation).collect(),
+        };
+        request.encode_to_vec()
+    }
+
+    /// Reads the record of a Mutate in the lane of `shard`, stamped with `time_ns`.
+    fn add(seen: &mut Seen, shard: u16, lsn: u64, time_ns: i64, part: Option<Part>, body: &[u8]) {
+        let logged = LoggedWrite {
+            method: Method::Mutate,
+            part,
+            context: Context {
+                namespace: NAMESPACE,
+                default_ttl_ms: None,
+                now: UnixMillis(0),
+                stamp: Stamp { time_ns, shard },
+            },
+            body,
+        };
+        let place = Place {
+            lane: lane_of(shard),
+            lsn: Lsn(lsn),
+        };
+        seen.add(NAMESPACE, place, &logged.encode());
+    }
+
+    /// The shards whose window knows a Mutate.
+    fn known_by(seen: &Seen, body: &[u8]) -> Vec<u16> {
+        let request = Request::decode(Method::Mutate, body).expect("a request");
+        let key = seen.hasher.key(NAMESPACE, Method::Mutate, &request, body);
+        let key = key.expect("it carries a token");
+        let knows = |shard: &u16| seen.window(*shard).first(key).is_some();
+        (0..seen.shards).filter(knows).collect()
+    }
+
+    #[test]
+    fn a_part_is_remembered_only_by_the_shard_for_which_it_was_cut() {
+        let body = mutate("t1", &[0, 1], 2);
+        for shard in [0, 1] {
+            let part = Some(Part { shards: 2, shard });
+            for (shards, expected) in [(1, vec![]), (2, vec![shard]), (3, vec![])] {
+                let mut seen = Seen::new(shards);
+                add(&mut seen, shard, 1, 1, part, &body);
+                assert_eq!(
+                    known_by(&seen, &body),
+                    expected,
+                    "part {shard} of 2, now {shards}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_mutate_is_remembered_by_every_shard_that_owns_ids_of_it_now() {
+        let body = mutate("t1", &[0, 2], 3);
+        let mut seen = Seen::new(3);
+        add(&mut seen, 0, 1, 1, None, &body);
+        assert_eq!(known_by(&seen, &body), [0, 2]);
     }
 }
