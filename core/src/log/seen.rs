@@ -4,7 +4,7 @@
 //! A call is remembered by every shard that owns one of its ids *now*, whichever lane has its record, unless the record is
 //! only a part of it: see [`Seen::owners`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use prism_backends::NamespaceId;
 use prism_wal::{
@@ -41,12 +41,16 @@ impl Visitor for Collector<'_> {
     }
 }
 
-/// The calls with a token that the log still holds, newest last, for the shards' windows.
+/// The calls with a token that the log still holds, for the shards' windows.
 pub(super) struct Seen {
     hasher: CallHasher,
     /// How many shards there are now.
     shards: u16,
-    calls: VecDeque<SeenCall>,
+    /// Calls of one lane, and of one window, at the most.
+    calls_max: usize,
+    /// Newest last. Each lane has its own bound: they are read one after the other, and the calls of the last would push
+    /// out those of all before it.
+    lanes: BTreeMap<LaneId, VecDeque<SeenCall>>,
 }
 
 struct SeenCall {
@@ -61,10 +65,15 @@ type Owners = SmallVec<[u16; 1]>;
 impl Seen {
     /// Nothing yet, for a gateway with this many shards.
     pub(super) fn new(shards: u16) -> Self {
+        Self::with_calls_max(shards, ENTRIES_MAX)
+    }
+
+    fn with_calls_max(shards: u16, calls_max: usize) -> Self {
         Self {
             hasher: CallHasher::default(),
             shards,
-            calls: VecDeque::new(),
+            calls_max,
+            lanes: BTreeMap::new(),
         }
     }
 
@@ -82,10 +91,11 @@ impl Seen {
         if owners.is_empty() {
             return;
         }
-        if self.calls.len() >= ENTRIES_MAX {
-            self.calls.pop_front();
+        let calls = self.lanes.entry(place.lane).or_default();
+        if calls.len() >= self.calls_max {
+            calls.pop_front();
         }
-        self.calls.push_back(SeenCall {
+        calls.push_back(SeenCall {
             key,
             first: First {
                 place,
@@ -116,13 +126,14 @@ impl Seen {
         }
     }
 
-    /// The window of one shard.
+    /// The window of one shard. What it has no room for are its oldest calls, whichever lanes they are in.
     pub(super) fn window(&self, shard: u16) -> Window {
-        let mut window = Window::new(self.hasher.clone(), ENTRIES_MAX);
-        for call in &self.calls {
-            if call.owners.contains(&shard) {
-                window.remember(call.key, call.first);
-            }
+        let calls = self.lanes.values().flatten();
+        let mut owned: Vec<&SeenCall> = calls.filter(|call| call.owners.contains(&shard)).collect();
+        owned.sort_by_key(|call| call.first.stamp.time_ns);
+        let mut window = Window::new(self.hasher.clone(), self.calls_max);
+        for call in owned {
+            window.remember(call.key, call.first);
         }
         window
     }
@@ -219,5 +230,47 @@ mod tests {
         let mut seen = Seen::new(3);
         add(&mut seen, 0, 1, 1, None, &body);
         assert_eq!(known_by(&seen, &body), [0, 2]);
+    }
+
+    #[test]
+    fn the_calls_of_one_lane_do_not_push_out_those_of_another() {
+        let mut seen = Seen::with_calls_max(2, 3);
+        let bodies = [0, 1].map(|owner| [1, 2, 3, 4].map(|call| mutate(&format!("t{call}"), &[owner], 2)));
+        for (shard, bodies) in (0..).zip(&bodies) {
+            for (number, body) in (1..).zip(bodies) {
+                add(&mut seen, shard, number, number.cast_signed(), None, body);
+            }
+        }
+        for (shard, bodies) in (0..).zip(&bodies) {
+            assert!(
+                known_by(&seen, &bodies[0]).is_empty(),
+                "its own lane has three newer ones"
+            );
+            for body in &bodies[1..] {
+                assert_eq!(known_by(&seen, body), [shard]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_oldest_call_gives_way_whichever_lane_it_is_in() {
+        let mut seen = Seen::with_calls_max(1, 3);
+        let body = |time_ns: i64| mutate(&format!("t{time_ns}"), &[0], 1);
+        // Two shards took them in turn; recovery reads one lane after the other.
+        for (shard, times) in [(0, [10, 30, 50]), (1, [20, 40, 60])] {
+            for (lsn, time_ns) in (1..).zip(times) {
+                add(&mut seen, shard, lsn, time_ns, None, &body(time_ns));
+            }
+        }
+        for (time_ns, known) in [
+            (10, false),
+            (20, false),
+            (30, false),
+            (40, true),
+            (50, true),
+            (60, true),
+        ] {
+            assert_eq!(!known_by(&seen, &body(time_ns)).is_empty(), known, "of {time_ns}");
+        }
     }
 }
