@@ -508,10 +508,14 @@ impl Store<'_> {
     ) -> Result<(), StoreError> {
         let total = tail.unapplied_in_all().records;
         let (mut done, mut told) = (0, Instant::now());
-        for target in tail.waiting().collect::<Vec<TargetId>>() {
-            // What the store has already is not given to it again: the rest of this may have to wait for it.
+        let waiting: Vec<TargetId> = tail.waiting().collect();
+        // What the store has already is not given to it again. Of all namespaces before the first is applied: one that the
+        // store does not take now ends this, and the rest is then given to it while serving.
+        for target in &waiting {
             let stored = positions.get(&(lane, target.0)).copied().unwrap_or_default();
-            tail.handle_applied(target, stored.min(durable));
+            tail.handle_applied(*target, stored.min(durable));
+        }
+        for target in waiting {
             loop {
                 let batch: Vec<(Lsn, Arc<[u8]>)> = tail
                     .batch(target, BATCH_RECORDS, usize::MAX)
@@ -540,5 +544,72 @@ impl Store<'_> {
             tracing::info!(lane = lane.0, records = done, "the store is up to date");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prism_backends::sqlite;
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::{
+        gateway::{job::Stamp, keyvalue::Context, route::Method},
+        log::record::LoggedWrite,
+    };
+
+    /// The record of a Put of nothing.
+    fn record(namespace: u32) -> Arc<[u8]> {
+        let context = Context {
+            namespace: NamespaceId(namespace),
+            default_ttl_ms: None,
+            now: unix_millis(),
+            stamp: Stamp { time_ns: 1, shard: 0 },
+        };
+        let write = LoggedWrite {
+            method: Method::Put,
+            part: None,
+            context,
+            body: b"",
+        };
+        write.encode().into()
+    }
+
+    #[test]
+    fn what_the_store_has_is_not_given_to_it_again_when_another_namespace_must_wait() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("keyvalue.db");
+        let options = sqlite::Options {
+            busy_timeout_ms: 0,
+            ..sqlite::Options::default()
+        };
+        let mut parts = sqlite::open(&path, options).expect("a store");
+        let mut store = Store {
+            writer: &mut parts.writer,
+            checkpointer: &mut parts.checkpointer,
+            strong: BTreeSet::new(),
+        };
+        let (lane, waits, has) = (LaneId(1), TargetId(1), TargetId(2));
+        let mut tail = Tail::default();
+        tail.push(Lsn(1), waits, record(1));
+        for lsn in 2..=4 {
+            tail.push(Lsn(lsn), has, record(2));
+        }
+        tail.handle_durable(Lsn(4));
+        let positions = Positions::from([((lane, has.0), Lsn(3))]);
+
+        let other = Connection::open(&path).expect("the store's file");
+        other.execute_batch("BEGIN IMMEDIATE").expect("the store's lock");
+        let result = store.bring_up_to_date(lane, &mut tail, Lsn(4), &positions);
+        assert!(
+            matches!(result, Err(StoreError::Busy { .. })),
+            "somebody holds its lock: {result:?}"
+        );
+        assert_eq!(tail.unapplied(waits).oldest, Some(Lsn(1)));
+        assert_eq!(
+            tail.unapplied(has).oldest,
+            Some(Lsn(4)),
+            "it has the first two of three"
+        );
     }
 }
