@@ -14,6 +14,8 @@ use prism_wal::group_commit::AppendError;
 /// When a shed call is worth trying again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+const UNKNOWN_OUTCOME: &str = "UNKNOWN_OUTCOME";
+
 /// A status without details.
 pub(crate) fn status(code: Code, message: &'static str) -> Box<Status> {
     Box::new(Status::new(code, message))
@@ -148,8 +150,14 @@ pub(crate) fn unknown_outcome() -> Box<Status> {
             "the log's disk failed while the write was under way: whether it took effect is known after the gateway's \
              restart; repeat it then with the same idempotency token",
         )
-        .with_reason("UNKNOWN_OUTCOME", &[]),
+        .with_reason(UNKNOWN_OUTCOME, &[]),
     )
+}
+
+/// Whether a status is that of [`unknown_outcome`]: what it is about may have been done.
+#[cold]
+pub(crate) fn is_unknown_outcome(status: &Status) -> bool {
+    status.reason().as_deref() == Some(UNKNOWN_OUTCOME)
 }
 
 /// What a store says.

@@ -43,7 +43,7 @@ use self::{
 };
 pub(crate) use self::{
     logged::{Log, LogSetup},
-    owner::{key_hash, owner_of, shard_of_hash},
+    owner::{key_hash, owner_of},
     pending::Pending,
     scan::{Scan, ScanStep},
 };

@@ -19,7 +19,7 @@ pub(crate) fn key_hash(namespace: NamespaceId, id: &str) -> u64 {
 }
 
 /// The shard that owns the ids of this hash.
-pub(crate) fn shard_of_hash(hash: u64, shards: u16) -> u16 {
+fn shard_of_hash(hash: u64, shards: u16) -> u16 {
     // The upper half is the better mixed one; the product maps it onto the shards without a division.
     (((hash >> 32) * u64::from(shards)) >> 32) as u16
 }

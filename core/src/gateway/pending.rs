@@ -27,14 +27,39 @@ pub(crate) struct Pending {
 struct Gather {
     missing: usize,
     failed: bool,
-    /// Why the first part that was refused was.
+    /// Why the first part that was refused was; if a part is of unknown outcome, what that one says.
     refused: Option<Box<Status>>,
     parts: Vec<PartOutcome>,
 }
 
 impl Gather {
+    fn new(parts: usize) -> Self {
+        Self {
+            missing: parts,
+            failed: false,
+            refused: None,
+            parts: Vec::new(),
+        }
+    }
+
+    /// Takes in what came of one part.
+    fn take(&mut self, result: Result<Answer, Box<Status>>) {
+        self.missing -= 1;
+        match result {
+            Ok(Answer::Part(mut parts)) => self.parts.append(&mut parts),
+            Ok(_) => self.failed = true,
+            Err(status) => {
+                self.failed = true;
+                // The other statuses may say that nothing was done; of the whole that is not known then.
+                if self.refused.is_none() || error::is_unknown_outcome(&status) {
+                    self.refused = Some(status);
+                }
+            }
+        }
+    }
+
     /// Which mutations took effect is known only in part, so the whole is of unknown outcome; with the same idempotency token
-    /// a repeat has one effect. When no part took effect, the reason of the first is the whole's.
+    /// a repeat has one effect. When no part took effect and none may have, the reason of the first is the whole's.
     fn failure(&mut self) -> Box<Status> {
         match self.refused.take() {
             Some(status) if self.parts.is_empty() => status,
@@ -75,12 +100,7 @@ impl Pending {
 
     /// The answer will come in this many parts.
     pub(crate) fn gather(&mut self, parts: usize) {
-        self.gather = Some(Gather {
-            missing: parts,
-            failed: false,
-            refused: None,
-            parts: Vec::new(),
-        });
+        self.gather = Some(Gather::new(parts));
     }
 
     /// One of the parts could not be sent.
@@ -112,15 +132,7 @@ impl Gateway {
         self.reply.clear();
         let result = match (result, &mut pending.gather) {
             (result, Some(gather)) => {
-                gather.missing -= 1;
-                match result {
-                    Ok(Answer::Part(mut parts)) => gather.parts.append(&mut parts),
-                    Ok(_) => gather.failed = true,
-                    Err(status) => {
-                        gather.failed = true;
-                        gather.refused.get_or_insert(status);
-                    }
-                }
+                gather.take(result);
                 if gather.missing > 0 {
                     return None;
                 }
@@ -180,5 +192,44 @@ impl Gateway {
         if let Some((namespace, method)) = &pending.namespace {
             namespace.metrics.method(*method).response_bytes.add(bytes as u64);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure_of(results: Vec<Result<Answer, Box<Status>>>) -> (Code, String) {
+        let mut gather = Gather::new(results.len());
+        for result in results {
+            gather.take(result);
+        }
+        assert!(gather.missing == 0 && gather.failed);
+        let status = gather.failure();
+        (status.code, status.reason().unwrap_or_default())
+    }
+
+    #[test]
+    fn a_part_of_unknown_outcome_outweighs_those_that_did_nothing() {
+        let refused = || Err(error::unapplied_quota("this namespace's", 1));
+        let unknown = || Err(error::unknown_outcome());
+        let done = || {
+            let outcome = Err(error::invalid("items", "whatever it says, it is an outcome"));
+            Ok(Answer::Part(vec![PartOutcome { index: 0, outcome }]))
+        };
+        let of_unknown = (Code::Unavailable, "UNKNOWN_OUTCOME".to_owned());
+        assert_eq!(failure_of(vec![unknown(), refused()]), of_unknown);
+        assert_eq!(failure_of(vec![refused(), unknown()]), of_unknown);
+        assert_eq!(failure_of(vec![refused(), done(), unknown()]), of_unknown);
+        assert_eq!(
+            failure_of(vec![refused(), refused()]),
+            (Code::ResourceExhausted, "STORE_BEHIND".to_owned()),
+            "nothing was done"
+        );
+        assert_eq!(
+            failure_of(vec![done(), refused()]),
+            (Code::Unavailable, "STORE_BEHIND".to_owned()),
+            "it was done in part"
+        );
     }
 }

@@ -12,7 +12,7 @@
 //! One lane for each shard, numbered from 1. `record` is what a logged write looks like, `window` remembers idempotency
 //! tokens, `parked` is about calls that wait, `applier` keeps the order of application, `shard_log` puts them together on
 //! the shard. Off the shard: `keeper` prepares and recycles segments, `apply` gives records to the store, `open` starts
-//! lanes and brings the store up to date before the gateway serves.
+//! lanes and brings the store up to date before the gateway serves, `seen` collects what they hold meanwhile.
 
 pub(crate) mod applier;
 pub(crate) mod apply;
@@ -21,6 +21,7 @@ pub(crate) mod keeper;
 pub(crate) mod open;
 pub(crate) mod parked;
 pub(crate) mod record;
+mod seen;
 pub(crate) mod shard_log;
 pub(crate) mod window;
 

@@ -10,7 +10,7 @@
 //! the log, and says why; the others serve.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -26,12 +26,10 @@ use prism_wal::{
     cipher::KeyEncryptionKey,
     disk::file::{Durability, FileDisk, durability_of},
     group_commit::{ClosedSegment, Config, GroupCommit},
-    ids::{Epoch, LaneId, Lsn, TargetId},
+    ids::{LaneId, Lsn, TargetId},
     lane::Replay,
     manifest::manifest_file_name,
     pool::Prepared,
-    record::{Record, RecordKind},
-    recovery::Visitor,
     start::{Refusal, StartConfig, StartError, start},
     tail::Tail,
 };
@@ -41,14 +39,10 @@ use super::{
     apply::apply_records,
     keeper::{self, KeeperJobs, Keepers},
     lane_of,
-    record::LoggedWrite,
-    window::{CallHasher, CallKey, ENTRIES_MAX, First, Place, Window},
+    seen::{Collector, Seen},
+    window::Window,
 };
-use crate::{
-    config::LogLimits,
-    gateway::{key_hash, keyvalue, shard_of_hash, unix_millis},
-    shard::mailbox::Mailbox,
-};
+use crate::{config::LogLimits, gateway::unix_millis, shard::mailbox::Mailbox};
 
 /// Records of one transaction while the store is brought up to date.
 const BATCH_RECORDS: usize = 512;
@@ -156,7 +150,7 @@ impl LogDirectory {
     /// # Errors
     /// A sentence for the operator: the directory fails, or a thread cannot be started.
     pub(crate) fn create(&mut self) -> Result<Vec<Opened>, String> {
-        let mut seen = Seen::default();
+        let mut seen = Seen::new(self.shards);
         let mut opened = Vec::new();
         for shard in 0..self.shards {
             let recovered = self.recover(lane_of(shard), false, &Positions::new(), &mut seen, None)?;
@@ -180,7 +174,7 @@ impl LogDirectory {
         existing.extend(positions.keys().map(|(lane, _)| *lane));
         let own: BTreeSet<LaneId> = (0..self.shards).map(lane_of).collect();
         let unchanged = existing == own || existing.is_empty();
-        let mut seen = Seen::default();
+        let mut seen = Seen::new(self.shards);
         let mut results = BTreeMap::new();
         for lane in &existing {
             let store = Some((&mut *store, unchanged));
@@ -326,7 +320,7 @@ impl LogDirectory {
             active: started.active,
             closed: started.closed,
             tail,
-            window: seen.window(shard, self.shards),
+            window: seen.window(shard),
             keeper,
             recovered: (started.recovery.records, took),
         })))
@@ -514,10 +508,14 @@ impl Store<'_> {
     ) -> Result<(), StoreError> {
         let total = tail.unapplied_in_all().records;
         let (mut done, mut told) = (0, Instant::now());
-        for target in tail.waiting().collect::<Vec<TargetId>>() {
-            // What the store has already is not given to it again: the rest of this may have to wait for it.
+        let waiting: Vec<TargetId> = tail.waiting().collect();
+        // What the store has already is not given to it again. Of all namespaces before the first is applied: one that the
+        // store does not take now ends this, and the rest is then given to it while serving.
+        for target in &waiting {
             let stored = positions.get(&(lane, target.0)).copied().unwrap_or_default();
-            tail.handle_applied(target, stored.min(durable));
+            tail.handle_applied(*target, stored.min(durable));
+        }
+        for target in waiting {
             loop {
                 let batch: Vec<(Lsn, Arc<[u8]>)> = tail
                     .batch(target, BATCH_RECORDS, usize::MAX)
@@ -549,76 +547,69 @@ impl Store<'_> {
     }
 }
 
-/// Collects what recovery reads: what is to be applied, and which tokens were seen.
-struct Collector<'a> {
-    replay: Replay,
-    seen: &'a mut Seen,
-    lane: LaneId,
-}
+#[cfg(test)]
+mod tests {
+    use prism_backends::sqlite;
+    use rusqlite::Connection;
 
-impl Visitor for Collector<'_> {
-    fn record(&mut self, epoch: Epoch, lsn: Lsn, record: &Record<'_>) {
-        if record.kind == RecordKind::Strong {
-            self.seen.add(
-                NamespaceId(record.target.0),
-                Place { lane: self.lane, lsn },
-                record.payload,
-            );
-        }
-        self.replay.record(epoch, lsn, record);
-    }
-}
+    use super::*;
+    use crate::{
+        gateway::{job::Stamp, keyvalue::Context, route::Method},
+        log::record::LoggedWrite,
+    };
 
-/// The calls with a token that the log still holds, newest last, for the shards' windows.
-#[derive(Default)]
-struct Seen {
-    hasher: CallHasher,
-    calls: VecDeque<SeenCall>,
-}
-
-struct SeenCall {
-    key: CallKey,
-    first: First,
-    /// Hash of its id; `None` for a Mutate, which is known where it was logged.
-    subject: Option<u64>,
-}
-
-impl Seen {
-    fn add(&mut self, namespace: NamespaceId, place: Place, record: &[u8]) {
-        let Ok(logged) = LoggedWrite::decode(namespace, record) else {
-            return;
+    /// The record of a Put of nothing.
+    fn record(namespace: u32) -> Arc<[u8]> {
+        let context = Context {
+            namespace: NamespaceId(namespace),
+            default_ttl_ms: None,
+            now: unix_millis(),
+            stamp: Stamp { time_ns: 1, shard: 0 },
         };
-        let Ok(request) = keyvalue::Request::decode(logged.method, logged.body) else {
-            return;
+        let write = LoggedWrite {
+            method: Method::Put,
+            part: None,
+            context,
+            body: b"",
         };
-        let Some(key) = self.hasher.key(namespace, logged.method, &request, logged.body) else {
-            return;
-        };
-        if self.calls.len() >= ENTRIES_MAX {
-            self.calls.pop_front();
-        }
-        self.calls.push_back(SeenCall {
-            key,
-            first: First {
-                place,
-                stamp: logged.context.stamp,
-            },
-            subject: request.id().map(|id| key_hash(namespace, id)),
-        });
+        write.encode().into()
     }
 
-    /// The window of one shard: the calls about ids that it owns now.
-    fn window(&self, shard: u16, shards: u16) -> Window {
-        let mut window = Window::new(self.hasher.clone(), ENTRIES_MAX);
-        for call in &self.calls {
-            let owned = match call.subject {
-                Some(hash) => shard_of_hash(hash, shards) == shard,
-                None => call.first.place.lane == lane_of(shard),
-            };
-            if owned {
-                window.remember(call.key, call.first);
-            }
+    #[test]
+    fn what_the_store_has_is_not_given_to_it_again_when_another_namespace_must_wait() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("keyvalue.db");
+        let options = sqlite::Options {
+            busy_timeout_ms: 0,
+            ..sqlite::Options::default()
+        };
+        let mut parts = sqlite::open(&path, options).expect("a store");
+        let mut store = Store {
+            writer: &mut parts.writer,
+            checkpointer: &mut parts.checkpointer,
+            strong: BTreeSet::new(),
+        };
+        let (lane, waits, has) = (LaneId(1), TargetId(1), TargetId(2));
+        let mut tail = Tail::default();
+        tail.push(Lsn(1), waits, record(1));
+        for lsn in 2..=4 {
+            tail.push(Lsn(lsn), has, record(2));
         }
-        window
+        tail.handle_durable(Lsn(4));
+        let positions = Positions::from([((lane, has.0), Lsn(3))]);
+
+        let other = Connection::open(&path).expect("the store's file");
+        other.execute_batch("BEGIN IMMEDIATE").expect("the store's lock");
+        let result = store.bring_up_to_date(lane, &mut tail, Lsn(4), &positions);
+        assert!(
+            matches!(result, Err(StoreError::Busy { .. })),
+            "somebody holds its lock: {result:?}"
+        );
+        assert_eq!(tail.unapplied(waits).oldest, Some(Lsn(1)));
+        assert_eq!(
+            tail.unapplied(has).oldest,
+            Some(Lsn(4)),
+            "it has the first two of three"
+        );
     }
 }

@@ -20,8 +20,9 @@ use prism_codec::proto::{
         },
         common::v1::{IdempotencyToken, WriteResult},
         keyvalue::v1::{
-            CompareAndSwapRequest, CompareAndSwapResponse, GetRequest, GetResponse, Item, PutRequest,
-            PutResponse, ScanRequest, ScanResponse, compare_and_swap_request::Expected,
+            CompareAndSwapRequest, CompareAndSwapResponse, GetRequest, GetResponse, Item, MutateRequest,
+            MutateResponse, Mutation, PutItems, PutRequest, PutResponse, ScanRequest, ScanResponse,
+            compare_and_swap_request::Expected, mutation::Operation,
         },
     },
 };
@@ -71,10 +72,6 @@ fn acknowledged_writes_survive_restarts_with_any_number_of_shards() {
 #[test]
 fn a_repeat_gets_the_first_answer_also_after_a_restart() {
     let mut gateway = strong_gateway(2);
-    let token = |text: &str| IdempotencyToken {
-        generation_time: None,
-        token: text.as_bytes().to_vec(),
-    };
     let mut client = gateway.client();
     let first = put(&mut client, "ledger", "a", "one", Some(token("t1"))).expect("a put");
     let other = put(&mut client, "ledger", "a", "two", Some(token("t2"))).expect("a put");
@@ -111,6 +108,53 @@ fn a_repeat_gets_the_first_answer_also_after_a_restart() {
     let again = put(&mut client, "ledger", "a", "one", Some(token("t1"))).expect("a repeat");
     assert_eq!((again.lane, again.lsn), (first.lane, first.lsn));
     assert_eq!(get(&mut client, "ledger", "a").as_deref(), Some("two"));
+}
+
+#[test]
+fn the_repeat_of_a_mutate_does_what_was_refused_also_after_a_restart_with_other_shards() {
+    for (refusing_lane, shards) in [(2, 1), (2, 2), (1, 3)] {
+        let mut gateway = Gateway::start_with(EmbeddedStore::Sqlite, 2, |options| {
+            options.wal.unapplied_bytes_max = 64 << 10;
+        });
+        gateway.create_namespace_at("ledger", "strong");
+        let mut client = gateway.client();
+        let ids: Vec<String> = (0..20).map(|number| format!("id-{number}")).collect();
+        let mut lane_of = |id: &&String| {
+            put(&mut client, "ledger", id, "before", None)
+                .expect("a put")
+                .lane
+        };
+        let ids_of_lane: Vec<&String> = ids.iter().filter(|id| lane_of(id) == refusing_lane).collect();
+        assert!((1..ids.len()).contains(&ids_of_lane.len()), "both lanes have ids");
+        settle(&gateway, "ledger");
+
+        // The store stands still, and one lane's share of waiting bytes is used up: it refuses its part.
+        let store = Connection::open(gateway.directory().join("keyvalue.db")).expect("the store's file");
+        store.execute_batch("BEGIN IMMEDIATE").expect("the store's lock");
+        for value in ["x".repeat(10 << 10), "x".repeat(100)] {
+            while put(&mut client, "ledger", ids_of_lane[0], &value, None).is_ok() {}
+        }
+        let refusal = mutate(&mut client, "ledger", &ids, "after", token("t1")).expect_err("half of it");
+        assert_eq!(
+            (refusal.code, reason(&refusal).as_str()),
+            (14, "STORE_BEHIND"),
+            "{}",
+            refusal.message
+        );
+        store.execute_batch("ROLLBACK").expect("giving the lock back");
+        drop((store, client));
+
+        gateway.restart(|options| options.shards = shards.try_into().expect("a shard"));
+        let mut client = gateway.client();
+        mutate(&mut client, "ledger", &ids, "after", token("t1")).expect("the repeat");
+        for id in &ids {
+            assert_eq!(
+                get(&mut client, "ledger", id).as_deref(),
+                Some("after"),
+                "{id} of {shards} shards, acknowledged by the repeat"
+            );
+        }
+    }
 }
 
 #[test]
@@ -454,6 +498,13 @@ fn dead_letters(name: &str) -> String {
     format!("/prism.admin.v1.DeadLetters/{name}")
 }
 
+fn token(text: &str) -> IdempotencyToken {
+    IdempotencyToken {
+        generation_time: None,
+        token: text.as_bytes().to_vec(),
+    }
+}
+
 fn item(value: &str) -> Item {
     Item {
         key: b"k".to_vec(),
@@ -478,6 +529,37 @@ fn put(
     };
     match client.unary::<PutResponse>(&method("Put"), &request) {
         Ok(response) => Ok(response.result.expect("a result")),
+        Err(ClientError::Status(status)) => Err(status),
+        Err(other) => panic!("the call did not reach the gateway: {other}"),
+    }
+}
+
+/// Puts one value into all of the ids. The results, one for each of them.
+fn mutate(
+    client: &mut Client,
+    namespace: &str,
+    ids: &[String],
+    value: &str,
+    token: IdempotencyToken,
+) -> Result<Vec<WriteResult>, Box<Status>> {
+    let put_value = |id: &String| Mutation {
+        id: id.clone(),
+        operation: Some(Operation::Put(PutItems {
+            items: vec![item(value)],
+        })),
+    };
+    let request = MutateRequest {
+        namespace: namespace.to_owned(),
+        idempotency_token: Some(token),
+        mutations: ids.iter().map(put_value).collect(),
+    };
+    match client.unary::<MutateResponse>(&method("Mutate"), &request) {
+        Ok(response) => {
+            let results = response.results.into_iter();
+            Ok(results
+                .map(|result| result.result.expect("it took effect"))
+                .collect())
+        }
         Err(ClientError::Status(status)) => Err(status),
         Err(other) => panic!("the call did not reach the gateway: {other}"),
     }

@@ -1,0 +1,276 @@
+//! What a start reads of a lane's records, in one pass: what is to be applied, and the calls that carried a token, from
+//! which the shards' windows are rebuilt.
+//!
+//! A call is remembered by every shard that owns one of its ids *now*, whichever lane has its record, unless the record is
+//! only a part of it: see [`Seen::owners`].
+
+use std::collections::{BTreeMap, VecDeque};
+
+use prism_backends::NamespaceId;
+use prism_wal::{
+    ids::{Epoch, LaneId, Lsn},
+    lane::Replay,
+    record::{Record, RecordKind},
+    recovery::Visitor,
+};
+use smallvec::{SmallVec, smallvec};
+
+use super::{
+    record::{LoggedWrite, Part},
+    window::{CallHasher, CallKey, ENTRIES_MAX, First, Place, Window},
+};
+use crate::gateway::{keyvalue::Request, owner_of};
+
+/// Collects what recovery reads: what is to be applied, and which tokens were seen.
+pub(super) struct Collector<'a> {
+    pub(super) replay: Replay,
+    pub(super) seen: &'a mut Seen,
+    pub(super) lane: LaneId,
+}
+
+impl Visitor for Collector<'_> {
+    fn record(&mut self, epoch: Epoch, lsn: Lsn, record: &Record<'_>) {
+        if record.kind == RecordKind::Strong {
+            self.seen.add(
+                NamespaceId(record.target.0),
+                Place { lane: self.lane, lsn },
+                record.payload,
+            );
+        }
+        self.replay.record(epoch, lsn, record);
+    }
+}
+
+/// The calls with a token that the log still holds, for the shards' windows.
+pub(super) struct Seen {
+    hasher: CallHasher,
+    /// How many shards there are now.
+    shards: u16,
+    /// Calls of one lane, and of one window, at the most.
+    calls_max: usize,
+    /// Newest last. Each lane has its own bound: they are read one after the other, and the calls of the last would push
+    /// out those of all before it.
+    lanes: BTreeMap<LaneId, VecDeque<SeenCall>>,
+}
+
+struct SeenCall {
+    key: CallKey,
+    first: First,
+    /// The shards that remember it.
+    owners: Owners,
+}
+
+type Owners = SmallVec<[u16; 1]>;
+
+impl Seen {
+    /// Nothing yet, for a gateway with this many shards.
+    pub(super) fn new(shards: u16) -> Self {
+        Self::with_calls_max(shards, ENTRIES_MAX)
+    }
+
+    fn with_calls_max(shards: u16, calls_max: usize) -> Self {
+        Self {
+            hasher: CallHasher::default(),
+            shards,
+            calls_max,
+            lanes: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, namespace: NamespaceId, place: Place, record: &[u8]) {
+        let Ok(logged) = LoggedWrite::decode(namespace, record) else {
+            return;
+        };
+        let Ok(request) = Request::decode(logged.method, logged.body) else {
+            return;
+        };
+        let Some(key) = self.hasher.key(namespace, logged.method, &request, logged.body) else {
+            return;
+        };
+        let owners = self.owners(namespace, logged.part, &request);
+        if owners.is_empty() {
+            return;
+        }
+        let calls = self.lanes.entry(place.lane).or_default();
+        if calls.len() >= self.calls_max {
+            calls.pop_front();
+        }
+        calls.push_back(SeenCall {
+            key,
+            first: First {
+                place,
+                stamp: logged.context.stamp,
+            },
+            owners,
+        });
+    }
+
+    /// The shards that may answer a repeat of a call from this record: those that own its ids.
+    ///
+    /// The record of a part holds the whole request, and so has the key of the whole call, but it says nothing of the other
+    /// parts, which may have been refused or lost. So it is remembered by the shard for which it was cut only, and by none if
+    /// the shards were fewer or more then: their parts are others, and a repeat answered from it could acknowledge what was
+    /// never logged.
+    fn owners(&self, namespace: NamespaceId, part: Option<Part>, request: &Request<'_>) -> Owners {
+        let owner = |id| owner_of(namespace, id, self.shards);
+        match (part, request) {
+            (Some(part), _) if part.shards == self.shards => smallvec![part.shard],
+            (Some(_), _) => Owners::new(),
+            (None, Request::Mutate(view)) => {
+                let mut owners: Owners = view.mutations.iter().map(|one| owner(one.id)).collect();
+                owners.sort_unstable();
+                owners.dedup();
+                owners
+            }
+            (None, _) => request.id().map(owner).into_iter().collect(),
+        }
+    }
+
+    /// The window of one shard. What it has no room for are its oldest calls, whichever lanes they are in.
+    pub(super) fn window(&self, shard: u16) -> Window {
+        let calls = self.lanes.values().flatten();
+        let mut owned: Vec<&SeenCall> = calls.filter(|call| call.owners.contains(&shard)).collect();
+        owned.sort_by_key(|call| call.first.stamp.time_ns);
+        let mut window = Window::new(self.hasher.clone(), self.calls_max);
+        for call in owned {
+            window.remember(call.key, call.first);
+        }
+        window
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prism_backends::UnixMillis;
+    use prism_codec::proto::prism::{
+        common::v1::IdempotencyToken,
+        keyvalue::v1::{MutateRequest, Mutation},
+    };
+    use prost::Message;
+
+    use super::*;
+    use crate::{
+        gateway::{job::Stamp, keyvalue::Context, route::Method},
+        log::lane_of,
+    };
+
+    const NAMESPACE: NamespaceId = NamespaceId(1);
+
+    /// A Mutate with this token about ids that the given shards of `shards` own.
+    fn mutate(token: &str, owners: &[u16], shards: u16) -> Vec<u8> {
+        let id_of = |owner: &u16| {
+            let mut ids = (0..).map(|number| format!("id-{number}"));
+            ids.find(|id| owner_of(NAMESPACE, id, shards) == *owner)
+                .expect("an id")
+        };
+        let mutation = |owner| Mutation {
+            id: id_of(owner),
+            operation: None,
+        };
+        let request = MutateRequest {
+            namespace: "ledger".to_owned(),
+            idempotency_token: Some(IdempotencyToken {
+                generation_time: None,
+                token: token.as_bytes().to_vec(),
+            }),
+            mutations: owners.iter().map(mutation).collect(),
+        };
+        request.encode_to_vec()
+    }
+
+    /// Reads the record of a Mutate in the lane of `shard`, stamped with `time_ns`.
+    fn add(seen: &mut Seen, shard: u16, lsn: u64, time_ns: i64, part: Option<Part>, body: &[u8]) {
+        let logged = LoggedWrite {
+            method: Method::Mutate,
+            part,
+            context: Context {
+                namespace: NAMESPACE,
+                default_ttl_ms: None,
+                now: UnixMillis(0),
+                stamp: Stamp { time_ns, shard },
+            },
+            body,
+        };
+        let place = Place {
+            lane: lane_of(shard),
+            lsn: Lsn(lsn),
+        };
+        seen.add(NAMESPACE, place, &logged.encode());
+    }
+
+    /// The shards whose window knows a Mutate.
+    fn known_by(seen: &Seen, body: &[u8]) -> Vec<u16> {
+        let request = Request::decode(Method::Mutate, body).expect("a request");
+        let key = seen.hasher.key(NAMESPACE, Method::Mutate, &request, body);
+        let key = key.expect("it carries a token");
+        let knows = |shard: &u16| seen.window(*shard).first(key).is_some();
+        (0..seen.shards).filter(knows).collect()
+    }
+
+    #[test]
+    fn a_part_is_remembered_only_by_the_shard_for_which_it_was_cut() {
+        let body = mutate("t1", &[0, 1], 2);
+        for shard in [0, 1] {
+            let part = Some(Part { shards: 2, shard });
+            for (shards, expected) in [(1, vec![]), (2, vec![shard]), (3, vec![])] {
+                let mut seen = Seen::new(shards);
+                add(&mut seen, shard, 1, 1, part, &body);
+                assert_eq!(
+                    known_by(&seen, &body),
+                    expected,
+                    "part {shard} of 2, now {shards}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_mutate_is_remembered_by_every_shard_that_owns_ids_of_it_now() {
+        let body = mutate("t1", &[0, 2], 3);
+        let mut seen = Seen::new(3);
+        add(&mut seen, 0, 1, 1, None, &body);
+        assert_eq!(known_by(&seen, &body), [0, 2]);
+    }
+
+    #[test]
+    fn the_calls_of_one_lane_do_not_push_out_those_of_another() {
+        let mut seen = Seen::with_calls_max(2, 3);
+        let bodies = [0, 1].map(|owner| [1, 2, 3, 4].map(|call| mutate(&format!("t{call}"), &[owner], 2)));
+        for (shard, bodies) in (0..).zip(&bodies) {
+            for (number, body) in (1..).zip(bodies) {
+                add(&mut seen, shard, number, number.cast_signed(), None, body);
+            }
+        }
+        for (shard, bodies) in (0..).zip(&bodies) {
+            assert!(
+                known_by(&seen, &bodies[0]).is_empty(),
+                "its own lane has three newer ones"
+            );
+            for body in &bodies[1..] {
+                assert_eq!(known_by(&seen, body), [shard]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_oldest_call_gives_way_whichever_lane_it_is_in() {
+        let mut seen = Seen::with_calls_max(1, 3);
+        let body = |time_ns: i64| mutate(&format!("t{time_ns}"), &[0], 1);
+        // Two shards took them in turn; recovery reads one lane after the other.
+        for (shard, times) in [(0, [10, 30, 50]), (1, [20, 40, 60])] {
+            for (lsn, time_ns) in (1..).zip(times) {
+                add(&mut seen, shard, lsn, time_ns, None, &body(time_ns));
+            }
+        }
+        for (time_ns, known) in [
+            (10, false),
+            (20, false),
+            (30, false),
+            (40, true),
+            (50, true),
+            (60, true),
+        ] {
+            assert_eq!(!known_by(&seen, &body(time_ns)).is_empty(), known, "of {time_ns}");
+        }
+    }
+}
