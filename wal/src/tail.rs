@@ -31,6 +31,7 @@ pub struct Unapplied {
 /// The queues of all targets of a lane. See the module.
 #[derive(Debug, Default)]
 pub struct Tail {
+    /// Of every target that has a record or a cursor.
     targets: BTreeMap<TargetId, Queue>,
     checkpoint: Checkpoint,
     durable: Lsn,
@@ -55,7 +56,10 @@ impl Tail {
     #[must_use]
     pub fn new(checkpoint: Checkpoint, durable: Lsn) -> Self {
         Self {
-            targets: BTreeMap::new(),
+            targets: checkpoint
+                .iter()
+                .map(|(target, _)| (target, Queue::default()))
+                .collect(),
             checkpoint,
             durable,
         }
@@ -150,19 +154,16 @@ impl Tail {
     pub fn handle_synced(&mut self, target: TargetId, lsn: Lsn) {
         self.handle_applied(target, lsn);
         self.checkpoint.advance(target, lsn);
-        if let Some(queue) = self.targets.get_mut(&target) {
-            queue.sync_until(lsn);
-        }
+        self.targets.entry(target).or_default().sync_until(lsn);
     }
 
     /// Takes the cursors of a checkpoint record met in a replay.
     pub fn handle_checkpoint(&mut self, checkpoint: &Checkpoint) {
         for (target, lsn) in checkpoint.iter() {
             self.checkpoint.advance(target, lsn);
-            if let Some(queue) = self.targets.get_mut(&target) {
-                queue.apply_until(lsn, Lsn(u64::MAX));
-                queue.sync_until(lsn);
-            }
+            let queue = self.targets.entry(target).or_default();
+            queue.apply_until(lsn, Lsn(u64::MAX));
+            queue.sync_until(lsn);
         }
     }
 
@@ -229,6 +230,19 @@ impl Tail {
     pub fn floor(&self) -> Lsn {
         let oldest = self.targets.values().filter_map(Queue::first_unsynced).min();
         oldest.map_or(self.durable, |oldest| oldest.previous().min(self.durable))
+    }
+
+    /// How long a checkpoint can become when every target that is known has a cursor.
+    #[must_use]
+    pub fn checkpoint_bytes_max(&self) -> usize {
+        Checkpoint::encoded_bytes(self.targets.len())
+    }
+
+    /// The same when this target gets a record.
+    #[must_use]
+    pub fn checkpoint_bytes_max_with(&self, target: TargetId) -> usize {
+        let new = !self.targets.contains_key(&target);
+        Checkpoint::encoded_bytes(self.targets.len() + usize::from(new))
     }
 
     /// The cursors as they are now.
