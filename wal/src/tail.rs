@@ -232,6 +232,14 @@ impl Tail {
         oldest.map_or(self.durable, |oldest| oldest.previous().min(self.durable))
     }
 
+    /// The target that holds the floor: it has the oldest record that its store would not have after a power cut.
+    #[must_use]
+    pub fn holder(&self) -> Option<TargetId> {
+        let oldest = |(target, queue): (&TargetId, &Queue)| queue.first_unsynced().map(|lsn| (lsn, *target));
+        let (_, target) = self.targets.iter().filter_map(oldest).min()?;
+        Some(target)
+    }
+
     /// How long a checkpoint can become when every target that is known has a cursor.
     #[must_use]
     pub fn checkpoint_bytes_max(&self) -> usize {
@@ -331,9 +339,9 @@ mod tests {
         tail.handle_durable(Lsn(3));
         tail.handle_synced(TWO, Lsn(3));
         assert_eq!(tail.unapplied(TWO), Unapplied::default());
-        assert_eq!(tail.floor(), Lsn(0));
+        assert_eq!((tail.floor(), tail.holder()), (Lsn(0), Some(ONE)));
         tail.handle_synced(ONE, Lsn(1));
-        assert_eq!(tail.floor(), Lsn(3));
+        assert_eq!((tail.floor(), tail.holder()), (Lsn(3), None));
         assert_eq!(tail.checkpoint().cursor(TWO), Lsn(3));
     }
 
