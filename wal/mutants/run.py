@@ -20,6 +20,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMIT, DECIDE, WALK = "group_commit/mod.rs", "recovery/mod.rs", "recovery/walk.rs"
+RESERVE = "group_commit/reserve.rs"
 
 # Not here, because no crash can tell: leaving out the sync between the zeros and the headers of a new segment. The sync
 # behind the headers makes both durable before the manifest lists the segment; the one between is a second line.
@@ -42,7 +43,14 @@ MUTANTS = [
     ("the chain is not kept", "random", COMMIT, "previous_tag: self.last_tag,", "previous_tag: GroupTag::default(),"),
     ("two groups share a block", "random", COMMIT, "active.next_block += blocks;", "active.next_block += blocks.min(1);"),
     ("no mark", "lane", COMMIT, "self.quiet_since.filter(|_| unwitnessed)?", "self.quiet_since.filter(|_| unwitnessed && false)?"),
-    ("admits without a place", "random", COMMIT, "if self.has_room(record) {", "if self.has_room(record) || true {"),
+    ("admits without a place", "random", COMMIT, "if self.has_room(bytes, kept_blocks) {", "if self.has_room(bytes, kept_blocks) || true {"),
+    ("a checkpoint that frees nothing takes the last place", "reserve", RESERVE, "Frees::Nothing => self.behind_record(),", "Frees::Nothing => SEAL_BLOCKS,"),
+    ("a checkpoint that frees too little takes the last place", "reserve", RESERVE, "Frees::Some => self.checkpoint_blocks + SEAL_BLOCKS,", "Frees::Some => SEAL_BLOCKS,"),
+    ("records leave one place for a checkpoint", "reserve", RESERVE, "MARK_BLOCKS + self.checkpoint_blocks + self.behind_mark()", "MARK_BLOCKS + self.behind_mark()"),
+    ("marks take the place of a checkpoint", "random", COMMIT, "GroupKind::Mark if ready_behind == 0 => self.reserve.behind_mark(),", "GroupKind::Mark if ready_behind == 0 => 1,"),
+    ("the place for a checkpoint does not grow with the targets", "reserve", "tail.rs", "Checkpoint::encoded_bytes(self.targets.len() + usize::from(new))", "Checkpoint::encoded_bytes(usize::from(new))"),
+    ("a new target makes no place for its cursor", "reserve", "tail.rs", "Checkpoint::encoded_bytes(self.targets.len() + usize::from(new))", "Checkpoint::encoded_bytes(self.targets.len() + usize::from(new && false))"),
+    ("a checkpoint on its way is not counted", "lib", "cursor.rs", "self.pending.back().or(self.durable.as_ref())", "self.durable.as_ref()"),
     ("no bound on pending bytes", "lane", COMMIT, "            return Err(AppendError::Full);", ""),
     ("a stalled disk is not noticed", "io_errors", COMMIT, "            self.poison(PoisonReason::Stalled);", ""),
     ("the padding keeps an old buffer's bytes", "random", "group.rs", "bytes[GROUP_HEADER_BYTES + header.payload_bytes as usize..].fill(0);", ""),
@@ -92,7 +100,7 @@ MUTANTS = [
     ("eventual records hold nothing", "lane", "lane.rs", "        self.tail.push_applied(lsn, target);\n", ""),
     ("eventual records are not replayed", "lane", "lane.rs", "RecordKind::Strong | RecordKind::Eventual => {", "RecordKind::Eventual => {}\n            RecordKind::Strong => {"),
     ("a lane does not say that a mark is due", "lane", COMMIT, "stall.into_iter().chain(group).min()", "stall.into_iter().chain(group.filter(|_| self.pending_bytes > 0)).min()"),
-    ("a lane asks for a turn that has nothing to do", "random", COMMIT, "(self.has_place(blocks) || self.must_close(blocks)).then_some(due)", "Some(due)"),
+    ("a lane asks for a turn that has nothing to do", "random", COMMIT, "(self.has_place(blocks, kind) || self.must_close(blocks)).then_some(due)", "Some(due)"),
     ("what was given up is held against the lane again", "accept_loss", WALK, "                self.skip(&lost);", "                let _ = lost;"),
     ("the cut does not say what was given up", "accept_loss", "start.rs", "lost: recovery.lost.clone(),", "lost: Vec::new(),"),
     ("good groups behind the damage are given up", "accept_loss", WALK, "!all && self.is_whole(*index, header)", "!all && self.is_whole(*index, header) && false"),
@@ -112,7 +120,7 @@ QUICK = {
     "WAL_LOSS_SEEDS": "20",
 }
 # What is tried, in this order, when the test that should notice does not.
-TESTS = ["lib", "random", "io_errors", "lane", "damage", "crash_states", "accept_loss", "images"]
+TESTS = ["lib", "random", "io_errors", "lane", "reserve", "damage", "crash_states", "accept_loss", "images"]
 HANGS_SECONDS = 240
 
 

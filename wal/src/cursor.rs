@@ -53,10 +53,16 @@ impl Checkpoint {
         self.cursors.iter().map(|(target, lsn)| (*target, *lsn))
     }
 
+    /// Length of [`Checkpoint::encode`] for so many cursors.
+    #[must_use]
+    pub const fn encoded_bytes(cursors: usize) -> usize {
+        COUNT_BYTES + cursors * ENTRY_BYTES
+    }
+
     /// The payload of a checkpoint record.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![0; COUNT_BYTES + self.cursors.len() * ENTRY_BYTES];
+        let mut bytes = vec![0; Self::encoded_bytes(self.cursors.len())];
         put(&mut bytes, 0, &(self.cursors.len() as u32).to_le_bytes());
         for ((target, lsn), entry) in self
             .cursors
@@ -122,6 +128,16 @@ impl Recycler {
             "checkpoints come in order"
         );
         self.pending.push_back((lsn, floor));
+    }
+
+    /// Whether a checkpoint at this floor, appended now, frees a segment that none before it does.
+    #[must_use]
+    pub fn would_free(&self, floor: Lsn) -> bool {
+        let newest = self.pending.back().or(self.durable.as_ref());
+        let freed = newest.map_or(Lsn::NONE, |(_, floor)| *floor);
+        let mut ends = self.closed.iter().map(|segment| segment.end.lsn);
+        // They ascend: if the first that is not free yet is not reached, none is.
+        ends.find(|end| *end > freed).is_some_and(|end| end <= floor)
     }
 
     /// Takes note of the durable prefix.
@@ -210,5 +226,30 @@ mod tests {
             "records 13..=20 are not applied"
         );
         assert_eq!(recycler.pinned(), 1);
+    }
+
+    #[test]
+    fn what_a_checkpoint_on_its_way_frees_no_other_does() {
+        let mut recycler = Recycler::default();
+        assert!(!recycler.would_free(Lsn(100)), "nothing is closed");
+        for (segment, lsn) in [(1, 10), (2, 20), (3, 30)] {
+            recycler.handle_closed(ClosedSegment {
+                segment: SegmentNumber(segment),
+                end: Base {
+                    lsn: Lsn(lsn),
+                    ..Base::default()
+                },
+            });
+        }
+        assert!(!recycler.would_free(Lsn(9)));
+        assert!(recycler.would_free(Lsn(10)));
+        recycler.handle_checkpoint(Lsn(40), Lsn(12));
+        assert!(!recycler.would_free(Lsn(19)), "the first one is as good as free");
+        assert!(recycler.would_free(Lsn(20)));
+        recycler.handle_durable(Lsn(40));
+        assert!(!recycler.would_free(Lsn(19)) && recycler.would_free(Lsn(35)));
+        while recycler.poll_recyclable().is_some() {}
+        assert_eq!(recycler.pinned(), 2);
+        assert!(!recycler.would_free(Lsn(19)) && recycler.would_free(Lsn(20)));
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::cursor::{Checkpoint, Recycler};
 use crate::disk::{Completion, GroupWriter};
-use crate::group_commit::{AppendError, ClosedSegment, GroupCommit, PoisonReason, WriteAction};
+use crate::group_commit::{AppendError, ClosedSegment, Frees, GroupCommit, PoisonReason, WriteAction};
 use crate::ids::{Lsn, SegmentNumber, TargetId};
 use crate::pool::{Durable, Prepared};
 use crate::record::{Record, RecordKind};
@@ -81,6 +81,8 @@ impl<W: GroupWriter> Lane<W> {
             target,
             payload: &payload,
         };
+        self.commit
+            .handle_checkpoint_bytes(self.tail.checkpoint_bytes_max_with(target));
         let lsn = self.commit.append(now, &record)?;
         self.tail.push(lsn, target, payload);
         Ok(lsn)
@@ -102,6 +104,8 @@ impl<W: GroupWriter> Lane<W> {
             target,
             payload,
         };
+        self.commit
+            .handle_checkpoint_bytes(self.tail.checkpoint_bytes_max_with(target));
         let lsn = self.commit.append(now, &record)?;
         self.tail.push_applied(lsn, target);
         Ok(lsn)
@@ -116,16 +120,22 @@ impl<W: GroupWriter> Lane<W> {
     /// Logs how far every target has got. Once that is durable, segments may become recyclable.
     ///
     /// # Errors
-    /// [`AppendError`]; then nothing changed.
+    /// [`AppendError`]; then nothing changed. [`AppendError::NoSegment`] when no segment is ready and the rest of the last
+    /// one is kept for a checkpoint that frees more: try again when the targets have got further. The one that finds
+    /// everything synced always has its place.
     pub fn checkpoint(&mut self, now: u64) -> Result<Lsn, AppendError> {
         let payload = self.tail.checkpoint().encode();
         let floor = self.tail.floor();
-        let record = Record {
-            kind: RecordKind::Checkpoint,
-            target: TargetId::NONE,
-            payload: &payload,
+        let frees = if floor == self.commit.appended_lsn() {
+            Frees::All
+        } else if self.recycler.would_free(floor) {
+            Frees::Some
+        } else {
+            Frees::Nothing
         };
-        let lsn = self.commit.append(now, &record)?;
+        self.commit
+            .handle_checkpoint_bytes(self.tail.checkpoint_bytes_max());
+        let lsn = self.commit.append_checkpoint(now, &payload, frees)?;
         self.recycler.handle_checkpoint(lsn, floor);
         self.checkpointed = self.tail.checkpoint().clone();
         Ok(lsn)
@@ -143,6 +153,9 @@ impl<W: GroupWriter> Lane<W> {
             self.commit.handle_completion(now, group, result, buffer);
         }
         self.commit.handle_tick(now);
+        // A refused append may have said more, a forgotten target makes it less.
+        self.commit
+            .handle_checkpoint_bytes(self.tail.checkpoint_bytes_max());
         while let Some(write) = self.commit.poll_action(now) {
             self.submit(write);
         }

@@ -31,6 +31,7 @@ pub struct Unapplied {
 /// The queues of all targets of a lane. See the module.
 #[derive(Debug, Default)]
 pub struct Tail {
+    /// Of every target that has a record or a cursor.
     targets: BTreeMap<TargetId, Queue>,
     checkpoint: Checkpoint,
     durable: Lsn,
@@ -55,7 +56,10 @@ impl Tail {
     #[must_use]
     pub fn new(checkpoint: Checkpoint, durable: Lsn) -> Self {
         Self {
-            targets: BTreeMap::new(),
+            targets: checkpoint
+                .iter()
+                .map(|(target, _)| (target, Queue::default()))
+                .collect(),
             checkpoint,
             durable,
         }
@@ -150,19 +154,16 @@ impl Tail {
     pub fn handle_synced(&mut self, target: TargetId, lsn: Lsn) {
         self.handle_applied(target, lsn);
         self.checkpoint.advance(target, lsn);
-        if let Some(queue) = self.targets.get_mut(&target) {
-            queue.sync_until(lsn);
-        }
+        self.targets.entry(target).or_default().sync_until(lsn);
     }
 
     /// Takes the cursors of a checkpoint record met in a replay.
     pub fn handle_checkpoint(&mut self, checkpoint: &Checkpoint) {
         for (target, lsn) in checkpoint.iter() {
             self.checkpoint.advance(target, lsn);
-            if let Some(queue) = self.targets.get_mut(&target) {
-                queue.apply_until(lsn, Lsn(u64::MAX));
-                queue.sync_until(lsn);
-            }
+            let queue = self.targets.entry(target).or_default();
+            queue.apply_until(lsn, Lsn(u64::MAX));
+            queue.sync_until(lsn);
         }
     }
 
@@ -229,6 +230,27 @@ impl Tail {
     pub fn floor(&self) -> Lsn {
         let oldest = self.targets.values().filter_map(Queue::first_unsynced).min();
         oldest.map_or(self.durable, |oldest| oldest.previous().min(self.durable))
+    }
+
+    /// The target that holds the floor: it has the oldest record that its store would not have after a power cut.
+    #[must_use]
+    pub fn holder(&self) -> Option<TargetId> {
+        let oldest = |(target, queue): (&TargetId, &Queue)| queue.first_unsynced().map(|lsn| (lsn, *target));
+        let (_, target) = self.targets.iter().filter_map(oldest).min()?;
+        Some(target)
+    }
+
+    /// How long a checkpoint can become when every target that is known has a cursor.
+    #[must_use]
+    pub fn checkpoint_bytes_max(&self) -> usize {
+        Checkpoint::encoded_bytes(self.targets.len())
+    }
+
+    /// The same when this target gets a record.
+    #[must_use]
+    pub fn checkpoint_bytes_max_with(&self, target: TargetId) -> usize {
+        let new = !self.targets.contains_key(&target);
+        Checkpoint::encoded_bytes(self.targets.len() + usize::from(new))
     }
 
     /// The cursors as they are now.
@@ -317,9 +339,9 @@ mod tests {
         tail.handle_durable(Lsn(3));
         tail.handle_synced(TWO, Lsn(3));
         assert_eq!(tail.unapplied(TWO), Unapplied::default());
-        assert_eq!(tail.floor(), Lsn(0));
+        assert_eq!((tail.floor(), tail.holder()), (Lsn(0), Some(ONE)));
         tail.handle_synced(ONE, Lsn(1));
-        assert_eq!(tail.floor(), Lsn(3));
+        assert_eq!((tail.floor(), tail.holder()), (Lsn(3), None));
         assert_eq!(tail.checkpoint().cursor(TWO), Lsn(3));
     }
 

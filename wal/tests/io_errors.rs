@@ -171,6 +171,7 @@ fn a_short_or_interrupted_write_is_repeated_once() {
     for fault in [Fault::Short(2), Fault::Interrupted] {
         let mut world = World::new(small_config(2), 3);
         world.start().expect("the first start");
+        world.prepare();
         let lsn = world
             .append(RecordKind::Strong, TargetId(1), 10)
             .expect("there is room");
@@ -251,6 +252,7 @@ fn a_full_disk_refuses_before_the_append_and_recovers_by_itself() {
 fn a_stalled_disk_sheds_and_then_poisons() {
     let mut world = World::new(small_config(2), 3);
     world.start().expect("the first start");
+    world.prepare();
     world
         .append(RecordKind::Strong, TargetId(1), 10)
         .expect("there is room");

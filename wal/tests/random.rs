@@ -6,8 +6,8 @@
 
 mod sim;
 
-use prism_wal::disk::DiskErrorKind;
 use prism_wal::disk::sim::{Crash, Fault};
+use prism_wal::disk::{Disk, DiskErrorKind};
 use prism_wal::ids::TargetId;
 use prism_wal::record::RecordKind;
 use prism_wal::start::StartError;
@@ -48,6 +48,7 @@ fn nothing_acknowledged_is_lost_in_random_lives() {
             recycled,
             poisoned,
             acked,
+            came_back,
             ..
         } = tally;
         for (name, value) in [
@@ -58,6 +59,7 @@ fn nothing_acknowledged_is_lost_in_random_lives() {
             ("recycled segments", recycled),
             ("poisoned lanes", poisoned),
             ("acknowledged records", acked),
+            ("full lanes that came back", came_back),
         ] {
             assert!(value > 0, "{name}: none");
         }
@@ -75,6 +77,7 @@ struct Tally {
     acked: u64,
     starts_without_space: u64,
     closed: u64,
+    came_back: u64,
 }
 
 impl Tally {
@@ -87,6 +90,7 @@ impl Tally {
         self.poisoned += other.poisoned;
         self.acked += other.acked;
         self.closed += other.closed;
+        self.came_back += other.came_back;
         self.starts_without_space += other.starts_without_space;
     }
 }
@@ -97,9 +101,22 @@ fn live(seed: u64, tally: &mut Tally) {
     if choices.chance(50) {
         config.key = None;
     }
+    // Every other life meets its limits more often, with checkpoints of one block to four.
+    let mut limits = seed.is_multiple_of(2).then(|| Rng(seed ^ 0x0123_4567_89ab_cdef));
+    let mut targets = 3;
+    if let Some(limits) = &mut limits {
+        config.segments_max = 2 + limits.below(7);
+        if limits.chance(50) {
+            config.group.segment_blocks = 20;
+            targets += limits.below(1300) as u32;
+        }
+    }
     let mut world = World::new(config, seed);
     world.start().expect("the first start");
     world.prepare();
+    if targets > 3 {
+        world.greet(targets);
+    }
     for _ in 0..3 + choices.below(6) {
         let steps = 5 + choices.below(60);
         for _ in 0..steps {
@@ -113,6 +130,9 @@ fn live(seed: u64, tally: &mut Tally) {
             for _ in 0..20 {
                 step(&mut world, &mut choices, tally);
             }
+        }
+        if let Some(limits) = &mut limits {
+            fill_and_come_back(&mut world, limits, tally);
         }
         if choices.chance(15) {
             world.disk.heal();
@@ -141,6 +161,45 @@ fn live(seed: u64, tally: &mut Tally) {
         world.apply(TargetId(target), usize::MAX);
     }
     world.journal.finish();
+}
+
+/// The lane runs full while the stores lag, and the log keeps its cursors as well as it can. Once the stores have caught
+/// up, it takes records again; the disk need not have become larger.
+fn fill_and_come_back(world: &mut World, limits: &mut Rng, tally: &mut Tally) {
+    world.disk.heal();
+    world.settle();
+    if world
+        .running
+        .as_ref()
+        .is_none_or(|running| running.lane.poisoned().is_some())
+    {
+        return;
+    }
+    if limits.chance(50) {
+        world.disk.limit_capacity(Some(150_000 + limits.next() % 250_000));
+    }
+    world.fill(3);
+    for _ in 0..limits.below(12) {
+        let target = TargetId(limits.below(3) as u32);
+        match limits.below(4) {
+            0 | 1 => world.apply(target, 1 + limits.below(4)),
+            2 => world.keep_cursors(),
+            _ => {
+                let _ = world.append(RecordKind::Strong, target, limits.below(6000));
+                world.idle();
+            }
+        }
+    }
+    world.catch_up();
+    // On a full disk it takes a file to be reused; without even the reserve there is none.
+    let running = world.running.as_ref().expect("the lane runs");
+    let stuck = running.lane.commit().ready_segments() == 0 && !world.has_reserve();
+    if !stuck {
+        world
+            .append(RecordKind::Strong, TargetId(0), 3000)
+            .expect("everything is applied, so there is room again");
+        tally.came_back += 1;
+    }
 }
 
 fn restart(world: &mut World, choices: &mut Rng, tally: &mut Tally) {
@@ -232,6 +291,23 @@ fn step(world: &mut World, choices: &mut Rng, tally: &mut Tally) {
 }
 
 impl World {
+    /// A record of every target, applied.
+    fn greet(&mut self, targets: u32) {
+        for target in 0..targets {
+            self.append(RecordKind::Strong, TargetId(target), 1)
+                .expect("there is room");
+            if target % 100 == 99 {
+                self.catch_up();
+            }
+        }
+        self.catch_up();
+    }
+
+    fn has_reserve(&self) -> bool {
+        let names = self.disk.clone().list().expect("a healed disk lists its files");
+        names.iter().any(|name| name.ends_with(".reserve"))
+    }
+
     fn segment_count(&self) -> u64 {
         self.running
             .as_ref()

@@ -168,6 +168,16 @@ fn a_second_process_cannot_have_the_lane() {
 }
 
 #[test]
+fn a_probe_that_fails_is_told_and_not_taken_for_a_file_system_without_direct_writes() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    // In the way of the probe's file.
+    std::fs::create_dir(directory.path().join(".direct-io-probe")).expect("a directory");
+    let error = FileDisk::open(directory.path(), true).expect_err("nobody knows");
+    assert!(matches!(error.kind, DiskErrorKind::Io(_)), "{error}");
+    FileDisk::open(directory.path(), false).expect("it is not asked");
+}
+
+#[test]
 fn a_failed_write_is_reported_with_its_number() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("read-only");

@@ -545,7 +545,8 @@ impl ShardLog {
             LogNews::NoSegment(error) => {
                 self.preparing -= 1;
                 self.prepare_at = now + RETRY_PAUSE;
-                tracing::warn!(shard = self.shard, %error, "cannot prepare a segment of the log; trying again");
+                let held_by = self.lane.tail().holder().map(|target| target.0);
+                tracing::warn!(shard = self.shard, %error, held_by, "cannot prepare a segment of the log; trying again");
             }
             LogNews::Applied {
                 namespace,

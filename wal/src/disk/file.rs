@@ -41,12 +41,25 @@ pub struct LogFile(Arc<OwnedFd>);
 const LOCK_ATTEMPTS: u32 = 40;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
+/// The file that is made to see whether the file system has direct writes.
+const PROBE: &str = ".direct-io-probe";
+
+/// What a direct access says about the file system. Only these two numbers mean that it has none: taken for that, a full
+/// or failing disk would have its log read through a cache that may remember more than the device holds.
+fn is_direct_supported(tried: Result<(), Errno>) -> Result<bool, Errno> {
+    match tried {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(false),
+        Err(number) => Err(number),
+    }
+}
+
 impl FileDisk {
     /// Opens a directory, creating it if need be. `direct` is what to try; a file system without `O_DIRECT` gets
     /// buffered files.
     ///
     /// # Errors
-    /// [`DiskError`].
+    /// [`DiskError`]; also when it cannot be told whether the file system has `O_DIRECT`.
     pub fn open(path: &Path, direct: bool) -> Result<Self, DiskError> {
         let failed = |operation, number| DiskError {
             operation,
@@ -62,7 +75,7 @@ impl FileDisk {
             directory,
             direct,
         };
-        disk.direct = direct && disk.supports_direct();
+        disk.direct = direct && disk.supports_direct()?;
         Ok(disk)
     }
 
@@ -72,17 +85,40 @@ impl FileDisk {
         self.direct
     }
 
-    /// Tries a direct write on a file that is gone again at once.
-    fn supports_direct(&mut self) -> bool {
-        let name = ".direct-io-probe";
-        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::DIRECT;
-        let Ok(file) = openat(&self.directory, name, flags, Mode::from_raw_mode(0o600)) else {
-            return false;
+    /// Tries a direct write on a file that is gone again at once; on a full disk, a direct read of a file that is there.
+    fn supports_direct(&mut self) -> Result<bool, DiskError> {
+        let written = self.write_probe();
+        // Also when it could not be opened: then it may have been made all the same.
+        let _ = unlinkat(&self.directory, PROBE, AtFlags::empty());
+        let (name, tried) = match written {
+            Err(Errno::NOSPC | Errno::DQUOT) => {
+                // Without a file there is nothing to start either, so that the disk is full is the answer.
+                let there = self.list()?.into_iter().find(|name| name.ends_with(".manifest"));
+                let read = there.as_deref().map_or(written, |name| self.read_probe(name));
+                (there.unwrap_or_else(|| PROBE.to_owned()), read)
+            }
+            written => (PROBE.to_owned(), written),
         };
+        is_direct_supported(tried).map_err(|number| error("probe", &name, number))
+    }
+
+    fn write_probe(&self) -> Result<(), Errno> {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::DIRECT;
+        let file = openat(&self.directory, PROBE, flags, Mode::from_raw_mode(0o600))?;
         let block = AlignedBuffer::zeroed(BLOCK_BYTES);
-        let written = pwritev2(&file, &[IoSlice::new(block.as_slice())], 0, ReadWriteFlags::DSYNC);
-        let removed = unlinkat(&self.directory, name, AtFlags::empty());
-        written == Ok(BLOCK_BYTES) && removed.is_ok()
+        let written = pwritev2(&file, &[IoSlice::new(block.as_slice())], 0, ReadWriteFlags::DSYNC)?;
+        if written == BLOCK_BYTES {
+            Ok(())
+        } else {
+            Err(Errno::IO)
+        }
+    }
+
+    fn read_probe(&self, name: &str) -> Result<(), Errno> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECT;
+        let file = openat(&self.directory, name, flags, Mode::empty())?;
+        // What it holds, and how much, is for the start to judge.
+        pread(&file, AlignedBuffer::zeroed(BLOCK_BYTES).as_mut_slice(), 0).map(|_| ())
     }
 
     fn open_locked(&self, operation: &'static str, name: &str, extra: OFlags) -> Result<LogFile, DiskError> {
@@ -308,4 +344,20 @@ pub fn durability_of(path: &Path) -> Result<Durability, DiskError> {
         0xca45_1a4e => Durability::Refused("bcachefs copies on write: a log write can meet a full disk"),
         unknown => Durability::Unknown(unknown),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_two_errors_mean_that_there_are_no_direct_writes() {
+        assert_eq!(is_direct_supported(Ok(())), Ok(true));
+        for number in [Errno::INVAL, Errno::OPNOTSUPP] {
+            assert_eq!(is_direct_supported(Err(number)), Ok(false));
+        }
+        for number in [Errno::NOSPC, Errno::DQUOT, Errno::IO, Errno::MFILE, Errno::ROFS] {
+            assert_eq!(is_direct_supported(Err(number)), Err(number));
+        }
+    }
 }

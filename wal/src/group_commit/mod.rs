@@ -15,6 +15,7 @@
 //!   the first attempt was cut short or interrupted. A failed write is never tried again: the lane is poisoned, nothing
 //!   is acknowledged any more, and everything not yet acknowledged is of unknown outcome.
 //! - Everything is bounded before the append: a refused append changes nothing.
+//! - When no segment is ready, the checkpoint that frees one still has a place.
 //!
 //! The driver calls [`GroupCommit::poll_action`] at the end of its turn, not after each append: what arrived together
 //! is written together (natural batching); no timer is involved in a strong record.
@@ -27,14 +28,18 @@ use crate::depth::DepthController;
 use crate::group::{
     GROUP_HEADER_BYTES, GroupFlags, GroupHeader, GroupKind, group_blocks, group_payload_bytes, seal_group,
 };
-use crate::ids::{Epoch, GroupNumber, LaneId, Lsn, SegmentNumber};
+use crate::ids::{Epoch, GroupNumber, LaneId, Lsn, SegmentNumber, TargetId};
 use crate::manifest::Base;
 use crate::record::{Record, RecordKind};
 use crate::segment::SEGMENT_HEADER_BLOCKS;
 
 mod config;
+mod reserve;
+
+use reserve::Reserve;
 
 pub use config::{AppendError, Config};
+pub use reserve::Frees;
 
 /// How a write ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +153,7 @@ pub struct GroupCommit {
     closed: VecDeque<ClosedSegment>,
     spare: Vec<AlignedBuffer>,
     depth: DepthController,
+    reserve: Reserve,
 }
 
 /// Records that have no group number yet.
@@ -160,6 +166,8 @@ struct OpenGroup {
     checkpoint: bool,
     cut: bool,
     since: Option<u64>,
+    /// Blocks that must be left behind it while no segment is ready, as its last record needs it.
+    kept_blocks: u32,
 }
 
 #[derive(Debug)]
@@ -184,9 +192,6 @@ struct ActiveSegment {
     ready: ReadySegment,
     next_block: u32,
 }
-
-/// Blocks of the last segment that only checkpoints may use.
-const CHECKPOINT_RESERVE_BLOCKS: u32 = 2;
 
 /// Attempts at one write: the first and, when it was cut short or interrupted, a second with the same bytes.
 const ATTEMPTS_MAX: u8 = 2;
@@ -223,17 +228,55 @@ impl GroupCommit {
             closed: VecDeque::new(),
             spare: Vec::new(),
             depth,
+            reserve: Reserve::for_checkpoints_of(0),
         })
     }
 
     // --- commands -------------------------------------------------------------------------------------------------
 
-    /// Takes a record into the open group and gives it its number. `now` is any monotonic clock, in nanoseconds.
+    /// Takes a record into the open group and gives it its number. `now` is any monotonic clock, in nanoseconds. A
+    /// checkpoint has no rights here: see [`GroupCommit::append_checkpoint`].
     ///
     /// # Errors
     /// [`AppendError`]; then nothing changed.
     pub fn append(&mut self, now: u64, record: &Record<'_>) -> Result<Lsn, AppendError> {
-        self.admit(record)?;
+        let kept_blocks = match record.kind {
+            RecordKind::Cut => Reserve::behind_cut(),
+            _ => self.reserve.behind_record(),
+        };
+        self.append_keeping(now, record, kept_blocks)
+    }
+
+    /// Appends a checkpoint, which may go further into the last segment than other records, by what it frees.
+    ///
+    /// # Errors
+    /// [`AppendError`]; then nothing changed.
+    pub fn append_checkpoint(&mut self, now: u64, payload: &[u8], frees: Frees) -> Result<Lsn, AppendError> {
+        debug_assert!(
+            self.reserve.covers(payload.len()),
+            "no checkpoint is longer than the place kept for it"
+        );
+        let record = Record {
+            kind: RecordKind::Checkpoint,
+            target: TargetId::NONE,
+            payload,
+        };
+        let kept_blocks = self.reserve.behind_checkpoint(frees);
+        self.append_keeping(now, &record, kept_blocks)
+    }
+
+    /// Says how long a checkpoint can become by the records that are appended so far and the next one.
+    pub fn handle_checkpoint_bytes(&mut self, payload_bytes_max: usize) {
+        self.reserve = Reserve::for_checkpoints_of(payload_bytes_max);
+    }
+
+    fn append_keeping(
+        &mut self,
+        now: u64,
+        record: &Record<'_>,
+        kept_blocks: u32,
+    ) -> Result<Lsn, AppendError> {
+        self.admit(record, kept_blocks)?;
         let bytes = record.encoded_bytes();
         let ordinary = group_payload_bytes(self.config.group_blocks_max);
         if self.open.record_count > 0 && self.open.payload_bytes + bytes > ordinary {
@@ -251,6 +294,7 @@ impl GroupCommit {
         open.urgent |= record.kind != RecordKind::Eventual;
         open.checkpoint |= record.kind == RecordKind::Checkpoint;
         open.cut |= record.kind == RecordKind::Cut;
+        open.kept_blocks = kept_blocks;
         self.pending_bytes += bytes;
         let lsn = self.next_lsn;
         self.next_lsn = lsn.next();
@@ -359,14 +403,17 @@ impl GroupCommit {
             return None;
         }
         let (blocks, kind, _) = self.next_group(now).filter(|(_, _, due)| *due <= now)?;
-        if !self.has_place(blocks) {
+        if !self.has_place(blocks, kind) {
             if self.must_close(blocks) {
                 return Some(self.seal(now, OpenGroup::default(), GroupKind::Mark, true));
             }
             return None;
         }
         let group = match kind {
-            GroupKind::Mark => OpenGroup::default(),
+            GroupKind::Mark => OpenGroup {
+                kept_blocks: self.reserve.behind_mark(),
+                ..OpenGroup::default()
+            },
             _ if self.staged.is_empty() => core::mem::take(&mut self.open),
             _ => self.staged.pop_front().expect("checked not to be empty"),
         };
@@ -475,7 +522,7 @@ impl GroupCommit {
 
     // --- leaves -------------------------------------------------------------------------------------------------------
 
-    fn admit(&self, record: &Record<'_>) -> Result<(), AppendError> {
+    fn admit(&self, record: &Record<'_>, kept_blocks: u32) -> Result<(), AppendError> {
         if self.poison.is_some() {
             return Err(AppendError::Poisoned);
         }
@@ -490,17 +537,17 @@ impl GroupCommit {
         if self.pending_bytes > 0 && self.pending_bytes + bytes > self.config.pending_bytes_max {
             return Err(AppendError::Full);
         }
-        if self.has_room(record) {
+        if self.has_room(bytes, kept_blocks) {
             Ok(())
         } else {
             Err(AppendError::NoSegment)
         }
     }
 
-    /// Whether everything that waits, and this record, has a place in segments that are prepared *now*: what was
-    /// admitted must never meet a full disk later. Plays through where [`GroupCommit::seal`] would put each group.
-    fn has_room(&self, record: &Record<'_>) -> bool {
-        let bytes = record.encoded_bytes();
+    /// Whether everything that waits, and a record of so many bytes, has a place in segments that are prepared *now*, and
+    /// leaves so many blocks if that takes the last of them: what was admitted must never meet a full disk later. Plays
+    /// through where [`GroupCommit::seal`] would put each group.
+    fn has_room(&self, bytes: usize, kept_blocks: u32) -> bool {
         let joins = self.open.payload_bytes + bytes <= group_payload_bytes(self.config.group_blocks_max);
         let (open, alone) = if joins {
             (self.open.payload_bytes + bytes, 0)
@@ -530,13 +577,7 @@ impl GroupCommit {
                 left = 0;
             }
         }
-        // The log's own records may use the last stretch: they are what frees segments.
-        let reserve = if record.kind == RecordKind::Checkpoint {
-            0
-        } else {
-            CHECKPOINT_RESERVE_BLOCKS
-        };
-        ready > 0 || left > reserve
+        ready > 0 || left >= kept_blocks
     }
 
     fn buffer_for(&mut self, record_bytes: usize) -> AlignedBuffer {
@@ -582,17 +623,24 @@ impl GroupCommit {
 
     /// From when on the next group can be written; `None` when there is none, or no place for it.
     fn next_due(&self, now: u64) -> Option<u64> {
-        let (blocks, _, due) = self.next_group(now)?;
-        (self.has_place(blocks) || self.must_close(blocks)).then_some(due)
+        let (blocks, kind, due) = self.next_group(now)?;
+        (self.has_place(blocks, kind) || self.must_close(blocks)).then_some(due)
     }
 
-    /// Whether a group of this length can be written now without taking the block that is kept for sealing.
-    fn has_place(&self, blocks: u32) -> bool {
+    /// Whether a group of this length can be written now without taking the block that is kept for sealing, nor, if it is
+    /// a mark, the last place for a checkpoint: records were admitted only where they leave that, marks are not asked.
+    fn has_place(&self, blocks: u32, kind: GroupKind) -> bool {
         let fresh = self.config.segment_blocks - SEGMENT_HEADER_BLOCKS;
-        match &self.active {
-            Some(active) => blocks < self.config.segment_blocks - active.next_block,
-            None => !self.ready.is_empty() && blocks < fresh,
-        }
+        let (left, ready_behind) = match &self.active {
+            Some(active) => (self.config.segment_blocks - active.next_block, self.ready.len()),
+            None if self.ready.is_empty() => return false,
+            None => (fresh, self.ready.len() - 1),
+        };
+        let kept = match kind {
+            GroupKind::Mark if ready_behind == 0 => self.reserve.behind_mark(),
+            _ => 1,
+        };
+        blocks + kept <= left
     }
 
     /// Whether the active segment must be sealed, with a group of its own, to make way for this one.
@@ -622,6 +670,10 @@ impl GroupCommit {
         assert!(
             left >= 1 || closes,
             "the last block of a segment is kept for the group that seals it"
+        );
+        assert!(
+            left >= group.kept_blocks || !self.ready.is_empty(),
+            "without a segment at hand, what frees one has its place"
         );
         // Sealing early, while a segment is at hand, saves a write of its own when the next group does not fit.
         let seals = closes || (left <= self.config.group_blocks_max && !self.ready.is_empty());

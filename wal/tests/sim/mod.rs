@@ -295,6 +295,8 @@ pub struct Running {
     pub pool: Pool<SimDisk>,
     /// Appended since the start and not acknowledged when the lane was poisoned: of unknown outcome.
     pub acked_at_poison: Option<Lsn>,
+    /// What the last checkpoint of [`World::keep_cursors`] said was applied, itself included.
+    checkpointed: Lsn,
 }
 
 impl World {
@@ -356,6 +358,7 @@ impl World {
             lane,
             pool,
             acked_at_poison: None,
+            checkpointed: Lsn::NONE,
         });
         Ok(recovery)
     }
@@ -528,6 +531,51 @@ impl World {
                 break;
             }
         }
+    }
+
+    /// The targets whose store lacks something, or has something that it has not synced.
+    fn behind(&mut self) -> Vec<TargetId> {
+        let tail = self.running().lane.tail();
+        let unsynced = tail.unsynced().map(|(target, _)| target);
+        tail.waiting().chain(unsynced).collect()
+    }
+
+    /// Logs the cursors if that says something new, as a driver does now and then, and takes back what that frees.
+    pub fn keep_cursors(&mut self) {
+        let running = self.running();
+        let floor = running.lane.tail().floor();
+        if running.lane.checkpoint_due() || floor > running.checkpointed {
+            // Without room it is tried again later.
+            if let Ok(lsn) = self.checkpoint() {
+                self.running().checkpointed = floor.max(lsn);
+            }
+        }
+        self.settle();
+        self.recycle();
+        self.prepare();
+    }
+
+    /// The stores take everything there is, and the log keeps its books, until nothing moves any more.
+    pub fn catch_up(&mut self) {
+        for _ in 0..3 {
+            self.idle();
+            for target in self.behind() {
+                self.apply(target, usize::MAX);
+            }
+            self.keep_cursors();
+        }
+    }
+
+    /// Appends records of a block each, to these targets in turn, until no segment has room; then falls quiet.
+    pub fn fill(&mut self, targets: u32) {
+        for number in 0..1000 {
+            match self.append(RecordKind::Strong, TargetId(number % targets), 3000) {
+                Ok(_) | Err(AppendError::Full) => self.settle(),
+                Err(AppendError::NoSegment) => return self.idle(),
+                Err(error) => panic!("a healthy lane: {error}"),
+            }
+        }
+        panic!("the log has no end");
     }
 
     /// Stops as a drain does: everything durable and witnessed, the manifest marked clean.
