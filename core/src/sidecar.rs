@@ -341,12 +341,16 @@ fn answer(
         let write = LoggedWrite {
             method,
             part: None,
+            swapped_at: match own.as_slice() {
+                [Outcome::Swapped(version)] => *version,
+                _ => None,
+            },
             context,
             body,
         };
         // What had no effect leaves no record: a swap that was refused must not succeed after all when it is replayed on what
         // a store has kept.
-        let has_effect = |outcome: &Outcome| matches!(outcome, Outcome::Applied | Outcome::Swapped);
+        let has_effect = |outcome: &Outcome| matches!(outcome, Outcome::Applied | Outcome::Swapped(Some(_)));
         let all = writes.mutations.iter().zip(&own);
         let changed = all.filter_map(|(one, outcome)| has_effect(outcome).then_some(one.id));
         committed.push(&write, changed);
@@ -693,6 +697,7 @@ mod tests {
             records
                 .map(|record| {
                     let logged = LoggedWrite::decode(record.namespace, &record.record).unwrap();
+                    assert!(logged.swapped_at.is_some(), "as the store has decided it");
                     logged.context.stamp.time_ns
                 })
                 .collect()

@@ -241,6 +241,7 @@ impl Gateway {
         let record = LoggedWrite {
             method,
             part,
+            swapped_at: None,
             context,
             body,
         };

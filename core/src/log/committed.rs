@@ -6,9 +6,9 @@
 //! ```
 //!
 //! One thread commits, and the record of a write goes to the shard that owns its key, whichever took the call. So the
-//! records of a key lie in one lane, in the order in which the store took the writes. That matters where a write does
-//! what it does because of the one before it: a start gives a store that has lost its last commits the same swaps in the
-//! same order, and they end the same way.
+//! records of a key lie in one lane, in the order in which the store took the writes, and a start gives them to it in that
+//! order. Of a swap they say what it did: its version in the store. So it does the same again whatever the store has kept
+//! or the log could not take, and to a store that has it, nothing.
 //!
 //! Nobody waits for these records: a mailbox that is full costs them, not the writes, and is counted.
 
@@ -153,6 +153,7 @@ mod tests {
         LoggedWrite {
             method,
             part: None,
+            swapped_at: None,
             context: Context {
                 namespace: NAMESPACE,
                 default_ttl_ms: None,

@@ -757,6 +757,7 @@ mod tests {
         let write = LoggedWrite {
             method,
             part: None,
+            swapped_at: None,
             context,
             body,
         };
