@@ -169,8 +169,9 @@ pub enum Expected<'a> {
 pub enum Outcome {
     /// The put or delete was applied, or had been before, or newer writes had already replaced all it would do.
     Applied,
-    /// The expectation held; the swap took place, now or when this version was first applied.
-    Swapped,
+    /// The expectation held; the swap took place, and the item (or its absence) has this version from it. `None`: it took place
+    /// when the mutation's version was first applied, and nothing has changed now.
+    Swapped(Option<Version>),
     /// The expectation did not hold; the item as it was, if there was one.
     NotSwapped(Option<OwnedItem>),
     /// The mutation had no effect at all.

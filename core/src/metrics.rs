@@ -118,6 +118,8 @@ pub struct LogMetrics {
     pub refused: Counter,
     /// Writes at `eventual` whose record the log did not take.
     pub eventual_skipped: Counter,
+    /// The same, of those that did not reach the shard. The store's writer counts them.
+    pub eventual_shed: Counter,
     /// Records that the store does not have yet, and their bytes.
     pub unapplied_records: Gauge,
     /// See `unapplied_records`.

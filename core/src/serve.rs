@@ -34,14 +34,18 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     config::{EmbeddedStore, LogFormat, LogOptions, ServeLimits, ServeOptions},
     control::{Control, tell_logs},
-    gateway::{Gateway, Log, LogSetup, Neighbours, ShardStore, job::ShardCommand},
+    gateway::{
+        Gateway, Log, LogSetup, Neighbours, ShardStore,
+        job::{ShardCommand, WriterMessage},
+    },
     log::{
         self, LogNews,
+        committed::{Outlet, RecordsMailbox},
         keeper::{Keepers, keepers_of},
         open::LogDirectory,
         shard_log::LogLinks,
     },
-    metrics::Registry,
+    metrics::{LogMetrics, Registry},
     namespace::{
         Durability,
         catalog::{Catalog, CatalogEntry},
@@ -53,7 +57,7 @@ use crate::{
         mailbox::{Mailbox, Waker},
         reactor::DriverInUse,
     },
-    sidecar::{self, Stop},
+    sidecar::{self, Stop, ToShards},
     wal_key::read_key_file,
 };
 
@@ -65,7 +69,7 @@ const CONTROL_JOBS_MAX: usize = 256;
 const LISTEN_BACKLOG: i32 = 4_096;
 /// How long a port may still be held by a gateway that has just ended.
 const RESTART_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a shard that has drained may take to say so.
+/// How long a shard that has drained may take to say so, and the store's writer to finish what it has in hand then.
 const DRAIN_SLACK: Duration = Duration::from_secs(1);
 /// How often the end looks for shards that have failed and will not say anything.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
@@ -138,6 +142,8 @@ pub struct Server {
     events_sender: SyncSender<Event>,
     commands: Vec<Arc<Mailbox<ShardCommand>>>,
     shards: Vec<JoinHandle<()>>,
+    /// The writer of a store that all shards share, where there is one.
+    writer: Option<Arc<Mailbox<WriterMessage>>>,
     helpers: Helpers,
     /// Held as long as the gateway runs, so that no second one uses the directory.
     _lock: Option<File>,
@@ -193,7 +199,10 @@ impl Server {
         let mut sidecars = Vec::new();
         let mut links = None;
         let mut readers = Vec::new();
+        let mut log_metrics = Vec::new();
         if let Some(parts) = store {
+            log_metrics.extend((0..count).map(|_| registry.add_log()));
+            let to_shards = plumbing.for_writer(&log_metrics);
             let start = || -> io::Result<()> {
                 let checkpoint_waker = Waker::new()?;
                 let writer_waker = Waker::new()?;
@@ -211,7 +220,7 @@ impl Server {
                     parts.writer,
                     mailbox.clone(),
                     writer_waker,
-                    (plumbing.neighbours.replies.clone(), log_news.clone()),
+                    to_shards,
                     checkpoint_waker,
                     sidecar_stop.clone(),
                 )?);
@@ -265,8 +274,9 @@ impl Server {
                     limits: options.wal,
                     writer: options.wal_writer,
                     driver,
-                    metrics: registry.add_log(),
+                    metrics: log_metrics[usize::from(number)].clone(),
                     news: setup.inbox.log_news.clone(),
+                    committed: setup.inbox.log_records.clone(),
                 };
                 (links.store.clone(), readers[usize::from(number)].clone(), log)
             });
@@ -302,6 +312,7 @@ impl Server {
         }
 
         let control_stop = Arc::new(AtomicBool::new(false));
+        let writer = links.map(|links| links.store);
         let mut control = Control {
             catalog,
             context: ServiceContext {
@@ -319,7 +330,7 @@ impl Server {
             waker: plumbing.control_waker.clone(),
             replies: plumbing.neighbours.replies.clone(),
             shards: plumbing.commands.clone(),
-            writer: links.map(|links| links.store),
+            writer: writer.clone(),
             stop: control_stop.clone(),
             log,
             log_news,
@@ -333,6 +344,7 @@ impl Server {
             events_sender,
             commands: plumbing.commands,
             shards,
+            writer,
             helpers: Helpers {
                 control_stop,
                 control_waker: plumbing.control_waker,
@@ -410,7 +422,8 @@ impl Server {
     fn stop_all(&mut self) {
         self.tell_shards(|| ShardCommand::Drain);
         self.await_shards("drained", |event| matches!(event, Event::ShardDrained));
-        // Only now: a shard that drains may still write to another's log.
+        // Only now: a shard that drains may still write to another's log, and so may the store's writer.
+        self.settle_writer();
         self.tell_shards(|| ShardCommand::Flush);
         self.await_shards("closed their logs", |event| matches!(event, Event::ShardFlushed));
         self.tell_shards(|| ShardCommand::End);
@@ -420,6 +433,19 @@ impl Server {
             }
         }
         self.helpers.stop();
+    }
+
+    /// Waits until no record of a write is on its way from the store to a log. Calls that their clients gave up may still be
+    /// with the writer.
+    fn settle_writer(&self) {
+        let Some(writer) = &self.writer else { return };
+        let (done, settled) = sync_channel(1);
+        let asked = writer.send(WriterMessage::Settle(done)).is_ok();
+        if !asked || settled.recv_timeout(DRAIN_SLACK).is_err() {
+            tracing::warn!(
+                "the store is not done with its last writes; the log closes without their records"
+            );
+        }
     }
 
     fn tell_shards(&self, command: impl Fn() -> ShardCommand) {
@@ -532,6 +558,7 @@ impl Plumbing {
                 commands: Arc::new(Mailbox::new(64, waker.clone())),
                 // One batch for each namespace is under way at the most, and a few questions more.
                 log_news: Arc::new(Mailbox::new(options.limits.namespaces_max + 64, waker.clone())),
+                log_records: Arc::new(RecordsMailbox::new(waker.clone())),
                 waker,
             });
         }
@@ -553,6 +580,18 @@ impl Plumbing {
 impl Plumbing {
     fn log_news(&self) -> Vec<Arc<Mailbox<LogNews>>> {
         self.inboxes.iter().map(|inbox| inbox.log_news.clone()).collect()
+    }
+
+    fn for_writer(&self, log_metrics: &[Arc<LogMetrics>]) -> ToShards {
+        let outlet = |(inbox, metrics): (&Inbox, &Arc<LogMetrics>)| Outlet {
+            mailbox: inbox.log_records.clone(),
+            metrics: metrics.clone(),
+        };
+        ToShards {
+            replies: self.neighbours.replies.clone(),
+            news: self.log_news(),
+            logs: self.inboxes.iter().zip(log_metrics).map(outlet).collect(),
+        }
     }
 }
 

@@ -8,7 +8,8 @@
 //!
 //! While one transaction commits, the next writes gather: that is the whole batching policy, there is no timer. Writes of
 //! different namespaces take turns in a batch, so one that floods the mailbox delays the others by one batch, not by its
-//! whole queue. Answers go back by the mailbox of the shard that took the call.
+//! whole queue. Answers go back by the mailbox of the shard that took the call; at `eventual` a record goes to the shard
+//! that owns the key, for its log.
 
 use std::{
     collections::VecDeque,
@@ -16,6 +17,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::SyncSender,
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -37,7 +39,11 @@ use crate::{
         route::Method,
         unix_millis,
     },
-    log::{ApplyBatch, LogNews, SyncJob, apply, record::LoggedWrite},
+    log::{
+        ApplyBatch, LogNews, SyncJob, apply,
+        committed::{Committed, Outlet},
+        record::LoggedWrite,
+    },
     shard::mailbox::{Mailbox, Waker},
 };
 
@@ -73,6 +79,14 @@ pub(crate) type Replies = Vec<Arc<Mailbox<Reply>>>;
 /// The mailboxes for news of the shards' logs, by shard.
 pub(crate) type News = Vec<Arc<Mailbox<LogNews>>>;
 
+/// How the writer reaches the shards: for each, mailboxes that share a waker.
+pub(crate) struct ToShards {
+    pub(crate) replies: Replies,
+    pub(crate) news: News,
+    /// For records of writes at `eventual`.
+    pub(crate) logs: Vec<Outlet>,
+}
+
 /// Starts the writer thread.
 ///
 /// # Errors
@@ -81,7 +95,7 @@ pub(crate) fn spawn_writer(
     writer: Writer,
     mailbox: Arc<Mailbox<WriterMessage>>,
     waker: Arc<Waker>,
-    (replies, news): (Replies, News),
+    shards: ToShards,
     checkpoint_waker: Arc<Waker>,
     stop: Arc<Stop>,
 ) -> io::Result<JoinHandle<()>> {
@@ -89,11 +103,13 @@ pub(crate) fn spawn_writer(
         writer,
         mailbox,
         waker,
-        replies,
-        news,
+        committed: Committed::new(shards.logs.len()),
+        shards,
         checkpoint_waker,
         stop,
         queue: FairQueue::default(),
+        jobs: 0,
+        settling: Vec::new(),
     };
     thread::Builder::new()
         .name("prism-writer".to_owned())
@@ -104,11 +120,16 @@ struct WriterThread {
     writer: Writer,
     mailbox: Arc<Mailbox<WriterMessage>>,
     waker: Arc<Waker>,
-    replies: Replies,
-    news: News,
+    shards: ToShards,
+    /// Filled by each batch, and emptied at its end.
+    committed: Committed,
     checkpoint_waker: Arc<Waker>,
     stop: Arc<Stop>,
     queue: FairQueue<Task>,
+    /// Jobs in the queue.
+    jobs: usize,
+    /// Who waits for those.
+    settling: Vec<SyncSender<()>>,
 }
 
 /// What the writer is to do for one namespace.
@@ -134,6 +155,7 @@ impl WriterThread {
                     }
                 }
                 if !jobs.is_empty() {
+                    self.jobs -= jobs.len();
                     self.apply(&jobs);
                 }
                 if self.writer.is_checkpoint_due() {
@@ -168,6 +190,7 @@ impl WriterThread {
                 WriterMessage::Job(job) => {
                     let (namespace, weight) = (job.ticket.namespace, weight_of(&job));
                     self.queue.push(namespace, weight, Task::Job(job));
+                    self.jobs += 1;
                 }
                 WriterMessage::Apply(batch) => {
                     let (namespace, weight) = (batch.namespace, batch.records.len());
@@ -177,12 +200,18 @@ impl WriterThread {
                 WriterMessage::DeadLetters(job, done) => {
                     let _ = done.send(apply::serve_dead_letters(&mut self.writer, &job));
                 }
+                WriterMessage::Settle(done) => self.settling.push(done),
                 WriterMessage::CreateNamespace(id, done) => {
                     let _ = done.send(self.writer.create_namespace(id));
                 }
                 WriterMessage::DropNamespace(id, done) => {
                     let _ = done.send(self.writer.drop_namespace(id));
                 }
+            }
+        }
+        if self.jobs == 0 {
+            for done in self.settling.drain(..) {
+                let _ = done.send(());
             }
         }
     }
@@ -209,10 +238,11 @@ impl WriterThread {
             },
             Err(error) => LogNews::NotApplied { namespace, error },
         };
-        tell(&self.news, batch.shard, news);
+        tell(&self.shards.news, batch.shard, news);
     }
 
-    /// Applies the writes of many calls in one transaction and answers each.
+    /// Applies the writes of many calls in one transaction, answers each, and sends their records to the logs. A shard that
+    /// sleeps is woken once for all that it gets.
     fn apply(&mut self, batch: &[Job]) {
         let now = Instant::now();
         let prepared: Vec<Result<Prepared<'_>, Box<Status>>> =
@@ -234,8 +264,18 @@ impl WriterThread {
         }
         let mut outcomes = outcomes.into_iter();
         for (job, prepared) in batch.iter().zip(prepared) {
-            let result = prepared.and_then(|prepared| answer(job, prepared, &applied, &mut outcomes));
-            reply(&self.replies, job.ticket, result);
+            let result = prepared
+                .and_then(|prepared| answer(job, prepared, &applied, &mut outcomes, &mut self.committed));
+            let sent = self.shards.replies[usize::from(job.ticket.shard)].push(Reply {
+                ticket: job.ticket,
+                result,
+            });
+            debug_assert!(sent.is_ok(), "{ROOM_FOR_ANSWERS}");
+        }
+        self.committed.hand_over(&self.shards.logs);
+        for (replies, log) in self.shards.replies.iter().zip(&self.shards.logs) {
+            replies.wake();
+            log.mailbox.wake();
         }
     }
 }
@@ -284,6 +324,7 @@ fn answer(
     prepared: Prepared<'_>,
     applied: &Result<(), StoreError>,
     outcomes: &mut impl Iterator<Item = Outcome>,
+    committed: &mut Committed,
 ) -> Result<Answer, Box<Status>> {
     if let Err(cause) = applied {
         return Err(error::from_store(cause));
@@ -293,32 +334,38 @@ fn answer(
         context,
         writes,
     } = prepared;
-    let count = writes.mutations.len();
-    let mut message = Vec::new();
-    let own = outcomes.by_ref().take(count).collect::<Vec<_>>().into_iter();
-    let (body, log) = match &job.work {
-        Work::Unary { body, log, .. } => (body.as_slice(), *log),
-        Work::ScanPage { .. } | Work::Settle { .. } => (&[][..], false),
-    };
-    let result = keyvalue::applied(if log {
-        keyvalue::EVENTUAL
-    } else {
-        keyvalue::BEST_EFFORT
-    });
-    keyvalue::encode_outcomes(method, writes, own, context.now, &result, &mut message)?;
-    if !log {
-        return Ok(Answer::Message(message));
+    let own: Vec<Outcome> = outcomes.by_ref().take(writes.mutations.len()).collect();
+    let mut durability = keyvalue::BEST_EFFORT;
+    if let Work::Unary { body, log: true, .. } = &job.work {
+        durability = keyvalue::EVENTUAL;
+        let write = LoggedWrite {
+            method,
+            part: None,
+            swapped_at: match own.as_slice() {
+                [Outcome::Swapped(version)] => *version,
+                _ => None,
+            },
+            context,
+            body,
+        };
+        // What had no effect leaves no record: a swap that was refused must not succeed after all when it is replayed on what
+        // a store has kept.
+        let has_effect = |outcome: &Outcome| matches!(outcome, Outcome::Applied | Outcome::Swapped(Some(_)));
+        let all = writes.mutations.iter().zip(&own);
+        let changed = all.filter_map(|(one, outcome)| has_effect(outcome).then_some(one.id));
+        committed.push(&write, changed);
     }
-    let record = LoggedWrite {
+    let result = keyvalue::applied(durability);
+    let mut message = Vec::new();
+    keyvalue::encode_outcomes(
         method,
-        part: None,
-        context,
-        body,
-    };
-    Ok(Answer::Logged {
-        message,
-        record: record.encode(),
-    })
+        writes,
+        own.into_iter(),
+        context.now,
+        &result,
+        &mut message,
+    )?;
+    Ok(Answer::Message(message))
 }
 
 /// Starts the reader thread of one shard.
@@ -485,11 +532,10 @@ fn tell(news: &News, shard: u16, said: LogNews) {
 
 fn reply(replies: &Replies, ticket: Ticket, result: Result<Answer, Box<Status>>) {
     let sent = replies[usize::from(ticket.shard)].send(Reply { ticket, result });
-    debug_assert!(
-        sent.is_ok(),
-        "the mailbox for answers holds as many as calls may wait"
-    );
+    debug_assert!(sent.is_ok(), "{ROOM_FOR_ANSWERS}");
 }
+
+const ROOM_FOR_ANSWERS: &str = "the mailbox for answers holds as many as calls may wait";
 
 /// Tasks in order within a namespace, namespaces in turn.
 struct FairQueue<T> {
@@ -551,7 +597,117 @@ fn weight_of(job: &Job) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use prism_backends::sqlite;
+    use prism_codec::message::keyvalue::{ExpectedView, ItemView, encode_compare_and_swap_request};
+
     use super::*;
+    use crate::{
+        gateway::{
+            job::{CallId, Stamp},
+            owner_of,
+        },
+        log::committed::RecordsMailbox,
+    };
+
+    /// A swap of one id that was taken by a shard. Its stamp is its number.
+    fn swap(shard: u16, id: &str, expected: ExpectedView<'_>, value: &[u8], number: i64) -> WriterMessage {
+        let item = ItemView {
+            key: b"k",
+            value,
+            ttl: None,
+            compression: 0,
+        };
+        let mut body = Vec::new();
+        encode_compare_and_swap_request(&mut body, "events", id, b"k", None, expected, Some(&item));
+        let namespace = NamespaceId(1);
+        let ticket = Ticket {
+            shard,
+            slot: 0,
+            generation: 0,
+            call: CallId::Request(0),
+            namespace,
+        };
+        let work = Work::Unary {
+            method: Method::CompareAndSwap,
+            namespace,
+            default_ttl_ms: None,
+            body,
+            stamp: Stamp {
+                time_ns: number,
+                shard,
+            },
+            part: false,
+            log: true,
+            overlay: Vec::new(),
+        };
+        WriterMessage::Job(Job {
+            ticket,
+            deadline: None,
+            work,
+        })
+    }
+
+    #[test]
+    fn records_reach_the_owner_in_the_order_of_the_commits_before_the_writer_is_settled() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store =
+            sqlite::open(&directory.path().join("keyvalue.db"), sqlite::Options::default()).unwrap();
+        store.writer.create_namespace(NamespaceId(1)).unwrap();
+        let id = (0..)
+            .map(|number| format!("id-{number}"))
+            .find(|id| owner_of(NamespaceId(1), id, 2) == 1)
+            .unwrap();
+        let waker = || Waker::new().unwrap();
+        let logs = [0, 1].map(|_| Arc::new(RecordsMailbox::new(waker())));
+        let shards = ToShards {
+            replies: (0..2).map(|_| Arc::new(Mailbox::new(16, waker()))).collect(),
+            news: (0..2).map(|_| Arc::new(Mailbox::new(16, waker()))).collect(),
+            logs: logs
+                .iter()
+                .map(|mailbox| Outlet {
+                    mailbox: mailbox.clone(),
+                    metrics: Arc::default(),
+                })
+                .collect(),
+        };
+        let (writer_waker, stop) = (waker(), Arc::new(Stop::default()));
+        let mailbox = Arc::new(Mailbox::new(16, writer_waker.clone()));
+        let (done, settled) = std::sync::mpsc::sync_channel(1);
+        for message in [
+            swap(0, &id, ExpectedView::Absent, b"a", 1),
+            swap(1, &id, ExpectedView::Value(b"a"), b"b", 2),
+            swap(1, &id, ExpectedView::Value(b"a"), b"refused", 3),
+            swap(0, &id, ExpectedView::Value(b"b"), b"c", 4),
+            WriterMessage::Settle(done),
+        ] {
+            mailbox.send(message).unwrap();
+        }
+        let writer = spawn_writer(
+            store.writer,
+            mailbox,
+            writer_waker.clone(),
+            shards,
+            waker(),
+            stop.clone(),
+        )
+        .unwrap();
+        settled.recv_timeout(Duration::from_secs(20)).unwrap();
+        let stamps = |log: &RecordsMailbox| -> Vec<i64> {
+            let records = std::iter::from_fn(|| log.receive()).flatten();
+            records
+                .map(|record| {
+                    let logged = LoggedWrite::decode(record.namespace, &record.record).unwrap();
+                    assert!(logged.swapped_at.is_some(), "as the store has decided it");
+                    logged.context.stamp.time_ns
+                })
+                .collect()
+        };
+        assert_eq!(stamps(&logs[1]), [1, 2, 4], "what was refused leaves no record");
+        assert_eq!(stamps(&logs[0]), [0; 0], "whichever shard took the call");
+        stop.set();
+        writer_waker.wake();
+        writer.join().unwrap();
+    }
 
     #[test]
     fn a_flood_of_one_namespace_delays_another_by_one_turn() {

@@ -269,7 +269,7 @@ impl<S: KeyValueStore> Client for LocalClient<S> {
             replacement,
         };
         match self.apply_one(id, version(token), operation)? {
-            Outcome::Swapped => Ok(SwapAnswer {
+            Outcome::Swapped(_) => Ok(SwapAnswer {
                 swapped: true,
                 current: None,
             }),

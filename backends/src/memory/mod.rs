@@ -331,7 +331,7 @@ impl MemoryStore {
             .map(|cell| cell.item(key));
         let name = SwapKey::new(mutation.namespace, mutation.version, mutation.id, key);
         match self.swaps.recall(&name) {
-            Some(Verdict::Swapped) => return Outcome::Swapped,
+            Some(Verdict::Swapped) => return Outcome::Swapped(None),
             Some(Verdict::NotSwapped(found)) => return Outcome::NotSwapped(found.clone()),
             Some(Verdict::NotSwappedLarge) => return Outcome::NotSwapped(current.map(Into::into)),
             None => {}
@@ -340,7 +340,7 @@ impl MemoryStore {
         let floor = cell.map(|cell| cell.version).max(covered);
         if floor == Some(mutation.version) {
             // Forgotten, but its mark is still there: this very swap was the item's last write.
-            return Outcome::Swapped;
+            return Outcome::Swapped(None);
         }
         let holds = match (expected, &current) {
             (Expected::Absent, None) => true,
@@ -361,7 +361,7 @@ impl MemoryStore {
             None => bury(space, &mut self.tombstones, mutation.id, key, version, now),
         }
         self.swaps.remember(name, Verdict::Swapped);
-        Outcome::Swapped
+        Outcome::Swapped(Some(version))
     }
 }
 

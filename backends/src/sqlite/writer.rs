@@ -556,7 +556,7 @@ impl Change<'_, '_, '_> {
         let stored = found.as_ref().map(|found| found.version);
         let current = found.and_then(|found| found.visible);
         match self.recall(&call, key)? {
-            Some(Verdict::Swapped) => return Ok(Outcome::Swapped),
+            Some(Verdict::Swapped) => return Ok(Outcome::Swapped(None)),
             Some(Verdict::NotSwapped(item)) => return Ok(Outcome::NotSwapped(item)),
             Some(Verdict::NotSwappedLarge) => return Ok(Outcome::NotSwapped(current)),
             None => {}
@@ -564,7 +564,7 @@ impl Change<'_, '_, '_> {
         let floor = stored.max(self.range_delete_over(key)?);
         if floor == Some(version) {
             // Forgotten, but its mark is still there: this very swap was the item's last write.
-            return Ok(Outcome::Swapped);
+            return Ok(Outcome::Swapped(None));
         }
         let holds = match (expected, &current) {
             (Expected::Absent, None) => true,
@@ -581,7 +581,7 @@ impl Change<'_, '_, '_> {
             None => self.bury(key, version_bytes(version))?,
         }
         self.remember(&call, &Verdict::Swapped)?;
-        Ok(Outcome::Swapped)
+        Ok(Outcome::Swapped(Some(version)))
     }
 
     fn find(&self, key: &[u8]) -> Result<Option<Found>, StoreError> {

@@ -61,7 +61,7 @@ pub(crate) enum Work {
         stamp: Stamp,
         /// Restricts a Mutate to the ids that this shard owns.
         part: bool,
-        /// A write that the store's writer is to hand back as a record for the log ([`Answer::Logged`]).
+        /// A write whose record the store's writer is to send to the logs of its owners.
         log: bool,
         /// What a read must see beside what the store has: logged writes, in order.
         overlay: Vec<Arc<[u8]>>,
@@ -103,8 +103,6 @@ pub(crate) enum Answer {
     Page { message: Vec<u8>, next: Vec<u8> },
     /// A shard's part of a Mutate.
     Part(Vec<PartOutcome>),
-    /// The response message of a write that the store has, and its record for the log.
-    Logged { message: Vec<u8>, record: Vec<u8> },
     /// The answer to [`Work::Settle`].
     Settled,
 }
@@ -169,7 +167,8 @@ pub(crate) enum WriterMessage {
         DeadLetterJob,
         SyncSender<Result<Vec<OwnedDeadLetter>, StoreError>>,
     ),
-
+    /// Answer when the jobs that came before are done and their records are with the logs.
+    Settle(SyncSender<()>),
     CreateNamespace(NamespaceId, SyncSender<Result<(), StoreError>>),
     DropNamespace(NamespaceId, SyncSender<Result<(), StoreError>>),
 }

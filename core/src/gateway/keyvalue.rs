@@ -128,6 +128,17 @@ pub(crate) struct Writes<'a> {
 }
 
 impl Prepared<'_> {
+    /// Makes a compare-and-swap that took place a plain write of what it wrote, at the version that this has.
+    pub(crate) fn decide(&mut self, version: Version) {
+        if let Kind::CompareAndSwap { key, replacement, .. } = self.kind {
+            self.version = version;
+            self.kind = match replacement {
+                Some(item) => Kind::Put(SmallVec::from([ItemRef { key, ..item }])),
+                None => Kind::DeleteKeys(SmallVec::from_iter([key])),
+            };
+        }
+    }
+
     /// The mutation as a store takes it.
     pub(crate) fn mutation(&self) -> Mutation<'_> {
         let operation = match &self.kind {
@@ -346,7 +357,7 @@ pub(crate) fn part_outcomes(
     parts.extend(mutations.iter().zip(outcomes).map(|(mutation, outcome)| {
         let outcome = match outcome {
             Outcome::Refused(cause) => Err(error::from_store(&cause)),
-            Outcome::Applied | Outcome::Swapped | Outcome::NotSwapped(_) => Ok(*result),
+            Outcome::Applied | Outcome::Swapped(_) | Outcome::NotSwapped(_) => Ok(*result),
         };
         PartOutcome {
             index: mutation.index,

@@ -1,10 +1,10 @@
 //! Calls whose namespace is logged: appends and reads on the shard that owns the key, and what the log has to say.
 //!
 //! A write at `strong` is appended here and answered when its record is durable. A read at `strong` goes to the store's
-//! reader together with the records that the store does not have yet. A write at `eventual` comes by when the store has
-//! it, to be appended without anybody waiting.
+//! reader together with the records that the store does not have yet. The record of a write at `eventual` comes from the
+//! store, which has it, to be appended without anybody waiting.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{iter, rc::Rc, sync::Arc, time::Instant};
 
 use prism_backends::NamespaceId;
 use prism_codec::grpc::{Code, Status};
@@ -22,7 +22,9 @@ use super::{
 use crate::{
     config::{LogLimits, LogWriterKind},
     log::{
-        LogNews, lane_of,
+        LogNews,
+        committed::{CommittedRecord, RecordsMailbox},
+        lane_of,
         open::OpenLane,
         parked::{Form, LogCall},
         record::{LoggedWrite, Part},
@@ -41,6 +43,8 @@ pub(crate) struct LogSetup {
     pub(crate) metrics: Arc<LogMetrics>,
     /// What others tell the log.
     pub(crate) news: Arc<Mailbox<LogNews>>,
+    /// What the store has first, at `eventual`.
+    pub(crate) committed: Arc<RecordsMailbox>,
 }
 
 /// The log of a shard, in whatever state.
@@ -107,6 +111,18 @@ impl Log {
                     log.handle_news(news, &mut self.due);
                 }
             }
+        }
+    }
+
+    /// Appends the records of writes that the store has. A log that cannot take them costs their second copy only.
+    fn append_committed(&mut self, records: &[CommittedRecord]) {
+        match &mut self.state {
+            State::Open(log) => {
+                for CommittedRecord { namespace, record } in records {
+                    log.append_eventual(*namespace, record);
+                }
+            }
+            State::Absent | State::Held(_) => self.setup.metrics.eventual_skipped.add(records.len() as u64),
         }
     }
 
@@ -225,6 +241,7 @@ impl Gateway {
         let record = LoggedWrite {
             method,
             part,
+            swapped_at: None,
             context,
             body,
         };
@@ -393,33 +410,21 @@ impl Gateway {
         }
     }
 
-    /// A write at `eventual` has come back from the store: its record follows.
-    pub(crate) fn log_applied(&mut self, namespace: NamespaceId, answer: &Result<Answer, Box<Status>>) {
-        let ShardStore::Sidecar { log, .. } = &mut self.store else {
-            return;
-        };
-        let Ok(Answer::Logged { record, .. }) = answer else {
-            return;
-        };
-        match &mut log.state {
-            State::Open(shard_log) => {
-                shard_log.append_eventual(namespace, record);
-                log.wanted.notify();
-            }
-            State::Absent | State::Held(_) => log.setup.metrics.eventual_skipped.add(1),
-        }
-    }
-
     // --- driven by the shard ------------------------------------------------------------------------------------------
 
-    /// Takes in what other threads told the log.
+    /// Takes in what other threads told the log, and the records that the store's writer sent.
     pub(crate) fn hear_log_news(&mut self) {
         let shard = self.shard;
         if let ShardStore::Sidecar { log, .. } = &mut self.store {
-            let mut heard = false;
+            // Received before the news and appended behind it: that the lane is open was said before its first record came.
+            let committed: Vec<_> = iter::from_fn(|| log.setup.committed.receive()).collect();
+            let mut heard = !committed.is_empty();
             while let Some(news) = log.setup.news.receive() {
                 log.handle_news(shard, news);
                 heard = true;
+            }
+            for records in committed {
+                log.append_committed(&records);
             }
             if heard {
                 log.wanted.notify();
@@ -470,6 +475,7 @@ impl Gateway {
 
     /// No call is open any more: the log is to give the store everything and close.
     pub(crate) fn flush_log(&mut self) {
+        self.hear_log_news();
         if let ShardStore::Sidecar { log, .. } = &mut self.store
             && let State::Open(shard_log) = &mut log.state
         {

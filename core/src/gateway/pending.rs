@@ -143,14 +143,7 @@ impl Gateway {
                     Ok(())
                 }
             }
-            (
-                Ok(
-                    Answer::Message(mut message)
-                    | Answer::Page { mut message, .. }
-                    | Answer::Logged { mut message, .. },
-                ),
-                None,
-            ) => {
+            (Ok(Answer::Message(mut message) | Answer::Page { mut message, .. }), None) => {
                 self.reply.append(&mut message);
                 Ok(())
             }

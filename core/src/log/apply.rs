@@ -205,3 +205,140 @@ fn unreadable() -> StoreError {
         detail: "this version cannot read the record".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prism_backends::{
+        Expected, ItemRef, Mutation, Operation, PredicateRef, Version,
+        sqlite::{self, Options},
+    };
+    use prism_codec::message::keyvalue::{ExpectedView, ItemView, encode_compare_and_swap_request};
+
+    use super::*;
+    use crate::gateway::{job::Stamp, keyvalue::Context};
+
+    const NAMESPACE: NamespaceId = NamespaceId(1);
+    const KEY: &[u8] = b"k";
+
+    struct Store {
+        writer: Writer,
+        time: i64,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Store {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("keyvalue.db");
+            let mut writer = sqlite::open(&path, Options::default()).unwrap().writer;
+            writer.create_namespace(NAMESPACE).unwrap();
+            Self {
+                writer,
+                time: 0,
+                _directory: directory,
+            }
+        }
+
+        /// Applies one operation on an id, later than those before.
+        fn apply(&mut self, id: &str, operation: Operation<'_>) -> Outcome {
+            self.time += 1;
+            let mutation = Mutation {
+                namespace: NAMESPACE,
+                id,
+                version: Version::new(self.time, b""),
+                operation,
+            };
+            let mut outcomes = Vec::new();
+            self.writer
+                .apply(&[mutation], unix_millis(), &mut outcomes)
+                .unwrap();
+            outcomes.remove(0)
+        }
+
+        fn swap(&mut self, id: &str, expected: Expected<'_>, value: &[u8]) -> Outcome {
+            let item = ItemRef {
+                key: KEY,
+                value,
+                expires_at: None,
+                compression: 0,
+            };
+            let operation = Operation::CompareAndSwap {
+                key: KEY,
+                expected,
+                replacement: Some(item),
+            };
+            self.apply(id, operation)
+        }
+
+        /// What is there, as a swap sees it that cannot succeed.
+        fn value(&mut self, id: &str) -> Option<Vec<u8>> {
+            match self.swap(id, Expected::Value(b"never there"), b"") {
+                Outcome::NotSwapped(item) => item.map(|item| item.value),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn replay(&mut self, records: Vec<Vec<u8>>) {
+            let records: Vec<_> = (1..).map(Lsn).zip(records.into_iter().map(Into::into)).collect();
+            apply_records(&mut self.writer, LaneId(1), NAMESPACE, &records).unwrap();
+        }
+    }
+
+    /// The record of a swap that took place.
+    fn swapped(id: &str, expected: ExpectedView<'_>, value: &[u8], outcome: &Outcome) -> Vec<u8> {
+        let Outcome::Swapped(swapped_at) = *outcome else {
+            panic!("{outcome:?}");
+        };
+        let item = ItemView {
+            key: KEY,
+            value,
+            ttl: None,
+            compression: 0,
+        };
+        let mut body = Vec::new();
+        encode_compare_and_swap_request(&mut body, "events", id, KEY, None, expected, Some(&item));
+        let write = LoggedWrite {
+            method: Method::CompareAndSwap,
+            part: None,
+            swapped_at,
+            context: Context {
+                namespace: NAMESPACE,
+                default_ttl_ms: None,
+                now: unix_millis(),
+                stamp: Stamp { time_ns: 1, shard: 0 },
+            },
+            body: &body,
+        };
+        write.encode()
+    }
+
+    #[test]
+    fn a_swap_that_the_store_has_decided_and_forgotten_changes_nothing_when_it_comes_again() {
+        let mut store = Store::new();
+        let outcome = store.swap("lock", Expected::Absent, b"taken");
+        let record = swapped("lock", ExpectedView::Absent, b"taken", &outcome);
+        store.apply("lock", Operation::Delete(PredicateRef::Keys(&[KEY])));
+        for _ in 0..prism_backends::limits::SWAPS_REMEMBERED_MAX {
+            store.swap("other", Expected::Value(b"never there"), b"");
+        }
+        store.replay(vec![record]);
+        assert_eq!(store.value("lock"), None, "it was given back");
+    }
+
+    #[test]
+    fn swaps_that_took_place_come_back_whatever_is_missing_before_them() {
+        let mut store = Store::new();
+        let first = store.swap("counter", Expected::Absent, b"1");
+        let second = store.swap("counter", Expected::Value(b"1"), b"2");
+        let third = store.swap("counter", Expected::Value(b"2"), b"3");
+        let first = swapped("counter", ExpectedView::Absent, b"1", &first);
+        let third = swapped("counter", ExpectedView::Value(b"2"), b"3", &third);
+        assert!(
+            matches!(second, Outcome::Swapped(Some(_))),
+            "the log could not take it"
+        );
+        let mut store = Store::new();
+        store.replay(vec![first, third]);
+        assert_eq!(store.value("counter").as_deref(), Some(&b"3"[..]));
+    }
+}

@@ -11,12 +11,14 @@
 //!
 //! One lane for each shard, numbered from 1. `record` is what a logged write looks like, `window` remembers idempotency
 //! tokens, `parked` is about calls that wait, `applier` keeps the order of application, `shard_log` puts them together on
-//! the shard. Off the shard: `keeper` prepares and recycles segments, `apply` gives records to the store, `open` starts
-//! lanes and brings the store up to date before the gateway serves, `seen` collects what they hold meanwhile.
+//! the shard. Off the shard: `keeper` prepares and recycles segments, `apply` gives records to the store, `committed` brings
+//! what the store had first, at `eventual`, to the shards' logs, `open` starts lanes and brings the store up to date before
+//! the gateway serves, `seen` collects what they hold meanwhile.
 
 pub(crate) mod applier;
 pub(crate) mod apply;
 mod clock;
+pub(crate) mod committed;
 pub(crate) mod keeper;
 pub(crate) mod open;
 pub(crate) mod parked;

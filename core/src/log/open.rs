@@ -569,6 +569,7 @@ mod tests {
         let write = LoggedWrite {
             method: Method::Put,
             part: None,
+            swapped_at: None,
             context,
             body: b"",
         };

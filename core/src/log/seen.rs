@@ -183,6 +183,7 @@ mod tests {
         let logged = LoggedWrite {
             method: Method::Mutate,
             part,
+            swapped_at: None,
             context: Context {
                 namespace: NAMESPACE,
                 default_ttl_ms: None,

@@ -218,8 +218,11 @@ impl ShardLog {
     /// Appends a write and parks its reply; a repeat of a call in the window gets the first answer instead.
     ///
     /// # Errors
-    /// A maximum is reached, the disk is full or does not answer, or the lane is poisoned; nothing was done.
+    /// A maximum is reached, the disk is full or does not answer, or the lane is poisoned or closing; nothing was done.
     pub(crate) fn write(&mut self, mut call: LogCall) -> Result<(), Box<Status>> {
+        if self.is_closing() {
+            return Err(error::not_serving());
+        }
         let first = call.window.and_then(|key| self.window.first(key));
         let swap = call.method == Method::CompareAndSwap;
         if let Some(first) = first
@@ -304,12 +307,11 @@ impl ShardLog {
     /// second copy.
     pub(crate) fn append_eventual(&mut self, namespace: NamespaceId, record: &[u8]) {
         let (now, target) = (self.now(), TargetId(namespace.0));
-        match self.lane.append_eventual(now, target, record) {
-            Ok(_) => {
-                self.metrics.records.add(1);
-                self.metrics.bytes.add(record.len() as u64);
-            }
-            Err(_) => self.metrics.eventual_skipped.add(1),
+        if !self.is_closing() && self.lane.append_eventual(now, target, record).is_ok() {
+            self.metrics.records.add(1);
+            self.metrics.bytes.add(record.len() as u64);
+        } else {
+            self.metrics.eventual_skipped.add(1);
         }
     }
 
@@ -646,6 +648,11 @@ impl ShardLog {
         }
     }
 
+    /// Whether the keeper was told to close the lane: what came behind its clean end the next start would not look for.
+    fn is_closing(&self) -> bool {
+        self.keeper.is_none()
+    }
+
     /// Whether the lane is closed.
     pub(crate) fn is_flushed(&self) -> bool {
         // A poisoned lane is never drained: the next start reads it.
@@ -748,6 +755,7 @@ mod tests {
         let write = LoggedWrite {
             method,
             part: None,
+            swapped_at: None,
             context,
             body,
         };

@@ -57,7 +57,7 @@ const FAMILIES: [(&str, &str, &str, Read); 18] = [
         "log_eventual_skipped_total",
         "counter",
         "Writes at eventual whose record the log did not take.",
-        |m| m.eventual_skipped.value() as f64,
+        |m| (m.eventual_skipped.value() + m.eventual_shed.value()) as f64,
     ),
     (
         "log_unapplied_records",

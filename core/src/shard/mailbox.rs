@@ -186,9 +186,24 @@ impl<T> Mailbox<T> {
     /// # Errors
     /// Hands the message back when the queue is full: the caller sheds, it never waits.
     pub fn send(&self, message: T) -> Result<(), T> {
-        self.queue.push(message)?;
+        self.push(message)?;
         self.waker.wake();
         Ok(())
+    }
+
+    /// Queues one of many messages: [`Mailbox::wake`] must follow the last.
+    ///
+    /// # Errors
+    /// As [`Mailbox::send`].
+    pub fn push(&self, message: T) -> Result<(), T> {
+        self.queue.push(message)
+    }
+
+    /// Wakes the receiver if it sleeps and has not taken all messages yet.
+    pub fn wake(&self) {
+        if !self.is_empty() {
+            self.waker.wake();
+        }
     }
 
     /// The oldest message. Only the receiving thread calls this.

@@ -48,7 +48,7 @@ use crate::{
         Gateway,
         job::{Job, Reply, ShardCommand},
     },
-    log::LogNews,
+    log::{LogNews, committed::RecordsMailbox},
 };
 
 /// What a shard thread is started with.
@@ -85,6 +85,7 @@ pub(crate) struct Inbox {
     pub(crate) replies: Arc<Mailbox<Reply>>,
     pub(crate) commands: Arc<Mailbox<ShardCommand>>,
     pub(crate) log_news: Arc<Mailbox<LogNews>>,
+    pub(crate) log_records: Arc<RecordsMailbox>,
 }
 
 impl Inbox {
@@ -93,6 +94,7 @@ impl Inbox {
             || !self.replies.is_empty()
             || !self.commands.is_empty()
             || !self.log_news.is_empty()
+            || !self.log_records.is_empty()
     }
 }
 
@@ -315,7 +317,6 @@ impl Shard {
         self.idle_poll.note();
         let mut gateway = self.gateway.borrow_mut();
         gateway.answer_received(&reply.ticket);
-        gateway.log_applied(reply.ticket.namespace, &reply.result);
         let Some(connection) = self.connections.borrow().find(&reply.ticket) else {
             return;
         };

@@ -20,9 +20,9 @@ use prism_codec::proto::{
         },
         common::v1::{IdempotencyToken, WriteResult},
         keyvalue::v1::{
-            CompareAndSwapRequest, CompareAndSwapResponse, GetRequest, GetResponse, Item, MutateRequest,
-            MutateResponse, Mutation, PutItems, PutRequest, PutResponse, ScanRequest, ScanResponse,
-            compare_and_swap_request::Expected, mutation::Operation,
+            Absent, CompareAndSwapRequest, CompareAndSwapResponse, GetRequest, GetResponse, Item,
+            MutateRequest, MutateResponse, Mutation, PutItems, PutRequest, PutResponse, ScanRequest,
+            ScanResponse, compare_and_swap_request::Expected, mutation::Operation,
         },
     },
 };
@@ -32,6 +32,7 @@ use prism_core::{
 };
 use prost::Message;
 use rusqlite::Connection;
+use tempfile::TempDir;
 
 use super::support::{CALL_TIMEOUT, Gateway};
 
@@ -392,62 +393,53 @@ fn a_store_that_was_replaced_is_noticed() {
 
 #[test]
 fn what_the_store_loses_in_a_power_cut_comes_back_from_the_log() {
-    // The store syncs every five seconds; what it has between two syncs, a power cut takes. An image of the disk without
-    // any of the store shows the worst of that, as long as it is made before the first sync.
-    for attempt in 1.. {
-        let began = Instant::now();
-        let gateway = strong_gateway(2);
-        gateway.create_namespace_at("events", "eventual");
+    let revived = revived_from_the_log(2, |gateway| {
         let mut client = gateway.client();
         for number in 0..100 {
-            put(
-                &mut client,
-                "ledger",
-                &format!("id-{number}"),
-                &format!("value-{number}"),
-                None,
-            )
-            .expect("a put");
-            put(
-                &mut client,
-                "events",
-                &format!("id-{number}"),
-                &format!("event-{number}"),
-                None,
-            )
-            .expect("a put");
-        }
-        // Records at eventual follow within the group that comes next; those at strong behind them prove it durable.
-        std::thread::sleep(Duration::from_millis(50));
-        for number in 0..20 {
-            put(&mut client, "ledger", &format!("last-{number}"), "x", None).expect("a put");
-        }
-        let image = tempfile::tempdir().expect("a directory");
-        std::fs::create_dir(image.path().join("wal")).expect("a directory");
-        for path in log_files(&gateway) {
-            let name = path.file_name().expect("a name");
-            std::fs::copy(&path, image.path().join("wal").join(name)).expect("a copy");
-        }
-        if began.elapsed() > Duration::from_secs(4) && attempt < 10 {
-            continue;
-        }
-        drop((client, gateway));
-        let mut revived = Gateway::start(EmbeddedStore::Sqlite, 2);
-        revived.stop();
-        // The catalog is synced at once; here it is made anew, with the same numbers.
-        revived.start_again(|_| {});
-        revived.create_namespace_at("ledger", "best-effort");
-        revived.create_namespace_at("events", "best-effort");
-        revived.stop();
-        std::fs::rename(image.path().join("wal"), revived.directory().join("wal")).expect("the log's image");
-        revived.start_again(|_| {});
-        let mut client = revived.client();
-        for number in 0..100 {
             let id = format!("id-{number}");
-            assert_eq!(get(&mut client, "ledger", &id), Some(format!("value-{number}")));
-            assert_eq!(get(&mut client, "events", &id), Some(format!("event-{number}")));
+            put(&mut client, "ledger", &id, &format!("value-{number}"), None).expect("a put");
+            put(&mut client, "events", &id, &format!("event-{number}"), None).expect("a put");
         }
-        return;
+    });
+    let mut client = revived.client();
+    for number in 0..100 {
+        let id = format!("id-{number}");
+        assert_eq!(get(&mut client, "ledger", &id), Some(format!("value-{number}")));
+        assert_eq!(get(&mut client, "events", &id), Some(format!("event-{number}")));
+    }
+}
+
+#[test]
+fn swaps_at_eventual_come_back_in_the_order_in_which_they_were_decided() {
+    let (counters, steps) = (4, 40);
+    // Also with another number of shards: the lanes that were are read first.
+    for shards in [2, 3] {
+        let revived = revived_from_the_log(shards, |gateway| {
+            // The kernel spreads them over the shards, so that each counter's swaps are taken by all shards in turn.
+            let mut clients: Vec<Client> = (0..16).map(|_| gateway.client()).collect();
+            let all = clients.len();
+            for step in 0..steps {
+                for counter in 0..counters {
+                    let client = &mut clients[(step + counter) % all];
+                    let swapped = swap(client, "events", &format!("counter-{counter}"), step);
+                    assert!(swapped, "counter {counter} stands at {step}");
+                }
+            }
+            mutate(&mut clients[0], "events", 10, "by a mutate");
+        });
+        let mut client = revived.client();
+        for counter in 0..counters {
+            let value = get(&mut client, "events", &format!("counter-{counter}"));
+            assert_eq!(
+                value,
+                Some(steps.to_string()),
+                "counter {counter}, {shards} shards"
+            );
+        }
+        for number in 0..10 {
+            let value = get(&mut client, "events", &format!("id-{number}"));
+            assert_eq!(value.as_deref(), Some("by a mutate"));
+        }
     }
 }
 
@@ -575,6 +567,82 @@ fn get(client: &mut Client, namespace: &str, id: &str) -> Option<String> {
     let response: GetResponse = client.unary(&method("Get"), &request).expect("a get");
     let item = response.items.into_iter().next()?;
     Some(String::from_utf8(item.value).expect("text"))
+}
+
+/// Moves a counter from `step` to the next number. The first step finds no item.
+fn swap(client: &mut Client, namespace: &str, id: &str, step: usize) -> bool {
+    let expected = match step {
+        0 => Expected::Absent(Absent {}),
+        _ => Expected::Value(step.to_string().into_bytes()),
+    };
+    let request = CompareAndSwapRequest {
+        namespace: namespace.to_owned(),
+        id: id.to_owned(),
+        key: b"k".to_vec(),
+        idempotency_token: None,
+        expected: Some(expected),
+        item: Some(item(&(step + 1).to_string())),
+    };
+    let response: CompareAndSwapResponse = client.unary(&method("CompareAndSwap"), &request).expect("a swap");
+    response.swapped
+}
+
+/// Puts one value under `ids` ids in one call.
+fn mutate(client: &mut Client, namespace: &str, ids: usize, value: &str) {
+    let mutation = |number| Mutation {
+        id: format!("id-{number}"),
+        operation: Some(Operation::Put(PutItems {
+            items: vec![item(value)],
+        })),
+    };
+    let request = MutateRequest {
+        namespace: namespace.to_owned(),
+        idempotency_token: None,
+        mutations: (0..ids).map(mutation).collect(),
+    };
+    let response: MutateResponse = client.unary(&method("Mutate"), &request).expect("a mutate");
+    assert_eq!(response.results.len(), ids);
+}
+
+/// A gateway that starts with nothing but the log of another, which had two shards and the namespaces `ledger` at strong and
+/// `events` at eventual, as `write` left it: what a power cut leaves that takes all of the store.
+fn revived_from_the_log(shards: usize, write: impl Fn(&Gateway)) -> Gateway {
+    let (image, directory) = (1..)
+        .find_map(|attempt| image_of_the_log(&write, attempt == 10))
+        .expect("an image");
+    let mut revived = Gateway::start(EmbeddedStore::Sqlite, shards);
+    // The catalog is synced at once; here it is made anew, with the same numbers.
+    revived.create_namespace_at("ledger", "best-effort");
+    revived.create_namespace_at("events", "best-effort");
+    revived.stop();
+    std::fs::rename(image, revived.directory().join("wal")).expect("the log's image");
+    drop(directory);
+    revived.start_again(|_| {});
+    revived
+}
+
+/// The store syncs every five seconds; what it has between two syncs, a power cut takes. An image of the disk without any of
+/// the store shows the worst of that, as long as it is made before the first sync: `None` if that was missed and may be tried again.
+fn image_of_the_log(write: &impl Fn(&Gateway), last_attempt: bool) -> Option<(PathBuf, TempDir)> {
+    let began = Instant::now();
+    let gateway = strong_gateway(2);
+    gateway.create_namespace_at("events", "eventual");
+    write(&gateway);
+    // Records at eventual follow within the group that comes next; those at strong behind them prove it durable.
+    std::thread::sleep(Duration::from_millis(50));
+    let mut client = gateway.client();
+    for number in 0..20 {
+        put(&mut client, "ledger", &format!("last-{number}"), "x", None).expect("a put");
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = directory.path().join("wal");
+    std::fs::create_dir(&image).expect("a directory");
+    for path in log_files(&gateway) {
+        let name = path.file_name().expect("a name");
+        std::fs::copy(&path, image.join(name)).expect("a copy");
+    }
+    let in_time = began.elapsed() <= Duration::from_secs(4);
+    (in_time || last_attempt).then_some((image, directory))
 }
 
 /// Waits until the store has everything: a Scan does not begin before.
