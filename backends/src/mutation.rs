@@ -133,6 +133,10 @@ pub struct Mutation<'a> {
     /// Which write wins, and which is a repeat. Mutations of one request that share a token must differ by
     /// [`Version::at_position`], or a later one has no effect where an earlier one had.
     pub version: Version,
+    /// When the call was taken, and so what it is judged by: an item that has expired by then is absent to a
+    /// compare-and-swap, and a delete is remembered from then on. A mutation that is kept, and applied later or once more,
+    /// keeps its moment, or it might end in another way than was answered.
+    pub at: UnixMillis,
     /// What to do.
     pub operation: Operation<'a>,
 }

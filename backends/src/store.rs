@@ -65,12 +65,7 @@ pub trait KeyValueStore {
     /// and gets one outcome for each. A mutation takes effect as a whole or not at all, and a refused one does not
     /// harm the others. On `Err` no mutation had an effect (after [`StoreError::Io`]: perhaps all had; apply the same
     /// batch again).
-    async fn apply(
-        &mut self,
-        batch: &[Mutation<'_>],
-        now: UnixMillis,
-        outcomes: &mut Vec<Outcome>,
-    ) -> Result<(), StoreError>;
+    async fn apply(&mut self, batch: &[Mutation<'_>], outcomes: &mut Vec<Outcome>) -> Result<(), StoreError>;
 
     /// Reads one page of one id's items. `None`: this was the last page.
     async fn get(
@@ -89,7 +84,7 @@ pub trait KeyValueStore {
     ) -> Result<Option<PageToken>, StoreError>;
 
     /// Gives back the room of expired items, forgotten deletes and dropped namespaces: one step that looks at about
-    /// `budget` items.
+    /// `budget` items. A mutation whose moment ([`Mutation::at`]) lies before `now` may be judged without what was removed.
     async fn sweep(&mut self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError>;
 }
 
@@ -128,13 +123,8 @@ impl KeyValueStore for Store {
         dispatch!(self, store => KeyValueStore::drop_namespace(store, namespace).await)
     }
 
-    async fn apply(
-        &mut self,
-        batch: &[Mutation<'_>],
-        now: UnixMillis,
-        outcomes: &mut Vec<Outcome>,
-    ) -> Result<(), StoreError> {
-        dispatch!(self, store => KeyValueStore::apply(store, batch, now, outcomes).await)
+    async fn apply(&mut self, batch: &[Mutation<'_>], outcomes: &mut Vec<Outcome>) -> Result<(), StoreError> {
+        dispatch!(self, store => KeyValueStore::apply(store, batch, outcomes).await)
     }
 
     async fn get(

@@ -42,10 +42,11 @@ fn put(writer: &mut Writer, id: &str, version: i64, items: &[ItemRef<'_>]) -> Re
         namespace: SPACE,
         id,
         version,
+        at: NOW,
         operation: Operation::Put(items),
     };
     let mut outcomes = Vec::new();
-    writer.apply(&[mutation], NOW, &mut outcomes)?;
+    writer.apply(&[mutation], &mut outcomes)?;
     Ok(outcomes.remove(0))
 }
 
@@ -92,6 +93,7 @@ fn data_answers_and_dropped_namespaces_outlive_a_close() {
         namespace: SPACE,
         id: "swap",
         version: Version::new(9, b"swap"),
+        at: NOW,
         operation: Operation::CompareAndSwap {
             key: b"k",
             expected: Expected::Value(b"no"),
@@ -102,6 +104,7 @@ fn data_answers_and_dropped_namespaces_outlive_a_close() {
         namespace: SPACE,
         id: "gone",
         version: Version::new(5, b"d"),
+        at: NOW,
         operation: Operation::Delete(PredicateRef::All),
     };
     let mut outcomes = Vec::new();
@@ -117,9 +120,7 @@ fn data_answers_and_dropped_namespaces_outlive_a_close() {
             &[item(b"large", &large), item(b"small", b"1")],
         )
         .expect("a put");
-        writer
-            .apply(&[swap, delete], NOW, &mut outcomes)
-            .expect("a batch");
+        writer.apply(&[swap, delete], &mut outcomes).expect("a batch");
         assert_eq!(outcomes, [Outcome::NotSwapped(None), Outcome::Applied]);
     }
     let Parts {
@@ -136,7 +137,7 @@ fn data_answers_and_dropped_namespaces_outlive_a_close() {
     );
     assert_eq!(writer.create_namespace(SPACE), Ok(()));
     put(&mut writer, "swap", 2, &[item(b"k", b"no")]).expect("a put");
-    writer.apply(&[swap], NOW, &mut outcomes).expect("a batch");
+    writer.apply(&[swap], &mut outcomes).expect("a batch");
     assert_eq!(
         outcomes,
         [Outcome::NotSwapped(None)],

@@ -164,6 +164,7 @@ fn with_mutations<T>(changes: &[Change], work: impl FnOnce(&[Mutation<'_>]) -> T
             namespace: SPACE,
             id: &change.id,
             version: change.version,
+            at: NOW,
             operation: match &change.what {
                 What::Put(_) | What::TooMany => Operation::Put(items),
                 What::Delete(meant) => Operation::Delete(predicate(meant, keys)),
@@ -188,7 +189,7 @@ fn predicate<'a>(meant: &'a Keys, keys: &'a [&'a [u8]]) -> PredicateRef<'a> {
 
 fn apply(writer: &mut Writer, changes: &[Change]) {
     let mut outcomes = Vec::new();
-    with_mutations(changes, |mutations| writer.apply(mutations, NOW, &mut outcomes)).expect("a batch");
+    with_mutations(changes, |mutations| writer.apply(mutations, &mut outcomes)).expect("a batch");
 }
 
 /// All pages of a query: read over the pending mutations, or plainly.
@@ -259,6 +260,7 @@ fn what_is_refused_to_get_is_refused_to_get_over() {
         namespace: SPACE,
         id: "id",
         version: Version::new(1, b"t"),
+        at: NOW,
         operation: Operation::Delete(PredicateRef::All),
     };
     let ask = |query: GetQuery<'_>| reader.get_over(&query, &[delete], NOW, &mut Nothing);

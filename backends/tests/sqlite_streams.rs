@@ -55,11 +55,12 @@ fn put_at(
         namespace: SPACE,
         id,
         version: Version::new(version, b"t"),
+        at: NOW,
         operation: Operation::Put(&items),
     };
     let mut outcomes = Vec::new();
     writer
-        .apply_at(&[mutation], positions, NOW, &mut outcomes)
+        .apply_at(&[mutation], positions, &mut outcomes)
         .expect("a batch");
     outcomes.remove(0)
 }
@@ -88,14 +89,12 @@ fn positions_never_move_back_and_outlive_a_close() {
         put_at(&mut writer, "id", 1, b"1", &[at(2, SPACE, 10), at(1, OTHER, 5)]);
         let some = [at(2, SPACE, 9), at(1, OTHER, 6), at(1, SPACE, 0)];
         writer
-            .apply_at(&[], &some, NOW, &mut outcomes)
+            .apply_at(&[], &some, &mut outcomes)
             .expect("positions alone");
         assert_eq!(outcomes, [], "one outcome for each mutation");
         // Twice in one call: the greater counts, wherever it stands.
         let twice = [at(3, SPACE, 4), at(3, SPACE, 3)];
-        writer
-            .apply_at(&[], &twice, NOW, &mut outcomes)
-            .expect("positions");
+        writer.apply_at(&[], &twice, &mut outcomes).expect("positions");
     }
     let Parts { mut writer, .. } = open(&path);
     let all = [
@@ -132,12 +131,13 @@ fn refused_mutations_hold_no_position_and_refused_positions_hold_the_batch() {
         namespace: SPACE,
         id: "id",
         version: Version::new(1, b"t"),
+        at: NOW,
         operation: Operation::Put(&items),
     };
     let mut outcomes = Vec::new();
     let beyond = [at(1, SPACE, 2), at(1, OTHER, 1 << 63)];
     let error = writer
-        .apply_at(&[mutation], &beyond, NOW, &mut outcomes)
+        .apply_at(&[mutation], &beyond, &mut outcomes)
         .expect_err("no such position");
     assert!(matches!(error, StoreError::InvalidArgument { .. }), "{error:?}");
     assert_eq!(value(&reader, "id"), None);

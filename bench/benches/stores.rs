@@ -55,6 +55,7 @@ fn put(id: &str, version: i64) -> Mutation<'_> {
         namespace: SPACE,
         id,
         version,
+        at: NOW,
         operation: Operation::Put(&ITEMS),
     }
 }
@@ -76,20 +77,20 @@ fn memory(criterion: &mut Criterion) {
     let mut store = MemoryStore::new();
     store.create_namespace(SPACE).expect("a new namespace");
     for id in &ids {
-        store.apply_one(&put(id, version), NOW);
+        store.apply_one(&put(id, version));
     }
     let mut group = criterion.benchmark_group("memory");
     group.throughput(Throughput::Elements(1));
     group.bench_function("put 256 B, one id", |bencher| {
         bencher.iter(|| {
             version += 1;
-            black_box(store.apply_one(&put(&ids[7], version), NOW))
+            black_box(store.apply_one(&put(&ids[7], version)))
         });
     });
     group.bench_function("put 256 B, 100k ids", |bencher| {
         bencher.iter(|| {
             version += 1;
-            black_box(store.apply_one(&put(&ids[random.below(IDS)], version), NOW))
+            black_box(store.apply_one(&put(&ids[random.below(IDS)], version)))
         });
     });
     let mut sink = Bytes::default();
@@ -119,7 +120,7 @@ fn sqlite(criterion: &mut Criterion) {
     let mut outcomes = Vec::new();
     for part in ids.chunks(1_000) {
         let batch: Vec<_> = part.iter().map(|id| put(id, version)).collect();
-        writer.apply(&batch, NOW, &mut outcomes).expect("a batch");
+        writer.apply(&batch, &mut outcomes).expect("a batch");
     }
     checkpointer.checkpoint().expect("a checkpoint");
 
@@ -136,7 +137,7 @@ fn sqlite(criterion: &mut Criterion) {
                 let pick = |_| put(&ids[random.below(IDS)], version);
                 (0..BATCH).map(pick).collect::<Vec<_>>()
             },
-            |batch| writer.apply(&batch, NOW, &mut outcomes).expect("a batch"),
+            |batch| writer.apply(&batch, &mut outcomes).expect("a batch"),
             BatchSize::PerIteration,
         );
     });

@@ -24,7 +24,7 @@ use std::{
 };
 
 use prism_backends::{
-    NamespaceId, Outcome, Selection, StoreError,
+    NamespaceId, Outcome, Selection, StoreError, UnixMillis,
     sqlite::{Checkpointer, Reader, Writer},
 };
 use prism_codec::grpc::{Code, Status};
@@ -55,6 +55,10 @@ const SWEEP_STEP: usize = 500;
 
 /// How often an idle writer looks for expired items.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long what has expired is kept, in milliseconds. A record of a log is judged by the time when its call was taken, and
+/// may wait for the store: what had not expired then must still be there, or a replay could answer otherwise.
+const SWEEP_MARGIN_MS: u64 = 60_000;
 
 /// How long the writer is without work before it gives its page cache back.
 const MEMORY_KEPT: Duration = Duration::from_secs(10);
@@ -217,7 +221,8 @@ impl WriterThread {
     }
 
     fn sweep(&mut self) -> bool {
-        match self.writer.sweep(unix_millis(), SWEEP_STEP) {
+        let before = UnixMillis(unix_millis().0.saturating_sub(SWEEP_MARGIN_MS));
+        match self.writer.sweep(before, SWEEP_STEP) {
             Ok(sweep) => sweep.more,
             Err(error) => {
                 tracing::warn!(%error, "cannot sweep expired items; trying again in a second");
@@ -256,7 +261,7 @@ impl WriterThread {
         let applied = if mutations.is_empty() {
             Ok(())
         } else {
-            self.writer.apply(&mutations, unix_millis(), &mut outcomes)
+            self.writer.apply(&mutations, &mut outcomes)
         };
         drop(mutations);
         if let Err(cause) = &applied {

@@ -110,12 +110,7 @@ impl<S: KeyValueStore> Harness for LocalHarness<S> {
 impl<S: KeyValueStore> LocalClient<S> {
     fn apply(&self, mutations: &[Mutation<'_>]) -> Result<Vec<Outcome>, Failure> {
         let mut outcomes = Vec::new();
-        ready(
-            self.shared
-                .store
-                .borrow_mut()
-                .apply(mutations, self.shared.now.get(), &mut outcomes),
-        )?;
+        ready(self.shared.store.borrow_mut().apply(mutations, &mut outcomes))?;
         assert_eq!(outcomes.len(), mutations.len(), "one outcome for each mutation");
         Ok(outcomes)
     }
@@ -125,6 +120,7 @@ impl<S: KeyValueStore> LocalClient<S> {
             namespace: self.namespace,
             id,
             version,
+            at: self.shared.now.get(),
             operation,
         };
         match self.apply(&[mutation])?.remove(0) {
@@ -237,6 +233,7 @@ impl<S: KeyValueStore> Client for LocalClient<S> {
                 namespace: self.namespace,
                 id,
                 version: version(token).at_position(position),
+                at: self.shared.now.get(),
                 operation: match change {
                     Change::Put(_) => Operation::Put(items),
                     Change::Delete(predicate) => Operation::Delete(borrowed(predicate, keys)),

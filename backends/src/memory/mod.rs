@@ -132,13 +132,14 @@ impl MemoryStore {
     }
 
     /// Applies one mutation: the hot path.
-    pub fn apply_one(&mut self, mutation: &Mutation<'_>, now: UnixMillis) -> Outcome {
+    pub fn apply_one(&mut self, mutation: &Mutation<'_>) -> Outcome {
         if let Err(error) = mutation.check() {
             return Outcome::Refused(error);
         }
         let Some(space) = self.spaces.get_mut(&mutation.namespace) else {
             return Outcome::Refused(self.missing(mutation.namespace));
         };
+        let now = mutation.at;
         match &mutation.operation {
             Operation::Put(items) => {
                 put(space, &mut self.tombstones, mutation, items);
@@ -160,7 +161,7 @@ impl MemoryStore {
                 key,
                 expected,
                 replacement,
-            } => self.swap(mutation, key, *expected, replacement.as_ref(), now),
+            } => self.swap(mutation, key, *expected, replacement.as_ref()),
         }
     }
 
@@ -319,8 +320,8 @@ impl MemoryStore {
         key: &[u8],
         expected: Expected<'_>,
         replacement: Option<&ItemRef<'_>>,
-        now: UnixMillis,
     ) -> Outcome {
+        let now = mutation.at;
         let Some(space) = self.spaces.get_mut(&mutation.namespace) else {
             return Outcome::Refused(self.missing(mutation.namespace));
         };
@@ -630,14 +631,9 @@ impl KeyValueStore for MemoryStore {
         MemoryStore::drop_namespace(self, namespace)
     }
 
-    async fn apply(
-        &mut self,
-        batch: &[Mutation<'_>],
-        now: UnixMillis,
-        outcomes: &mut Vec<Outcome>,
-    ) -> Result<(), StoreError> {
+    async fn apply(&mut self, batch: &[Mutation<'_>], outcomes: &mut Vec<Outcome>) -> Result<(), StoreError> {
         outcomes.clear();
-        outcomes.extend(batch.iter().map(|mutation| self.apply_one(mutation, now)));
+        outcomes.extend(batch.iter().map(|mutation| self.apply_one(mutation)));
         Ok(())
     }
 

@@ -203,13 +203,8 @@ impl KeyValueStore for SqliteStore {
         self.writer.drop_namespace(namespace)
     }
 
-    async fn apply(
-        &mut self,
-        batch: &[Mutation<'_>],
-        now: UnixMillis,
-        outcomes: &mut Vec<Outcome>,
-    ) -> Result<(), StoreError> {
-        self.writer.apply(batch, now, outcomes)
+    async fn apply(&mut self, batch: &[Mutation<'_>], outcomes: &mut Vec<Outcome>) -> Result<(), StoreError> {
+        self.writer.apply(batch, outcomes)
     }
 
     async fn get(

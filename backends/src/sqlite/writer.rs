@@ -115,13 +115,8 @@ impl Writer {
     }
 
     /// Applies a batch as one transaction; see [`crate::KeyValueStore::apply`].
-    pub fn apply(
-        &mut self,
-        batch: &[Mutation<'_>],
-        now: UnixMillis,
-        outcomes: &mut Vec<Outcome>,
-    ) -> Result<(), StoreError> {
-        self.apply_at(batch, &[], now, outcomes)
+    pub fn apply(&mut self, batch: &[Mutation<'_>], outcomes: &mut Vec<Outcome>) -> Result<(), StoreError> {
+        self.apply_at(batch, &[], outcomes)
     }
 
     /// As [`Writer::apply`], and notes how far the streams behind the batch are applied with it, in the same
@@ -133,7 +128,6 @@ impl Writer {
         &mut self,
         batch: &[Mutation<'_>],
         positions: &[StreamPosition],
-        now: UnixMillis,
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), StoreError> {
         outcomes.clear();
@@ -157,7 +151,6 @@ impl Writer {
                     state,
                     put: &mut put,
                     mutation,
-                    now,
                 };
                 outcomes.push(change.apply()?);
             }
@@ -358,13 +351,12 @@ struct Change<'w, 'c, 'm> {
     state: &'w mut State,
     put: &'w mut CachedStatement<'c>,
     mutation: &'w Mutation<'m>,
-    now: UnixMillis,
 }
 
 /// What a row of `item` says, tombstones included.
 struct Found {
     version: Version,
-    /// `None` for a tombstone or an expired item.
+    /// `None` for a tombstone or an item that had expired when the call was taken.
     visible: Option<OwnedItem>,
 }
 
@@ -463,8 +455,10 @@ impl Change<'_, '_, '_> {
 
     /// Deletes one key unless the row is as new, and remembers that.
     fn bury(&mut self, key: &[u8], version: VersionBytes) -> Result<(), StoreError> {
-        let Mutation { namespace, id, .. } = *self.mutation;
-        let forget_at = self.now.plus(self.options.tombstone_window_ms).0 as i64;
+        let Mutation {
+            namespace, id, at, ..
+        } = *self.mutation;
+        let forget_at = at.plus(self.options.tombstone_window_ms).0 as i64;
         let none: Option<i64> = None;
         let empty: &[u8] = b"";
         self.put.execute(params![
@@ -513,7 +507,9 @@ impl Change<'_, '_, '_> {
         end: &[u8],
         version: VersionBytes,
     ) -> Result<(), StoreError> {
-        let Mutation { namespace, id, .. } = *self.mutation;
+        let Mutation {
+            namespace, id, at, ..
+        } = *self.mutation;
         let id = id.as_bytes();
         if self.state.range_deletes.may_have(namespace, id) {
             let mut known = self.connection.prepare_cached(RANGE_DELETE_KNOWN)?;
@@ -533,7 +529,7 @@ impl Change<'_, '_, '_> {
             return Ok(());
         }
         self.state.range_deletes.add(namespace, id);
-        let forget_at = self.now.plus(self.options.tombstone_window_ms).0 as i64;
+        let forget_at = at.plus(self.options.tombstone_window_ms).0 as i64;
         let mut statement = self.connection.prepare_cached(REMEMBER_RANGE_DELETE)?;
         statement.execute(params![namespace.0, id, start, end, version, forget_at])?;
         Ok(())
@@ -585,7 +581,9 @@ impl Change<'_, '_, '_> {
     }
 
     fn find(&self, key: &[u8]) -> Result<Option<Found>, StoreError> {
-        let Mutation { namespace, id, .. } = *self.mutation;
+        let Mutation {
+            namespace, id, at, ..
+        } = *self.mutation;
         let mut statement = self.connection.prepare_cached(FIND)?;
         let mut rows = statement.query(params![namespace.0, id.as_bytes(), key])?;
         let Some(row) = rows.next()? else {
@@ -596,7 +594,7 @@ impl Change<'_, '_, '_> {
             .get::<_, Option<i64>>(1)?
             .map(|moment| UnixMillis(moment as u64));
         let kind: i64 = row.get(2)?;
-        if kind == TOMBSTONE || is_expired(expires_at, self.now) {
+        if kind == TOMBSTONE || is_expired(expires_at, at) {
             return Ok(Some(Found {
                 version,
                 visible: None,

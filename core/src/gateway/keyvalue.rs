@@ -99,6 +99,8 @@ pub(crate) struct Prepared<'a> {
     namespace: NamespaceId,
     pub(crate) id: &'a str,
     version: Version,
+    /// When the call was taken.
+    at: UnixMillis,
     /// Position in a Mutate; 0 otherwise.
     pub(crate) index: u32,
     kind: Kind<'a>,
@@ -160,6 +162,7 @@ impl Prepared<'_> {
             namespace: self.namespace,
             id: self.id,
             version: self.version,
+            at: self.at,
             operation,
         }
     }
@@ -176,6 +179,7 @@ pub(crate) fn writes<'a>(
         namespace: context.namespace,
         id,
         version,
+        at: context.now,
         index,
         kind,
     };
@@ -432,13 +436,13 @@ pub(crate) fn execute_in_memory(
     {
         return encode_outcome(
             method,
-            &store.apply_one(&one.mutation(), context.now),
+            &store.apply_one(&one.mutation()),
             context.now,
             &applied(BEST_EFFORT),
             out,
         );
     }
-    let outcomes = apply_each(store, &writes, context);
+    let outcomes = apply_each(store, &writes);
     encode_outcomes(
         method,
         writes,
@@ -457,15 +461,15 @@ pub(crate) fn execute_part_in_memory(
     owns: impl Fn(&str) -> bool,
 ) -> Vec<PartOutcome> {
     let writes = writes(request, context, owns);
-    let outcomes = apply_each(store, &writes, context);
+    let outcomes = apply_each(store, &writes);
     part_outcomes(writes, outcomes.into_iter(), &applied(BEST_EFFORT))
 }
 
-fn apply_each(store: &mut MemoryStore, writes: &Writes<'_>, context: &Context) -> Vec<Outcome> {
+fn apply_each(store: &mut MemoryStore, writes: &Writes<'_>) -> Vec<Outcome> {
     writes
         .mutations
         .iter()
-        .map(|one| store.apply_one(&one.mutation(), context.now))
+        .map(|one| store.apply_one(&one.mutation()))
         .collect()
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use prism_backends::{
-    NamespaceId, Outcome, StoreError,
+    Mutation, NamespaceId, Outcome, StoreError,
     sqlite::{DeadLetter, OwnedDeadLetter, StreamPosition, Writer},
 };
 use prism_wal::ids::{LaneId, Lsn};
@@ -106,7 +106,7 @@ fn apply_together(
         position: records.last().map_or(0, |(lsn, _)| lsn.0),
     };
     let mut outcomes = Vec::with_capacity(mutations.len());
-    writer.apply_at(&mutations, &[position], unix_millis(), &mut outcomes)?;
+    writer.apply_at(&mutations, &[position], &mut outcomes)?;
     let mut outcomes = outcomes.into_iter();
     let mut applied = AppliedRecords::default();
     for ((lsn, method, writes), (_, record)) in writes.iter().zip(records) {
@@ -179,14 +179,19 @@ pub(crate) fn serve_dead_letters(
         let namespace = letter.position.namespace;
         let record = LoggedWrite::decode(namespace, &letter.record).and_then(|logged| logged.writes());
         let writes = record.map_err(|_| unreadable())?;
+        // It comes out of its turn: what it would have met at its own time may be gone, so it meets what there is.
+        let now = unix_millis();
         let mutations: Vec<_> = writes
             .mutations
             .iter()
-            .map(keyvalue::Prepared::mutation)
+            .map(|prepared| Mutation {
+                at: now,
+                ..prepared.mutation()
+            })
             .collect();
         let mut outcomes = Vec::new();
         // The position is behind it already; a crash before the letter is dropped makes it come twice, with one effect.
-        writer.apply(&mutations, unix_millis(), &mut outcomes)?;
+        writer.apply(&mutations, &mut outcomes)?;
         if let Some(Outcome::Refused(cause)) = outcomes
             .into_iter()
             .find(|outcome| matches!(outcome, Outcome::Refused(_)))
@@ -243,15 +248,14 @@ mod tests {
         fn apply(&mut self, id: &str, operation: Operation<'_>) -> Outcome {
             self.time += 1;
             let mutation = Mutation {
+                at: unix_millis(),
                 namespace: NAMESPACE,
                 id,
                 version: Version::new(self.time, b""),
                 operation,
             };
             let mut outcomes = Vec::new();
-            self.writer
-                .apply(&[mutation], unix_millis(), &mut outcomes)
-                .unwrap();
+            self.writer.apply(&[mutation], &mut outcomes).unwrap();
             outcomes.remove(0)
         }
 

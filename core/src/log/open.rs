@@ -493,7 +493,7 @@ impl Store<'_> {
             })
             .collect();
         self.writer
-            .apply_at(&[], &positions, unix_millis(), &mut Vec::new())
+            .apply_at(&[], &positions, &mut Vec::new())
             .and_then(|()| self.checkpointer.sync())
             .map_err(|error| error.to_string())
     }

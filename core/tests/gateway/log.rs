@@ -425,7 +425,8 @@ fn swaps_at_eventual_come_back_in_the_order_in_which_they_were_decided() {
                     assert!(swapped, "counter {counter} stands at {step}");
                 }
             }
-            mutate(&mut clients[0], "events", 10, "by a mutate");
+            let ids: Vec<_> = (0..10).map(|number| format!("id-{number}")).collect();
+            mutate(&mut clients[0], "events", &ids, "by a mutate", token("all ten")).expect("a mutate");
         });
         let mut client = revived.client();
         for counter in 0..counters {
@@ -476,13 +477,13 @@ fn a_scan_sees_every_acknowledged_write() {
 
 // --- helpers ------------------------------------------------------------------------------------------------------------
 
-fn strong_gateway(shards: usize) -> Gateway {
+pub(super) fn strong_gateway(shards: usize) -> Gateway {
     let gateway = Gateway::start(EmbeddedStore::Sqlite, shards);
     gateway.create_namespace_at("ledger", "strong");
     gateway
 }
 
-fn method(name: &str) -> String {
+pub(super) fn method(name: &str) -> String {
     format!("/prism.keyvalue.v1.KeyValue/{name}")
 }
 
@@ -497,7 +498,7 @@ fn token(text: &str) -> IdempotencyToken {
     }
 }
 
-fn item(value: &str) -> Item {
+pub(super) fn item(value: &str) -> Item {
     Item {
         key: b"k".to_vec(),
         value: value.as_bytes().to_vec(),
@@ -506,7 +507,7 @@ fn item(value: &str) -> Item {
     }
 }
 
-fn put(
+pub(super) fn put(
     client: &mut Client,
     namespace: &str,
     id: &str,
@@ -557,7 +558,7 @@ fn mutate(
     }
 }
 
-fn get(client: &mut Client, namespace: &str, id: &str) -> Option<String> {
+pub(super) fn get(client: &mut Client, namespace: &str, id: &str) -> Option<String> {
     let request = GetRequest {
         namespace: namespace.to_owned(),
         id: id.to_owned(),
@@ -585,23 +586,6 @@ fn swap(client: &mut Client, namespace: &str, id: &str, step: usize) -> bool {
     };
     let response: CompareAndSwapResponse = client.unary(&method("CompareAndSwap"), &request).expect("a swap");
     response.swapped
-}
-
-/// Puts one value under `ids` ids in one call.
-fn mutate(client: &mut Client, namespace: &str, ids: usize, value: &str) {
-    let mutation = |number| Mutation {
-        id: format!("id-{number}"),
-        operation: Some(Operation::Put(PutItems {
-            items: vec![item(value)],
-        })),
-    };
-    let request = MutateRequest {
-        namespace: namespace.to_owned(),
-        idempotency_token: None,
-        mutations: (0..ids).map(mutation).collect(),
-    };
-    let response: MutateResponse = client.unary(&method("Mutate"), &request).expect("a mutate");
-    assert_eq!(response.results.len(), ids);
 }
 
 /// A gateway that starts with nothing but the log of another, which had two shards and the namespaces `ledger` at strong and
@@ -702,7 +686,7 @@ fn metric(gateway: &Gateway, name: &str, at_least: f64) -> f64 {
     }
 }
 
-fn log_files(gateway: &Gateway) -> Vec<PathBuf> {
+pub(super) fn log_files(gateway: &Gateway) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(gateway.directory().join("wal")).expect("the log's directory");
     let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
     files.sort();

@@ -4,4 +4,5 @@
 mod behavior;
 mod fairness;
 mod log;
+mod replay;
 mod support;
