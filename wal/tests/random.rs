@@ -102,7 +102,9 @@ fn live(seed: u64, tally: &mut Tally) {
         config.key = None;
     }
     // Every other life meets its limits more often, with checkpoints of one block to four.
-    let mut limits = seed.is_multiple_of(2).then(|| Rng(seed ^ 0x0123_4567_89ab_cdef));
+    let mut limits = seed
+        .is_multiple_of(2)
+        .then_some(Rng(seed ^ 0x0123_4567_89ab_cdef));
     let mut targets = 3;
     if let Some(limits) = &mut limits {
         config.segments_max = 2 + limits.below(7);
