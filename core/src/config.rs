@@ -32,6 +32,8 @@ pub struct ServeOptions {
     pub shards: NonZeroUsize,
     /// Whether each shard is pinned to one core.
     pub pin_shards: bool,
+    /// Whether shards run before other threads of the machine, where the system allows it.
+    pub raise_priority: bool,
     /// How the shards wait for the network.
     pub driver: DriverChoice,
     /// How long a shard with little to do looks for work before it sleeps; zero: not at all.
@@ -186,6 +188,7 @@ impl Default for ServeOptions {
             insecure_listen: false,
             shards: available_cores(),
             pin_shards: true,
+            raise_priority: true,
             driver: DriverChoice::Auto,
             idle_poll: Duration::from_micros(200),
             embedded: EmbeddedStore::Sqlite,

@@ -258,6 +258,7 @@ impl Server {
                 driver,
                 listener,
                 inbox: plumbing.inboxes[usize::from(number)].clone(),
+                raise_priority: options.raise_priority,
                 idle_poll: options.idle_poll,
                 connections_max: options.limits.connections_max.div_ceil(usize::from(count)),
                 on_drained: Box::new(move || {

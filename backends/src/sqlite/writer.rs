@@ -25,6 +25,9 @@ use crate::mutation::{
 use crate::store::{Capabilities, Sweep};
 use crate::version::Version;
 
+/// Mutations of a stream's batch after which the thread gives way to others that want its core: some tens of microseconds.
+const GIVE_WAY_EVERY: usize = 4;
+
 /// Applies mutations. One per store; `Send`, so that it can live on a helper thread.
 #[derive(Debug)]
 pub struct Writer {
@@ -144,7 +147,12 @@ impl Writer {
         } = self;
         let result = in_transaction(connection, shared, || {
             let mut put = connection.prepare_cached(PUT)?;
-            for mutation in batch {
+            for (number, mutation) in batch.iter().enumerate() {
+                // Those who wait for a stream's batch are few. Others wait for the core, which the kernel may leave to them
+                // only when its tick comes.
+                if !positions.is_empty() && number % GIVE_WAY_EVERY == GIVE_WAY_EVERY - 1 {
+                    std::thread::yield_now();
+                }
                 let mut change = Change {
                     connection,
                     options,

@@ -390,7 +390,8 @@ impl ShardLog {
     pub(crate) fn next_wake(&self) -> Option<Instant> {
         let now = self.clock.now();
         let mut next = self.lane.next_wake(now);
-        if !self.applier.is_empty() {
+        // Also once more when all is applied, or the page would show the last wait for ever.
+        if !self.applier.is_empty() || self.metrics.unapplied_records.value() > 0 {
             next = Some(next.map_or(self.show_at, |next: u64| next.min(self.show_at)));
         }
         let mut consider = |at: u64| next = Some(next.map_or(at, |next| next.min(at)));

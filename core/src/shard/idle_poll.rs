@@ -8,8 +8,8 @@
 //! - few calls wait: with many, other threads have work for them and need the core;
 //! - few connections have something in each turn.
 //!
-//! Each look enters the kernel, which there runs whatever else wants this core and is due. Under epoll the reactor cannot
-//! look without sleeping, so there is no polling.
+//! Every few looks it gives way to whatever else wants this core. Under epoll the reactor cannot look without sleeping, so
+//! there is no polling.
 
 use std::{
     cell::Cell,
@@ -28,6 +28,8 @@ use super::{
 pub(super) const CALLS_MAX: usize = 4;
 /// Events of one turn of a shard that polls.
 const EVENTS_MAX: u32 = 2;
+/// Looks after which others get the core; a look takes about a microsecond.
+const LOOKS_PER_YIELD: u32 = 4;
 /// The reactor looks at its timers only when it sleeps, so a polling shard makes it sleep so often, for an instant.
 const TIMERS_PAUSE: Duration = Duration::from_millis(1);
 
@@ -97,9 +99,15 @@ impl IdlePoll {
         mut last: Instant,
     ) -> io::Result<Instant> {
         let mut timers_at = last + TIMERS_PAUSE;
+        let mut looks = 0_u32;
         loop {
             if shard.gateway.borrow().calls_waiting() > CALLS_MAX {
                 return Ok(last);
+            }
+            looks += 1;
+            if looks.is_multiple_of(LOOKS_PER_YIELD) {
+                // A thread that wants this core gets it, above all a worker of the kernel that sees to this shard's own write.
+                std::thread::yield_now();
             }
             turns.next().await;
             let (now, events) = (Instant::now(), self.events.take());
