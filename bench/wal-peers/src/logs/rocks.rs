@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rocksdb::{DB, Options, WriteOptions};
+use rocksdb::{DB, DBRecoveryMode, Options, WriteOptions};
 
 use super::{Failure, Log};
 
@@ -21,6 +21,8 @@ impl Rocks {
         options.set_write_buffer_size(LOG_BYTES);
         options.set_max_write_buffer_number(4);
         options.set_recycle_log_file_num(4);
+        // In the default mode RocksDB takes the line above back without a word, and its logs grow.
+        options.set_wal_recovery_mode(DBRecoveryMode::SkipAnyCorruptedRecord);
         options.set_enable_pipelined_write(true);
         // Its log is in question, not its tables.
         options.set_disable_auto_compactions(true);
