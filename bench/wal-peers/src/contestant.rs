@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
@@ -24,6 +25,8 @@ const OVER: u8 = 2;
 
 /// Runs until the parent closes the pipe.
 pub(crate) fn run(contestant: &Contestant, directory: &Path) -> Result<(), Failure> {
+    // A parent that is killed cannot end it any more.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
     let log = (contestant.open)(directory)?;
     // What only the first append pays, such as the flush of a file that was filled beforehand, is nobody's burst.
     log.append(0, &[0; 64])?;
@@ -53,6 +56,7 @@ fn burst(log: &dyn Log, appenders: usize, bytes: usize, length: Duration) -> Res
     let (phase, start) = (AtomicU8::new(WARMING), Barrier::new(appenders + 1));
     let mut total = Appended::new()?;
     let (mut seconds, mut cpu) = (0.0, 0.0);
+    let cpu_began = process_cpu();
     thread::scope(|scope| {
         let threads: Vec<_> = (0..appenders)
             .map(|appender| {
@@ -78,7 +82,8 @@ fn burst(log: &dyn Log, appenders: usize, bytes: usize, length: Duration) -> Res
         "cpu_micros": cpu * 1e6 / total.ended_within.max(1) as f64,
         "p50": total.latencies.value_at_quantile(0.5) as f64 / 1e3,
         "p99": total.latencies.value_at_quantile(0.99) as f64 / 1e3,
-        "cpu_seconds": cpu,
+        "cpu_seconds_began": cpu_began,
+        "cpu_seconds_ended": process_cpu(),
     }))
 }
 

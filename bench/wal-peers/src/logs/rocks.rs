@@ -49,6 +49,15 @@ impl Rocks {
     }
 }
 
+/// The version that the linked library writes into its own diagnostics.
+pub(crate) fn version(path: &Path) -> String {
+    let text = std::fs::read_to_string(path.join("LOG")).unwrap_or_default();
+    let found = text.lines().find_map(|line| line.split_once("RocksDB version: "));
+    found.map_or("of unknown version".to_owned(), |(_, version)| {
+        version.trim().to_owned()
+    })
+}
+
 impl Log for Rocks {
     fn append(&self, _: usize, record: &[u8]) -> Result<(), Failure> {
         let mut options = WriteOptions::default();
