@@ -69,7 +69,7 @@ bench: ## Criterion benches, then this gateway beside other stacks; takes a whil
 	$(CARGO) run --release --locked -p prism-bench
 
 .PHONY: bench-wal
-bench-wal: ## Our log beside other logs on this disk (BENCH_WAL="…" passes options on); half an hour
+bench-wal: ## Our log beside other logs and the disk's floor (BENCH_WAL="…" passes options on); half an hour
 	@stack/setup bench-wal
 	ROCKSDB_LIB_DIR="$$(dirname "$$(cc -print-file-name=librocksdb.so)")" ROCKSDB_INCLUDE_DIR=/usr/include \
 		$(CARGO) run --release --locked --manifest-path bench/wal-peers/Cargo.toml -- $(BENCH_WAL)

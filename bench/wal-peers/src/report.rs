@@ -1,145 +1,401 @@
-//! The tables: medians over the rounds (over the undisturbed bursts, where there are any), and our log against each other one.
+//! The report, as Markdown for docs/BENCHMARKS.md: where it was measured, the figures, ours against each other log.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::path::Path;
 
-use serde_json::Value;
+use crate::Options;
+use crate::figures::{Burst, Cell, Floor, MOVED_FACTOR, Results, Summary, geometric_mean, median};
+use crate::logs::{CONTESTANTS, Contestant, Failure};
+use crate::machine::{self, FOREIGN_MAX};
 
-use crate::logs::CONTESTANTS;
+/// From so many appenders on a cell is in the geometric mean: below, there is little to be grouped.
+const MEAN_FROM: u64 = 8;
 
-/// What is measured at one time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Cell {
-    pub(crate) bytes: u64,
-    pub(crate) appenders: u64,
+/// What is known about the machine before the run.
+pub(crate) struct Head {
+    lines: Vec<(&'static str, String)>,
 }
 
-impl fmt::Display for Cell {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} x {} B", self.appenders, self.bytes)
+impl Head {
+    pub(crate) fn collect(directory: &Path, fio: &str) -> Result<Self, Failure> {
+        let command: Vec<String> = std::env::args().skip(1).collect();
+        let command = match command.is_empty() {
+            true => "`make bench-wal`".to_owned(),
+            false => format!("`make bench-wal BENCH_WAL=\"{}\"`", command.join(" ")),
+        };
+        let lines = vec![
+            ("command", command),
+            ("begun", machine::hour()),
+            ("machine", machine::machine()),
+            ("kernel", machine::kernel()),
+            ("file system", machine::file_system(directory)?),
+            ("tools", format!("{fio}, {}", machine::compiler())),
+            ("load before", machine::load()),
+        ];
+        Ok(Self { lines })
     }
 }
 
-/// What a burst showed. Times in microseconds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Burst {
-    per_second: f64,
-    p50: f64,
-    p99: f64,
-    cpu: f64,
-    /// The disk's floor moved, or other programs ran, at every attempt.
-    disturbed: bool,
+/// Prints the whole report. `complete` is false where an error ended the run.
+pub(crate) fn print(options: &Options, head: &Head, results: &Results, complete: bool) {
+    let summaries = results.summaries();
+    print_head(options, head, results, complete);
+    print_legend(results);
+    print_figures(options, results, &summaries);
+    if results.versions.len() > 1 && results.versions.contains_key(CONTESTANTS[0].name) {
+        print_ratios(results, &summaries);
+        print_lost(&summaries);
+    }
+    print_upkeep(results);
 }
 
-impl Burst {
-    pub(crate) fn read(found: &Value, disturbed: bool) -> Self {
-        let of = |name: &str| found[name].as_f64().unwrap_or(f64::NAN);
-        Self {
-            per_second: of("per_second"),
-            p50: of("p50"),
-            p99: of("p99"),
-            cpu: of("cpu_micros"),
-            disturbed,
-        }
-    }
+/// The contestants that were measured, ours first.
+fn measured(results: &Results) -> impl Iterator<Item = &'static Contestant> {
+    let versions = &results.versions;
+    CONTESTANTS
+        .iter()
+        .filter(|contestant| versions.contains_key(contestant.name))
 }
 
-impl fmt::Display for Burst {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            per_second,
-            p50,
-            p99,
-            cpu,
-            ..
-        } = self;
-        let mark = if self.disturbed { " (disturbed)" } else { "" };
-        write!(
-            formatter,
-            "{per_second:.0}/s, p50 {p50:.0} us, p99 {p99:.0} us, CPU {cpu:.1} us{mark}"
-        )
+fn print_head(options: &Options, head: &Head, results: &Results, complete: bool) {
+    println!("| | |\n|---|---|");
+    for (what, text) in &head.lines {
+        println!("| {what} | {text} |");
     }
-}
-
-/// All that was measured.
-#[derive(Default)]
-pub(crate) struct Table {
-    bursts: BTreeMap<Cell, BTreeMap<&'static str, Vec<Burst>>>,
-    fio: Vec<[f64; 2]>,
-}
-
-impl Table {
-    pub(crate) fn add(&mut self, cell: Cell, name: &'static str, burst: Burst) {
-        self.bursts
-            .entry(cell)
-            .or_default()
-            .entry(name)
-            .or_default()
-            .push(burst);
+    println!("| load after | {} |", machine::load());
+    if let Some(floor) = results.first_floor {
+        println!("| floor before the logs were opened | {floor} |");
     }
-
-    pub(crate) fn add_fio(&mut self, percentiles: [f64; 2]) {
-        self.fio.push(percentiles);
+    let dropped: Vec<String> = results
+        .rounds
+        .iter()
+        .filter_map(|round| Some(format!("{} ({})", round.cell, round.dropped()?)))
+        .collect();
+    println!(
+        "| rounds | {} of each cell wanted; {} measured, {} of them dropped; bursts of {} ms, {} of them repeated |",
+        options.rounds,
+        results.rounds.len(),
+        dropped.len(),
+        options.burst,
+        results.repeated_bursts
+    );
+    if !dropped.is_empty() {
+        println!("| dropped | {} |", dropped.join("; "));
     }
-
-    /// Prints the tables as Markdown.
-    pub(crate) fn print(&self) {
-        let [p50, p99] = [0, 1].map(|index| median(self.fio.iter().map(|floor| floor[index])));
-        let calmest = self
-            .fio
-            .iter()
-            .map(|floor| floor[0])
-            .fold(f64::INFINITY, f64::min);
+    let counted = results.rounds.iter().filter(|round| round.dropped().is_none());
+    let foreign: Vec<f64> = counted
+        .flat_map(|round| &round.bursts)
+        .filter(|(_, burst)| !burst.disturbed)
+        .map(|(_, burst)| burst.foreign)
+        .collect();
+    if !foreign.is_empty() {
         println!(
-            "fio, 4 KiB durable overwrites, one at a time: p50 {p50:.0} us (in the calmest run {calmest:.0} us), p99 {p99:.0} us\n"
+            "| cores that others, and the kernel's workers, took beside bursts that count | median {:.2}, highest {:.2} |",
+            median(foreign.iter().copied()),
+            foreign.iter().copied().fold(0.0, f64::max)
         );
-        for contestant in CONTESTANTS {
-            println!("- {}: {}", contestant.name, contestant.setup);
-        }
+    }
+    if results.rounds_left > 0 {
         println!(
-            "\n| appenders x record | log | appends/s | p50 us | p99 us | CPU us | rate to ours | disturbed |"
+            "| not measured, because the time was over | {} rounds |",
+            results.rounds_left
         );
-        println!("|---|---|--:|--:|--:|--:|--:|--:|");
-        let mut lost = Vec::new();
-        for (cell, logs) in &self.bursts {
-            let ours = logs.get(CONTESTANTS[0].name).map(|bursts| rate(bursts));
-            for name in CONTESTANTS.iter().map(|contestant| contestant.name) {
-                let Some(bursts) = logs.get(name) else { continue };
-                let of = |figure: fn(&Burst) -> f64| median(counted(bursts).map(figure));
-                let ratio = ours.map_or(f64::NAN, |ours| rate(bursts) / ours);
-                if ratio > 1.0 {
-                    lost.push(format!("{cell}: {name} {ratio:.2} x"));
-                }
-                println!(
-                    "| {cell} | {name} | {:.0} | {:.0} | {:.0} | {:.1} | {ratio:.2} | {} of {} |",
-                    rate(bursts),
-                    of(|burst| burst.p50),
-                    of(|burst| burst.p99),
-                    of(|burst| burst.cpu),
-                    bursts.iter().filter(|burst| burst.disturbed).count(),
-                    bursts.len(),
-                );
+    }
+    if !complete {
+        println!("| **incomplete** | an error ended the run |");
+    }
+    println!();
+    for contestant in measured(results) {
+        let version = &results.versions[contestant.name];
+        let space = if version.is_empty() { "" } else { " " };
+        println!("- {}{space}{version}: {}", contestant.name, contestant.setup);
+    }
+}
+
+fn print_legend(results: &Results) {
+    println!(
+        "\nEach log: appends per second; p50 / p99 of an append in µs; CPU of the process per append in µs. Medians of the \
+         rounds that are not dropped, which are those\nwhose floor was not disturbed and did not move by more than \
+         {MOVED_FACTOR} × in p50. `*`: there is no such round, or every burst was disturbed (other\nprograms took more than \
+         {FOREIGN_MAX} of a core, or the disk was not calm before it). Floor: `fio`, psync, `O_DIRECT`, \
+         `sync=dsync`, overwrite of a prepared file, one write at a time: writes per second; p50 / p99 in µs;\nlowest–highest \
+         p50 of its runs. *4 KiB*: before and after each round. *Together*: after it, one write as large as a record of each \
+         appender\n(at most 1 MiB); times the appenders, it is what a log carries that never has two writes on their way."
+    );
+    if results.rounds.is_empty() {
+        println!("\nNothing was measured.");
+    }
+}
+
+fn print_figures(options: &Options, results: &Results, summaries: &BTreeMap<Cell, Summary>) {
+    let mut sizes: Vec<u64> = summaries.keys().map(|cell| cell.bytes).collect();
+    sizes.dedup();
+    for bytes in sizes {
+        println!("\nRecords of {}:\n", size(bytes));
+        print!("| appenders | floor, 4 KiB | floor, together |");
+        for contestant in measured(results) {
+            match contestant.name == CONTESTANTS[0].name {
+                true => print!(" **{}** |", contestant.name),
+                false => print!(" {} |", contestant.name),
             }
         }
-        match lost.is_empty() {
-            true => println!("\nNo cell is lost."),
-            false => println!("\nLost: {}.", lost.join("; ")),
+        println!("\n|--:|---|---|{}", "---|".repeat(results.versions.len()));
+        for (cell, summary) in summaries.iter().filter(|(cell, _)| cell.bytes == bytes) {
+            let rounds = match summary.rounds {
+                0 => "<br>no good round".to_owned(),
+                1 if options.rounds != 1 => "<br>1 round".to_owned(),
+                rounds if rounds as u64 != options.rounds => format!("<br>{rounds} rounds"),
+                _ => String::new(),
+            };
+            let [low, high] = summary.floor_range;
+            print!(
+                "| {}{rounds} | {}<br>{low:.0}–{high:.0} | {} |",
+                cell.appenders,
+                floor_text(&summary.floor),
+                summary.together.map_or("–".to_owned(), |floor| format!(
+                    "{}: {}",
+                    size(floor.bytes),
+                    floor_text(&floor)
+                ))
+            );
+            for contestant in measured(results) {
+                print!(
+                    " {} |",
+                    summary
+                        .logs
+                        .get(contestant.name)
+                        .map_or(String::new(), burst_text)
+                );
+            }
+            println!();
         }
     }
 }
 
-fn rate(bursts: &[Burst]) -> f64 {
-    median(counted(bursts).map(|burst| burst.per_second))
+fn floor_text(floor: &Floor) -> String {
+    let rate = thousands(floor.per_second);
+    format!("{rate}<br>{} / {}", thousands(floor.p50), thousands(floor.p99))
 }
 
-/// The bursts that nothing disturbed; all, if there is none.
-fn counted(bursts: &[Burst]) -> impl Iterator<Item = &Burst> {
-    let all = bursts.iter().all(|burst| burst.disturbed);
-    bursts.iter().filter(move |burst| all || !burst.disturbed)
+fn burst_text(burst: &Burst) -> String {
+    let mark = mark(burst.disturbed);
+    let rate = thousands(burst.per_second);
+    let cpu = match burst.cpu < 9.95 {
+        true => format!("{:.1}", burst.cpu),
+        false => thousands(burst.cpu),
+    };
+    format!(
+        "{rate}{mark}<br>{} / {}<br>{cpu}",
+        thousands(burst.p50),
+        thousands(burst.p99)
+    )
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+/// Ours against another in a cell: rates, 99th percentiles, and whether one of them was disturbed.
+fn ratio(summary: &Summary, other: &str) -> Option<([f64; 2], bool)> {
+    let (ours, theirs) = (summary.logs.get(CONTESTANTS[0].name)?, summary.logs.get(other)?);
+    let ratios = [ours.per_second / theirs.per_second, ours.p99 / theirs.p99];
+    Some((ratios, ours.disturbed || theirs.disturbed))
+}
+
+fn print_ratios(results: &Results, summaries: &BTreeMap<Cell, Summary>) {
+    println!(
+        "\nOurs divided by each other's: rate / p99. The floor's column: p50 / p99 of ours divided by those of 4 KiB.\n"
+    );
+    let others: Vec<&str> = measured(results)
+        .skip(1)
+        .map(|contestant| contestant.name)
+        .collect();
+    println!("| appenders × record | to the floor | {} |", others.join(" | "));
+    println!("|---|--:|{}", "--:|".repeat(others.len()));
+    for (cell, summary) in summaries {
+        let Some(ours) = summary.logs.get(CONTESTANTS[0].name) else {
+            continue;
+        };
+        let floor = summary.floor;
+        print!(
+            "| {cell} | {:.2} / {:.2} |",
+            ours.p50 / floor.p50,
+            ours.p99 / floor.p99
+        );
+        for other in &others {
+            match ratio(summary, other) {
+                Some((ratios, disturbed)) => print!(" {}{} |", pair(ratios), mark(disturbed)),
+                None => print!(" |"),
+            }
+        }
+        println!();
+    }
+    let in_mean = || summaries.iter().filter(|(cell, _)| cell.appenders >= MEAN_FROM);
+    let any_disturbed = in_mean().any(|(_, summary)| {
+        others
+            .iter()
+            .any(|other| ratio(summary, other).is_some_and(|(_, disturbed)| disturbed))
+    });
+    // With the disturbed cells, which are otherwise easily left out where they are inconvenient, and without them.
+    for with_disturbed in [true, false] {
+        if in_mean().next().is_none() || (!with_disturbed && !any_disturbed) {
+            continue;
+        }
+        let which = if with_disturbed { "" } else { ", undisturbed only" };
+        print!("| **geometric mean, {MEAN_FROM} appenders and more{which}** | |");
+        for other in &others {
+            let ratios: Vec<[f64; 2]> = in_mean()
+                .filter_map(|(_, summary)| ratio(summary, other))
+                .filter(|(_, disturbed)| with_disturbed || !disturbed)
+                .map(|(ratios, _)| ratios)
+                .collect();
+            let of = |index: usize| geometric_mean(ratios.iter().map(|ratios| ratios[index]));
+            match (of(0), of(1)) {
+                (Some(rate), Some(p99)) => {
+                    print!(" **{}** of {} |", pair([rate, p99]), ratios.len());
+                }
+                _ => print!(" – |"),
+            }
+        }
+        println!();
+    }
+}
+
+fn pair([rate, p99]: [f64; 2]) -> String {
+    format!("{rate:.2} / {p99:.2}")
+}
+
+fn mark(disturbed: bool) -> &'static str {
+    if disturbed { "*" } else { "" }
+}
+
+/// Names the cells in which ours is not the fastest, and those in which it is not the steadiest.
+fn print_lost(summaries: &BTreeMap<Cell, Summary>) {
+    let lists = [
+        ("Lost cells, in which another's rate is higher than ours", 0),
+        ("Cells in which another's p99 is lower than ours", 1),
+    ];
+    for (title, index) in lists {
+        let lost = lost(summaries, index);
+        match lost.is_empty() {
+            true => println!("\n{title}: none."),
+            false => println!("\n{title}:\n\n- {}", lost.join("\n- ")),
+        }
+    }
+}
+
+/// The cells where ours is behind in rate (0) or p99 (1), each with all that are ahead, the first before the others.
+fn lost(summaries: &BTreeMap<Cell, Summary>, index: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (cell, summary) in summaries {
+        let mut ahead: Vec<(f64, String)> = CONTESTANTS[1..]
+            .iter()
+            .filter_map(|other| {
+                let (ratios, disturbed) = ratio(summary, other.name)?;
+                let theirs = 1.0 / ratios[index];
+                let is_ahead = if index == 0 { theirs > 1.0 } else { theirs < 1.0 };
+                let mark = mark(disturbed);
+                is_ahead.then(|| (theirs, format!("{} {theirs:.2} ×{mark}", other.name)))
+            })
+            .collect();
+        ahead.sort_by(|left, right| left.0.total_cmp(&right.0));
+        if index == 0 {
+            ahead.reverse();
+        }
+        if !ahead.is_empty() {
+            let ahead: Vec<String> = ahead.into_iter().map(|(_, text)| text).collect();
+            lines.push(format!("{cell}: {}", ahead.join(", ")));
+        }
+    }
+    lines
+}
+
+fn print_upkeep(results: &Results) {
+    println!(
+        "\nWhat the bursts leave for the time after them, which no figure above contains; over the whole run. Bytes that the \
+         disk wrote (for whomever) per\nbyte that was appended, in the bursts and until the end of the pause after each; CPU \
+         of the process per append in µs, in the bursts and\nuntil the next; the longest upkeep that a log asked to wait for \
+         before others had their turn.\n"
+    );
+    println!("| log | written in bursts | written after | CPU in bursts | CPU between | longest wait |");
+    println!("|---|--:|--:|--:|--:|--:|");
+    for contestant in measured(results) {
+        let Some(upkeep) = results.upkeep.get(contestant.name) else {
+            continue;
+        };
+        println!(
+            "| {} | {:.2} | {:.2} | {:.1} | {:.1} | {:.0} ms |",
+            contestant.name,
+            upkeep.written_within / upkeep.appended_bytes,
+            upkeep.written_after / upkeep.appended_bytes,
+            upkeep.cpu_seconds_within * 1e6 / upkeep.appends,
+            upkeep.cpu_seconds_between * 1e6 / upkeep.appends,
+            upkeep.wait_seconds_max * 1e3,
+        );
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes % 1024 {
+        0 if bytes > 0 && bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
+        0 => format!("{} KiB", bytes >> 10),
+        _ => format!("{bytes} bytes"),
+    }
+}
+
+/// Rounded, with commas.
+fn thousands(value: f64) -> String {
+    if !value.is_finite() {
+        return "?".to_owned();
+    }
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::tests::round;
+
+    #[test]
+    fn numbers() {
+        assert_eq!(thousands(0.4), "0");
+        assert_eq!(thousands(999.0), "999");
+        assert_eq!(thousands(1234567.0), "1,234,567");
+        assert_eq!([128, 1024, 1 << 20].map(size), ["128 bytes", "1 KiB", "1 MiB"]);
+    }
+
+    #[test]
+    fn lost_cells_are_named_with_those_ahead() {
+        let cell = |appenders| Cell {
+            bytes: 128,
+            appenders,
+        };
+        let ours = ("prism", 100.0, 10.0, false);
+        let floors = [100.0, 100.0];
+        let results = Results {
+            rounds: vec![
+                round(
+                    cell(1),
+                    floors,
+                    &[
+                        ours,
+                        ("okaywal", 150.0, 5.0, false),
+                        ("textbook", 200.0, 20.0, true),
+                    ],
+                ),
+                round(cell(8), floors, &[ours, ("okaywal", 50.0, 20.0, false)]),
+            ],
+            ..Results::default()
+        };
+        let summaries = results.summaries();
+        assert_eq!(
+            lost(&summaries, 0),
+            ["1 × 128 B: textbook 2.00 ×*, okaywal 1.50 ×"]
+        );
+        assert_eq!(lost(&summaries, 1), ["1 × 128 B: okaywal 0.50 ×"]);
+    }
 }

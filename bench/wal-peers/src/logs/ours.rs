@@ -94,6 +94,7 @@ impl Ours {
             key: None,
             expect_existing: false,
             applied_lsn: Lsn::NONE,
+            accept_loss: false,
         };
         let disk = FileDisk::open(path, true)?;
         let started = start(&config, disk, &seed()?, 0, &mut Nobody)?;

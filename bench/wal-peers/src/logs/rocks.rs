@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rocksdb::{DB, Options, WriteOptions};
+use rocksdb::{DB, DBRecoveryMode, Options, WriteOptions};
 
 use super::{Failure, Log};
 
@@ -21,6 +21,8 @@ impl Rocks {
         options.set_write_buffer_size(LOG_BYTES);
         options.set_max_write_buffer_number(4);
         options.set_recycle_log_file_num(4);
+        // In the default mode RocksDB takes the line above back without a word, and its logs grow.
+        options.set_wal_recovery_mode(DBRecoveryMode::SkipAnyCorruptedRecord);
         options.set_enable_pipelined_write(true);
         // Its log is in question, not its tables.
         options.set_disable_auto_compactions(true);
@@ -45,6 +47,15 @@ impl Rocks {
     fn key(&self) -> [u8; 8] {
         self.next.fetch_add(1, Ordering::Relaxed).to_be_bytes()
     }
+}
+
+/// The version that the linked library writes into its own diagnostics.
+pub(crate) fn version(path: &Path) -> String {
+    let text = std::fs::read_to_string(path.join("LOG")).unwrap_or_default();
+    let found = text.lines().find_map(|line| line.split_once("RocksDB version: "));
+    found.map_or("of unknown version".to_owned(), |(_, version)| {
+        version.trim().to_owned()
+    })
 }
 
 impl Log for Rocks {
