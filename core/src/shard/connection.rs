@@ -169,7 +169,7 @@ impl Connection {
     fn process(&self, buffer: &mut Vec<u8>) -> Next {
         let now = Instant::now();
         self.last_active.set(now);
-        self.shard.idle_poll.note();
+        self.shard.idle_poll.note(&self.address);
         let mut gateway = self.shard.gateway.borrow_mut();
         gateway.begin_batch();
         let mut session = self.session.borrow_mut();

@@ -6,7 +6,7 @@
 //!
 //! - the last event came sooner than the budget after the one before it, so the next may, too;
 //! - few calls wait: with many, other threads have work for them and need the core;
-//! - few connections have something in each turn.
+//! - the same few connections have something again and again: with more, one wake-up serves several.
 //!
 //! Every few looks it gives way to whatever else wants this core. Under epoll the reactor cannot look without sleeping, so
 //! there is no polling.
@@ -17,6 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::gateway::job::Ticket;
+
 use super::{
     Shard,
     mailbox::{ShardSleeper, Waker},
@@ -26,6 +28,8 @@ use super::{
 
 /// Calls that may wait while a shard polls.
 pub(super) const CALLS_MAX: usize = 4;
+/// Connections that a polling shard serves.
+const CONNECTIONS_MAX: usize = 4;
 /// Events of one turn of a shard that polls.
 const EVENTS_MAX: u32 = 2;
 /// Looks after which others get the core; a look takes about a microsecond.
@@ -40,6 +44,10 @@ pub(crate) struct IdlePoll {
     polling: Cell<bool>,
     /// Events since the poller last looked.
     events: Cell<u32>,
+    /// The connections of the last events, each once, as shard and slot.
+    familiar: Cell<[(u16, u32); CONNECTIONS_MAX]>,
+    /// Whether one came that was not among them.
+    stranger: Cell<bool>,
     happened: Notify,
 }
 
@@ -50,14 +58,24 @@ impl IdlePoll {
             budget,
             polling: Cell::new(false),
             events: Cell::new(0),
+            familiar: Cell::default(),
+            stranger: Cell::new(false),
             happened: Notify::default(),
         }
     }
 
-    /// A connection received something, or an answer came from elsewhere.
-    pub(crate) fn note(&self) {
+    /// A connection received something, or an answer or a job came from elsewhere.
+    pub(crate) fn note(&self, ticket: &Ticket) {
         if self.budget.is_zero() {
             return;
+        }
+        let connection = (ticket.shard, ticket.slot);
+        let mut familiar = self.familiar.get();
+        if !familiar.contains(&connection) {
+            familiar.rotate_right(1);
+            familiar[0] = connection;
+            self.familiar.set(familiar);
+            self.stranger.set(true);
         }
         self.events.set(self.events.get() + 1);
         if !self.polling.get() {
@@ -81,7 +99,7 @@ impl IdlePoll {
             let before = last;
             last = Instant::now();
             let soon = last.duration_since(before) < self.budget;
-            if self.events.take() > EVENTS_MAX || !soon {
+            if self.events.take() > EVENTS_MAX || self.stranger.take() || !soon {
                 continue;
             }
             self.polling.set(true);
@@ -114,7 +132,7 @@ impl IdlePoll {
             if events > 0 {
                 last = now;
             }
-            if events > EVENTS_MAX || now.duration_since(last) > self.budget {
+            if events > EVENTS_MAX || self.stranger.take() || now.duration_since(last) > self.budget {
                 return Ok(last);
             }
             if now >= timers_at {
@@ -122,5 +140,47 @@ impl IdlePoll {
                 sleeper.yield_turn().await?;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prism_backends::NamespaceId;
+
+    use super::*;
+    use crate::gateway::job::CallId;
+
+    fn ticket(slot: u32) -> Ticket {
+        Ticket {
+            shard: 1,
+            slot,
+            generation: 0,
+            call: CallId::Request(0),
+            namespace: NamespaceId(0),
+        }
+    }
+
+    #[test]
+    fn a_few_connections_are_familiar_and_many_are_not() {
+        let poll = IdlePoll::new(Duration::from_micros(200));
+        let talk = |connections: u32| {
+            for round in 0..3 {
+                for slot in 0..connections {
+                    poll.note(&ticket(slot));
+                }
+                let stranger = poll.stranger.take();
+                assert!(round == 0 || stranger == (connections > 4), "{connections}");
+            }
+            assert_eq!(poll.events.take(), 3 * connections);
+        };
+        (1..=6).for_each(talk);
+        talk(2);
+    }
+
+    #[test]
+    fn without_a_budget_nothing_is_noted() {
+        let poll = IdlePoll::new(Duration::ZERO);
+        poll.note(&ticket(1));
+        assert_eq!((poll.events.get(), poll.stranger.get()), (0, false));
     }
 }

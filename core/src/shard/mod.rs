@@ -235,7 +235,7 @@ async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, orders: Rc<Ord
             }
             if let Some(job) = shard.inbox.jobs.receive() {
                 messages += 1;
-                shard.idle_poll.note();
+                shard.idle_poll.note(&job.ticket);
                 shard.gateway.borrow_mut().execute(job);
             }
             if let Some(reply) = shard.inbox.replies.receive() {
@@ -332,7 +332,7 @@ async fn tick(shard: Rc<Shard>) {
 
 impl Shard {
     fn deliver(&self, reply: Reply, touched: &mut Vec<Rc<Connection>>) {
-        self.idle_poll.note();
+        self.idle_poll.note(&reply.ticket);
         let mut gateway = self.gateway.borrow_mut();
         gateway.answer_received(&reply.ticket);
         let Some(connection) = self.connections.borrow().find(&reply.ticket) else {
