@@ -146,6 +146,8 @@ impl<'a> Run<'a> {
             }
         }
         let began = Instant::now();
+        // Else the kernel writes what some of them have left in its memory beside somebody's first burst.
+        rustix::fs::syncfs(std::fs::File::open(directory)?)?;
         let calm = run
             .floor_file
             .await_calm(CALM_FACTOR * first.p50, 3, CALM_AFTER_OPENING)?;
