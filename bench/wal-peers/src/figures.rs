@@ -121,7 +121,8 @@ impl Round {
     }
 }
 
-/// What a log does within its bursts and what it leaves for the time between them, over a whole run.
+/// What a log does within its bursts and what it leaves for the time between them, over all bursts of a run that nothing
+/// disturbed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Upkeep {
     pub(crate) appends: f64,

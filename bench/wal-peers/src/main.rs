@@ -17,7 +17,7 @@ mod report;
 mod run;
 mod running;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -30,7 +30,7 @@ use crate::logs::{CONTESTANTS, Failure};
 /// A part of the report can be repeated alone, for example `--sizes 1024 --appenders 8,32 --logs prism,okaywal`.
 #[derive(Parser)]
 struct Options {
-    /// Folder on the disk in question; emptied afterwards, unless the run is killed
+    /// Folder on the disk in question; emptied afterwards, or by the next run if this one is killed
     #[arg(long, default_value = "wal-peers-data")]
     directory: PathBuf,
     /// Rounds of each cell: bursts of each log
@@ -69,6 +69,9 @@ struct Options {
     contestant: Option<String>,
 }
 
+/// Folders of runs are named so; the process's id follows.
+const RUN_PREFIX: &str = "run-";
+
 fn main() -> ExitCode {
     match start(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,7 +89,11 @@ fn start(options: &Options) -> Result<(), Failure> {
     }
     let fio = floor::fio_version()?;
     std::fs::create_dir_all(&options.directory)?;
-    let directory = tempfile::tempdir_in(&options.directory)?;
+    remove_leftovers(&options.directory)?;
+    let prefix = format!("{RUN_PREFIX}{}-", std::process::id());
+    let directory = tempfile::Builder::new()
+        .prefix(&prefix)
+        .tempdir_in(&options.directory)?;
     let head = report::Head::collect(directory.path(), &fio)?;
     let mut results = Results::default();
     let measured = run::measure(options, directory.path(), &mut results);
@@ -98,4 +105,22 @@ fn start(options: &Options) -> Result<(), Failure> {
         report::print(options, &head, &results, measured.is_ok());
     }
     measured
+}
+
+/// Removes what runs that were killed have left, which may be gigabytes.
+fn remove_leftovers(directory: &Path) -> Result<(), Failure> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_str().and_then(|name| name.strip_prefix(RUN_PREFIX));
+        let process = name
+            .and_then(|name| name.split('-').next())
+            .and_then(|id| id.parse::<u32>().ok());
+        if let Some(id) = process
+            && !Path::new(&format!("/proc/{id}")).exists()
+        {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }

@@ -66,20 +66,25 @@ fn print_head(options: &Options, head: &Head, results: &Results, complete: bool)
     if let Some(floor) = results.first_floor {
         println!("| floor before the logs were opened | {floor} |");
     }
-    let dropped: Vec<String> = results
-        .rounds
-        .iter()
-        .filter_map(|round| Some(format!("{} ({})", round.cell, round.dropped()?)))
-        .collect();
+    let mut dropped: BTreeMap<(Cell, &str), usize> = BTreeMap::new();
+    for round in &results.rounds {
+        if let Some(why) = round.dropped() {
+            *dropped.entry((round.cell, why)).or_default() += 1;
+        }
+    }
     println!(
         "| rounds | {} of each cell wanted; {} measured, {} of them dropped; bursts of {} ms, {} of them repeated |",
         options.rounds,
         results.rounds.len(),
-        dropped.len(),
+        dropped.values().sum::<usize>(),
         options.burst,
         results.repeated_bursts
     );
     if !dropped.is_empty() {
+        let dropped: Vec<String> = dropped
+            .iter()
+            .map(|((cell, why), times)| format!("{cell}: {times} ({why})"))
+            .collect();
         println!("| dropped | {} |", dropped.join("; "));
     }
     let counted = results.rounds.iter().filter(|round| round.dropped().is_none());
@@ -114,13 +119,16 @@ fn print_head(options: &Options, head: &Head, results: &Results, complete: bool)
 
 fn print_legend(results: &Results) {
     println!(
-        "\nEach log: appends per second; p50 / p99 of an append in µs; CPU of the process per append in µs. Medians of the \
-         rounds that are not dropped, which are those\nwhose floor was not disturbed and did not move by more than \
-         {MOVED_FACTOR} × in p50. `*`: there is no such round, or every burst was disturbed (other\nprograms took more than \
-         {FOREIGN_MAX} of a core, or the disk was not calm before it). Floor: `fio`, psync, `O_DIRECT`, \
-         `sync=dsync`, overwrite of a prepared file, one write at a time: writes per second; p50 / p99 in µs;\nlowest–highest \
-         p50 of its runs. *4 KiB*: before and after each round. *Together*: after it, one write as large as a record of each \
-         appender\n(at most 1 MiB); times the appenders, it is what a log carries that never has two writes on their way."
+        "\nEach log: appends per second; p50 / p99 of an append in µs; CPU of the process per append in µs. Medians over the \
+         rounds that are not\ndropped: those whose floor was not disturbed, and did not move by more than {MOVED_FACTOR} × \
+         in p50. `*`: there is no such round, or every burst was\ndisturbed (other programs took more than {FOREIGN_MAX} of \
+         a core, or the disk was not calm before it)."
+    );
+    println!(
+        "\nFloor: `fio`, psync, `O_DIRECT`, `sync=dsync`, overwrite of a prepared file, one write at a time: writes per \
+         second; p50 / p99 in µs; lowest–\nhighest p50 of its runs. *4 KiB*: before and after each round. *Together*: after \
+         it, one write as large as a record of each appender (at most\n1 MiB); times the appenders, its rate is what a log \
+         carries that never has two writes on their way."
     );
     if results.rounds.is_empty() {
         println!("\nNothing was measured.");
@@ -308,10 +316,10 @@ fn lost(summaries: &BTreeMap<Cell, Summary>, index: usize) -> Vec<String> {
 
 fn print_upkeep(results: &Results) {
     println!(
-        "\nWhat the bursts leave for the time after them, which no figure above contains; over the whole run. Bytes that the \
-         disk wrote (for whomever) per\nbyte that was appended, in the bursts and until the end of the pause after each; CPU \
-         of the process per append in µs, in the bursts and\nuntil the next; the longest upkeep that a log asked to wait for \
-         before others had their turn.\n"
+        "\nWhat the bursts leave for the time after them, which no figure above contains; over all bursts that nothing \
+         disturbed. Bytes that the disk\nwrote (for whomever) per byte that was appended, in the bursts and until the end of \
+         the pause after each; CPU of the process per append in\nµs, in the bursts and until the next; the longest upkeep that \
+         a log asked to wait for before others had their turn.\n"
     );
     println!("| log | written in bursts | written after | CPU in bursts | CPU between | longest wait |");
     println!("|---|--:|--:|--:|--:|--:|");
@@ -319,6 +327,10 @@ fn print_upkeep(results: &Results) {
         let Some(upkeep) = results.upkeep.get(contestant.name) else {
             continue;
         };
+        if upkeep.appends == 0.0 {
+            println!("| {} | | | | | |", contestant.name);
+            continue;
+        }
         println!(
             "| {} | {:.2} | {:.2} | {:.1} | {:.1} | {:.0} ms |",
             contestant.name,

@@ -51,16 +51,16 @@ pub(crate) fn measure(options: &Options, directory: &Path, results: &mut Results
     let deadline = Instant::now() + Duration::from_secs(60 * options.minutes);
     let mut run = Run::open(options, directory, results)?;
     let mut turns = turns(options);
-    let mut longest = Duration::ZERO;
+    let began = Instant::now();
     while let Some(turn) = turns.pop_front() {
-        let began = Instant::now();
-        if began + longest > deadline {
+        let rounds = results.rounds.len() as u32;
+        let usual = began.elapsed().checked_div(rounds).unwrap_or_default();
+        if Instant::now() + usual > deadline {
             results.rounds_left = turns.len() + 1;
             eprintln!("the time is over; {} rounds are left", results.rounds_left);
             break;
         }
         let round = run.round(turn, results)?;
-        longest = longest.max(began.elapsed());
         if round.dropped().is_some() && turn.attempt < ROUND_ATTEMPTS {
             turns.push_back(Turn {
                 attempt: turn.attempt + 1,
@@ -146,6 +146,8 @@ impl<'a> Run<'a> {
             }
         }
         let began = Instant::now();
+        // Else the kernel writes what some of them have left in its memory beside somebody's first burst.
+        rustix::fs::syncfs(std::fs::File::open(directory)?)?;
         let calm = run
             .floor_file
             .await_calm(CALM_FACTOR * first.p50, 3, CALM_AFTER_OPENING)?;

@@ -21,6 +21,14 @@ const BURST_WITHIN: Duration = Duration::from_secs(60);
 /// For upkeep after a burst.
 const TIDY_WITHIN: Duration = Duration::from_secs(60);
 
+/// Where things stood at the end of a burst.
+struct Last {
+    /// CPU time of the process.
+    cpu_seconds: f64,
+    /// What the disk had written.
+    written: f64,
+}
+
 /// A contestant's process; killed, by its own id, when this is dropped.
 pub(crate) struct Running {
     pub(crate) contestant: &'static Contestant,
@@ -28,10 +36,8 @@ pub(crate) struct Running {
     process: Child,
     orders: ChildStdin,
     answers: Receiver<String>,
-    /// CPU time of the process at the end of the last burst.
-    cpu_seconds: Option<f64>,
-    /// What the disk had written by then.
-    written: f64,
+    /// At the end of the last burst, if nothing disturbed it.
+    last: Option<Last>,
 }
 
 impl Running {
@@ -66,8 +72,7 @@ impl Running {
             process,
             orders,
             answers,
-            cpu_seconds: None,
-            written: f64::NAN,
+            last: None,
         };
         running.await_line("open its log", OPEN_WITHIN, |line| line == "ready")?;
         Ok(running)
@@ -92,28 +97,38 @@ impl Running {
         );
         let what = format!("do a burst of {cell}");
         let answer = self.await_line(&what, length + BURST_WITHIN, |line| line.starts_with('{'))?;
-        self.written = disk.written_bytes();
+        let written_ended = disk.written_bytes();
         let found: Value = serde_json::from_str(&answer)?;
         let of = |name: &str| found[name].as_f64().unwrap_or(f64::NAN);
         let (cpu_began, cpu_ended) = (of("cpu_seconds_began"), of("cpu_seconds_ended"));
         let foreign = watch.foreign(cpu_ended - cpu_began)?;
         let over = Instant::now();
         self.await_line("tidy up", TIDY_WITHIN, |line| line == "tidy")?;
+        let burst = Burst::read(&found, calm, foreign);
         let upkeep = &mut self.upkeep;
-        upkeep.wait_seconds_max = upkeep.wait_seconds_max.max(over.elapsed().as_secs_f64());
-        upkeep.appends += of("appends");
-        upkeep.appended_bytes += of("appends") * cell.bytes as f64;
-        upkeep.cpu_seconds_within += cpu_ended - cpu_began;
-        upkeep.written_within += self.written - written;
-        if let Some(before) = self.cpu_seconds.replace(cpu_ended) {
-            upkeep.cpu_seconds_between += cpu_began - before;
+        if let Some(last) = self.last.take() {
+            upkeep.cpu_seconds_between += cpu_began - last.cpu_seconds;
         }
-        Ok(Burst::read(&found, calm, foreign))
+        // Otherwise the disk wrote for others too.
+        if !burst.disturbed {
+            upkeep.wait_seconds_max = upkeep.wait_seconds_max.max(over.elapsed().as_secs_f64());
+            upkeep.appends += of("appends");
+            upkeep.appended_bytes += of("appends") * cell.bytes as f64;
+            upkeep.cpu_seconds_within += cpu_ended - cpu_began;
+            upkeep.written_within += written_ended - written;
+            self.last = Some(Last {
+                cpu_seconds: cpu_ended,
+                written: written_ended,
+            });
+        }
+        Ok(burst)
     }
 
     /// Says that the pause after a burst is over, and that others have their turn.
     pub(crate) fn pause_is_over(&mut self, disk: &Disk) {
-        self.upkeep.written_after += disk.written_bytes() - self.written;
+        if let Some(last) = &self.last {
+            self.upkeep.written_after += disk.written_bytes() - last.written;
+        }
     }
 
     /// The next line that is wanted; a contestant may print things of its own before it.
