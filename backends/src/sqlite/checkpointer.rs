@@ -69,7 +69,7 @@ impl Checkpointer {
         self.shared.files.sync_wal()
     }
 
-    /// Whether the write-ahead file has grown by [`Options::checkpoint_bytes`]. Two loads of atomics.
+    /// Whether the write-ahead file has grown by [`super::Options::checkpoint_bytes`]. Two loads of atomics.
     pub fn is_due(&self) -> bool {
         self.shared.is_checkpoint_due()
     }
