@@ -223,7 +223,6 @@ impl Server {
                     to_shards,
                     checkpoint_waker,
                     sidecar_stop.clone(),
-                    options.raise_priority,
                 )?);
                 links = Some(LogLinks {
                     store: mailbox,
@@ -241,7 +240,6 @@ impl Server {
                         waker,
                         plumbing.neighbours.replies.clone(),
                         sidecar_stop.clone(),
-                        options.raise_priority,
                     )?);
                     readers.push(mailbox);
                 }
