@@ -38,6 +38,15 @@ fn has_room(world: &World) -> bool {
     running.lane.commit().ready_segments() > 0
 }
 
+/// Moves the store on by two single records, each with its checkpoint and its mark.
+fn apply_single_records(world: &mut World) {
+    for _ in 0..2 {
+        world.apply(STORE, 1);
+        world.keep_cursors();
+        world.idle();
+    }
+}
+
 /// The store takes record by record until a segment is freed.
 fn free_one(world: &mut World) {
     let before = segments(world);
@@ -65,11 +74,7 @@ fn checkpoints_that_free_nothing_do_not_use_up_the_last_stretch() {
     let mut world = started(8);
     world.fill(1);
     // The store moves on by single records, which never reaches the end of the oldest segment.
-    for _ in 0..2 {
-        world.apply(STORE, 1);
-        world.keep_cursors();
-        world.idle();
-    }
+    apply_single_records(&mut world);
     comes_back(&mut world);
 }
 
@@ -171,11 +176,7 @@ fn a_lane_beyond_its_limit_comes_back_though_one_freed_segment_is_not_enough() {
     assert!(before > 4, "{before}");
     free_one(&mut world);
     assert!(segments(&world) > 3, "still beyond the limit");
-    for _ in 0..2 {
-        world.apply(STORE, 1);
-        world.keep_cursors();
-        world.idle();
-    }
+    apply_single_records(&mut world);
     comes_back(&mut world);
 }
 

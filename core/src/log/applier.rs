@@ -14,6 +14,8 @@ use prism_wal::ids::Lsn;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
+use super::clock::nanos;
+
 /// How long a record that nobody waits for may wait for others before the store is given them.
 const GATHER_PAUSE: Duration = Duration::from_millis(5);
 /// As many records of a namespace do not wait for more.
@@ -76,8 +78,11 @@ impl<W> Default for Target<W> {
 
 impl<W> Target<W> {
     fn is_swap(&self, lsn: Lsn) -> bool {
+        if self.swaps == 0 {
+            return false;
+        }
         let at = self.notes.binary_search_by_key(&lsn, |note| note.lsn);
-        self.swaps > 0 && at.is_ok_and(|at| self.notes[at].swap)
+        at.is_ok_and(|at| self.notes[at].swap)
     }
 
     /// When the next batch is to be sent, if there is anything to send and none is under way.
@@ -262,10 +267,6 @@ impl<W> Applier<W> {
     pub(crate) fn has(&self, namespace: NamespaceId) -> bool {
         self.targets.contains_key(&namespace.0)
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

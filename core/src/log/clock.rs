@@ -31,8 +31,7 @@ impl Default for LogClock {
 impl LogClock {
     /// Nanoseconds since the start.
     pub(crate) fn now(&self) -> u64 {
-        let elapsed = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        elapsed.saturating_sub(self.stopped)
+        nanos(self.started.elapsed()).saturating_sub(self.stopped)
     }
 
     /// Nanoseconds since the start; the shard looks at the clock now.
@@ -52,6 +51,11 @@ impl LogClock {
     pub(crate) fn instant(&self, at: u64) -> Instant {
         self.started + Duration::from_nanos(at.saturating_add(self.stopped))
     }
+}
+
+/// A duration in the unit of the log's times; 584 years at the most.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
