@@ -32,7 +32,7 @@ pub struct ServeOptions {
     pub shards: NonZeroUsize,
     /// Whether each shard is pinned to one core.
     pub pin_shards: bool,
-    /// Whether shards run before other threads of the machine, where the system allows it.
+    /// Whether the threads that calls wait for run before others of the machine, where the system allows it.
     pub raise_priority: bool,
     /// How the shards wait for the network.
     pub driver: DriverChoice,

@@ -7,6 +7,7 @@ pub mod gateway;
 mod log;
 pub mod metrics;
 pub mod namespace;
+mod priority;
 pub mod serve;
 pub mod shard;
 mod sidecar;

@@ -223,6 +223,7 @@ impl Server {
                     to_shards,
                     checkpoint_waker,
                     sidecar_stop.clone(),
+                    options.raise_priority,
                 )?);
                 links = Some(LogLinks {
                     store: mailbox,
@@ -240,6 +241,7 @@ impl Server {
                         waker,
                         plumbing.neighbours.replies.clone(),
                         sidecar_stop.clone(),
+                        options.raise_priority,
                     )?);
                     readers.push(mailbox);
                 }

@@ -44,6 +44,7 @@ use crate::{
         committed::{Committed, Outlet},
         record::LoggedWrite,
     },
+    priority,
     shard::mailbox::{Mailbox, Waker},
 };
 
@@ -102,6 +103,7 @@ pub(crate) fn spawn_writer(
     shards: ToShards,
     checkpoint_waker: Arc<Waker>,
     stop: Arc<Stop>,
+    raise_priority: bool,
 ) -> io::Result<JoinHandle<()>> {
     let thread = WriterThread {
         writer,
@@ -117,7 +119,12 @@ pub(crate) fn spawn_writer(
     };
     thread::Builder::new()
         .name("prism-writer".to_owned())
-        .spawn(move || thread.run())
+        .spawn(move || {
+            if raise_priority {
+                priority::raise();
+            }
+            thread.run();
+        })
 }
 
 struct WriterThread {
@@ -384,10 +391,14 @@ pub(crate) fn spawn_reader(
     waker: Arc<Waker>,
     replies: Replies,
     stop: Arc<Stop>,
+    raise_priority: bool,
 ) -> io::Result<JoinHandle<()>> {
     thread::Builder::new()
         .name(format!("prism-reader-{number}"))
         .spawn(move || {
+            if raise_priority {
+                priority::raise();
+            }
             let mut queue = FairQueue::default();
             loop {
                 while let Some(job) = mailbox.receive() {
@@ -694,6 +705,7 @@ mod tests {
             shards,
             waker(),
             stop.clone(),
+            false,
         )
         .unwrap();
         settled.recv_timeout(Duration::from_secs(20)).unwrap();

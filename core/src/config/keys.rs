@@ -104,8 +104,8 @@ pub const KEYS: &[Key] = &[
         path: "raise_priority",
         env: "PRISM_RAISE_PRIORITY",
         allowed: "true or false",
-        doc: "Run shards and the log's writer threads before other programs (nice -10), where the system allows it (CAP_SYS_NICE,\n\
-              or RLIMIT_NICE of 30). Halves the median under load where the store's writer shares their cores.",
+        doc: "Run the threads that calls wait for before others (nice -10), where the system allows it (CAP_SYS_NICE, or a\n\
+              RLIMIT_NICE of 30): shards, the log's writers, the store's. Shortens the median under load where cores are shared.",
         set: |options, text| {
             options.raise_priority = boolean(text)?;
             Ok(())

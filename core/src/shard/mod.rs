@@ -35,8 +35,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{process::setpriority_process, thread::gettid};
-
 use self::{
     connection::Connection,
     connections::Connections,
@@ -51,6 +49,7 @@ use crate::{
         job::{Job, Reply, ShardCommand},
     },
     log::{LogNews, committed::RecordsMailbox},
+    priority,
 };
 
 /// What a shard thread is started with.
@@ -105,9 +104,6 @@ impl Inbox {
 /// Messages that a shard takes from its mailboxes before its connections get their turn again.
 const MESSAGES_PER_TURN: usize = 256;
 
-/// The priority of a shard that may raise it, as `nice` counts.
-const SHARD_NICE: i32 = -10;
-
 /// How long a write of the log may be on its way at the end; beyond the time after which its lane is poisoned.
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -142,19 +138,11 @@ pub(crate) fn run(setup: ShardSetup, gateway: impl FnOnce() -> Gateway) -> io::R
         reactor::pin_to_core(core)?;
     }
     if setup.raise_priority {
-        raise_priority(setup.number);
+        priority::raise();
     }
     // Made here, behind the pinning, so that its memory lies near the core.
     let gateway = gateway();
     reactor::run(setup.driver, main(setup, gateway))?
-}
-
-/// Lets this thread, and the log's threads that it starts, run before others of this machine where the system allows it. A
-/// shard works for microseconds at a time, and all calls wait for it; the store's writer beside it works for milliseconds.
-fn raise_priority(number: u16) {
-    if let Err(error) = setpriority_process(Some(gettid()), SHARD_NICE) {
-        tracing::debug!(shard = number, %error, "the shard runs at the priority of all others");
-    }
 }
 
 async fn main(setup: ShardSetup, gateway: Gateway) -> io::Result<()> {
