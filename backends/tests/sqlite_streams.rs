@@ -466,7 +466,7 @@ fn a_file_of_format_1_is_brought_up_to_date() {
     let format: i64 = connection
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .expect("a number");
-    assert_eq!(format, 2);
+    assert_eq!(format, 3);
 }
 
 /// The schema as programs wrote it that knew format 1 only.

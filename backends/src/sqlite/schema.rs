@@ -204,7 +204,7 @@ fn make_schema(connection: &mut Connection) -> rusqlite::Result<()> {
 
 /// What makes the next format of each: the first of an empty file, the second of the first, and so on. A step that
 /// was once released is never changed.
-const STEPS: [&str; FORMAT as usize] = [FORMAT_1, FORMAT_2];
+const STEPS: [&str; FORMAT as usize] = [FORMAT_1, FORMAT_2, FORMAT_3];
 
 const FORMAT_1: &str = "
     CREATE TABLE namespace (
@@ -280,9 +280,12 @@ const FORMAT_2: &str = "
     CREATE INDEX dead_letter_namespace ON dead_letter (namespace, number);
 ";
 
-/// \"PRSM\".
+/// The writer itself deletes the chunks of a value that it replaces.
+const FORMAT_3: &str = "DROP TRIGGER item_replaced";
+
+/// "PRSM".
 const APPLICATION_ID: i64 = 0x5052_534d;
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 /// A put copies its page into the write-ahead file, so smaller is better as long as a row fits: with 256-byte values a
 /// put at 2 KiB writes half of what it does at 4 KiB and costs an eighth less; at 1 KiB its row overflows into a second
 /// page and it costs twice as much.

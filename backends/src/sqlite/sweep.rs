@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 
 use super::Options;
 use super::schema::TOMBSTONE;
-use super::writer::{NamespaceState, SET_NAMESPACE, State, blob};
+use super::writer::{delete_chunks, NamespaceState, SET_NAMESPACE, State, blob};
 use crate::error::StoreError;
 use crate::mutation::{NamespaceId, UnixMillis};
 use crate::store::Sweep;
@@ -73,16 +73,18 @@ pub(super) fn sweep_items(
             blob(row, 1)?.to_vec(),
             blob(row, 2)?.to_vec(),
             row.get::<_, i64>(3)?,
+            row.get::<_, Option<i64>>(4)?,
         ));
     }
     drop(rows);
     let mut forget = connection.prepare_cached(FORGET_ITEM)?;
     let mut expire = connection.prepare_cached(EXPIRE_ITEM)?;
-    for (namespace, id, key, kind) in due {
+    for (namespace, id, key, kind, place) in due {
         if kind == TOMBSTONE {
             forget.execute(params![namespace, id, key])?;
         } else {
             expire.execute(params![namespace, id, key, forget_at, TOMBSTONE])?;
+            delete_chunks(connection, place)?;
         }
         sweep.examined += 1;
         sweep.removed += 1;
@@ -141,7 +143,7 @@ const SWEEP_NAMESPACE: &str = "DELETE FROM item WHERE namespace = ?1 AND (id, ke
 const SWEEP_DEAD_LETTERS: &str = "DELETE FROM dead_letter WHERE number IN
     (SELECT number FROM dead_letter WHERE namespace = ?1 LIMIT ?2)";
 const DEAD_LETTERS_STEP: i64 = 16;
-const DUE_ITEMS: &str = "SELECT namespace, id, key, kind FROM item
+const DUE_ITEMS: &str = "SELECT namespace, id, key, kind, rest FROM item
     WHERE expires_at IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2";
 const FORGET_ITEM: &str = "DELETE FROM item WHERE namespace = ?1 AND id = ?2 AND key = ?3";
 const EXPIRE_ITEM: &str = "UPDATE item SET kind = ?5, expires_at = ?4, value = x'', rest = NULL, bytes = NULL

@@ -28,6 +28,9 @@ use crate::version::Version;
 /// Mutations of a stream's batch after which the thread gives way to others that want its core: some tens of microseconds.
 const GIVE_WAY_EVERY: usize = 4;
 
+/// The number of the first value that has chunks.
+const FIRST_VALUE: i64 = 1;
+
 /// Applies mutations. One per store; `Send`, so that it can live on a helper thread.
 #[derive(Debug)]
 pub struct Writer {
@@ -47,6 +50,7 @@ pub(super) struct State {
     pub(super) range_deletes: Marks,
     /// Range deletes that the running transaction removes; unmarked once it has committed.
     pub(super) unmarked: Vec<(NamespaceId, Vec<u8>)>,
+    /// The number of the next value that needs chunks; [`FIRST_VALUE`] while there are none.
     next_value: i64,
     next_swap: i64,
 }
@@ -268,7 +272,7 @@ impl State {
             namespaces: load_namespaces(connection)?,
             range_deletes,
             unmarked: Vec::new(),
-            next_value: number("SELECT ifnull(max(place) / 16, 0) + 1 FROM chunk")?,
+            next_value: number("SELECT ifnull(max(place) / 16, 0) FROM chunk")? + FIRST_VALUE,
             next_swap: number("SELECT ifnull(max(sequence), 0) + 1 FROM swap")?,
         })
     }
@@ -440,6 +444,7 @@ impl Change<'_, '_, '_> {
             value = &item.value[..CHUNK_BYTES];
         }
         let bytes = rest.map(|_| item.value.len() as i64);
+        let replaced = self.chunks_of(item.key)?;
         let changed = self.put.execute(params![
             namespace.0,
             id.as_bytes(),
@@ -451,7 +456,11 @@ impl Change<'_, '_, '_> {
             rest,
             bytes
         ])?;
-        if let (Some(place), 1) = (rest, changed) {
+        if changed == 0 {
+            return Ok(());
+        }
+        delete_chunks(self.connection, replaced)?;
+        if let Some(place) = rest {
             self.state.next_value += 1;
             let mut statement = self.connection.prepare_cached(PUT_CHUNK)?;
             for (position, chunk) in item.value.chunks(CHUNK_BYTES).enumerate().skip(1) {
@@ -469,7 +478,8 @@ impl Change<'_, '_, '_> {
         let forget_at = at.plus(self.options.tombstone_window_ms).0 as i64;
         let none: Option<i64> = None;
         let empty: &[u8] = b"";
-        self.put.execute(params![
+        let replaced = self.chunks_of(key)?;
+        let changed = self.put.execute(params![
             namespace.0,
             id.as_bytes(),
             key,
@@ -480,7 +490,22 @@ impl Change<'_, '_, '_> {
             none,
             none
         ])?;
-        Ok(())
+        if changed == 0 {
+            return Ok(());
+        }
+        delete_chunks(self.connection, replaced)
+    }
+
+    /// Where the chunks of the value under a key lie, which a put is about to replace. Not searched for in a store that has
+    /// none. A trigger could see to it, but costs every put of a small value a tenth of its time.
+    fn chunks_of(&self, key: &[u8]) -> Result<Option<i64>, StoreError> {
+        if self.state.next_value == FIRST_VALUE {
+            return Ok(None);
+        }
+        let Mutation { namespace, id, .. } = *self.mutation;
+        let mut statement = self.connection.prepare_cached(PLACE)?;
+        let place = statement.query_row(params![namespace.0, id.as_bytes(), key], |row| row.get(0));
+        Ok(place.optional()?.flatten())
     }
 
     fn delete_range(&mut self, start: &[u8], end: &[u8]) -> Result<Outcome, StoreError> {
@@ -673,6 +698,15 @@ impl Change<'_, '_, '_> {
     }
 }
 
+/// Deletes the chunks of a value that is not there any more, if it had any.
+pub(super) fn delete_chunks(connection: &Connection, place: Option<i64>) -> Result<(), StoreError> {
+    if let Some(place) = place {
+        let mut statement = connection.prepare_cached(DELETE_CHUNKS)?;
+        statement.execute(params![place, place + PLACES_PER_VALUE])?;
+    }
+    Ok(())
+}
+
 /// Appends the chunks behind the first of a large value, whose whole length is `bytes`.
 pub(super) fn append_chunks(
     connection: &Connection,
@@ -727,6 +761,8 @@ const PUT: &str = "INSERT INTO item (namespace, id, key, version, expires_at, ki
         kind = excluded.kind, value = excluded.value, rest = excluded.rest, bytes = excluded.bytes
     WHERE excluded.version > item.version";
 const PUT_CHUNK: &str = "INSERT OR REPLACE INTO chunk (place, data) VALUES (?1, ?2)";
+const PLACE: &str = "SELECT rest FROM item WHERE namespace = ?1 AND id = ?2 AND key = ?3";
+const DELETE_CHUNKS: &str = "DELETE FROM chunk WHERE place >= ?1 AND place < ?2";
 const CHUNKS: &str = "SELECT data FROM chunk WHERE place > ?1 AND place < ?2 ORDER BY place";
 const FIND: &str = "SELECT version, expires_at, kind, value, rest, bytes FROM item
     WHERE namespace = ?1 AND id = ?2 AND key = ?3";
