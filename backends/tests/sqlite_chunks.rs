@@ -4,8 +4,8 @@ use std::path::Path;
 
 use prism_backends::sqlite::{self, Options, Parts, Reader, Writer};
 use prism_backends::{
-    Expected, GetQuery, ItemRef, ItemSink, Mutation, NamespaceId, Operation, OwnedItem, PredicateRef, Selection,
-    UnixMillis, Version,
+    Expected, GetQuery, ItemRef, ItemSink, Mutation, NamespaceId, Operation, OwnedItem, PredicateRef,
+    Selection, UnixMillis, Version,
 };
 
 const SPACE: NamespaceId = NamespaceId(7);
@@ -87,9 +87,24 @@ fn whatever_replaces_a_large_value_takes_its_chunks_away() {
     assert!(first > 0, "the value has chunks");
     assert_eq!(read(&reader), Some(large(1)));
     let cases: [(&str, Operation<'_>, Option<Vec<u8>>); 5] = [
-        ("a small value", Operation::Put(&[item(b"small")]), Some(b"small".to_vec())),
-        ("a deletion of the key", Operation::Delete(PredicateRef::Keys(&[b"k"])), None),
-        ("a deletion of a range", Operation::Delete(PredicateRef::Range { start: b"a", end: b"z" }), None),
+        (
+            "a small value",
+            Operation::Put(&[item(b"small")]),
+            Some(b"small".to_vec()),
+        ),
+        (
+            "a deletion of the key",
+            Operation::Delete(PredicateRef::Keys(&[b"k"])),
+            None,
+        ),
+        (
+            "a deletion of a range",
+            Operation::Delete(PredicateRef::Range {
+                start: b"a",
+                end: b"z",
+            }),
+            None,
+        ),
         (
             "a swap",
             Operation::CompareAndSwap {
@@ -114,12 +129,24 @@ fn whatever_replaces_a_large_value_takes_its_chunks_away() {
         // Another large value first, then one more: the chunks of one value remain.
         apply(&mut writer, version, Operation::Put(&[item(&large(3))]));
         apply(&mut writer, version + 1, Operation::Put(&[item(&large(2))]));
-        assert_eq!((chunks(&path), read(&reader)), (first, Some(large(2))), "before {name}");
+        assert_eq!(
+            (chunks(&path), read(&reader)),
+            (first, Some(large(2))),
+            "before {name}"
+        );
         // What is older than the value changes nothing, whether it is large or small.
         apply(&mut writer, version - 1, Operation::Put(&[item(&large(4))]));
         apply(&mut writer, version - 1, Operation::Put(&[item(b"late")]));
-        apply(&mut writer, version - 1, Operation::Delete(PredicateRef::Keys(&[b"k"])));
-        assert_eq!((chunks(&path), read(&reader)), (first, Some(large(2))), "late writes before {name}");
+        apply(
+            &mut writer,
+            version - 1,
+            Operation::Delete(PredicateRef::Keys(&[b"k"])),
+        );
+        assert_eq!(
+            (chunks(&path), read(&reader)),
+            (first, Some(large(2))),
+            "late writes before {name}"
+        );
         apply(&mut writer, version + 2, operation);
         assert_eq!((chunks(&path), read(&reader)), (0, left), "{name}");
     }

@@ -188,7 +188,7 @@ fn sweep(
         let measured = &outcomes.measured;
         sweep.observe(Step {
             rate,
-            achieved: measured.rate(),
+            achieved: measured.served_rate(),
             served_share: measured.served_share().unwrap_or(0.0),
             p50_ns: measured.latency_ns(0.5).unwrap_or(0),
             p99_ns: measured.latency_ns(0.99).unwrap_or(0),

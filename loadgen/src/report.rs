@@ -239,7 +239,7 @@ impl SweepSummary {
     fn write_text(&self, out: &mut String) {
         let _ = writeln!(
             out,
-            "\nrate sweep     due/s    answered/s    served        p50        p99"
+            "\nrate sweep     due/s      served/s    served        p50        p99"
         );
         for step in &self.steps {
             let _ = writeln!(

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-/// A rate counts as served when at least this share of it was answered in time.
+/// A rate counts as served when at least this share of it was answered in time and without an error.
 pub const SERVED_SHARE_MIN: f64 = 0.95;
 
 const GROWTH: f64 = 2.0;
@@ -17,7 +17,7 @@ const STEPS_MAX: usize = 40;
 pub struct Step {
     /// Requests due per second.
     pub rate: f64,
-    /// Requests answered per second.
+    /// Requests served per second.
     pub achieved: f64,
     /// `achieved ÷ rate`.
     pub served_share: f64,

@@ -34,8 +34,10 @@ pub struct Tally {
     pub lag: Option<Box<Histogram<u64>>>,
     /// Requests that became due (open loop) or were sent (closed loop).
     pub due: u64,
-    /// Requests that were answered, whatever the answer.
+    /// Requests that were answered in time, whatever the answer.
     pub answered: u64,
+    /// Those of them whose answer was an error. A server that refuses what is too much for it has not served that.
+    pub refused: u64,
     /// Bytes handed to the kernel.
     pub bytes_sent: u64,
     /// Bytes that the kernel brought.
@@ -117,6 +119,7 @@ impl Tally {
         }
         self.due += other.due;
         self.answered += other.answered;
+        self.refused += other.refused;
         self.bytes_sent += other.bytes_sent;
         self.bytes_received += other.bytes_received;
         self.reconnects += other.reconnects;
@@ -200,6 +203,17 @@ impl Measured {
     }
 }
 
+impl Measured {
+    /// Requests per second that were answered without an error.
+    pub fn served_rate(&self) -> f64 {
+        if self.seconds > 0.0 {
+            (self.tally.answered - self.tally.refused) as f64 / self.seconds
+        } else {
+            0.0
+        }
+    }
+}
+
 impl Figures for Measured {
     fn latency_ns(&self, quantile: f64) -> Option<u64> {
         (!self.latency.is_empty()).then(|| self.latency.value_at_quantile(quantile))
@@ -228,8 +242,8 @@ impl Figures for Measured {
 
     fn served_share(&self) -> Option<f64> {
         self.rate_due?;
-        let cut = self.tally.count(Outcome::CUT);
-        Some((self.tally.answered + cut) as f64 / self.tally.due.max(1) as f64).map(|share| share.min(1.0))
+        let served = self.tally.answered - self.tally.refused + self.tally.count(Outcome::CUT);
+        Some(served as f64 / self.tally.due.max(1) as f64).map(|share| share.min(1.0))
     }
 }
 
@@ -250,13 +264,14 @@ mod tests {
             tally.record_wrong(|| format!("thread {thread}"));
             tally.due = 101;
             tally.answered = 101;
+            tally.refused = 1;
             sum.add(&tally);
         }
         assert_eq!(
             (sum.count(Outcome::OK), sum.errors(), sum.ended(), sum.wrong),
             (300, 3, 303, 3)
         );
-        assert_eq!((sum.due, sum.answered), (303, 303));
+        assert_eq!((sum.due, sum.answered, sum.refused), (303, 303, 3));
         assert_eq!(
             sum.operations().map(|(op, _)| op.name()).collect::<Vec<_>>(),
             ["put", "get"]
@@ -289,11 +304,15 @@ mod tests {
         (0..99).for_each(|_| tally.record(Operation::Get, Outcome::OK, 1_000_000));
         tally.record(Operation::Get, Outcome::INTERNAL, 1);
         tally.record(Operation::Get, Outcome::CUT, 1);
-        (tally.due, tally.answered) = (200, 100);
+        (tally.due, tally.answered, tally.refused) = (200, 100, 1);
         let measured = Measured::new(tally, 2.0, Some(100.0), None);
         assert_eq!(measured.error_share(), 0.01);
-        assert_eq!(measured.rate(), 50.0);
-        assert_eq!(measured.served_share(), Some(0.505));
+        assert_eq!((measured.rate(), measured.served_rate()), (50.0, 49.5));
+        assert_eq!(
+            measured.served_share(),
+            Some(0.5),
+            "the refused one is not served"
+        );
         assert!(
             measured
                 .latency_ns(0.5)

@@ -605,6 +605,7 @@ impl<'p> Worker<'p> {
         let answered = !matches!(outcome, Outcome::CUT | Outcome::LOST | Outcome::UNSERVED);
         if answered && self.now_ns < self.phases.end_ns {
             self.tally.answered += 1;
+            self.tally.refused += u64::from(outcome.is_error());
         }
         if outcome.is_error()
             && let Some(message) = message

@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 
 use super::Options;
 use super::schema::TOMBSTONE;
-use super::writer::{delete_chunks, NamespaceState, SET_NAMESPACE, State, blob};
+use super::writer::{NamespaceState, SET_NAMESPACE, State, blob, delete_chunks};
 use crate::error::StoreError;
 use crate::mutation::{NamespaceId, UnixMillis};
 use crate::store::Sweep;
