@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use prism_backends::sqlite::{self, Options, Parts, Reader, Writer};
 use prism_backends::{
@@ -234,8 +235,9 @@ fn two_readers_stand_beside_the_writer_and_checkpoints_bound_its_file() {
     let blank = vec![0; 2_000];
     put(&mut writer, "id", 0, &[item(b"a", &blank), item(b"b", &blank)]).expect("a put");
     let is_done = AtomicBool::new(false);
-    let checkpoints_seen = AtomicUsize::new(0);
-    let (is_done, checkpoints_seen) = (&is_done, &checkpoints_seen);
+    let (checkpoints_seen, restarts_seen) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (is_done, checkpoints_seen, restarts_seen) = (&is_done, &checkpoints_seen, &restarts_seen);
+    let mut written = 0;
     std::thread::scope(|scope| {
         let reading: Vec<_> = (0..2)
             .map(|_| {
@@ -255,22 +257,26 @@ fn two_readers_stand_beside_the_writer_and_checkpoints_bound_its_file() {
             })
             .collect();
         let checkpointing = scope.spawn(move || {
-            let (mut checkpoints, mut restarts) = (0, 0);
             while !is_done.load(Ordering::Relaxed) {
                 if checkpointer.is_due() {
                     let checkpoint = checkpointer.checkpoint().expect("a checkpoint");
-                    checkpoints += 1;
+                    restarts_seen.fetch_add(usize::from(checkpoint.restarted), Ordering::Relaxed);
                     checkpoints_seen.fetch_add(1, Ordering::Relaxed);
-                    restarts += usize::from(checkpoint.restarted);
                 }
                 std::thread::yield_now();
             }
-            (checkpoints, restarts)
         });
-        for number in 1..=4_000_i64 {
-            let value = vec![(number / 20) as u8; 2_000];
+        let patience = Instant::now() + Duration::from_secs(120);
+        // A reader may be in the way of each checkpoint for a while, but not for ever.
+        for number in 1_i64.. {
+            if number > 4_000 && restarts_seen.load(Ordering::Relaxed) > 0 {
+                break;
+            }
+            assert!(Instant::now() < patience, "no checkpoint ever restarted the file");
+            let value = vec![(number / 20).min(255) as u8; 2_000];
             let items = [item(b"a", &value), item(b"b", &value)];
             put(&mut writer, "id", number, &items).expect("a put");
+            written += 4 * 4096;
             // Not so far ahead of the checkpointer that the test measures the scheduler.
             while number % 500 == 0
                 && wal_bytes(&path) > 24 << 20
@@ -280,16 +286,11 @@ fn two_readers_stand_beside_the_writer_and_checkpoints_bound_its_file() {
             }
         }
         is_done.store(true, Ordering::Relaxed);
-        let (checkpoints, restarts) = checkpointing.join().expect("the checkpointer");
-        assert!(
-            checkpoints > 0 && restarts > 0,
-            "{checkpoints} checkpoints, {restarts} restarts"
-        );
+        checkpointing.join().expect("the checkpointer");
         for reader in reading {
             assert!(reader.join().expect("a reader") > 0);
         }
     });
-    let written = 4_000 * 4 * 4096;
     assert!(wal_bytes(&path) < written / 2, "{} bytes", wal_bytes(&path));
 }
 
