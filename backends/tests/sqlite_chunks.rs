@@ -181,3 +181,29 @@ fn the_sweep_takes_the_chunks_of_what_has_expired() {
     writer.sweep(NOW.plus(1_000), 100).expect("a sweep");
     assert_eq!(chunks(&path), 0);
 }
+
+#[test]
+fn a_value_that_is_replaced_twice_in_one_batch_leaves_the_chunks_of_the_last() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("items.db");
+    let (mut writer, reader) = open(&path);
+    let values = [large(1), large(2), large(3)];
+    let items = values.each_ref().map(|value| [item(value)]);
+    let batch: Vec<_> = (1..)
+        .zip(&items)
+        .map(|(version, items)| Mutation {
+            namespace: SPACE,
+            id: "id",
+            version: Version::new(version, b"t"),
+            at: NOW,
+            operation: Operation::Put(items),
+        })
+        .collect();
+    writer.apply(&batch[..1], &mut Vec::new()).expect("a batch");
+    let one = chunks(&path);
+    writer.apply(&batch, &mut Vec::new()).expect("a batch");
+    assert_eq!((chunks(&path), read(&reader)), (one, Some(large(3))));
+    writer.drop_namespace(SPACE).expect("a namespace");
+    while writer.sweep(NOW, 100).expect("a sweep").more {}
+    assert_eq!(chunks(&path), 0, "a dropped namespace takes all of them along");
+}

@@ -1,7 +1,7 @@
 //! The priority of the threads that calls wait for: shards, the log's writers, the store's writer and readers.
 //!
-//! Each works for micro- or a few milliseconds at a time. A kernel with lazy preemption lets whoever runs, a client on the
-//! same machine or the checkpointer, go on until its tick, and a call meets several such waits. All have one priority: a
+//! Each works for micro- or a few milliseconds at a time. A kernel with lazy preemption lets whoever runs, the checkpointer
+//! or (where tasks are not grouped by session) another program, go on until its tick, and a call meets several such waits. All have one priority: a
 //! shard above the store's writer would interrupt it for each packet, and both would have more work for each call. See
 //! `docs/OPERATING.md`.
 

@@ -167,7 +167,7 @@ fn sweep(
         Some(start) => start,
         None => {
             screen.title("closed loop, to see where to start");
-            let reached = screen.measure(&step, stop)?.measured.rate();
+            let reached = screen.measure(&step, stop)?.measured.served_rate();
             reached / 4.0
         }
     };

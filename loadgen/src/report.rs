@@ -57,7 +57,7 @@ pub struct Summary {
     pub rate_due: Option<f64>,
     /// Requests answered per second.
     pub rate: f64,
-    /// Answered as a share of what was due; absent in a closed loop.
+    /// Answered in time and without an error, as a share of what was due; absent in a closed loop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub served_share: Option<f64>,
     /// Requests that ended in the measured time, however they ended.

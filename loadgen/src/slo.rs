@@ -14,9 +14,9 @@ pub trait Figures {
     fn mean_ns(&self) -> Option<f64>;
     /// Failed requests as a share of all, from 0 to 1.
     fn error_share(&self) -> f64;
-    /// Requests answered per second.
+    /// Requests answered per second, whatever the answer.
     fn rate(&self) -> f64;
-    /// Answered per second as a share of what was due; `None` in a closed loop.
+    /// Answered in time and without an error, as a share of what was due; `None` in a closed loop.
     fn served_share(&self) -> Option<f64>;
 }
 

@@ -19,7 +19,7 @@ pub struct Step {
     pub rate: f64,
     /// Requests served per second.
     pub achieved: f64,
-    /// `achieved ÷ rate`.
+    /// The share of what was due that was served, or cut on purpose.
     pub served_share: f64,
     /// Median latency from the due time, in nanoseconds.
     pub p50_ns: u64,

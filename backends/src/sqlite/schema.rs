@@ -280,7 +280,7 @@ const FORMAT_2: &str = "
     CREATE INDEX dead_letter_namespace ON dead_letter (namespace, number);
 ";
 
-/// The writer itself deletes the chunks of a value that it replaces.
+/// Whoever updates an item deletes the chunks of its old value: the writer, and the sweep. `item_removed` stays, for deletes.
 const FORMAT_3: &str = "DROP TRIGGER item_replaced";
 
 /// "PRSM".
@@ -291,7 +291,7 @@ const FORMAT: i64 = 3;
 /// page and it costs twice as much.
 pub(super) const PAGE_SIZE: u32 = 2048;
 const STATEMENTS_MAX: usize = 64;
-const _: () = assert!(PLACES_PER_VALUE == 16, "the triggers count 16 places");
+const _: () = assert!(PLACES_PER_VALUE == 16, "the trigger counts 16 places");
 
 /// The path with something appended to its file name.
 pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {

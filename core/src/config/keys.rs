@@ -105,7 +105,7 @@ pub const KEYS: &[Key] = &[
         env: "PRISM_RAISE_PRIORITY",
         allowed: "true or false",
         doc: "Run the threads that calls wait for before others (nice -10), where the system allows it (CAP_SYS_NICE, or a\n\
-              RLIMIT_NICE of 30): shards, the log's writers, the store's. Shortens the median under load where cores are shared.",
+              RLIMIT_NICE of 30): shards, the log's writers, the store's writer and readers. Shortens the median under load where cores are shared.",
         set: |options, text| {
             options.raise_priority = boolean(text)?;
             Ok(())
