@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use crate::error::StoreError;
 use crate::limits::{ITEM_OVERHEAD_BYTES, PAGE_BYTES_DEFAULT, PAGE_BYTES_MAX};
-use crate::mutation::{ItemRef, NamespaceId, PredicateRef, check_id};
+use crate::mutation::{ItemRef, NamespaceId, OwnedItem, PredicateRef, check_id};
 
 /// How much to return at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +60,13 @@ pub trait ItemSink {
 
     /// One item; its parts are only lent.
     fn item(&mut self, item: &ItemRef<'_>);
+}
+
+/// Keeps a copy of each item, and no ids.
+impl ItemSink for Vec<OwnedItem> {
+    fn item(&mut self, item: &ItemRef<'_>) {
+        self.push((*item).into());
+    }
 }
 
 /// Where the next page begins. Opaque: it holds a format version, a check over itself and a fingerprint of the query,

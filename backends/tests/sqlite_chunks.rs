@@ -4,21 +4,12 @@ use std::path::Path;
 
 use prism_backends::sqlite::{self, Options, Parts, Reader, Writer};
 use prism_backends::{
-    Expected, GetQuery, ItemRef, ItemSink, Mutation, NamespaceId, Operation, OwnedItem, PredicateRef,
-    Selection, UnixMillis, Version,
+    Expected, GetQuery, ItemRef, Mutation, NamespaceId, Operation, OwnedItem, PredicateRef, Selection,
+    UnixMillis, Version,
 };
 
 const SPACE: NamespaceId = NamespaceId(7);
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
-
-#[derive(Default)]
-struct Found(Vec<OwnedItem>);
-
-impl ItemSink for Found {
-    fn item(&mut self, item: &ItemRef<'_>) {
-        self.0.push((*item).into());
-    }
-}
 
 fn open(path: &Path) -> (Writer, Reader) {
     let Parts {
@@ -63,9 +54,9 @@ fn read(reader: &Reader) -> Option<Vec<u8>> {
             ..Selection::default()
         },
     };
-    let mut found = Found::default();
+    let mut found = Vec::<OwnedItem>::new();
     assert_eq!(reader.get(&query, NOW, &mut found), Ok(None));
-    found.0.pop().map(|item| item.value)
+    found.pop().map(|item| item.value)
 }
 
 /// Rows of the table of chunks, by a connection of its own.

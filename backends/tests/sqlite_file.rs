@@ -8,21 +8,12 @@ use std::time::{Duration, Instant};
 
 use prism_backends::sqlite::{self, Options, Parts, Reader, Writer};
 use prism_backends::{
-    Expected, GetQuery, ItemRef, ItemSink, Mutation, NamespaceId, Operation, Outcome, OwnedItem,
-    PredicateRef, ScanQuery, Selection, StoreError, UnixMillis, Version,
+    Expected, GetQuery, ItemRef, Mutation, NamespaceId, Operation, Outcome, OwnedItem, PredicateRef,
+    ScanQuery, Selection, StoreError, UnixMillis, Version,
 };
 
 const SPACE: NamespaceId = NamespaceId(7);
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
-
-#[derive(Default)]
-struct Found(Vec<OwnedItem>);
-
-impl ItemSink for Found {
-    fn item(&mut self, item: &ItemRef<'_>) {
-        self.0.push((*item).into());
-    }
-}
 
 fn open(path: &Path) -> Parts {
     sqlite::open(path, Options::default()).expect("a store")
@@ -61,13 +52,13 @@ fn read(reader: &Reader, id: &str) -> Vec<OwnedItem> {
             ..Selection::default()
         },
     };
-    let mut found = Found::default();
+    let mut found = Vec::<OwnedItem>::new();
     assert_eq!(reader.get(&query, NOW, &mut found), Ok(None));
-    found.0
+    found
 }
 
 fn count(reader: &Reader) -> usize {
-    let mut found = Found::default();
+    let mut found = Vec::<OwnedItem>::new();
     let mut page_token = Vec::new();
     loop {
         let selection = Selection {
@@ -80,7 +71,7 @@ fn count(reader: &Reader) -> usize {
         };
         match reader.scan(&query, NOW, &mut found).expect("a scan") {
             Some(token) => page_token = token.as_bytes().to_vec(),
-            None => return found.0.len(),
+            None => return found.len(),
         }
     }
 }
@@ -341,9 +332,9 @@ fn queries_in_one_snapshot_see_one_moment() {
             predicate: PredicateRef::Keys(&[b"k", b"l"]),
             selection: Selection::default(),
         };
-        let mut found = Found::default();
+        let mut found = Vec::<OwnedItem>::new();
         reader.get(&query, NOW, &mut found)?;
-        Ok((before, found.0.remove(0).value))
+        Ok((before, found.remove(0).value))
     });
     assert_eq!(values, Ok((b"1".to_vec(), b"1".to_vec())));
     assert_eq!(read(&reader, "id")[0].value, b"2");
@@ -377,7 +368,7 @@ fn a_dropped_namespace_vanishes_and_its_room_comes_back_in_steps() {
         namespace: SPACE,
         selection: Selection::default(),
     };
-    let refused = reader.scan(&query, NOW, &mut Found::default());
+    let refused = reader.scan(&query, NOW, &mut Vec::<OwnedItem>::new());
     assert_eq!(refused, Err(StoreError::DroppedNamespace(SPACE)), "at once");
     let mut steps = 0;
     while writer.sweep(NOW, 100).expect("a sweep").more {

@@ -199,12 +199,6 @@ fn walk(
     question: &Question,
     pending: Option<&[Mutation<'_>]>,
 ) -> Vec<Vec<OwnedItem>> {
-    struct Found(Vec<OwnedItem>);
-    impl ItemSink for Found {
-        fn item(&mut self, item: &ItemRef<'_>) {
-            self.0.push((*item).into());
-        }
-    }
     let keys: Vec<&[u8]> = match &question.keys {
         Keys::These(keys) => keys.iter().map(Vec::as_slice).collect(),
         _ => Vec::new(),
@@ -222,12 +216,12 @@ fn walk(
                 page_token: &page_token,
             },
         };
-        let mut found = Found(Vec::new());
+        let mut found: Vec<OwnedItem> = Vec::new();
         let next = match pending {
             Some(pending) => reader.get_over(&query, pending, NOW, &mut found),
             None => reader.get(&query, NOW, &mut found),
         };
-        pages.push(found.0);
+        pages.push(found);
         match next.expect("a page") {
             Some(token) => page_token = token.as_bytes().to_vec(),
             None => return pages,

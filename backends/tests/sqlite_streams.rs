@@ -9,22 +9,13 @@ use prism_backends::sqlite::{
     self, DeadLetter, Options, OwnedDeadLetter, Parts, Reader, StreamPosition, Writer,
 };
 use prism_backends::{
-    GetQuery, ItemRef, ItemSink, Mutation, NamespaceId, Operation, Outcome, OwnedItem, PredicateRef,
-    Selection, StoreError, UnixMillis, Version, limits,
+    GetQuery, ItemRef, Mutation, NamespaceId, Operation, Outcome, OwnedItem, PredicateRef, Selection,
+    StoreError, UnixMillis, Version, limits,
 };
 
 const SPACE: NamespaceId = NamespaceId(7);
 const OTHER: NamespaceId = NamespaceId(8);
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
-
-#[derive(Default)]
-struct Found(Vec<OwnedItem>);
-
-impl ItemSink for Found {
-    fn item(&mut self, item: &ItemRef<'_>) {
-        self.0.push((*item).into());
-    }
-}
 
 fn open(path: &Path) -> Parts {
     sqlite::open(path, Options::default()).expect("a store")
@@ -72,9 +63,9 @@ fn value(reader: &Reader, id: &str) -> Option<Vec<u8>> {
         predicate: PredicateRef::All,
         selection: Selection::default(),
     };
-    let mut found = Found::default();
+    let mut found = Vec::<OwnedItem>::new();
     assert_eq!(reader.get(&query, NOW, &mut found), Ok(None));
-    found.0.pop().map(|item| item.value)
+    found.pop().map(|item| item.value)
 }
 
 #[test]

@@ -156,6 +156,11 @@ impl Tally {
             .sum()
     }
 
+    /// Requests that were answered in time and without an error.
+    fn served(&self) -> u64 {
+        self.answered - self.refused
+    }
+
     /// Requests that ended in any way.
     pub fn ended(&self) -> u64 {
         self.operations()
@@ -206,8 +211,12 @@ impl Measured {
 impl Measured {
     /// Requests per second that were answered without an error.
     pub fn served_rate(&self) -> f64 {
+        self.per_second(self.tally.served())
+    }
+
+    fn per_second(&self, requests: u64) -> f64 {
         if self.seconds > 0.0 {
-            (self.tally.answered - self.tally.refused) as f64 / self.seconds
+            requests as f64 / self.seconds
         } else {
             0.0
         }
@@ -233,16 +242,12 @@ impl Figures for Measured {
     }
 
     fn rate(&self) -> f64 {
-        if self.seconds > 0.0 {
-            self.tally.answered as f64 / self.seconds
-        } else {
-            0.0
-        }
+        self.per_second(self.tally.answered)
     }
 
     fn served_share(&self) -> Option<f64> {
         self.rate_due?;
-        let served = self.tally.answered - self.tally.refused + self.tally.count(Outcome::CUT);
+        let served = self.tally.served() + self.tally.count(Outcome::CUT);
         Some(served as f64 / self.tally.due.max(1) as f64).map(|share| share.min(1.0))
     }
 }

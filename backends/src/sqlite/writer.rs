@@ -365,6 +365,16 @@ struct Change<'w, 'c, 'm> {
     mutation: &'w Mutation<'m>,
 }
 
+/// What a put makes of a row of `item`, tombstones included; see [`schema`].
+struct NewRow<'a> {
+    version: VersionBytes,
+    expires_at: Option<i64>,
+    kind: i64,
+    value: &'a [u8],
+    rest: Option<i64>,
+    bytes: Option<i64>,
+}
+
 /// What a row of `item` says, tombstones included.
 struct Found {
     version: Version,
@@ -435,7 +445,6 @@ impl Change<'_, '_, '_> {
 
     /// Writes one item unless the row is as new.
     fn write(&mut self, item: &ItemRef<'_>, version: VersionBytes) -> Result<(), StoreError> {
-        let Mutation { namespace, id, .. } = *self.mutation;
         let expires_at = item.expires_at.map(|moment| moment.0.min(i64::MAX as u64) as i64);
         let mut value = item.value;
         let mut rest = None;
@@ -443,24 +452,15 @@ impl Change<'_, '_, '_> {
             rest = Some(self.state.next_value * PLACES_PER_VALUE);
             value = &item.value[..CHUNK_BYTES];
         }
-        let bytes = rest.map(|_| item.value.len() as i64);
-        let replaced = self.chunks_of(item.key)?;
-        let changed = self.put.execute(params![
-            namespace.0,
-            id.as_bytes(),
-            item.key,
+        let row = NewRow {
             version,
             expires_at,
-            item.compression,
+            kind: i64::from(item.compression),
             value,
             rest,
-            bytes
-        ])?;
-        if changed == 0 {
-            return Ok(());
-        }
-        delete_chunks(self.connection, replaced)?;
-        if let Some(place) = rest {
+            bytes: rest.map(|_| item.value.len() as i64),
+        };
+        if let (true, Some(place)) = (self.put(item.key, &row)?, rest) {
             self.state.next_value += 1;
             let mut statement = self.connection.prepare_cached(PUT_CHUNK)?;
             for (position, chunk) in item.value.chunks(CHUNK_BYTES).enumerate().skip(1) {
@@ -472,32 +472,43 @@ impl Change<'_, '_, '_> {
 
     /// Deletes one key unless the row is as new, and remembers that.
     fn bury(&mut self, key: &[u8], version: VersionBytes) -> Result<(), StoreError> {
-        let Mutation {
-            namespace, id, at, ..
-        } = *self.mutation;
-        let forget_at = at.plus(self.options.tombstone_window_ms).0 as i64;
-        let none: Option<i64> = None;
-        let empty: &[u8] = b"";
+        let forget_at = self.mutation.at.plus(self.options.tombstone_window_ms).0 as i64;
+        let tombstone = NewRow {
+            version,
+            expires_at: Some(forget_at),
+            kind: TOMBSTONE,
+            value: b"",
+            rest: None,
+            bytes: None,
+        };
+        self.put(key, &tombstone).map(drop)
+    }
+
+    /// Writes one row and deletes the chunks of the value that it replaces; false, and nothing is done, if there is a row
+    /// that is as new.
+    fn put(&mut self, key: &[u8], row: &NewRow<'_>) -> Result<bool, StoreError> {
+        let Mutation { namespace, id, .. } = *self.mutation;
         let replaced = self.chunks_of(key)?;
         let changed = self.put.execute(params![
             namespace.0,
             id.as_bytes(),
             key,
-            version,
-            forget_at,
-            TOMBSTONE,
-            empty,
-            none,
-            none
+            row.version,
+            row.expires_at,
+            row.kind,
+            row.value,
+            row.rest,
+            row.bytes
         ])?;
         if changed == 0 {
-            return Ok(());
+            return Ok(false);
         }
-        delete_chunks(self.connection, replaced)
+        delete_chunks(self.connection, replaced)?;
+        Ok(true)
     }
 
     /// Where the chunks of the value under a key lie, which a put is about to replace. Not searched for in a store that has
-    /// none. A trigger could see to it, but costs every put of a small value a tenth of its time.
+    /// none. A trigger could see to it, but costs each put a journal of its statement, whatever the value.
     fn chunks_of(&self, key: &[u8]) -> Result<Option<i64>, StoreError> {
         if self.state.next_value == FIRST_VALUE {
             return Ok(None);
