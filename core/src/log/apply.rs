@@ -220,7 +220,6 @@ mod tests {
     use prism_codec::message::keyvalue::{ExpectedView, ItemView, encode_compare_and_swap_request};
 
     use super::*;
-    use crate::gateway::{job::Stamp, keyvalue::Context};
 
     const NAMESPACE: NamespaceId = NamespaceId(1);
     const KEY: &[u8] = b"k";
@@ -302,16 +301,8 @@ mod tests {
         let mut body = Vec::new();
         encode_compare_and_swap_request(&mut body, "events", id, KEY, None, expected, Some(&item));
         let write = LoggedWrite {
-            method: Method::CompareAndSwap,
-            part: None,
             swapped_at,
-            context: Context {
-                namespace: NAMESPACE,
-                default_ttl_ms: None,
-                now: unix_millis(),
-                stamp: Stamp { time_ns: 1, shard: 0 },
-            },
-            body: &body,
+            ..LoggedWrite::example(NAMESPACE, Method::CompareAndSwap, &body)
         };
         write.encode()
     }

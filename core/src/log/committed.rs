@@ -142,26 +142,13 @@ impl Committed {
 
 #[cfg(test)]
 mod tests {
-    use prism_backends::UnixMillis;
-
     use super::*;
-    use crate::gateway::{job::Stamp, keyvalue::Context, route::Method};
+    use crate::gateway::route::Method;
 
     const NAMESPACE: NamespaceId = NamespaceId(1);
 
     fn write(method: Method, body: &[u8]) -> LoggedWrite<'_> {
-        LoggedWrite {
-            method,
-            part: None,
-            swapped_at: None,
-            context: Context {
-                namespace: NAMESPACE,
-                default_ttl_ms: None,
-                now: UnixMillis(1),
-                stamp: Stamp { time_ns: 1, shard: 0 },
-            },
-            body,
-        }
+        LoggedWrite::example(NAMESPACE, method, body)
     }
 
     /// What lies in each shard's records: the body and the part.

@@ -553,27 +553,13 @@ mod tests {
     use rusqlite::Connection;
 
     use super::*;
-    use crate::{
-        gateway::{job::Stamp, keyvalue::Context, route::Method},
-        log::record::LoggedWrite,
-    };
+    use crate::{gateway::route::Method, log::record::LoggedWrite};
 
     /// The record of a Put of nothing.
     fn record(namespace: u32) -> Arc<[u8]> {
-        let context = Context {
-            namespace: NamespaceId(namespace),
-            default_ttl_ms: None,
-            now: unix_millis(),
-            stamp: Stamp { time_ns: 1, shard: 0 },
-        };
-        let write = LoggedWrite {
-            method: Method::Put,
-            part: None,
-            swapped_at: None,
-            context,
-            body: b"",
-        };
-        write.encode().into()
+        LoggedWrite::example(NamespaceId(namespace), Method::Put, b"")
+            .encode()
+            .into()
     }
 
     #[test]

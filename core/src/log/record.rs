@@ -154,6 +154,25 @@ impl<'a> LoggedWrite<'a> {
 }
 
 #[cfg(test)]
+impl<'a> LoggedWrite<'a> {
+    /// A whole write without a time to live, of a call that came at the very beginning.
+    pub(crate) fn example(namespace: NamespaceId, method: Method, body: &'a [u8]) -> Self {
+        Self {
+            method,
+            part: None,
+            swapped_at: None,
+            context: Context {
+                namespace,
+                default_ttl_ms: None,
+                now: UnixMillis(1),
+                stamp: Stamp { time_ns: 1, shard: 0 },
+            },
+            body,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

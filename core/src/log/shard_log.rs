@@ -738,29 +738,14 @@ fn applier_of(tail: &Tail, now: u64) -> Applier<Waiting> {
 
 #[cfg(test)]
 mod tests {
-    use prism_backends::UnixMillis;
     use prism_codec::message::keyvalue::{
         ExpectedView, ItemView, encode_compare_and_swap_request, encode_put_request,
     };
 
     use super::*;
-    use crate::gateway::{job::Stamp, keyvalue::Context};
 
     fn record(method: Method, body: &[u8]) -> Arc<[u8]> {
-        let context = Context {
-            namespace: NamespaceId(1),
-            default_ttl_ms: None,
-            now: UnixMillis(1),
-            stamp: Stamp { time_ns: 1, shard: 0 },
-        };
-        let write = LoggedWrite {
-            method,
-            part: None,
-            swapped_at: None,
-            context,
-            body,
-        };
-        write.encode().into()
+        LoggedWrite::example(NamespaceId(1), method, body).encode().into()
     }
 
     #[test]
