@@ -500,3 +500,36 @@ fn a_full_store_refuses_the_batch_and_goes_on() {
     put(&mut writer, "id", 2, &[item(b"k", b"replaced")]).expect("a put");
     assert_eq!(read(&reader, "id")[0].value, b"replaced");
 }
+
+#[test]
+fn a_disk_short_of_room_gets_back_what_the_write_ahead_file_took() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("items.db");
+    let options = Options {
+        // No disk has so much.
+        room_bytes_min: u64::MAX,
+        ..Options::default()
+    };
+    let Parts {
+        mut writer,
+        readers,
+        mut checkpointer,
+    } = sqlite::open(&path, options).expect("a store");
+    let reader = readers.open().expect("a reader");
+    let wal_bytes = || std::fs::metadata(path.with_extension("db-wal")).map_or(0, |file| file.len());
+    writer.create_namespace(SPACE).expect("a namespace");
+    put(&mut writer, "small", 1, &[item(b"k", b"v")]).expect("a put");
+    assert!(!writer.is_checkpoint_due(), "there was no reason to look");
+    let large = vec![1; 2 << 20];
+    put(&mut writer, "large", 1, &[item(b"k", &large)]).expect("a put");
+    assert!(writer.is_checkpoint_due() && checkpointer.is_due());
+    assert!(wal_bytes() > 2 << 20);
+    let done = checkpointer.checkpoint().expect("a checkpoint");
+    assert!(done.restarted && done.room_is_short, "{done:?}");
+    assert_eq!(wal_bytes(), 0);
+    assert!(!checkpointer.is_due(), "another one would change nothing");
+    assert_eq!(read(&reader, "large")[0].value, large);
+    put(&mut writer, "small", 2, &[item(b"k", b"w")]).expect("a put");
+    checkpointer.sync().expect("a sync");
+    assert_eq!(read(&reader, "small")[0].value, b"w");
+}

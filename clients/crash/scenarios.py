@@ -191,7 +191,7 @@ def put_probe(stage, namespace, name):
 
 def full(options, folder, seed):
     """The disk fills up under load: refusals before anything is promised, nothing lost, recovery by itself; then again
-    with a crash while it is full."""
+    with a crash while it is full, and with a crash and so little room that the gateway starts and the store lags."""
     folder.mkdir(parents=True)
     with small_disk(folder) as disk:
         stage = Stage(options, folder / "stage", seed, data=disk / "data", load=False)
@@ -200,11 +200,12 @@ def full(options, folder, seed):
             stage.create_namespaces()
             work(stage, 1.0)
             stage.check()
-            for crash in (False, True):
+            for what, room in (("full", None), ("full, killed while full", 0), ("full, killed, started with little room", 192 << 10)):
                 fill(disk)
                 refused = work_until_refused(stage, disk)
-                if crash:
+                if room is not None:
                     stage.kill()
+                    give_back(disk, room)
                     if not start_while_full(stage):
                         (disk / "ballast").unlink()
                         stage.start()
@@ -217,13 +218,14 @@ def full(options, folder, seed):
                 work(stage, 1.0)
                 stage.await_quiet()
                 for writer in stage.writers:
-                    writer.settle(stage.address, 20)
+                    if not writer.settle(stage.address, 20):
+                        stage.problems.append(f"{writer.name}: writes are still unknown: {writer.reasons}")
                 stage.check()
-                print(f"    full{', killed while full' if crash else ''}: refused as {refused}", flush=True)
+                print(f"    {what}: refused as {refused}", flush=True)
                 if stage.problems:
-                    raise Failure("with a full disk")
+                    raise Failure(f"with a disk that was {what}")
             stage.conclude()
-            tell(stage, "two times full")
+            tell(stage, "three times full")
             stage.server.stop()
             stage.start()
             stage.check()
@@ -275,6 +277,12 @@ def fill(disk):
             with contextlib.suppress(OSError):
                 while ballast.write(bytes(step)) == step:
                     pass
+
+
+def give_back(disk, room):
+    """Leaves so many bytes free on a disk that was filled."""
+    ballast = disk / "ballast"
+    os.truncate(ballast, max(0, ballast.stat().st_size - room))
 
 
 def work(stage, seconds):

@@ -64,6 +64,9 @@ const SWEEP_MARGIN_MS: u64 = 60_000;
 /// How long the writer is without work before it gives its page cache back.
 const MEMORY_KEPT: Duration = Duration::from_secs(10);
 
+/// How long the checkpointer rests after a checkpoint that failed, or that found no room on the disk.
+const CHECKPOINT_PAUSE: Duration = Duration::from_secs(1);
+
 /// Tells all helper threads to finish what is queued and end.
 #[derive(Debug, Default)]
 pub(crate) struct Stop(AtomicBool);
@@ -506,17 +509,26 @@ pub(crate) fn spawn_checkpointer(
     thread::Builder::new()
         .name("prism-checkpoint".to_owned())
         .spawn(move || {
+            // After a checkpoint that failed or did not help. What the logs ask for is not kept waiting by it.
+            let mut paused_until = None;
             while !stop.is_set() {
                 serve_syncs(&mut checkpointer, &syncs, &news);
-                if checkpointer.is_due() {
-                    if let Err(error) = checkpointer.checkpoint() {
-                        tracing::warn!(%error, "cannot checkpoint the store; trying again in a second");
-                        waker.wait_blocking(Some(Duration::from_secs(1)), || stop.is_set());
+                let now = Instant::now();
+                paused_until = paused_until.filter(|until| *until > now);
+                if paused_until.is_none() && checkpointer.is_due() {
+                    match checkpointer.checkpoint() {
+                        Ok(done) if !done.room_is_short => {}
+                        Ok(_) => paused_until = Some(now + CHECKPOINT_PAUSE),
+                        Err(error) => {
+                            tracing::warn!(%error, "cannot checkpoint the store; trying again in a second");
+                            paused_until = Some(now + CHECKPOINT_PAUSE);
+                        }
                     }
                     continue;
                 }
-                waker.wait_blocking(None, || {
-                    checkpointer.is_due() || !syncs.is_empty() || stop.is_set()
+                let pause = paused_until.map(|until| until - now);
+                waker.wait_blocking(pause, || {
+                    (pause.is_none() && checkpointer.is_due()) || !syncs.is_empty() || stop.is_set()
                 });
             }
         })

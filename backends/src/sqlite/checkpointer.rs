@@ -32,6 +32,8 @@ pub struct Checkpoint {
     /// the writer adds pages faster than they can be moved and the file is not too large yet; then a later checkpoint
     /// will do it.
     pub restarted: bool,
+    /// The disk has hardly any room, and the checkpoint could not change that: another one at once would not either.
+    pub room_is_short: bool,
 }
 
 /// Drives checkpoints; belongs on a thread that may block for a disk's sync. `Send`.
@@ -69,7 +71,8 @@ impl Checkpointer {
         self.shared.files.sync_wal()
     }
 
-    /// Whether the write-ahead file has grown by [`super::Options::checkpoint_bytes`]. Two loads of atomics.
+    /// Whether the write-ahead file has grown by [`super::Options::checkpoint_bytes`], or the disk is short of room (see
+    /// [`super::Options::room_bytes_min`]). Three loads of atomics.
     pub fn is_due(&self) -> bool {
         self.shared.is_checkpoint_due()
     }
@@ -83,7 +86,7 @@ impl Checkpointer {
         if let Err(StoreError::Io { detail }) = &result {
             self.shared.files.poison(detail);
         }
-        let checkpoint = result?;
+        let mut checkpoint = result?;
         if checkpoint.restarted {
             // The hook says it anew after the next commit.
             self.shared.wal_pages.store(0, Ordering::Relaxed);
@@ -93,6 +96,9 @@ impl Checkpointer {
                 .wal_pages_left
                 .store(checkpoint.wal_pages, Ordering::Relaxed);
         }
+        let pages = self.shared.wal_pages.load(Ordering::Relaxed);
+        let free = self.shared.files.free_bytes();
+        checkpoint.room_is_short = self.shared.room.after_checkpoint(pages, free);
         Ok(checkpoint)
     }
 
@@ -109,7 +115,7 @@ impl Checkpointer {
             }
             // Not getting nearer: the writer is faster than the disk. It may go on once; then it has to wait.
             if rest > rest_before - rest_before / 8 {
-                if pages < 2 * self.shared.checkpoint_pages {
+                if pages < 2 * self.shared.checkpoint_pages && !self.shared.room.is_short() {
                     return Ok(Checkpoint {
                         restarted: false,
                         ..checkpoint
@@ -125,10 +131,15 @@ impl Checkpointer {
 
     /// Holds the writer, moves the rest, and lets the write-ahead file begin anew unless a reader is in the way.
     fn restart(&self) -> Result<Checkpoint, StoreError> {
+        let text = if self.shared.room.is_short() {
+            TRUNCATE
+        } else {
+            RESTART
+        };
         let _held = self.shared.gate.pass();
         let begin = Instant::now();
         loop {
-            let checkpoint = self.round(RESTART)?;
+            let checkpoint = self.round(text)?;
             if checkpoint.restarted || begin.elapsed() > READERS_WAIT_MAX {
                 return Ok(checkpoint);
             }
@@ -157,6 +168,7 @@ pub(super) fn run(connection: &Connection, text: &str) -> Result<Checkpoint, Sto
         wal_pages: wal.max(0) as u64,
         moved_pages: moved.max(0) as u64,
         restarted: busy == 0 && wal == moved,
+        room_is_short: false,
     })
 }
 
@@ -165,6 +177,9 @@ pub(super) const PASSIVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
 /// A round that holds the writer and waits for readers, so that the file begins anew.
 const RESTART: &str = "PRAGMA wal_checkpoint(RESTART)";
+
+/// The same, and the file gives its room back.
+const TRUNCATE: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 
 /// As much as the writer may be held for: at 2 KiB, half a MiB to copy and sync.
 const REST_PAGES: u64 = 256;

@@ -80,6 +80,12 @@ impl Files {
         self.sync(&self.database, "the database file")
     }
 
+    /// Bytes that may still be written to the file system of both, by whoever comes first. `None` if it does not say.
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        let found = rustix::fs::fstatvfs(&self.database).ok()?;
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     fn sync(&self, file: &File, name: &str) -> Result<(), StoreError> {
         self.check()?;
         if let Err(error) = file.sync_data() {

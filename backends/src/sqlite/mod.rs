@@ -25,6 +25,7 @@ mod files;
 mod marks;
 mod overlay;
 mod reader;
+mod room;
 mod schema;
 mod streams;
 mod sweep;
@@ -60,6 +61,9 @@ pub struct Options {
     /// When the write-ahead file has grown to this, in bytes, because the checkpointer is not driven or too slow, the
     /// writer moves its pages itself before the next batch.
     pub wal_bytes_max: u64,
+    /// When less than this is free on the disk beside as much as the write-ahead file holds, in bytes, a checkpoint is due at
+    /// once, and gives the room of that file back. More than the largest transaction adds, 4 MiB for a batch of a stream.
+    pub room_bytes_min: u64,
     /// Largest database file, in bytes; beyond it writes are refused with [`StoreError::Full`]. `None`: the disk
     /// decides.
     pub file_bytes_max: Option<u64>,
@@ -76,6 +80,7 @@ impl Default for Options {
             busy_timeout_ms: 5_000,
             checkpoint_bytes: 256 * 1024 * 1024,
             wal_bytes_max: 1024 * 1024 * 1024,
+            room_bytes_min: 16 * 1024 * 1024,
             file_bytes_max: None,
         }
     }
@@ -100,7 +105,11 @@ pub fn open(path: &Path, options: Options) -> Result<Parts, StoreError> {
     let lock = Arc::new(schema::FileLock::take(path)?);
     // Before any connection; see there.
     let checkpoint_pages = options.checkpoint_bytes / u64::from(schema::PAGE_SIZE);
-    let shared = Arc::new(Shared::new(files::Files::open(path)?, checkpoint_pages));
+    let shared = Arc::new(Shared::new(
+        files::Files::open(path)?,
+        checkpoint_pages,
+        options.room_bytes_min,
+    ));
     let connection = schema::open_writer(path, &options)?;
     shared.files.open_wal()?;
     let writer = Writer::new(connection, options, shared.clone(), lock.clone())?;
@@ -123,6 +132,7 @@ pub fn open(path: &Path, options: Options) -> Result<Parts, StoreError> {
 #[derive(Debug)]
 struct Shared {
     files: files::Files,
+    room: room::Room,
     /// Passed for each transaction of the writer, and by the round of a checkpoint that holds the writer.
     gate: files::Gate,
     /// Pages in the write-ahead file, as of the writer's last commit.
@@ -138,9 +148,10 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(files: files::Files, checkpoint_pages: u64) -> Shared {
+    fn new(files: files::Files, checkpoint_pages: u64, room_bytes_min: u64) -> Shared {
         Shared {
             files,
+            room: room::Room::new(room_bytes_min),
             gate: files::Gate::default(),
             wal_pages: AtomicU64::default(),
             wal_pages_left: AtomicU64::default(),
@@ -151,6 +162,9 @@ impl Shared {
     }
 
     fn is_checkpoint_due(&self) -> bool {
+        if self.room.is_short() {
+            return true;
+        }
         let pages = self.wal_pages.load(Ordering::Relaxed);
         let left = self.wal_pages_left.load(Ordering::Relaxed);
         // A file with fewer pages than were left in it has begun anew.

@@ -219,7 +219,7 @@ impl Writer {
             .map(drop)?)
     }
 
-    /// Whether the [`super::Checkpointer`] has work. Two loads of atomics: to be asked after each batch, so that its thread
+    /// Whether the [`super::Checkpointer`] has work. Three loads of atomics: to be asked after each batch, so that its thread
     /// need not be woken for nothing.
     pub fn is_checkpoint_due(&self) -> bool {
         self.shared.is_checkpoint_due()
@@ -353,6 +353,11 @@ pub(super) fn in_transaction<T>(
         // If this fails too the first error still tells the story; SQLite rolls back when next it can.
         let _ = connection.execute_batch("ROLLBACK");
     }
+    let pages = shared.wal_pages.load(Ordering::Relaxed);
+    let was_full = matches!(result, Err(StoreError::Full { .. }));
+    shared
+        .room
+        .after_transaction(pages, was_full, || shared.files.free_bytes());
     result
 }
 

@@ -160,6 +160,22 @@ pub(crate) fn is_unknown_outcome(status: &Status) -> bool {
     status.reason().as_deref() == Some(UNKNOWN_OUTCOME)
 }
 
+/// Some mutations of a Mutate took effect, and a shard refused the others for this reason.
+#[cold]
+pub(crate) fn partly_done(cause: &Status) -> Box<Status> {
+    let reason = cause.reason().unwrap_or_default();
+    Box::new(
+        Status::new(
+            Code::Unavailable,
+            format!(
+                "some of the mutations took effect, others were refused ({}); repeat the call with the same idempotency token",
+                cause.message
+            ),
+        )
+        .with_reason("PARTLY_DONE", &[("cause", &reason)]),
+    )
+}
+
 /// What a store says.
 #[cold]
 pub(crate) fn from_store(cause: &StoreError) -> Box<Status> {

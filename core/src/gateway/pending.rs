@@ -62,21 +62,9 @@ impl Gather {
     /// a repeat has one effect. When no part took effect and none may have, the reason of the first is the whole's.
     fn failure(&mut self) -> Box<Status> {
         match self.refused.take() {
-            Some(status) if self.parts.is_empty() => status,
-            Some(status) => Box::new(
-                Status::new(
-                    Code::Unavailable,
-                    format!(
-                        "a shard could not take its part ({}); repeat the call with the same idempotency token",
-                        status.message
-                    ),
-                )
-                .with_reason(&status.reason().unwrap_or_default(), &[]),
-            ),
-            None => error::status(
-                Code::Unavailable,
-                "a shard could not take its part; repeat the call with the same idempotency token",
-            ),
+            Some(status) if self.parts.is_empty() || error::is_unknown_outcome(&status) => status,
+            Some(status) => error::partly_done(&status),
+            None => error::partly_done(&error::overloaded("a shard's mailbox is full")),
         }
     }
 }
@@ -221,8 +209,8 @@ mod tests {
         );
         assert_eq!(
             failure_of(vec![done(), refused()]),
-            (Code::Unavailable, "STORE_BEHIND".to_owned()),
-            "it was done in part"
+            (Code::Unavailable, "PARTLY_DONE".to_owned()),
+            "no reason that says that nothing was done"
         );
     }
 }
