@@ -441,6 +441,14 @@ fn a_file_of_format_1_is_brought_up_to_date() {
             [&version[..]],
         )
         .expect("a row");
+    // A value in parts, as large ones are kept.
+    connection
+        .execute(
+            "INSERT INTO item VALUES (7, CAST('large' AS BLOB), x'6b', ?1, NULL, 0, x'6265', 16, 5)",
+            [&version[..]],
+        )
+        .and_then(|_| connection.execute("INSERT INTO chunk VALUES (17, x'67696e')", []))
+        .expect("a row");
     drop(connection);
     for round in 0..2 {
         let Parts {
@@ -452,12 +460,23 @@ fn a_file_of_format_1_is_brought_up_to_date() {
         assert_eq!(value(&reader, "id"), Some(b"old".to_vec()), "its version counts");
         assert_eq!(writer.positions(), Ok(vec![at(1, SPACE, 1 + round)]));
         assert_eq!(writer.dead_letter_counts(), Ok(Vec::new()));
+        assert_eq!(value(&reader, "large"), Some(b"begin".to_vec()));
     }
-    let connection = rusqlite::Connection::open(&path).expect("a database");
-    let format: i64 = connection
-        .query_row("PRAGMA user_version", [], |row| row.get(0))
-        .expect("a number");
-    assert_eq!(format, 3);
+    let number = |query| {
+        let connection = rusqlite::Connection::open(&path).expect("a database");
+        connection
+            .query_row(query, [], |row| row.get::<_, i64>(0))
+            .expect("a number")
+    };
+    assert_eq!(number("PRAGMA user_version"), 3);
+    assert_eq!(number("SELECT count(*) FROM chunk"), 1);
+    let mut writer = open(&path).writer;
+    put_at(&mut writer, "large", 6, b"small", &[at(1, SPACE, 3)]);
+    assert_eq!(
+        number("SELECT count(*) FROM chunk"),
+        0,
+        "they went with their value"
+    );
 }
 
 /// The schema as programs wrote it that knew format 1 only.

@@ -205,7 +205,7 @@ def full(options, folder, seed):
                 refused = work_until_refused(stage, disk)
                 if room is not None:
                     stage.kill()
-                    give_back(disk, room)
+                    leave(disk, room)
                     if not start_while_full(stage):
                         (disk / "ballast").unlink()
                         stage.start()
@@ -279,8 +279,9 @@ def fill(disk):
                     pass
 
 
-def give_back(disk, room):
-    """Leaves so many bytes free on a disk that was filled."""
+def leave(disk, room):
+    """Leaves about so many bytes free."""
+    fill(disk)
     ballast = disk / "ballast"
     os.truncate(ballast, max(0, ballast.stat().st_size - room))
 
