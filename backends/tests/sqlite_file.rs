@@ -28,17 +28,19 @@ fn item<'a>(key: &'a [u8], value: &'a [u8]) -> ItemRef<'a> {
     }
 }
 
-fn put(writer: &mut Writer, id: &str, version: i64, items: &[ItemRef<'_>]) -> Result<Outcome, StoreError> {
-    let version = Version::new(version, b"t");
-    let mutation = Mutation {
+fn put_of<'a>(id: &'a str, version: i64, items: &'a [ItemRef<'a>]) -> Mutation<'a> {
+    Mutation {
         namespace: SPACE,
         id,
-        version,
+        version: Version::new(version, b"t"),
         at: NOW,
         operation: Operation::Put(items),
-    };
+    }
+}
+
+fn put(writer: &mut Writer, id: &str, version: i64, items: &[ItemRef<'_>]) -> Result<Outcome, StoreError> {
     let mut outcomes = Vec::new();
-    writer.apply(&[mutation], &mut outcomes)?;
+    writer.apply(&[put_of(id, version, items)], &mut outcomes)?;
     Ok(outcomes.remove(0))
 }
 
@@ -532,4 +534,45 @@ fn a_disk_short_of_room_gets_back_what_the_write_ahead_file_took() {
     put(&mut writer, "small", 2, &[item(b"k", b"w")]).expect("a put");
     checkpointer.sync().expect("a sync");
     assert_eq!(read(&reader, "small")[0].value, b"w");
+}
+
+#[test]
+fn a_batch_that_does_not_fit_the_cache_is_read_back_while_it_is_written() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("items.db");
+    let options = Options {
+        writer_cache_bytes: 16 * 1024,
+        ..Options::default()
+    };
+    let mut expected = std::collections::BTreeMap::new();
+    for round in 0..3 {
+        let Parts {
+            mut writer, readers, ..
+        } = sqlite::open(&path, options).expect("a store");
+        let reader = readers.open().expect("a reader");
+        writer.create_namespace(SPACE).expect("a namespace");
+        // A page each, in order, so that they leave the cache one after the other; then all of them once more.
+        let writes: Vec<(String, Vec<u8>)> = (0..400)
+            .map(|number| {
+                (
+                    format!("id {:03}", number % 200),
+                    vec![(number % 251) as u8; 1_500],
+                )
+            })
+            .collect();
+        let items: Vec<_> = writes.iter().map(|(_, value)| [item(b"k", value)]).collect();
+        let batch: Vec<_> = (0_i64..)
+            .zip(writes.iter().zip(&items))
+            .map(|(number, ((id, _), items))| put_of(id, round * 1_000 + number, items))
+            .collect();
+        writer.apply(&batch, &mut Vec::new()).expect("a batch");
+        expected.extend(writes);
+        for (id, value) in &expected {
+            assert_eq!(&read(&reader, id)[0].value, value, "{id}, round {round}");
+        }
+        let check: String = rusqlite::Connection::open(&path)
+            .and_then(|other| other.query_row("PRAGMA integrity_check", [], |row| row.get(0)))
+            .expect("an answer");
+        assert_eq!(check, "ok");
+    }
 }

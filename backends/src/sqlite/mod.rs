@@ -22,6 +22,7 @@ use crate::store::{Capabilities, KeyValueStore, Sweep};
 
 mod checkpointer;
 mod files;
+mod gather;
 mod marks;
 mod overlay;
 mod reader;
@@ -29,6 +30,9 @@ mod room;
 mod schema;
 mod streams;
 mod sweep;
+#[allow(unsafe_code)]
+mod system_calls;
+mod transaction;
 mod writer;
 
 pub use checkpointer::{Checkpoint, Checkpointer};
@@ -102,6 +106,7 @@ pub struct Parts {
 /// Errors: [`StoreError::Unopenable`] (directory missing or not writable), [`StoreError::WrongFormat`] (not a
 /// database, not ours, or of a newer program), [`StoreError::Busy`] (another process has it open).
 pub fn open(path: &Path, options: Options) -> Result<Parts, StoreError> {
+    system_calls::replace_once();
     let lock = Arc::new(schema::FileLock::take(path)?);
     // Before any connection; see there.
     let checkpoint_pages = options.checkpoint_bytes / u64::from(schema::PAGE_SIZE);

@@ -6,7 +6,8 @@
 
 use rusqlite::{Connection, Row, params};
 
-use super::writer::{Writer, blob, in_transaction};
+use super::transaction::in_transaction;
+use super::writer::{Writer, blob};
 use crate::error::StoreError;
 use crate::limits::{
     DEAD_LETTER_BYTES_PER_NAMESPACE_MAX, DEAD_LETTER_REASON_BYTES_MAX, DEAD_LETTERS_MAX,

@@ -14,6 +14,7 @@ use rustc_hash::FxBuildHasher;
 use super::marks::Marks;
 use super::schema::{self, FileLock, PLACES_PER_VALUE, TOMBSTONE, VersionBytes, version_bytes, version_of};
 use super::streams::{self, StreamPosition};
+use super::transaction::in_transaction;
 use super::{Options, Shared, checkpointer, sweep};
 use crate::error::StoreError;
 use crate::limits::{CHUNK_BYTES, RANGE_DELETES_PER_ID_MAX, SWAPS_REMEMBERED_MAX, VALUE_BYTES_MAX};
@@ -335,30 +336,6 @@ pub(super) fn load_namespaces(
         namespaces.insert(NamespaceId(row.get(0)?), state);
     }
     Ok(namespaces)
-}
-
-/// Runs `work` in a transaction of its own; rolls back if it fails.
-pub(super) fn in_transaction<T>(
-    connection: &Connection,
-    shared: &Shared,
-    work: impl FnOnce() -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    let _alone = shared.gate.pass();
-    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-    let result = work().and_then(|value| {
-        connection.prepare_cached("COMMIT")?.execute([])?;
-        Ok(value)
-    });
-    if result.is_err() && !connection.is_autocommit() {
-        // If this fails too the first error still tells the story; SQLite rolls back when next it can.
-        let _ = connection.execute_batch("ROLLBACK");
-    }
-    let pages = shared.wal_pages.load(Ordering::Relaxed);
-    let was_full = matches!(result, Err(StoreError::Full { .. }));
-    shared
-        .room
-        .after_transaction(pages, was_full, || shared.files.free_bytes());
-    result
 }
 
 /// One mutation within the batch's transaction.
