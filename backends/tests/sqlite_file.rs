@@ -521,12 +521,12 @@ fn a_disk_short_of_room_gets_back_what_the_write_ahead_file_took() {
     let wal_bytes = || std::fs::metadata(path.with_extension("db-wal")).map_or(0, |file| file.len());
     writer.create_namespace(SPACE).expect("a namespace");
     put(&mut writer, "small", 1, &[item(b"k", b"v")]).expect("a put");
-    assert!(!writer.is_checkpoint_due(), "there was no reason to look");
+    assert!(!writer.is_checkpointer_due(), "there was no reason to look");
     let large = vec![1; 2 << 20];
     put(&mut writer, "large", 1, &[item(b"k", &large)]).expect("a put");
-    assert!(writer.is_checkpoint_due() && checkpointer.is_due());
+    assert!(writer.is_checkpointer_due() && checkpointer.is_due());
     assert!(wal_bytes() > 2 << 20);
-    let done = checkpointer.checkpoint().expect("a checkpoint");
+    let done = checkpointer.run_due().expect("a checkpoint");
     assert!(done.restarted && done.room_is_short, "{done:?}");
     assert_eq!(wal_bytes(), 0);
     assert!(!checkpointer.is_due(), "another one would change nothing");

@@ -172,7 +172,7 @@ impl WriterThread {
                     self.jobs -= jobs.len();
                     self.apply(&jobs);
                 }
-                if self.writer.is_checkpoint_due() {
+                if self.writer.is_checkpointer_due() {
                     self.checkpoint_waker.wake();
                 }
                 continue;
@@ -516,7 +516,7 @@ pub(crate) fn spawn_checkpointer(
                 let now = Instant::now();
                 paused_until = paused_until.filter(|until| *until > now);
                 if paused_until.is_none() && checkpointer.is_due() {
-                    match checkpointer.checkpoint() {
+                    match checkpointer.run_due() {
                         Ok(done) if !done.room_is_short => {}
                         Ok(_) => paused_until = Some(now + CHECKPOINT_PAUSE),
                         Err(error) => {

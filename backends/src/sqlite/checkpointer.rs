@@ -2,6 +2,7 @@
 //! growing without end.
 //!
 //! ```text
+//!   all the while          sync -wal, a few MiB at a time
 //!   beside the writer      sync -wal ─► copy pages (passive) ─► sync database     again, while much was added meanwhile
 //!   holding the writer     sync -wal ─► copy the rest ─► sync database ─► the -wal file may begin anew
 //! ```
@@ -11,7 +12,6 @@
 //! before: SQLite itself syncs the database file only in a round that reaches the end, and would leave the pages of all
 //! earlier rounds to the last one, so we sync it after each.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -68,13 +68,24 @@ impl Checkpointer {
     /// Errors: [`StoreError::Io`]. After one every later call fails too, until the store is opened anew: the system
     /// forgets what it could not write, so that a sync tried again would report a success that is none.
     pub fn sync(&mut self) -> Result<(), StoreError> {
-        self.shared.files.sync_wal()
+        self.sync_wal()
     }
 
-    /// Whether the write-ahead file has grown by [`super::Options::checkpoint_bytes`], or the disk is short of room (see
-    /// [`super::Options::room_bytes_min`]). Three loads of atomics.
+    /// Whether there is something for [`Checkpointer::run_due`] to do: the write-ahead file has grown by
+    /// [`super::Options::sync_bytes`] since it was last synced, or by [`super::Options::checkpoint_bytes`] since the last
+    /// checkpoint, or the disk is short of room (see [`super::Options::room_bytes_min`]). A few loads of atomics.
     pub fn is_due(&self) -> bool {
-        self.shared.is_checkpoint_due()
+        self.shared.is_checkpointer_due()
+    }
+
+    /// Runs a checkpoint, if one is due, or syncs what was added, which moves nothing.
+    ///
+    /// Errors: as of [`Checkpointer::checkpoint`].
+    pub fn run_due(&mut self) -> Result<Checkpoint, StoreError> {
+        if self.shared.is_checkpoint_due() {
+            return self.checkpoint();
+        }
+        self.sync_wal().map(|()| Checkpoint::default())
     }
 
     /// Runs one checkpoint. The writer goes on meanwhile, except for a short end while the last few pages are moved.
@@ -88,34 +99,37 @@ impl Checkpointer {
         }
         let mut checkpoint = result?;
         if checkpoint.restarted {
-            // The hook says it anew after the next commit.
-            self.shared.wal_pages.store(0, Ordering::Relaxed);
-            self.shared.wal_pages_left.store(0, Ordering::Relaxed);
+            self.shared.wal_pages.begin_anew();
         } else {
-            self.shared
-                .wal_pages_left
-                .store(checkpoint.wal_pages, Ordering::Relaxed);
+            self.shared.wal_pages.leave(checkpoint.wal_pages);
         }
-        let pages = self.shared.wal_pages.load(Ordering::Relaxed);
+        let pages = self.shared.wal_pages.get();
         let free = self.shared.files.free_bytes();
         checkpoint.room_is_short = self.shared.room.after_checkpoint(pages, free);
         Ok(checkpoint)
     }
 
+    fn sync_wal(&self) -> Result<(), StoreError> {
+        let pages = self.shared.wal_pages.get();
+        self.shared.files.sync_wal()?;
+        self.shared.wal_pages.handle_synced(pages);
+        Ok(())
+    }
+
     fn rounds(&self) -> Result<Checkpoint, StoreError> {
         let mut rest_before = u64::MAX;
         loop {
-            self.shared.files.sync_wal()?;
+            self.sync_wal()?;
             let checkpoint = self.round(PASSIVE)?;
             self.shared.files.sync_database()?;
-            let pages = self.shared.wal_pages.load(Ordering::Relaxed);
+            let pages = self.shared.wal_pages.get();
             let rest = pages.saturating_sub(checkpoint.moved_pages);
             if rest <= REST_PAGES {
                 break;
             }
             // Not getting nearer: the writer is faster than the disk. It may go on once; then it has to wait.
             if rest > rest_before - rest_before / 8 {
-                if pages < 2 * self.shared.checkpoint_pages && !self.shared.room.is_short() {
+                if !self.shared.wal_pages.is_far_too_many() && !self.shared.room.is_short() {
                     return Ok(Checkpoint {
                         restarted: false,
                         ..checkpoint
@@ -125,7 +139,7 @@ impl Checkpointer {
             }
             rest_before = rest;
         }
-        self.shared.files.sync_wal()?;
+        self.sync_wal()?;
         self.restart()
     }
 

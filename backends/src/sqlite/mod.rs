@@ -12,7 +12,7 @@
 //! still on its way had arrived ([`Reader::get_over`]).
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use crate::error::StoreError;
@@ -33,6 +33,7 @@ mod sweep;
 #[allow(unsafe_code)]
 mod system_calls;
 mod transaction;
+mod wal_pages;
 mod writer;
 
 pub use checkpointer::{Checkpoint, Checkpointer};
@@ -57,7 +58,11 @@ pub struct Options {
     pub reader_mmap_bytes: u64,
     /// How long to wait for somebody else's lock, in milliseconds.
     pub busy_timeout_ms: u32,
-    /// [`Checkpointer::is_due`] when the write-ahead file has grown by this much, in bytes. Each checkpoint holds the
+    /// The checkpointer syncs the write-ahead file whenever it has grown by this much, in bytes, so that the disk gets it in
+    /// small portions: whoever else writes to the disk waits behind a large one for as long as it takes. It also bounds what
+    /// a power cut takes of the writes that nobody logged.
+    pub sync_bytes: u64,
+    /// A checkpoint is due when the write-ahead file has grown by this much, in bytes. Each checkpoint holds the
     /// writer for some milliseconds at its end, so rare ones are better; pages written several times meanwhile are moved
     /// once. From twice this size on a checkpoint holds the writer for as long as it takes, so that the file begins anew.
     /// Costs the room on disk, and the time to read it at the start that follows a kill.
@@ -82,6 +87,7 @@ impl Default for Options {
             reader_cache_bytes: 512 * 1024,
             reader_mmap_bytes: 0,
             busy_timeout_ms: 5_000,
+            sync_bytes: 4 * 1024 * 1024,
             checkpoint_bytes: 256 * 1024 * 1024,
             wal_bytes_max: 1024 * 1024 * 1024,
             room_bytes_min: 16 * 1024 * 1024,
@@ -109,12 +115,7 @@ pub fn open(path: &Path, options: Options) -> Result<Parts, StoreError> {
     system_calls::replace_once();
     let lock = Arc::new(schema::FileLock::take(path)?);
     // Before any connection; see there.
-    let checkpoint_pages = options.checkpoint_bytes / u64::from(schema::PAGE_SIZE);
-    let shared = Arc::new(Shared::new(
-        files::Files::open(path)?,
-        checkpoint_pages,
-        options.room_bytes_min,
-    ));
+    let shared = Arc::new(Shared::new(files::Files::open(path)?, &options));
     let connection = schema::open_writer(path, &options)?;
     shared.files.open_wal()?;
     let writer = Writer::new(connection, options, shared.clone(), lock.clone())?;
@@ -140,12 +141,7 @@ struct Shared {
     room: room::Room,
     /// Passed for each transaction of the writer, and by the round of a checkpoint that holds the writer.
     gate: files::Gate,
-    /// Pages in the write-ahead file, as of the writer's last commit.
-    wal_pages: AtomicU64,
-    /// Pages in it when a checkpoint last left it as it is; 0 when it has begun anew since.
-    wal_pages_left: AtomicU64,
-    /// A checkpoint is due when so many pages were added.
-    checkpoint_pages: u64,
+    wal_pages: wal_pages::WalPages,
     /// Moves on when a namespace is created or dropped.
     namespace_epoch: AtomicU64,
     /// Held during a round of a checkpoint: SQLite would refuse a second one instead of waiting.
@@ -153,27 +149,24 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(files: files::Files, checkpoint_pages: u64, room_bytes_min: u64) -> Shared {
+    fn new(files: files::Files, options: &Options) -> Shared {
         Shared {
             files,
-            room: room::Room::new(room_bytes_min),
+            room: room::Room::new(options.room_bytes_min),
             gate: files::Gate::default(),
-            wal_pages: AtomicU64::default(),
-            wal_pages_left: AtomicU64::default(),
-            checkpoint_pages,
+            wal_pages: wal_pages::WalPages::new(options),
             namespace_epoch: AtomicU64::default(),
             checkpointing: Mutex::default(),
         }
     }
 
     fn is_checkpoint_due(&self) -> bool {
-        if self.room.is_short() {
-            return true;
-        }
-        let pages = self.wal_pages.load(Ordering::Relaxed);
-        let left = self.wal_pages_left.load(Ordering::Relaxed);
-        // A file with fewer pages than were left in it has begun anew.
-        pages >= self.checkpoint_pages + if pages >= left { left } else { 0 }
+        self.room.is_short() || self.wal_pages.is_checkpoint_due()
+    }
+
+    /// Whether the checkpointer has work.
+    fn is_checkpointer_due(&self) -> bool {
+        self.wal_pages.is_sync_due() || self.is_checkpoint_due()
     }
 }
 

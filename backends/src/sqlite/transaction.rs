@@ -1,7 +1,5 @@
 //! A transaction of the writer, and what is looked at around it: the gate, the frames that it appends, the room on the disk.
 
-use std::sync::atomic::Ordering;
-
 use rusqlite::Connection;
 
 use super::{Shared, system_calls};
@@ -26,7 +24,7 @@ pub(super) fn in_transaction<T>(
         }
         result
     });
-    let pages = shared.wal_pages.load(Ordering::Relaxed);
+    let pages = shared.wal_pages.get();
     let was_full = matches!(result, Err(StoreError::Full { .. }));
     shared
         .room

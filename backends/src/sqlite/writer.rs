@@ -73,7 +73,7 @@ impl Writer {
         let state = State::load(&connection)?;
         let hooked = shared.clone();
         connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
-            hooked.wal_pages.store(pages as u64, Ordering::Relaxed);
+            hooked.wal_pages.set(pages as u64);
             Ok(())
         }))?;
         let capabilities = Capabilities {
@@ -220,15 +220,15 @@ impl Writer {
             .map(drop)?)
     }
 
-    /// Whether the [`super::Checkpointer`] has work. Three loads of atomics: to be asked after each batch, so that its thread
-    /// need not be woken for nothing.
-    pub fn is_checkpoint_due(&self) -> bool {
-        self.shared.is_checkpoint_due()
+    /// Whether the [`super::Checkpointer`] has work: [`super::Checkpointer::is_due`], to be asked after each batch, so that
+    /// its thread need not be woken for nothing.
+    pub fn is_checkpointer_due(&self) -> bool {
+        self.shared.is_checkpointer_due()
     }
 
     /// Moves pages itself when nobody else does so in time.
     pub(super) fn bound_wal(&mut self) -> Result<(), StoreError> {
-        let is_large = || self.shared.wal_pages.load(Ordering::Relaxed) >= self.wal_pages_max;
+        let is_large = || self.shared.wal_pages.get() >= self.wal_pages_max;
         if !is_large() {
             return Ok(());
         }
@@ -245,7 +245,7 @@ impl Writer {
         self.shared.files.check()?;
         if checkpointer::run(&self.connection, checkpointer::PASSIVE)?.restarted {
             // All is moved: the next commit begins the file anew, unless a reader is in the middle of a query.
-            self.shared.wal_pages.store(0, Ordering::Relaxed);
+            self.shared.wal_pages.begin_anew();
         }
         Ok(())
     }
