@@ -168,7 +168,7 @@ pub(crate) fn partly_done(cause: &Status) -> Box<Status> {
         Status::new(
             Code::Unavailable,
             format!(
-                "some of the mutations took effect, others were refused ({}); repeat the call with the same idempotency token",
+                "some of the mutations took effect; of the others: {}. Repeat the call with the same idempotency token",
                 cause.message
             ),
         )

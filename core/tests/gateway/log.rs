@@ -138,10 +138,11 @@ fn the_repeat_of_a_mutate_does_what_was_refused_also_after_a_restart_with_other_
         let refusal = mutate(&mut client, "ledger", &ids, "after", token("t1")).expect_err("half of it");
         assert_eq!(
             (refusal.code, reason(&refusal).as_str()),
-            (14, "STORE_BEHIND"),
+            (14, "PARTLY_DONE"),
             "{}",
             refusal.message
         );
+        assert!(refusal.message.contains("wal.unapplied_bytes_max"), "the cause");
         store.execute_batch("ROLLBACK").expect("giving the lock back");
         drop((store, client));
 
