@@ -14,8 +14,10 @@ from api import Api
 from server import Failure
 from stage import BESIDE, Stage, TOOL_SECONDS_MAX
 
-# What the disk of the full-disk scenario holds: two lanes of small segments, the store, and some.
-DISK_BYTES = 192 << 20
+# What the disk of the full-disk scenario holds: two lanes of small segments, what three rounds put into the store, twice
+# (pages are in its write-ahead file before they are in the database), and some. With half of it, what comes free with the
+# ballast is less than the store needs to go on.
+DISK_BYTES = 384 << 20
 # A stall that is longer than the log waits before it refuses appends (5 s), and shorter than it gives up (30 s).
 LONG_STALL_SECONDS = 6.0
 
@@ -248,7 +250,7 @@ def small_disk(folder):
     mount.mkdir()
     with image.open("wb") as file:
         file.truncate(DISK_BYTES)
-    steps = (["mkfs.ext4", "-q", "-F", "-m", "0", str(image)], ["mount", "-o", "loop", str(image), str(mount)])
+    steps = (["mkfs.ext4", "-q", "-F", "-m", "0", "-b", "4096", str(image)], ["mount", "-o", "loop", str(image), str(mount)])
     for step in steps:
         try:
             done = subprocess.run(step, capture_output=True, text=True, timeout=TOOL_SECONDS_MAX)
