@@ -68,7 +68,10 @@ impl Checkpointer {
     /// Errors: [`StoreError::Io`]. After one every later call fails too, until the store is opened anew: the system
     /// forgets what it could not write, so that a sync tried again would report a success that is none.
     pub fn sync(&mut self) -> Result<(), StoreError> {
-        self.sync_wal()
+        let pages = self.shared.wal_pages.get();
+        self.shared.files.sync_wal()?;
+        self.shared.wal_pages.handle_synced(pages);
+        Ok(())
     }
 
     /// Whether there is something for [`Checkpointer::run_due`] to do: the write-ahead file has grown by
@@ -85,7 +88,7 @@ impl Checkpointer {
         if self.shared.is_checkpoint_due() {
             return self.checkpoint();
         }
-        self.sync_wal().map(|()| Checkpoint::default())
+        self.sync().map(|()| Checkpoint::default())
     }
 
     /// Runs one checkpoint. The writer goes on meanwhile, except for a short end while the last few pages are moved.
@@ -109,17 +112,10 @@ impl Checkpointer {
         Ok(checkpoint)
     }
 
-    fn sync_wal(&self) -> Result<(), StoreError> {
-        let pages = self.shared.wal_pages.get();
-        self.shared.files.sync_wal()?;
-        self.shared.wal_pages.handle_synced(pages);
-        Ok(())
-    }
-
-    fn rounds(&self) -> Result<Checkpoint, StoreError> {
+    fn rounds(&mut self) -> Result<Checkpoint, StoreError> {
         let mut rest_before = u64::MAX;
         loop {
-            self.sync_wal()?;
+            self.sync()?;
             let checkpoint = self.round(PASSIVE)?;
             self.shared.files.sync_database()?;
             let pages = self.shared.wal_pages.get();
@@ -139,7 +135,7 @@ impl Checkpointer {
             }
             rest_before = rest;
         }
-        self.sync_wal()?;
+        self.sync()?;
         self.restart()
     }
 

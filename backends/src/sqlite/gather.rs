@@ -95,11 +95,9 @@ impl Gather {
                 _ => {}
             }
         }
-        if !self.is_empty() {
-            let flushed = self.flush(&mut write);
-            if flushed <= 0 {
-                return flushed;
-            }
+        let flushed = self.flush(&mut write);
+        if flushed <= 0 {
+            return flushed;
         }
         let written = write(file, bytes, offset);
         let begins_frame = offset

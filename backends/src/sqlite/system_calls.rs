@@ -96,13 +96,7 @@ unsafe extern "C" fn write(file: c_int, buffer: *const c_void, length: usize, of
 // SAFETY: for callers as with `pread64`: `buffer` is writable for `length` bytes.
 unsafe extern "C" fn read(file: c_int, buffer: *mut c_void, length: usize, offset: i64) -> Returned {
     if GATHERS.get() {
-        let flushed = GATHER.with_borrow_mut(|gather| {
-            if gather.is_empty() {
-                1
-            } else {
-                gather.flush(write_now)
-            }
-        });
+        let flushed = GATHER.with_borrow_mut(|gather| gather.flush(write_now));
         if flushed <= 0 {
             return -1;
         }
