@@ -289,31 +289,42 @@ fn two_readers_stand_beside_the_writer_and_checkpoints_bound_its_file() {
 
 #[test]
 fn the_writer_bounds_its_file_when_nobody_checkpoints() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("items.db");
-    let options = Options {
+    let too_large = Options {
         wal_bytes_max: 1 << 20,
         ..Options::default()
     };
-    let Parts {
-        mut writer, readers, ..
-    } = sqlite::open(&path, options).expect("a store");
-    let reader = readers.open().expect("a reader");
-    writer.create_namespace(SPACE).expect("a namespace");
-    for number in 0..2_000_i64 {
-        put(
-            &mut writer,
-            &format!("{}", number % 50),
-            number,
-            &[item(b"k", &[1; 2_000])],
-        )
-        .expect("a put");
+    let too_little_room = Options {
+        // No disk has so much.
+        room_bytes_min: u64::MAX,
+        ..Options::default()
+    };
+    for options in [too_large, too_little_room] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("items.db");
+        let Parts {
+            mut writer, readers, ..
+        } = sqlite::open(&path, options).expect("a store");
+        let reader = readers.open().expect("a reader");
+        writer.create_namespace(SPACE).expect("a namespace");
+        for number in 0..2_000_i64 {
+            put(
+                &mut writer,
+                &format!("{}", number % 50),
+                number,
+                &[item(b"k", &[1; 2_000])],
+            )
+            .expect("a put");
+        }
+        assert!(
+            wal_bytes(&path) < 2 << 20,
+            "{} bytes with {options:?}",
+            wal_bytes(&path)
+        );
+        assert_eq!(count(&reader), 50);
+        writer.release_memory().expect("a release");
+        reader.release_memory().expect("a release");
+        assert_eq!(count(&reader), 50);
     }
-    assert!(wal_bytes(&path) < 2 << 20, "{} bytes", wal_bytes(&path));
-    assert_eq!(count(&reader), 50);
-    writer.release_memory().expect("a release");
-    reader.release_memory().expect("a release");
-    assert_eq!(count(&reader), 50);
 }
 
 #[test]
@@ -517,6 +528,8 @@ fn a_disk_short_of_room_gets_back_what_the_write_ahead_file_took() {
         readers,
         mut checkpointer,
     } = sqlite::open(&path, options).expect("a store");
+    assert!(checkpointer.is_due(), "the file with the tables was found");
+    checkpointer.run_due().expect("a checkpoint");
     let reader = readers.open().expect("a reader");
     writer.create_namespace(SPACE).expect("a namespace");
     put(&mut writer, "small", 1, &[item(b"k", b"v")]).expect("a put");
@@ -533,6 +546,34 @@ fn a_disk_short_of_room_gets_back_what_the_write_ahead_file_took() {
     put(&mut writer, "small", 2, &[item(b"k", b"w")]).expect("a put");
     checkpointer.sync().expect("a sync");
     assert_eq!(read(&reader, "small")[0].value, b"w");
+}
+
+#[test]
+fn a_store_that_was_finished_is_opened_without_a_write() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("items.db");
+    let Parts {
+        mut writer,
+        readers,
+        mut checkpointer,
+    } = open(&path);
+    writer.create_namespace(SPACE).expect("a namespace");
+    let large = vec![1; 2 << 20];
+    put(&mut writer, "large", 1, &[item(b"k", &large)]).expect("a put");
+    drop((writer, readers));
+    assert!(wal_bytes(&path) > 2 << 20, "the last to close moves nothing");
+    assert!(checkpointer.finish().expect("a checkpoint").restarted);
+    assert_eq!(wal_bytes(&path), 0);
+    drop(checkpointer);
+    let modified = |path: &Path| {
+        let metadata = std::fs::metadata(path).expect("a file");
+        metadata.modified().expect("a time")
+    };
+    let before = modified(&path);
+    let Parts { readers, .. } = open(&path);
+    let reader = readers.open().expect("a reader");
+    assert_eq!(read(&reader, "large")[0].value, large);
+    assert_eq!((wal_bytes(&path), modified(&path)), (0, before));
 }
 
 #[test]

@@ -14,10 +14,9 @@ from api import Api
 from server import Failure
 from stage import BESIDE, Stage, TOOL_SECONDS_MAX
 
-# What the disk of the full-disk scenario holds: two lanes of small segments, what three rounds put into the store, twice
-# (pages are in its write-ahead file before they are in the database), and some. With half of it, what comes free with the
-# ballast is less than the store needs to go on.
-DISK_BYTES = 384 << 20
+# What the disk of the full-disk scenario holds: two lanes of small segments, what three rounds put into the store, and
+# little more: what comes free with the ballast has to go where the store needs it.
+DISK_BYTES = 192 << 20
 # A stall that is longer than the log waits before it refuses appends (5 s), and shorter than it gives up (30 s).
 LONG_STALL_SECONDS = 6.0
 

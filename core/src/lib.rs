@@ -1,5 +1,6 @@
 //! The gateway: configuration, namespaces with their catalog, a small gRPC client for tools, and the server itself.
 
+mod checkpointing;
 pub mod client;
 pub mod config;
 mod control;

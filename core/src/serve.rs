@@ -32,6 +32,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
+    checkpointing::Checkpointing,
     config::{EmbeddedStore, LogFormat, LogOptions, ServeLimits, ServeOptions},
     control::{Control, tell_logs},
     gateway::{
@@ -167,6 +168,8 @@ struct Helpers {
     sidecar_wakers: Vec<Arc<Waker>>,
     control: Option<JoinHandle<()>>,
     sidecars: Vec<JoinHandle<()>>,
+    /// Ends when all of those have.
+    checkpointing: Option<Checkpointing>,
     keepers: Keepers,
 }
 
@@ -196,7 +199,7 @@ impl Server {
 
         let sidecar_stop = Arc::new(Stop::default());
         let mut sidecar_wakers = Vec::new();
-        let mut sidecars = Vec::new();
+        let (mut sidecars, mut checkpointing) = (Vec::new(), None);
         let mut links = None;
         let mut readers = Vec::new();
         let mut log_metrics = Vec::new();
@@ -208,13 +211,13 @@ impl Server {
                 let writer_waker = Waker::new()?;
                 let mailbox = Arc::new(Mailbox::new(JOBS_MAX, writer_waker.clone()));
                 let syncs = Arc::new(Mailbox::new(usize::from(count) + 1, checkpoint_waker.clone()));
-                sidecar_wakers.extend([checkpoint_waker.clone(), writer_waker.clone()]);
-                sidecars.push(sidecar::spawn_checkpointer(
+                sidecar_wakers.push(writer_waker.clone());
+                let (waker, news) = (checkpoint_waker.clone(), log_news.clone());
+                checkpointing = Some(Checkpointing::spawn(
                     parts.checkpointer,
                     syncs.clone(),
-                    log_news.clone(),
-                    checkpoint_waker.clone(),
-                    sidecar_stop.clone(),
+                    news,
+                    waker,
                 )?);
                 sidecars.push(sidecar::spawn_writer(
                     parts.writer,
@@ -355,6 +358,7 @@ impl Server {
                 sidecar_wakers,
                 control: None,
                 sidecars,
+                checkpointing,
                 keepers,
             },
             _lock: lock,
@@ -532,6 +536,9 @@ impl Helpers {
             if thread.join().is_err() {
                 tracing::error!("a helper thread panicked");
             }
+        }
+        if let Some(checkpointing) = self.checkpointing.take() {
+            checkpointing.end();
         }
         for keeper in keepers_of(&self.keepers).drain(..) {
             if keeper.join().is_err() {

@@ -1,4 +1,5 @@
-//! The helper threads of the SQLite store: one writer for the whole process, one reader for each shard, one checkpointer.
+//! The helper threads of the SQLite store that calls wait for: one writer for the whole process, one reader for each shard.
+//! Beside them runs the [checkpointer](crate::checkpointing).
 //!
 //! ```text
 //!   shard 0 ─┐                 ┌─ writer ── waiting writes of all shards, one transaction ──> SQLite
@@ -25,7 +26,7 @@ use std::{
 
 use prism_backends::{
     NamespaceId, Outcome, Selection, StoreError, UnixMillis,
-    sqlite::{Checkpointer, Reader, Writer},
+    sqlite::{Reader, Writer},
 };
 use prism_codec::grpc::{Code, Status};
 use prism_wal::ids::Lsn;
@@ -40,7 +41,7 @@ use crate::{
         unix_millis,
     },
     log::{
-        ApplyBatch, LogNews, SyncJob, apply,
+        ApplyBatch, LogNews, apply,
         committed::{Committed, Outlet},
         record::LoggedWrite,
     },
@@ -64,9 +65,6 @@ const SWEEP_MARGIN_MS: u64 = 60_000;
 /// How long the writer is without work before it gives its page cache back.
 const MEMORY_KEPT: Duration = Duration::from_secs(10);
 
-/// How long the checkpointer rests after a checkpoint that failed, or that found no room on the disk.
-const CHECKPOINT_PAUSE: Duration = Duration::from_secs(1);
-
 /// Tells all helper threads to finish what is queued and end.
 #[derive(Debug, Default)]
 pub(crate) struct Stop(AtomicBool);
@@ -76,7 +74,7 @@ impl Stop {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 }
@@ -494,66 +492,7 @@ fn logged_writes(namespace: NamespaceId, records: &[Arc<[u8]>]) -> Result<Vec<Wr
         .map_err(|_| error::status(Code::Internal, "a record that was just logged cannot be read"))
 }
 
-/// Starts the thread that moves the write-ahead file into the database while the writer goes on, and that makes durable what
-/// the shards' logs ask for.
-///
-/// # Errors
-/// When the system has no thread left.
-pub(crate) fn spawn_checkpointer(
-    mut checkpointer: Checkpointer,
-    syncs: Arc<Mailbox<SyncJob>>,
-    news: News,
-    waker: Arc<Waker>,
-    stop: Arc<Stop>,
-) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new()
-        .name("prism-checkpoint".to_owned())
-        .spawn(move || {
-            // After a checkpoint that failed or did not help. What the logs ask for is not kept waiting by it.
-            let mut paused_until = None;
-            while !stop.is_set() {
-                serve_syncs(&mut checkpointer, &syncs, &news);
-                let now = Instant::now();
-                paused_until = paused_until.filter(|until| *until > now);
-                if paused_until.is_none() && checkpointer.is_due() {
-                    match checkpointer.run_due() {
-                        Ok(done) if !done.room_is_short => {}
-                        Ok(_) => paused_until = Some(now + CHECKPOINT_PAUSE),
-                        Err(error) => {
-                            tracing::warn!(%error, "cannot checkpoint the store; trying again in a second");
-                            paused_until = Some(now + CHECKPOINT_PAUSE);
-                        }
-                    }
-                    continue;
-                }
-                let pause = paused_until.map(|until| until - now);
-                waker.wait_blocking(pause, || {
-                    (pause.is_none() && checkpointer.is_due()) || !syncs.is_empty() || stop.is_set()
-                });
-            }
-        })
-}
-
-/// One sync serves all that wait for one.
-fn serve_syncs(checkpointer: &mut Checkpointer, syncs: &Mailbox<SyncJob>, news: &News) {
-    let jobs: Vec<SyncJob> = std::iter::from_fn(|| syncs.receive()).collect();
-    if jobs.is_empty() {
-        return;
-    }
-    let synced = checkpointer.sync();
-    if let Err(error) = &synced {
-        tracing::warn!(%error, "cannot make the store durable; the log keeps its records");
-    }
-    for job in jobs {
-        let said = match synced {
-            Ok(()) => LogNews::Synced(job.cursors),
-            Err(_) => LogNews::NotSynced,
-        };
-        tell(news, job.shard, said);
-    }
-}
-
-fn tell(news: &News, shard: u16, said: LogNews) {
+pub(crate) fn tell(news: &News, shard: u16, said: LogNews) {
     let sent = news[usize::from(shard)].send(said);
     debug_assert!(sent.is_ok(), "a log has few questions open at a time");
 }

@@ -12,7 +12,7 @@
 //! before: SQLite itself syncs the database file only in a round that reaches the end, and would leave the pages of all
 //! earlier rounds to the last one, so we sync it after each.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -96,11 +96,22 @@ impl Checkpointer {
     /// Errors: [`StoreError::Full`]: nothing is lost, run it again. [`StoreError::Io`]: nothing is lost, but every later
     /// call fails too, until the store is opened anew; see [`Checkpointer::sync`].
     pub fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
-        let result = self.rounds();
-        if let Err(StoreError::Io { detail }) = &result {
-            self.shared.files.poison(detail);
-        }
-        let mut checkpoint = result?;
+        let checkpoint = self.rounds()?;
+        Ok(self.note(checkpoint))
+    }
+
+    /// Moves all that is left and gives the room of the write-ahead file back, so that the next start has nothing to read:
+    /// for the end, when the writer and the readers are done. Without it nothing is lost.
+    ///
+    /// Errors: as of [`Checkpointer::checkpoint`].
+    pub fn finish(&mut self) -> Result<Checkpoint, StoreError> {
+        self.sync()?;
+        let checkpoint = self.restart(TRUNCATE)?;
+        Ok(self.note(checkpoint))
+    }
+
+    /// What a checkpoint has changed.
+    fn note(&self, mut checkpoint: Checkpoint) -> Checkpoint {
         if checkpoint.restarted {
             self.shared.wal_pages.begin_anew();
         } else {
@@ -109,7 +120,7 @@ impl Checkpointer {
         let pages = self.shared.wal_pages.get();
         let free = self.shared.files.free_bytes();
         checkpoint.room_is_short = self.shared.room.after_checkpoint(pages, free);
-        Ok(checkpoint)
+        checkpoint
     }
 
     fn rounds(&mut self) -> Result<Checkpoint, StoreError> {
@@ -136,16 +147,15 @@ impl Checkpointer {
             rest_before = rest;
         }
         self.sync()?;
-        self.restart()
-    }
-
-    /// Holds the writer, moves the rest, and lets the write-ahead file begin anew unless a reader is in the way.
-    fn restart(&self) -> Result<Checkpoint, StoreError> {
-        let text = if self.shared.room.is_short() {
+        self.restart(if self.shared.room.is_short() {
             TRUNCATE
         } else {
             RESTART
-        };
+        })
+    }
+
+    /// Holds the writer, moves the rest, and lets the write-ahead file begin anew unless a reader is in the way.
+    fn restart(&self, text: &str) -> Result<Checkpoint, StoreError> {
         let _held = self.shared.gate.pass();
         let begin = Instant::now();
         loop {
@@ -158,28 +168,33 @@ impl Checkpointer {
     }
 
     fn round(&self, text: &str) -> Result<Checkpoint, StoreError> {
-        self.shared.files.check()?;
-        // The guarded value is empty: a thread that panicked with it left nothing half done.
-        let _turn = self
-            .shared
-            .checkpointing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        run(&self.connection, text)
+        let _turn = self.shared.take_turn();
+        run(&self.connection, &self.shared, text)
     }
 }
 
-/// Runs one round of a checkpoint on this connection.
-pub(super) fn run(connection: &Connection, text: &str) -> Result<Checkpoint, StoreError> {
-    let mut statement = connection.prepare_cached(text)?;
-    let (busy, wal, moved): (i64, i64, i64) =
-        statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+/// Runs one round of a checkpoint on this connection, whose turn it is.
+///
+/// Errors: as of [`Checkpointer::checkpoint`].
+pub(super) fn run(connection: &Connection, shared: &Shared, text: &str) -> Result<Checkpoint, StoreError> {
+    // The write-ahead file must not begin anew when a sync has failed: what it holds may be nowhere else.
+    shared.files.check()?;
+    let found = round(connection, text);
+    if let Err(StoreError::Io { detail }) = &found {
+        shared.files.poison(detail);
+    }
+    let (busy, wal, moved) = found?;
     Ok(Checkpoint {
         wal_pages: wal.max(0) as u64,
         moved_pages: moved.max(0) as u64,
         restarted: busy == 0 && wal == moved,
         room_is_short: false,
     })
+}
+
+fn round(connection: &Connection, text: &str) -> Result<(i64, i64, i64), StoreError> {
+    let mut statement = connection.prepare_cached(text)?;
+    Ok(statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
 }
 
 /// A round that waits for nobody.

@@ -2,6 +2,7 @@
 //! and the gate at which writer and checkpointer wait for each other.
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -43,10 +44,13 @@ impl Files {
         })
     }
 
-    /// Opens the write-ahead file, which the first connection has made, and makes the names of both durable.
-    pub(super) fn open_wal(&self) -> Result<(), StoreError> {
+    /// Opens the write-ahead file, which the first connection has made, and makes the names of both durable. The bytes that
+    /// it takes.
+    pub(super) fn open_wal(&self) -> Result<u64, StoreError> {
         let path = schema::sibling(&self.path, "-wal");
-        let wal = File::open(&path).map_err(|error| schema::unopenable(&path, &error.to_string()))?;
+        let unopenable = |error: io::Error| schema::unopenable(&path, &error.to_string());
+        let wal = File::open(&path).map_err(unopenable)?;
+        let bytes = wal.metadata().map_err(unopenable)?.len();
         let directory = match self.path.parent() {
             Some(directory) if !directory.as_os_str().is_empty() => directory,
             _ => Path::new("."),
@@ -55,7 +59,7 @@ impl Files {
             .and_then(|directory| directory.sync_all())
             .map_err(|error| schema::unopenable(directory, &error.to_string()))?;
         self.wal.get_or_init(|| wal);
-        Ok(())
+        Ok(bytes)
     }
 
     /// Makes everything durable that was committed before the call.

@@ -13,7 +13,7 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::StoreError;
 use crate::mutation::{Mutation, NamespaceId, Outcome, UnixMillis};
@@ -71,7 +71,7 @@ pub struct Options {
     /// writer moves its pages itself before the next batch.
     pub wal_bytes_max: u64,
     /// When less than this is free on the disk beside as much as the write-ahead file holds, in bytes, a checkpoint is due at
-    /// once, and gives the room of that file back. More than the largest transaction adds, 4 MiB for a batch of a stream.
+    /// once, and gives the room of that file back; until it has, the writer moves pages before each transaction. More than the largest transaction adds, 4 MiB for a batch of a stream.
     pub room_bytes_min: u64,
     /// Largest database file, in bytes; beyond it writes are refused with [`StoreError::Full`]. `None`: the disk
     /// decides.
@@ -117,7 +117,8 @@ pub fn open(path: &Path, options: Options) -> Result<Parts, StoreError> {
     // Before any connection; see there.
     let shared = Arc::new(Shared::new(files::Files::open(path)?, &options));
     let connection = schema::open_writer(path, &options)?;
-    shared.files.open_wal()?;
+    let wal_bytes = shared.files.open_wal()?;
+    shared.room.at_start(wal_bytes, shared.files.free_bytes());
     let writer = Writer::new(connection, options, shared.clone(), lock.clone())?;
     let connection = schema::open_checkpointer(path, &options)?;
     let checkpointer = Checkpointer::new(connection, shared.clone(), lock.clone())?;
@@ -158,6 +159,12 @@ impl Shared {
             namespace_epoch: AtomicU64::default(),
             checkpointing: Mutex::default(),
         }
+    }
+
+    /// Waits until nobody is in the middle of a round of a checkpoint, and keeps others from beginning one.
+    fn take_turn(&self) -> MutexGuard<'_, ()> {
+        // The guarded value is empty: a thread that panicked with it left nothing half done.
+        self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_checkpoint_due(&self) -> bool {

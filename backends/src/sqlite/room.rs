@@ -2,8 +2,9 @@
 //!
 //! The write-ahead file keeps the room that it took, and a checkpoint needs room of its own, for each page that is new in
 //! the database file. With all room of a disk in the former, neither could a checkpoint move a page nor a commit add one:
-//! the store would be stuck for good. So where room is short, the write-ahead file is not left to grow as it is elsewhere,
-//! and a checkpoint gives its room back.
+//! the store would be stuck for good. So where room is short, the write-ahead file is not left to grow as it is elsewhere:
+//! the writer moves what is there before it adds to it, and refuses transactions while there is no room for that, so that
+//! whatever comes free is for the database file first; and a checkpoint gives the write-ahead file's room back.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -34,6 +35,12 @@ impl Room {
     /// Whether room was short at the last look, and no checkpoint has ended since.
     pub(super) fn is_short(&self) -> bool {
         self.short.load(Ordering::Relaxed)
+    }
+
+    /// When the store is opened, with a write-ahead file that may have been left by another process.
+    pub(super) fn at_start(&self, wal_bytes: u64, free: Option<u64>) {
+        let is_short = self.is_short_of(free, wal_bytes / u64::from(PAGE_SIZE));
+        self.short.store(wal_bytes > 0 && is_short, Ordering::Relaxed);
     }
 
     /// After a transaction of the writer: looks if the file has grown by so much that it is worth a system call, or if
@@ -87,6 +94,17 @@ mod tests {
         assert!(!room.after_checkpoint(0, Some(8 * MIB)));
         assert!(!room.is_short(), "the checkpoint was what could be done");
         assert!(room.after_checkpoint(0, Some(8 * MIB - 1)), "it did not help");
+    }
+
+    #[test]
+    fn a_write_ahead_file_that_is_found_counts_at_the_start() {
+        let room = Room::new(8 * MIB);
+        room.at_start(0, Some(MIB));
+        assert!(!room.is_short(), "there is nothing to move");
+        room.at_start(10 * MIB, Some(18 * MIB));
+        assert!(!room.is_short(), "just enough");
+        room.at_start(10 * MIB, Some(18 * MIB - 1));
+        assert!(room.is_short());
     }
 
     #[test]

@@ -94,9 +94,12 @@ pub(super) fn open_writer(path: &Path, options: &Options) -> Result<Connection, 
     let mut connection = connect(path, flags, options)?;
     let for_path = |error| about_path(path, error);
     check_identity(path, &connection)?;
-    // Only heeded while the file is empty.
-    pragma(&connection, &format!("page_size = {PAGE_SIZE}")).map_err(for_path)?;
-    pragma(&connection, "auto_vacuum = INCREMENTAL").map_err(for_path)?;
+    // Before anything is written, which would make SQLite move pages here and now.
+    configure(&connection, options.writer_cache_bytes).map_err(for_path)?;
+    if is_empty(&connection).map_err(for_path)? {
+        pragma(&connection, &format!("page_size = {PAGE_SIZE}")).map_err(for_path)?;
+        pragma(&connection, "auto_vacuum = INCREMENTAL").map_err(for_path)?;
+    }
     let mode: String = connection
         .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
         .map_err(for_path)?;
@@ -106,7 +109,6 @@ pub(super) fn open_writer(path: &Path, options: &Options) -> Result<Connection, 
             &format!("its file system cannot hold a write-ahead file (mode {mode})"),
         ));
     }
-    configure(&connection, options.writer_cache_bytes)?;
     if let Some(bytes) = options.file_bytes_max {
         let pages = (bytes / u64::from(PAGE_SIZE)).max(1);
         pragma(&connection, &format!("max_page_count = {pages}")).map_err(for_path)?;
@@ -139,11 +141,14 @@ fn connect(path: &Path, flags: OpenFlags, options: &Options) -> Result<Connectio
     // Without the stability guarantee SQLite, built with STAT4, plans a statement anew whenever other values are bound
     // to it: most of the time of a get went there.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    // The last to close would move all pages and remove the write-ahead file, whether or not a sync has failed. The
+    // checkpointer does that, which knows: see `Checkpointer::finish`.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(connection)
 }
 
-fn configure(connection: &Connection, cache_bytes: usize) -> Result<(), StoreError> {
+fn configure(connection: &Connection, cache_bytes: usize) -> rusqlite::Result<()> {
     // Negative is KiB.
     pragma(connection, &format!("cache_size = -{}", cache_bytes / 1024))?;
     // A power cut may lose the last commits, which `eventual` and `best-effort` allow, but cannot harm the file: the
@@ -184,6 +189,10 @@ fn check_identity(path: &Path, connection: &Connection) -> Result<(), StoreError
         return Err(StoreError::WrongFormat { detail });
     }
     Ok(())
+}
+
+fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("PRAGMA page_count", [], |row| Ok(row.get::<_, i64>(0)? == 0))
 }
 
 fn make_schema(connection: &mut Connection) -> rusqlite::Result<()> {

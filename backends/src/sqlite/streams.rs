@@ -80,7 +80,6 @@ impl Writer {
     /// Errors: [`StoreError::Full`] beyond [`DEAD_LETTERS_MAX`], or its namespace's share
     /// ([`DEAD_LETTERS_PER_NAMESPACE_MAX`], [`DEAD_LETTER_BYTES_PER_NAMESPACE_MAX`]); nothing was noted.
     pub fn bury(&mut self, letter: &DeadLetter<'_>, now: UnixMillis) -> Result<u64, StoreError> {
-        self.bound_wal()?;
         let connection = &self.connection;
         let is_dropped = self.state.is_dropped(letter.position.namespace);
         in_transaction(connection, &self.shared, || {

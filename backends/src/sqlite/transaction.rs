@@ -2,15 +2,18 @@
 
 use rusqlite::Connection;
 
-use super::{Shared, system_calls};
+use super::{Shared, checkpointer, system_calls};
 use crate::error::StoreError;
 
 /// Runs `work` in a transaction of its own; rolls back if it fails.
+///
+/// Errors: as of `work`, of SQLite, and [`StoreError::Full`] when room is short and pages cannot be moved.
 pub(super) fn in_transaction<T>(
     connection: &Connection,
     shared: &Shared,
     work: impl FnOnce() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
+    bound_wal(connection, shared)?;
     let _alone = shared.gate.pass();
     let result = system_calls::gathered(|| {
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
@@ -30,4 +33,24 @@ pub(super) fn in_transaction<T>(
         .room
         .after_transaction(pages, was_full, || shared.files.free_bytes());
     result
+}
+
+/// Before a transaction: moves pages itself when the write-ahead file must not grow before they are moved.
+fn bound_wal(connection: &Connection, shared: &Shared) -> Result<(), StoreError> {
+    let must_not_grow = || shared.wal_pages.is_too_many() || shared.room.is_short();
+    if !must_not_grow() {
+        return Ok(());
+    }
+    // A checkpointer in the middle of a round is waited for; it may be all that was needed.
+    let _turn = shared.take_turn();
+    if !must_not_grow() {
+        return Ok(());
+    }
+    // With no room for them, this fails, and so does the transaction: it would take what they need. Whatever comes free is
+    // theirs first.
+    if checkpointer::run(connection, shared, checkpointer::PASSIVE)?.restarted {
+        // All is moved: the next commit begins the file anew, unless a reader is in the middle of a query.
+        shared.wal_pages.begin_anew();
+    }
+    Ok(())
 }

@@ -19,6 +19,8 @@ pub(super) struct WalPages {
     checkpoint_every: u64,
     /// A sync is due when so many were added.
     sync_every: u64,
+    /// From here on the writer moves them itself.
+    max: u64,
 }
 
 impl WalPages {
@@ -30,6 +32,7 @@ impl WalPages {
             synced: AtomicU64::default(),
             checkpoint_every: pages(options.checkpoint_bytes),
             sync_every: pages(options.sync_bytes).max(1),
+            max: pages(options.wal_bytes_max),
         }
     }
 
@@ -64,6 +67,11 @@ impl WalPages {
 
     pub(super) fn is_sync_due(&self) -> bool {
         self.has_grown(&self.synced, self.sync_every)
+    }
+
+    /// Whether the file must not grow any further before the writer has moved pages itself.
+    pub(super) fn is_too_many(&self) -> bool {
+        self.get() >= self.max
     }
 
     /// Whether the file must not grow any further while a checkpoint goes on.

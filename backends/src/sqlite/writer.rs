@@ -5,17 +5,17 @@
 //! itself rolls the whole batch back.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 use rustc_hash::FxBuildHasher;
 
 use super::marks::Marks;
-use super::schema::{self, FileLock, PLACES_PER_VALUE, TOMBSTONE, VersionBytes, version_bytes, version_of};
+use super::schema::{FileLock, PLACES_PER_VALUE, TOMBSTONE, VersionBytes, version_bytes, version_of};
 use super::streams::{self, StreamPosition};
 use super::transaction::in_transaction;
-use super::{Options, Shared, checkpointer, sweep};
+use super::{Options, Shared, sweep};
 use crate::error::StoreError;
 use crate::limits::{CHUNK_BYTES, RANGE_DELETES_PER_ID_MAX, SWAPS_REMEMBERED_MAX, VALUE_BYTES_MAX};
 use crate::memory::{SwapKey, Verdict};
@@ -40,7 +40,6 @@ pub struct Writer {
     options: Options,
     pub(super) shared: Arc<Shared>,
     pub(super) state: State,
-    wal_pages_max: u64,
     _lock: Arc<FileLock>,
 }
 
@@ -87,14 +86,12 @@ impl Writer {
             tombstone_window_ms: options.tombstone_window_ms,
             tombstones_max: options.range_deletes_max,
         };
-        let wal_pages_max = options.wal_bytes_max / u64::from(schema::PAGE_SIZE);
         Ok(Writer {
             connection,
             capabilities,
             options,
             shared,
             state,
-            wal_pages_max,
             _lock: lock,
         })
     }
@@ -142,7 +139,6 @@ impl Writer {
         if batch.is_empty() && positions.is_empty() {
             return Ok(());
         }
-        self.bound_wal()?;
         let Writer {
             connection,
             options,
@@ -224,30 +220,6 @@ impl Writer {
     /// its thread need not be woken for nothing.
     pub fn is_checkpointer_due(&self) -> bool {
         self.shared.is_checkpointer_due()
-    }
-
-    /// Moves pages itself when nobody else does so in time.
-    pub(super) fn bound_wal(&mut self) -> Result<(), StoreError> {
-        let is_large = || self.shared.wal_pages.get() >= self.wal_pages_max;
-        if !is_large() {
-            return Ok(());
-        }
-        // A checkpointer in the middle of a round is waited for; it may be all that was needed.
-        let _turn = self
-            .shared
-            .checkpointing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if !is_large() {
-            return Ok(());
-        }
-        // It must not begin anew when a sync has failed: what it holds may be nowhere else.
-        self.shared.files.check()?;
-        if checkpointer::run(&self.connection, checkpointer::PASSIVE)?.restarted {
-            // All is moved: the next commit begins the file anew, unless a reader is in the middle of a query.
-            self.shared.wal_pages.begin_anew();
-        }
-        Ok(())
     }
 
     fn set_namespace(&mut self, namespace: NamespaceId, state: NamespaceState) -> Result<(), StoreError> {

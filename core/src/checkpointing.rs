@@ -1,0 +1,106 @@
+//! The helper thread that moves what SQLite's writer has written into the database file, and that makes durable what the
+//! shards' logs ask for.
+//!
+//! It ends after all others that use the store, so that it can leave a file that the next start need not read.
+
+use std::{
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use prism_backends::sqlite::Checkpointer;
+
+use crate::{
+    log::{LogNews, SyncJob},
+    shard::mailbox::{Mailbox, Waker},
+    sidecar::{News, Stop, tell},
+};
+
+/// How long it rests after a checkpoint that failed, or that found no room on the disk.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The running thread.
+#[derive(Debug)]
+pub(crate) struct Checkpointing {
+    stop: Arc<Stop>,
+    waker: Arc<Waker>,
+    thread: JoinHandle<()>,
+}
+
+impl Checkpointing {
+    /// Starts the thread; `waker` is told of work.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub(crate) fn spawn(
+        checkpointer: Checkpointer,
+        syncs: Arc<Mailbox<SyncJob>>,
+        news: News,
+        waker: Arc<Waker>,
+    ) -> io::Result<Self> {
+        let stop = Arc::new(Stop::default());
+        let (stopped, woken) = (stop.clone(), waker.clone());
+        let thread = thread::Builder::new()
+            .name("prism-checkpoint".to_owned())
+            .spawn(move || run(checkpointer, &syncs, &news, &woken, &stopped))?;
+        Ok(Self { stop, waker, thread })
+    }
+
+    /// Moves the last pages and ends the thread. Nobody else may use the store any more.
+    pub(crate) fn end(self) {
+        self.stop.set();
+        self.waker.wake();
+        if self.thread.join().is_err() {
+            tracing::error!("the checkpointer panicked");
+        }
+    }
+}
+
+fn run(mut checkpointer: Checkpointer, syncs: &Mailbox<SyncJob>, news: &News, waker: &Waker, stop: &Stop) {
+    // After a checkpoint that failed or did not help. What the logs ask for is not kept waiting by it.
+    let mut paused_until = None;
+    while !stop.is_set() {
+        serve_syncs(&mut checkpointer, syncs, news);
+        let now = Instant::now();
+        paused_until = paused_until.filter(|until| *until > now);
+        if paused_until.is_none() && checkpointer.is_due() {
+            match checkpointer.run_due() {
+                Ok(done) if !done.room_is_short => {}
+                Ok(_) => paused_until = Some(now + PAUSE),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot checkpoint the store; trying again in a second");
+                    paused_until = Some(now + PAUSE);
+                }
+            }
+            continue;
+        }
+        let pause = paused_until.map(|until| until - now);
+        waker.wait_blocking(pause, || {
+            (pause.is_none() && checkpointer.is_due()) || !syncs.is_empty() || stop.is_set()
+        });
+    }
+    if let Err(error) = checkpointer.finish() {
+        tracing::warn!(%error, "cannot checkpoint the store at the end; nothing is lost, the next start takes longer");
+    }
+}
+
+/// One sync serves all that wait for one.
+fn serve_syncs(checkpointer: &mut Checkpointer, syncs: &Mailbox<SyncJob>, news: &News) {
+    let jobs: Vec<SyncJob> = std::iter::from_fn(|| syncs.receive()).collect();
+    if jobs.is_empty() {
+        return;
+    }
+    let synced = checkpointer.sync();
+    if let Err(error) = &synced {
+        tracing::warn!(%error, "cannot make the store durable; the log keeps its records");
+    }
+    for job in jobs {
+        let said = match synced {
+            Ok(()) => LogNews::Synced(job.cursors),
+            Err(_) => LogNews::NotSynced,
+        };
+        tell(news, job.shard, said);
+    }
+}
