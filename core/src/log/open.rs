@@ -1,7 +1,8 @@
 //! Opens the lanes of a gateway: finds them, recovers them, and brings the store up to date before anything is served.
 //!
 //! ```text
-//! for each lane found:  recover ─► what the store lacks is applied ─► store durable
+//! all lanes side by side:     recover
+//! one lane after the other:   what the store lacks is applied ─► store durable
 //! lanes of this gateway's shards are opened, or made;  lanes of shards that are no more are emptied and removed
 //! ```
 //!
@@ -15,6 +16,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -30,7 +32,7 @@ use prism_wal::{
     lane::Replay,
     manifest::manifest_file_name,
     pool::Prepared,
-    start::{Refusal, StartConfig, StartError, start},
+    start::{Refusal, StartConfig, StartError, Started, start},
     tail::Tail,
 };
 
@@ -39,7 +41,7 @@ use super::{
     apply::apply_records,
     keeper::{self, KeeperJobs, Keepers},
     lane_of,
-    seen::{Collector, Seen},
+    seen::{Collector, LaneCalls, Seen},
     window::Window,
 };
 use crate::{config::LogLimits, gateway::unix_millis, shard::mailbox::Mailbox};
@@ -150,11 +152,11 @@ impl LogDirectory {
     /// # Errors
     /// A sentence for the operator: the directory fails, or a thread cannot be started.
     pub(crate) fn create(&mut self) -> Result<Vec<Opened>, String> {
-        let mut seen = Seen::new(self.shards);
+        let seen = Seen::new(self.shards);
         let mut opened = Vec::new();
         for shard in 0..self.shards {
-            let recovered = self.recover(lane_of(shard), false, &Positions::new(), &mut seen, None)?;
-            opened.push(self.hand_over(shard, recovered, &seen)?);
+            let lane = self.make(lane_of(shard), &seen)?;
+            opened.push(self.hand_over(shard, lane, &seen)?);
         }
         // Only now: what failed half way is tried again with the next namespace that needs it.
         self.open = true;
@@ -176,9 +178,20 @@ impl LogDirectory {
         let unchanged = existing == own || existing.is_empty();
         let mut seen = Seen::new(self.shards);
         let mut results = BTreeMap::new();
-        for lane in &existing {
-            let store = Some((&mut *store, unchanged));
-            results.insert(*lane, self.recover(*lane, true, &positions, &mut seen, store)?);
+        let existing: Vec<LaneId> = existing.into_iter().collect();
+        for (lane, read) in existing.iter().zip(self.read_all(&existing, &positions, &seen)) {
+            let recovered = match read? {
+                Read::Ready(lane, calls) => {
+                    seen.add(calls);
+                    self.give_to_store(lane, store, unchanged, &positions)?
+                }
+                Read::Held(why) => Recovered::Held(why),
+                Read::Gone => {
+                    store.forget(*lane)?;
+                    self.make(*lane, &seen)?
+                }
+            };
+            results.insert(*lane, recovered);
         }
         if let (false, Some(why)) = (unchanged, self.why_all_are_held(&results, existing.len())) {
             // No lane is made either: the next start must still see how many there were.
@@ -188,7 +201,7 @@ impl LogDirectory {
         for shard in 0..self.shards {
             let recovered = match results.remove(&lane_of(shard)) {
                 Some(recovered) => recovered,
-                None => self.recover(lane_of(shard), false, &positions, &mut seen, None)?,
+                None => self.make(lane_of(shard), &seen)?,
             };
             opened.push(self.hand_over(shard, recovered, &seen)?);
         }
@@ -212,16 +225,43 @@ impl LogDirectory {
         })
     }
 
-    /// Recovers one lane and gives the store what it lacks of it; when the store cannot take it now, the lane's own shard may
-    /// go on with that, if it still is the owner of the keys (`true`). Without a store there is nothing to give.
-    fn recover(
+    /// A lane that is not there yet.
+    fn make(&self, lane: LaneId, seen: &Seen) -> Result<Recovered, String> {
+        match self.read(lane, false, &Positions::new(), seen.lane(lane))? {
+            Read::Ready(lane, _) => Ok(Recovered::Ready(lane)),
+            Read::Held(why) => Ok(Recovered::Held(why)),
+            Read::Gone => Err(format!("lane {lane} cannot be made")),
+        }
+    }
+
+    /// Recovers lanes that must be there, side by side, as many at a time as there are cores.
+    fn read_all(&self, lanes: &[LaneId], positions: &Positions, seen: &Seen) -> Vec<Result<Read, String>> {
+        let at_a_time = thread::available_parallelism().map_or(1, usize::from);
+        let mut found = Vec::with_capacity(lanes.len());
+        for lanes in lanes.chunks(at_a_time) {
+            thread::scope(|scope| {
+                let read = |lane: &LaneId| {
+                    let (lane, calls) = (*lane, seen.lane(*lane));
+                    scope.spawn(move || self.read(lane, true, positions, calls))
+                };
+                let threads: Vec<_> = lanes.iter().map(read).collect();
+                found.extend(threads.into_iter().map(|thread| {
+                    let panicked = |_| Err("the thread that read a lane panicked".to_owned());
+                    thread.join().unwrap_or_else(panicked)
+                }));
+            });
+        }
+        found
+    }
+
+    /// Recovers one lane; the store is not asked for anything yet.
+    fn read(
         &self,
         lane: LaneId,
         expect_existing: bool,
         positions: &Positions,
-        seen: &mut Seen,
-        store: Option<(&mut Store<'_>, bool)>,
-    ) -> Result<Recovered, String> {
+        calls: LaneCalls,
+    ) -> Result<Read, String> {
         let known = positions.iter().filter(|((owner, _), _)| *owner == lane);
         let config = StartConfig {
             lane,
@@ -236,8 +276,7 @@ impl LogDirectory {
         let seed = keeper::seed().map_err(|error| format!("no randomness for the log's keys: {error}"))?;
         let mut collector = Collector {
             replay: Replay::default(),
-            seen,
-            lane,
+            calls,
         };
         let began = Instant::now();
         let started = match start(&config, disk, &seed, unix_millis().0, &mut collector) {
@@ -249,14 +288,11 @@ impl LogDirectory {
                     lane = lane.0,
                     "the lane is gone: a new one takes its place, as wal.on_corruption says"
                 );
-                if let Some((store, _)) = store {
-                    store.forget(lane)?;
-                }
-                return self.recover(lane, false, &Positions::new(), seen, None);
+                return Ok(Read::Gone);
             }
             Err(StartError::Refused(refusal)) => {
                 tracing::error!(lane = lane.0, %refusal, "the lane is held: nothing is read from it or written to it");
-                return Ok(Recovered::Held(refusal.to_string()));
+                return Ok(Read::Held(refusal.to_string()));
             }
             Err(error) => {
                 return Err(format!(
@@ -270,46 +306,68 @@ impl LogDirectory {
         }
         let mut tail = collector.replay.into_tail();
         tail.handle_durable(started.recovery.tip.lsn);
+        let took = began.elapsed();
         tracing::info!(
             lane = lane.0,
             records = started.recovery.records,
             unapplied = tail.unapplied_in_all().records,
-            milliseconds = began.elapsed().as_millis(),
+            milliseconds = took.as_millis(),
             "log read"
         );
-        if let Some((store, may_be_late)) = store {
-            match store.has_lost_data(lane, &tail, positions) {
-                Some(why) if !self.limits.accept_loss => return Ok(Recovered::Held(why)),
-                Some(why) => {
-                    tracing::error!(
-                        lane = lane.0,
-                        why,
-                        "the lane starts all the same, as wal.on_corruption says"
-                    );
-                    store.accept_as_it_is(lane, &tail)?;
-                }
-                None => {}
+        let read = ReadLane {
+            lane,
+            started,
+            tail,
+            took,
+        };
+        Ok(Read::Ready(Box::new(read), collector.calls))
+    }
+
+    /// Gives the store what it lacks of a lane; when it cannot take it now, the lane's own shard may go on with that, if it
+    /// still is the owner of the keys (`may_be_late`).
+    fn give_to_store(
+        &self,
+        mut read: Box<ReadLane>,
+        store: &mut Store<'_>,
+        may_be_late: bool,
+        positions: &Positions,
+    ) -> Result<Recovered, String> {
+        let (lane, began) = (read.lane, Instant::now());
+        match store.has_lost_data(lane, &read.tail, positions) {
+            Some(why) if !self.limits.accept_loss => return Ok(Recovered::Held(why)),
+            Some(why) => {
+                tracing::error!(
+                    lane = lane.0,
+                    why,
+                    "the lane starts all the same, as wal.on_corruption says"
+                );
+                store.accept_as_it_is(lane, &read.tail)?;
             }
-            match store.bring_up_to_date(lane, &mut tail, started.recovery.tip.lsn, positions) {
-                Err(error) if may_be_late => {
-                    tracing::warn!(lane = lane.0, %error, "the store does not take what the log holds for it; serving, and trying again");
-                }
-                Err(error) => {
-                    return Err(format!(
-                        "the store does not take what the log holds for it: {error}"
-                    ));
-                }
-                Ok(()) => {}
-            }
+            None => {}
         }
-        Ok(Recovered::Ready(Box::new((started, tail, began.elapsed()))))
+        let durable = read.started.recovery.tip.lsn;
+        match store.bring_up_to_date(lane, &mut read.tail, durable, positions) {
+            Err(error) if may_be_late => {
+                tracing::warn!(lane = lane.0, %error, "the store does not take what the log holds for it; serving, and trying again");
+            }
+            Err(error) => {
+                return Err(format!(
+                    "the store does not take what the log holds for it: {error}"
+                ));
+            }
+            Ok(()) => {}
+        }
+        read.took += began.elapsed();
+        Ok(Recovered::Ready(read))
     }
 
     /// Starts the helper of a lane and packs what its shard needs.
     fn hand_over(&mut self, shard: u16, recovered: Recovered, seen: &Seen) -> Result<Opened, String> {
-        let (started, tail, took) = match recovered {
+        let ReadLane {
+            started, tail, took, ..
+        } = match recovered {
             Recovered::Held(why) => return Ok(Opened::Held(why)),
-            Recovered::Ready(ready) => *ready,
+            Recovered::Ready(read) => *read,
         };
         let news = self.news[usize::from(shard)].clone();
         let (keeper, thread) = keeper::spawn(lane_of(shard), started.pool, news)
@@ -414,9 +472,29 @@ impl LogDirectory {
 /// How far the store has got, by lane and namespace.
 type Positions = BTreeMap<(LaneId, u32), Lsn>;
 
+/// A lane that has begun its new epoch.
+struct ReadLane {
+    lane: LaneId,
+    started: Started<FileDisk>,
+    /// What is to be applied, as far as the log itself knows.
+    tail: Tail,
+    /// How long all that took.
+    took: Duration,
+}
+
+/// What reading a lane gave.
+enum Read {
+    Ready(Box<ReadLane>, LaneCalls),
+    /// It must not be used; why.
+    Held(String),
+    /// There is none, and an operator has accepted that.
+    Gone,
+}
+
+/// A lane that was read, and whose records the store has.
 enum Recovered {
-    /// With how long it took.
-    Ready(Box<(prism_wal::start::Started<FileDisk>, Tail, Duration)>),
+    Ready(Box<ReadLane>),
+    /// It must not be used; why.
     Held(String),
 }
 

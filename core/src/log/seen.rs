@@ -4,7 +4,7 @@
 //! A call is remembered by every shard that owns one of its ids *now*, whichever lane has its record, unless the record is
 //! only a part of it: see [`Seen::owners`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use prism_backends::NamespaceId;
 use prism_wal::{
@@ -21,36 +21,30 @@ use super::{
 };
 use crate::gateway::{keyvalue::Request, owner_of};
 
-/// Collects what recovery reads: what is to be applied, and which tokens were seen.
-pub(super) struct Collector<'a> {
+/// Collects what recovery reads of one lane: what is to be applied, and which tokens were seen.
+pub(super) struct Collector {
     pub(super) replay: Replay,
-    pub(super) seen: &'a mut Seen,
-    pub(super) lane: LaneId,
+    pub(super) calls: LaneCalls,
 }
 
-impl Visitor for Collector<'_> {
+impl Visitor for Collector {
     fn record(&mut self, epoch: Epoch, lsn: Lsn, record: &Record<'_>) {
         if record.kind == RecordKind::Strong {
-            self.seen.add(
-                NamespaceId(record.target.0),
-                Place { lane: self.lane, lsn },
-                record.payload,
-            );
+            self.calls.add(NamespaceId(record.target.0), lsn, record.payload);
         }
         self.replay.record(epoch, lsn, record);
     }
 }
 
-/// The calls with a token that the log still holds, for the shards' windows.
-pub(super) struct Seen {
+/// The calls with a token that one lane still holds, newest last. Each lane has a bound of its own: the calls of one would
+/// push out those of all others.
+pub(super) struct LaneCalls {
+    lane: LaneId,
     hasher: CallHasher,
     /// How many shards there are now.
     shards: u16,
-    /// Calls of one lane, and of one window, at the most.
     calls_max: usize,
-    /// Newest last. Each lane has its own bound: they are read one after the other, and the calls of the last would push
-    /// out those of all before it.
-    lanes: BTreeMap<LaneId, VecDeque<SeenCall>>,
+    calls: VecDeque<SeenCall>,
 }
 
 struct SeenCall {
@@ -62,22 +56,8 @@ struct SeenCall {
 
 type Owners = SmallVec<[u16; 1]>;
 
-impl Seen {
-    /// Nothing yet, for a gateway with this many shards.
-    pub(super) fn new(shards: u16) -> Self {
-        Self::with_calls_max(shards, ENTRIES_MAX)
-    }
-
-    fn with_calls_max(shards: u16, calls_max: usize) -> Self {
-        Self {
-            hasher: CallHasher::default(),
-            shards,
-            calls_max,
-            lanes: BTreeMap::new(),
-        }
-    }
-
-    fn add(&mut self, namespace: NamespaceId, place: Place, record: &[u8]) {
+impl LaneCalls {
+    fn add(&mut self, namespace: NamespaceId, lsn: Lsn, record: &[u8]) {
         let Ok(logged) = LoggedWrite::decode(namespace, record) else {
             return;
         };
@@ -91,14 +71,13 @@ impl Seen {
         if owners.is_empty() {
             return;
         }
-        let calls = self.lanes.entry(place.lane).or_default();
-        if calls.len() >= self.calls_max {
-            calls.pop_front();
+        if self.calls.len() >= self.calls_max {
+            self.calls.pop_front();
         }
-        calls.push_back(SeenCall {
+        self.calls.push_back(SeenCall {
             key,
             first: First {
-                place,
+                place: Place { lane: self.lane, lsn },
                 stamp: logged.context.stamp,
             },
             owners,
@@ -125,10 +104,52 @@ impl Seen {
             (None, _) => request.id().map(owner).into_iter().collect(),
         }
     }
+}
+
+/// The calls with a token that the log still holds, for the shards' windows.
+pub(super) struct Seen {
+    hasher: CallHasher,
+    /// How many shards there are now.
+    shards: u16,
+    /// Calls of one lane, and of one window, at the most.
+    calls_max: usize,
+    lanes: Vec<LaneCalls>,
+}
+
+impl Seen {
+    /// Nothing yet, for a gateway with this many shards.
+    pub(super) fn new(shards: u16) -> Self {
+        Self::with_calls_max(shards, ENTRIES_MAX)
+    }
+
+    fn with_calls_max(shards: u16, calls_max: usize) -> Self {
+        Self {
+            hasher: CallHasher::default(),
+            shards,
+            calls_max,
+            lanes: Vec::new(),
+        }
+    }
+
+    /// Where the calls of a lane are collected.
+    pub(super) fn lane(&self, lane: LaneId) -> LaneCalls {
+        LaneCalls {
+            lane,
+            hasher: self.hasher.clone(),
+            shards: self.shards,
+            calls_max: self.calls_max,
+            calls: VecDeque::new(),
+        }
+    }
+
+    /// What was collected of a lane.
+    pub(super) fn add(&mut self, calls: LaneCalls) {
+        self.lanes.push(calls);
+    }
 
     /// The window of one shard. What it has no room for are its oldest calls, whichever lanes they are in.
     pub(super) fn window(&self, shard: u16) -> Window {
-        let calls = self.lanes.values().flatten();
+        let calls = self.lanes.iter().flat_map(|lane| &lane.calls);
         let mut owned: Vec<&SeenCall> = calls.filter(|call| call.owners.contains(&shard)).collect();
         owned.sort_by_key(|call| call.first.stamp.time_ns);
         let mut window = Window::new(self.hasher.clone(), self.calls_max);
@@ -192,11 +213,13 @@ mod tests {
             },
             body,
         };
-        let place = Place {
-            lane: lane_of(shard),
-            lsn: Lsn(lsn),
-        };
-        seen.add(NAMESPACE, place, &logged.encode());
+        let lane = lane_of(shard);
+        let at = seen.lanes.iter().position(|calls| calls.lane == lane);
+        let at = at.unwrap_or_else(|| {
+            seen.add(seen.lane(lane));
+            seen.lanes.len() - 1
+        });
+        seen.lanes[at].add(NAMESPACE, Lsn(lsn), &logged.encode());
     }
 
     /// The shards whose window knows a Mutate.
@@ -257,7 +280,7 @@ mod tests {
     fn the_oldest_call_gives_way_whichever_lane_it_is_in() {
         let mut seen = Seen::with_calls_max(1, 3);
         let body = |time_ns: i64| mutate(&format!("t{time_ns}"), &[0], 1);
-        // Two shards took them in turn; recovery reads one lane after the other.
+        // Two shards took them in turn.
         for (shard, times) in [(0, [10, 30, 50]), (1, [20, 40, 60])] {
             for (lsn, time_ns) in (1..).zip(times) {
                 add(&mut seen, shard, lsn, time_ns, None, &body(time_ns));
