@@ -47,6 +47,12 @@ impl LogClock {
         self.stopped += gap.saturating_sub(STOP_MIN);
     }
 
+    /// As if the process had stood still for so long.
+    #[cfg(test)]
+    pub(crate) fn stand_still(&mut self, duration: Duration) {
+        self.started = self.started.checked_sub(duration).expect("an uptime that long");
+    }
+
     /// The moment at which [`LogClock::now`] will say `at`.
     pub(crate) fn instant(&self, at: u64) -> Instant {
         self.started + Duration::from_nanos(at.saturating_add(self.stopped))

@@ -737,43 +737,4 @@ fn applier_of(tail: &Tail, now: u64) -> Applier<Waiting> {
 }
 
 #[cfg(test)]
-mod tests {
-    use prism_codec::message::keyvalue::{
-        ExpectedView, ItemView, encode_compare_and_swap_request, encode_put_request,
-    };
-
-    use super::*;
-
-    fn record(method: Method, body: &[u8]) -> Arc<[u8]> {
-        LoggedWrite::example(NamespaceId(1), method, body).encode().into()
-    }
-
-    #[test]
-    fn what_the_store_could_not_take_at_the_start_is_seen_by_reads() {
-        let (mut put, mut swap) = (Vec::new(), Vec::new());
-        let item = ItemView {
-            key: b"k",
-            value: b"v",
-            ttl: None,
-            compression: 0,
-        };
-        encode_put_request(&mut put, "ledger", "a", None, [item]);
-        encode_compare_and_swap_request(&mut swap, "ledger", "b", b"k", None, ExpectedView::Absent, None);
-        let mut tail = Tail::default();
-        tail.push(Lsn(1), TargetId(1), record(Method::Put, &put));
-        tail.push(Lsn(2), TargetId(1), record(Method::CompareAndSwap, &swap));
-        tail.push(Lsn(3), TargetId(1), Arc::from(&b"of a newer version"[..]));
-        tail.handle_durable(Lsn(3));
-        let applier = applier_of(&tail, 0);
-        let namespace = NamespaceId(1);
-        let overlay = |id| applier.overlay(namespace, key_hash(namespace, id), Lsn(3));
-        assert_eq!(overlay("a"), Overlay::Records(SmallVec::from_slice(&[Lsn(1)])));
-        assert_eq!(overlay("b"), Overlay::Await(Lsn(2)));
-        assert_eq!(overlay("c"), Overlay::None);
-        assert_eq!(
-            applier.last_unapplied(namespace, Lsn(3)),
-            Some(Lsn(3)),
-            "also what cannot be read"
-        );
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! Both writers on a real shard and a real file.
 
-use std::{collections::BTreeMap, fs::File, path::Path};
+use std::{collections::BTreeMap, fs::File, path::Path, process::Command};
 
 use prism_wal::{
     buffer::BLOCK_BYTES,
@@ -18,6 +18,7 @@ use prism_wal::{
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
 use super::*;
@@ -261,6 +262,54 @@ fn a_file_stays_locked_as_long_as_the_ring_has_it() {
         assert!(writer.poll_completion().is_none());
         reactor::sleep(std::time::Duration::from_millis(1)).await;
         disk.open("segment").expect("nobody else has it");
+    })
+    .expect("a reactor");
+}
+
+#[test]
+fn out_of_descriptors_the_threads_write() {
+    // The limit is the whole process's, so the test gets one of its own.
+    let own = std::env::current_exe().expect("the tests");
+    let name = concat!(module_path!(), "::with_few_descriptors");
+    let name = name.split_once("::").expect("a crate and a path").1;
+    let run = Command::new(own).args(["--ignored", "--exact", name]).output();
+    let run = run.expect("it starts");
+    let output = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && output.contains("1 passed"), "{output}");
+}
+
+#[test]
+#[ignore = "needs a process of its own: out_of_descriptors_the_threads_write runs it"]
+fn with_few_descriptors() {
+    let Ok(driver) = DriverInUse::choose(DriverChoice::IoUring) else {
+        eprintln!("io_uring is forbidden here: the ring is not tested");
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (_disk, file) = prepared(directory.path());
+    reactor::run(driver, async {
+        let notify = Rc::new(Notify::default());
+        let mut writer = LogWriter::new(LogWriterKind::Ring, driver, notify.clone()).expect("a writer");
+        let limit = getrlimit(Resource::Nofile);
+        let none_is_left = Rlimit {
+            current: Some(0),
+            ..limit
+        };
+        setrlimit(Resource::Nofile, none_is_left).expect("less is always allowed");
+        assert_eq!(
+            File::open("/dev/null").expect_err("none is left").raw_os_error(),
+            Some(Errno::MFILE.raw_os_error())
+        );
+        writer.submit(&file, group(1, 0, 1));
+        let done = completion(&mut writer, &notify).await;
+        assert_eq!(done.result, WriteResult::Durable(BLOCK_BYTES));
+        let opened = |writer: &LogWriter| writer.ring.as_ref().map(|(ring, _)| ring.files.len());
+        assert_eq!(opened(&writer), Some(0), "the ring has no file");
+        setrlimit(Resource::Nofile, limit).expect("what it was");
+        writer.submit(&file, group(2, 1, 1));
+        let done = completion(&mut writer, &notify).await;
+        assert_eq!(done.result, WriteResult::Durable(BLOCK_BYTES));
+        assert_eq!(opened(&writer), Some(1), "the ring writes again");
     })
     .expect("a reactor");
 }

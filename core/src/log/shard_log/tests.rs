@@ -1,0 +1,277 @@
+//! The books at a start, and a log on a real shard and a real disk whose store is played by the test.
+
+use std::{path::Path, rc::Rc, time::Duration};
+
+use prism_codec::message::keyvalue::{
+    ExpectedView, ItemView, encode_compare_and_swap_request, encode_put_request,
+};
+use prism_wal::{
+    disk::file::FileDisk,
+    ids::Epoch,
+    record::{Record, RecordKind},
+    recovery::Visitor,
+    start::{StartConfig, start},
+};
+
+use super::*;
+use crate::{
+    config::{DriverChoice, LogWriterKind},
+    gateway::job::{CallId, Stamp},
+    log::{
+        keeper::{Keepers, keepers_of, seed},
+        lane_of,
+        open::{LogDirectory, Opened},
+        parked::Form,
+    },
+    shard::{
+        mailbox::Waker,
+        notify::Notify,
+        reactor::{self, DriverInUse},
+    },
+};
+
+const NAMESPACE: NamespaceId = NamespaceId(1);
+
+/// The log of a gateway's only shard, and everything that it talks to.
+struct Bench {
+    log: ShardLog,
+    links: LogLinks,
+    news: Arc<Mailbox<LogNews>>,
+    keepers: Keepers,
+    wake: Rc<Notify>,
+}
+
+impl Bench {
+    fn new(directory: &Path, driver: DriverInUse) -> Self {
+        let mailbox = || Waker::new().expect("a descriptor");
+        let links = LogLinks {
+            store: Arc::new(Mailbox::new(16, mailbox())),
+            sync: Arc::new(Mailbox::new(16, mailbox())),
+        };
+        let news = Arc::new(Mailbox::new(64, mailbox()));
+        let limits = LogLimits {
+            segment_bytes: 4 << 20,
+            ..LogLimits::default()
+        };
+        let keepers = Keepers::default();
+        let mut lanes = LogDirectory::new(directory, limits, None, vec![news.clone()], keepers.clone())
+            .create()
+            .expect("a log");
+        let Some(Opened::Lane(lane)) = lanes.pop() else {
+            panic!("a new lane is open");
+        };
+        let wake = Rc::new(Notify::default());
+        let writer = LogWriter::new(LogWriterKind::Auto, driver, wake.clone()).expect("a writer");
+        let log = ShardLog::new(ShardLogParts {
+            shard: 0,
+            lane_id: lane_of(0),
+            lane: Lane::new(lane.commit, lane.active, lane.closed, lane.tail, writer),
+            window: lane.window,
+            links: links.clone(),
+            keeper: lane.keeper,
+            limits,
+            metrics: Arc::default(),
+        });
+        Self {
+            log,
+            links,
+            news,
+            keepers,
+            wake,
+        }
+    }
+
+    /// A turn of the shard, with what store, checkpointer and keeper say meanwhile. The replies.
+    fn turn(&mut self) -> Vec<Reply> {
+        let mut due = Due::default();
+        while let Some(message) = self.links.store.receive() {
+            let WriterMessage::Apply(batch) = message else {
+                panic!("only records go to the store: {message:?}");
+            };
+            let applied = LogNews::Applied {
+                namespace: batch.namespace,
+                upto: batch.records.last().expect("no empty batch").0,
+                swaps: Vec::new(),
+                buried: 0,
+            };
+            self.log.handle_news(applied, &mut due);
+        }
+        while let Some(job) = self.links.sync.receive() {
+            self.log.handle_news(LogNews::Synced(job.cursors), &mut due);
+        }
+        while let Some(news) = self.news.receive() {
+            self.log.handle_news(news, &mut due);
+        }
+        self.log.turn(&mut due);
+        due.replies
+    }
+
+    /// Turns until so many calls are answered, all of them well.
+    async fn answered(&mut self, mut calls: usize) {
+        while calls > 0 {
+            let replies = self.turn();
+            calls -= replies.len();
+            for reply in &replies {
+                assert!(reply.result.is_ok(), "{reply:?}");
+            }
+            if replies.is_empty() {
+                self.wake.notified().await;
+            }
+        }
+    }
+}
+
+/// A Put that is to be logged; `number` tells calls apart.
+fn call(number: u64) -> LogCall {
+    LogCall {
+        ticket: Ticket {
+            shard: 0,
+            slot: 0,
+            generation: 1,
+            call: CallId::Request(number),
+            namespace: NAMESPACE,
+        },
+        namespace: NAMESPACE,
+        method: Method::Put,
+        record: record(Method::Put, b"").to_vec(),
+        stamp: Stamp { time_ns: 1, shard: 0 },
+        keys: SmallVec::from_slice(&[number]),
+        window: None,
+        form: Form::Put,
+    }
+}
+
+/// What a start finds in the lane.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    strong: usize,
+    eventual: usize,
+}
+
+impl Visitor for Found {
+    fn record(&mut self, _: Epoch, _: Lsn, record: &Record<'_>) {
+        match record.kind {
+            RecordKind::Strong => self.strong += 1,
+            RecordKind::Eventual => self.eventual += 1,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_lane_that_is_being_closed_takes_nothing_more() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let driver = DriverInUse::choose(DriverChoice::Auto).expect("a driver");
+    let keepers = reactor::run(driver, async {
+        let mut bench = Bench::new(directory.path(), driver);
+        bench.log.write(call(1)).expect("an open lane");
+        bench.answered(1).await;
+        bench.log.flush();
+        while bench.log.keeper.is_some() {
+            assert!(bench.turn().is_empty());
+            reactor::sleep(Duration::from_millis(1)).await;
+        }
+        let refusal = bench
+            .log
+            .write(call(2))
+            .expect_err("its clean end may be written");
+        assert_eq!(refusal.code, error::not_serving().code);
+        bench.log.append_eventual(NAMESPACE, &record(Method::Put, b""));
+        assert_eq!(bench.log.metrics.eventual_skipped.value(), 1);
+        while !bench.log.is_flushed() {
+            bench.turn();
+            reactor::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(bench.log.lane.is_drained(), "nothing is behind the end");
+        let keepers = bench.keepers.clone();
+        // The ring closes its descriptors when it is entered once more.
+        drop(bench);
+        reactor::sleep(Duration::from_millis(1)).await;
+        keepers
+    })
+    .expect("a reactor");
+    for keeper in keepers_of(&keepers).drain(..) {
+        keeper.join().expect("the keeper");
+    }
+    let config = StartConfig {
+        lane: lane_of(0),
+        group: prism_wal::group_commit::Config {
+            segment_blocks: 1024,
+            ..prism_wal::group_commit::Config::default()
+        },
+        segments_max: 8,
+        key: None,
+        expect_existing: true,
+        applied_lsn: Lsn::NONE,
+        accept_loss: false,
+    };
+    let mut found = Found::default();
+    let disk = FileDisk::open(&directory.path().join("wal"), true).expect("the log");
+    start(&config, disk, &seed().expect("randomness"), 0, &mut found).expect("a lane");
+    assert_eq!(
+        found,
+        Found {
+            strong: 1,
+            eventual: 0
+        }
+    );
+}
+
+#[test]
+fn what_comes_first_after_a_stop_of_the_process_is_not_stamped_ahead_of_the_clock() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let driver = DriverInUse::choose(DriverChoice::Auto).expect("a driver");
+    reactor::run(driver, async {
+        let mut bench = Bench::new(directory.path(), driver);
+        bench.log.write(call(1)).expect("an open lane");
+        assert!(bench.turn().is_empty());
+        assert_eq!(bench.log.lane.commit().in_flight(), 1);
+        // Longer than a disk may take that is not given up.
+        bench.log.clock.stand_still(Duration::from_secs(60));
+        bench.log.write(call(2)).expect("an open lane");
+        let at = bench.log.parked.back().expect("it waits for the disk").at;
+        assert!(at < 2 * STOP_MIN, "the stop is left out: {at} ns");
+        assert!(at <= bench.log.now());
+        bench.answered(2).await;
+        let wake = bench.log.next_wake().expect("both wait to be applied");
+        let pause = wake.saturating_duration_since(Instant::now());
+        assert!(
+            pause < Duration::from_secs(1),
+            "{pause:?} until the store gets them"
+        );
+    })
+    .expect("a reactor");
+}
+
+fn record(method: Method, body: &[u8]) -> Arc<[u8]> {
+    LoggedWrite::example(NamespaceId(1), method, body).encode().into()
+}
+
+#[test]
+fn what_the_store_could_not_take_at_the_start_is_seen_by_reads() {
+    let (mut put, mut swap) = (Vec::new(), Vec::new());
+    let item = ItemView {
+        key: b"k",
+        value: b"v",
+        ttl: None,
+        compression: 0,
+    };
+    encode_put_request(&mut put, "ledger", "a", None, [item]);
+    encode_compare_and_swap_request(&mut swap, "ledger", "b", b"k", None, ExpectedView::Absent, None);
+    let mut tail = Tail::default();
+    tail.push(Lsn(1), TargetId(1), record(Method::Put, &put));
+    tail.push(Lsn(2), TargetId(1), record(Method::CompareAndSwap, &swap));
+    tail.push(Lsn(3), TargetId(1), Arc::from(&b"of a newer version"[..]));
+    tail.handle_durable(Lsn(3));
+    let applier = applier_of(&tail, 0);
+    let namespace = NamespaceId(1);
+    let overlay = |id| applier.overlay(namespace, key_hash(namespace, id), Lsn(3));
+    assert_eq!(overlay("a"), Overlay::Records(SmallVec::from_slice(&[Lsn(1)])));
+    assert_eq!(overlay("b"), Overlay::Await(Lsn(2)));
+    assert_eq!(overlay("c"), Overlay::None);
+    assert_eq!(
+        applier.last_unapplied(namespace, Lsn(3)),
+        Some(Lsn(3)),
+        "also what cannot be read"
+    );
+}
