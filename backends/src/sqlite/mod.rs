@@ -83,7 +83,7 @@ impl Default for Options {
         Options {
             tombstone_window_ms: 10 * 60 * 1000,
             range_deletes_max: 100_000,
-            writer_cache_bytes: 48 * 1024 * 1024,
+            writer_cache_bytes: 128 * 1024 * 1024,
             reader_cache_bytes: 512 * 1024,
             reader_mmap_bytes: 0,
             busy_timeout_ms: 5_000,
