@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::servers::Kind;
@@ -32,19 +33,39 @@ impl Child {
                 let own = std::env::current_exe().map_err(|error| error.to_string())?;
                 let mut command = Command::new(own);
                 command.args(["serve", kind.name(), "--listen", &address.to_string()]);
-                Self::spawn(command, address, Some(core), None)
+                let child = Self::spawn(command, address, Some(core), None)?;
+                child.wait_until_it_listens()?;
+                Ok(child)
             }
         }
     }
 
     /// Starts the gateway with a data directory of its own.
     pub(crate) fn prism(arguments: &[&str], core: Option<usize>) -> Result<Self, String> {
-        let address = free_address()?;
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let mut command = Command::new(sibling("prism")?);
-        command.args(["serve", "--listen", &address.to_string(), "--data-dir"]);
-        command.arg(directory.path()).args(arguments);
-        Self::spawn(command, address, core, Some(directory))
+        let (command, address) = serve(directory.path(), arguments)?;
+        let child = Self::spawn(command, address, core, Some(directory))?;
+        child.wait_until_it_listens()?;
+        Ok(child)
+    }
+
+    /// Starts the gateway with a data directory that is there; it may not listen yet.
+    pub(crate) fn prism_in(directory: &Path, arguments: &[&str]) -> Result<Self, String> {
+        let (command, address) = serve(directory, arguments)?;
+        Self::spawn(command, address, None, None)
+    }
+
+    /// Ends it with SIGTERM and waits until it has.
+    pub(crate) fn drain(mut self) -> Result<(), String> {
+        let failed = |error: &dyn std::fmt::Display| format!("cannot end the server: {error}");
+        let pid = Pid::from_child(&self.process);
+        kill_process(pid, Signal::TERM).map_err(|error| failed(&error))?;
+        let status = self.process.wait().map_err(|error| failed(&error))?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(failed(&status))
+        }
     }
 
     fn spawn(
@@ -62,13 +83,11 @@ impl Child {
             .stderr(Stdio::null())
             .spawn()
             .map_err(|error| format!("cannot start {command:?}: {error}"))?;
-        let child = Self {
+        Ok(Self {
             process,
             address,
             _directory: directory,
-        };
-        child.wait_until_it_listens()?;
-        Ok(child)
+        })
     }
 
     fn wait_until_it_listens(&self) -> Result<(), String> {
@@ -138,6 +157,15 @@ pub(crate) fn on_core(command: &Command, core: usize) -> Command {
         .arg(command.get_program())
         .args(command.get_args());
     pinned
+}
+
+/// The command that serves a data directory on a free port.
+fn serve(directory: &Path, arguments: &[&str]) -> Result<(Command, SocketAddr), String> {
+    let address = free_address()?;
+    let mut command = Command::new(sibling("prism")?);
+    command.args(["serve", "--listen", &address.to_string(), "--data-dir"]);
+    command.arg(directory).args(arguments);
+    Ok((command, address))
 }
 
 /// A program built beside this one.

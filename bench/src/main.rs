@@ -10,6 +10,7 @@ mod load;
 mod report;
 mod servers;
 mod sqlite;
+mod start;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,12 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure starts after a clean drain instead
+    Start {
+        /// Puts in the second before each start.
+        #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        rate: u32,
+    },
     /// Run one of the servers (used by the comparison itself).
     #[command(hide = true)]
     Serve {
@@ -58,6 +65,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let result = match options.command {
         Some(Command::Serve { kind, listen }) => servers::serve(kind, listen),
+        Some(Command::Start { rate }) => start::measure(rate, options.rounds),
         None => compare(&options),
     };
     match result {
