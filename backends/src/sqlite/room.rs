@@ -7,11 +7,16 @@
 //! whatever comes free is for the database file first; and a checkpoint gives the write-ahead file's room back.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::schema::PAGE_SIZE;
 
 /// Pages that the write-ahead file may grow by before the writer looks again: 1 MiB.
 const LOOK_EVERY: u64 = 512;
+
+/// How long the writer refuses transactions without another try at moving pages, after one that found no room for them: each
+/// writes every page again that has a place already.
+const REFUSE_FOR: Duration = Duration::from_millis(250);
 
 /// What was seen when somebody last looked.
 #[derive(Debug)]
@@ -21,6 +26,9 @@ pub(super) struct Room {
     /// Pages in the write-ahead file at the last look.
     looked_at: AtomicU64,
     short: AtomicBool,
+    opened: Instant,
+    /// When the writer may try to move pages again, in nanoseconds since then.
+    try_at: AtomicU64,
 }
 
 impl Room {
@@ -29,6 +37,8 @@ impl Room {
             bytes_min,
             looked_at: AtomicU64::default(),
             short: AtomicBool::default(),
+            opened: Instant::now(),
+            try_at: AtomicU64::default(),
         }
     }
 
@@ -41,6 +51,20 @@ impl Room {
     pub(super) fn at_start(&self, wal_bytes: u64, free: Option<u64>) {
         let is_short = self.is_short_of(free, wal_bytes / u64::from(PAGE_SIZE));
         self.short.store(wal_bytes > 0 && is_short, Ordering::Relaxed);
+    }
+
+    /// The writer found no room for the pages that it has to move.
+    pub(super) fn none_for_pages(&self, now: Instant) {
+        self.try_at.store(self.nanos(now + REFUSE_FOR), Ordering::Relaxed);
+    }
+
+    /// Whether the writer may try to move pages, or tried only a moment ago and is to refuse at once.
+    pub(super) fn may_try(&self, now: Instant) -> bool {
+        self.nanos(now) >= self.try_at.load(Ordering::Relaxed)
+    }
+
+    fn nanos(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.opened).as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// After a transaction of the writer: looks if the file has grown by so much that it is worth a system call, or if
@@ -105,6 +129,16 @@ mod tests {
         assert!(!room.is_short(), "just enough");
         room.at_start(10 * MIB, Some(18 * MIB - 1));
         assert!(room.is_short());
+    }
+
+    #[test]
+    fn a_try_that_found_no_room_is_not_repeated_at_once() {
+        let room = Room::new(0);
+        let now = Instant::now();
+        assert!(room.may_try(now));
+        room.none_for_pages(now);
+        assert!(!room.may_try(now + REFUSE_FOR / 2));
+        assert!(room.may_try(now + REFUSE_FOR));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A transaction of the writer, and what is looked at around it: the gate, the frames that it appends, the room on the disk.
 
+use std::time::Instant;
+
 use rusqlite::Connection;
 
 use super::{Shared, checkpointer, system_calls};
@@ -46,9 +48,17 @@ fn bound_wal(connection: &Connection, shared: &Shared) -> Result<(), StoreError>
     if !must_not_grow() {
         return Ok(());
     }
+    if !shared.room.may_try(Instant::now()) {
+        let detail = "the disk has no room for the pages that are written already".to_owned();
+        return Err(StoreError::Full { detail });
+    }
     // With no room for them, this fails, and so does the transaction: it would take what they need. Whatever comes free is
     // theirs first.
-    if checkpointer::run(connection, shared, checkpointer::PASSIVE)?.restarted {
+    let moved = checkpointer::run(connection, shared, checkpointer::PASSIVE);
+    if matches!(moved, Err(StoreError::Full { .. })) {
+        shared.room.none_for_pages(Instant::now());
+    }
+    if moved?.restarted {
         // All is moved: the next commit begins the file anew, unless a reader is in the middle of a query.
         shared.wal_pages.begin_anew();
     }

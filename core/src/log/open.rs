@@ -242,12 +242,15 @@ impl LogDirectory {
             thread::scope(|scope| {
                 let read = |lane: &LaneId| {
                     let (lane, calls) = (*lane, seen.lane(*lane));
-                    scope.spawn(move || self.read(lane, true, positions, calls))
+                    thread::Builder::new()
+                        .name(format!("prism-read-{lane}"))
+                        .spawn_scoped(scope, move || self.read(lane, true, positions, calls))
+                        .map_err(|error| format!("cannot start a thread for the log: {error}"))
                 };
                 let threads: Vec<_> = lanes.iter().map(read).collect();
                 found.extend(threads.into_iter().map(|thread| {
                     let panicked = |_| Err("the thread that read a lane panicked".to_owned());
-                    thread.join().unwrap_or_else(panicked)
+                    thread?.join().unwrap_or_else(panicked)
                 }));
             });
         }
