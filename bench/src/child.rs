@@ -33,9 +33,7 @@ impl Child {
                 let own = std::env::current_exe().map_err(|error| error.to_string())?;
                 let mut command = Command::new(own);
                 command.args(["serve", kind.name(), "--listen", &address.to_string()]);
-                let child = Self::spawn(command, address, Some(core), None)?;
-                child.wait_until_it_listens()?;
-                Ok(child)
+                Self::spawn(command, address, Some(core), None)?.listening()
             }
         }
     }
@@ -44,9 +42,7 @@ impl Child {
     pub(crate) fn prism(arguments: &[&str], core: Option<usize>) -> Result<Self, String> {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         let (command, address) = serve(directory.path(), arguments)?;
-        let child = Self::spawn(command, address, core, Some(directory))?;
-        child.wait_until_it_listens()?;
-        Ok(child)
+        Self::spawn(command, address, core, Some(directory))?.listening()
     }
 
     /// Starts the gateway with a data directory that is there; it may not listen yet.
@@ -90,7 +86,8 @@ impl Child {
         })
     }
 
-    fn wait_until_it_listens(&self) -> Result<(), String> {
+    /// The same, once it listens.
+    fn listening(self) -> Result<Self, String> {
         let deadline = Instant::now() + START_MAX;
         while TcpStream::connect(self.address).is_err() {
             if Instant::now() > deadline {
@@ -98,7 +95,7 @@ impl Child {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(())
+        Ok(self)
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -71,7 +71,8 @@ pub struct Options {
     /// writer moves its pages itself before the next batch.
     pub wal_bytes_max: u64,
     /// When less than this is free on the disk beside as much as the write-ahead file holds, in bytes, a checkpoint is due at
-    /// once, and gives the room of that file back; until it has, the writer moves pages before each transaction. More than the largest transaction adds, 4 MiB for a batch of a stream.
+    /// once, and gives the room of that file back; until it has, the writer moves pages before each transaction. More than
+    /// the largest transaction adds, 4 MiB for a batch of a stream.
     pub room_bytes_min: u64,
     /// Largest database file, in bytes; beyond it writes are refused with [`StoreError::Full`]. `None`: the disk
     /// decides.

@@ -8,7 +8,6 @@ use std::{iter, rc::Rc, sync::Arc, time::Instant};
 
 use prism_backends::NamespaceId;
 use prism_codec::grpc::{Code, Status};
-use prism_wal::lane::Lane;
 use smallvec::SmallVec;
 
 use super::{
@@ -24,7 +23,6 @@ use crate::{
     log::{
         LogNews,
         committed::{CommittedRecord, RecordsMailbox},
-        lane_of,
         open::OpenLane,
         parked::{Form, LogCall},
         record::{LoggedWrite, Part},
@@ -135,26 +133,16 @@ impl Log {
     fn make(&self, shard: u16, lane: OpenLane) -> std::io::Result<ShardLog> {
         let setup = &self.setup;
         let writer = LogWriter::new(setup.writer, setup.driver, self.wanted.clone())?;
-        let OpenLane {
-            commit,
-            active,
-            closed,
-            tail,
-            window,
-            keeper,
-            recovered: (records, took),
-        } = lane;
+        let (records, took) = lane.recovered;
         setup.metrics.recovered_records.set(records);
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         setup.metrics.recovery_nanos.set(nanos);
         setup.metrics.state.set(LaneState::Open as u64);
         Ok(ShardLog::new(ShardLogParts {
             shard,
-            lane_id: lane_of(shard),
-            lane: Lane::new(commit, active, closed, tail, writer),
-            window,
+            lane,
+            writer,
             links: setup.links.clone(),
-            keeper,
             limits: setup.limits,
             metrics: setup.metrics.clone(),
         }))

@@ -181,9 +181,9 @@ impl LogDirectory {
         let existing: Vec<LaneId> = existing.into_iter().collect();
         for (lane, read) in existing.iter().zip(self.read_all(&existing, &positions, &seen)) {
             let recovered = match read? {
-                Read::Ready(lane, calls) => {
+                Read::Ready(found, calls) => {
                     seen.add(calls);
-                    self.give_to_store(lane, store, unchanged, &positions)?
+                    self.give_to_store(*lane, found, store, unchanged, &positions)?
                 }
                 Read::Held(why) => Recovered::Held(why),
                 Read::Gone => {
@@ -317,12 +317,7 @@ impl LogDirectory {
             milliseconds = took.as_millis(),
             "log read"
         );
-        let read = ReadLane {
-            lane,
-            started,
-            tail,
-            took,
-        };
+        let read = ReadLane { started, tail, took };
         Ok(Read::Ready(Box::new(read), collector.calls))
     }
 
@@ -330,12 +325,13 @@ impl LogDirectory {
     /// still is the owner of the keys (`may_be_late`).
     fn give_to_store(
         &self,
+        lane: LaneId,
         mut read: Box<ReadLane>,
         store: &mut Store<'_>,
         may_be_late: bool,
         positions: &Positions,
     ) -> Result<Recovered, String> {
-        let (lane, began) = (read.lane, Instant::now());
+        let began = Instant::now();
         match store.has_lost_data(lane, &read.tail, positions) {
             Some(why) if !self.limits.accept_loss => return Ok(Recovered::Held(why)),
             Some(why) => {
@@ -366,9 +362,7 @@ impl LogDirectory {
 
     /// Starts the helper of a lane and packs what its shard needs.
     fn hand_over(&mut self, shard: u16, recovered: Recovered, seen: &Seen) -> Result<Opened, String> {
-        let ReadLane {
-            started, tail, took, ..
-        } = match recovered {
+        let ReadLane { started, tail, took } = match recovered {
             Recovered::Held(why) => return Ok(Opened::Held(why)),
             Recovered::Ready(read) => *read,
         };
@@ -477,7 +471,6 @@ type Positions = BTreeMap<(LaneId, u32), Lsn>;
 
 /// A lane that has begun its new epoch.
 struct ReadLane {
-    lane: LaneId,
     started: Started<FileDisk>,
     /// What is to be applied, as far as the log itself knows.
     tail: Tail,

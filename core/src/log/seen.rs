@@ -2,7 +2,7 @@
 //! which the shards' windows are rebuilt.
 //!
 //! A call is remembered by every shard that owns one of its ids *now*, whichever lane has its record, unless the record is
-//! only a part of it: see [`Seen::owners`].
+//! only a part of it: see [`LaneCalls::owners`].
 
 use std::collections::VecDeque;
 

@@ -23,6 +23,8 @@ use super::{
     applier::{Applier, Note, Overlay},
     clock::{LogClock, STOP_MIN},
     keeper::{KeeperJob, KeeperJobs},
+    lane_of,
+    open::OpenLane,
     parked::{LogCall, Parked, Swap, settled, strong},
     record::LoggedWrite,
     window::{CallHasher, CallKey, First, Place, Window},
@@ -137,11 +139,9 @@ enum Flushing {
 /// What a shard's log is made of.
 pub(crate) struct ShardLogParts {
     pub(crate) shard: u16,
-    pub(crate) lane_id: LaneId,
-    pub(crate) lane: Lane<LogWriter>,
-    pub(crate) window: Window,
+    pub(crate) lane: OpenLane,
+    pub(crate) writer: LogWriter,
     pub(crate) links: LogLinks,
-    pub(crate) keeper: KeeperJobs,
     pub(crate) limits: LogLimits,
     pub(crate) metrics: Arc<LogMetrics>,
 }
@@ -150,20 +150,28 @@ impl ShardLog {
     pub(crate) fn new(parts: ShardLogParts) -> Self {
         let ShardLogParts {
             shard,
-            lane_id,
             lane,
-            window,
+            writer,
             links,
-            keeper,
             limits,
             metrics,
         } = parts;
+        let OpenLane {
+            commit,
+            active,
+            closed,
+            tail,
+            window,
+            keeper,
+            recovered: _,
+        } = lane;
+        let lane = Lane::new(commit, active, closed, tail, writer);
         let clock = LogClock::default();
         let unapplied_bytes = lane.tail().unapplied_in_all().bytes;
         let applier = applier_of(lane.tail(), clock.now());
         Self {
             shard,
-            lane_id,
+            lane_id: lane_of(shard),
             lane,
             clock,
             unapplied_bytes,

@@ -64,11 +64,9 @@ impl Bench {
         let writer = LogWriter::new(LogWriterKind::Auto, driver, wake.clone()).expect("a writer");
         let log = ShardLog::new(ShardLogParts {
             shard: 0,
-            lane_id: lane_of(0),
-            lane: Lane::new(lane.commit, lane.active, lane.closed, lane.tail, writer),
-            window: lane.window,
+            lane: *lane,
+            writer,
             links: links.clone(),
-            keeper: lane.keeper,
             limits,
             metrics: Arc::default(),
         });
