@@ -28,7 +28,8 @@ pub struct ServeOptions {
     /// The user has accepted that anybody who reaches `listen` may read and write: there is no TLS or
     /// authentication yet.
     pub insecure_listen: bool,
-    /// Number of shard threads, 1 to [`SHARDS_MAX`]. Default: one per available core.
+    /// Number of shard threads, 1 to [`SHARDS_MAX`]. Default: one per available core; with SQLite one is left
+    /// to the writer of the store, if there is another.
     pub shards: NonZeroUsize,
     /// Whether each shard is pinned to one core.
     pub pin_shards: bool,
@@ -186,7 +187,7 @@ impl Default for ServeOptions {
             data_dir: PathBuf::from("./prism-data"),
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8980),
             insecure_listen: false,
-            shards: available_cores(),
+            shards: default_shards(EmbeddedStore::Sqlite, available_cores()),
             pin_shards: true,
             raise_priority: true,
             driver: DriverChoice::Auto,
@@ -221,10 +222,19 @@ impl Default for ServeLimits {
     }
 }
 
-/// Cores that this process may use, at least one and at most [`SHARDS_MAX`].
+/// Cores that this process may use.
 fn available_cores() -> NonZeroUsize {
-    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    cores.min(NonZeroUsize::new(SHARDS_MAX).unwrap_or(NonZeroUsize::MIN))
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// One shard per core, at most [`SHARDS_MAX`]. With SQLite one core is left to the store's writer, if there is another: it
+/// does most of the work of a write, and a shard that is pinned to its core would keep it waiting.
+fn default_shards(embedded: EmbeddedStore, cores: NonZeroUsize) -> NonZeroUsize {
+    let shards = match embedded {
+        EmbeddedStore::Memory => cores.get(),
+        EmbeddedStore::Sqlite => cores.get() - 1,
+    };
+    NonZeroUsize::new(shards.min(SHARDS_MAX)).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// The text of each source of configuration, as the process found it.
@@ -306,6 +316,7 @@ pub fn load(sources: &Sources) -> Result<Effective, Vec<Problem>> {
             None => problems.push(unknown_key(flag, path, 0)),
         }
     }
+    effective.set_default_shards();
     let options = &effective.options;
     if !options.listen.ip().is_loopback() && !options.insecure_listen {
         let what = format!(
@@ -324,6 +335,17 @@ pub fn load(sources: &Sources) -> Result<Effective, Vec<Problem>> {
 }
 
 impl Effective {
+    /// The default that depends on another key.
+    fn set_default_shards(&mut self) {
+        let origin = KEYS
+            .iter()
+            .zip(&self.origins)
+            .find(|(key, _)| key.path == "shards");
+        if matches!(origin, Some((_, Origin::Default))) {
+            self.options.shards = default_shards(self.options.embedded, available_cores());
+        }
+    }
+
     fn set(&mut self, index: usize, value: &str, origin: Origin, field: &str, problems: &mut Vec<Problem>) {
         match (KEYS[index].set)(&mut self.options, value) {
             Ok(()) => self.origins[index] = origin,

@@ -93,7 +93,7 @@ pub struct Options {
     /// Threads
     #[arg(long, short, default_value_t = 1)]
     pub threads: usize,
-    /// Cores of the threads, such as 1 or 2-3 or none [default: from the last core downwards]
+    /// Cores that the threads are pinned to in turn, such as 1 or 2-3, or none [default: none]
     #[arg(long)]
     pub cores: Option<String>,
 
@@ -399,24 +399,18 @@ impl Options {
         self.header.iter().map(parse).collect()
     }
 
+    /// Not pinned by default: the kernel knows better which core a server on the same machine leaves free.
     fn core_list(&self) -> Result<Vec<usize>, String> {
-        let allowed = allowed_cores();
-        match self.cores.as_deref().map(str::trim) {
-            Some("none") => Ok(Vec::new()),
-            Some(text) => {
-                let cores = parse_cores(text)?;
-                match cores.iter().find(|core| !allowed.contains(core)) {
-                    Some(core) => Err(format!(
-                        "--cores {text}: core {core} is not available, only {allowed:?}"
-                    )),
-                    None => Ok(cores),
-                }
-            }
-            // Servers take the first cores, so the load takes the last; more threads than cores are not pinned.
-            None if self.threads < allowed.len() || allowed.len() == 1 => {
-                Ok(allowed.into_iter().rev().collect())
-            }
-            None => Ok(Vec::new()),
+        let text = match self.cores.as_deref().map(str::trim) {
+            None | Some("none") => return Ok(Vec::new()),
+            Some(text) => text,
+        };
+        let (cores, allowed) = (parse_cores(text)?, allowed_cores());
+        match cores.iter().find(|core| !allowed.contains(core)) {
+            Some(core) => Err(format!(
+                "--cores {text}: core {core} is not available, only {allowed:?}"
+            )),
+            None => Ok(cores),
         }
     }
 
@@ -585,5 +579,11 @@ mod tests {
         let run = check("--header X-Team:a:b --cores none").expect("fine");
         assert_eq!(run.plan.headers, [("x-team".to_owned(), "a:b".to_owned())]);
         assert!(run.cores.is_empty());
+        assert!(check("").expect("defaults").cores.is_empty());
+        let allowed = allowed_cores()[0];
+        assert_eq!(
+            check(&format!("--cores {allowed}")).expect("allowed").cores,
+            [allowed]
+        );
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct ServeArgs {
     /// Allow --listen beyond loopback although there is no TLS or authentication [env: PRISM_INSECURE_LISTEN]
     #[arg(long)]
     insecure_listen: bool,
-    /// Threads that serve connections [env: PRISM_SHARDS] [default: one per core]
+    /// Threads that serve connections [env: PRISM_SHARDS] [default: one per core; with SQLite one less]
     #[arg(long, value_name = "N")]
     shards: Option<String>,
     /// How shards wait for the network [env: PRISM_DRIVER] [default: auto]

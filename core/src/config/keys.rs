@@ -81,7 +81,8 @@ pub const KEYS: &[Key] = &[
         path: "shards",
         env: "PRISM_SHARDS",
         allowed: "a whole number from 1 to 256",
-        doc: "Threads that serve connections, one per core; default: the cores this process may use. Each costs a few MiB.",
+        doc: "Threads that serve connections, one per core; default: the cores this process may use, but for one that SQLite's writer\n\
+              gets if there are two or more. Each costs a few MiB.",
         set: |options, text| {
             let shards = whole(text, 1, SHARDS_MAX)?;
             options.shards = NonZeroUsize::new(shards).unwrap_or(NonZeroUsize::MIN);

@@ -25,6 +25,27 @@ fn nothing_given_means_the_defaults() {
 }
 
 #[test]
+fn sqlite_leaves_a_core_to_its_writer() {
+    let shards = |embedded, cores| {
+        let cores = NonZeroUsize::new(cores).unwrap();
+        default_shards(embedded, cores).get()
+    };
+    assert_eq!(
+        [1, 2, 8, 999].map(|cores| shards(EmbeddedStore::Sqlite, cores)),
+        [1, 1, 7, 256]
+    );
+    assert_eq!(
+        [1, 2, 8, 999].map(|cores| shards(EmbeddedStore::Memory, cores)),
+        [1, 2, 8, 256]
+    );
+    // The store may be named after the shards' default is known, and the shards whatever the store.
+    let cores = available_cores();
+    let memory = load(&file("embedded: memory\n")).unwrap().options;
+    assert_eq!(memory.shards, default_shards(EmbeddedStore::Memory, cores));
+    assert_eq!(load(&file("shards: 9\n")).unwrap().options.shards.get(), 9);
+}
+
+#[test]
 fn flag_beats_environment_beats_file_beats_default() {
     let mut sources =
         file("shards: 2\nembedded: memory\nlimits:\n  drain_timeout: 3s\nlog: {level: debug}\n");
