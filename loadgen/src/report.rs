@@ -39,7 +39,7 @@ pub struct Report {
 /// What a rate sweep found.
 #[derive(Clone, Debug, Serialize)]
 pub struct SweepSummary {
-    /// The highest rate of which 95 % was served, in requests per second; `None` when not even the least was.
+    /// The most that was served at a rate of which 95 % was, in requests per second; `None` when not even of the least it was.
     pub saturation: Option<f64>,
     /// Whether a rate that is not served was found; if not, the sweep's upper limit ended the search.
     pub saturated: bool,
@@ -257,7 +257,7 @@ impl SweepSummary {
             (Some(rate), false) => {
                 writeln!(
                     out,
-                    "not saturated up to the limit of the sweep, {}/s",
+                    "not saturated up to the limit of the sweep: {}/s were served",
                     show_count(rate.round() as u64)
                 )
             }

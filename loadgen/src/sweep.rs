@@ -27,6 +27,13 @@ pub struct Step {
     pub p99_ns: u64,
 }
 
+impl Step {
+    /// Whether the rate counts as served.
+    fn is_served(&self) -> bool {
+        self.served_share >= SERVED_SHARE_MIN
+    }
+}
+
 /// The search for the saturation.
 #[derive(Clone, Debug)]
 pub struct Sweep {
@@ -66,7 +73,7 @@ impl Sweep {
     /// Takes what was measured at the proposed rate.
     pub fn observe(&mut self, step: Step) {
         let rate = step.rate;
-        if step.served_share >= SERVED_SHARE_MIN {
+        if step.is_served() {
             self.served = Some(self.served.map_or(rate, |served| served.max(rate)));
         } else {
             self.unserved = Some(self.unserved.map_or(rate, |unserved| unserved.min(rate)));
@@ -84,13 +91,10 @@ impl Sweep {
     /// The most that was served at a rate that counts as served, in requests per second: not that rate itself, a twentieth
     /// of which may have been left.
     pub fn saturation(&self) -> Option<f64> {
-        let served = self
-            .steps
-            .iter()
-            .filter(|step| step.served_share >= SERVED_SHARE_MIN)
-            // Above its rate, a step has answered what was due before it began.
-            .map(|step| step.achieved.min(step.rate));
-        served.reduce(f64::max)
+        let served = self.steps.iter().filter(|step| step.is_served());
+        served
+            .map(|step| step.rate * step.served_share.min(1.0))
+            .reduce(f64::max)
     }
 
     /// Whether an unserved rate was found, so that the saturation is the server's and not the sweep's upper limit.
