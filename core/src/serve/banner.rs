@@ -1,0 +1,48 @@
+//! The greeting: what runs where, and what to do next.
+
+use std::io::{self, Write as _};
+
+use super::Server;
+use crate::{config::EmbeddedStore, shard::reactor::DriverInUse};
+
+impl Server {
+    /// Prints the greeting, and the line of the diagnostics that says the same.
+    pub(super) fn greet(&self) {
+        let store = match self.options.embedded {
+            EmbeddedStore::Memory => "memory (everything is gone after a restart)".to_owned(),
+            EmbeddedStore::Sqlite => format!("SQLite in {}", self.options.data_dir.display()),
+        };
+        tracing::info!(
+            address = %self.address,
+            driver = self.driver.name(),
+            shards = self.options.shards.get(),
+            store,
+            namespaces = self.namespaces,
+            "ready"
+        );
+        let driver = match self.driver {
+            DriverInUse::IoUring => "io_uring".to_owned(),
+            DriverInUse::Epoll => "epoll (io_uring is not in use)".to_owned(),
+        };
+        let text = format!(
+            "Prism {version} listens on {address}\n\
+             \x20 driver      {driver}\n\
+             \x20 shards      {shards}\n\
+             \x20 store       {store}\n\
+             \x20 namespaces  {namespaces}\n\
+             \n\
+             What next, in another terminal:\n\
+             \x20 prism namespace create examples/user-sessions.yaml\n\
+             \x20 prism kv put user-sessions alice theme dark\n\
+             \x20 prism kv get user-sessions alice\n\
+             \x20 curl http://{address}/metrics\n\
+             Ctrl-C drains and stops it.\n",
+            version = env!("CARGO_PKG_VERSION"),
+            address = self.address,
+            shards = self.options.shards,
+            namespaces = self.namespaces,
+        );
+        // Nobody may be reading standard output; that is no reason not to serve.
+        let _ = io::stdout().write_all(text.as_bytes());
+    }
+}

@@ -1,0 +1,124 @@
+//! The data directory: its lock, the catalog, the embedded store and the log in it.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::Path,
+};
+
+use prism_backends::{NamespaceId, sqlite};
+
+use super::{ServeError, mailboxes::Mailboxes};
+use crate::{
+    config::{EmbeddedStore, ServeLimits, ServeOptions},
+    control::tell_logs,
+    log::{self, keeper::Keepers, open::LogDirectory},
+    namespace::{
+        Durability,
+        catalog::{Catalog, CatalogEntry},
+    },
+    wal_key::read_key_file,
+};
+
+/// Makes and locks the data directory and opens the catalog in it. The memory store leaves no trace on disk.
+pub(super) fn open(options: &ServeOptions) -> Result<(Option<File>, Catalog), ServeError> {
+    if options.embedded == EmbeddedStore::Memory {
+        let catalog = Catalog::in_memory().map_err(|cause| ServeError(cause.to_string()))?;
+        return Ok((None, catalog));
+    }
+    let directory = options.data_dir.as_path();
+    let lock = lock_directory(directory)?;
+    let catalog = Catalog::open(directory).map_err(|cause| ServeError(cause.to_string()))?;
+    Ok((Some(lock), catalog))
+}
+
+fn lock_directory(directory: &Path) -> Result<File, ServeError> {
+    let unusable = |cause: &io::Error| {
+        ServeError(format!(
+            "cannot use the data directory {}: {cause}; make it writable, or choose another with --data-dir",
+            directory.display()
+        ))
+    };
+    fs::create_dir_all(directory).map_err(|cause| unusable(&cause))?;
+    let path = directory.join("LOCK");
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|cause| unusable(&cause))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(ServeError(format!(
+            "another gateway uses the data directory {}; stop it, or choose another with --data-dir",
+            directory.display()
+        ))),
+        Err(TryLockError::Error(cause)) => Err(unusable(&cause)),
+    }
+}
+
+/// A delete must be remembered for as long as an older write may still come: one client's clock may be behind by the
+/// drift that is allowed, another's ahead by as much.
+pub(super) fn tombstone_window_ms(limits: &ServeLimits) -> u64 {
+    u64::try_from(limits.clock_drift_max.as_millis())
+        .unwrap_or(u64::MAX)
+        .saturating_mul(2)
+}
+
+pub(super) fn open_store(options: &ServeOptions) -> Result<Option<sqlite::Parts>, ServeError> {
+    match options.embedded {
+        EmbeddedStore::Memory => Ok(None),
+        EmbeddedStore::Sqlite => {
+            let path = options.data_dir.join("keyvalue.db");
+            sqlite::open(
+                &path,
+                sqlite::Options {
+                    tombstone_window_ms: tombstone_window_ms(&options.limits),
+                    ..sqlite::Options::default()
+                },
+            )
+            .map(Some)
+            .map_err(|cause| ServeError(cause.to_string()))
+        }
+    }
+}
+
+/// Opens the log if there is one, or a namespace that needs one, and tells the shards.
+pub(super) fn open_log(
+    options: &ServeOptions,
+    mailboxes: &Mailboxes,
+    catalog: &Catalog,
+    parts: &mut sqlite::Parts,
+    keepers: &Keepers,
+) -> Result<LogDirectory, ServeError> {
+    let key = match &options.wal_key_file {
+        None => None,
+        Some(path) => Some(read_key_file(path).map_err(|cause| ServeError(cause.to_string()))?),
+    };
+    let news = mailboxes.log_news();
+    let mut log = LogDirectory::new(&options.data_dir, options.wal, key, news.clone(), keepers.clone());
+    let entries = catalog.entries().map_err(|cause| ServeError(cause.to_string()))?;
+    let logged: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry.durability != Durability::BestEffort.as_str())
+        .collect();
+    for entry in &logged {
+        // The store may have lost the note of its latest namespaces in a power cut; the catalog and the log have not.
+        parts
+            .writer
+            .create_namespace(NamespaceId(entry.id))
+            .map_err(|cause| ServeError(format!("namespace {}: {cause}", entry.name)))?;
+    }
+    let strong = |entry: &&&CatalogEntry| entry.durability == Durability::Strong.as_str();
+    let mut store = log::open::Store {
+        writer: &mut parts.writer,
+        checkpointer: &mut parts.checkpointer,
+        strong: logged.iter().filter(strong).map(|entry| entry.id).collect(),
+    };
+    let needed = !logged.is_empty();
+    let exists = log.exists().map_err(ServeError)?;
+    if needed || exists || store.knows_a_log().map_err(ServeError)? {
+        tell_logs(&news, log.open(&mut store).map_err(ServeError)?);
+    }
+    Ok(log)
+}

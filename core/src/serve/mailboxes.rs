@@ -1,0 +1,78 @@
+//! The mailboxes between the threads, made before any of those starts.
+
+use std::{io, sync::Arc};
+
+use crate::{
+    config::ServeOptions,
+    gateway::{Neighbours, job::ShardCommand},
+    log::{
+        LogNews,
+        committed::{Outlet, RecordsMailbox},
+    },
+    metrics::LogMetrics,
+    shard::{
+        Inbox,
+        mailbox::{Mailbox, Waker},
+    },
+    sidecar::ToShards,
+};
+
+/// Messages that wait for a shard's memory store, the store's writer or a reader, at the most.
+pub(super) const JOBS_MAX: usize = 16_384;
+/// Calls that wait for the control thread, at the most.
+const CONTROL_JOBS_MAX: usize = 256;
+
+/// All mailboxes.
+pub(super) struct Mailboxes {
+    pub(super) neighbours: Neighbours,
+    pub(super) inboxes: Vec<Inbox>,
+    pub(super) commands: Vec<Arc<Mailbox<ShardCommand>>>,
+    pub(super) control_waker: Arc<Waker>,
+}
+
+impl Mailboxes {
+    pub(super) fn new(options: &ServeOptions, count: u16) -> io::Result<Self> {
+        let control_waker = Waker::new()?;
+        let mut inboxes = Vec::new();
+        for _ in 0..count {
+            let waker = Waker::new()?;
+            inboxes.push(Inbox {
+                jobs: Arc::new(Mailbox::new(JOBS_MAX, waker.clone())),
+                replies: Arc::new(Mailbox::new(options.limits.inflight_per_shard_max, waker.clone())),
+                commands: Arc::new(Mailbox::new(64, waker.clone())),
+                // One batch for each namespace is under way at the most, and a few questions more.
+                log_news: Arc::new(Mailbox::new(options.limits.namespaces_max + 64, waker.clone())),
+                log_records: Arc::new(RecordsMailbox::new(waker.clone())),
+                waker,
+            });
+        }
+        let neighbours = Neighbours {
+            shards: inboxes.iter().map(|inbox| inbox.jobs.clone()).collect(),
+            replies: inboxes.iter().map(|inbox| inbox.replies.clone()).collect(),
+            control: Arc::new(Mailbox::new(CONTROL_JOBS_MAX, control_waker.clone())),
+        };
+        let commands = inboxes.iter().map(|inbox| inbox.commands.clone()).collect();
+        Ok(Self {
+            neighbours,
+            inboxes,
+            commands,
+            control_waker,
+        })
+    }
+
+    pub(super) fn log_news(&self) -> Vec<Arc<Mailbox<LogNews>>> {
+        self.inboxes.iter().map(|inbox| inbox.log_news.clone()).collect()
+    }
+
+    pub(super) fn for_writer(&self, log_metrics: &[Arc<LogMetrics>]) -> ToShards {
+        let outlet = |(inbox, metrics): (&Inbox, &Arc<LogMetrics>)| Outlet {
+            mailbox: inbox.log_records.clone(),
+            metrics: metrics.clone(),
+        };
+        ToShards {
+            replies: self.neighbours.replies.clone(),
+            news: self.log_news(),
+            logs: self.inboxes.iter().zip(log_metrics).map(outlet).collect(),
+        }
+    }
+}

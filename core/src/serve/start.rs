@@ -1,0 +1,394 @@
+//! The start of the gateway, step by step.
+
+use std::{
+    fs::File,
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::AtomicBool,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use prism_backends::{
+    memory::{self, MemoryStore},
+    sqlite,
+};
+
+use super::{
+    Event, Helpers, ServeError, Server,
+    data_dir::{self, tombstone_window_ms},
+    failed, listen,
+    mailboxes::{JOBS_MAX, Mailboxes},
+    shard_failed,
+};
+use crate::{
+    checkpointing::Checkpointing,
+    config::ServeOptions,
+    control::Control,
+    gateway::{
+        Gateway, Log, LogSetup, ShardStore,
+        job::{Job, ShardCommand, WriterMessage},
+    },
+    log::{keeper::Keepers, open::LogDirectory, shard_log::LogLinks},
+    metrics::{LogMetrics, Registry},
+    namespace::{catalog::Catalog, file::FileLimits, service::ServiceContext},
+    shard::{
+        self, ShardSetup,
+        mailbox::{Mailbox, Waker},
+        reactor::DriverInUse,
+    },
+    sidecar::{self, Stop},
+};
+
+/// How long the shards may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Server {
+    /// Starts all threads and returns when the gateway takes connections. `options.listen` with port 0 takes a free one;
+    /// see [`Server::address`].
+    ///
+    /// # Errors
+    /// Address in use, directory not writable, store not usable, io_uring demanded but forbidden, threads exhausted.
+    pub fn start(options: ServeOptions) -> Result<Self, ServeError> {
+        let driver = DriverInUse::choose(options.driver).map_err(|cause| ServeError(cause.to_string()))?;
+        let count =
+            u16::try_from(options.shards.get()).map_err(|_| ServeError("too many shards".to_owned()))?;
+        let (listeners, address) = listen::bind(options.listen, count)?;
+        let (lock, catalog) = data_dir::open(&options)?;
+        let mut store = data_dir::open_store(&options)?;
+        let ground = Ground::new(options, driver, count)?;
+        let log = match &mut store {
+            None => None,
+            Some(parts) => Some(ground.open_log(&catalog, parts)?),
+        };
+        let store = match store {
+            None => None,
+            Some(parts) => Some(ground.start_store(parts)?),
+        };
+        let shards = ground.start_shards(listeners, store.as_ref())?;
+        let control = ground.control(catalog, log, store.as_ref());
+        let mut server = ground.server(address, lock, store, shards, &control);
+        if let Err(error) = server.serve(control) {
+            server.stop_all();
+            return Err(error);
+        }
+        Ok(server)
+    }
+
+    /// Waits for the shards, makes them know what the catalog holds, and opens the gateway.
+    fn serve(&mut self, mut control: Control) -> Result<(), ServeError> {
+        for _ in 0..self.shards.len() {
+            match self.events.recv_timeout(START_TIMEOUT) {
+                Ok(Event::ShardStarted) => {}
+                Ok(Event::ShardEnded(number, result)) => return Err(shard_failed(number, result)),
+                Ok(Event::Stop | Event::ShardDrained | Event::ShardFlushed) => {}
+                Err(_) => return Err(ServeError("the shards do not start".to_owned())),
+            }
+        }
+        self.namespaces = control.recover().map_err(ServeError)?;
+        self.tell_shards(|| ShardCommand::Serve);
+        let started = control.spawn();
+        self.helpers.control = Some(started.map_err(|cause| failed("cannot start a thread", &cause))?);
+        Ok(())
+    }
+}
+
+/// What all steps of the start build on.
+struct Ground {
+    options: ServeOptions,
+    driver: DriverInUse,
+    /// The number of shards.
+    count: u16,
+    mailboxes: Mailboxes,
+    registry: Arc<Registry>,
+    events_sender: SyncSender<Event>,
+    events: Receiver<Event>,
+    keepers: Keepers,
+    sidecar_stop: Arc<Stop>,
+}
+
+/// The running threads of the store that all shards share, and how to reach them.
+struct SharedStore {
+    links: LogLinks,
+    /// The mailbox of each shard's reader.
+    readers: Vec<Arc<Mailbox<Job>>>,
+    /// The figures of each shard's log.
+    log_metrics: Vec<Arc<LogMetrics>>,
+    threads: Vec<JoinHandle<()>>,
+    wakers: Vec<Arc<Waker>>,
+    checkpointing: Checkpointing,
+}
+
+impl Ground {
+    fn new(options: ServeOptions, driver: DriverInUse, count: u16) -> Result<Self, ServeError> {
+        let mailboxes =
+            Mailboxes::new(&options, count).map_err(|cause| failed("cannot make the mailboxes", &cause))?;
+        let (events_sender, events) = sync_channel(usize::from(count) * 4 + 8);
+        Ok(Self {
+            options,
+            driver,
+            count,
+            mailboxes,
+            registry: Arc::default(),
+            events_sender,
+            events,
+            keepers: Keepers::default(),
+            sidecar_stop: Arc::default(),
+        })
+    }
+
+    fn open_log(&self, catalog: &Catalog, parts: &mut sqlite::Parts) -> Result<LogDirectory, ServeError> {
+        data_dir::open_log(&self.options, &self.mailboxes, catalog, parts, &self.keepers)
+    }
+
+    /// Starts the store's helper threads.
+    fn start_store(&self, parts: sqlite::Parts) -> Result<SharedStore, ServeError> {
+        let failed = |cause: io::Error| failed("cannot start the store's helper threads", &cause);
+        let log_metrics: Vec<_> = (0..self.count).map(|_| self.registry.add_log()).collect();
+        let (waker, checkpointing, syncs) = self.start_checkpointing(parts.checkpointer).map_err(failed)?;
+        let mut store = self
+            .start_writer(parts.writer, waker, log_metrics, checkpointing, syncs)
+            .map_err(failed)?;
+        for number in 0..self.count {
+            let reader = parts.readers.open().map_err(io::Error::other);
+            reader
+                .and_then(|reader| self.start_reader(number, reader, &mut store))
+                .map_err(failed)?;
+        }
+        Ok(store)
+    }
+
+    fn start_checkpointing(
+        &self,
+        checkpointer: sqlite::Checkpointer,
+    ) -> io::Result<(Arc<Waker>, Checkpointing, Arc<Mailbox<crate::log::SyncJob>>)> {
+        let waker = Waker::new()?;
+        let syncs = Arc::new(Mailbox::new(usize::from(self.count) + 1, waker.clone()));
+        let news = self.mailboxes.log_news();
+        let checkpointing = Checkpointing::spawn(checkpointer, syncs.clone(), news, waker.clone())?;
+        Ok((waker, checkpointing, syncs))
+    }
+
+    fn start_writer(
+        &self,
+        writer: sqlite::Writer,
+        checkpoint_waker: Arc<Waker>,
+        log_metrics: Vec<Arc<LogMetrics>>,
+        checkpointing: Checkpointing,
+        sync: Arc<Mailbox<crate::log::SyncJob>>,
+    ) -> io::Result<SharedStore> {
+        let waker = Waker::new()?;
+        let mailbox = Arc::new(Mailbox::new(JOBS_MAX, waker.clone()));
+        let thread = sidecar::spawn_writer(
+            writer,
+            mailbox.clone(),
+            waker.clone(),
+            self.mailboxes.for_writer(&log_metrics),
+            checkpoint_waker,
+            self.sidecar_stop.clone(),
+            self.options.raise_priority,
+        )?;
+        Ok(SharedStore {
+            links: LogLinks { store: mailbox, sync },
+            readers: Vec::new(),
+            log_metrics,
+            threads: vec![thread],
+            wakers: vec![waker],
+            checkpointing,
+        })
+    }
+
+    fn start_reader(&self, number: u16, reader: sqlite::Reader, store: &mut SharedStore) -> io::Result<()> {
+        let waker = Waker::new()?;
+        let mailbox = Arc::new(Mailbox::new(JOBS_MAX, waker.clone()));
+        store.threads.push(sidecar::spawn_reader(
+            number,
+            reader,
+            mailbox.clone(),
+            waker.clone(),
+            self.mailboxes.neighbours.replies.clone(),
+            self.sidecar_stop.clone(),
+            self.options.raise_priority,
+        )?);
+        store.readers.push(mailbox);
+        store.wakers.push(waker);
+        Ok(())
+    }
+
+    /// Starts a shard for each listener.
+    fn start_shards(
+        &self,
+        listeners: Vec<TcpListener>,
+        store: Option<&SharedStore>,
+    ) -> Result<Vec<JoinHandle<()>>, ServeError> {
+        let cores = cores(self.options.pin_shards);
+        let core_of = |number: u16| cores.get(usize::from(number) % cores.len().max(1)).copied();
+        let start = |(number, listener)| {
+            let setup = self.shard_setup(number, core_of(number), listener);
+            let store = store.map(|store| self.store_of_shard(&setup, store));
+            self.start_shard(setup, store)
+        };
+        let started: io::Result<Vec<_>> = (0..self.count).zip(listeners).map(start).collect();
+        started.map_err(|cause| failed("cannot start a shard's thread", &cause))
+    }
+
+    fn shard_setup(&self, number: u16, core: Option<usize>, listener: TcpListener) -> ShardSetup {
+        let (drained, flushed) = (self.events_sender.clone(), self.events_sender.clone());
+        ShardSetup {
+            number,
+            core,
+            driver: self.driver,
+            listener,
+            inbox: self.mailboxes.inboxes[usize::from(number)].clone(),
+            raise_priority: self.options.raise_priority,
+            idle_poll: self.options.idle_poll,
+            connections_max: self
+                .options
+                .limits
+                .connections_max
+                .div_ceil(usize::from(self.count)),
+            on_drained: Box::new(move || {
+                // The receiver lives as long as the server.
+                let _ = drained.send(Event::ShardDrained);
+            }),
+            on_flushed: Box::new(move || {
+                let _ = flushed.send(Event::ShardFlushed);
+            }),
+        }
+    }
+
+    fn store_of_shard(&self, setup: &ShardSetup, store: &SharedStore) -> StoreOfShard {
+        let log = LogSetup {
+            links: store.links.clone(),
+            limits: self.options.wal,
+            writer: self.options.wal_writer,
+            driver: self.driver,
+            metrics: store.log_metrics[usize::from(setup.number)].clone(),
+            news: setup.inbox.log_news.clone(),
+            committed: setup.inbox.log_records.clone(),
+        };
+        StoreOfShard {
+            writer: store.links.store.clone(),
+            reader: store.readers[usize::from(setup.number)].clone(),
+            log,
+        }
+    }
+
+    fn start_shard(&self, setup: ShardSetup, store: Option<StoreOfShard>) -> io::Result<JoinHandle<()>> {
+        let number = setup.number;
+        let (neighbours, limits) = (self.mailboxes.neighbours.clone(), self.options.limits);
+        let (metrics, registry) = (self.registry.add_shard(), self.registry.clone());
+        let events = self.events_sender.clone();
+        let run = move || {
+            let started = events.clone();
+            let result = shard::run(setup, || {
+                let store = match store {
+                    None => ShardStore::Memory(Box::new(MemoryStore::with_options(memory::Options {
+                        tombstone_window_ms: tombstone_window_ms(&limits),
+                        ..memory::Options::default()
+                    }))),
+                    Some(StoreOfShard { writer, reader, log }) => ShardStore::Sidecar {
+                        writer,
+                        reader,
+                        log: Log::new(log),
+                    },
+                };
+                // The receiver lives as long as the server.
+                let _ = started.send(Event::ShardStarted);
+                Gateway::new(number, neighbours, store, limits, metrics, registry)
+            });
+            let _ = events.send(Event::ShardEnded(number, result));
+        };
+        let thread = thread::Builder::new().name(format!("prism-shard-{number}"));
+        thread.spawn(run)
+    }
+
+    fn control(&self, catalog: Catalog, log: Option<LogDirectory>, store: Option<&SharedStore>) -> Control {
+        let limits = &self.options.limits;
+        Control {
+            catalog,
+            context: ServiceContext {
+                file: FileLimits {
+                    write_rps_max: limits.namespace_write_rps_max,
+                    message_bytes_max: limits.message_bytes_max as u64,
+                },
+                namespaces_max: limits.namespaces_max,
+                embedded: self.options.embedded,
+                strong_refused: log.as_ref().and_then(LogDirectory::refusal),
+            },
+            registry: self.registry.clone(),
+            driver: self.driver,
+            mailbox: self.mailboxes.neighbours.control.clone(),
+            waker: self.mailboxes.control_waker.clone(),
+            replies: self.mailboxes.neighbours.replies.clone(),
+            shards: self.mailboxes.commands.clone(),
+            writer: store.map(|store| store.links.store.clone()),
+            stop: Arc::new(AtomicBool::new(false)),
+            log,
+            log_news: self.mailboxes.log_news(),
+        }
+    }
+
+    /// Puts the running threads together.
+    fn server(
+        self,
+        address: SocketAddr,
+        lock: Option<File>,
+        store: Option<SharedStore>,
+        shards: Vec<JoinHandle<()>>,
+        control: &Control,
+    ) -> Server {
+        let mut helpers = Helpers {
+            control_stop: control.stop.clone(),
+            control_waker: self.mailboxes.control_waker,
+            sidecar_stop: self.sidecar_stop,
+            sidecar_wakers: Vec::new(),
+            control: None,
+            sidecars: Vec::new(),
+            checkpointing: None,
+            keepers: self.keepers,
+        };
+        if let Some(store) = store {
+            helpers.sidecar_wakers = store.wakers;
+            helpers.sidecars = store.threads;
+            helpers.checkpointing = Some(store.checkpointing);
+        }
+        Server {
+            address,
+            driver: self.driver,
+            options: self.options,
+            namespaces: 0,
+            events: self.events,
+            events_sender: self.events_sender,
+            commands: self.mailboxes.commands,
+            shards,
+            writer: control.writer.clone(),
+            helpers,
+            _lock: lock,
+        }
+    }
+}
+
+/// The store of one shard, as it is sent to the shard's thread.
+struct StoreOfShard {
+    writer: Arc<Mailbox<WriterMessage>>,
+    reader: Arc<Mailbox<Job>>,
+    log: LogSetup,
+}
+
+/// The cores that shards are pinned to: those that this process may use; none when pinning is off.
+fn cores(pin: bool) -> Vec<usize> {
+    if !pin {
+        return Vec::new();
+    }
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else {
+        return Vec::new();
+    };
+    (0..rustix::thread::CpuSet::MAX_CPU)
+        .filter(|core| set.is_set(*core))
+        .collect()
+}
