@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::mutation::NamespaceId;
+use crate::ids::NamespaceId;
 
 /// Why a store did not do as asked. [`StoreError::is_retryable`] says whether the same call may succeed later.
 #[derive(Clone, Debug, PartialEq, Eq)]

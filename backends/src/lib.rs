@@ -27,21 +27,24 @@
 
 pub mod behavior;
 pub mod error;
+pub mod ids;
 pub mod limits;
 pub mod memory;
 pub mod mutation;
 pub mod query;
 pub mod sqlite;
 pub mod store;
+pub mod stores;
+mod swaps;
 mod token;
 pub mod version;
 
 pub use error::StoreError;
+pub use ids::{NamespaceId, UnixMillis};
 pub use memory::MemoryStore;
-pub use mutation::{
-    Expected, ItemRef, Mutation, NamespaceId, Operation, Outcome, OwnedItem, PredicateRef, UnixMillis,
-};
+pub use mutation::{Expected, ItemRef, Mutation, Operation, Outcome, OwnedItem, PredicateRef};
 pub use query::{GetQuery, ItemSink, PageToken, ScanQuery, Selection};
 pub use sqlite::SqliteStore;
-pub use store::{Capabilities, KeyValueStore, Store, Sweep};
+pub use store::{Capabilities, KeyValueStore, Sweep};
+pub use stores::Store;
 pub use version::Version;

@@ -4,8 +4,9 @@
 use smallvec::SmallVec;
 
 use crate::error::StoreError;
+use crate::ids::NamespaceId;
 use crate::limits::{ITEM_OVERHEAD_BYTES, PAGE_BYTES_DEFAULT, PAGE_BYTES_MAX};
-use crate::mutation::{ItemRef, NamespaceId, OwnedItem, PredicateRef, check_id};
+use crate::mutation::{ItemRef, OwnedItem, PredicateRef, check_id};
 
 /// How much to return at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

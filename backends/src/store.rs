@@ -1,11 +1,9 @@
-//! The trait that every store implements, what a store says about itself, and the closed enum by which the gateway
-//! dispatches without virtual calls.
+//! The trait that every store implements, and what a store says about itself.
 
 use crate::error::StoreError;
-use crate::memory::MemoryStore;
-use crate::mutation::{Mutation, NamespaceId, Outcome, UnixMillis};
+use crate::ids::{NamespaceId, UnixMillis};
+use crate::mutation::{Mutation, Outcome};
 use crate::query::{GetQuery, ItemSink, PageToken, ScanQuery};
-use crate::sqlite::SqliteStore;
 
 /// What a store can and cannot do, for the planner and for the reader of an error message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,66 +84,4 @@ pub trait KeyValueStore {
     /// Gives back the room of expired items, forgotten deletes and dropped namespaces: one step that looks at about
     /// `budget` items. A mutation whose moment ([`Mutation::at`]) lies before `now` may be judged without what was removed.
     async fn sweep(&mut self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError>;
-}
-
-/// Every store there is.
-#[derive(Debug)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "there is one per shard or process, and it is never moved"
-)]
-pub enum Store {
-    /// In this process's memory; gone with it.
-    Memory(MemoryStore),
-    /// In a SQLite file.
-    Sqlite(SqliteStore),
-}
-
-macro_rules! dispatch {
-    ($self:expr, $store:ident => $call:expr) => {
-        match $self {
-            Store::Memory($store) => $call,
-            Store::Sqlite($store) => $call,
-        }
-    };
-}
-
-impl KeyValueStore for Store {
-    fn capabilities(&self) -> &Capabilities {
-        dispatch!(self, store => KeyValueStore::capabilities(store))
-    }
-
-    async fn create_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
-        dispatch!(self, store => KeyValueStore::create_namespace(store, namespace).await)
-    }
-
-    async fn drop_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
-        dispatch!(self, store => KeyValueStore::drop_namespace(store, namespace).await)
-    }
-
-    async fn apply(&mut self, batch: &[Mutation<'_>], outcomes: &mut Vec<Outcome>) -> Result<(), StoreError> {
-        dispatch!(self, store => KeyValueStore::apply(store, batch, outcomes).await)
-    }
-
-    async fn get(
-        &self,
-        query: &GetQuery<'_>,
-        now: UnixMillis,
-        sink: &mut impl ItemSink,
-    ) -> Result<Option<PageToken>, StoreError> {
-        dispatch!(self, store => KeyValueStore::get(store, query, now, sink).await)
-    }
-
-    async fn scan(
-        &self,
-        query: &ScanQuery<'_>,
-        now: UnixMillis,
-        sink: &mut impl ItemSink,
-    ) -> Result<Option<PageToken>, StoreError> {
-        dispatch!(self, store => KeyValueStore::scan(store, query, now, sink).await)
-    }
-
-    async fn sweep(&mut self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError> {
-        dispatch!(self, store => KeyValueStore::sweep(store, now, budget).await)
-    }
 }

@@ -4,7 +4,7 @@
 use std::{hint::black_box, sync::Arc, thread, time::Duration};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use prism_core::shard::mailbox::{Mailbox, Waker};
+use prism_core::runtime::mailbox::{Mailbox, Waker};
 
 /// A message of the size of a job.
 type Message = [u64; 16];

@@ -16,7 +16,8 @@ use std::time::Duration;
 pub use keys::{KEYS, Key};
 
 use crate::namespace::problem::{Problem, did_you_mean};
-use crate::yaml::{self, Node, Value, join};
+use crate::namespace::yaml::{self, Node, Value, join};
+use crate::runtime::reactor::DriverChoice;
 
 /// What `prism serve` runs with. Every value has been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,17 +107,6 @@ pub enum LogWriterKind {
 
 /// Most shards that may be asked for.
 pub const SHARDS_MAX: usize = 256;
-
-/// How the shards wait for the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DriverChoice {
-    /// io_uring where the kernel allows it, otherwise epoll.
-    Auto,
-    /// io_uring, or refuse to start.
-    IoUring,
-    /// epoll.
-    Epoll,
-}
 
 /// The embedded store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,30 +24,28 @@ use prism_codec::{
 };
 use prost::Message;
 
+use self::{catalog::Catalog, service::ServiceContext};
 use crate::{
-    gateway::{
+    call::{
         error,
         job::{Answer, ControlJob, Reply, ShardCommand, WriterMessage},
-        namespaces::NamespaceSpec,
-        route::AdminMethod,
+        method::AdminMethod,
     },
     log::{
         LogNews,
         open::{LogDirectory, Opened},
     },
     metrics::Registry,
-    namespace::{
-        Durability, NamespaceConfig,
-        catalog::Catalog,
-        service::{self, ServiceContext},
-    },
-    shard::{
+    namespace::{Durability, NamespaceConfig, spec::NamespaceSpec},
+    runtime::{
         mailbox::{Mailbox, Waker},
         reactor::DriverInUse,
     },
 };
 
+pub(crate) mod catalog;
 mod dead_letters;
+pub(crate) mod service;
 
 /// How long the shards and the store may take to learn of a namespace.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);

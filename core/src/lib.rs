@@ -1,16 +1,16 @@
 //! The gateway: configuration, namespaces with their catalog, a small gRPC client for tools, and the server itself.
 
-mod checkpointing;
+mod api;
+pub mod call;
 pub mod client;
 pub mod config;
 mod control;
-pub mod gateway;
+mod dispatch;
 mod log;
 pub mod metrics;
 pub mod namespace;
-mod priority;
+pub mod runtime;
 pub mod serve;
-pub mod shard;
-mod sidecar;
+mod shard;
 pub mod wal_key;
-pub mod yaml;
+mod worker;

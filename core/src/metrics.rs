@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::gateway::route::Method;
+use crate::call::method::Method;
 
 mod log;
 

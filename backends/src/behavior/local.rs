@@ -10,9 +10,8 @@ use super::{
     SwapAnswer, WriteToken,
 };
 use crate::error::StoreError;
-use crate::mutation::{
-    Expected, ItemRef, Mutation, NamespaceId, Operation, Outcome, OwnedItem, PredicateRef, UnixMillis,
-};
+use crate::ids::{NamespaceId, UnixMillis};
+use crate::mutation::{Expected, ItemRef, Mutation, Operation, Outcome, OwnedItem, PredicateRef};
 use crate::query::{GetQuery, ItemSink, ScanQuery, Selection};
 use crate::store::KeyValueStore;
 use crate::version::Version;

@@ -6,7 +6,8 @@ use std::ops::Bound;
 
 use smallvec::SmallVec;
 
-use crate::mutation::{ItemRef, UnixMillis, range_contains};
+use crate::ids::UnixMillis;
+use crate::mutation::{ItemRef, range_contains};
 use crate::version::Version;
 
 /// A key; short ones need no allocation.

@@ -15,14 +15,13 @@ use smallvec::SmallVec;
 use self::items::{Cell, NEVER};
 use self::space::{PAGE_SLOTS, RangeDelete, SlotNumber, Space};
 use self::swaps::SwapMemory;
-pub(crate) use self::swaps::{SwapKey, Verdict};
 use crate::error::StoreError;
+use crate::ids::{NamespaceId, UnixMillis};
 use crate::limits::{RANGE_DELETES_PER_ID_MAX, VALUE_BYTES_MAX};
-use crate::mutation::{
-    Expected, ItemRef, Mutation, NamespaceId, Operation, Outcome, PredicateRef, UnixMillis, range_contains,
-};
+use crate::mutation::{Expected, ItemRef, Mutation, Operation, Outcome, PredicateRef, range_contains};
 use crate::query::{GetQuery, ItemSink, PageBudget, PageToken, ScanQuery};
 use crate::store::{Capabilities, KeyValueStore, Sweep};
+use crate::swaps::{SwapKey, Verdict};
 use crate::token;
 use crate::version::Version;
 

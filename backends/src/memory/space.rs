@@ -10,7 +10,8 @@ use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use super::items::{Items, NEVER};
-use crate::mutation::{UnixMillis, range_contains};
+use crate::ids::UnixMillis;
+use crate::mutation::range_contains;
 use crate::version::{Version, stable_hash_with};
 
 /// Number of a slot within a namespace.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use rustc_hash::FxBuildHasher;
 
-use crate::mutation::NamespaceId;
+use crate::ids::NamespaceId;
 use crate::version::stable_hash_with;
 
 /// Counts the range deletes of each (namespace, id), by hash.

@@ -16,7 +16,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::StoreError;
-use crate::mutation::{Mutation, NamespaceId, Outcome, UnixMillis};
+use crate::ids::{NamespaceId, UnixMillis};
+use crate::mutation::{Mutation, Outcome};
 use crate::query::{GetQuery, ItemSink, PageToken, ScanQuery};
 use crate::store::{Capabilities, KeyValueStore, Sweep};
 

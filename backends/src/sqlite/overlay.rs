@@ -12,8 +12,9 @@ use smallvec::SmallVec;
 use super::schema::version_of;
 use super::writer::blob;
 use crate::error::StoreError;
+use crate::ids::UnixMillis;
 use crate::limits::RANGE_DELETES_PER_ID_MAX;
-use crate::mutation::{ItemRef, Mutation, Operation, PredicateRef, UnixMillis, range_contains};
+use crate::mutation::{ItemRef, Mutation, Operation, PredicateRef, range_contains};
 use crate::query::GetQuery;
 use crate::version::Version;
 

@@ -16,8 +16,9 @@ use super::schema::{self, FileLock, TOMBSTONE, version_of};
 use super::writer::{NamespaceState, append_chunks, blob, check_namespace, load_namespaces};
 use super::{Options, Shared};
 use crate::error::StoreError;
+use crate::ids::{NamespaceId, UnixMillis};
 use crate::limits::CHUNK_BYTES;
-use crate::mutation::{ItemRef, Mutation, NamespaceId, PredicateRef, UnixMillis, is_expired};
+use crate::mutation::{ItemRef, Mutation, PredicateRef, is_expired};
 use crate::query::{GetQuery, ItemSink, PageBudget, PageToken, ScanQuery};
 use crate::token;
 

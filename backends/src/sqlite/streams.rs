@@ -9,11 +9,11 @@ use rusqlite::{Connection, Row, params};
 use super::transaction::in_transaction;
 use super::writer::{Writer, blob};
 use crate::error::StoreError;
+use crate::ids::{NamespaceId, UnixMillis};
 use crate::limits::{
     DEAD_LETTER_BYTES_PER_NAMESPACE_MAX, DEAD_LETTER_REASON_BYTES_MAX, DEAD_LETTERS_MAX,
     DEAD_LETTERS_PER_NAMESPACE_MAX, PAGE_BYTES_MAX,
 };
-use crate::mutation::{NamespaceId, UnixMillis};
 
 /// How far a stream of ordered records has been applied for one namespace: up to and including `position`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

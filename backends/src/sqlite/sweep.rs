@@ -7,7 +7,7 @@ use super::Options;
 use super::schema::TOMBSTONE;
 use super::writer::{NamespaceState, SET_NAMESPACE, State, blob, delete_chunks};
 use crate::error::StoreError;
-use crate::mutation::{NamespaceId, UnixMillis};
+use crate::ids::{NamespaceId, UnixMillis};
 use crate::store::Sweep;
 
 /// Removes a step's worth of a dropped namespace; its number once nothing is left.

@@ -113,7 +113,7 @@ fn write_now(file: c_int, bytes: &[u8], offset: u64) -> Returned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mutation::NamespaceId;
+    use crate::ids::NamespaceId;
     use crate::sqlite::{self, Options, StreamPosition};
 
     #[test]

@@ -17,13 +17,11 @@ use super::streams::{self, StreamPosition};
 use super::transaction::in_transaction;
 use super::{Options, Shared, sweep};
 use crate::error::StoreError;
+use crate::ids::{NamespaceId, UnixMillis};
 use crate::limits::{CHUNK_BYTES, RANGE_DELETES_PER_ID_MAX, SWAPS_REMEMBERED_MAX, VALUE_BYTES_MAX};
-use crate::memory::{SwapKey, Verdict};
-use crate::mutation::{
-    Expected, ItemRef, Mutation, NamespaceId, Operation, Outcome, OwnedItem, PredicateRef, UnixMillis,
-    is_expired,
-};
+use crate::mutation::{Expected, ItemRef, Mutation, Operation, Outcome, OwnedItem, PredicateRef, is_expired};
 use crate::store::{Capabilities, Sweep};
+use crate::swaps::{SwapKey, Verdict};
 use crate::version::Version;
 
 /// Mutations of a stream's batch after which the thread gives way to others that want its core: some tens of microseconds.

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use prism_codec::proto::prism::admin::v1 as admin;
 use prism_core::namespace::file::{self, FileLimits};
 use prism_core::namespace::model::unsupported;
-use prism_core::yaml;
+use prism_core::namespace::yaml;
 use serde_json::{Value, json};
 
 use super::output::{Printer, problem_json, show_time};

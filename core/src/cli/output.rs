@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use prism_codec::proto::google::rpc::{ErrorInfo, Status};
 use prism_codec::proto::prism::admin::v1 as admin;
 use prism_core::namespace::Problem;
-use prism_core::namespace::service::PROBLEM_TYPE_URL;
+use prism_core::namespace::problem::PROBLEM_TYPE_URL;
 use prost::Message;
 use serde_json::{Map, Value, json};
 

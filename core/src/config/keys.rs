@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{DriverChoice, EmbeddedStore, LogFormat, LogWriterKind, SHARDS_MAX, ServeOptions};
+use super::{EmbeddedStore, LogFormat, LogWriterKind, SHARDS_MAX, ServeOptions};
 use crate::namespace::problem::{Problem, did_you_mean};
 use crate::namespace::units::{
     DURATION_ALLOWED, SIZE_ALLOWED, format_duration, format_size, parse_duration, parse_size,
 };
+use crate::runtime::reactor::DriverChoice;
 
 /// One key of the configuration.
 pub struct Key {

@@ -15,14 +15,14 @@ use prost::Message;
 
 use super::{Control, decode};
 use crate::{
-    gateway::{
+    api::keyvalue::Request,
+    call::{
         error,
         job::{DeadLetterJob, WriterMessage},
-        keyvalue::Request,
-        route::DeadLetterMethod,
+        method::DeadLetterMethod,
+        record::LoggedWrite,
     },
-    log::record::LoggedWrite,
-    namespace::service::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX},
+    control::service::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX},
 };
 
 impl Control {

@@ -32,7 +32,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Note {
     pub(crate) lsn: Lsn,
-    /// Hashes of the ids that it may change ([`crate::gateway::key_hash`]).
+    /// Hashes of the ids that it may change ([`crate::call::owner::key_hash`]).
     pub(crate) keys: SmallVec<[u64; 1]>,
     /// Whether it is a compare-and-swap: what it does is known only when it has been applied.
     pub(crate) swap: bool,

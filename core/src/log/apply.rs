@@ -9,8 +9,11 @@ use prism_backends::{
 };
 use prism_wal::ids::{LaneId, Lsn};
 
-use super::record::LoggedWrite;
-use crate::gateway::{job::DeadLetterJob, keyvalue, route::Method, unix_millis};
+use crate::{
+    api::keyvalue,
+    call::{job::DeadLetterJob, method::Method, record::LoggedWrite},
+    runtime::clock::unix_millis,
+};
 
 /// What came of records that were given to the store.
 #[derive(Debug, Default)]
@@ -94,7 +97,11 @@ fn apply_together(
     let mut writes = Vec::with_capacity(records.len());
     for (lsn, record) in records {
         let logged = LoggedWrite::decode(namespace, record).map_err(|_| unreadable())?;
-        writes.push((*lsn, logged.method, logged.writes().map_err(|_| unreadable())?));
+        writes.push((
+            *lsn,
+            logged.method,
+            keyvalue::writes_of(&logged).map_err(|_| unreadable())?,
+        ));
     }
     let mutations: Vec<_> = writes
         .iter()
@@ -177,7 +184,8 @@ pub(crate) fn serve_dead_letters(
     };
     if redrive {
         let namespace = letter.position.namespace;
-        let record = LoggedWrite::decode(namespace, &letter.record).and_then(|logged| logged.writes());
+        let record =
+            LoggedWrite::decode(namespace, &letter.record).and_then(|logged| keyvalue::writes_of(&logged));
         let writes = record.map_err(|_| unreadable())?;
         // It comes out of its turn: what it would have met at its own time may be gone, so it meets what there is.
         let now = unix_millis();

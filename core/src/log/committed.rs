@@ -20,11 +20,13 @@ use std::sync::{
 use prism_backends::NamespaceId;
 use smallvec::SmallVec;
 
-use super::record::{LoggedWrite, Part};
 use crate::{
-    gateway::owner_of,
+    call::{
+        owner::owner_of,
+        record::{LoggedWrite, Part},
+    },
     metrics::LogMetrics,
-    shard::mailbox::{Mailbox, Waker},
+    runtime::mailbox::{Mailbox, Waker},
 };
 
 /// Commits whose records wait for one shard, at the most. A shard that does not get its core for most of a second must not
@@ -143,7 +145,7 @@ impl Committed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::route::Method;
+    use crate::call::method::Method;
 
     const NAMESPACE: NamespaceId = NamespaceId(1);
 

@@ -20,7 +20,7 @@ use prism_wal::{
 };
 
 use super::LogNews;
-use crate::{gateway::unix_millis, shard::mailbox::Mailbox};
+use crate::runtime::{clock::unix_millis, mailbox::Mailbox};
 
 /// Jobs that may wait; the shard has at most a few at a time.
 const JOBS_MAX: usize = 64;

@@ -9,8 +9,7 @@
 //!                                        └──── applied ◄── store's writer ◄───┘
 //! ```
 //!
-//! One lane for each shard, numbered from 1. `record` is what a logged write looks like, `window` remembers idempotency
-//! tokens, `parked` is about calls that wait, `applier` keeps the order of application, `shard_log` puts them together on
+//! One lane for each shard, numbered from 1. `window` remembers idempotency tokens, `parked` is about calls that wait, `applier` keeps the order of application, `shard_log` puts them together on
 //! the shard. Off the shard: `keeper` prepares and recycles segments, `apply` gives records to the store, `committed` brings
 //! what the store had first, at `eventual`, to the shards' logs, `open` starts lanes and brings the store up to date before
 //! the gateway serves, `seen` collects what they hold meanwhile.
@@ -22,12 +21,10 @@ pub(crate) mod committed;
 pub(crate) mod keeper;
 pub(crate) mod open;
 pub(crate) mod parked;
-pub(crate) mod record;
 mod seen;
 pub(crate) mod shard_log;
 pub(crate) mod window;
-
-use std::sync::Arc;
+pub(crate) mod writer;
 
 use prism_backends::{NamespaceId, Outcome, StoreError};
 use prism_wal::{
@@ -36,29 +33,11 @@ use prism_wal::{
     pool::Prepared,
 };
 
-use crate::log::open::OpenLane;
+use self::open::OpenLane;
 
 /// The lane of a shard.
 pub(crate) fn lane_of(shard: u16) -> LaneId {
     LaneId(u32::from(shard) + 1)
-}
-
-/// Records of one namespace for the store's writer, in order.
-#[derive(Debug)]
-pub(crate) struct ApplyBatch {
-    /// Whom to answer.
-    pub(crate) shard: u16,
-    pub(crate) lane: LaneId,
-    pub(crate) namespace: NamespaceId,
-    pub(crate) records: Vec<(Lsn, Arc<[u8]>)>,
-}
-
-/// Asks for everything that the store has to be made durable there.
-#[derive(Debug)]
-pub(crate) struct SyncJob {
-    pub(crate) shard: u16,
-    /// What was applied when the job was sent.
-    pub(crate) cursors: Vec<(TargetId, Lsn)>,
 }
 
 /// What others tell a shard's log.

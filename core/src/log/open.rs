@@ -44,7 +44,10 @@ use super::{
     seen::{Collector, LaneCalls, Seen},
     window::Window,
 };
-use crate::{config::LogLimits, gateway::unix_millis, shard::mailbox::Mailbox};
+use crate::{
+    config::LogLimits,
+    runtime::{clock::unix_millis, mailbox::Mailbox},
+};
 
 /// Records of one transaction while the store is brought up to date.
 const BATCH_RECORDS: usize = 512;
@@ -627,7 +630,7 @@ mod tests {
     use rusqlite::Connection;
 
     use super::*;
-    use crate::{gateway::route::Method, log::record::LoggedWrite};
+    use crate::call::{method::Method, record::LoggedWrite};
 
     /// The record of a Put of nothing.
     fn record(namespace: u32) -> Arc<[u8]> {

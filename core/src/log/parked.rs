@@ -6,10 +6,13 @@ use prism_wal::ids::Lsn;
 use smallvec::SmallVec;
 
 use super::window::{CallKey, Place};
-use crate::gateway::{
-    job::{Answer, PartOutcome, Reply, Stamp, Ticket},
-    keyvalue,
-    route::Method,
+use crate::{
+    api::keyvalue,
+    call::{
+        job::{Answer, PartOutcome, Reply},
+        method::Method,
+        ticket::{Stamp, Ticket},
+    },
 };
 
 /// A reply that waits until its record is durable.

@@ -15,11 +15,14 @@ use prism_wal::{
 };
 use smallvec::{SmallVec, smallvec};
 
-use super::{
-    record::{LoggedWrite, Part},
-    window::{CallHasher, CallKey, ENTRIES_MAX, First, Place, Window},
+use super::window::{CallHasher, CallKey, ENTRIES_MAX, First, Place, Window};
+use crate::{
+    api::keyvalue::Request,
+    call::{
+        owner::owner_of,
+        record::{LoggedWrite, Part},
+    },
 };
-use crate::gateway::{keyvalue::Request, owner_of};
 
 /// Collects what recovery reads of one lane: what is to be applied, and which tokens were seen.
 pub(super) struct Collector {
@@ -171,7 +174,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        gateway::{job::Stamp, keyvalue::Context, route::Method},
+        call::{context::Context, method::Method, ticket::Stamp},
         log::lane_of,
     };
 

@@ -19,26 +19,30 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
 use super::{
-    ApplyBatch, LogNews, SyncJob,
+    LogNews,
     applier::{Applier, Note, Overlay},
     clock::{LogClock, STOP_MIN},
     keeper::{KeeperJob, KeeperJobs},
     lane_of,
     open::OpenLane,
     parked::{LogCall, Parked, Swap, settled, strong},
-    record::LoggedWrite,
     window::{CallHasher, CallKey, First, Place, Window},
+    writer::LogWriter,
 };
 use crate::{
-    config::LogLimits,
-    gateway::{
+    api::keyvalue,
+    call::{
         error,
-        job::{Answer, Job, Reply, Ticket, Work, WriterMessage},
-        key_hash, keyvalue,
-        route::Method,
+        event::{ApplyBatch, SyncJob},
+        job::{Answer, Job, Reply, Work, WriterMessage},
+        method::Method,
+        owner::key_hash,
+        record::LoggedWrite,
+        ticket::Ticket,
     },
+    config::LogLimits,
     metrics::{LaneState, LogMetrics},
-    shard::{log_writer::LogWriter, mailbox::Mailbox},
+    runtime::{clock::unix_millis, mailbox::Mailbox},
 };
 
 /// Records of one batch for the store, and their bytes, at the most.
@@ -633,7 +637,7 @@ impl ShardLog {
             let answer = keyvalue::encode_outcome(
                 Method::CompareAndSwap,
                 &outcome,
-                crate::gateway::unix_millis(),
+                unix_millis(),
                 &result,
                 &mut message,
             );
@@ -719,7 +723,7 @@ fn applier_of(tail: &Tail, now: u64) -> Applier<Waiting> {
         let namespace = NamespaceId(target.0);
         for (lsn, record) in tail.batch(target, usize::MAX, usize::MAX) {
             let logged = LoggedWrite::decode(namespace, record);
-            let writes = logged.and_then(|logged| logged.writes());
+            let writes = logged.and_then(|logged| keyvalue::writes_of(&logged));
             // One that cannot be read changes no id that is known; applied, it becomes a dead letter.
             let mut keys: SmallVec<[u64; 1]> = writes.map_or_else(
                 |_| SmallVec::new(),

@@ -13,7 +13,10 @@ use prism_backends::NamespaceId;
 use prism_wal::ids::{LaneId, Lsn};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use crate::gateway::{job::Stamp, keyvalue::Request, route::Method};
+use crate::{
+    api::keyvalue::Request,
+    call::{method::Method, ticket::Stamp},
+};
 
 /// Entries of one shard's window. About 60 bytes each.
 pub(crate) const ENTRIES_MAX: usize = 65_536;

@@ -21,13 +21,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::model::{
-    Access, ClientApi, Compliance, Consistency, Consumer, Durability, NamespaceConfig, Needs, Permission,
-    Policies, Switch, check_name,
+use super::yaml::{self, Entry, Node, Value, join};
+use super::{
+    model::{
+        Access, ClientApi, Compliance, Consistency, Consumer, Durability, NamespaceConfig, Needs, Permission,
+        Policies, Switch, check_name,
+    },
+    problem::{Problem, did_you_mean},
+    units::{format_size, parse_duration, parse_size},
 };
-use super::problem::{Problem, did_you_mean};
-use super::units::{format_size, parse_duration, parse_size};
-use crate::yaml::{self, Entry, Node, Value, join};
 
 /// What the operator allows a namespace to ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,21 +1,20 @@
-//! Namespaces: the file in which a service declares what it needs, the catalog that remembers it, and the
-//! admin calls.
+//! Namespaces: the file in which a service declares what it needs, and what follows from it.
 //!
 //! ```text
-//! YAML text --file--> NamespaceConfig (checked) --service--> catalog --> shards
-//!                \--> Problems (all of them)
+//! YAML text --yaml--> nodes --file--> NamespaceConfig (checked) --control--> catalog --> shards
+//!                                \--> Problems (all of them)
 //! ```
 //!
-//! Promises: a [`NamespaceConfig`] exists only if its file was legal. Leaves to others: handing
-//! configurations to the shards, and the stores' own tables.
+//! Promises: a [`NamespaceConfig`] exists only if its file was legal. Leaves to others: the catalog and the admin calls
+//! (`control`), and the stores' own tables.
 
-pub mod catalog;
 mod combinations;
 pub mod file;
 pub mod model;
 pub mod problem;
-pub mod service;
+pub(crate) mod spec;
 pub mod units;
+pub mod yaml;
 
 pub use model::{ClientApi, Durability, NamespaceConfig};
 pub use problem::Problem;

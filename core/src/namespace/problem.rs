@@ -4,6 +4,9 @@
 
 use std::fmt;
 
+/// Type of the `Problem` details within a refusal.
+pub const PROBLEM_TYPE_URL: &str = "type.googleapis.com/prism.admin.v1.Problem";
+
 /// One thing that is wrong with a namespace file or a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use super::Server;
-use crate::{config::EmbeddedStore, shard::reactor::DriverInUse};
+use crate::{config::EmbeddedStore, runtime::reactor::DriverInUse};
 
 impl Server {
     /// Prints the greeting, and the line of the diagnostics that says the same.

@@ -11,12 +11,12 @@ use prism_backends::{NamespaceId, sqlite};
 use super::{ServeError, mailboxes::Mailboxes};
 use crate::{
     config::{EmbeddedStore, ServeLimits, ServeOptions},
-    control::tell_logs,
-    log::{self, keeper::Keepers, open::LogDirectory},
-    namespace::{
-        Durability,
+    control::{
         catalog::{Catalog, CatalogEntry},
+        tell_logs,
     },
+    log::{self, keeper::Keepers, open::LogDirectory},
+    namespace::Durability,
     wal_key::read_key_file,
 };
 

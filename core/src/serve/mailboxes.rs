@@ -3,18 +3,17 @@
 use std::{io, sync::Arc};
 
 use crate::{
+    call::job::ShardCommand,
     config::ServeOptions,
-    gateway::{Neighbours, job::ShardCommand},
+    dispatch::Neighbours,
     log::{
         LogNews,
         committed::{Outlet, RecordsMailbox},
     },
     metrics::LogMetrics,
-    shard::{
-        Inbox,
-        mailbox::{Mailbox, Waker},
-    },
-    sidecar::ToShards,
+    runtime::mailbox::{Mailbox, Waker},
+    shard::Inbox,
+    worker::sqlite::ToShards,
 };
 
 /// Messages that wait for a shard's memory store, the store's writer or a reader, at the most.

@@ -27,9 +27,9 @@ use std::{
 
 use self::stop::Helpers;
 use crate::{
+    call::job::{ShardCommand, WriterMessage},
     config::ServeOptions,
-    gateway::job::{ShardCommand, WriterMessage},
-    shard::{mailbox::Mailbox, reactor::DriverInUse},
+    runtime::{mailbox::Mailbox, reactor::DriverInUse},
 };
 
 /// Why the gateway could not start, or ended badly. Each is a sentence that says what to do.

@@ -26,22 +26,25 @@ use super::{
     shard_failed,
 };
 use crate::{
-    checkpointing::Checkpointing,
+    call::job::{Job, ShardCommand, WriterMessage},
     config::ServeOptions,
-    control::Control,
-    gateway::{
-        Gateway, Log, LogSetup, ShardStore,
-        job::{Job, ShardCommand, WriterMessage},
+    control::{Control, catalog::Catalog, service::ServiceContext},
+    dispatch::{
+        Dispatcher, ShardStore,
+        logged::{Log, LogSetup},
     },
     log::{keeper::Keepers, open::LogDirectory, shard_log::LogLinks},
     metrics::{LogMetrics, Registry},
-    namespace::{catalog::Catalog, file::FileLimits, service::ServiceContext},
-    shard::{
-        self, ShardSetup,
+    namespace::file::FileLimits,
+    runtime::{
         mailbox::{Mailbox, Waker},
         reactor::DriverInUse,
     },
-    sidecar::{self, Stop},
+    shard::{self, ShardSetup},
+    worker::{
+        checkpointer::Checkpointing,
+        sqlite::{Stop, spawn_reader, spawn_writer},
+    },
 };
 
 /// How long the shards may take to start.
@@ -165,7 +168,11 @@ impl Ground {
     fn start_checkpointing(
         &self,
         checkpointer: sqlite::Checkpointer,
-    ) -> io::Result<(Arc<Waker>, Checkpointing, Arc<Mailbox<crate::log::SyncJob>>)> {
+    ) -> io::Result<(
+        Arc<Waker>,
+        Checkpointing,
+        Arc<Mailbox<crate::call::event::SyncJob>>,
+    )> {
         let waker = Waker::new()?;
         let syncs = Arc::new(Mailbox::new(usize::from(self.count) + 1, waker.clone()));
         let news = self.mailboxes.log_news();
@@ -179,11 +186,11 @@ impl Ground {
         checkpoint_waker: Arc<Waker>,
         log_metrics: Vec<Arc<LogMetrics>>,
         checkpointing: Checkpointing,
-        sync: Arc<Mailbox<crate::log::SyncJob>>,
+        sync: Arc<Mailbox<crate::call::event::SyncJob>>,
     ) -> io::Result<SharedStore> {
         let waker = Waker::new()?;
         let mailbox = Arc::new(Mailbox::new(JOBS_MAX, waker.clone()));
-        let thread = sidecar::spawn_writer(
+        let thread = spawn_writer(
             writer,
             mailbox.clone(),
             waker.clone(),
@@ -205,7 +212,7 @@ impl Ground {
     fn start_reader(&self, number: u16, reader: sqlite::Reader, store: &mut SharedStore) -> io::Result<()> {
         let waker = Waker::new()?;
         let mailbox = Arc::new(Mailbox::new(JOBS_MAX, waker.clone()));
-        store.threads.push(sidecar::spawn_reader(
+        store.threads.push(spawn_reader(
             number,
             reader,
             mailbox.clone(),
@@ -299,7 +306,7 @@ impl Ground {
                 };
                 // The receiver lives as long as the server.
                 let _ = started.send(Event::ShardStarted);
-                Gateway::new(number, neighbours, store, limits, metrics, registry)
+                Dispatcher::new(number, neighbours, store, limits, metrics, registry)
             });
             let _ = events.send(Event::ShardEnded(number, result));
         };

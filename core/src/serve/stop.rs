@@ -12,11 +12,10 @@ use std::{
 
 use super::{Event, Server};
 use crate::{
-    checkpointing::Checkpointing,
-    gateway::job::{ShardCommand, WriterMessage},
+    call::job::{ShardCommand, WriterMessage},
     log::keeper::{Keepers, keepers_of},
-    shard::mailbox::Waker,
-    sidecar::Stop,
+    runtime::mailbox::Waker,
+    worker::{checkpointer::Checkpointing, sqlite::Stop},
 };
 
 /// How long a shard that has drained may take to say so, and the store's writer to finish what it has in hand then.

@@ -9,19 +9,18 @@ use prism_codec::{
     message::keyvalue::{ItemView, encode_put_request},
 };
 
-use super::{
-    h2_session::H2Session,
-    mailbox::{Mailbox, Waker},
-};
+use super::h2_session::H2Session;
 use crate::{
-    config::ServeLimits,
-    gateway::{
-        Gateway, Neighbours, ShardStore,
-        job::{CallId, ShardCommand, Ticket},
-        namespaces::NamespaceSpec,
-        route::Method,
+    call::{
+        job::ShardCommand,
+        method::Method,
+        ticket::{CallId, Ticket},
     },
+    config::ServeLimits,
+    dispatch::{Dispatcher, Neighbours, ShardStore},
     metrics::Registry,
+    namespace::spec::NamespaceSpec,
+    runtime::mailbox::{Mailbox, Waker},
 };
 
 /// Puts in one receive, as with 32 streams.
@@ -81,7 +80,7 @@ fn a_put_in_memory_allocates_nothing() {
     );
 }
 
-fn gateway(registry: Arc<Registry>) -> Gateway {
+fn gateway(registry: Arc<Registry>) -> Dispatcher {
     let waker = Waker::new().unwrap();
     let neighbours = Neighbours {
         shards: vec![Arc::new(Mailbox::new(8, waker.clone()))],
@@ -90,7 +89,7 @@ fn gateway(registry: Arc<Registry>) -> Gateway {
     };
     let store = ShardStore::Memory(Box::new(MemoryStore::new()));
     let metrics = registry.add_shard();
-    let mut gateway = Gateway::new(0, neighbours, store, ServeLimits::default(), metrics, registry);
+    let mut gateway = Dispatcher::new(0, neighbours, store, ServeLimits::default(), metrics, registry);
     let (done, added) = sync_channel(1);
     let spec = NamespaceSpec {
         id: NamespaceId(1),

@@ -19,18 +19,17 @@ use std::{
 use prism_backends::NamespaceId;
 use prism_codec::h2::Config;
 
-use super::{
-    Shard,
-    h1_session::H1Session,
-    h2_session::H2Session,
-    notify::Notify,
-    reactor::{self, Receiver, Sender},
-};
+use super::{Shard, h1_session::H1Session, h2_session::H2Session};
 use crate::{
+    call::{
+        job::Reply,
+        ticket::{CallId, Ticket},
+    },
     config::ServeLimits,
-    gateway::{
-        Gateway,
-        job::{CallId, Reply, Ticket},
+    dispatch::Dispatcher,
+    runtime::{
+        notify::Notify,
+        reactor::{self, Receiver, Sender},
     },
 };
 
@@ -289,7 +288,7 @@ impl Connection {
     }
 
     /// Hands an answer to its call; the caller wakes the sender.
-    pub(crate) fn handle_reply(&self, reply: Reply, gateway: &mut Gateway) {
+    pub(crate) fn handle_reply(&self, reply: Reply, gateway: &mut Dispatcher) {
         match &mut *self.session.borrow_mut() {
             Session::H2(session) => session.handle_reply(reply.ticket, reply.result, gateway),
             Session::H1(session) => session.handle_reply(reply.ticket, reply.result, gateway),
@@ -298,7 +297,7 @@ impl Connection {
     }
 
     /// Answers a call whose deadline has passed; the caller wakes the sender.
-    pub(crate) fn handle_deadline(&self, ticket: Ticket, gateway: &mut Gateway) {
+    pub(crate) fn handle_deadline(&self, ticket: Ticket, gateway: &mut Dispatcher) {
         match &mut *self.session.borrow_mut() {
             Session::H2(session) => session.handle_deadline(ticket, gateway),
             Session::H1(session) => session.handle_deadline(ticket, gateway),
@@ -312,7 +311,7 @@ impl Connection {
     }
 
     /// Takes no new calls; closes when the open ones are answered.
-    pub(crate) fn drain(&self, gateway: &mut Gateway) {
+    pub(crate) fn drain(&self, gateway: &mut Dispatcher) {
         match &mut *self.session.borrow_mut() {
             Session::H2(session) => session.drain(gateway),
             Session::H1(session) => session.drain(),
@@ -382,7 +381,7 @@ impl Connection {
 
 impl Session {
     /// Tells HTTP/2 from HTTP/1.1 by the first bytes. `None`: more are needed.
-    fn recognise(bytes: &[u8], connection: &Connection, gateway: &Gateway) -> Option<Self> {
+    fn recognise(bytes: &[u8], connection: &Connection, gateway: &Dispatcher) -> Option<Self> {
         let known = bytes.len().min(PREFACE.len());
         if bytes[..known] != PREFACE[..known] {
             return Some(Self::H1(H1Session::new(
@@ -408,7 +407,7 @@ impl Session {
         }
     }
 
-    fn close(&mut self, gateway: &mut Gateway) {
+    fn close(&mut self, gateway: &mut Dispatcher) {
         match self {
             Self::H2(session) => session.close(gateway),
             Self::H1(session) => session.close(gateway),

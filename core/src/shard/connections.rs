@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::connection::Connection;
-use crate::gateway::job::Ticket;
+use crate::call::ticket::Ticket;
 
 /// The table.
 pub(crate) struct Connections {

@@ -8,10 +8,16 @@ use prism_codec::{
 };
 
 use super::unary;
-use crate::gateway::{
-    Gateway, Pending, Progress,
-    job::{Answer, CallId, Ticket},
-    route::{Format, Head, Route},
+use crate::{
+    call::{
+        job::Answer,
+        ticket::{CallId, Ticket},
+    },
+    dispatch::{
+        Dispatcher, Progress,
+        pending::Pending,
+        route::{Format, Head, Route},
+    },
 };
 
 /// One HTTP/1.1 connection's requests.
@@ -52,7 +58,12 @@ impl H1Session {
     }
 
     /// Processes what the kernel brought. Returns how many bytes are used up, and whether the connection goes on.
-    pub(crate) fn handle_recv(&mut self, bytes: &[u8], now: Instant, gateway: &mut Gateway) -> (usize, bool) {
+    pub(crate) fn handle_recv(
+        &mut self,
+        bytes: &[u8],
+        now: Instant,
+        gateway: &mut Dispatcher,
+    ) -> (usize, bool) {
         let mut rest = bytes;
         loop {
             // While a request is being answered the next one stays in the buffer: answers go out in order.
@@ -121,7 +132,7 @@ impl H1Session {
         });
     }
 
-    fn start(&mut self, now: Instant, gateway: &mut Gateway) {
+    fn start(&mut self, now: Instant, gateway: &mut Dispatcher) {
         let Some(request) = &mut self.request else { return };
         let head = request.head;
         let ticket = Ticket {
@@ -172,7 +183,7 @@ impl H1Session {
         &mut self,
         ticket: Ticket,
         result: Result<Answer, Box<Status>>,
-        gateway: &mut Gateway,
+        gateway: &mut Dispatcher,
     ) {
         if ticket.call != CallId::Request(self.number) {
             return;
@@ -186,7 +197,7 @@ impl H1Session {
     }
 
     /// The request's deadline has passed.
-    pub(crate) fn handle_deadline(&mut self, ticket: Ticket, gateway: &mut Gateway) {
+    pub(crate) fn handle_deadline(&mut self, ticket: Ticket, gateway: &mut Dispatcher) {
         if ticket.call != CallId::Request(self.number) {
             return;
         }
@@ -197,7 +208,7 @@ impl H1Session {
         self.respond(Err(Box::new(deadline_exceeded())), gateway);
     }
 
-    fn respond(&mut self, result: Result<(), Box<Status>>, gateway: &mut Gateway) {
+    fn respond(&mut self, result: Result<(), Box<Status>>, gateway: &mut Dispatcher) {
         let Some(request) = self.request.take() else {
             return;
         };
@@ -228,7 +239,7 @@ impl H1Session {
     }
 
     /// The connection is gone.
-    pub(crate) fn close(&mut self, gateway: &mut Gateway) {
+    pub(crate) fn close(&mut self, gateway: &mut Dispatcher) {
         if let Some(Request {
             pending: Some(mut pending),
             ..

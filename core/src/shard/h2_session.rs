@@ -15,11 +15,18 @@ use prost::Message as _;
 use smallvec::SmallVec;
 
 use super::unary;
-use crate::gateway::{
-    Gateway, Pending, Progress, Scan, ScanStep,
-    job::{Answer, CallId, Ticket},
-    reflection,
-    route::{Encoding, Format, Head, Route},
+use crate::{
+    call::{
+        job::Answer,
+        ticket::{CallId, Ticket},
+    },
+    dispatch::{
+        Dispatcher, Progress,
+        pending::Pending,
+        reflection,
+        route::{Encoding, Format, Head, Route},
+        scan::{Scan, ScanStep},
+    },
 };
 
 /// Heads that one connection remembers. A client has a handful of methods and metadata sets; one that varies its head
@@ -82,7 +89,12 @@ impl H2Session {
     ///
     /// The flag is false when the peer broke the protocol: the output ends with GOAWAY and the connection must be closed
     /// after it is sent.
-    pub(crate) fn handle_recv(&mut self, bytes: &[u8], now: Instant, gateway: &mut Gateway) -> (usize, bool) {
+    pub(crate) fn handle_recv(
+        &mut self,
+        bytes: &[u8],
+        now: Instant,
+        gateway: &mut Dispatcher,
+    ) -> (usize, bool) {
         let mut input = Input::new(bytes);
         loop {
             match self.h2.poll_event(&mut input) {
@@ -130,7 +142,7 @@ impl H2Session {
         &mut self,
         ticket: Ticket,
         result: Result<Answer, Box<Status>>,
-        gateway: &mut Gateway,
+        gateway: &mut Dispatcher,
     ) {
         let CallId::Stream(stream) = ticket.call else {
             return;
@@ -155,7 +167,7 @@ impl H2Session {
     }
 
     /// Ends a call whose deadline has passed.
-    pub(crate) fn handle_deadline(&mut self, ticket: Ticket, gateway: &mut Gateway) {
+    pub(crate) fn handle_deadline(&mut self, ticket: Ticket, gateway: &mut Dispatcher) {
         let CallId::Stream(stream) = ticket.call else {
             return;
         };
@@ -177,7 +189,7 @@ impl H2Session {
     }
 
     /// Tells health watchers that the gateway is going away, and the peer to open no more streams.
-    pub(crate) fn drain(&mut self, gateway: &mut Gateway) {
+    pub(crate) fn drain(&mut self, gateway: &mut Dispatcher) {
         for index in 0..self.calls.len() {
             if let Some(Call {
                 stream,
@@ -199,7 +211,7 @@ impl H2Session {
     }
 
     /// Forgets all calls: the connection is gone.
-    pub(crate) fn close(&mut self, gateway: &mut Gateway) {
+    pub(crate) fn close(&mut self, gateway: &mut Dispatcher) {
         for index in 0..self.calls.len() {
             if let Some(call) = self.calls[index].take() {
                 cancel_call(call, gateway);
@@ -223,7 +235,14 @@ impl H2Session {
         u32::try_from(index).ok()
     }
 
-    fn begin(&mut self, stream: StreamId, head: Head, end_stream: bool, now: Instant, gateway: &mut Gateway) {
+    fn begin(
+        &mut self,
+        stream: StreamId,
+        head: Head,
+        end_stream: bool,
+        now: Instant,
+        gateway: &mut Dispatcher,
+    ) {
         if head.route.needs_no_body() && end_stream {
             return self.plain(stream, head, gateway);
         }
@@ -248,7 +267,14 @@ impl H2Session {
         }
     }
 
-    fn data(&mut self, stream: StreamId, data: &[u8], end_stream: bool, now: Instant, gateway: &mut Gateway) {
+    fn data(
+        &mut self,
+        stream: StreamId,
+        data: &[u8],
+        end_stream: bool,
+        now: Instant,
+        gateway: &mut Dispatcher,
+    ) {
         let Some(call) = self
             .calls
             .get_mut(stream.slot())
@@ -319,7 +345,7 @@ impl H2Session {
         deadline: Option<Instant>,
         body: &[u8],
         now: Instant,
-        gateway: &mut Gateway,
+        gateway: &mut Dispatcher,
     ) {
         // A deadline may have passed while the body was on its way, or be shorter than any answer could take.
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -384,7 +410,7 @@ impl H2Session {
     }
 
     /// Moves a Scan forward: sends the page that has come, asks for the next one unless the client is slow.
-    fn pump_scan(&mut self, stream: StreamId, gateway: &mut Gateway) {
+    fn pump_scan(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
         let queued = self.h2.stream_queued(stream);
         let h2 = &mut self.h2;
         let Some(call) = self
@@ -418,7 +444,7 @@ impl H2Session {
         }
     }
 
-    fn reflect(&mut self, stream: StreamId, end_stream: bool, gateway: &mut Gateway) {
+    fn reflect(&mut self, stream: StreamId, end_stream: bool, gateway: &mut Dispatcher) {
         let Some(call) = self.calls.get_mut(stream.slot()).and_then(Option::as_mut) else {
             return;
         };
@@ -471,7 +497,7 @@ impl H2Session {
     }
 
     /// Requests that are not calls, or can't be one.
-    fn plain(&mut self, stream: StreamId, head: Head, gateway: &mut Gateway) {
+    fn plain(&mut self, stream: StreamId, head: Head, gateway: &mut Dispatcher) {
         if head.route == Route::Metrics {
             let ticket = Ticket {
                 call: CallId::Stream(stream),
@@ -507,7 +533,7 @@ impl H2Session {
         route: Route,
         format: Format,
         result: Result<(), Box<Status>>,
-        gateway: &mut Gateway,
+        gateway: &mut Dispatcher,
     ) {
         // A stream that is gone in the meantime takes no reply; that is a cancelled call, not an error.
         let sent = match (format, result) {
@@ -590,7 +616,7 @@ impl H2Session {
         }
     }
 
-    fn cancel(&mut self, stream: StreamId, gateway: &mut Gateway) {
+    fn cancel(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
         let Some(call) = self.remove(stream) else { return };
         if let Phase::Receiving(body) | Phase::Reflecting(body, _) = &call.phase {
             self.body_bytes -= body.len();
@@ -599,7 +625,7 @@ impl H2Session {
     }
 }
 
-fn cancel_call(call: Call, gateway: &mut Gateway) {
+fn cancel_call(call: Call, gateway: &mut Dispatcher) {
     match call.phase {
         Phase::Waiting(mut pending) => gateway.cancel(&mut pending),
         Phase::Scanning(mut scan) => scan.cancel(gateway),

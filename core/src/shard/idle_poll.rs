@@ -17,17 +17,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::gateway::job::Ticket;
-
-use super::{
-    Shard,
-    mailbox::{ShardSleeper, Waker},
-    notify::Notify,
-    reactor::Turns,
+use super::Shard;
+use crate::{
+    call::ticket::Ticket,
+    log::writer::FEW_RECORDS,
+    runtime::{
+        mailbox::{ShardSleeper, Waker},
+        notify::Notify,
+        reactor::Turns,
+    },
 };
 
 /// Calls that may wait while a shard polls.
 pub(super) const CALLS_MAX: usize = 4;
+// So the log's groups of a shard that polls go by its own ring, and it never has to leave its core to a writer thread.
+const _: () = assert!(CALLS_MAX <= FEW_RECORDS as usize);
 /// Connections that a polling shard serves.
 const CONNECTIONS_MAX: usize = 4;
 /// Events of one turn of a shard that polls.
@@ -148,7 +152,7 @@ mod tests {
     use prism_backends::NamespaceId;
 
     use super::*;
-    use crate::gateway::job::CallId;
+    use crate::call::ticket::CallId;
 
     fn ticket(slot: u32) -> Ticket {
         Ticket {

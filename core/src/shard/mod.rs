@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            ┌──────────────────────────── one thread, one core ───────────────────────────┐
-//!  listener ─┤ accept ──> connection tasks ──> Gateway (synchronous) ──> memory store      │
+//!  listener ─┤ accept ──> connection tasks ──> Dispatcher (synchronous) ──> memory store      │
 //!            │                 ▲                    │ jobs                                 │
 //!            │                 │ answers            ▼                                      │
 //!            │            mailbox task  <── mailboxes ──> other shards, sidecar, control   │
@@ -20,10 +20,6 @@ mod connections;
 mod h1_session;
 mod h2_session;
 mod idle_poll;
-pub(crate) mod log_writer;
-pub mod mailbox;
-pub(crate) mod notify;
-pub mod reactor;
 mod unary;
 
 use std::{
@@ -35,21 +31,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{
-    connection::Connection,
-    connections::Connections,
-    idle_poll::IdlePoll,
-    mailbox::{Mailbox, ShardSleeper, Waker},
-    notify::Notify,
-    reactor::{DriverInUse, Listener},
-};
+use self::{connection::Connection, connections::Connections, idle_poll::IdlePoll};
 use crate::{
-    gateway::{
-        Gateway,
-        job::{Job, Reply, ShardCommand},
-    },
+    call::job::{Job, Reply, ShardCommand},
+    dispatch::Dispatcher,
     log::{LogNews, committed::RecordsMailbox},
-    priority,
+    runtime::{
+        mailbox::{Mailbox, ShardSleeper, Waker},
+        notify::Notify,
+        priority,
+        reactor::{self, DriverInUse, Listener},
+    },
 };
 
 /// What a shard thread is started with.
@@ -116,7 +108,7 @@ const SWEEP_STEP: usize = 2_000;
 /// The state that the tasks of one shard share.
 pub(crate) struct Shard {
     pub(crate) number: u16,
-    pub(crate) gateway: RefCell<Gateway>,
+    pub(crate) gateway: RefCell<Dispatcher>,
     pub(crate) connections: RefCell<Connections>,
     pub(crate) draining: Cell<bool>,
     /// Large buffers that no connection uses at the moment.
@@ -133,7 +125,7 @@ pub(crate) struct Shard {
 ///
 /// # Errors
 /// When the kernel refuses the core, the ring or a descriptor.
-pub(crate) fn run(setup: ShardSetup, gateway: impl FnOnce() -> Gateway) -> io::Result<()> {
+pub(crate) fn run(setup: ShardSetup, gateway: impl FnOnce() -> Dispatcher) -> io::Result<()> {
     if let Some(core) = setup.core {
         reactor::pin_to_core(core)?;
     }
@@ -145,7 +137,7 @@ pub(crate) fn run(setup: ShardSetup, gateway: impl FnOnce() -> Gateway) -> io::R
     reactor::run(setup.driver, main(setup, gateway))?
 }
 
-async fn main(setup: ShardSetup, gateway: Gateway) -> io::Result<()> {
+async fn main(setup: ShardSetup, gateway: Dispatcher) -> io::Result<()> {
     let listener = Listener::new(setup.listener)?;
     let sleeper = ShardSleeper::new(setup.inbox.waker.clone())?;
     let drain_timeout = gateway.limits().drain_timeout;

@@ -7,9 +7,12 @@ use prism_codec::{
     grpc::{self, Code, Status},
 };
 
-use crate::gateway::{
-    Gateway, error,
-    route::{Encoding, Format, Head, Route},
+use crate::{
+    call::error,
+    dispatch::{
+        Dispatcher,
+        route::{Encoding, Format, Head, Route},
+    },
 };
 
 /// Bytes before each gRPC message: a flag and a length.
@@ -38,7 +41,7 @@ pub(crate) fn whole_message_length(body: &[u8]) -> Option<usize> {
 pub(crate) fn message<'a>(
     head: Head,
     body: &'a [u8],
-    gateway: &Gateway,
+    gateway: &Dispatcher,
 ) -> Result<Cow<'a, [u8]>, Box<Status>> {
     let max = gateway.limits().message_bytes_max;
     match head.format {
@@ -151,7 +154,7 @@ pub(crate) fn http_response(
     route: Route,
     format: Format,
     result: Result<(), Box<Status>>,
-    gateway: &mut Gateway,
+    gateway: &mut Dispatcher,
 ) -> HttpResponse {
     const JSON_TYPE: &str = "application/json";
     let mut response = HttpResponse {

@@ -5,7 +5,8 @@ use std::{num::NonZeroUsize, path::Path, time::Duration};
 use prism_codec::proto::prism::admin::v1::{CreateRequest, CreateResponse};
 use prism_core::{
     client::Client,
-    config::{DriverChoice, EmbeddedStore, LogLimits, ServeOptions},
+    config::{EmbeddedStore, LogLimits, ServeOptions},
+    runtime::reactor::DriverChoice,
     serve::Server,
 };
 use tempfile::TempDir;

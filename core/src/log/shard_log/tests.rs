@@ -15,18 +15,18 @@ use prism_wal::{
 
 use super::*;
 use crate::{
-    config::{DriverChoice, LogWriterKind},
-    gateway::job::{CallId, Stamp},
+    call::ticket::{CallId, Stamp},
+    config::LogWriterKind,
     log::{
         keeper::{Keepers, keepers_of, seed},
         lane_of,
         open::{LogDirectory, Opened},
         parked::Form,
     },
-    shard::{
+    runtime::{
         mailbox::Waker,
         notify::Notify,
-        reactor::{self, DriverInUse},
+        reactor::{self, DriverChoice, DriverInUse},
     },
 };
 

@@ -12,10 +12,11 @@ use std::{
 
 use prism_backends::sqlite::Checkpointer;
 
+use super::sqlite::{News, Stop, tell};
 use crate::{
-    log::{LogNews, SyncJob},
-    shard::mailbox::{Mailbox, Waker},
-    sidecar::{News, Stop, tell},
+    call::event::SyncJob,
+    log::LogNews,
+    runtime::mailbox::{Mailbox, Waker},
 };
 
 /// How long it rests after a checkpoint that failed, or that found no room on the disk.

@@ -27,7 +27,17 @@ use monoio::{
 };
 
 use super::notify::Notify;
-use crate::config::DriverChoice as Driver;
+
+/// How the shards wait for the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// io_uring where the kernel allows it, otherwise epoll.
+    Auto,
+    /// io_uring, or refuse to start.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
 
 /// The kernel interface that a shard really runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +53,12 @@ impl DriverInUse {
     ///
     /// # Errors
     /// `Unsupported` when io_uring is demanded but the kernel refuses it.
-    pub fn choose(wanted: Driver) -> io::Result<Self> {
+    pub fn choose(wanted: DriverChoice) -> io::Result<Self> {
         match wanted {
-            Driver::Epoll => Ok(Self::Epoll),
+            DriverChoice::Epoll => Ok(Self::Epoll),
             _ if monoio::utils::detect_uring() => Ok(Self::IoUring),
-            Driver::Auto => Ok(Self::Epoll),
-            Driver::IoUring => Err(io::Error::new(
+            DriverChoice::Auto => Ok(Self::Epoll),
+            DriverChoice::IoUring => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "the kernel refuses io_uring here (a container's seccomp profile, or kernel.io_uring_disabled); \
                  use --driver auto or --driver epoll",

@@ -38,12 +38,14 @@ use rustix::{
     thread::{sched_getaffinity, sched_setaffinity},
 };
 
-use super::{
-    mailbox::{ShardSleeper, Waker},
-    notify::Notify,
-    reactor::{self, DriverInUse, WriteFile},
+use crate::{
+    config::LogWriterKind,
+    runtime::{
+        mailbox::{ShardSleeper, Waker},
+        notify::Notify,
+        reactor::{self, DriverInUse, WriteFile},
+    },
 };
-use crate::config::LogWriterKind;
 
 /// Threads of one shard's log. More groups than this may be in flight; they wait in the writer's queue. Measured: with
 /// fewer, eight groups in flight wait for each other; with few groups the other threads sleep and cost nothing.
@@ -51,9 +53,8 @@ const THREADS: usize = 4;
 
 /// Records of a group that the ring takes where both are there: what a shard with little to do writes. It saves such a write
 /// two hand-overs between threads. A busy shard gathers more, and would see to its ring too late. A shard that polls
-/// (`idle_poll`) has fewer calls waiting, so it never has to leave its core to a writer thread.
-const FEW_RECORDS: u32 = 8;
-const _: () = assert!(super::idle_poll::CALLS_MAX <= FEW_RECORDS as usize);
+/// (`shard/idle_poll.rs`) has fewer calls waiting.
+pub(crate) const FEW_RECORDS: u32 = 8;
 
 /// The writer of one shard's lane. See the module.
 pub(crate) struct LogWriter {

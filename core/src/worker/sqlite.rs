@@ -1,5 +1,5 @@
 //! The helper threads of the SQLite store that calls wait for: one writer for the whole process, one reader for each shard.
-//! Beside them runs the [checkpointer](crate::checkpointing).
+//! Beside them runs the [checkpointer](super::checkpointer).
 //!
 //! ```text
 //!   shard 0 ─┐                 ┌─ writer ── waiting writes of all shards, one transaction ──> SQLite
@@ -13,7 +13,6 @@
 //! that owns the key, for its log.
 
 use std::{
-    collections::VecDeque,
     io,
     sync::{
         Arc,
@@ -30,23 +29,28 @@ use prism_backends::{
 };
 use prism_codec::grpc::{Code, Status};
 use prism_wal::ids::Lsn;
-use rustc_hash::FxHashMap;
 
+use super::fair_queue::FairQueue;
 use crate::{
-    gateway::{
+    api::keyvalue::{self, Request, Writes},
+    call::{
+        context::Context,
         error,
-        job::{Answer, Job, Reply, Ticket, Work, WriterMessage},
-        keyvalue::{self, Context, Request, Writes},
-        route::Method,
-        unix_millis,
+        event::ApplyBatch,
+        job::{Answer, Job, Reply, Work, WriterMessage},
+        method::Method,
+        record::LoggedWrite,
+        ticket::Ticket,
     },
     log::{
-        ApplyBatch, LogNews, apply,
+        LogNews, apply,
         committed::{Committed, Outlet},
-        record::LoggedWrite,
     },
-    priority,
-    shard::mailbox::{Mailbox, Waker},
+    runtime::{
+        clock::unix_millis,
+        mailbox::{Mailbox, Waker},
+        priority,
+    },
 };
 
 /// Mutations of one transaction. More would delay the first of them for little gain.
@@ -484,7 +488,8 @@ fn read(reader: &Reader, job: &Job) -> Result<Answer, Box<Status>> {
 
 /// The writes of records that the store does not have yet.
 fn logged_writes(namespace: NamespaceId, records: &[Arc<[u8]>]) -> Result<Vec<Writes<'_>>, Box<Status>> {
-    let read = |record| LoggedWrite::decode(namespace, record).and_then(|logged| logged.writes());
+    let read =
+        |record| LoggedWrite::decode(namespace, record).and_then(|logged| keyvalue::writes_of(&logged));
     records
         .iter()
         .map(|record| read(record))
@@ -504,56 +509,6 @@ fn reply(replies: &Replies, ticket: Ticket, result: Result<Answer, Box<Status>>)
 
 const ROOM_FOR_ANSWERS: &str = "the mailbox for answers holds as many as calls may wait";
 
-/// Tasks in order within a namespace, namespaces in turn.
-struct FairQueue<T> {
-    /// Each task with its weight.
-    by_namespace: FxHashMap<u32, VecDeque<(usize, T)>>,
-    /// Namespaces with tasks, in the order of their turns.
-    turns: VecDeque<u32>,
-}
-
-impl<T> Default for FairQueue<T> {
-    fn default() -> Self {
-        Self {
-            by_namespace: FxHashMap::default(),
-            turns: VecDeque::new(),
-        }
-    }
-}
-
-impl<T> FairQueue<T> {
-    fn push(&mut self, NamespaceId(namespace): NamespaceId, weight: usize, task: T) {
-        let tasks = self.by_namespace.entry(namespace).or_default();
-        if tasks.is_empty() {
-            self.turns.push_back(namespace);
-        }
-        tasks.push_back((weight, task));
-    }
-
-    /// Takes tasks in turn until they weigh `weight` or more.
-    fn take(&mut self, weight: usize) -> Vec<T> {
-        let mut taken = Vec::new();
-        let mut sum = 0;
-        while sum < weight
-            && let Some(namespace) = self.turns.pop_front()
-        {
-            let Some(tasks) = self.by_namespace.get_mut(&namespace) else {
-                continue;
-            };
-            if let Some((weight, task)) = tasks.pop_front() {
-                sum += weight;
-                taken.push(task);
-            }
-            if tasks.is_empty() {
-                self.by_namespace.remove(&namespace);
-            } else {
-                self.turns.push_back(namespace);
-            }
-        }
-        taken
-    }
-}
-
 /// What a job costs, in mutations; large bodies count for more, since bytes take time too.
 fn weight_of(job: &Job) -> usize {
     match &job.work {
@@ -569,9 +524,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        gateway::{
-            job::{CallId, Stamp},
-            owner_of,
+        call::{
+            owner::owner_of,
+            ticket::{CallId, Stamp},
         },
         log::committed::RecordsMailbox,
     };
@@ -675,19 +630,5 @@ mod tests {
         stop.set();
         writer_waker.wake();
         writer.join().unwrap();
-    }
-
-    #[test]
-    fn a_flood_of_one_namespace_delays_another_by_one_turn() {
-        let mut queue = FairQueue::default();
-        for number in 0..1_000 {
-            queue.push(NamespaceId(1), 1, (1, number));
-        }
-        queue.push(NamespaceId(2), 1, (2, 7));
-        assert_eq!(queue.take(2), [(1, 0), (2, 7)]);
-        let rest = queue.take(usize::MAX);
-        let in_order: Vec<_> = (1..1_000).map(|number| (1, number)).collect();
-        assert_eq!(rest, in_order, "order within a namespace");
-        assert!(queue.by_namespace.is_empty() && queue.turns.is_empty());
     }
 }

@@ -11,20 +11,20 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavior, params};
 
-use super::file::{self, FileLimits};
-use super::model::NamespaceConfig;
-use super::problem::Problem;
+use crate::namespace::file::{self, FileLimits};
+use crate::namespace::model::NamespaceConfig;
+use crate::namespace::problem::Problem;
 
 /// The catalog's file within the data directory.
-pub const FILE_NAME: &str = "catalog.db";
+pub(crate) const FILE_NAME: &str = "catalog.db";
 /// Version of the schema that this code reads and writes.
-pub const SCHEMA_VERSION: i32 = 1;
+pub(crate) const SCHEMA_VERSION: i32 = 1;
 /// Marks the file as a Prism catalog in SQLite's header ("Prsm").
 const APPLICATION_ID: i32 = 0x5072_736D;
 
 /// The set of namespaces.
 #[derive(Debug)]
-pub struct Catalog {
+pub(crate) struct Catalog {
     connection: Connection,
     /// For messages.
     place: String,
@@ -32,23 +32,23 @@ pub struct Catalog {
 
 /// One namespace as the catalog knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CatalogEntry {
+pub(crate) struct CatalogEntry {
     /// Given at creation, from 1, never given again.
-    pub id: u32,
+    pub(crate) id: u32,
     /// Unique among the namespaces that exist.
-    pub name: String,
+    pub(crate) name: String,
     /// May be empty.
-    pub team: String,
+    pub(crate) team: String,
     /// As in the file.
-    pub client_api: String,
+    pub(crate) client_api: String,
     /// The durability that holds.
-    pub durability: String,
+    pub(crate) durability: String,
     /// The store that serves it, for people.
-    pub backend: String,
+    pub(crate) backend: String,
     /// Nanoseconds since 1970 of the gateway's clock.
-    pub create_time_ns: i64,
+    pub(crate) create_time_ns: i64,
     /// The file as it was submitted.
-    pub yaml: String,
+    pub(crate) yaml: String,
 }
 
 impl CatalogEntry {
@@ -57,7 +57,7 @@ impl CatalogEntry {
     ///
     /// # Errors
     /// [`CatalogError::Entry`] when this version does not accept the file any more.
-    pub fn config(&self) -> Result<NamespaceConfig, CatalogError> {
+    pub(crate) fn config(&self) -> Result<NamespaceConfig, CatalogError> {
         file::parse(&self.yaml, &FileLimits::NONE).map_err(|problems| CatalogError::Entry {
             name: self.name.clone(),
             problems,
@@ -67,7 +67,7 @@ impl CatalogEntry {
 
 /// Why the catalog could not be opened or did not do as asked.
 #[derive(Debug)]
-pub enum CatalogError {
+pub(crate) enum CatalogError {
     /// The directory cannot be made or written. The operator's to mend.
     Directory {
         /// The data directory.
@@ -173,7 +173,7 @@ impl Catalog {
     ///
     /// # Errors
     /// `Directory`, `Busy`, `Corrupt`, `NewerSchema` or `Store`; each says what to do.
-    pub fn open(data_dir: &Path) -> Result<Self, CatalogError> {
+    pub(crate) fn open(data_dir: &Path) -> Result<Self, CatalogError> {
         let refuse = |error: std::io::Error| CatalogError::Directory {
             path: data_dir.to_owned(),
             reason: error.to_string(),
@@ -194,7 +194,7 @@ impl Catalog {
     ///
     /// # Errors
     /// `Store`, when there is no memory.
-    pub fn in_memory() -> Result<Self, CatalogError> {
+    pub(crate) fn in_memory() -> Result<Self, CatalogError> {
         let place = "in memory".to_owned();
         let connection = Connection::open_in_memory().map_err(|error| classify(&place, &error))?;
         Self::prepare(connection, place)
@@ -255,7 +255,7 @@ impl Catalog {
     ///
     /// # Errors
     /// `AlreadyExists`; `Full` when there are `namespaces_max` already; `Store`.
-    pub fn create(
+    pub(crate) fn create(
         &mut self,
         entry: &CatalogEntry,
         namespaces_max: usize,
@@ -314,7 +314,7 @@ impl Catalog {
     ///
     /// # Errors
     /// `Store` or `Corrupt`.
-    pub fn entry(&self, name: &str) -> Result<Option<CatalogEntry>, CatalogError> {
+    pub(crate) fn entry(&self, name: &str) -> Result<Option<CatalogEntry>, CatalogError> {
         self.run(|connection| {
             let mut statement =
                 connection.prepare_cached(&format!("SELECT {COLUMNS} FROM namespaces WHERE name = ?1"))?;
@@ -326,7 +326,7 @@ impl Catalog {
     ///
     /// # Errors
     /// `Store` or `Corrupt`.
-    pub fn page(&self, after: &str, limit: u32) -> Result<Vec<CatalogEntry>, CatalogError> {
+    pub(crate) fn page(&self, after: &str, limit: u32) -> Result<Vec<CatalogEntry>, CatalogError> {
         self.run(|connection| {
             let query = format!("SELECT {COLUMNS} FROM namespaces WHERE name > ?1 ORDER BY name LIMIT ?2");
             let mut statement = connection.prepare_cached(&query)?;
@@ -338,7 +338,7 @@ impl Catalog {
     ///
     /// # Errors
     /// `Store` or `Corrupt`.
-    pub fn entries(&self) -> Result<Vec<CatalogEntry>, CatalogError> {
+    pub(crate) fn entries(&self) -> Result<Vec<CatalogEntry>, CatalogError> {
         self.page("", u32::MAX)
     }
 
@@ -346,7 +346,7 @@ impl Catalog {
     ///
     /// # Errors
     /// `Store`.
-    pub fn delete(&mut self, name: &str) -> Result<Option<CatalogEntry>, CatalogError> {
+    pub(crate) fn delete(&mut self, name: &str) -> Result<Option<CatalogEntry>, CatalogError> {
         let place = self.place.clone();
         let mut remove = || {
             let transaction = self
@@ -370,7 +370,7 @@ impl Catalog {
     ///
     /// # Errors
     /// `Store` or `Corrupt`.
-    pub fn dropped(&self) -> Result<Vec<u32>, CatalogError> {
+    pub(crate) fn dropped(&self) -> Result<Vec<u32>, CatalogError> {
         self.run(|connection| {
             let mut statement = connection.prepare_cached("SELECT id FROM dropped ORDER BY id")?;
             statement.query_map([], |row| row.get(0))?.collect()
@@ -381,7 +381,7 @@ impl Catalog {
     ///
     /// # Errors
     /// `Store`.
-    pub fn forget(&mut self, id: u32) -> Result<(), CatalogError> {
+    pub(crate) fn forget(&mut self, id: u32) -> Result<(), CatalogError> {
         self.run(|connection| {
             connection
                 .execute("DELETE FROM dropped WHERE id = ?1", [id])

@@ -8,8 +8,9 @@
 use prism_backends::Selection;
 use prism_codec::grpc::{Code, Status};
 
-use super::{
-    Gateway, Pending, error,
+use super::{Dispatcher, pending::Pending};
+use crate::call::{
+    error,
     job::{Answer, Work},
 };
 
@@ -91,7 +92,7 @@ impl Scan {
     }
 
     /// Moves on. `may_ask` is false while the client has enough to read.
-    pub(crate) fn step(&mut self, may_ask: bool, gateway: &mut Gateway) -> ScanStep {
+    pub(crate) fn step(&mut self, may_ask: bool, gateway: &mut Dispatcher) -> ScanStep {
         match &mut self.state {
             State::Asked | State::Settling(_) => ScanStep::Wait,
             State::Unsettled => self.ask_to_settle(gateway),
@@ -124,7 +125,7 @@ impl Scan {
     }
 
     /// Asks every shard to answer when the store has what it acknowledged.
-    fn ask_to_settle(&mut self, gateway: &mut Gateway) -> ScanStep {
+    fn ask_to_settle(&mut self, gateway: &mut Dispatcher) -> ScanStep {
         gateway.watch_scan_deadline(&mut self.pending);
         for shard in 0..self.plan.settle {
             let namespace = self.pending.ticket.namespace;
@@ -137,13 +138,17 @@ impl Scan {
         ScanStep::Wait
     }
 
-    fn fail(&mut self, status: Box<Status>, gateway: &mut Gateway) -> ScanStep {
+    fn fail(&mut self, status: Box<Status>, gateway: &mut Dispatcher) -> ScanStep {
         gateway.finish_scan(&mut self.pending, status.code);
         ScanStep::Failed(status)
     }
 
     /// Takes in the page that was asked for. Returns whether there is something to do now.
-    pub(crate) fn handle_page(&mut self, result: Result<Answer, Box<Status>>, gateway: &mut Gateway) -> bool {
+    pub(crate) fn handle_page(
+        &mut self,
+        result: Result<Answer, Box<Status>>,
+        gateway: &mut Dispatcher,
+    ) -> bool {
         let (mut message, next) = match result {
             Ok(Answer::Page { message, next }) => (message, next),
             Ok(Answer::Settled) => {
@@ -199,12 +204,12 @@ impl Scan {
     }
 
     /// The deadline has passed.
-    pub(crate) fn expire(&mut self, gateway: &mut Gateway) {
+    pub(crate) fn expire(&mut self, gateway: &mut Dispatcher) {
         gateway.expire(&mut self.pending);
     }
 
     /// The client gave up.
-    pub(crate) fn cancel(&mut self, gateway: &mut Gateway) {
+    pub(crate) fn cancel(&mut self, gateway: &mut Dispatcher) {
         gateway.finish_scan(&mut self.pending, Code::Cancelled);
     }
 }

@@ -8,7 +8,8 @@ use prism_codec::{
 };
 use prost::Message;
 
-use super::{Gateway, Progress, error};
+use super::{Dispatcher, Progress};
+use crate::call::error;
 
 /// The services whose health can be asked for; the empty name is the gateway as a whole.
 const SERVICES: [&str; 4] = [
@@ -18,7 +19,7 @@ const SERVICES: [&str; 4] = [
     "prism.admin.v1.DeadLetters",
 ];
 
-impl Gateway {
+impl Dispatcher {
     /// Answers `Check`.
     pub(crate) fn health(&mut self, message: &[u8], serving: bool) -> Result<(), Box<Status>> {
         let service = decode(message)?;

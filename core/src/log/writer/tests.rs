@@ -22,7 +22,7 @@ use rustix::{
 };
 
 use super::*;
-use crate::config::DriverChoice;
+use crate::runtime::reactor::DriverChoice;
 
 const FILE_BLOCKS: u32 = 256;
 

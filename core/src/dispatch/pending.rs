@@ -4,12 +4,15 @@ use std::{rc::Rc, time::Instant};
 
 use prism_codec::grpc::{Code, Status};
 
-use super::{
-    Gateway, error,
-    job::{Answer, PartOutcome, Ticket},
-    keyvalue,
-    namespaces::Namespace,
-    route::Method,
+use super::{Dispatcher, namespaces::Namespace};
+use crate::{
+    api::keyvalue,
+    call::{
+        error,
+        job::{Answer, PartOutcome},
+        method::Method,
+        ticket::Ticket,
+    },
 };
 
 /// A call whose answer comes by mailbox.
@@ -109,8 +112,8 @@ impl Pending {
     }
 }
 
-impl Gateway {
-    /// Takes in an answer. `None`: parts are still missing. Otherwise the message is in [`Gateway::reply`], or the call
+impl Dispatcher {
+    /// Takes in an answer. `None`: parts are still missing. Otherwise the message is in [`Dispatcher::reply`], or the call
     /// failed.
     pub(crate) fn finish(
         &mut self,

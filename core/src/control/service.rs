@@ -14,49 +14,52 @@ use prism_codec::proto::prism::admin::v1 as admin;
 use prost::Message;
 
 use super::catalog::{Catalog, CatalogEntry, CatalogError};
-use super::file::{self, FileLimits};
-use super::model::{Durability, NamespaceConfig, check_name, unsupported};
-use super::problem::Problem;
 use crate::config::EmbeddedStore;
+use crate::namespace::file::{self, FileLimits};
+use crate::namespace::model::{Durability, NamespaceConfig, check_name, unsupported};
+use crate::namespace::problem::{PROBLEM_TYPE_URL, Problem};
 
 /// A refusal. Boxed, since it is large and rare.
-pub type Refusal = Box<Status>;
+pub(crate) type Refusal = Box<Status>;
 
 /// What the calls need to know of the gateway.
 #[derive(Clone, Debug)]
-pub struct ServiceContext {
+pub(crate) struct ServiceContext {
     /// What a file may ask for.
-    pub file: FileLimits,
+    pub(crate) file: FileLimits,
     /// Most namespaces in the catalog.
-    pub namespaces_max: usize,
+    pub(crate) namespaces_max: usize,
     /// The store that new namespaces get.
-    pub embedded: EmbeddedStore,
+    pub(crate) embedded: EmbeddedStore,
     /// Why `durability: strong` cannot be promised here; `None` if it can.
-    pub strong_refused: Option<String>,
+    pub(crate) strong_refused: Option<String>,
 }
 
 /// A namespace that is in the catalog and that the shards do not know yet.
 #[derive(Clone, Debug)]
-pub struct Created {
+pub(crate) struct Created {
     /// Its id, for the shards and the store.
-    pub id: u32,
+    pub(crate) id: u32,
     /// Its checked configuration.
-    pub config: NamespaceConfig,
+    pub(crate) config: NamespaceConfig,
     /// The reply, to be sent when the shards know it.
-    pub response: admin::CreateResponse,
+    pub(crate) response: admin::CreateResponse,
 }
 
 /// A namespace that is out of the catalog and whose data is still there.
 #[derive(Clone, Debug)]
-pub struct Deleted {
+pub(crate) struct Deleted {
     /// Its id, for the shards and the store.
-    pub id: u32,
+    pub(crate) id: u32,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 /// `Validate`: every problem of a file. Never refuses: a file that is too long is a problem, too.
-pub fn validate(context: &ServiceContext, request: &admin::ValidateRequest) -> admin::ValidateResponse {
+pub(crate) fn validate(
+    context: &ServiceContext,
+    request: &admin::ValidateRequest,
+) -> admin::ValidateResponse {
     let problems = file::parse(&request.yaml, &context.file)
         .err()
         .unwrap_or_default();
@@ -71,7 +74,7 @@ pub fn validate(context: &ServiceContext, request: &admin::ValidateRequest) -> a
 /// INVALID_ARGUMENT `NAMESPACE_INVALID`, UNIMPLEMENTED `NAMESPACE_UNSUPPORTED`, FAILED_PRECONDITION
 /// `DURABILITY_IMPOSSIBLE`, ALREADY_EXISTS
 /// `NAMESPACE_EXISTS`, RESOURCE_EXHAUSTED `NAMESPACES_FULL`, UNAVAILABLE `CATALOG_UNAVAILABLE`.
-pub fn create(
+pub(crate) fn create(
     context: &ServiceContext,
     catalog: &mut Catalog,
     now: SystemTime,
@@ -110,7 +113,7 @@ pub fn create(
 ///
 /// # Errors
 /// UNAVAILABLE `CATALOG_UNAVAILABLE`.
-pub fn undo_create(catalog: &mut Catalog, created: &Created) -> Result<(), Refusal> {
+pub(crate) fn undo_create(catalog: &mut Catalog, created: &Created) -> Result<(), Refusal> {
     let undo = catalog
         .delete(&created.config.name)
         .and_then(|_| catalog.forget(created.id));
@@ -121,7 +124,7 @@ pub fn undo_create(catalog: &mut Catalog, created: &Created) -> Result<(), Refus
 ///
 /// # Errors
 /// NOT_FOUND `NAMESPACE_NOT_FOUND`, INVALID_ARGUMENT `NAMESPACE_INVALID`, UNAVAILABLE `CATALOG_UNAVAILABLE`.
-pub fn get(catalog: &Catalog, request: &admin::GetRequest) -> Result<admin::GetResponse, Refusal> {
+pub(crate) fn get(catalog: &Catalog, request: &admin::GetRequest) -> Result<admin::GetResponse, Refusal> {
     check_request_name(&request.name)?;
     match catalog.entry(&request.name) {
         Ok(Some(entry)) => Ok(admin::GetResponse {
@@ -137,7 +140,7 @@ pub fn get(catalog: &Catalog, request: &admin::GetRequest) -> Result<admin::GetR
 /// # Errors
 /// INVALID_ARGUMENT `PAGE_INVALID` for a size above 1,000 or a foreign token, UNAVAILABLE
 /// `CATALOG_UNAVAILABLE`.
-pub fn list(catalog: &Catalog, request: &admin::ListRequest) -> Result<admin::ListResponse, Refusal> {
+pub(crate) fn list(catalog: &Catalog, request: &admin::ListRequest) -> Result<admin::ListResponse, Refusal> {
     let size = match request.page_size {
         0 => PAGE_SIZE_DEFAULT,
         size @ 1..=PAGE_SIZE_MAX => size,
@@ -185,7 +188,7 @@ pub fn list(catalog: &Catalog, request: &admin::ListRequest) -> Result<admin::Li
 ///
 /// # Errors
 /// NOT_FOUND `NAMESPACE_NOT_FOUND`, INVALID_ARGUMENT `NAMESPACE_INVALID`, UNAVAILABLE `CATALOG_UNAVAILABLE`.
-pub fn delete(catalog: &mut Catalog, request: &admin::DeleteRequest) -> Result<Deleted, Refusal> {
+pub(crate) fn delete(catalog: &mut Catalog, request: &admin::DeleteRequest) -> Result<Deleted, Refusal> {
     check_request_name(&request.name)?;
     match catalog.delete(&request.name) {
         Ok(Some(entry)) => Ok(Deleted {
@@ -198,12 +201,9 @@ pub fn delete(catalog: &mut Catalog, request: &admin::DeleteRequest) -> Result<D
 }
 
 /// Page of a `List` that does not say how many.
-pub const PAGE_SIZE_DEFAULT: u32 = 100;
+pub(crate) const PAGE_SIZE_DEFAULT: u32 = 100;
 /// Largest page of a `List`.
-pub const PAGE_SIZE_MAX: u32 = 1_000;
-/// Type of the `Problem` details within a refusal.
-pub const PROBLEM_TYPE_URL: &str = "type.googleapis.com/prism.admin.v1.Problem";
-
+pub(crate) const PAGE_SIZE_MAX: u32 = 1_000;
 /// Numbers of the gRPC codes that these calls answer with.
 mod code {
     pub(super) const INVALID_ARGUMENT: i32 = 3;

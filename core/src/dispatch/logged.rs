@@ -10,26 +10,29 @@ use prism_backends::NamespaceId;
 use prism_codec::grpc::{Code, Status};
 use smallvec::SmallVec;
 
-use super::{
-    Gateway, ShardStore, error,
-    job::{Answer, Job, PartOutcome, Reply, Ticket, Work},
-    key_hash,
-    keyvalue::{self, Context, Request},
-    owner_of,
-    route::Method,
-};
+use super::{Dispatcher, ShardStore};
 use crate::{
+    api::keyvalue::{self, Request},
+    call::{
+        context::Context,
+        error,
+        job::{Answer, Job, PartOutcome, Reply, Work},
+        method::Method,
+        owner::{key_hash, owner_of},
+        record::{LoggedWrite, Part},
+        ticket::Ticket,
+    },
     config::{LogLimits, LogWriterKind},
     log::{
         LogNews,
         committed::{CommittedRecord, RecordsMailbox},
         open::OpenLane,
         parked::{Form, LogCall},
-        record::{LoggedWrite, Part},
         shard_log::{Due, LogLinks, ShardLog, ShardLogParts},
+        writer::LogWriter,
     },
     metrics::{LaneState, LogMetrics},
-    shard::{log_writer::LogWriter, mailbox::Mailbox, notify::Notify, reactor::DriverInUse},
+    runtime::{mailbox::Mailbox, notify::Notify, reactor::DriverInUse},
 };
 
 /// What a shard needs to make a log of a lane that was opened for it.
@@ -149,7 +152,7 @@ impl Log {
     }
 }
 
-impl Gateway {
+impl Dispatcher {
     /// Starts a call of a logged namespace on the shard that owns its key. The answer comes as a reply.
     ///
     /// # Errors
@@ -362,7 +365,7 @@ impl Gateway {
         }
     }
 
-    /// As [`Gateway::start_logged`], for a call whose place is counted elsewhere.
+    /// As [`Dispatcher::start_logged`], for a call whose place is counted elsewhere.
     fn take_logged(
         &mut self,
         call: &LoggedCall,

@@ -11,47 +11,44 @@
 //! that took the call, with the call's ticket. The number of calls that wait is bounded per shard and per namespace, and
 //! the mailbox for answers is as large as that bound, so an answer always has room.
 
-pub(crate) mod error;
 pub(crate) mod health;
-pub(crate) mod job;
-pub(crate) mod keyvalue;
-mod logged;
+pub(crate) mod logged;
 pub(crate) mod namespaces;
-mod owner;
 pub(crate) mod pending;
 pub(crate) mod reflection;
 pub(crate) mod route;
 pub(crate) mod scan;
 
-use std::{
-    collections::BTreeMap,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Instant};
 
 use prism_backends::{UnixMillis, memory::MemoryStore};
 use prism_codec::grpc::{Code, Status};
 
 use self::{
-    job::{Answer, ControlJob, Job, Reply, ShardCommand, Stamp, Ticket, Work, WriterMessage},
-    keyvalue::{Context, Request},
-    logged::LoggedCall,
+    logged::{Log, LoggedCall},
     namespaces::{Namespace, Namespaces},
-    route::{AdminMethod, Method, Route},
-    scan::ScanPlan,
-};
-pub(crate) use self::{
-    logged::{Log, LogSetup},
-    owner::{key_hash, owner_of},
     pending::Pending,
-    scan::{Scan, ScanStep},
+    route::Route,
+    scan::{Scan, ScanPlan},
 };
 use crate::{
+    api::keyvalue::{self, Request},
+    call::{
+        context::Context,
+        error,
+        job::{Answer, ControlJob, Job, Reply, ShardCommand, Work, WriterMessage},
+        method::{AdminMethod, Method},
+        owner::owner_of,
+        ticket::{Stamp, Ticket},
+    },
     config::ServeLimits,
     metrics::{Registry, ShardMetrics},
     namespace::model::Durability,
-    shard::{mailbox::Mailbox, notify::Notify},
+    runtime::{
+        clock::{unix_millis, unix_nanos},
+        mailbox::Mailbox,
+        notify::Notify,
+    },
 };
 
 /// How one shard reaches the threads around it.
@@ -87,18 +84,18 @@ enum Destination {
 
 /// What becomes of a call that was started.
 pub(crate) enum Progress {
-    /// Answered: the message is in [`Gateway::reply`], or it failed.
+    /// Answered: the message is in [`Dispatcher::reply`], or it failed.
     Done(Result<(), Box<Status>>),
     /// The answer comes by mailbox.
     Waiting(Box<Pending>),
     /// A stream of pages.
     Scan(Box<Scan>),
-    /// A health watch: the first message is in [`Gateway::reply`], more may follow.
+    /// A health watch: the first message is in [`Dispatcher::reply`], more may follow.
     Watch,
 }
 
 /// The gateway logic of one shard.
-pub(crate) struct Gateway {
+pub(crate) struct Dispatcher {
     shard: u16,
     neighbours: Neighbours,
     store: ShardStore,
@@ -122,7 +119,7 @@ pub(crate) struct Gateway {
     pub(crate) reply: Vec<u8>,
 }
 
-impl Gateway {
+impl Dispatcher {
     pub(crate) fn new(
         shard: u16,
         neighbours: Neighbours,
@@ -436,7 +433,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Takes one of the places for calls that wait. [`Gateway::answer_received`] gives it back.
+    /// Takes one of the places for calls that wait. [`Dispatcher::answer_received`] gives it back.
     fn admit(&mut self, pending: &Pending) -> Result<(), Box<Status>> {
         let namespace = self.namespaces.by_id(pending.ticket.namespace);
         // One namespace may take at most half of the places, so that it cannot starve the others.
@@ -673,19 +670,6 @@ impl Gateway {
     }
 }
 
-/// The wall clock.
-pub(crate) fn unix_millis() -> UnixMillis {
-    UnixMillis(unix_nanos().unsigned_abs() / 1_000_000)
-}
-
-/// The wall clock in nanoseconds since 1970; good until the year 2262.
-fn unix_nanos() -> i64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
-    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
-}
-
 enum Owner {
     Here,
     Shard(u16),
@@ -698,7 +682,7 @@ const WELCOME: &str = "Prism, a data gateway.\n\n\
     \x20 /metrics  /healthz  /readyz\n\
     \x20 POST /prism.keyvalue.v1.KeyValue/Put  and the other methods that server reflection lists\n";
 
-impl Gateway {
+impl Dispatcher {
     /// Registers a call's deadline, if it has one.
     fn watch_deadline(&mut self, pending: &mut Pending) {
         let Some(deadline) = pending.deadline else { return };

@@ -9,45 +9,14 @@ use std::{
 };
 
 use prism_backends::{NamespaceId, StoreError, sqlite::OwnedDeadLetter};
-use prism_codec::{grpc::Status, h2::StreamId, message::common::WriteResultView};
+use prism_codec::{grpc::Status, message::common::WriteResultView};
 
 use super::{
-    namespaces::NamespaceSpec,
-    route::{AdminMethod, Method},
+    event::ApplyBatch,
+    method::{AdminMethod, Method},
+    ticket::{Stamp, Ticket},
 };
-use crate::log::ApplyBatch;
-
-/// Where an answer belongs: one call of one connection of one shard. A ticket whose connection or call is gone is
-/// recognised by its generation, so an answer never reaches another client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ticket {
-    pub(crate) shard: u16,
-    /// Place in the shard's table of connections.
-    pub(crate) slot: u32,
-    /// How often that place has been used.
-    pub(crate) generation: u32,
-    pub(crate) call: CallId,
-    /// Whose quota of waiting calls this one counts against; 0 for none.
-    pub(crate) namespace: NamespaceId,
-}
-
-/// One call within a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CallId {
-    /// A stream of an HTTP/2 connection.
-    Stream(StreamId),
-    /// The request with this number on an HTTP/1.1 connection.
-    Request(u64),
-}
-
-/// When a write was made, for requests whose client gave no idempotency token.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Stamp {
-    /// Nanoseconds since 1970, UTC; grows with every stamp of a shard.
-    pub(crate) time_ns: i64,
-    /// Tells stamps of different shards apart.
-    pub(crate) shard: u16,
-}
+use crate::namespace::spec::NamespaceSpec;
 
 /// What is to be done.
 #[derive(Debug)]

@@ -6,24 +6,11 @@ use prism_backends::NamespaceId;
 use prism_codec::grpc::Code;
 use rustc_hash::FxHashMap;
 
-use super::route::Method;
 use crate::{
+    call::method::Method,
     metrics::{NamespaceMetrics, Registry},
-    namespace::model::Durability,
+    namespace::{model::Durability, spec::NamespaceSpec},
 };
-
-/// What a shard must know of a namespace; sent to all shards by the control thread.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NamespaceSpec {
-    pub(crate) id: NamespaceId,
-    pub(crate) name: String,
-    /// Time to live of items for which the writer gives none.
-    pub(crate) ttl_ms: Option<u64>,
-    /// Largest value.
-    pub(crate) value_bytes_max: usize,
-    /// When its writes are acknowledged.
-    pub(crate) durability: Durability,
-}
 
 /// A namespace as one shard sees it.
 #[derive(Debug)]

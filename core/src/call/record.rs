@@ -20,12 +20,7 @@
 
 use prism_backends::{NamespaceId, UnixMillis, Version};
 
-use crate::gateway::{
-    job::Stamp,
-    keyvalue::{Context, Request, Writes, writes},
-    owner_of,
-    route::Method,
-};
+use super::{context::Context, method::Method, owner::owner_of, ticket::Stamp};
 
 /// Bytes in front of the request message.
 pub(crate) const HEADER_BYTES: usize = 32;
@@ -139,18 +134,6 @@ impl<'a> LoggedWrite<'a> {
             body,
         })
     }
-
-    /// The mutations that the record asks for; those of a Mutate that are invalid by themselves are left out.
-    pub(crate) fn writes(&self) -> Result<Writes<'a>, Unreadable> {
-        let request = Request::decode(self.method, self.body).map_err(|_| Unreadable)?;
-        let (part, namespace) = (self.part, self.context.namespace);
-        let owns = |id: &str| part.is_none_or(|part| part.owns(namespace, id));
-        let mut writes = writes(&request, &self.context, owns);
-        if let Some(version) = self.swapped_at {
-            writes.mutations.iter_mut().for_each(|one| one.decide(version));
-        }
-        Ok(writes)
-    }
 }
 
 #[cfg(test)]
@@ -237,7 +220,5 @@ mod tests {
         assert!(with(0, 2), "only a swap has a version");
         assert!(with(1, 1), "a Get is no write");
         assert!(with(4, 3), "part 3 of 3");
-        let record = LoggedWrite::decode(NamespaceId(1), &good).unwrap();
-        assert!(record.writes().is_err(), "the body is no message");
     }
 }

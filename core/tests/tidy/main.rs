@@ -4,11 +4,15 @@
 //! Each failure names the file and says what to do. Files that `.gitignore` names are not looked at. What the compiler
 //! and clippy can check (formatting, missing docs, unwraps) is theirs.
 
+mod rust;
+
 use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
+
+use rust::{has_word, names_of_the_crate, without_comments_and_strings};
 
 /// The crates and the prism crates that each may depend on: the arrows of `docs/ARCHITECTURE.md`.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -47,6 +51,22 @@ const STRANGERS: &[(&str, &[&str], &str)] = &[
         "codec does no I/O",
     ),
 ];
+
+/// The folders of `core/src` (or files of the same name), floor by floor from the ground. Each may import from lower
+/// floors only: what two of one floor both need belongs below them.
+const FLOORS: &[&[&str]] = &[
+    &["runtime", "namespace", "wal_key", "client"],
+    &["call", "config"],
+    &["api", "metrics"],
+    &["log"],
+    &["worker", "dispatch"],
+    &["shard", "control"],
+    &["serve"],
+    &["cli", "main", "lib"],
+];
+
+/// The only folder of `core/src` that may name the runtime, so that it can be swapped.
+const NAMES_MONOIO: &str = "core/src/runtime/";
 
 /// What the top level may hold, beside files that git ignores.
 const TOP_LEVEL: &[&str] = &[
@@ -128,6 +148,38 @@ fn crate_arrows_point_down_only() {
 }
 
 #[test]
+fn core_imports_from_lower_floors_only() {
+    let mut problems = Problems::default();
+    let floor_of = |name: &str| FLOORS.iter().position(|floor| floor.contains(&name));
+    for file in files_ending(".rs") {
+        let Some(path) = file.strip_prefix("core/src/") else {
+            continue;
+        };
+        let own = path.split(['/', '.']).next().unwrap_or_default();
+        let Some(floor) = floor_of(own) else {
+            problems.add(&file, "stands on no floor: give it one in `FLOORS`");
+            continue;
+        };
+        let code = without_comments_and_strings(&read(&file));
+        for (line, name) in names_of_the_crate(&code) {
+            let below = floor_of(&name).is_none_or(|imported| imported < floor);
+            if name != own && !below {
+                problems.add(
+                    &format!("{file}:{line}"),
+                    format!(
+                        "imports from {name}, which is no lower floor: move what it needs down, or pass it in"
+                    ),
+                );
+            }
+        }
+        if has_word(&code, "monoio") && !file.starts_with(NAMES_MONOIO) {
+            problems.add(&file, format!("names monoio: only {NAMES_MONOIO} may"));
+        }
+    }
+    problems.report();
+}
+
+#[test]
 fn the_top_level_is_as_architecture_says() {
     let mut problems = Problems::default();
     let ignore = Ignore::read();
@@ -187,7 +239,7 @@ fn unsafe_stands_in_listed_modules_only_with_its_argument() {
             if !UNSAFE_MODULES.contains(&file.as_str()) {
                 problems.add(
                     &place,
-                    "unsafe is allowed only in the modules listed in core/tests/tidy.rs",
+                    "unsafe is allowed only in the modules listed in core/tests/tidy/main.rs",
                 );
             }
             let before = &lines[number.saturating_sub(8)..=number];
@@ -419,7 +471,7 @@ fn all_files() -> Vec<String> {
     }
     found.sort();
     assert!(
-        found.iter().any(|file| file == "core/tests/tidy.rs"),
+        found.iter().any(|file| file == "core/tests/tidy/main.rs"),
         "the tree must be there to be read"
     );
     found
@@ -525,81 +577,6 @@ fn members(manifest: &str) -> Vec<String> {
     line.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-fn has_word(line: &str, word: &str) -> bool {
-    line.split(|c: char| !c.is_alphanumeric() && c != '_')
-        .any(|part| part == word)
-}
-
-/// The code with comments and the insides of literals blanked; lines keep their numbers.
-fn without_comments_and_strings(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let taken = literal_or_comment_len(rest, out.chars().next_back());
-        if taken == 0 {
-            out.push(first);
-            rest = &rest[first.len_utf8()..];
-        } else {
-            out.push(' ');
-            out.extend(rest[..taken].chars().filter(|c| *c == '\n'));
-            rest = &rest[taken..];
-        }
-    }
-    out
-}
-
-/// The length of the comment or literal with which the text starts; 0 if it starts with something else.
-fn literal_or_comment_len(text: &str, before: Option<char>) -> usize {
-    let until = |end: &str, from: usize| {
-        text[from..]
-            .find(end)
-            .map_or(text.len(), |at| from + at + end.len())
-    };
-    if text.starts_with("//") {
-        return text.find('\n').unwrap_or(text.len());
-    }
-    if text.starts_with("/*") {
-        return until("*/", 2);
-    }
-    if text.starts_with('"') {
-        return quoted_len(text);
-    }
-    let in_a_word = before.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    if !in_a_word && text.starts_with('r') {
-        let hashes = text[1..].bytes().take_while(|b| *b == b'#').count();
-        if text[1 + hashes..].starts_with('"') {
-            return until(&format!("\"{}", "#".repeat(hashes)), 2 + hashes);
-        }
-    }
-    if let Some(rest) = text.strip_prefix('\'') {
-        // A character, not a lifetime: one (maybe escaped) character and the closing quote.
-        let mut inside = rest.char_indices();
-        let escaped = inside.next().is_some_and(|(_, c)| c == '\\');
-        let close = if escaped {
-            text[2..].find('\'').map(|at| at + 2)
-        } else {
-            inside.next().map(|(at, _)| at + 1)
-        };
-        return close
-            .filter(|at| text[*at..].starts_with('\''))
-            .map_or(0, |at| at + 1);
-    }
-    0
-}
-
-fn quoted_len(text: &str) -> usize {
-    let mut escaped = false;
-    for (at, byte) in text.bytes().enumerate().skip(1) {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => return at + 1,
-            _ => {}
-        }
-    }
-    text.len()
-}
-
 /// The targets of `[text](target)` outside of code, with their line numbers.
 fn links(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
@@ -639,20 +616,6 @@ fn headings(text: &str) -> Vec<String> {
         kept.replace(' ', "-")
     };
     titles.map(anchor).collect()
-}
-
-#[test]
-fn the_reader_of_rust_knows_code_from_comments_and_strings() {
-    let text = "// unsafe\nlet a = \"unsafe \\\" unsafe\"; /* unsafe\n */ unsafe { b('\"', 'x', &'a r#\"unsafe\"#) }";
-    let code = without_comments_and_strings(text);
-    assert_eq!(
-        code.lines()
-            .map(|line| has_word(line, "unsafe"))
-            .collect::<Vec<_>>(),
-        [false, false, true]
-    );
-    assert_eq!(code.lines().count(), text.lines().count());
-    assert_eq!(code.matches("unsafe").count(), 1, "{code}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use prism_codec::{
 use prost::Message;
 use prost_types::{DescriptorProto, FileDescriptorProto};
 
-use super::error;
+use crate::call::error;
 
 /// Largest request: names are short.
 pub(crate) const REQUEST_BYTES_MAX: usize = 64 << 10;

@@ -20,10 +20,13 @@ use prism_codec::{
 };
 use smallvec::SmallVec;
 
-use super::{
+use crate::call::{
+    context::Context,
     error,
-    job::{PartOutcome, Stamp},
-    route::Method,
+    job::PartOutcome,
+    method::Method,
+    record::{LoggedWrite, Unreadable},
+    ticket::Stamp,
 };
 
 /// A decoded request. Everything in it has been checked against the limits of the wire.
@@ -83,15 +86,6 @@ impl<'a> Request<'a> {
             Self::Get(_) | Self::Scan(_) => None,
         }
     }
-}
-
-/// What a request needs to know of its namespace and of the time.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Context {
-    pub(crate) namespace: NamespaceId,
-    pub(crate) default_ttl_ms: Option<u64>,
-    pub(crate) now: UnixMillis,
-    pub(crate) stamp: Stamp,
 }
 
 /// One mutation with the arrays that it borrows.
@@ -241,6 +235,18 @@ pub(crate) fn writes<'a>(
         mutations: all,
         refused,
     }
+}
+
+/// The mutations that a record asks for; those of a Mutate that are invalid by themselves are left out.
+pub(crate) fn writes_of<'a>(record: &LoggedWrite<'a>) -> Result<Writes<'a>, Unreadable> {
+    let request = Request::decode(record.method, record.body).map_err(|_| Unreadable)?;
+    let (part, namespace) = (record.part, record.context.namespace);
+    let owns = |id: &str| part.is_none_or(|part| part.owns(namespace, id));
+    let mut writes = writes(&request, &record.context, owns);
+    if let Some(version) = record.swapped_at {
+        writes.mutations.iter_mut().for_each(|one| one.decide(version));
+    }
+    Ok(writes)
 }
 
 fn delete_kind<'a>(predicate: &PredicateView<'a>) -> Kind<'a> {

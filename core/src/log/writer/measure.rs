@@ -1,7 +1,7 @@
 //! Which writer is better, measured on this machine's disk: alone, and beside a shard that has its hands full.
 //!
 //! ```console
-//! $ cargo test -p prism-core --lib log_writer::measure -- --ignored --nocapture
+//! $ cargo test -p prism-core --lib log::writer::measure -- --ignored --nocapture
 //! ```
 //!
 //! A shard pinned to core 0 keeps as many groups in flight as the depth says, in bursts of under a second with pauses. The
@@ -29,7 +29,7 @@ use prism_wal::{
 use rustix::time::{ClockId, clock_gettime};
 
 use super::*;
-use crate::{config::DriverChoice, shard::reactor::Listener};
+use crate::runtime::reactor::{DriverChoice, Listener};
 
 const BURST: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(250);

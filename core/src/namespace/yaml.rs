@@ -8,7 +8,7 @@
 
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span};
 
-use crate::namespace::problem::Problem;
+use super::problem::Problem;
 
 /// One value of the document.
 #[derive(Clone, Debug, PartialEq, Eq)]

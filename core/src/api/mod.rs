@@ -1,0 +1,3 @@
+//! What the calls of each API mean: views of the wire in, response messages out. No threads, no sockets.
+
+pub(crate) mod keyvalue;

@@ -1,0 +1,18 @@
+//! A namespace as the control thread describes it to the shards.
+
+use prism_backends::NamespaceId;
+
+use super::model::Durability;
+
+/// What a shard must know of a namespace; sent to all shards by the control thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamespaceSpec {
+    pub(crate) id: NamespaceId,
+    pub(crate) name: String,
+    /// Time to live of items for which the writer gives none.
+    pub(crate) ttl_ms: Option<u64>,
+    /// Largest value.
+    pub(crate) value_bytes_max: usize,
+    /// When its writes are acknowledged.
+    pub(crate) durability: Durability,
+}
