@@ -14,6 +14,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BUF := clients/conformance/node/node_modules/.bin/buf
 # What `make run` passes on, for example: make run SERVE="--listen 127.0.0.1:9000 --embedded memory"
 SERVE ?=
+# Which servers `make stack-up` and the others mean; all when empty.
+SERVERS ?=
 # Inputs that `make fuzz` gives each target (a thousand take a few seconds), and the seed that repeats a run.
 FUZZ_ITERATIONS ?= 200000
 FUZZ_SEED ?= $(shell date +%s)
@@ -41,6 +43,16 @@ run: ## Build the gateway and start it on 127.0.0.1:8980
 	@stack/setup run
 	$(CARGO) build --release --locked -p prism-core
 	exec $(TARGET)/release/prism serve $(SERVE)
+
+.PHONY: stack-up stack-status stack-down
+stack-up: ## Start PostgreSQL, Redis, NATS and Kafka on loopback (SERVERS="postgres redis" for some)
+	@stack/servers up $(SERVERS)
+
+stack-status: ## What runs of them, and where
+	@stack/servers status $(SERVERS)
+
+stack-down: ## Stop them; their data stays (stack/servers wipe removes it)
+	@stack/servers down $(SERVERS)
 
 .PHONY: check
 check: ## Quick: format, clippy, docs (warnings are errors), unit tests

@@ -87,13 +87,16 @@ const TOP_LEVEL: &[&str] = &[
     "clippy.toml",
     "codec",
     "core",
+    "docker-compose.test.yml",
     "docs",
     "examples",
     "fuzz",
     "loadgen",
     "proto",
+    "pyproject.toml",
     "rustfmt.toml",
     "stack",
+    "tooling",
     "wal",
 ];
 

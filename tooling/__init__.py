@@ -1,0 +1,1 @@
+"""Prism's Python tooling."""
