@@ -26,6 +26,7 @@ const REPLACED: &[(&str, &str)] = &[
         "import \"wkt.proto\";",
     ),
     ("import \"google/rpc/status.proto\";", ""),
+    ("import \"prism/options.proto\";", ""),
     ("google.protobuf.", "wkt."),
     ("google.rpc.", "wkt."),
 ];
@@ -76,7 +77,7 @@ fn copy_protos(root: &Path) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(root)?;
     fs::write(root.join("wkt.proto"), WELL_KNOWN)?;
     for file in FILES {
-        let mut text = fs::read_to_string(Path::new("../proto").join(file))?;
+        let mut text = without_options(&fs::read_to_string(Path::new("../proto").join(file))?);
         for (from, to) in REPLACED {
             text = text.replace(from, to);
         }
@@ -87,4 +88,19 @@ fn copy_protos(root: &Path) -> Result<(), Box<dyn Error>> {
         fs::write(target, text)?;
     }
     Ok(())
+}
+
+/// The proto without what its methods say of themselves, which the peers have no use for.
+fn without_options(text: &str) -> String {
+    let mut kept = String::new();
+    let mut inside = false;
+    for line in text.lines() {
+        inside |= line.trim_start().starts_with("option (prism.call)");
+        if !inside {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+        inside &= !line.ends_with("};");
+    }
+    kept
 }

@@ -10,6 +10,7 @@ pub mod h2;
 pub mod http1;
 pub mod limits;
 pub mod message;
+pub mod method;
 mod reader;
 mod writer;
 

@@ -18,6 +18,7 @@ use std::{
 use prism_backends::{NamespaceId, StoreError};
 use prism_codec::{
     grpc::{Code, Status},
+    method::{Api, NamespacesMethod},
     proto::prism::admin::v1::{
         CreateRequest, DeleteRequest, DeleteResponse, GetRequest, ListRequest, ValidateRequest,
     },
@@ -92,7 +93,15 @@ impl Control {
                     continue;
                 }
             };
-            self.announce(&spec(entry.id, &config))
+            let Some(spec) = spec(entry.id, &config) else {
+                tracing::error!(
+                    namespace = entry.name,
+                    client_api = %config.client_api,
+                    "this version does not serve this API: the namespace stays out of service"
+                );
+                continue;
+            };
+            self.announce(&spec)
                 .map_err(|cause| format!("namespace {}: {cause}", entry.name))?;
         }
         Ok(entries.len())
@@ -140,24 +149,24 @@ impl Control {
 
     fn admin(&mut self, method: AdminMethod, body: &[u8]) -> Result<Vec<u8>, Box<Status>> {
         match method {
-            AdminMethod::Validate => {
+            AdminMethod::Namespaces(NamespacesMethod::Validate) => {
                 let request: ValidateRequest = decode(body)?;
                 Ok(service::validate(&self.context, &request).encode_to_vec())
             }
-            AdminMethod::Create => self.create(&decode(body)?),
-            AdminMethod::Get => {
+            AdminMethod::Namespaces(NamespacesMethod::Create) => self.create(&decode(body)?),
+            AdminMethod::Namespaces(NamespacesMethod::Get) => {
                 let request: GetRequest = decode(body)?;
                 service::get(&self.catalog, &request)
                     .map(|response| response.encode_to_vec())
                     .map_err(refused)
             }
-            AdminMethod::List => {
+            AdminMethod::Namespaces(NamespacesMethod::List) => {
                 let request: ListRequest = decode(body)?;
                 service::list(&self.catalog, &request)
                     .map(|response| response.encode_to_vec())
                     .map_err(refused)
             }
-            AdminMethod::Delete => self.delete(&decode(body)?),
+            AdminMethod::Namespaces(NamespacesMethod::Delete) => self.delete(&decode(body)?),
             AdminMethod::DeadLetters(method) => self.dead_letters(method, body),
         }
     }
@@ -166,8 +175,9 @@ impl Control {
         let created =
             service::create(&self.context, &mut self.catalog, SystemTime::now(), request).map_err(refused)?;
         let ready = self.open_log_for(&created.config).and_then(|()| {
-            self.announce(&spec(created.id, &created.config))
-                .map_err(|cause| error::from_store(&cause))
+            let spec = spec(created.id, &created.config)
+                .ok_or_else(|| error::status(Code::Internal, "a namespace of an API that is not served"))?;
+            self.announce(&spec).map_err(|cause| error::from_store(&cause))
         });
         if let Err(status) = ready {
             tracing::error!(namespace = created.config.name, error = %status, "cannot create the namespace");
@@ -193,6 +203,7 @@ impl Control {
         let gone = NamespaceSpec {
             id: NamespaceId(deleted.id),
             name: deleted.name.clone(),
+            api: Api::KeyValue,
             ttl_ms: None,
             value_bytes_max: 0,
             durability: Durability::BestEffort,
@@ -288,17 +299,19 @@ fn busy(what: &str) -> StoreError {
     }
 }
 
-fn spec(id: u32, config: &NamespaceConfig) -> NamespaceSpec {
+/// The namespace as the shards see it; `None` if this version does not serve its API.
+fn spec(id: u32, config: &NamespaceConfig) -> Option<NamespaceSpec> {
     let value_bytes_max = config.needs.max_message_size.unwrap_or(u64::MAX);
-    NamespaceSpec {
+    Some(NamespaceSpec {
         id: NamespaceId(id),
         name: config.name.clone(),
+        api: config.client_api.service()?,
         ttl_ms: config
             .item_ttl()
             .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         value_bytes_max: usize::try_from(value_bytes_max).unwrap_or(usize::MAX),
         durability: config.durability(),
-    }
+    })
 }
 
 fn decode<M: Message + Default>(body: &[u8]) -> Result<M, Box<Status>> {

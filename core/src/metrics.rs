@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use crate::call::method::Method;
+use prism_codec::{
+    grpc::Code,
+    method::{Api, Method},
+};
 
 mod log;
 
@@ -142,8 +145,8 @@ pub struct LogMetrics {
     pub apply_latency: Histogram,
 }
 
-/// gRPC status codes 0 to 16.
-const CODES: usize = 17;
+/// gRPC status codes.
+const CODES: usize = Code::ALL.len();
 
 /// What one shard knows about one method of one namespace.
 #[derive(Debug, Default)]
@@ -159,16 +162,35 @@ pub struct MethodMetrics {
 }
 
 /// What one shard knows about one namespace.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct NamespaceMetrics {
-    methods: [MethodMetrics; Method::COUNT],
+    api: Api,
+    /// Of the methods of its API, by their indexes.
+    methods: Box<[MethodMetrics]>,
 }
 
 impl NamespaceMetrics {
-    /// The figures of one method.
+    fn new(api: Api) -> Self {
+        let methods = api.methods().iter().map(|_| MethodMetrics::default());
+        Self {
+            api,
+            methods: methods.collect(),
+        }
+    }
+
+    /// The figures of all methods of its API, by their indexes.
+    pub fn methods(&self) -> &[MethodMetrics] {
+        &self.methods
+    }
+
+    /// The figures of one method of the namespace's API.
     #[inline]
     pub fn method(&self, method: Method) -> &MethodMetrics {
-        &self.methods[method as usize]
+        debug_assert!(
+            method.api() == self.api,
+            "a namespace takes the calls of its own API only"
+        );
+        &self.methods[method.index()]
     }
 }
 
@@ -234,8 +256,8 @@ impl Registry {
     }
 
     /// Adds one shard's counters of a namespace.
-    pub fn add_namespace(&self, name: &str) -> Arc<NamespaceMetrics> {
-        let metrics = Arc::new(NamespaceMetrics::default());
+    pub fn add_namespace(&self, name: &str, api: Api) -> Arc<NamespaceMetrics> {
+        let metrics = Arc::new(NamespaceMetrics::new(api));
         lock(&self.namespaces).push((name.to_owned(), metrics.clone()));
         metrics
     }
@@ -341,12 +363,12 @@ impl Registry {
             "# HELP prism_requests_total Calls by method and status.\n# TYPE prism_requests_total counter"
         );
         for_each_method(&by_name, |labels, sums| {
-            for (code, count) in sums.by_code.iter().enumerate().filter(|(_, count)| **count > 0) {
-                let _ = writeln!(
-                    out,
-                    "prism_requests_total{{{labels},code=\"{}\"}} {count}",
-                    CODE_NAMES[code]
-                );
+            for (code, count) in Code::ALL
+                .iter()
+                .zip(&sums.by_code)
+                .filter(|(_, count)| **count > 0)
+            {
+                let _ = writeln!(out, "prism_requests_total{{{labels},code=\"{code}\"}} {count}");
             }
         });
         for (name, help) in [("request", "request"), ("response", "response")] {
@@ -386,10 +408,12 @@ struct Sums {
 
 fn for_each_method(by_name: &[(String, Vec<Arc<NamespaceMetrics>>)], mut each: impl FnMut(&str, &Sums)) {
     for (name, shards) in by_name {
-        for method in Method::ALL {
+        let Some(api) = shards.first().map(|metrics| metrics.api) else {
+            continue;
+        };
+        for (index, method) in api.methods().iter().enumerate() {
             let mut sums = Sums::default();
-            for shard in shards {
-                let metrics = shard.method(method);
+            for metrics in shards.iter().filter_map(|shard| shard.methods.get(index)) {
                 for (sum, counter) in sums.by_code.iter_mut().zip(&metrics.by_code) {
                     *sum += counter.value();
                 }
@@ -402,10 +426,7 @@ fn for_each_method(by_name: &[(String, Vec<Arc<NamespaceMetrics>>)], mut each: i
             }
             if sums.by_code.iter().any(|count| *count > 0) {
                 // Namespace names are made of [a-z0-9-], so they need no escaping.
-                each(
-                    &format!("namespace=\"{name}\",method=\"{}\"", method.name()),
-                    &sums,
-                );
+                each(&format!("namespace=\"{name}\",method=\"{}\"", method.name), &sums);
             }
         }
     }
@@ -424,26 +445,6 @@ fn render_histogram(out: &mut String, name: &str, labels: &str, buckets: &[u64],
     let _ = writeln!(out, "prism_{name}_count{{{labels}}} {total}");
 }
 
-const CODE_NAMES: [&str; CODES] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
 /// A panic while holding one of these locks leaves the lists intact, so poisoning is ignored.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -451,13 +452,15 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use prism_codec::method::KeyValueMethod;
+
     use super::*;
 
     #[test]
     fn buckets_are_cumulative_and_bounded_above() {
         let registry = Registry::default();
-        let metrics = registry.add_namespace("sessions");
-        let put = metrics.method(Method::Put);
+        let metrics = registry.add_namespace("sessions", Api::KeyValue);
+        let put = metrics.method(Method::KeyValue(KeyValueMethod::Put));
         put.by_code[0].add(3);
         put.latency.record(Duration::from_micros(10), 1);
         put.latency.record(Duration::from_micros(11), 1);

@@ -3,14 +3,14 @@
 //! A pure state machine over decoded answers. It promises to call an answer wrong only when no correct server could have
 //! given it, and leaves the counting to its caller.
 
-use prism_codec::message::common::WriteResultView;
 use prism_codec::message::keyvalue::{
     CompareAndSwapResponseView, DeleteResponseView, GetResponseView, ItemView, MutateResponseView,
     PutResponseView, ScanResponseView,
 };
+use prism_codec::{message::common::WriteResultView, method::KeyValueMethod};
 
 use crate::{
-    call::{Call, KeyName, Method, Seen, Step, item_key, item_number},
+    call::{Call, KeyName, Seen, Step, item_key, item_number},
     mix::Operation,
     outcome::Outcome,
     values::Values,
@@ -118,27 +118,27 @@ impl Checker {
     pub fn check(&self, call: &Call, local: u64, message: &[u8]) -> Result<Told, String> {
         let undecodable = |error| format!("the answer to {} can not be decoded: {error}", describe(call));
         match call.method() {
-            Method::Put => {
+            KeyValueMethod::Put => {
                 let view = PutResponseView::decode(message).map_err(undecodable)?;
                 written(call, view.result)
             }
-            Method::Delete => {
+            KeyValueMethod::Delete => {
                 let view = DeleteResponseView::decode(message).map_err(undecodable)?;
                 written(call, view.result)
             }
-            Method::Get => {
+            KeyValueMethod::Get => {
                 let view = GetResponseView::decode(message).map_err(undecodable)?;
                 self.check_get(call, local, &view)
             }
-            Method::Scan => {
+            KeyValueMethod::Scan => {
                 let view = ScanResponseView::decode(message).map_err(undecodable)?;
                 self.check_scan(&view)
             }
-            Method::Mutate => {
+            KeyValueMethod::Mutate => {
                 let view = MutateResponseView::decode(message).map_err(undecodable)?;
                 check_mutate(call, &view)
             }
-            Method::CompareAndSwap => {
+            KeyValueMethod::CompareAndSwap => {
                 let view = CompareAndSwapResponseView::decode(message).map_err(undecodable)?;
                 self.check_swap(call, &view)
             }
@@ -350,7 +350,7 @@ fn check_mutate(call: &Call, view: &MutateResponseView<'_>) -> Result<Told, Stri
 
 fn describe(call: &Call) -> String {
     match call.method() {
-        Method::Scan => "scan".to_owned(),
+        KeyValueMethod::Scan => "scan".to_owned(),
         _ => format!(
             "{} of `{}`",
             call.operation.name(),

@@ -7,10 +7,13 @@ use std::{
     net::{SocketAddr, TcpStream},
 };
 
-use prism_codec::h2::{self, ErrorCode, Event, Input, SendError, StreamId};
+use prism_codec::{
+    h2::{self, ErrorCode, Event, Input, SendError, StreamId},
+    method::KeyValueMethod,
+};
 
 use crate::{
-    call::{Call, Fault, Method},
+    call::{Call, Fault},
     checker::Told,
     outcome::Outcome,
     workload::Workload,
@@ -427,7 +430,8 @@ impl Client {
                     end_stream,
                 } => {
                     self.on_data(stream, data, workload);
-                    let scan = |flight: &Flight| flight.call.method() == Method::Scan && flight.messages > 0;
+                    let scan =
+                        |flight: &Flight| flight.call.method() == KeyValueMethod::Scan && flight.messages > 0;
                     if self.flight(stream).is_some_and(scan) {
                         // One page is what a scan asks for; the rest of the stream is cancelled, as a client would.
                         self.h2.reset(stream, ErrorCode::CANCEL);
@@ -531,7 +535,7 @@ impl Client {
         if outcome == Outcome::OK && wrong.is_none() {
             if !flight.partial.is_empty() {
                 wrong = Some("an OK answer ended within a message".to_owned());
-            } else if flight.messages != 1 && flight.call.method() != Method::Scan {
+            } else if flight.messages != 1 && flight.call.method() != KeyValueMethod::Scan {
                 wrong = Some(format!(
                     "an OK answer with {} messages instead of one",
                     flight.messages

@@ -2,37 +2,18 @@
 
 use std::fmt;
 
+use prism_codec::grpc::Code;
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Outcome(u8);
 
-const NAMES: [&str; Outcome::COUNT] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-    "LOST",
-    "UNSERVED",
-    "WRONG",
-    "CUT",
-];
+/// The ends that no server announces, after those of gRPC.
+const OWN_NAMES: [&str; 4] = ["LOST", "UNSERVED", "WRONG", "CUT"];
 
 impl Outcome {
     /// How many outcomes there are.
-    pub const COUNT: usize = 21;
+    pub const COUNT: usize = Code::ALL.len() + OWN_NAMES.len();
     /// Answered as asked.
     pub const OK: Self = Self(0);
     /// gRPC UNKNOWN.
@@ -86,15 +67,15 @@ impl Outcome {
 
     /// The outcome with the given name.
     pub fn from_name(name: &str) -> Option<Self> {
-        NAMES
-            .iter()
-            .position(|known| *known == name)
-            .map(|index| Self(index as u8))
+        Self::all().find(|outcome| outcome.name() == name)
     }
 
     /// Its name: that of the gRPC code, or LOST, UNSERVED, WRONG or CUT.
     pub fn name(self) -> &'static str {
-        NAMES[usize::from(self.0)]
+        match usize::from(self.0).checked_sub(Code::ALL.len()) {
+            Some(own) => OWN_NAMES[own],
+            None => Code::ALL[usize::from(self.0)].name(),
+        }
     }
 
     /// Its number, below `COUNT`.

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::{call::Method, schedule::Schedule, tally::Tally};
+use prism_codec::method::KeyValueMethod;
+
+use crate::{schedule::Schedule, tally::Tally};
 
 /// How a thread decides that the next request leaves.
 #[derive(Clone, Debug)]
@@ -80,11 +82,11 @@ pub enum Message {
 
 /// The header fields of each method. The plan and the path live as long as the worker.
 pub(crate) fn templates<'p>(plan: &'p Plan, timeout: &'p str) -> Vec<Vec<(&'p [u8], &'p [u8])>> {
-    let template = |method: Method| {
+    let template = |method: KeyValueMethod| {
         let mut fields: Vec<(&[u8], &[u8])> = vec![
             (b":method", b"POST"),
             (b":scheme", b"http"),
-            (b":path", method.path().as_bytes()),
+            (b":path", method.spec().path.as_bytes()),
             (b":authority", plan.authority.as_bytes()),
             (b"te", b"trailers"),
             (b"content-type", b"application/grpc"),
@@ -103,7 +105,7 @@ pub(crate) fn templates<'p>(plan: &'p Plan, timeout: &'p str) -> Vec<Vec<(&'p [u
         );
         fields
     };
-    Method::ALL.map(template).into()
+    KeyValueMethod::ALL.iter().copied().map(template).collect()
 }
 
 /// A `grpc-timeout` value: at most eight digits and a unit ("gRPC over HTTP2", Timeout).

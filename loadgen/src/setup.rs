@@ -12,6 +12,7 @@ use std::{
 use prism_codec::{
     h2::{self, Event, Input},
     message::keyvalue::{GetResponseView, encode_get_request},
+    method::KeyValueMethod,
 };
 
 use crate::{
@@ -240,7 +241,7 @@ pub fn check_journal(
     for key in keys {
         let mut request = Vec::new();
         encode_get_request(&mut request, namespace, KeyName::new(key).as_str(), None, None);
-        let answer = client.call(crate::call::Method::Get.path(), &request)?;
+        let answer = client.call(KeyValueMethod::Get.spec().path, &request)?;
         if let Err(wrong) = newest_of(&values, key, &answer).and_then(|found| judge(claims[&key], found)) {
             survival
                 .wrong

@@ -3,17 +3,20 @@
 //! Pure: time comes as an argument, randomness from the seed, bytes go into the caller's buffer. With the same seed a
 //! thread asks for the same operations and keys in the same order; only the sequences of writes are taken from the clock.
 
-use prism_codec::message::{
-    common::{TimestampView, TokenView},
-    keyvalue::{
-        ExpectedView, ItemView, MutationOperationOut, MutationOut, PredicateOut, SelectionView,
-        encode_compare_and_swap_request, encode_delete_request, encode_get_request, encode_mutate_request,
-        encode_put_request, encode_scan_request,
+use prism_codec::{
+    message::{
+        common::{TimestampView, TokenView},
+        keyvalue::{
+            ExpectedView, ItemView, MutationOperationOut, MutationOut, PredicateOut, SelectionView,
+            encode_compare_and_swap_request, encode_delete_request, encode_get_request,
+            encode_mutate_request, encode_put_request, encode_scan_request,
+        },
     },
+    method::KeyValueMethod,
 };
 
 use crate::{
-    call::{Call, Fault, KeyName, Method, SWAP_MARK, Seen, Step, item_key},
+    call::{Call, Fault, KeyName, SWAP_MARK, Seen, Step, item_key},
     checker::{Checker, Told, Verify},
     journal::{Entry, Journal},
     keys::{KeyChooser, KeyDistribution, SizeChooser, ValueSize},
@@ -189,7 +192,7 @@ impl Workload {
         let values = self.checker.values();
         self.scratch.clear();
         match call.method() {
-            Method::Put => {
+            KeyValueMethod::Put => {
                 write_values(values, call, call.key, self.load.items, &mut self.scratch);
                 let keys = |item| &ITEM_KEYS[usize::from(item)][..];
                 let value = |item| slice_of(&self.scratch, call.value_bytes, item);
@@ -200,7 +203,7 @@ impl Workload {
                 });
                 encode_put_request(out, namespace, id.as_str(), token, items);
             }
-            Method::Get => {
+            KeyValueMethod::Get => {
                 let (predicate, selection) = match call.operation {
                     Operation::Range => (
                         Some(PredicateOut::Range {
@@ -219,16 +222,16 @@ impl Workload {
                 let selection = selection.then_some(&limit);
                 encode_get_request(out, namespace, id.as_str(), predicate.as_ref(), selection);
             }
-            Method::Delete => encode_delete_request(out, namespace, id.as_str(), token, None),
-            Method::Scan => {
+            KeyValueMethod::Delete => encode_delete_request(out, namespace, id.as_str(), token, None),
+            KeyValueMethod::Scan => {
                 let selection = SelectionView {
                     item_limit: call.item_limit,
                     ..SelectionView::default()
                 };
                 encode_scan_request(out, namespace, Some(&selection));
             }
-            Method::Mutate => self.encode_mutate(call, token, out),
-            Method::CompareAndSwap => self.encode_swap(call, token, out),
+            KeyValueMethod::Mutate => self.encode_mutate(call, token, out),
+            KeyValueMethod::CompareAndSwap => self.encode_swap(call, token, out),
         }
     }
 
@@ -257,7 +260,8 @@ impl Workload {
             return Next::Goes(swap);
         }
         if call.writes() {
-            let done = outcome == Outcome::OK && (call.method() != Method::CompareAndSwap || told.swapped);
+            let done =
+                outcome == Outcome::OK && (call.method() != KeyValueMethod::CompareAndSwap || told.swapped);
             self.note_write(call, outcome, done, told);
         }
         Next::Ended(outcome)
@@ -622,7 +626,7 @@ mod tests {
             workload.encode(&call, &mut message);
             let id = KeyName::new(call.key);
             match call.method() {
-                Method::Put => {
+                KeyValueMethod::Put => {
                     let view = PutView::decode(&message).expect("a PutRequest");
                     assert_eq!(
                         (view.namespace, view.id, view.items.len()),
@@ -643,7 +647,7 @@ mod tests {
                         );
                     }
                 }
-                Method::Get => {
+                KeyValueMethod::Get => {
                     let view = GetView::decode(&message).expect("a GetRequest");
                     assert_eq!(view.selection.item_limit, call.item_limit);
                 }
@@ -662,7 +666,7 @@ mod tests {
     fn a_cas_reads_and_then_swaps_what_it_read() {
         let mut workload = workload("cas=1", Verify::Fresh, 0, 1);
         let read = workload.plan(NOW).expect("no end");
-        assert_eq!((read.method(), read.step), (Method::Get, Step::Read));
+        assert_eq!((read.method(), read.step), (KeyValueMethod::Get, Step::Read));
         let seen = Seen {
             sequence: NOW - 5,
             items: 3,
@@ -675,7 +679,10 @@ mod tests {
         let Next::Goes(swap) = workload.finish(&read, Outcome::OK, &told, NOW) else {
             panic!("a second step")
         };
-        assert_eq!((swap.method(), swap.fault), (Method::CompareAndSwap, None));
+        assert_eq!(
+            (swap.method(), swap.fault),
+            (KeyValueMethod::CompareAndSwap, None)
+        );
         assert!(swap.sequence > read.sequence);
         let mut message = Vec::new();
         workload.encode(&swap, &mut message);

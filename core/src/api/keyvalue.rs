@@ -16,6 +16,7 @@ use prism_codec::{
             MutationOperation, PredicateView, PutView, ScanView, SelectionView, StatusOut,
         },
     },
+    method::KeyValueMethod,
     proto::prism::common::v1::Durability,
 };
 use smallvec::SmallVec;
@@ -24,7 +25,6 @@ use crate::call::{
     context::Context,
     error,
     job::PartOutcome,
-    method::Method,
     record::{LoggedWrite, Unreadable},
     ticket::Stamp,
 };
@@ -41,14 +41,14 @@ pub(crate) enum Request<'a> {
 
 impl<'a> Request<'a> {
     /// Decodes the request message of a method.
-    pub(crate) fn decode(method: Method, message: &'a [u8]) -> Result<Self, Box<Status>> {
+    pub(crate) fn decode(method: KeyValueMethod, message: &'a [u8]) -> Result<Self, Box<Status>> {
         let decoded = match method {
-            Method::Put => PutView::decode(message).map(Self::Put),
-            Method::Get => GetView::decode(message).map(Self::Get),
-            Method::Delete => DeleteView::decode(message).map(Self::Delete),
-            Method::Scan => ScanView::decode(message).map(Self::Scan),
-            Method::Mutate => MutateView::decode(message).map(Self::Mutate),
-            Method::CompareAndSwap => CompareAndSwapView::decode(message).map(Self::CompareAndSwap),
+            KeyValueMethod::Put => PutView::decode(message).map(Self::Put),
+            KeyValueMethod::Get => GetView::decode(message).map(Self::Get),
+            KeyValueMethod::Delete => DeleteView::decode(message).map(Self::Delete),
+            KeyValueMethod::Scan => ScanView::decode(message).map(Self::Scan),
+            KeyValueMethod::Mutate => MutateView::decode(message).map(Self::Mutate),
+            KeyValueMethod::CompareAndSwap => CompareAndSwapView::decode(message).map(Self::CompareAndSwap),
         };
         decoded.map_err(|cause| error::from_decode(&cause))
     }
@@ -309,14 +309,14 @@ pub(crate) fn check_drift(request: &Request<'_>, stamp: Stamp, drift_max_ns: i64
 
 /// Writes the response message for the outcomes of a request's mutations; `result` is what those that took effect say.
 pub(crate) fn encode_outcomes(
-    method: Method,
+    method: KeyValueMethod,
     writes: Writes<'_>,
     outcomes: impl Iterator<Item = Outcome>,
     now: UnixMillis,
     result: &WriteResultView,
     out: &mut Vec<u8>,
 ) -> Result<(), Box<Status>> {
-    if method == Method::Mutate {
+    if method == KeyValueMethod::Mutate {
         encode_parts(part_outcomes(writes, outcomes, result), out);
         return Ok(());
     }
@@ -326,7 +326,7 @@ pub(crate) fn encode_outcomes(
 
 /// Writes the response message for the outcome of a single mutation.
 pub(crate) fn encode_outcome(
-    method: Method,
+    method: KeyValueMethod,
     outcome: &Outcome,
     now: UnixMillis,
     result: &WriteResultView,
@@ -334,11 +334,11 @@ pub(crate) fn encode_outcome(
 ) -> Result<(), Box<Status>> {
     match (method, outcome) {
         (_, Outcome::Refused(cause)) => return Err(error::from_store(cause)),
-        (Method::CompareAndSwap, Outcome::NotSwapped(current)) => {
+        (KeyValueMethod::CompareAndSwap, Outcome::NotSwapped(current)) => {
             let current = current.as_ref().map(|item| item_view(&item.as_ref(), now));
             wire::encode_compare_and_swap_response(out, false, current.as_ref(), None);
         }
-        (Method::CompareAndSwap, _) => {
+        (KeyValueMethod::CompareAndSwap, _) => {
             wire::encode_compare_and_swap_response(out, true, None, Some(result));
         }
         _ => encode_write_response(method, result, out),
@@ -347,9 +347,9 @@ pub(crate) fn encode_outcome(
 }
 
 /// Writes the response message of a Put or Delete that took effect.
-pub(crate) fn encode_write_response(method: Method, result: &WriteResultView, out: &mut Vec<u8>) {
+pub(crate) fn encode_write_response(method: KeyValueMethod, result: &WriteResultView, out: &mut Vec<u8>) {
     match method {
-        Method::Delete => wire::encode_delete_response(out, result),
+        KeyValueMethod::Delete => wire::encode_delete_response(out, result),
         _ => wire::encode_put_response(out, result),
     }
 }
@@ -426,7 +426,7 @@ pub(crate) fn applied(durability: i32) -> WriteResultView {
 /// Serves a unary request from a shard's own memory store, inline.
 pub(crate) fn execute_in_memory(
     store: &mut MemoryStore,
-    method: Method,
+    method: KeyValueMethod,
     request: &Request<'_>,
     context: &Context,
     out: &mut Vec<u8>,
@@ -438,7 +438,7 @@ pub(crate) fn execute_in_memory(
     }
     let writes = writes(request, context, |_| true);
     if let [one] = writes.mutations.as_slice()
-        && method != Method::Mutate
+        && method != KeyValueMethod::Mutate
     {
         return encode_outcome(
             method,

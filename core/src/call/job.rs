@@ -9,11 +9,11 @@ use std::{
 };
 
 use prism_backends::{NamespaceId, StoreError, sqlite::OwnedDeadLetter};
-use prism_codec::{grpc::Status, message::common::WriteResultView};
+use prism_codec::{grpc::Status, message::common::WriteResultView, method::KeyValueMethod};
 
 use super::{
     event::ApplyBatch,
-    method::{AdminMethod, Method},
+    method::AdminMethod,
     ticket::{Stamp, Ticket},
 };
 use crate::namespace::spec::NamespaceSpec;
@@ -23,7 +23,7 @@ use crate::namespace::spec::NamespaceSpec;
 pub(crate) enum Work {
     /// A unary call of KeyValue.
     Unary {
-        method: Method,
+        method: KeyValueMethod,
         namespace: NamespaceId,
         default_ttl_ms: Option<u64>,
         body: Vec<u8>,

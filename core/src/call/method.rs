@@ -1,65 +1,19 @@
-//! The methods of our services.
+//! The methods that the control thread serves. All methods stand in the table of [`prism_codec::method`].
 
-/// The methods of `prism.keyvalue.v1.KeyValue`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Method {
-    /// Writes items of one id.
-    Put,
-    /// Reads items of one id.
-    Get,
-    /// Deletes items of one id.
-    Delete,
-    /// Streams a namespace.
-    Scan,
-    /// Writes to many ids.
-    Mutate,
-    /// Replaces a value that is as expected.
-    CompareAndSwap,
-}
+use prism_codec::method::{DeadLettersMethod, Method, NamespacesMethod};
 
-impl Method {
-    /// How many there are.
-    pub const COUNT: usize = 6;
-    /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; Self::COUNT] = [
-        Self::Put,
-        Self::Get,
-        Self::Delete,
-        Self::Scan,
-        Self::Mutate,
-        Self::CompareAndSwap,
-    ];
-
-    /// The name in the service definition.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Put => "Put",
-            Self::Get => "Get",
-            Self::Delete => "Delete",
-            Self::Scan => "Scan",
-            Self::Mutate => "Mutate",
-            Self::CompareAndSwap => "CompareAndSwap",
-        }
-    }
-}
-
-/// The methods of `prism.admin.v1`, served by the control thread.
+/// A method of `prism.admin.v1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AdminMethod {
-    Validate,
-    Create,
-    Get,
-    List,
-    Delete,
-    DeadLetters(DeadLetterMethod),
+    Namespaces(NamespacesMethod),
+    DeadLetters(DeadLettersMethod),
 }
 
-/// The methods of `prism.admin.v1.DeadLetters`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DeadLetterMethod {
-    List,
-    Get,
-    Redrive,
-    Drop,
+impl From<AdminMethod> for Method {
+    fn from(method: AdminMethod) -> Self {
+        match method {
+            AdminMethod::Namespaces(method) => method.into(),
+            AdminMethod::DeadLetters(method) => method.into(),
+        }
+    }
 }

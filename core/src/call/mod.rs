@@ -6,7 +6,7 @@ pub(crate) mod context;
 pub(crate) mod error;
 pub(crate) mod event;
 pub(crate) mod job;
-pub mod method;
+pub(crate) mod method;
 pub(crate) mod owner;
 pub(crate) mod record;
 pub(crate) mod ticket;

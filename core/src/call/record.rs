@@ -19,8 +19,9 @@
 //! configuration, does the same. The namespace is the record's target.
 
 use prism_backends::{NamespaceId, UnixMillis, Version};
+use prism_codec::method::{Effect, KeyValueMethod};
 
-use super::{context::Context, method::Method, owner::owner_of, ticket::Stamp};
+use super::{context::Context, owner::owner_of, ticket::Stamp};
 
 /// Bytes in front of the request message.
 pub(crate) const HEADER_BYTES: usize = 32;
@@ -47,7 +48,7 @@ impl Part {
 /// A write as it is logged.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LoggedWrite<'a> {
-    pub(crate) method: Method,
+    pub(crate) method: KeyValueMethod,
     pub(crate) part: Option<Part>,
     /// Of a compare-and-swap that a store has decided: the version of what it wrote there. It is then applied as a plain write.
     pub(crate) swapped_at: Option<Version>,
@@ -68,7 +69,7 @@ impl<'a> LoggedWrite<'a> {
             None => FORMAT,
             Some(_) => FORMAT_WITH_VERSION,
         });
-        bytes.push(self.method as u8);
+        bytes.push(number_of(self.method));
         bytes.extend_from_slice(&part.shards.to_le_bytes());
         bytes.extend_from_slice(&part.shard.to_le_bytes());
         bytes.extend_from_slice(&self.context.stamp.shard.to_le_bytes());
@@ -92,16 +93,10 @@ impl<'a> LoggedWrite<'a> {
             word.copy_from_slice(&header[at..at + 8]);
             u64::from_le_bytes(word)
         };
-        let method = match header[1] {
-            0 => Method::Put,
-            2 => Method::Delete,
-            4 => Method::Mutate,
-            5 => Method::CompareAndSwap,
-            _ => return Err(Unreadable),
-        };
+        let method = method_of(header[1]).ok_or(Unreadable)?;
         let (swapped_at, body) = match (header[0], method) {
             (FORMAT, _) => (None, rest),
-            (FORMAT_WITH_VERSION, Method::CompareAndSwap) => {
+            (FORMAT_WITH_VERSION, KeyValueMethod::CompareAndSwap) => {
                 let (time, rest) = rest.split_first_chunk().ok_or(Unreadable)?;
                 let (hash, body) = rest.split_first_chunk().ok_or(Unreadable)?;
                 let version = Version {
@@ -136,10 +131,32 @@ impl<'a> LoggedWrite<'a> {
     }
 }
 
+/// The number of a method in a record. It stays what it is when methods are added.
+fn number_of(method: KeyValueMethod) -> u8 {
+    match method {
+        KeyValueMethod::Put => 0,
+        KeyValueMethod::Get => 1,
+        KeyValueMethod::Delete => 2,
+        KeyValueMethod::Scan => 3,
+        KeyValueMethod::Mutate => 4,
+        KeyValueMethod::CompareAndSwap => 5,
+    }
+}
+
+/// The method that a record may hold under this number: one that writes.
+fn method_of(number: u8) -> Option<KeyValueMethod> {
+    let writes = |method: &&KeyValueMethod| {
+        let effect = method.spec().effect;
+        matches!(effect, Effect::Certain | Effect::Judged)
+    };
+    let mut all = KeyValueMethod::ALL.iter().filter(writes);
+    all.find(|method| number_of(**method) == number).copied()
+}
+
 #[cfg(test)]
 impl<'a> LoggedWrite<'a> {
     /// A whole write without a time to live, of a call that came at the very beginning.
-    pub(crate) fn example(namespace: NamespaceId, method: Method, body: &'a [u8]) -> Self {
+    pub(crate) fn example(namespace: NamespaceId, method: KeyValueMethod, body: &'a [u8]) -> Self {
         Self {
             method,
             part: None,
@@ -161,7 +178,7 @@ mod tests {
 
     fn write(body: &[u8]) -> LoggedWrite<'_> {
         LoggedWrite {
-            method: Method::Mutate,
+            method: KeyValueMethod::Mutate,
             part: Some(Part { shards: 3, shard: 2 }),
             swapped_at: None,
             context: Context {
@@ -181,7 +198,7 @@ mod tests {
     fn a_record_comes_back_as_it_went_in() {
         let bytes = write(b"body").encode();
         let back = LoggedWrite::decode(NamespaceId(7), &bytes).unwrap();
-        assert_eq!(back.method, Method::Mutate);
+        assert_eq!(back.method, KeyValueMethod::Mutate);
         assert_eq!(back.part, Some(Part { shards: 3, shard: 2 }));
         assert_eq!(back.context.default_ttl_ms, Some(60_000));
         assert_eq!(back.context.now, UnixMillis(1_700_000_000_123));
@@ -190,7 +207,7 @@ mod tests {
         assert_eq!(back.swapped_at, None);
         let version = Version::new(-7, b"token");
         let whole = LoggedWrite {
-            method: Method::CompareAndSwap,
+            method: KeyValueMethod::CompareAndSwap,
             part: None,
             swapped_at: Some(version),
             context: Context {
@@ -220,5 +237,61 @@ mod tests {
         assert!(with(0, 2), "only a swap has a version");
         assert!(with(1, 1), "a Get is no write");
         assert!(with(4, 3), "part 3 of 3");
+    }
+
+    /// Records as the releases before wrote them, byte for byte. They must be readable for ever.
+    const OF_FORMAT_1: &str = "010000000000010015cd853dfe9c97177b68e5cf8b010000005c2605000000000a066c65646765721205616c69636522\
+         060a016b120176";
+    const PART_OF_FORMAT_1: &str = "0104030002000200fbffffffffffffff7b68e5cf8b010000ffffffffffffffff0a066c65646765721a110a05616c6963\
+         6512080a060a016b1201761a070a03626f621a00";
+    const OF_FORMAT_2: &str = "020500000000000007000000000000000900000000000000ffffffffffffffff01002a36fe9c97178967452301efcdab\
+         0a066c65646765721205616c6963651a016b2a003a03120176";
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal");
+        (0..hex.len()).step_by(2).map(digits).collect()
+    }
+
+    #[test]
+    fn records_of_the_formats_before_are_read_and_written_as_they_were() {
+        let context = |default_ttl_ms, now, time_ns, shard| Context {
+            namespace: NamespaceId(7),
+            default_ttl_ms,
+            now: UnixMillis(now),
+            stamp: Stamp { time_ns, shard },
+        };
+        let whole = context(Some(86_400_000), 1_700_000_000_123, 1_700_000_000_123_456_789, 1);
+        let part = Some(Part { shards: 3, shard: 2 });
+        let decided = Version {
+            generation_time_ns: 1_700_000_000_000_000_001,
+            token_hash: 0xabcd_ef01_2345_6789,
+        };
+        let expected = [
+            (OF_FORMAT_1, KeyValueMethod::Put, None, None, whole),
+            (
+                PART_OF_FORMAT_1,
+                KeyValueMethod::Mutate,
+                part,
+                None,
+                context(None, 1_700_000_000_123, -5, 2),
+            ),
+            (
+                OF_FORMAT_2,
+                KeyValueMethod::CompareAndSwap,
+                None,
+                Some(decided),
+                context(None, 9, 7, 0),
+            ),
+        ];
+        for (hex, method, part, swapped_at, context) in expected {
+            let bytes = bytes(hex);
+            let record = LoggedWrite::decode(NamespaceId(7), &bytes).expect("a readable record");
+            assert_eq!(
+                (record.method, record.part, record.swapped_at),
+                (method, part, swapped_at)
+            );
+            assert_eq!(record.context, context);
+            assert_eq!(record.encode(), bytes, "{method:?}");
+        }
     }
 }

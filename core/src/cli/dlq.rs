@@ -2,6 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Subcommand;
+use prism_codec::method::DeadLettersMethod;
 use prism_codec::proto::prism::admin::v1 as admin;
 use serde_json::{Value, json};
 
@@ -40,13 +41,13 @@ pub(super) fn run(command: &DlqCommand, global: &Global, printer: &mut Printer) 
         DlqCommand::Redrive { number } => {
             let request = admin::DeadLettersRedriveRequest { number: *number };
             let _: admin::DeadLettersRedriveResponse =
-                connect(global)?.unary("/prism.admin.v1.DeadLetters/Redrive", &request)?;
+                connect(global)?.unary(DeadLettersMethod::Redrive.spec().path, &request)?;
             tell(printer, *number, "redriven", "applied")
         }
         DlqCommand::Drop { number } => {
             let request = admin::DeadLettersDropRequest { number: *number };
             let _: admin::DeadLettersDropResponse =
-                connect(global)?.unary("/prism.admin.v1.DeadLetters/Drop", &request)?;
+                connect(global)?.unary(DeadLettersMethod::Drop.spec().path, &request)?;
             tell(printer, *number, "dropped", "dropped")
         }
     }
@@ -70,7 +71,7 @@ fn list(namespace: &str, global: &Global, printer: &mut Printer) -> Result<(), F
             after,
         };
         let reply: admin::DeadLettersListResponse =
-            client.unary("/prism.admin.v1.DeadLetters/List", &request)?;
+            client.unary(DeadLettersMethod::List.spec().path, &request)?;
         letters.extend(reply.dead_letters);
         after = reply.next_after;
         if after == 0 {
@@ -103,7 +104,7 @@ fn list(namespace: &str, global: &Global, printer: &mut Printer) -> Result<(), F
 fn show(number: u64, global: &Global, printer: &mut Printer) -> Result<(), Failure> {
     let request = admin::DeadLettersGetRequest { number };
     let reply: admin::DeadLettersGetResponse =
-        connect(global)?.unary("/prism.admin.v1.DeadLetters/Get", &request)?;
+        connect(global)?.unary(DeadLettersMethod::Get.spec().path, &request)?;
     let letter = reply.dead_letter.unwrap_or_default();
     if printer.is_json() {
         let mut value = letter_json(&letter);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use prism_codec::method::KeyValueMethod;
 use prism_codec::proto::prism::common::v1::{Durability, WriteResult};
 use prism_codec::proto::prism::keyvalue::v1 as keyvalue;
 use prism_core::namespace::units::parse_duration;
@@ -185,7 +186,7 @@ fn put(args: &PutArgs, global: &Global, printer: &mut Printer) -> Result<(), Fai
         idempotency_token: None,
         items,
     };
-    let reply: keyvalue::PutResponse = connect(global)?.unary("/prism.keyvalue.v1.KeyValue/Put", &request)?;
+    let reply: keyvalue::PutResponse = connect(global)?.unary(KeyValueMethod::Put.spec().path, &request)?;
     written(
         printer,
         &format!("{count} {} written", plural(count)),
@@ -218,7 +219,7 @@ fn get(args: &GetArgs, global: &Global, printer: &mut Printer) -> Result<(), Fai
             predicate: predicate(&args.key, args.range.as_ref()),
             selection: Some(selection),
         };
-        let reply: keyvalue::GetResponse = client.unary("/prism.keyvalue.v1.KeyValue/Get", &request)?;
+        let reply: keyvalue::GetResponse = client.unary(KeyValueMethod::Get.spec().path, &request)?;
         found += reply.items.len();
         for item in &reply.items {
             match (printer.is_json(), single) {
@@ -263,7 +264,7 @@ fn delete(args: &DeleteArgs, global: &Global, printer: &mut Printer) -> Result<(
         predicate: predicate(&args.key, args.range.as_ref()),
     };
     let reply: keyvalue::DeleteResponse =
-        connect(global)?.unary("/prism.keyvalue.v1.KeyValue/Delete", &request)?;
+        connect(global)?.unary(KeyValueMethod::Delete.spec().path, &request)?;
     written(printer, "deleted", reply.result)
 }
 
@@ -281,7 +282,7 @@ fn scan(args: &ScanArgs, global: &Global, printer: &mut Printer) -> Result<(), F
     };
     let mut outcome = Ok(());
     connect(global)?.server_streaming(
-        "/prism.keyvalue.v1.KeyValue/Scan",
+        KeyValueMethod::Scan.spec().path,
         &request,
         |page: keyvalue::ScanResponse| {
             for entry in &page.entries {
@@ -340,7 +341,7 @@ fn cas(args: &CasArgs, global: &Global, printer: &mut Printer) -> Result<(), Fai
         expected: Some(expected),
         item,
     };
-    let path = "/prism.keyvalue.v1.KeyValue/CompareAndSwap";
+    let path = KeyValueMethod::CompareAndSwap.spec().path;
     let reply: keyvalue::CompareAndSwapResponse = connect(global)?.unary(path, &request)?;
     if printer.is_json() {
         let current = reply.current.as_ref().map(item_json);

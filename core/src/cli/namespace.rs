@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use prism_codec::method::NamespacesMethod;
 use prism_codec::proto::prism::admin::v1 as admin;
 use prism_core::namespace::file::{self, FileLimits};
 use prism_core::namespace::model::unsupported;
@@ -57,7 +58,7 @@ pub(super) fn run(command: &NamespaceCommand, global: &Global, printer: &mut Pri
 fn create(path: &Path, global: &Global, printer: &mut Printer) -> Result<(), Failure> {
     let request = admin::CreateRequest { yaml: read(path)? };
     let reply: admin::CreateResponse = connect(global)?
-        .unary("/prism.admin.v1.Namespaces/Create", &request)
+        .unary(NamespacesMethod::Create.spec().path, &request)
         .map_err(|error| Failure {
             place: name_of(path),
             ..Failure::from(error)
@@ -128,7 +129,7 @@ fn list(global: &Global, printer: &mut Printer) -> Result<(), Failure> {
             page_size: 1_000,
             page_token,
         };
-        let reply: admin::ListResponse = client.unary("/prism.admin.v1.Namespaces/List", &request)?;
+        let reply: admin::ListResponse = client.unary(NamespacesMethod::List.spec().path, &request)?;
         namespaces.extend(reply.namespaces);
         page_token = reply.next_page_token;
         if page_token.is_empty() {
@@ -190,7 +191,7 @@ fn show(name: &str, global: &Global, printer: &mut Printer) -> Result<(), Failur
     let request = admin::GetRequest {
         name: name.to_owned(),
     };
-    let reply: admin::GetResponse = connect(global)?.unary("/prism.admin.v1.Namespaces/Get", &request)?;
+    let reply: admin::GetResponse = connect(global)?.unary(NamespacesMethod::Get.spec().path, &request)?;
     let namespace = reply.namespace.unwrap_or_default();
     if printer.is_json() {
         return printer.json(&namespace_json(&namespace));
@@ -226,7 +227,7 @@ fn delete(name: &str, yes: bool, global: &Global, printer: &mut Printer) -> Resu
     let request = admin::DeleteRequest {
         name: name.to_owned(),
     };
-    let _: admin::DeleteResponse = connect(global)?.unary("/prism.admin.v1.Namespaces/Delete", &request)?;
+    let _: admin::DeleteResponse = connect(global)?.unary(NamespacesMethod::Delete.spec().path, &request)?;
     if printer.is_json() {
         return printer.json(&json!({ "deleted": name }));
     }

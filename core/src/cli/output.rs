@@ -7,6 +7,7 @@ use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use prism_codec::grpc::Code;
 use prism_codec::proto::google::rpc::{ErrorInfo, Status};
 use prism_codec::proto::prism::admin::v1 as admin;
 use prism_core::namespace::Problem;
@@ -178,7 +179,7 @@ pub(super) fn status_failure(status: &Status) -> Failure {
     let info = info
         .and_then(|any| ErrorInfo::decode(any.value.as_slice()).ok())
         .unwrap_or_default();
-    let code = code_name(status.code);
+    let code = Code::from_i32(status.code).name();
     let solution = match (info.reason.as_str(), problems.as_slice()) {
         ("NAMESPACE_EXISTS", _) => "Choose different name or use existing namespace".to_owned(),
         ("NAMESPACE_UNSUPPORTED", found) => {
@@ -224,34 +225,6 @@ fn default_solution(code: &str, info: &ErrorInfo) -> String {
         "UNIMPLEMENTED" => "check that --server is a Prism gateway of this version".to_owned(),
         _ => String::new(),
     }
-}
-
-/// The name of a gRPC code.
-fn code_name(code: i32) -> &'static str {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    usize::try_from(code)
-        .ok()
-        .and_then(|index| NAMES.get(index))
-        .copied()
-        .unwrap_or("UNKNOWN")
 }
 
 /// The problem in a message of the gateway.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use prism_backends::{NamespaceId, sqlite::OwnedDeadLetter};
 use prism_codec::{
     grpc::{Code, Status},
+    method::DeadLettersMethod,
     proto::prism::admin::v1::{
         DeadLetter, DeadLettersDropRequest, DeadLettersDropResponse, DeadLettersGetRequest,
         DeadLettersGetResponse, DeadLettersListRequest, DeadLettersListResponse, DeadLettersRedriveRequest,
@@ -19,17 +20,20 @@ use crate::{
     call::{
         error,
         job::{DeadLetterJob, WriterMessage},
-        method::DeadLetterMethod,
         record::LoggedWrite,
     },
     control::service::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX},
 };
 
 impl Control {
-    pub(super) fn dead_letters(&self, method: DeadLetterMethod, body: &[u8]) -> Result<Vec<u8>, Box<Status>> {
+    pub(super) fn dead_letters(
+        &self,
+        method: DeadLettersMethod,
+        body: &[u8],
+    ) -> Result<Vec<u8>, Box<Status>> {
         match method {
-            DeadLetterMethod::List => self.list_dead_letters(&decode(body)?),
-            DeadLetterMethod::Get => {
+            DeadLettersMethod::List => self.list_dead_letters(&decode(body)?),
+            DeadLettersMethod::Get => {
                 let DeadLettersGetRequest { number } = decode(body)?;
                 let letter = self.one_dead_letter(number, DeadLetterJob::Get(number))?;
                 let request = read(&letter).map_or(&letter.record[..], |logged| logged.body);
@@ -39,13 +43,13 @@ impl Control {
                 }
                 .encode_to_vec())
             }
-            DeadLetterMethod::Redrive => {
+            DeadLettersMethod::Redrive => {
                 let DeadLettersRedriveRequest { number } = decode(body)?;
                 self.one_dead_letter(number, DeadLetterJob::Redrive(number))?;
                 tracing::info!(number, "dead letter applied");
                 Ok(DeadLettersRedriveResponse {}.encode_to_vec())
             }
-            DeadLetterMethod::Drop => {
+            DeadLettersMethod::Drop => {
                 let DeadLettersDropRequest { number } = decode(body)?;
                 self.one_dead_letter(number, DeadLetterJob::Drop(number))?;
                 tracing::info!(number, "dead letter dropped");
@@ -147,7 +151,7 @@ fn message(letter: &OwnedDeadLetter, names: &HashMap<u32, String>) -> DeadLetter
         reason: letter.reason.clone(),
         method: logged
             .as_ref()
-            .map_or_else(String::new, |logged| logged.method.name().to_owned()),
+            .map_or_else(String::new, |logged| logged.method.spec().name.to_owned()),
         id: id.to_owned(),
         bytes: logged.map_or(letter.record.len(), |logged| logged.body.len()) as u64,
     }

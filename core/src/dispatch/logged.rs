@@ -7,7 +7,10 @@
 use std::{iter, rc::Rc, sync::Arc, time::Instant};
 
 use prism_backends::NamespaceId;
-use prism_codec::grpc::{Code, Status};
+use prism_codec::{
+    grpc::{Code, Status},
+    method::KeyValueMethod,
+};
 use smallvec::SmallVec;
 
 use super::{Dispatcher, ShardStore};
@@ -17,7 +20,6 @@ use crate::{
         context::Context,
         error,
         job::{Answer, Job, PartOutcome, Reply, Work},
-        method::Method,
         owner::{key_hash, owner_of},
         record::{LoggedWrite, Part},
         ticket::Ticket,
@@ -69,7 +71,7 @@ enum State {
 pub(crate) struct LoggedCall {
     pub(crate) ticket: Ticket,
     pub(crate) deadline: Option<Instant>,
-    pub(crate) method: Method,
+    pub(crate) method: KeyValueMethod,
     /// The part of a Mutate that this shard owns.
     pub(crate) part: Option<Part>,
 }
@@ -197,7 +199,7 @@ impl Dispatcher {
                     logged.push(prepared.index);
                     keys.push(key_hash(namespace, prepared.id));
                 }
-                Err(cause) if method == Method::Mutate => refused.push(PartOutcome {
+                Err(cause) if method == KeyValueMethod::Mutate => refused.push(PartOutcome {
                     index: prepared.index,
                     outcome: Err(error::from_store(&cause)),
                 }),
@@ -209,7 +211,7 @@ impl Dispatcher {
         let shard_log = log.open()?;
         let window = shard_log.hasher().key(namespace, method, request, body);
         let mut context = *context;
-        if method == Method::CompareAndSwap
+        if method == KeyValueMethod::CompareAndSwap
             && let Some(first) = window.and_then(|key| shard_log.first(key))
         {
             // The store knows a repeat by its version, which a token without a time gets from the stamp.
@@ -217,12 +219,12 @@ impl Dispatcher {
         }
         let nothing_left = logged.is_empty();
         let form = match method {
-            Method::Mutate => Form::Mutate {
+            KeyValueMethod::Mutate => Form::Mutate {
                 refused,
                 logged,
                 part: part.is_some(),
             },
-            Method::Delete => Form::Delete,
+            KeyValueMethod::Delete => Form::Delete,
             _ => Form::Put,
         };
         if nothing_left && let Form::Mutate { refused, part, .. } = form {
@@ -282,7 +284,7 @@ impl Dispatcher {
             ticket: call.ticket,
             deadline: call.deadline,
             work: Work::Unary {
-                method: Method::Get,
+                method: KeyValueMethod::Get,
                 namespace,
                 default_ttl_ms: context.default_ttl_ms,
                 body: body.to_vec(),
@@ -379,7 +381,7 @@ impl Dispatcher {
                     .id()
                     .is_none_or(|id| owner_of(context.namespace, id, self.shard_count()) == self.shard)
         );
-        if call.method == Method::Get {
+        if call.method == KeyValueMethod::Get {
             self.read_logged(call, request, body, context)
         } else {
             self.write_logged(call, request, body, context)

@@ -22,7 +22,10 @@ pub(crate) mod scan;
 use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Instant};
 
 use prism_backends::{UnixMillis, memory::MemoryStore};
-use prism_codec::grpc::{Code, Status};
+use prism_codec::{
+    grpc::{Code, Status},
+    method::{KeyValueMethod, Method},
+};
 
 use self::{
     logged::{Log, LoggedCall},
@@ -37,7 +40,7 @@ use crate::{
         context::Context,
         error,
         job::{Answer, ControlJob, Job, Reply, ShardCommand, Work, WriterMessage},
-        method::{AdminMethod, Method},
+        method::AdminMethod,
         owner::owner_of,
         ticket::{Stamp, Ticket},
     },
@@ -185,7 +188,9 @@ impl Dispatcher {
     ) -> Progress {
         self.reply.clear();
         match route {
-            Route::KeyValue(method) => self.start_keyvalue(method, ticket, deadline, now, message),
+            Route::Call(Method::KeyValue(method)) => {
+                self.start_keyvalue(method, ticket, deadline, now, message)
+            }
             Route::Admin(method) => self.start_admin(method, ticket, deadline, now, message),
             Route::HealthCheck => Progress::Done(self.health(message, self.readiness().is_ok())),
             Route::HealthWatch => self.watch_health(message),
@@ -277,7 +282,7 @@ impl Dispatcher {
 
     fn start_keyvalue(
         &mut self,
-        method: Method,
+        method: KeyValueMethod,
         mut ticket: Ticket,
         deadline: Option<Instant>,
         now: Instant,
@@ -294,22 +299,23 @@ impl Dispatcher {
                 false => error::not_serving(),
             }));
         };
+        let named = Method::KeyValue(method);
         let stamp = self.stamp();
         let drift_max_ns = i64::try_from(self.limits.clock_drift_max.as_nanos()).unwrap_or(i64::MAX);
         let checked = keyvalue::check_drift(&request, stamp, drift_max_ns)
             .and_then(|()| keyvalue::check_values(&request, namespace.value_bytes_max));
         if let Err(status) = checked {
-            namespace.count(method, status.code, &mut self.touched);
+            namespace.count(named, status.code, &mut self.touched);
             return Progress::Done(Err(status));
         }
         namespace
             .metrics
-            .method(method)
+            .method(named)
             .request_bytes
             .add(message.len() as u64);
         ticket.namespace = namespace.id;
         if let Request::Scan(view) = &request {
-            let pending = Pending::new(ticket, now, deadline, Some((namespace.clone(), method)));
+            let pending = Pending::new(ticket, now, deadline, Some((namespace.clone(), named)));
             let selection = keyvalue::selection(&view.selection);
             let settle = namespace.durability == Durability::Strong;
             let scan = Scan::new(pending, self.scan_plan(settle), selection);
@@ -325,10 +331,10 @@ impl Dispatcher {
         if let (ShardStore::Memory(store), Owner::Here) = (&mut self.store, &owner) {
             let result = keyvalue::execute_in_memory(store, method, &request, &context, &mut self.reply);
             let code = result.as_ref().map_or_else(|status| status.code, |()| Code::Ok);
-            namespace.count(method, code, &mut self.touched);
+            namespace.count(named, code, &mut self.touched);
             namespace
                 .metrics
-                .method(method)
+                .method(named)
                 .response_bytes
                 .add(self.reply.len() as u64);
             return Progress::Done(result);
@@ -337,7 +343,7 @@ impl Dispatcher {
             ticket,
             now,
             deadline,
-            Some((namespace.clone(), method)),
+            Some((namespace.clone(), named)),
         ));
         let result = match owner {
             Owner::Here => self.admit(&pending).and_then(|()| {
@@ -357,7 +363,7 @@ impl Dispatcher {
                 Progress::Waiting(pending)
             }
             Err(status) => {
-                namespace.count(method, status.code, &mut self.touched);
+                namespace.count(named, status.code, &mut self.touched);
                 Progress::Done(Err(status))
             }
         }
@@ -368,7 +374,7 @@ impl Dispatcher {
         &mut self,
         owner: &Owner,
         namespace: &Rc<Namespace>,
-        method: Method,
+        method: KeyValueMethod,
         message: &[u8],
         stamp: Stamp,
         pending: &mut Pending,
@@ -384,7 +390,9 @@ impl Dispatcher {
             overlay: Vec::new(),
         };
         match owner {
-            Owner::Sidecar if method == Method::Get => self.submit(Destination::Reader, pending, work(false)),
+            Owner::Sidecar if method == KeyValueMethod::Get => {
+                self.submit(Destination::Reader, pending, work(false))
+            }
             Owner::Sidecar => self.submit(Destination::Writer, pending, work(false)),
             Owner::Here => self.submit(Destination::Shard(self.shard), pending, work(false)),
             Owner::Shard(shard) => self.submit(Destination::Shard(*shard), pending, work(false)),

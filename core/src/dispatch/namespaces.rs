@@ -3,11 +3,10 @@
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use prism_backends::NamespaceId;
-use prism_codec::grpc::Code;
+use prism_codec::{grpc::Code, method::Method};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    call::method::Method,
     metrics::{NamespaceMetrics, Registry},
     namespace::{model::Durability, spec::NamespaceSpec},
 };
@@ -23,7 +22,7 @@ pub(crate) struct Namespace {
     /// Calls of this shard that wait for an answer.
     pub(crate) waiting: Cell<usize>,
     /// Calls answered in the running batch, by method; their latency is recorded at its end.
-    batch: [Cell<u32>; Method::COUNT],
+    batch: Box<[Cell<u32>]>,
     in_batch: Cell<bool>,
 }
 
@@ -31,7 +30,7 @@ impl Namespace {
     /// Counts an answered call and notes the namespace in `touched`, once a batch.
     pub(crate) fn count(self: &Rc<Self>, method: Method, code: Code, touched: &mut Vec<Rc<Self>>) {
         self.metrics.method(method).by_code[code as usize].add(1);
-        let count = &self.batch[method as usize];
+        let count = &self.batch[method.index()];
         count.set(count.get() + 1);
         if !self.in_batch.replace(true) {
             touched.push(self.clone());
@@ -41,13 +40,10 @@ impl Namespace {
     /// Records the latency of the batch's calls.
     pub(crate) fn record_batch(&self, elapsed: Duration) {
         self.in_batch.set(false);
-        for method in Method::ALL {
-            let count = self.batch[method as usize].take();
+        for (count, metrics) in self.batch.iter().zip(self.metrics.methods()) {
+            let count = count.take();
             if count > 0 {
-                self.metrics
-                    .method(method)
-                    .latency
-                    .record(elapsed, u64::from(count));
+                metrics.latency.record(elapsed, u64::from(count));
             }
         }
     }
@@ -83,9 +79,9 @@ impl Namespaces {
             ttl_ms: spec.ttl_ms,
             value_bytes_max: spec.value_bytes_max,
             durability: spec.durability,
-            metrics: self.registry.add_namespace(&spec.name),
+            metrics: self.registry.add_namespace(&spec.name, spec.api),
             waiting: Cell::new(0),
-            batch: Default::default(),
+            batch: spec.api.methods().iter().map(|_| Cell::new(0)).collect(),
             in_batch: Cell::new(false),
         });
         self.by_id.insert(spec.id.0, namespace.clone());

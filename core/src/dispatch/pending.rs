@@ -2,7 +2,10 @@
 
 use std::{rc::Rc, time::Instant};
 
-use prism_codec::grpc::{Code, Status};
+use prism_codec::{
+    grpc::{Code, Status},
+    method::Method,
+};
 
 use super::{Dispatcher, namespaces::Namespace};
 use crate::{
@@ -10,7 +13,6 @@ use crate::{
     call::{
         error,
         job::{Answer, PartOutcome},
-        method::Method,
         ticket::Ticket,
     },
 };

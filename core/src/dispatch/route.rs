@@ -5,14 +5,21 @@
 
 use std::time::Duration;
 
-use prism_codec::{connect::ContentType, grpc, h2::HeaderList};
+use prism_codec::{
+    connect::ContentType,
+    grpc,
+    h2::HeaderList,
+    method::{HealthMethod, Method, ServerReflectionMethod},
+};
 
-use crate::call::method::{AdminMethod, DeadLetterMethod, Method};
+use crate::call::method::AdminMethod;
 
 /// Where a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
-    KeyValue(Method),
+    /// A call about the data of a namespace.
+    Call(Method),
+    /// A call that the control thread serves.
     Admin(AdminMethod),
     HealthCheck,
     HealthWatch,
@@ -50,7 +57,7 @@ impl Route {
             | Self::WrongMethod
             | Self::WrongContentType
             | Self::WrongTimeout => true,
-            Self::KeyValue(_)
+            Self::Call(_)
             | Self::Admin(_)
             | Self::HealthCheck
             | Self::HealthWatch
@@ -196,73 +203,49 @@ fn parse_millis(value: &[u8]) -> Option<Duration> {
 impl Route {
     /// The path of a call, for example `/prism.keyvalue.v1.KeyValue/Put`; of anything else its own.
     pub(crate) fn path(self) -> &'static str {
-        PATHS
-            .iter()
-            .find(|(_, route)| *route == self)
-            .map_or("", |(path, _)| path)
+        let method: Method = match self {
+            Self::Call(method) => method,
+            Self::Admin(method) => method.into(),
+            Self::HealthCheck => HealthMethod::Check.into(),
+            Self::HealthWatch => HealthMethod::Watch.into(),
+            Self::Reflection { alpha: false } => ServerReflectionMethod::ServerReflectionInfo.into(),
+            _ => {
+                let path = PATHS.iter().find(|(_, route)| *route == self);
+                return path.map_or("", |(path, _)| path);
+            }
+        };
+        method.spec().path
     }
 }
 
+impl From<Method> for Route {
+    fn from(method: Method) -> Self {
+        match method {
+            Method::KeyValue(_) => Self::Call(method),
+            Method::Namespaces(method) => Self::Admin(AdminMethod::Namespaces(method)),
+            Method::DeadLetters(method) => Self::Admin(AdminMethod::DeadLetters(method)),
+            Method::Health(HealthMethod::Check) => Self::HealthCheck,
+            Method::Health(HealthMethod::Watch) => Self::HealthWatch,
+            Method::ServerReflection(ServerReflectionMethod::ServerReflectionInfo) => {
+                Self::Reflection { alpha: false }
+            }
+        }
+    }
+}
+
+/// Heads are remembered per connection, so this runs rarely.
 fn route_of(path: &[u8]) -> Route {
+    if let Some(method) = Method::of_path(path) {
+        return method.into();
+    }
     PATHS
         .iter()
         .find(|(known, _)| known.as_bytes() == path)
         .map_or(Route::Unknown, |(_, route)| *route)
 }
 
-/// All paths, the busiest first. Heads are remembered per connection, so this is searched rarely.
-const PATHS: [(&str, Route); 23] = [
-    ("/prism.keyvalue.v1.KeyValue/Put", Route::KeyValue(Method::Put)),
-    ("/prism.keyvalue.v1.KeyValue/Get", Route::KeyValue(Method::Get)),
-    (
-        "/prism.keyvalue.v1.KeyValue/Delete",
-        Route::KeyValue(Method::Delete),
-    ),
-    ("/prism.keyvalue.v1.KeyValue/Scan", Route::KeyValue(Method::Scan)),
-    (
-        "/prism.keyvalue.v1.KeyValue/Mutate",
-        Route::KeyValue(Method::Mutate),
-    ),
-    (
-        "/prism.keyvalue.v1.KeyValue/CompareAndSwap",
-        Route::KeyValue(Method::CompareAndSwap),
-    ),
-    (
-        "/prism.admin.v1.Namespaces/Validate",
-        Route::Admin(AdminMethod::Validate),
-    ),
-    (
-        "/prism.admin.v1.Namespaces/Create",
-        Route::Admin(AdminMethod::Create),
-    ),
-    ("/prism.admin.v1.Namespaces/Get", Route::Admin(AdminMethod::Get)),
-    ("/prism.admin.v1.Namespaces/List", Route::Admin(AdminMethod::List)),
-    (
-        "/prism.admin.v1.Namespaces/Delete",
-        Route::Admin(AdminMethod::Delete),
-    ),
-    (
-        "/prism.admin.v1.DeadLetters/List",
-        Route::Admin(AdminMethod::DeadLetters(DeadLetterMethod::List)),
-    ),
-    (
-        "/prism.admin.v1.DeadLetters/Get",
-        Route::Admin(AdminMethod::DeadLetters(DeadLetterMethod::Get)),
-    ),
-    (
-        "/prism.admin.v1.DeadLetters/Redrive",
-        Route::Admin(AdminMethod::DeadLetters(DeadLetterMethod::Redrive)),
-    ),
-    (
-        "/prism.admin.v1.DeadLetters/Drop",
-        Route::Admin(AdminMethod::DeadLetters(DeadLetterMethod::Drop)),
-    ),
-    ("/grpc.health.v1.Health/Check", Route::HealthCheck),
-    ("/grpc.health.v1.Health/Watch", Route::HealthWatch),
-    (
-        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-        Route::Reflection { alpha: false },
-    ),
+/// The paths that are no methods of `proto/`.
+const PATHS: [(&str, Route); 5] = [
     (
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         Route::Reflection { alpha: true },

@@ -7,11 +7,12 @@ use prism_backends::{
     Mutation, NamespaceId, Outcome, StoreError,
     sqlite::{DeadLetter, OwnedDeadLetter, StreamPosition, Writer},
 };
+use prism_codec::method::KeyValueMethod;
 use prism_wal::ids::{LaneId, Lsn};
 
 use crate::{
     api::keyvalue,
-    call::{job::DeadLetterJob, method::Method, record::LoggedWrite},
+    call::{job::DeadLetterJob, record::LoggedWrite},
     runtime::clock::unix_millis,
 };
 
@@ -80,11 +81,11 @@ fn is_fault_of_a_record(error: &StoreError) -> bool {
 
 /// Whether a mutation that a store refused on its own, without harm to the others, must be kept as a dead letter. Not what
 /// the client was told already, nor what a deleted namespace is owed.
-fn must_be_kept(method: Method, cause: &StoreError) -> bool {
+fn must_be_kept(method: KeyValueMethod, cause: &StoreError) -> bool {
     match cause {
         StoreError::DroppedNamespace(_) => false,
-        StoreError::InvalidArgument { .. } => method != Method::Mutate,
-        _ => method != Method::CompareAndSwap,
+        StoreError::InvalidArgument { .. } => method != KeyValueMethod::Mutate,
+        _ => method != KeyValueMethod::CompareAndSwap,
     }
 }
 
@@ -121,7 +122,7 @@ fn apply_together(
         for outcome in outcomes.by_ref().take(writes.mutations.len()) {
             match outcome {
                 Outcome::Refused(cause) if must_be_kept(*method, &cause) => refused = Some(cause),
-                outcome if *method == Method::CompareAndSwap => applied.swaps.push((*lsn, outcome)),
+                outcome if *method == KeyValueMethod::CompareAndSwap => applied.swaps.push((*lsn, outcome)),
                 _ => {}
             }
         }
@@ -310,7 +311,7 @@ mod tests {
         encode_compare_and_swap_request(&mut body, "events", id, KEY, None, expected, Some(&item));
         let write = LoggedWrite {
             swapped_at,
-            ..LoggedWrite::example(NAMESPACE, Method::CompareAndSwap, &body)
+            ..LoggedWrite::example(NAMESPACE, KeyValueMethod::CompareAndSwap, &body)
         };
         write.encode()
     }

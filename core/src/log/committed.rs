@@ -145,11 +145,11 @@ impl Committed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::method::Method;
+    use prism_codec::method::KeyValueMethod;
 
     const NAMESPACE: NamespaceId = NamespaceId(1);
 
-    fn write(method: Method, body: &[u8]) -> LoggedWrite<'_> {
+    fn write(method: KeyValueMethod, body: &[u8]) -> LoggedWrite<'_> {
         LoggedWrite::example(NAMESPACE, method, body)
     }
 
@@ -176,11 +176,14 @@ mod tests {
     fn a_write_goes_to_the_owners_of_what_it_changed_in_order() {
         let [[a, b], [c, _]] = ids();
         let mut committed = Committed::new(2);
-        committed.push(&write(Method::CompareAndSwap, b"1"), [&*a].into_iter());
-        committed.push(&write(Method::CompareAndSwap, b"2"), [&*c].into_iter());
-        committed.push(&write(Method::CompareAndSwap, b"without effect"), [].into_iter());
-        committed.push(&write(Method::Mutate, b"3"), [&*a, &*b].into_iter());
-        committed.push(&write(Method::Mutate, b"4"), [&*a, &*c, &*b].into_iter());
+        committed.push(&write(KeyValueMethod::CompareAndSwap, b"1"), [&*a].into_iter());
+        committed.push(&write(KeyValueMethod::CompareAndSwap, b"2"), [&*c].into_iter());
+        committed.push(
+            &write(KeyValueMethod::CompareAndSwap, b"without effect"),
+            [].into_iter(),
+        );
+        committed.push(&write(KeyValueMethod::Mutate, b"3"), [&*a, &*b].into_iter());
+        committed.push(&write(KeyValueMethod::Mutate, b"4"), [&*a, &*c, &*b].into_iter());
         let part = |shard| Some(Part { shards: 2, shard });
         let first: [(&[u8], _); 3] = [(b"1", None), (b"3", None), (b"4", part(0))];
         let second: [(&[u8], _); 2] = [(b"2", None), (b"4", part(1))];
@@ -199,10 +202,10 @@ mod tests {
         let mut committed = Committed::new(2);
         for _ in 0..2 {
             for body in [&large[..], b"small"] {
-                committed.push(&write(Method::Put, body), [&*a].into_iter());
-                committed.push(&write(Method::Put, b"small"), [&*c].into_iter());
+                committed.push(&write(KeyValueMethod::Put, body), [&*a].into_iter());
+                committed.push(&write(KeyValueMethod::Put, b"small"), [&*c].into_iter());
             }
-            committed.push(&write(Method::Put, &large), [&*a].into_iter());
+            committed.push(&write(KeyValueMethod::Put, &large), [&*a].into_iter());
             committed.hand_over(&outlets);
         }
         let shed = outlets
@@ -213,7 +216,7 @@ mod tests {
             .each_ref()
             .map(|outlet| std::iter::from_fn(|| outlet.mailbox.receive()).flatten().count());
         assert_eq!(received, [3, 4]);
-        committed.push(&write(Method::Put, &large), [&*a].into_iter());
+        committed.push(&write(KeyValueMethod::Put, &large), [&*a].into_iter());
         committed.hand_over(&outlets);
         assert!(!outlets[0].mailbox.is_empty(), "there is room again");
     }

@@ -627,14 +627,15 @@ impl Store<'_> {
 #[cfg(test)]
 mod tests {
     use prism_backends::sqlite;
+    use prism_codec::method::KeyValueMethod;
     use rusqlite::Connection;
 
     use super::*;
-    use crate::call::{method::Method, record::LoggedWrite};
+    use crate::call::record::LoggedWrite;
 
     /// The record of a Put of nothing.
     fn record(namespace: u32) -> Arc<[u8]> {
-        LoggedWrite::example(NamespaceId(namespace), Method::Put, b"")
+        LoggedWrite::example(NamespaceId(namespace), KeyValueMethod::Put, b"")
             .encode()
             .into()
     }

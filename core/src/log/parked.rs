@@ -1,7 +1,7 @@
 //! Calls on their way through a shard's log: what is logged, and the replies that wait until it is durable or applied.
 
 use prism_backends::NamespaceId;
-use prism_codec::message::common::WriteResultView;
+use prism_codec::{message::common::WriteResultView, method::KeyValueMethod};
 use prism_wal::ids::Lsn;
 use smallvec::SmallVec;
 
@@ -10,7 +10,6 @@ use crate::{
     api::keyvalue,
     call::{
         job::{Answer, PartOutcome, Reply},
-        method::Method,
         ticket::{Stamp, Ticket},
     },
 };
@@ -53,7 +52,7 @@ pub(super) struct Swap {
 pub(crate) struct LogCall {
     pub(crate) ticket: Ticket,
     pub(crate) namespace: NamespaceId,
-    pub(crate) method: Method,
+    pub(crate) method: KeyValueMethod,
     /// See [`super::record`].
     pub(crate) record: Vec<u8>,
     /// The stamp in it.
@@ -72,11 +71,11 @@ impl Parked {
         let mut message = Vec::new();
         let answer = match self.form {
             Form::Put => {
-                keyvalue::encode_write_response(Method::Put, &result, &mut message);
+                keyvalue::encode_write_response(KeyValueMethod::Put, &result, &mut message);
                 Answer::Message(message)
             }
             Form::Delete => {
-                keyvalue::encode_write_response(Method::Delete, &result, &mut message);
+                keyvalue::encode_write_response(KeyValueMethod::Delete, &result, &mut message);
                 Answer::Message(message)
             }
             Form::Mutate {

@@ -166,15 +166,18 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use prism_backends::UnixMillis;
-    use prism_codec::proto::prism::{
-        common::v1::IdempotencyToken,
-        keyvalue::v1::{MutateRequest, Mutation},
+    use prism_codec::{
+        method::KeyValueMethod,
+        proto::prism::{
+            common::v1::IdempotencyToken,
+            keyvalue::v1::{MutateRequest, Mutation},
+        },
     };
     use prost::Message;
 
     use super::*;
     use crate::{
-        call::{context::Context, method::Method, ticket::Stamp},
+        call::{context::Context, ticket::Stamp},
         log::lane_of,
     };
 
@@ -205,7 +208,7 @@ mod tests {
     /// Reads the record of a Mutate in the lane of `shard`, stamped with `time_ns`.
     fn add(seen: &mut Seen, shard: u16, lsn: u64, time_ns: i64, part: Option<Part>, body: &[u8]) {
         let logged = LoggedWrite {
-            method: Method::Mutate,
+            method: KeyValueMethod::Mutate,
             part,
             swapped_at: None,
             context: Context {
@@ -227,8 +230,8 @@ mod tests {
 
     /// The shards whose window knows a Mutate.
     fn known_by(seen: &Seen, body: &[u8]) -> Vec<u16> {
-        let request = Request::decode(Method::Mutate, body).expect("a request");
-        let key = seen.hasher.key(NAMESPACE, Method::Mutate, &request, body);
+        let request = Request::decode(KeyValueMethod::Mutate, body).expect("a request");
+        let key = seen.hasher.key(NAMESPACE, KeyValueMethod::Mutate, &request, body);
         let key = key.expect("it carries a token");
         let knows = |shard: &u16| seen.window(*shard).first(key).is_some();
         (0..seen.shards).filter(knows).collect()

@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use prism_backends::{NamespaceId, Outcome};
-use prism_codec::grpc::Status;
+use prism_codec::{grpc::Status, method::KeyValueMethod};
 use prism_wal::{
     group_commit::{AppendError, ClosedSegment},
     ids::{LaneId, Lsn, TargetId},
@@ -35,7 +35,6 @@ use crate::{
         error,
         event::{ApplyBatch, SyncJob},
         job::{Answer, Job, Reply, Work, WriterMessage},
-        method::Method,
         owner::key_hash,
         record::LoggedWrite,
         ticket::Ticket,
@@ -236,7 +235,7 @@ impl ShardLog {
             return Err(error::not_serving());
         }
         let first = call.window.and_then(|key| self.window.first(key));
-        let swap = call.method == Method::CompareAndSwap;
+        let swap = call.method == KeyValueMethod::CompareAndSwap;
         if let Some(first) = first
             && !swap
         {
@@ -635,7 +634,7 @@ impl ShardLog {
             let result = strong(swap.first, true);
             let mut message = Vec::new();
             let answer = keyvalue::encode_outcome(
-                Method::CompareAndSwap,
+                KeyValueMethod::CompareAndSwap,
                 &outcome,
                 unix_millis(),
                 &result,
@@ -739,7 +738,7 @@ fn applier_of(tail: &Tail, now: u64) -> Applier<Waiting> {
                 Note {
                     lsn,
                     keys,
-                    swap: logged.is_ok_and(|logged| logged.method == Method::CompareAndSwap),
+                    swap: logged.is_ok_and(|logged| logged.method == KeyValueMethod::CompareAndSwap),
                     at: now,
                 },
             );

@@ -10,13 +10,11 @@ use std::{
 };
 
 use prism_backends::NamespaceId;
+use prism_codec::method::KeyValueMethod;
 use prism_wal::ids::{LaneId, Lsn};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use crate::{
-    api::keyvalue::Request,
-    call::{method::Method, ticket::Stamp},
-};
+use crate::{api::keyvalue::Request, call::ticket::Stamp};
 
 /// Entries of one shard's window. About 60 bytes each.
 pub(crate) const ENTRIES_MAX: usize = 65_536;
@@ -49,7 +47,7 @@ impl CallHasher {
     pub(crate) fn key(
         &self,
         namespace: NamespaceId,
-        method: Method,
+        method: KeyValueMethod,
         request: &Request<'_>,
         body: &[u8],
     ) -> Option<CallKey> {

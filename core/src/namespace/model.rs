@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use prism_codec::method::Api;
+
 use super::problem::Problem;
 
 /// Declares an enum whose values have one spelling in namespace files.
@@ -205,6 +207,16 @@ impl NamespaceConfig {
     }
 }
 
+impl ClientApi {
+    /// The service that takes its calls, if this version has one.
+    pub fn service(self) -> Option<Api> {
+        match self {
+            Self::KeyValue => Some(Api::KeyValue),
+            _ => None,
+        }
+    }
+}
+
 /// What this version cannot do yet with a legal configuration, one entry for each thing; empty if it can be
 /// created.
 ///
@@ -214,7 +226,7 @@ pub fn unsupported(config: &NamespaceConfig) -> Vec<Problem> {
     let mut refuse = |field: &str, what: String, instead: &str| {
         found.push(Problem::new(field, 0, what).suggest(instead));
     };
-    if config.client_api != ClientApi::KeyValue {
+    if config.client_api.service().is_none() {
         let what = format!("client_api {} cannot be created yet", config.client_api);
         refuse("client_api", what, "this version serves client_api: keyvalue");
     }

@@ -1,6 +1,7 @@
 //! A namespace as the control thread describes it to the shards.
 
 use prism_backends::NamespaceId;
+use prism_codec::method::Api;
 
 use super::model::Durability;
 
@@ -9,6 +10,8 @@ use super::model::Durability;
 pub(crate) struct NamespaceSpec {
     pub(crate) id: NamespaceId,
     pub(crate) name: String,
+    /// Whose calls it takes.
+    pub(crate) api: Api,
     /// Time to live of items for which the writer gives none.
     pub(crate) ttl_ms: Option<u64>,
     /// Largest value.

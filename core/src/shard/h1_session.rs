@@ -153,7 +153,7 @@ impl H1Session {
             Route::HealthWatch | Route::Reflection { .. } => {
                 Progress::Done(Err(Box::new(unary::streaming_needs_grpc())))
             }
-            Route::KeyValue(_) | Route::Admin(_) | Route::HealthCheck => {
+            Route::Call(_) | Route::Admin(_) | Route::HealthCheck => {
                 if request
                     .deadline
                     .is_some_and(|deadline| deadline <= Instant::now())

@@ -27,7 +27,10 @@ use prism_backends::{
     NamespaceId, Outcome, Selection, StoreError, UnixMillis,
     sqlite::{Reader, Writer},
 };
-use prism_codec::grpc::{Code, Status};
+use prism_codec::{
+    grpc::{Code, Status},
+    method::KeyValueMethod,
+};
 use prism_wal::ids::Lsn;
 
 use super::fair_queue::FairQueue;
@@ -38,7 +41,6 @@ use crate::{
         error,
         event::ApplyBatch,
         job::{Answer, Job, Reply, Work, WriterMessage},
-        method::Method,
         record::LoggedWrite,
         ticket::Ticket,
     },
@@ -299,7 +301,7 @@ impl WriterThread {
 
 /// The writes of one call.
 struct Prepared<'a> {
-    method: Method,
+    method: KeyValueMethod,
     context: Context,
     writes: Writes<'a>,
 }
@@ -550,7 +552,7 @@ mod tests {
             namespace,
         };
         let work = Work::Unary {
-            method: Method::CompareAndSwap,
+            method: KeyValueMethod::CompareAndSwap,
             namespace,
             default_ttl_ms: None,
             body,

@@ -130,8 +130,8 @@ fn call(number: u64) -> LogCall {
             namespace: NAMESPACE,
         },
         namespace: NAMESPACE,
-        method: Method::Put,
-        record: record(Method::Put, b"").to_vec(),
+        method: KeyValueMethod::Put,
+        record: record(KeyValueMethod::Put, b"").to_vec(),
         stamp: Stamp { time_ns: 1, shard: 0 },
         keys: SmallVec::from_slice(&[number]),
         window: None,
@@ -174,7 +174,9 @@ fn a_lane_that_is_being_closed_takes_nothing_more() {
             .write(call(2))
             .expect_err("its clean end may be written");
         assert_eq!(refusal.code, error::not_serving().code);
-        bench.log.append_eventual(NAMESPACE, &record(Method::Put, b""));
+        bench
+            .log
+            .append_eventual(NAMESPACE, &record(KeyValueMethod::Put, b""));
         assert_eq!(bench.log.metrics.eventual_skipped.value(), 1);
         while !bench.log.is_flushed() {
             bench.turn();
@@ -241,7 +243,7 @@ fn what_comes_first_after_a_stop_of_the_process_is_not_stamped_ahead_of_the_cloc
     .expect("a reactor");
 }
 
-fn record(method: Method, body: &[u8]) -> Arc<[u8]> {
+fn record(method: KeyValueMethod, body: &[u8]) -> Arc<[u8]> {
     LoggedWrite::example(NamespaceId(1), method, body).encode().into()
 }
 
@@ -257,8 +259,8 @@ fn what_the_store_could_not_take_at_the_start_is_seen_by_reads() {
     encode_put_request(&mut put, "ledger", "a", None, [item]);
     encode_compare_and_swap_request(&mut swap, "ledger", "b", b"k", None, ExpectedView::Absent, None);
     let mut tail = Tail::default();
-    tail.push(Lsn(1), TargetId(1), record(Method::Put, &put));
-    tail.push(Lsn(2), TargetId(1), record(Method::CompareAndSwap, &swap));
+    tail.push(Lsn(1), TargetId(1), record(KeyValueMethod::Put, &put));
+    tail.push(Lsn(2), TargetId(1), record(KeyValueMethod::CompareAndSwap, &swap));
     tail.push(Lsn(3), TargetId(1), Arc::from(&b"of a newer version"[..]));
     tail.handle_durable(Lsn(3));
     let applier = applier_of(&tail, 0);

@@ -1,0 +1,113 @@
+//! The table of all methods, made from `proto/` when this crate is built: which service, which name and path, what a caller
+//! must be allowed to do, what the call does to the data.
+//!
+//! A method is an enum of two bytes, so whoever must treat each of them asks the compiler; the rest reads its row. What a
+//! row says stands in the proto, next to the rpc (`option (prism.call)`), and a method of ours without it does not build.
+//! An index says where a method stands in its service and may change when one is added: nothing on disk or on the wire
+//! holds it.
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MethodSpec {
+    /// The name in the service definition, for example `Put`.
+    pub name: &'static str,
+    /// The path of a request, for example `/prism.keyvalue.v1.KeyValue/Put`.
+    pub path: &'static str,
+    /// What the caller must be allowed to do in the namespace.
+    pub permissions: Permissions,
+    /// How messages go back and forth.
+    pub shape: Shape,
+    /// What the call does to the data.
+    pub effect: Effect,
+}
+
+/// A set of permissions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Permissions(u8);
+
+impl Permissions {
+    /// The empty set.
+    pub const NONE: Self = Self(0);
+    /// To read data.
+    pub const READ: Self = Self(1);
+    /// To write data.
+    pub const WRITE: Self = Self(2);
+    /// To change the namespace itself, which includes the other two.
+    pub const ADMIN: Self = Self(4);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether a caller who holds this set may do what `needed` says.
+    pub const fn allow(self, needed: Self) -> bool {
+        let held = if self.0 & Self::ADMIN.0 != 0 {
+            u8::MAX
+        } else {
+            self.0
+        };
+        needed.0 & !held == 0
+    }
+}
+
+/// How the messages of a call go back and forth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One message each way.
+    Unary,
+    /// One message in, a stream out.
+    Stream,
+    /// Streams both ways.
+    Dialogue,
+}
+
+/// What a call does to the data, and so when it may be acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It changes nothing.
+    None,
+    /// Its outcome is known before the store has it: acknowledged once it is durable in the log.
+    Certain,
+    /// Only the store can tell whether it takes place: logged, and acknowledged once it is applied.
+    Judged,
+    /// It changes what the gateway or the store keeps for itself: never logged.
+    Direct,
+}
+
+include!(concat!(env!("OUT_DIR"), "/methods.rs"));
+
+impl Api {
+    /// Whether its calls are about the data of a namespace, and served by the shards.
+    pub const fn is_data(self) -> bool {
+        match self {
+            Self::KeyValue => true,
+            Self::DeadLetters | Self::Namespaces | Self::Health | Self::ServerReflection => false,
+        }
+    }
+}
+
+impl Method {
+    /// The method of a request's path: first its service, then one of its methods.
+    pub fn of_path(path: &[u8]) -> Option<Self> {
+        let path = path.strip_prefix(b"/")?;
+        let slash = path.iter().position(|byte| *byte == b'/')?;
+        let (service, name) = (&path[..slash], &path[slash + 1..]);
+        let api = Api::ALL.iter().find(|api| api.service().as_bytes() == service)?;
+        let index = api
+            .methods()
+            .iter()
+            .position(|method| method.name.as_bytes() == name)?;
+        api.method(index)
+    }
+
+    /// All methods of all services.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let of_api = |api: &Api| {
+            let api = *api;
+            (0..api.methods().len()).filter_map(move |index| api.method(index))
+        };
+        Api::ALL.iter().flat_map(of_api)
+    }
+}
