@@ -5,7 +5,7 @@ use prism_backends::{NamespaceId, UnixMillis};
 use super::ticket::Stamp;
 
 /// What a request needs to know of its namespace and of the time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Context {
     pub(crate) namespace: NamespaceId,
     pub(crate) default_ttl_ms: Option<u64>,

@@ -27,7 +27,7 @@ pub(crate) enum CallId {
 }
 
 /// When a write was made, for requests whose client gave no idempotency token.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     /// Nanoseconds since 1970, UTC; grows with every stamp of a shard.
     pub(crate) time_ns: i64,

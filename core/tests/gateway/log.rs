@@ -653,7 +653,7 @@ fn reason(status: &Status) -> String {
     ErrorInfo::decode(&detail.value[..]).expect("an ErrorInfo").reason
 }
 
-fn http_get(gateway: &Gateway, path: &str) -> (u16, String) {
+pub(super) fn http_get(gateway: &Gateway, path: &str) -> (u16, String) {
     let mut socket = TcpStream::connect(gateway.address()).expect("the gateway takes connections");
     socket.set_read_timeout(Some(CALL_TIMEOUT)).expect("a time-out");
     write!(

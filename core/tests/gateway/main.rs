@@ -6,3 +6,4 @@ mod fairness;
 mod log;
 mod replay;
 mod support;
+mod upgrade;
