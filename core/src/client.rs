@@ -38,7 +38,14 @@ pub struct Client {
 /// Why a call failed.
 #[derive(Debug)]
 pub enum ClientError {
-    /// The address is not one, or nobody answers there. Nothing was sent.
+    /// What was given is no address. Nothing was sent.
+    Address {
+        /// As given by the user.
+        server: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Nobody answers at the address. Nothing was sent.
     Unreachable {
         /// As given by the user.
         server: String,
@@ -66,6 +73,9 @@ pub enum ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Address { server, reason } => {
+                write!(formatter, "{server:?} is no address of a gateway: {reason}")
+            }
             Self::Unreachable { server, reason } => {
                 write!(formatter, "cannot reach a gateway at {server}: {reason}")
             }
@@ -91,18 +101,24 @@ pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
 /// How long connecting may take; loopback and one datacentre answer in milliseconds.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 const RECEIVE_BYTES: usize = 64 << 10;
+/// Largest page that [`Client::page`] takes, in bytes. The metrics of 10,000 namespaces are some 60 MB.
+pub const PAGE_BYTES_MAX: usize = 256 << 20;
+const USER_AGENT: &[u8] = concat!("prism-cli/", env!("CARGO_PKG_VERSION")).as_bytes();
 
 impl Client {
     /// Connects to `server`, `host:port`, optionally with `http://` before it. `timeout` holds for each call.
     ///
     /// # Errors
-    /// [`ClientError::Unreachable`].
+    /// [`ClientError::Address`], [`ClientError::Unreachable`].
     pub fn connect(server: &str, timeout: Duration) -> Result<Self, ClientError> {
         let unreachable = |reason: String| ClientError::Unreachable {
             server: server.to_owned(),
             reason,
         };
-        let authority = authority(server).map_err(|reason| unreachable(reason.to_owned()))?;
+        let authority = authority(server).map_err(|reason| ClientError::Address {
+            server: server.to_owned(),
+            reason,
+        })?;
         let addresses: Vec<SocketAddr> = authority
             .to_socket_addrs()
             .map_err(|error| unreachable(error.to_string()))?
@@ -140,7 +156,8 @@ impl Client {
     ) -> Result<Reply, ClientError> {
         let mut reply = None;
         let mut count = 0_usize;
-        self.server_streaming(path, request, |message: Reply| {
+        let stream = self.send(path, request, Some(self.timeout))?;
+        self.replies(stream, |message: Reply| {
             count += 1;
             reply = Some(message);
             ControlFlow::Continue(())
@@ -154,46 +171,113 @@ impl Client {
     /// One request, any number of replies, each given to `on_message` as it arrives. `Break` cancels the
     /// call.
     ///
+    /// The timeout bounds each wait for the gateway, and neither the whole call nor the time that `on_message` takes:
+    /// who reads a long stream may take as long as he likes.
+    ///
     /// # Errors
-    /// As for [`Client::unary`]. The timeout starts anew with every message.
+    /// As for [`Client::unary`].
     pub fn server_streaming<Reply: Message + Default>(
         &mut self,
         path: &str,
         request: &impl Message,
+        on_message: impl FnMut(Reply) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        let stream = self.send(path, request, None)?;
+        self.replies(stream, on_message)
+    }
+
+    /// Gets a plain HTTP page such as `/metrics`: its status and body.
+    ///
+    /// # Errors
+    /// What broke on the way, or a body above [`PAGE_BYTES_MAX`]. An HTTP error is no error here.
+    pub fn page(&mut self, path: &str) -> Result<(u16, Vec<u8>), ClientError> {
+        let server = self.server.clone();
+        let headers: [(&[u8], &[u8]); 5] = [
+            (b":method", b"GET"),
+            (b":scheme", b"http"),
+            (b":path", path.as_bytes()),
+            (b":authority", server.as_bytes()),
+            (b"user-agent", USER_AGENT),
+        ];
+        let asked = self
+            .connection
+            .send_request(&headers, true)
+            .map_err(|error| self.broken(error.to_string()))?;
+        let deadline = Instant::now() + self.timeout;
+        let (mut status, mut body, mut ended) = (0, Vec::new(), false);
+        while !ended {
+            self.turn(deadline, |event| match event {
+                Event::Headers {
+                    stream,
+                    headers,
+                    end_stream,
+                    ..
+                } if stream == asked => {
+                    let text = headers.get(b":status").unwrap_or_default();
+                    status = std::str::from_utf8(text)
+                        .ok()
+                        .and_then(|text| text.parse().ok())
+                        .unwrap_or(0);
+                    ended |= end_stream;
+                    Ok(())
+                }
+                Event::Data {
+                    stream,
+                    data,
+                    end_stream,
+                } if stream == asked => {
+                    body.extend_from_slice(data);
+                    ended |= end_stream;
+                    if body.len() > PAGE_BYTES_MAX {
+                        return Err(format!("{path} has more than {PAGE_BYTES_MAX} bytes"));
+                    }
+                    Ok(())
+                }
+                Event::Trailers { stream, .. } if stream == asked => {
+                    ended = true;
+                    Ok(())
+                }
+                // After the whole answer a reset says only that the rest of the request is not wanted.
+                Event::Reset { stream, code } if stream == asked && !ended => {
+                    Err(format!("the gateway reset the call: {code}"))
+                }
+                Event::GoAway { code, .. } if code != ErrorCode::NO_ERROR => {
+                    Err(format!("the gateway ended the connection: {code}"))
+                }
+                _ => Ok(()),
+            })?;
+        }
+        Ok((status, body))
+    }
+
+    /// The replies to the call on `stream`, until its status or a `Break`.
+    fn replies<Reply: Message + Default>(
+        &mut self,
+        stream: StreamId,
         mut on_message: impl FnMut(Reply) -> ControlFlow<()>,
     ) -> Result<(), ClientError> {
-        let stream = self.send(path, request)?;
         let mut call = Call {
             stream,
-            server: self.server.clone(),
             accepted: false,
             body: Vec::new(),
         };
         let mut deadline = Instant::now() + self.timeout;
         loop {
-            self.transmit(deadline)?;
-            self.receive(deadline)?;
             let mut outcome = None;
-            let mut input = Input::new(&self.received);
-            loop {
-                let event = match self.connection.poll_event(&mut input) {
-                    Ok(Some(event)) => event,
-                    Ok(None) => break,
-                    Err(error) => return Err(call.broken(error.to_string())),
-                };
+            self.turn(deadline, |event| {
                 // What comes for a call that is over, or for an older one that was cancelled, is only taken
                 // away.
                 if outcome.is_none() {
                     outcome = call.handle(event)?;
                 }
-            }
-            let consumed = input.consumed();
-            self.received.drain(..consumed);
-            while let Some(message) = call.message()? {
-                deadline = Instant::now() + self.timeout;
+                Ok(())
+            })?;
+            while let Some(message) = call.message().map_err(|reason| self.broken(reason))? {
                 let message =
-                    Reply::decode(message.as_slice()).map_err(|error| call.broken(error.to_string()))?;
-                if on_message(message).is_break() {
+                    Reply::decode(message.as_slice()).map_err(|error| self.broken(error.to_string()))?;
+                let flow = on_message(message);
+                deadline = Instant::now() + self.timeout;
+                if flow.is_break() {
                     self.connection.reset(stream, ErrorCode::CANCEL);
                     return self.transmit(deadline);
                 }
@@ -203,28 +287,61 @@ impl Client {
                 // Acknowledgements that are due go out with the next call.
                 Some(status) if status.code == 0 && call.body.is_empty() => return Ok(()),
                 Some(status) if status.code == 0 => {
-                    return Err(call.broken("the last message is cut off".to_owned()));
+                    return Err(self.broken("the last message is cut off".to_owned()));
                 }
                 Some(status) => return Err(ClientError::Status(Box::new(status))),
             }
         }
     }
 
-    fn send(&mut self, path: &str, request: &impl Message) -> Result<StreamId, ClientError> {
-        let timeout = format!("{}m", self.timeout.as_millis().clamp(1, 99_999_999));
-        let headers: [(&[u8], &[u8]); 8] = [
+    /// Sends what is due, waits for bytes and gives each event to `take`, whose error says what the peer broke.
+    fn turn(
+        &mut self,
+        deadline: Instant,
+        mut take: impl FnMut(Event<'_, '_>) -> Result<(), String>,
+    ) -> Result<(), ClientError> {
+        self.transmit(deadline)?;
+        self.receive(deadline)?;
+        let mut input = Input::new(&self.received);
+        let taken = loop {
+            match self.connection.poll_event(&mut input) {
+                Ok(Some(event)) => {
+                    if let Err(reason) = take(event) {
+                        break Err(reason);
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error.to_string()),
+            }
+        };
+        let consumed = input.consumed();
+        taken.map_err(|reason| self.broken(reason))?;
+        self.received.drain(..consumed);
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        path: &str,
+        request: &impl Message,
+        timeout: Option<Duration>,
+    ) -> Result<StreamId, ClientError> {
+        let server = self.server.clone();
+        let timeout = timeout.map(|timeout| format!("{}m", timeout.as_millis().clamp(1, 99_999_999)));
+        let mut headers: Vec<(&[u8], &[u8])> = vec![
             (b":method", b"POST"),
             (b":scheme", b"http"),
             (b":path", path.as_bytes()),
-            (b":authority", self.server.as_bytes()),
+            (b":authority", server.as_bytes()),
             (b"content-type", b"application/grpc"),
             (b"te", b"trailers"),
-            (
-                b"user-agent",
-                concat!("prism-cli/", env!("CARGO_PKG_VERSION")).as_bytes(),
-            ),
-            (b"grpc-timeout", timeout.as_bytes()),
+            (b"user-agent", USER_AGENT),
         ];
+        headers.extend(
+            timeout
+                .as_ref()
+                .map(|timeout| (&b"grpc-timeout"[..], timeout.as_bytes())),
+        );
         let sent = self.connection.send_request(&headers, false).and_then(|stream| {
             // A Vec grows as needed, so encoding cannot fail.
             let encode = |out: &mut Vec<u8>| request.encode(out).unwrap_or_default();
@@ -316,7 +433,6 @@ impl Client {
 /// One call: what has come of its reply.
 struct Call {
     stream: StreamId,
-    server: String,
     /// The reply's headers say that it is gRPC.
     accepted: bool,
     /// Body bytes that are not yet a whole message.
@@ -325,7 +441,7 @@ struct Call {
 
 impl Call {
     /// Takes an event in; the final status when the call is over.
-    fn handle(&mut self, event: Event<'_, '_>) -> Result<Option<Status>, ClientError> {
+    fn handle(&mut self, event: Event<'_, '_>) -> Result<Option<Status>, String> {
         match event {
             Event::Headers {
                 stream,
@@ -350,7 +466,7 @@ impl Call {
             } if stream == self.stream && self.accepted => {
                 self.body.extend_from_slice(data);
                 if end_stream {
-                    return Err(self.broken("the reply ends without a gRPC status".to_owned()));
+                    return Err("the reply ends without a gRPC status".to_owned());
                 }
                 Ok(None)
             }
@@ -358,10 +474,10 @@ impl Call {
                 self.status(headers).map(Some)
             }
             Event::Reset { stream, code } if stream == self.stream => {
-                Err(self.broken(format!("the gateway reset the call: {code}")))
+                Err(format!("the gateway reset the call: {code}"))
             }
             Event::GoAway { code, .. } if code != ErrorCode::NO_ERROR => {
-                Err(self.broken(format!("the gateway ended the connection: {code}")))
+                Err(format!("the gateway ended the connection: {code}"))
             }
             _ => Ok(None),
         }
@@ -369,7 +485,7 @@ impl Call {
 
     /// Whether the reply is gRPC at all. An HTTP error becomes the status that the gRPC specification maps it
     /// to.
-    fn check_head(&self, headers: &HeaderList) -> Result<Option<Status>, ClientError> {
+    fn check_head(&self, headers: &HeaderList) -> Result<Option<Status>, String> {
         let http_status = headers.get(b":status").unwrap_or_default();
         let content_type = headers.get(b"content-type").unwrap_or_default();
         if headers.get(b"grpc-status").is_some() {
@@ -395,20 +511,20 @@ impl Call {
         }
         if !content_type.starts_with(b"application/grpc") {
             let content_type = String::from_utf8_lossy(content_type);
-            return Err(self.broken(format!(
+            return Err(format!(
                 "the server does not speak gRPC (content-type {content_type:?})"
-            )));
+            ));
         }
         Ok(None)
     }
 
     /// The status in trailers. Details that cannot be read are left out: the code and the message still help.
-    fn status(&self, trailers: &HeaderList) -> Result<Status, ClientError> {
+    fn status(&self, trailers: &HeaderList) -> Result<Status, String> {
         let code = trailers
             .get(b"grpc-status")
             .and_then(|text| std::str::from_utf8(text).ok()?.parse::<i32>().ok());
         let Some(code) = code else {
-            return Err(self.broken("the reply ends without a gRPC status".to_owned()));
+            return Err("the reply ends without a gRPC status".to_owned());
         };
         let message = percent_decode(trailers.get(b"grpc-message").unwrap_or_default());
         let details = trailers
@@ -425,20 +541,18 @@ impl Call {
     }
 
     /// Takes the next whole message out of the body.
-    fn message(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
+    fn message(&mut self) -> Result<Option<Vec<u8>>, String> {
         let Some((&[flag, a, b, c, d], rest)) = self.body.split_first_chunk::<5>() else {
             return Ok(None);
         };
         let length = u32::from_be_bytes([a, b, c, d]) as usize;
         if flag != 0 {
-            return Err(
-                self.broken("the gateway compressed a message although nobody asked for it".to_owned())
-            );
+            return Err("the gateway compressed a message although nobody asked for it".to_owned());
         }
         if length > MESSAGE_BYTES_MAX {
-            return Err(self.broken(format!(
+            return Err(format!(
                 "a message of {length} bytes is announced; at most {MESSAGE_BYTES_MAX} are taken"
-            )));
+            ));
         }
         let Some(message) = rest.get(..length) else {
             return Ok(None);
@@ -446,13 +560,6 @@ impl Call {
         let message = message.to_vec();
         self.body.drain(..5 + length);
         Ok(Some(message))
-    }
-
-    fn broken(&self, reason: String) -> ClientError {
-        ClientError::Broken {
-            server: self.server.clone(),
-            reason,
-        }
     }
 }
 

@@ -125,7 +125,7 @@ pub struct ServeLimits {
     pub connections_max: usize,
     /// Calls of one shard that wait for a store or for another shard.
     pub inflight_per_shard_max: usize,
-    /// Bytes of one gRPC message after decompression, in or out.
+    /// Bytes of one gRPC message after decompression, in or out. The default holds the longest value with its id and key.
     pub message_bytes_max: usize,
     /// Bytes that may wait for one slow reader before the gateway stops reading from it.
     pub output_bytes_max: usize,
@@ -200,7 +200,7 @@ impl Default for ServeLimits {
         Self {
             connections_max: 10_000,
             inflight_per_shard_max: 8_192,
-            message_bytes_max: 16 << 20,
+            message_bytes_max: 17 << 20,
             output_bytes_max: 32 << 20,
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30 * 60),

@@ -54,6 +54,7 @@ fn help_tells_the_commands_exit_codes_and_first_steps() {
         "namespace",
         "kv",
         "config",
+        "status",
         "wal",
         "completions",
         "--server",
@@ -96,6 +97,41 @@ fn wrong_usage_ends_with_2_and_a_suggestion() {
         (&["kv", "cas", "a", "b", "k", "--expect", "v"], "<VALUE>"),
         (&["kv", "put", "a", "b", "c", "d", "--ttl", "5"], "5s"),
         (&["--timeout", "soon", "namespace", "list"], "duration"),
+        (&["kv", "put", "a", "b", "c", "d", "--ttl", "6M"], "6min"),
+        (
+            &["kv", "put", "a", "b", "c", "d", "--ttl", "0s"],
+            "longer than zero",
+        ),
+        (&["kv", "put", "a", "b", "c", "d", "--token", ""], "1 to 64 bytes"),
+        (&["kv", "put", "a", "b", "c", "d", "--token-time", "1"], "--token"),
+        (
+            &[
+                "kv",
+                "put",
+                "a",
+                "b",
+                "c",
+                "d",
+                "--token",
+                "t",
+                "--token-time",
+                "now",
+            ],
+            "date +%s.%N",
+        ),
+        (&["kv", "mutate", "a"], "--from"),
+        (&["kv", "mutate", "a", "--put", "id", "k"], "KEY=VALUE"),
+        (
+            &["kv", "mutate", "a", "--from", "/nowhere"],
+            "cannot read /nowhere",
+        ),
+        (&["dlq", "redrive", "x"], "first column of `prism dlq list`"),
+        (&["dlq", "show", "0"], "first column of `prism dlq list`"),
+        (
+            &["--server", "localhost", "kv", "get", "a", "b"],
+            "the port is missing",
+        ),
+        (&["--server", "https://a:1", "kv", "get", "a", "b"], "no TLS"),
         (&["serve", "--driver", "iouring"], "io_uring"),
     ] {
         let output = run(arguments);
@@ -194,9 +230,23 @@ fn validate_reads_standard_input_and_lists_many_problems() {
     let output = run(&["namespace", "validate", file.to_str().unwrap()]);
     let text = err(&output);
     let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines[0], format!("Error: {} has 2 problems", file.display()));
-    assert!(lines[1].starts_with("  line 1: namespace: "), "{text}");
-    assert!(lines[2].ends_with("(did you mean \"keyvalue\"?)"), "{text}");
+    let place = file.display();
+    assert!(
+        lines[0].starts_with("Error: \"A\" is not a name for a namespace; allowed: "),
+        "{text}"
+    );
+    assert_eq!(
+        &lines[1..],
+        [
+            "Solution: did you mean \"a\"?",
+            &format!("Where: {place}, line 1, namespace"),
+            "",
+            "Error: \"keyvalu\" is not known; allowed: keyvalue, pubsub, queue, reader, transact, timeseries, graph",
+            "Solution: did you mean \"keyvalue\"?",
+            &format!("Where: {place}, line 2, client_api"),
+        ],
+        "each problem has the form of a single one"
+    );
 }
 
 #[test]
@@ -247,8 +297,105 @@ fn no_gateway_is_said_with_address_and_remedy() {
     assert_eq!(code(&output), 3);
     let json: serde_json::Value = serde_json::from_str(&err(&output)).unwrap();
     assert!(json["error"]["message"].as_str().unwrap().contains(&server));
-    let output = run(&["--server", "localhost", "namespace", "list"]);
-    assert!(err(&output).contains("the port is missing"), "{}", err(&output));
+    let output = run(&["status", "--server", &server]);
+    assert_eq!(code(&output), 3, "{}", err(&output));
+}
+
+#[test]
+fn notes_of_several_files_name_them_and_say_each_advice_once() {
+    let (payments, metrics) = (example("payments"), example("metrics"));
+    let output = run(&["namespace", "validate", &payments, &example("ledger"), &metrics]);
+    assert_eq!(code(&output), 0);
+    let text = err(&output);
+    let notes: Vec<_> = text.lines().collect();
+    assert_eq!(notes.len(), 2, "one note a file: {text}");
+    assert!(
+        notes[0].starts_with(&format!("Note: {payments} is for a later version: ")),
+        "{text}"
+    );
+    assert!(
+        notes[1].starts_with(&format!("Note: {metrics} is for a later version: ")),
+        "{text}"
+    );
+    // The file asks for three policies that are not there yet.
+    let advice = "leave the line out, and do not store such data yet";
+    assert_eq!(notes[0].matches(advice).count(), 1, "{text}");
+    assert!(
+        notes[0].contains("pii_handling") && notes[0].contains("audit_logging"),
+        "{text}"
+    );
+}
+
+#[test]
+fn usage_has_the_namespace_first() {
+    for (command, first) in [
+        (
+            "delete",
+            "Usage: prism kv delete [OPTIONS] <NAMESPACE> <ID> <KEY>...\n",
+        ),
+        (
+            "cas",
+            "Usage: prism kv cas [OPTIONS] <NAMESPACE> <ID> <KEY> <VALUE> --expect <VALUE>\n",
+        ),
+        ("mutate", "Usage: prism kv mutate [OPTIONS] <NAMESPACE> --put"),
+        ("put", "Usage: prism kv put [OPTIONS] <NAMESPACE> <ID>"),
+        ("get", "Usage: prism kv get [OPTIONS] <NAMESPACE> <ID>"),
+    ] {
+        let text = out(&run(&["kv", command, "--help"]));
+        assert!(text.contains(first), "{command}:\n{text}");
+    }
+    let text = err(&run(&["kv", "delete", "a", "b"]));
+    assert!(
+        text.contains("Usage: prism kv delete [OPTIONS] <NAMESPACE> <ID> <KEY>..."),
+        "{text}"
+    );
+}
+
+#[test]
+fn global_options_have_their_section_and_are_refused_where_they_mean_nothing() {
+    let text = out(&run(&["kv", "get", "--help"]));
+    let (_, section) = text
+        .split_once("\nGlobal options:\n")
+        .unwrap_or_else(|| panic!("no section in\n{text}"));
+    for option in ["--server", "--output", "--timeout"] {
+        assert!(section.contains(option), "{option} is missing in\n{section}");
+    }
+    let none: &[&[&str]] = &[
+        &["serve"],
+        &["completions", "bash"],
+        &["config", "print"],
+        &["namespace", "validate", "/nowhere"],
+        &["wal", "inspect", "/nowhere"],
+    ];
+    for command in none {
+        let mut refused = vec![("--server", "127.0.0.1:1"), ("--timeout", "1s")];
+        if matches!(command[0], "serve" | "completions") {
+            refused.push(("--output", "json"));
+        }
+        for (option, value) in refused {
+            for arguments in [
+                [command, &[option, value][..]].concat(),
+                [&[option, value], *command].concat(),
+            ] {
+                let output = run(&arguments);
+                assert_eq!(code(&output), 2, "{arguments:?}: {}", err(&output));
+                assert!(
+                    err(&output).starts_with(&format!("error: {option} means nothing to `prism ")),
+                    "{arguments:?}: {}",
+                    err(&output)
+                );
+            }
+            let help = out(&run(&[command, &["--help"][..]].concat()));
+            assert!(!help.contains(option), "{option} is shown in\n{help}");
+        }
+    }
+    // Set for other commands, they are in nobody's way.
+    let output = prism(&["completions", "bash"])
+        .env("PRISM_SERVER", "localhost")
+        .env("PRISM_OUTPUT", "json")
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{}", err(&output));
 }
 
 #[test]
@@ -300,6 +447,12 @@ fn config_print_shows_what_counts_and_can_be_read_back() {
         let json: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
         json["limits.idle_timeout"]["value"].clone()
     };
+    let output = run(&["config", "print", "--listen", "localhost:4711"]);
+    assert!(
+        out(&output).contains("listen: 127.0.0.1:4711  # from --listen"),
+        "{}",
+        err(&output)
+    );
     assert_eq!(json(&["--config", again.to_str().unwrap()]), "90s");
     assert_eq!(json(&[]), "30min");
 }
@@ -320,9 +473,17 @@ fn a_wrong_configuration_is_a_usage_error_and_nothing_starts() {
         .unwrap();
     assert_eq!(code(&output), 2);
     let text = err(&output);
+    assert_eq!(
+        text,
+        "Error: \"redis\" is not known; allowed: sqlite, memory\nWhere: PRISM_EMBEDDED\n\n\
+         Error: \"0\" is not allowed; a whole number from 1 to 256 is\nWhere: --shards\n"
+    );
+    let output = run(&["serve", "--listen", "no-such-name.invalid:1"]);
+    assert_eq!(code(&output), 2);
     assert!(
-        text.contains("--shards: \"0\"") && text.contains("PRISM_EMBEDDED: \"redis\""),
-        "{text}"
+        err(&output).contains("\"no-such-name.invalid\" has no address here"),
+        "{}",
+        err(&output)
     );
     let output = run(&["serve", "--config", "/nowhere"]);
     assert!(

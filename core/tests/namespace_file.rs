@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prism_core::namespace::file::{FileLimits, parse};
 use prism_core::namespace::model::{Compliance, Consistency, Permission, Switch, unsupported};
-use prism_core::namespace::{ClientApi, Durability, NamespaceConfig};
+use prism_core::namespace::{ClientApi, Durability, NamespaceConfig, Problem};
 
 /// The guide's first file, as it stands there.
 const GUIDE: &str = "\
@@ -172,6 +172,18 @@ fn one_mistake_one_sentence() {
         (
             "needs: {max_message_size: 17MiB}",
             "line 3: needs.max_message_size: Requested max_message_size (17MiB) exceeds limit (16MiB) (split larger values, or store them elsewhere and keep a reference)",
+        ),
+        (
+            "needs: {ttl: 6M}",
+            "line 3: needs.ttl: \"6M\" is not a duration; allowed: a number with a unit: ms, s, min, h, days or weeks (write \"6min\" for minutes or \"180days\" for months)",
+        ),
+        (
+            "needs: {max_message_size: 10G}",
+            "line 3: needs.max_message_size: \"10G\" is not a size; allowed: a number with a unit: B, KB, MB, GB, TB, PB (thousands) or KiB, MiB, GiB, TiB, PiB (1,024s)",
+        ),
+        (
+            "needs: {write_rps: 100k}",
+            "line 3: needs.write_rps: \"100k\" is not a rate; allowed: a whole number from 1 to 1000000000, operations a second",
         ),
         (
             "needs: {retention: 7}",
@@ -402,5 +414,137 @@ fn no_mutation_of_a_file_panics() {
         if let Err(problems) = parse(&text, &FileLimits::default()) {
             assert!(!problems.is_empty(), "round {round}: refused without a reason");
         }
+    }
+}
+
+/// The file with a problem's field given the value that its suggestion names; `None` where none is named.
+fn follow(text: &str, problem: &Problem) -> Option<(String, String)> {
+    let suggested = problem.suggestion.split('"').nth(1)?;
+    let line = text.lines().nth(problem.line.checked_sub(1)? as usize)?;
+    let key = problem.field.rsplit('.').next().unwrap_or_default();
+    let (field, mended) = if problem.description.starts_with("unknown key") {
+        let home = problem.field.strip_suffix(key).unwrap_or_default();
+        (
+            format!("{home}{suggested}"),
+            line.replacen(&format!("{key}:"), &format!("{suggested}:"), 1),
+        )
+    } else {
+        let start = line.find(&format!("{key}: ")).map(|at| at + key.len() + 2)?;
+        let end = line[start..].find([',', '}']).map_or(line.len(), |at| start + at);
+        (
+            problem.field.clone(),
+            format!("{}{suggested}{}", &line[..start], &line[end..]),
+        )
+    };
+    let lines: Vec<_> = text
+        .lines()
+        .enumerate()
+        .map(|(index, other)| {
+            if index + 1 == problem.line as usize {
+                &mended
+            } else {
+                other
+            }
+        })
+        .collect();
+    Some((field, lines.join("\n") + "\n"))
+}
+
+#[test]
+fn what_is_suggested_is_not_refused_next() {
+    const NUMBERS: [&str; 9] = ["0", "1", "0.5", "7", "16", "100", "3000", "70000", "99999999999"];
+    const UNITS: [&str; 18] = [
+        "", "B", "K", "k", "M", "m", "G", "T", "P", "mb", "gigs", "s", "dayz", "w", "months", "y", "years",
+        "parsecs",
+    ];
+    let heads = ["keyvalue", "pubsub", "queue"].map(|api| format!("namespace: a\nclient_api: {api}\n"));
+    let scalars = NUMBERS
+        .iter()
+        .flat_map(|number| UNITS.map(|unit| format!("{number}{unit}")));
+    let mut lines: Vec<String> = scalars
+        .flat_map(|value| {
+            [
+                "write_rps",
+                "read_rps",
+                "data_size",
+                "max_message_size",
+                "retention",
+                "ttl",
+            ]
+            .map(|key| format!("needs: {{{key}: {value}}}"))
+        })
+        .collect();
+    lines.extend(
+        [
+            "needs: {ttl: 1h, tttl: 2h}",
+            "needs: {write_rsp: 5, read_rsp: 5}",
+            "needs:\nneed: {}",
+            "needs: {replay: true, ttl: 30days}",
+            "needs: {retention: 1day, ttl: 2days}",
+            "access: {consumers: [{service: a, permissions: [read, raed]}]}",
+            "policies: {pii_handling: true, compliance: hippa}",
+        ]
+        .map(str::to_owned),
+    );
+    let mut followed = 0;
+    for text in heads
+        .iter()
+        .flat_map(|head| lines.iter().map(move |line| format!("{head}{line}\n")))
+    {
+        for problem in parse(&text, &FileLimits::default()).err().unwrap_or_default() {
+            let Some((field, mended)) = follow(&text, &problem) else {
+                continue;
+            };
+            followed += 1;
+            let again = parse(&mended, &FileLimits::default()).err().unwrap_or_default();
+            let again: Vec<_> = again
+                .iter()
+                .filter(|next| next.field == field)
+                .map(ToString::to_string)
+                .collect();
+            // A field that the API does not have is told so whatever its value.
+            assert!(
+                again.iter().all(|next| next.contains("client_api")),
+                "{problem}\nled to {again:?} in\n{mended}"
+            );
+        }
+    }
+    assert!(followed > 300, "only {followed} suggestions were followed");
+    let example = refuse("namespace: a\nclient_api: queue\nneeds: {replay: true, ttl: 30days}\n");
+    assert!(example[0].contains("for example 30days"), "{example:?}");
+}
+
+#[test]
+fn a_value_is_promised_only_as_large_as_the_gateway_takes_it() {
+    let file = |durability: &str, size: &str| {
+        format!(
+            "namespace: a\nclient_api: keyvalue\nneeds: {{durability: {durability}, max_message_size: {size}}}\n"
+        )
+    };
+    // A gateway that takes messages of 64 MiB still has stores that take values of 16 MiB.
+    let wide = FileLimits::of_gateway(50_000, 64 << 20, 64 << 20);
+    assert!(parse(&file("strong", "16MiB"), &wide).is_ok());
+    let refused = parse(&file("best-effort", "32MiB"), &wide).unwrap_err();
+    assert_eq!(
+        refused[0].description,
+        "Requested max_message_size (32MiB) exceeds limit (16MiB)"
+    );
+    // Small segments of the log bound what goes through it, and nothing else.
+    let small = FileLimits::of_gateway(50_000, 17 << 20, 4 << 20);
+    assert!(parse(&file("best-effort", "16MiB"), &small).is_ok());
+    for durability in ["strong", "eventual"] {
+        let refused = parse(&file(durability, "8MB"), &small).unwrap_err();
+        assert_eq!(
+            refused[0].to_string(),
+            format!(
+                "line 3: needs.max_message_size: Requested max_message_size (8MB) exceeds limit (4088KiB) of durability \
+                 {durability}, whose writes go through the log (split larger values, or store them elsewhere and keep a \
+                 reference)"
+            )
+        );
+        assert!(
+            parse(&file(durability, "4088KiB"), &small).is_ok(),
+            "the limit itself is allowed"
+        );
     }
 }

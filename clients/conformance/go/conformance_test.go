@@ -35,7 +35,7 @@ import (
 const (
 	// Enough for a debug build on a busy machine; no test waits for it unless something is wrong.
 	patience        = 30 * time.Second
-	messageBytesMax = 16 << 20
+	messageBytesMax = 17 << 20
 )
 
 var (

@@ -17,7 +17,7 @@ assert(target, 'PRISM_TARGET is not set: run clients/conformance/run, which star
 
 // Enough for a debug build on a busy machine; no test waits for it unless something is wrong.
 const PATIENCE_MS = 30_000;
-const MESSAGE_BYTES_MAX = 16 << 20;
+const MESSAGE_BYTES_MAX = 17 << 20;
 const PROTO = fileURLToPath(new URL('../../../proto', import.meta.url));
 const definitions = loader.loadSync(
   [

@@ -24,7 +24,7 @@ PROMISED = f"DURABILITY_{DURABILITY.upper().replace('-', '_')}"
 NAMESPACE = os.environ.get("PRISM_NAMESPACE", "conformance")
 # Enough for a debug build on a busy machine; no test waits for it unless something is wrong.
 PATIENCE_S = 30
-MESSAGE_BYTES_MAX = 16 << 20
+MESSAGE_BYTES_MAX = 17 << 20
 OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", -1),

@@ -2,10 +2,10 @@
 
 use std::io::Write as _;
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use clap_complete::Shell;
 
-use super::{Cli, Failure};
+use super::{Failure, command};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -20,6 +20,6 @@ pub(super) struct CompletionsArgs {
 
 pub(super) fn run(args: &CompletionsArgs) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "prism", &mut script);
+    clap_complete::generate(args.shell, &mut command(), "prism", &mut script);
     Ok(std::io::stdout().write_all(&script)?)
 }

@@ -19,17 +19,20 @@ pub(super) enum DlqCommand {
     },
     /// Show one dead letter and its request
     Show {
-        /// Its number
+        /// Its number, the first column of `prism dlq list`
+        #[arg(value_parser = letter_number)]
         number: u64,
     },
     /// Apply the write once more; the letter is gone if the store takes it
     Redrive {
-        /// Its number
+        /// Its number, the first column of `prism dlq list`
+        #[arg(value_parser = letter_number)]
         number: u64,
     },
     /// Give the write up
     Drop {
-        /// Its number
+        /// Its number, the first column of `prism dlq list`
+        #[arg(value_parser = letter_number)]
         number: u64,
     },
 }
@@ -51,6 +54,13 @@ pub(super) fn run(command: &DlqCommand, global: &Global, printer: &mut Printer) 
             tell(printer, *number, "dropped", "dropped")
         }
     }
+}
+
+fn letter_number(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| {
+        "a dead letter's number is a whole number from 1, the first column of `prism dlq list`".to_owned()
+    })
 }
 
 fn tell(printer: &mut Printer, number: u64, key: &str, verb: &str) -> Result<(), Failure> {

@@ -1,6 +1,9 @@
-//! `prism kv`: items of a keyvalue namespace, one command each for put, get, delete, scan and cas.
+//! `prism kv`: items of a keyvalue namespace, one command each for put, get, delete, scan, mutate and cas.
 //!
 //! Keys and values are UTF-8 or `base64:…`, both ways; see [`super::output`].
+
+mod mutate;
+mod token;
 
 use std::io::Read as _;
 use std::ops::ControlFlow;
@@ -8,16 +11,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use prism_backends::limits::VALUE_BYTES_MAX;
 use prism_codec::method::KeyValueMethod;
 use prism_codec::proto::prism::common::v1::{Durability, WriteResult};
 use prism_codec::proto::prism::keyvalue::v1 as keyvalue;
-use prism_core::namespace::units::parse_duration;
+use prism_core::client::{Client, ClientError};
 use serde_json::{Map, Value, json};
 
 use keyvalue::{compare_and_swap_request::Expected, predicate::Kind};
 
+use mutate::MutateArgs;
+use token::TokenArgs;
+
 use super::output::{Printer, insert_bytes, is_printable_text, parse_bytes, show_bytes};
-use super::{Exit, Failure, Global, connect};
+use super::{Exit, Failure, Global, connect, duration};
 
 /// Bytes of an argument.
 #[derive(Clone, Debug)]
@@ -34,6 +41,19 @@ impl std::str::FromStr for Bytes {
 const BYTES_HELP: &str = "\
 Keys and values are text, or base64:… for any bytes; what is not printable comes back as base64:…";
 
+// Made by hand: clap would put a required choice of options before the namespace.
+const DELETE_USAGE: &str = "\
+prism kv delete [OPTIONS] <NAMESPACE> <ID> <KEY>...
+       prism kv delete [OPTIONS] <NAMESPACE> <ID> --range <A..B>
+       prism kv delete [OPTIONS] <NAMESPACE> <ID> --all";
+const MUTATE_USAGE: &str = "\
+prism kv mutate [OPTIONS] <NAMESPACE> --put <ID> <KEY=VALUE> --delete <ID> <KEY> ...
+       prism kv mutate [OPTIONS] <NAMESPACE> --from <FILE>";
+const CAS_USAGE: &str = "\
+prism kv cas [OPTIONS] <NAMESPACE> <ID> <KEY> <VALUE> --expect <VALUE>
+       prism kv cas [OPTIONS] <NAMESPACE> <ID> <KEY> <VALUE> --expect-absent
+       prism kv cas [OPTIONS] <NAMESPACE> <ID> <KEY> --delete --expect <VALUE>";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum KvCommand {
     /// Write items under one id
@@ -43,13 +63,16 @@ pub(super) enum KvCommand {
     #[command(after_help = BYTES_HELP)]
     Get(GetArgs),
     /// Delete items of one id
-    #[command(after_help = BYTES_HELP)]
+    #[command(after_help = BYTES_HELP, override_usage = DELETE_USAGE)]
     Delete(DeleteArgs),
     /// Read a whole namespace
     #[command(after_help = BYTES_HELP)]
     Scan(ScanArgs),
+    /// Write and delete items of many ids
+    #[command(after_help = mutate::HELP, override_usage = MUTATE_USAGE)]
+    Mutate(MutateArgs),
     /// Compare and swap: replace a value if it is what you expect
-    #[command(after_help = BYTES_HELP)]
+    #[command(after_help = BYTES_HELP, override_usage = CAS_USAGE)]
     Cas(CasArgs),
 }
 
@@ -74,6 +97,8 @@ pub(super) struct PutArgs {
     /// The items disappear after this long, for example 1h
     #[arg(long, value_name = "DURATION", value_parser = ttl)]
     ttl: Option<Duration>,
+    #[command(flatten)]
+    token: TokenArgs,
 }
 
 #[derive(Debug, Args)]
@@ -111,6 +136,8 @@ pub(super) struct DeleteArgs {
     /// All items of the id
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    token: TokenArgs,
 }
 
 #[derive(Debug, Args)]
@@ -146,6 +173,8 @@ pub(super) struct CasArgs {
     /// The new item disappears after this long, for example 1h
     #[arg(long, value_name = "DURATION", value_parser = ttl, conflicts_with = "delete")]
     ttl: Option<Duration>,
+    #[command(flatten)]
+    token: TokenArgs,
 }
 
 pub(super) fn run(command: &KvCommand, global: &Global, printer: &mut Printer) -> Result<(), Failure> {
@@ -154,6 +183,7 @@ pub(super) fn run(command: &KvCommand, global: &Global, printer: &mut Printer) -
         KvCommand::Get(args) => get(args, global, printer),
         KvCommand::Delete(args) => delete(args, global, printer),
         KvCommand::Scan(args) => scan(args, global, printer),
+        KvCommand::Mutate(args) => mutate::run(args, global, printer),
         KvCommand::Cas(args) => cas(args, global, printer),
     }
 }
@@ -183,7 +213,7 @@ fn put(args: &PutArgs, global: &Global, printer: &mut Printer) -> Result<(), Fai
     let request = keyvalue::PutRequest {
         namespace: args.namespace.clone(),
         id: args.id.clone(),
-        idempotency_token: None,
+        idempotency_token: args.token.message(),
         items,
     };
     let reply: keyvalue::PutResponse = connect(global)?.unary(KeyValueMethod::Put.spec().path, &request)?;
@@ -219,7 +249,14 @@ fn get(args: &GetArgs, global: &Global, printer: &mut Printer) -> Result<(), Fai
             predicate: predicate(&args.key, args.range.as_ref()),
             selection: Some(selection),
         };
-        let reply: keyvalue::GetResponse = client.unary(KeyValueMethod::Get.spec().path, &request)?;
+        let reply = client.unary(KeyValueMethod::Get.spec().path, &request);
+        let reply: keyvalue::GetResponse = match reply {
+            Err(error) if found > 0 && is_of_the_connection(&error) => {
+                client = connect(global)?;
+                client.unary(KeyValueMethod::Get.spec().path, &request)?
+            }
+            reply => reply?,
+        };
         found += reply.items.len();
         for item in &reply.items {
             match (printer.is_json(), single) {
@@ -260,7 +297,7 @@ fn delete(args: &DeleteArgs, global: &Global, printer: &mut Printer) -> Result<(
     let request = keyvalue::DeleteRequest {
         namespace: args.namespace.clone(),
         id: args.id.clone(),
-        idempotency_token: None,
+        idempotency_token: args.token.message(),
         predicate: predicate(&args.key, args.range.as_ref()),
     };
     let reply: keyvalue::DeleteResponse =
@@ -268,43 +305,79 @@ fn delete(args: &DeleteArgs, global: &Global, printer: &mut Printer) -> Result<(
     written(printer, "deleted", reply.result)
 }
 
+/// Prints a whole namespace. The reader of the output may take any time: where the connection ends meanwhile, a new
+/// one goes on after the last page.
 fn scan(args: &ScanArgs, global: &Global, printer: &mut Printer) -> Result<(), Failure> {
     let mut left = args.limit.map_or(u64::MAX, u64::from);
-    // Pages need not be larger than what is asked for.
+    let mut page_token = Vec::new();
+    loop {
+        let asked = page_token.clone();
+        let ended = scan_from(args, connect(global)?, &mut page_token, &mut left, printer)?;
+        match ended {
+            Err(error) if left > 0 && page_token != asked && is_of_the_connection(&error) => {}
+            Err(error) if left > 0 => return Err(error.into()),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Prints from `page_token` on, which becomes the token after the last page that was printed; how the call ended.
+fn scan_from(
+    args: &ScanArgs,
+    mut client: Client,
+    page_token: &mut Vec<u8>,
+    left: &mut u64,
+    printer: &mut Printer,
+) -> Result<Result<(), ClientError>, Failure> {
     let selection = keyvalue::Selection {
         page_bytes: 0,
+        // Pages need not be larger than what is asked for.
         item_limit: args.limit.unwrap_or(0),
-        page_token: Vec::new(),
+        page_token: page_token.clone(),
     };
     let request = keyvalue::ScanRequest {
         namespace: args.namespace.clone(),
         selection: Some(selection),
     };
-    let mut outcome = Ok(());
-    connect(global)?.server_streaming(
+    let mut printed = Ok(());
+    let ended = client.server_streaming(
         KeyValueMethod::Scan.spec().path,
         &request,
         |page: keyvalue::ScanResponse| {
-            for entry in &page.entries {
-                for item in &entry.items {
-                    if left == 0 {
-                        return ControlFlow::Break(());
-                    }
-                    left -= 1;
-                    outcome = print_entry(printer, &entry.id, item);
-                    if outcome.is_err() {
-                        return ControlFlow::Break(());
-                    }
-                }
-            }
-            if left == 0 {
+            printed = print_page(&page, left, printer);
+            *page_token = page.next_page_token;
+            if printed.is_err() || *left == 0 {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
             }
         },
-    )?;
-    outcome
+    );
+    printed.map(|()| ended)
+}
+
+fn print_page(page: &keyvalue::ScanResponse, left: &mut u64, printer: &mut Printer) -> Result<(), Failure> {
+    for entry in &page.entries {
+        for item in &entry.items {
+            if *left == 0 {
+                return Ok(());
+            }
+            *left -= 1;
+            print_entry(printer, &entry.id, item)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a read may be tried again on a new connection: nothing is wrong with the question itself.
+fn is_of_the_connection(error: &ClientError) -> bool {
+    const DEADLINE_EXCEEDED: i32 = 4;
+    const UNAVAILABLE: i32 = 14;
+    match error {
+        ClientError::TimedOut { .. } | ClientError::Broken { .. } => true,
+        ClientError::Status(status) => matches!(status.code, DEADLINE_EXCEEDED | UNAVAILABLE),
+        ClientError::Address { .. } | ClientError::Unreachable { .. } => false,
+    }
 }
 
 fn print_entry(printer: &mut Printer, id: &str, item: &keyvalue::Item) -> Result<(), Failure> {
@@ -337,7 +410,7 @@ fn cas(args: &CasArgs, global: &Global, printer: &mut Printer) -> Result<(), Fai
         namespace: args.namespace.clone(),
         id: args.id.clone(),
         key: args.key.0.clone(),
-        idempotency_token: None,
+        idempotency_token: args.token.message(),
         expected: Some(expected),
         item,
     };
@@ -426,22 +499,19 @@ fn item_json(item: &keyvalue::Item) -> Map<String, Value> {
     object
 }
 
-/// Largest value that the command line sends, in bytes; the gateway's own limit is lower unless it was
-/// raised.
-const VALUE_BYTES_MAX: u64 = 48 << 20;
-
 fn read_value(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut value = Vec::new();
+    let limit = VALUE_BYTES_MAX as u64 + 1;
     let read = if path == Path::new("-") {
-        std::io::stdin().take(VALUE_BYTES_MAX + 1).read_to_end(&mut value)
+        std::io::stdin().take(limit).read_to_end(&mut value)
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(VALUE_BYTES_MAX + 1).read_to_end(&mut value))
+        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut value))
     };
     let name = path.display();
     match read {
-        Ok(_) if value.len() as u64 > VALUE_BYTES_MAX => Err(Failure::new(
+        Ok(_) if value.len() > VALUE_BYTES_MAX => Err(Failure::new(
             Exit::Usage,
-            format!("{name} is larger than the {VALUE_BYTES_MAX} bytes that can be sent"),
+            format!("{name} is larger than the {VALUE_BYTES_MAX} bytes that a value may have"),
         )),
         Ok(_) => Ok(value),
         Err(error) => Err(Failure::new(Exit::Usage, format!("cannot read {name}: {error}"))),
@@ -458,15 +528,7 @@ fn duration_message(duration: Duration) -> prost_types::Duration {
 }
 
 fn ttl(text: &str) -> Result<Duration, String> {
-    let duration = parse_duration(text).map_err(|error| match error.suggestion.as_str() {
-        "" => error.description,
-        suggestion => format!("{} ({suggestion})", error.description),
-    })?;
-    if duration.is_zero() {
-        Err("a ttl must be longer than zero".to_owned())
-    } else {
-        Ok(duration)
-    }
+    duration(text, "a ttl must be longer than zero")
 }
 
 fn pair(text: &str) -> Result<(Bytes, Bytes), String> {

@@ -11,13 +11,16 @@ mod kv;
 mod namespace;
 mod output;
 mod serve;
+mod status;
 mod wal;
 
 use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use prism_core::client::{Client, ClientError};
 use prism_core::namespace::Problem;
 use prism_core::namespace::units::parse_duration;
@@ -43,7 +46,8 @@ struct Global {
         global = true,
         env = "PRISM_SERVER",
         default_value = "127.0.0.1:8980",
-        value_name = "HOST:PORT"
+        value_name = "HOST:PORT",
+        help_heading = GLOBAL_HEADING
     )]
     server: String,
     /// Form of the results
@@ -53,12 +57,110 @@ struct Global {
         env = "PRISM_OUTPUT",
         value_enum,
         default_value = "text",
-        value_name = "FORM"
+        value_name = "FORM",
+        help_heading = GLOBAL_HEADING
     )]
     output: Form,
     /// How long to wait for an answer of the gateway
-    #[arg(long, global = true, env = "PRISM_TIMEOUT", default_value = "10s", value_name = "DURATION", value_parser = timeout)]
+    #[arg(
+        long,
+        global = true,
+        env = "PRISM_TIMEOUT",
+        default_value = "10s",
+        value_name = "DURATION",
+        value_parser = timeout,
+        help_heading = GLOBAL_HEADING
+    )]
     timeout: Duration,
+}
+
+const GLOBAL_HEADING: &str = "Global options";
+
+/// A global option that some commands do not have, and why.
+struct Meaningless {
+    /// Names of the subcommands from the root.
+    command: &'static [&'static str],
+    option: &'static str,
+    because: &'static str,
+}
+
+const ASKS_NOBODY: &str = "it asks no gateway";
+const NO_RESULT: &str = "it has no result that could take a form";
+
+/// Global options where they mean nothing: hidden there, and refused.
+const MEANINGLESS: &[Meaningless] = &[
+    Meaningless::new(&["serve"], "server", "it is the gateway; --listen is its address"),
+    Meaningless::new(&["serve"], "output", NO_RESULT),
+    Meaningless::new(&["serve"], "timeout", ASKS_NOBODY),
+    Meaningless::new(&["namespace", "validate"], "server", ASKS_NOBODY),
+    Meaningless::new(&["namespace", "validate"], "timeout", ASKS_NOBODY),
+    Meaningless::new(&["config"], "server", ASKS_NOBODY),
+    Meaningless::new(&["config"], "timeout", ASKS_NOBODY),
+    Meaningless::new(&["wal"], "server", ASKS_NOBODY),
+    Meaningless::new(&["wal"], "timeout", ASKS_NOBODY),
+    Meaningless::new(&["completions"], "server", ASKS_NOBODY),
+    Meaningless::new(&["completions"], "output", NO_RESULT),
+    Meaningless::new(&["completions"], "timeout", ASKS_NOBODY),
+];
+
+impl Meaningless {
+    const fn new(command: &'static [&'static str], option: &'static str, because: &'static str) -> Self {
+        Self {
+            command,
+            option,
+            because,
+        }
+    }
+
+    /// Puts a hidden option in the place of the global one.
+    fn hide(&self, root: clap::Command) -> clap::Command {
+        fn at(command: clap::Command, path: &[&'static str], option: &'static str) -> clap::Command {
+            match path {
+                [] => command.arg(Arg::new(option).long(option).global(true).hide(true)),
+                [first, rest @ ..] => command.mut_subcommand(*first, |inner| at(inner, rest, option)),
+            }
+        }
+        at(root, self.command, self.option)
+    }
+
+    /// Whether the user gave the option to this command.
+    fn is_given(&self, root: &ArgMatches) -> bool {
+        let given =
+            |matches: &ArgMatches| matches.value_source(self.option) == Some(ValueSource::CommandLine);
+        let mut matches = root;
+        let mut any = given(matches);
+        for name in self.command {
+            match matches.subcommand_matches(name) {
+                Some(inner) => matches = inner,
+                None => return false,
+            }
+            any |= given(matches);
+        }
+        any || matches.subcommand().is_some_and(|(_, leaf)| given(leaf))
+    }
+}
+
+/// The definition of all arguments, for parsing and for completions.
+fn command() -> clap::Command {
+    MEANINGLESS
+        .iter()
+        .fold(Cli::command(), |command, option| option.hide(command))
+}
+
+/// Reads the process's arguments; wrong ones end it with [`Exit::Usage`].
+fn arguments() -> Cli {
+    let mut command = command();
+    let matches = command.get_matches_mut();
+    if let Some(option) = MEANINGLESS.iter().find(|option| option.is_given(&matches)) {
+        let what = format!(
+            "--{} means nothing to `prism {}`: {}",
+            option.option,
+            option.command.join(" "),
+            option.because
+        );
+        command.error(ErrorKind::UnknownArgument, what).exit();
+    }
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -79,6 +181,8 @@ enum Command {
     /// Read and write items of a keyvalue namespace
     #[command(subcommand)]
     Kv(kv::KvCommand),
+    /// Show whether the gateway is ready, and how it is doing
+    Status,
     /// List, show, redrive and drop acknowledged writes that the store refuses
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
@@ -102,6 +206,7 @@ Exit codes:
 
 First steps:
   prism serve                                              start a gateway
+  prism status                                             see whether it is ready
   prism namespace create examples/user-sessions.yaml       make a place for data
   prism kv put user-sessions alice theme dark              write
   prism kv get user-sessions alice                         read";
@@ -136,6 +241,8 @@ struct Failure {
     status: Option<Box<(String, String)>>,
     /// The file that the problems are about.
     place: String,
+    /// Problems that the gateway found and did not send.
+    more: usize,
 }
 
 impl Failure {
@@ -148,6 +255,7 @@ impl Failure {
             problems: Vec::new(),
             status: None,
             place,
+            more: 0,
         }
     }
 
@@ -161,10 +269,11 @@ impl Failure {
         self
     }
 
-    /// The failure of a file with problems; one of them speaks for itself, many are listed.
+    /// The failure of a file or configuration with problems.
     fn problems(exit: Exit, place: &str, problems: Vec<Problem>) -> Self {
         let failure = match problems.as_slice() {
             [only] => Self::new(exit, only.description.clone()).solution(only.suggestion.clone()),
+            _ if place.is_empty() => Self::new(exit, format!("{} problems", problems.len())),
             _ => Self::new(exit, format!("{place} has {} problems", problems.len())),
         };
         Self {
@@ -189,6 +298,9 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let message = error.to_string();
         match error {
+            ClientError::Address { .. } => {
+                Self::new(Exit::Usage, message).solution("write HOST:PORT, such as 127.0.0.1:8980")
+            }
             ClientError::Unreachable { .. } => Self::new(Exit::Unreachable, message)
                 .solution("start a gateway with `prism serve`, or name another one with --server HOST:PORT or PRISM_SERVER"),
             ClientError::TimedOut { .. } => {
@@ -204,12 +316,13 @@ impl From<ClientError> for Failure {
 
 /// Runs the program with the process's arguments.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = arguments();
     let mut printer = Printer::new(cli.global.output);
     let result = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Namespace(command) => namespace::run(&command, &cli.global, &mut printer),
         Command::Kv(command) => kv::run(&command, &cli.global, &mut printer),
+        Command::Status => status::run(&cli.global, &mut printer),
         Command::Dlq(command) => dlq::run(&command, &cli.global, &mut printer),
         Command::Config(command) => config::run(&command, &mut printer),
         Command::Wal(command) => wal::run(&command, &mut printer),
@@ -229,10 +342,17 @@ fn connect(global: &Global) -> Result<Client, Failure> {
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
-    let duration =
-        parse_duration(text).map_err(|error| format!("{} {}", error.description, error.suggestion))?;
+    duration(text, "a timeout is at least 1ms")
+}
+
+/// A duration above zero; `zero` says why that is not one.
+fn duration(text: &str, zero: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text).map_err(|error| match error.suggestion(|millis| millis > 0) {
+        suggestion if suggestion.is_empty() => error.description,
+        suggestion => format!("{} ({suggestion})", error.description),
+    })?;
     if duration.is_zero() {
-        Err("at least 1ms".to_owned())
+        Err(zero.to_owned())
     } else {
         Ok(duration)
     }

@@ -9,6 +9,7 @@ use prism_codec::method::NamespacesMethod;
 use prism_codec::proto::prism::admin::v1 as admin;
 use prism_core::namespace::file::{self, FileLimits};
 use prism_core::namespace::model::unsupported;
+use prism_core::namespace::problem::{descriptions, suggestions};
 use prism_core::namespace::yaml;
 use serde_json::{Value, json};
 
@@ -106,8 +107,12 @@ fn validate(paths: &[PathBuf], printer: &mut Printer) -> Result<(), Failure> {
             Ok(_) if printer.is_json() => {}
             Ok(_) => {
                 printer.done(&format!("{name} is valid"))?;
-                for problem in missing {
-                    printer.note(&problem.to_string());
+                if !missing.is_empty() {
+                    printer.note(&format!(
+                        "{name} is for a later version: {} ({})",
+                        descriptions(&missing),
+                        suggestions(&missing)
+                    ));
                 }
             }
         }

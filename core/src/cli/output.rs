@@ -11,7 +11,7 @@ use prism_codec::grpc::Code;
 use prism_codec::proto::google::rpc::{ErrorInfo, Status};
 use prism_codec::proto::prism::admin::v1 as admin;
 use prism_core::namespace::Problem;
-use prism_core::namespace::problem::PROBLEM_TYPE_URL;
+use prism_core::namespace::problem::{PROBLEM_TYPE_URL, suggestions};
 use prost::Message;
 use serde_json::{Map, Value, json};
 
@@ -23,6 +23,8 @@ pub(super) struct Printer {
     form: Form,
     out_colours: bool,
     error_colours: bool,
+    /// A failure has been printed, from which the next one is set apart.
+    failed: bool,
 }
 
 impl Printer {
@@ -36,6 +38,7 @@ impl Printer {
             form,
             out_colours,
             error_colours,
+            failed: false,
         }
     }
 
@@ -76,7 +79,9 @@ impl Printer {
             } else {
                 ("", "")
             };
-            // Nothing is left to be done when standard error is gone.
+            // A terminal shows both streams: what was said before comes out first. Nothing is left to be done when
+            // one of them is gone.
+            let _ = self.out.flush();
             let _ = writeln!(io::stderr(), "{on}Note:{off} {note}");
         }
     }
@@ -92,46 +97,65 @@ impl Printer {
         if failure.message.is_empty() {
             return;
         }
-        let text = if self.is_json() {
+        let mut text = if self.is_json() {
             failure_json(failure).to_string() + "\n"
         } else {
             self.failure_text(failure)
         };
+        if self.failed && !self.is_json() {
+            text.insert(0, '\n');
+        }
+        self.failed = true;
         let _ = io::stderr().write_all(text.as_bytes());
     }
 
+    /// One block for each problem, or one for a failure without any: `Error:`, `Solution:`, `Where:`.
     fn failure_text(&self, failure: &Failure) -> String {
+        let blocks: Vec<String> = match failure.problems.as_slice() {
+            [] => vec![self.block(&failure.message, &failure.solution, "")],
+            problems => problems
+                .iter()
+                .map(|problem| {
+                    let place = place_of(&failure.place, problem);
+                    self.block(&problem.description, &problem.suggestion, &place)
+                })
+                .collect(),
+        };
+        let mut text = blocks.join("\n");
+        if failure.more > 0 {
+            let (more, file) = (failure.more, &failure.place);
+            text.push_str(&printable(&format!(
+                "\n{more} more problems are not shown; `prism namespace validate {file}` shows all\n"
+            )));
+        }
+        text
+    }
+
+    fn block(&self, message: &str, solution: &str, place: &str) -> String {
         let (on, off) = if self.error_colours {
             ("\x1b[1;31m", "\x1b[0m")
         } else {
             ("", "")
         };
-        let mut text = format!("{on}Error:{off} {}\n", printable(&failure.message));
-        if failure.problems.len() > 1 {
-            for problem in &failure.problems {
-                text.push_str(&format!("  {}\n", printable(&problem.to_string())));
-            }
-        }
-        if !failure.solution.is_empty() {
-            text.push_str(&format!("Solution: {}\n", printable(&failure.solution)));
-        }
-        if let [only] = failure.problems.as_slice() {
-            let mut place: Vec<String> = Vec::new();
-            if !failure.place.is_empty() {
-                place.push(failure.place.clone());
-            }
-            if only.line > 0 {
-                place.push(format!("line {}", only.line));
-            }
-            if !only.field.is_empty() {
-                place.push(only.field.clone());
-            }
-            if !place.is_empty() {
-                text.push_str(&format!("Where: {}\n", printable(&place.join(", "))));
+        let mut text = format!("{on}Error:{off} {}\n", printable(message));
+        for (title, line) in [("Solution", solution), ("Where", place)] {
+            if !line.is_empty() {
+                text.push_str(&format!("{title}: {}\n", printable(line)));
             }
         }
         text
     }
+}
+
+/// `a.yaml, line 4, needs.write_rps`, leaving out what is not known.
+fn place_of(file: &str, problem: &Problem) -> String {
+    let line = match problem.line {
+        0 => String::new(),
+        line => format!("line {line}"),
+    };
+    let parts = [file, &line, &problem.field];
+    let known: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    known.join(", ")
 }
 
 fn failure_json(failure: &Failure) -> Value {
@@ -182,10 +206,7 @@ pub(super) fn status_failure(status: &Status) -> Failure {
     let code = Code::from_i32(status.code).name();
     let solution = match (info.reason.as_str(), problems.as_slice()) {
         ("NAMESPACE_EXISTS", _) => "Choose different name or use existing namespace".to_owned(),
-        ("NAMESPACE_UNSUPPORTED", found) => {
-            let suggestions: Vec<_> = found.iter().map(|problem| problem.suggestion.as_str()).collect();
-            suggestions.join("; ")
-        }
+        ("NAMESPACE_UNSUPPORTED", found) => suggestions(found),
         (_, [only]) => only.suggestion.clone(),
         (_, []) => default_solution(code, &info),
         _ => String::new(),
@@ -200,6 +221,8 @@ pub(super) fn status_failure(status: &Status) -> Failure {
     } else {
         problems
     };
+    let found = info.metadata.get("problems").and_then(|count| count.parse().ok());
+    let more = found.unwrap_or(0_usize).saturating_sub(problems.len());
     let exit = if matches!(code, "UNAVAILABLE" | "DEADLINE_EXCEEDED") {
         Exit::Unreachable
     } else {
@@ -208,6 +231,7 @@ pub(super) fn status_failure(status: &Status) -> Failure {
     let failure = Failure::new(exit, message).solution(solution);
     Failure {
         problems,
+        more,
         status: Some(Box::new((code.to_owned(), info.reason))),
         ..failure
     }
@@ -379,6 +403,7 @@ mod tests {
             form: Form::Text,
             out_colours: false,
             error_colours: false,
+            failed: false,
         };
         let failure = Failure {
             place: "a.yaml".into(),

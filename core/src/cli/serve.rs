@@ -18,7 +18,7 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
     /// Address of the one port for gRPC and HTTP [env: PRISM_LISTEN] [default: 127.0.0.1:8980]
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
     /// Allow --listen beyond loopback although there is no TLS or authentication [env: PRISM_INSECURE_LISTEN]
     #[arg(long)]
@@ -61,22 +61,8 @@ pub(super) fn effective(args: &ServeArgs) -> Result<Effective, Failure> {
         environment: environment(),
         flags: flags(args)?,
     };
-    config::load(&sources).map_err(|problems| {
-        // Every problem names its flag, variable or file itself.
-        let message = match problems.as_slice() {
-            [only] => format!("{}: {}", only.field, only.description),
-            _ => format!("the configuration has {} problems", problems.len()),
-        };
-        let solution = match problems.as_slice() {
-            [only] => only.suggestion.clone(),
-            _ => String::new(),
-        };
-        let problems = if problems.len() == 1 { Vec::new() } else { problems };
-        Failure {
-            problems,
-            ..Failure::new(Exit::Usage, message).solution(solution)
-        }
-    })
+    // Every problem names its flag, variable or file itself.
+    config::load(&sources).map_err(|problems| Failure::problems(Exit::Usage, "", problems))
 }
 
 fn read_file(args: &ServeArgs) -> Result<Option<(String, String)>, Failure> {

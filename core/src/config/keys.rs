@@ -3,7 +3,7 @@
 //! Adding a key means a field in [`ServeOptions`], its default, and one row here; flag `--set`, environment,
 //! file and `config print` follow by themselves.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -57,9 +57,9 @@ pub const KEYS: &[Key] = &[
     Key {
         path: "listen",
         env: "PRISM_LISTEN",
-        allowed: "an address with a port such as 127.0.0.1:8980 or [::1]:8980",
-        doc: "Address of the one port for gRPC, Connect/JSON and HTTP. Port 0: any free one.\n\
-              Beyond loopback only with insecure_listen.",
+        allowed: "an address or a name with a port such as 127.0.0.1:8980, [::1]:8980 or localhost:8980",
+        doc: "Address of the one port for gRPC, Connect/JSON and HTTP. Port 0: any free one. Of a name with several addresses\n\
+              the first IPv4 one. Beyond loopback only with insecure_listen.",
         set: |options, text| {
             options.listen = listen_address(text)?;
             Ok(())
@@ -198,7 +198,8 @@ pub const KEYS: &[Key] = &[
         path: "limits.message_bytes_max",
         env: "PRISM_LIMITS_MESSAGE_BYTES_MAX",
         allowed: "a size from 1KiB to 1GiB",
-        doc: "Largest gRPC message, in or out, after decompression. A connection may hold this much of it in memory.",
+        doc: "Largest gRPC message, in or out, after decompression; by default a value of 16 MiB fits with its id and key.\n\
+              A connection may hold this much of it in memory. Bounds needs.max_message_size of new namespaces.",
         set: |options, text| {
             options.limits.message_bytes_max = size(text, 1 << 10, 1 << 30)?;
             Ok(())
@@ -290,11 +291,7 @@ pub const KEYS: &[Key] = &[
         allowed: "a size from 4MiB to 1GiB, a multiple of 4KiB",
         doc: "Length of one file of the write-ahead log. Each shard keeps four of them at least, filled ahead of time.",
         set: |options, text| {
-            let bytes = size(text, 4 << 20, 1 << 30)?;
-            if !bytes.is_multiple_of(4096) {
-                return Err(Problem::new("", 0, format!("{text:?} is not a multiple of 4KiB")));
-            }
-            options.wal.segment_bytes = bytes;
+            options.wal.segment_bytes = size_of(text, 4 << 20, 1 << 30, 4096)?;
             Ok(())
         },
         show: |options| format_size(options.wal.segment_bytes as u64),
@@ -464,22 +461,67 @@ fn level_like(text: &str) -> bool {
         .all(|part| part.contains(['=', ':', '[']) || LEVELS.contains(&part.trim().to_lowercase().as_str()))
 }
 
+/// An address with a port, or a name with a port that the system knows the address of.
+///
+/// Of several addresses the first IPv4 one counts: clients are told 127.0.0.1, and `localhost` has both.
 fn listen_address(text: &str) -> Result<SocketAddr, Problem> {
     if let Ok(address) = SocketAddr::from_str(text) {
         return Ok(address);
     }
-    let suggestion = match text.strip_prefix("localhost:") {
-        Some(port) => format!("write \"127.0.0.1:{port}\""),
-        None if text.parse::<u16>().is_ok() => format!("write \"127.0.0.1:{text}\""),
-        None => match text.strip_prefix(':') {
-            Some(port) if port.parse::<u16>().is_ok() => format!("write \"127.0.0.1:{port}\""),
-            _ if text.parse::<std::net::Ipv4Addr>().is_ok() => format!("write \"{text}:8980\""),
-            _ => String::new(),
-        },
+    let named = text
+        .rsplit_once(':')
+        .filter(|(host, port)| is_host_name(host) && port.parse::<u16>().is_ok());
+    let Some((host, _)) = named else {
+        let what = format!(
+            "{text:?} is not an address with a port; allowed: 127.0.0.1:8980, [::1]:8980, localhost:8980 and the like"
+        );
+        return Err(Problem::new("", 0, what).suggest(listen_suggestion(text)));
     };
-    let what =
-        format!("{text:?} is not an address with a port; allowed: 127.0.0.1:8980, [::1]:8980 and the like");
-    Err(Problem::new("", 0, what).suggest(suggestion))
+    let fail = |why: String| {
+        Err(Problem::new(
+            "",
+            0,
+            format!("{host:?} has no address here: {why}"),
+        ))
+    };
+    match text.to_socket_addrs() {
+        Ok(addresses) => {
+            let mut addresses: Vec<_> = addresses.collect();
+            addresses.sort_by_key(SocketAddr::is_ipv6);
+            addresses
+                .first()
+                .copied()
+                .map_or_else(|| fail("the system knows none".to_owned()), Ok)
+        }
+        Err(error) => fail(error.to_string()),
+    }
+}
+
+/// Letters, digits, hyphens and dots, as in the names of hosts; at least one letter, so that no address is one.
+fn is_host_name(host: &str) -> bool {
+    host.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+        && host.bytes().any(|byte| byte.is_ascii_alphabetic())
+}
+
+/// The address with a port that was meant by one half of it.
+fn listen_suggestion(text: &str) -> String {
+    let port = text.strip_prefix(':').unwrap_or(text);
+    if port.parse::<u16>().is_ok() {
+        return format!("write \"127.0.0.1:{port}\"");
+    }
+    let (address, shown) = match text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(address @ IpAddr::V4(_)) => (address, format!("{address}:8980")),
+        Ok(address @ IpAddr::V6(_)) => (address, format!("[{address}]:8980")),
+        Err(_) if is_host_name(text) => return format!("write \"{text}:8980\""),
+        Err(_) => return String::new(),
+    };
+    let consent = if address.is_loopback() {
+        ""
+    } else {
+        " and add --insecure-listen if the network itself is trusted"
+    };
+    format!("write \"{shown}\"{consent}")
 }
 
 fn boolean(text: &str) -> Result<bool, Problem> {
@@ -506,10 +548,22 @@ fn whole(text: &str, min: usize, max: usize) -> Result<usize, Problem> {
 }
 
 fn size(text: &str, min: u64, max: u64) -> Result<usize, Problem> {
-    let bytes =
-        parse_size(text).map_err(|error| Problem::new("", 0, error.description).suggest(error.suggestion))?;
+    size_of(text, min, max, 1)
+}
+
+/// A size that is a multiple of `unit`.
+fn size_of(text: &str, min: u64, max: u64, unit: u64) -> Result<usize, Problem> {
+    let allowed = |bytes: u64| (min..=max).contains(&bytes) && bytes.is_multiple_of(unit);
+    let bytes = parse_size(text).map_err(|error| {
+        let suggestion = error.suggestion(allowed);
+        Problem::new("", 0, error.description).suggest(suggestion)
+    })?;
     match usize::try_from(bytes) {
-        Ok(size) if (min..=max).contains(&bytes) => Ok(size),
+        Ok(size) if allowed(bytes) => Ok(size),
+        _ if (min..=max).contains(&bytes) => {
+            let what = format!("{text:?} is not a multiple of {}", format_size(unit));
+            Err(Problem::new("", 0, what))
+        }
         _ => {
             let what = format!(
                 "{text:?} is out of range; from {} to {}: {SIZE_ALLOWED}",
@@ -522,9 +576,12 @@ fn size(text: &str, min: u64, max: u64) -> Result<usize, Problem> {
 }
 
 fn duration(text: &str, min: Duration, max: Duration) -> Result<Duration, Problem> {
-    let value = parse_duration(text)
-        .map_err(|error| Problem::new("", 0, error.description).suggest(error.suggestion))?;
-    if (min..=max).contains(&value) {
+    let allowed = min..=max;
+    let value = parse_duration(text).map_err(|error| {
+        let suggestion = error.suggestion(|millis| allowed.contains(&Duration::from_millis(millis)));
+        Problem::new("", 0, error.description).suggest(suggestion)
+    })?;
+    if allowed.contains(&value) {
         return Ok(value);
     }
     let (min, max) = (format_duration(min), format_duration(max));

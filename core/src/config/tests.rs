@@ -90,7 +90,7 @@ fn the_printed_configuration_reads_back_as_the_same() {
     assert!(
         default
             .to_yaml()
-            .contains("\n  message_bytes_max: 16MiB  # default\n")
+            .contains("\n  message_bytes_max: 17MiB  # default\n")
     );
 }
 
@@ -113,7 +113,7 @@ fn bad_values_are_all_reported_with_place_and_suggestion() {
             "line 5: prism.yaml: drain_timeout: unknown key; `prism config print` lists all (did you mean \"limits.drain_timeout\"?)",
             "line 6: prism.yaml: log: keys are expected here, not a single value",
             "PRISM_DRIVER: \"iouring\" is not known; allowed: auto, io_uring, epoll (did you mean \"io_uring\"?)",
-            "--listen: \"8980\" is not an address with a port; allowed: 127.0.0.1:8980, [::1]:8980 and the like \
+            "--listen: \"8980\" is not an address with a port; allowed: 127.0.0.1:8980, [::1]:8980, localhost:8980 and the like \
              (write \"127.0.0.1:8980\")",
             "--set limits.foo: unknown key; `prism config print` lists all",
         ]

@@ -17,7 +17,7 @@ use super::catalog::{Catalog, CatalogEntry, CatalogError};
 use crate::config::EmbeddedStore;
 use crate::namespace::file::{self, FileLimits};
 use crate::namespace::model::{Durability, NamespaceConfig, check_name, unsupported};
-use crate::namespace::problem::{PROBLEM_TYPE_URL, Problem};
+use crate::namespace::problem::{PROBLEM_TYPE_URL, Problem, descriptions};
 
 /// A refusal. Boxed, since it is large and rare.
 pub(crate) type Refusal = Box<Status>;
@@ -227,18 +227,24 @@ fn invalid(problems: &[Problem]) -> Refusal {
             )
         }
     };
-    bad_request("NAMESPACE_INVALID", &message, problems)
+    let count = problems.len().to_string();
+    let mut refusal = refusal(
+        code::INVALID_ARGUMENT,
+        "NAMESPACE_INVALID",
+        &message,
+        // The details may hold fewer.
+        &[("problems", &count)],
+    );
+    attach_problems(&mut refusal, problems);
+    refusal
 }
 
 fn not_yet(config: &NamespaceConfig, missing: &[Problem]) -> Refusal {
-    let what: Vec<_> = missing
-        .iter()
-        .map(|problem| problem.description.as_str())
-        .collect();
+    // What to do instead is in the details, once.
     let message = format!(
-        "namespace \"{}\" is valid but cannot be created: {}; this version creates client_api: keyvalue",
+        "namespace \"{}\" is valid but cannot be created: {}",
         config.name,
-        what.join("; ")
+        descriptions(missing)
     );
     let mut refusal = refusal(
         code::UNIMPLEMENTED,
@@ -413,7 +419,8 @@ mod tests {
     const CONTEXT: ServiceContext = ServiceContext {
         file: FileLimits {
             write_rps_max: 50_000,
-            message_bytes_max: 16 << 20,
+            value_bytes_max: 16 << 20,
+            logged_value_bytes_max: 16 << 20,
         },
         namespaces_max: 1_000,
         embedded: EmbeddedStore::Sqlite,
@@ -439,6 +446,18 @@ mod tests {
         let info = ErrorInfo::decode(&refusal.details[0].value[..]).unwrap();
         assert_eq!(info.domain, "prism");
         info.reason
+    }
+
+    #[test]
+    fn the_default_limits_are_what_the_default_gateway_takes() {
+        let serve = crate::config::ServeLimits::default();
+        let record = crate::log::record_bytes_max(&crate::config::LogLimits::default()) as u64;
+        let derived = FileLimits::of_gateway(
+            serve.namespace_write_rps_max,
+            serve.message_bytes_max as u64,
+            record,
+        );
+        assert_eq!(derived, FileLimits::default());
     }
 
     #[test]
@@ -522,11 +541,13 @@ mod tests {
             "{}",
             refusal.message
         );
-        assert!(
-            refusal
-                .message
-                .ends_with("this version creates client_api: keyvalue")
-        );
+        let advice: Vec<_> = refusal
+            .details
+            .iter()
+            .filter(|any| any.type_url == PROBLEM_TYPE_URL)
+            .map(|any| admin::Problem::decode(&any.value[..]).unwrap().suggestion)
+            .collect();
+        assert_eq!(advice[0], "this version serves client_api: keyvalue");
     }
 
     #[test]

@@ -34,6 +34,7 @@ use prism_wal::{
 };
 
 use self::open::OpenLane;
+pub(crate) use self::open::record_bytes_max;
 
 /// The lane of a shard.
 pub(crate) fn lane_of(shard: u16) -> LaneId {

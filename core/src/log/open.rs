@@ -510,6 +510,13 @@ fn group_config(limits: &LogLimits) -> Config {
     }
 }
 
+/// Longest record that a lane takes, in bytes.
+pub(crate) fn record_bytes_max(limits: &LogLimits) -> usize {
+    group_config(limits)
+        .record_payload_bytes_max()
+        .min(limits.unapplied_bytes_max)
+}
+
 /// The store, before it is handed to its threads.
 pub(crate) struct Store<'a> {
     pub(crate) writer: &'a mut Writer,

@@ -1,9 +1,15 @@
 //! Combinations in a namespace file that no gateway could keep, whatever the store: each key is legal, both
 //! together are not. Reported like every other problem, with the line of the key that gives way.
 
+use std::time::Duration;
+
 use super::file::Reader;
 use super::model::{ClientApi, Compliance, Consistency, Durability, NamespaceConfig, Policies, Switch};
 use super::units::{format_duration, format_size};
+use super::values::VALUE_SUGGESTION;
+
+/// A retention to name where there is none.
+const RETENTION_EXAMPLE: Duration = Duration::from_secs(7 * 86_400);
 
 impl Reader<'_> {
     /// What no gateway could keep, whatever the store.
@@ -42,10 +48,12 @@ impl Reader<'_> {
                 );
                 self.combination("needs.replay", what, "leave it out");
             } else if needs.retention.is_none() {
+                // No shorter than the ttl, or that would be refused next.
+                let example = needs.ttl.unwrap_or_default().max(RETENTION_EXAMPLE);
                 self.combination(
                     "needs.replay",
                     "replay needs a retention: how far back?".into(),
-                    "add needs.retention, for example 7days",
+                    &format!("add needs.retention, for example {}", format_duration(example)),
                 );
             }
         }
@@ -60,6 +68,19 @@ impl Reader<'_> {
         }
         if config.durability() == Durability::BestEffort {
             self.best_effort_combinations(config, messages);
+        } else if let Some(message) = needs.max_message_size
+            && message > self.limits.logged_value_bytes_max
+        {
+            let (message, limit) = (
+                format_size(message),
+                format_size(self.limits.logged_value_bytes_max),
+            );
+            let what = format!(
+                "Requested max_message_size ({message}) exceeds limit ({limit}) of durability {}, \
+                 whose writes go through the log",
+                config.durability()
+            );
+            self.combination("needs.max_message_size", what, VALUE_SUGGESTION);
         }
         self.policy_combinations(&config.policies);
     }

@@ -19,43 +19,17 @@
 //! ([`super::model::unsupported`]) and whether the name is free (the catalog).
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use super::yaml::{self, Entry, Node, Value, join};
+pub use super::limits::FileLimits;
 use super::{
     model::{
         Access, ClientApi, Compliance, Consistency, Consumer, Durability, NamespaceConfig, Needs, Permission,
-        Policies, Switch, check_name,
+        Policies, Switch,
     },
     problem::{Problem, did_you_mean},
-    units::{format_size, parse_duration, parse_size},
+    values::clip,
+    yaml::{self, Entry, Node, Value, join},
 };
-
-/// What the operator allows a namespace to ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileLimits {
-    /// Highest `needs.write_rps`. Default 50,000.
-    pub write_rps_max: u64,
-    /// Highest `needs.max_message_size` in bytes: no larger message gets through the gateway. Default 16 MiB.
-    pub message_bytes_max: u64,
-}
-
-impl FileLimits {
-    /// No limits but those of the format, for files that were accepted before.
-    pub const NONE: Self = Self {
-        write_rps_max: u64::MAX,
-        message_bytes_max: u64::MAX,
-    };
-}
-
-impl Default for FileLimits {
-    fn default() -> Self {
-        Self {
-            write_rps_max: 50_000,
-            message_bytes_max: 16 << 20,
-        }
-    }
-}
 
 /// Most owners, and most consumers, of one namespace.
 pub const ACCESS_ENTRIES_MAX: usize = 1_000;
@@ -96,10 +70,10 @@ pub fn parse(text: &str, limits: &FileLimits) -> Result<NamespaceConfig, Vec<Pro
 /// One pass over the tree. Every method reports to `problems` what it refuses and then answers as if it were
 /// absent.
 pub(super) struct Reader<'l> {
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
     /// Line of each key that was read, by path, for problems that are found later.
     pub(super) lines: HashMap<String, u32>,
-    limits: &'l FileLimits,
+    pub(super) limits: &'l FileLimits,
 }
 
 /// The keys of one map that have not been read yet.
@@ -314,6 +288,7 @@ impl Reader<'_> {
             // `needs:` with nothing below it is a map that its author has not filled yet.
             Some(entry) if entry.value.value == Value::Null => {
                 keys.known.push(key);
+                self.lines.insert(join(&keys.path, key), entry.line);
                 keys.entries.retain(|entry| entry.key != key);
                 return None;
             }
@@ -387,245 +362,20 @@ impl Reader<'_> {
     }
 
     fn finish_ref(&mut self, keys: &Keys<'_>) {
+        // A key that has been given already would be refused as standing twice.
+        let free: Vec<_> = keys
+            .known
+            .iter()
+            .copied()
+            .filter(|key| !self.lines.contains_key(&join(&keys.path, key)))
+            .collect();
         for entry in &keys.entries {
-            let mut suggestion = did_you_mean(&entry.key, &keys.known);
+            let mut suggestion = did_you_mean(&entry.key, &free);
             if suggestion.is_empty() {
                 suggestion = belongs_elsewhere(&keys.path, &entry.key);
             }
             let what = format!("unknown key; allowed here: {}", keys.known.join(", "));
             self.push(&join(&keys.path, &clip(&entry.key)), entry.line, what, suggestion);
-        }
-    }
-
-    // ---- values
-
-    fn text<'n>(&mut self, path: &str, node: &'n Node, expected: &str) -> Option<&'n str> {
-        match &node.value {
-            Value::Scalar(text) => Some(text),
-            _ => {
-                self.push(
-                    path,
-                    node.line,
-                    format!("{expected} is expected here, not {}", node.kind()),
-                    "",
-                );
-                None
-            }
-        }
-    }
-
-    fn name(&mut self, node: &Node) -> Option<String> {
-        let text = self.text("namespace", node, "a name")?;
-        match check_name(text) {
-            Ok(()) => Some(text.to_owned()),
-            Err(problem) => {
-                self.problems.push(Problem {
-                    line: node.line,
-                    ..problem
-                });
-                None
-            }
-        }
-    }
-
-    fn identity(&mut self, path: &str, node: &Node) -> Option<String> {
-        let text = self.text(path, node, "a name")?;
-        if text.is_empty()
-            || text.len() > IDENTITY_BYTES_MAX
-            || text
-                .chars()
-                .any(|letter| letter.is_control() || letter.is_whitespace())
-        {
-            let what = format!(
-                "{:?} is not a name; allowed: 1 to {IDENTITY_BYTES_MAX} bytes without spaces",
-                clip(text)
-            );
-            self.push(path, node.line, what, "");
-            return None;
-        }
-        Some(text.to_owned())
-    }
-
-    fn choice<T>(
-        &mut self,
-        path: &str,
-        node: &Node,
-        allowed: &[&str],
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Option<T> {
-        let text = self.text(path, node, &format!("one of {}", allowed.join(", ")))?;
-        let found = parse(text);
-        if found.is_none() {
-            let what = format!("{:?} is not known; allowed: {}", clip(text), allowed.join(", "));
-            let mut suggestion = did_you_mean(text, allowed);
-            if allowed == Switch::ALLOWED {
-                suggestion = match text.to_lowercase().as_str() {
-                    "true" | "yes" | "on" | "enable" => "did you mean \"enabled\"?".to_owned(),
-                    "false" | "no" | "off" | "disable" => "did you mean \"disabled\"?".to_owned(),
-                    _ => suggestion,
-                };
-            }
-            self.push(path, node.line, what, suggestion);
-        }
-        found
-    }
-
-    /// A list of choices, not empty, each once.
-    fn choices<T: PartialEq>(
-        &mut self,
-        path: &str,
-        node: &Node,
-        allowed: &[&str],
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Option<Vec<T>> {
-        let items = match &node.value {
-            Value::List(items) => items,
-            Value::Scalar(text) if parse(text).is_some() => {
-                self.push(
-                    path,
-                    node.line,
-                    "a list is expected here, not a single value",
-                    format!("write \"[{text}]\""),
-                );
-                return None;
-            }
-            _ => {
-                self.push(
-                    path,
-                    node.line,
-                    format!(
-                        "a list of {} is expected here, not {}",
-                        allowed.join(", "),
-                        node.kind()
-                    ),
-                    "",
-                );
-                return None;
-            }
-        };
-        if items.is_empty() {
-            self.push(
-                path,
-                node.line,
-                format!("the list is empty; allowed: {}", allowed.join(", ")),
-                "",
-            );
-            return None;
-        }
-        let before = self.problems.len();
-        let mut found = Vec::new();
-        for (index, item) in items.iter().enumerate() {
-            let path = format!("{path}[{index}]");
-            match self.choice(&path, item, allowed, &parse) {
-                Some(choice) if found.contains(&choice) => {
-                    self.push(
-                        &path,
-                        item.line,
-                        "this stands twice in the list",
-                        "leave one of them out",
-                    );
-                }
-                Some(choice) => found.push(choice),
-                None => {}
-            }
-        }
-        (self.problems.len() == before).then_some(found)
-    }
-
-    fn boolean(&mut self, path: &str, node: &Node) -> Option<bool> {
-        let text = self.text(path, node, "true or false")?;
-        match text {
-            "true" => return Some(true),
-            "false" => return Some(false),
-            _ => {}
-        }
-        let suggestion = match text.to_lowercase().as_str() {
-            "true" | "yes" | "on" | "enabled" => "did you mean \"true\"?",
-            "false" | "no" | "off" | "disabled" => "did you mean \"false\"?",
-            _ => "",
-        };
-        self.push(
-            path,
-            node.line,
-            format!("{:?} is not known; allowed: true, false", clip(text)),
-            suggestion,
-        );
-        None
-    }
-
-    fn rate(&mut self, path: &str, node: &Node) -> Option<u64> {
-        let text = self.text(path, node, "a whole number")?;
-        match text.parse::<u64>() {
-            Ok(rate @ 1..=RATE_MAX) if !text.starts_with('+') => {
-                if path == "needs.write_rps" && rate > self.limits.write_rps_max {
-                    let what = format!(
-                        "Requested write_rps ({rate}) exceeds limit ({})",
-                        self.limits.write_rps_max
-                    );
-                    self.push(path, node.line, what, CAPACITY_SUGGESTION);
-                    return None;
-                }
-                Some(rate)
-            }
-            _ => {
-                let what = format!(
-                    "{:?} is not a rate; allowed: a whole number from 1 to {RATE_MAX}, operations a second",
-                    clip(text)
-                );
-                self.push(path, node.line, what, rate_suggestion(text));
-                None
-            }
-        }
-    }
-
-    fn size(&mut self, path: &str, node: &Node) -> Option<u64> {
-        let text = self.text(path, node, "a size such as 10GB")?;
-        match parse_size(&clip(text)) {
-            Ok(0) => {
-                self.push(
-                    path,
-                    node.line,
-                    format!("\"{text}\" is too small; at least 1B"),
-                    "",
-                );
-                None
-            }
-            Ok(bytes) if path == "needs.max_message_size" && bytes > self.limits.message_bytes_max => {
-                let limit = format_size(self.limits.message_bytes_max);
-                let what = format!("Requested max_message_size ({text}) exceeds limit ({limit})");
-                self.push(
-                    path,
-                    node.line,
-                    what,
-                    "split larger values, or store them elsewhere and keep a reference",
-                );
-                None
-            }
-            Ok(bytes) => Some(bytes),
-            Err(error) => {
-                self.push(path, node.line, error.description, error.suggestion);
-                None
-            }
-        }
-    }
-
-    fn duration(&mut self, path: &str, node: &Node) -> Option<Duration> {
-        let text = self.text(path, node, "a duration such as 7days")?;
-        match parse_duration(&clip(text)) {
-            Ok(duration) if duration < Duration::from_secs(1) => {
-                self.push(
-                    path,
-                    node.line,
-                    format!("\"{text}\" is too short; at least 1s"),
-                    "",
-                );
-                None
-            }
-            Ok(duration) => Some(duration),
-            Err(error) => {
-                self.push(path, node.line, error.description, error.suggestion);
-                None
-            }
         }
     }
 }
@@ -651,11 +401,6 @@ impl<'n> Keys<'n> {
     }
 }
 
-/// Rates beyond this are typing errors.
-const RATE_MAX: u64 = 1_000_000_000;
-/// What the document tells a user whose rate is too high.
-pub const CAPACITY_SUGGESTION: &str = "Contact platform team for capacity increase";
-
 /// Where a known key belongs that was written in the wrong place.
 fn belongs_elsewhere(path: &str, key: &str) -> String {
     let needs =
@@ -677,40 +422,4 @@ fn belongs_elsewhere(path: &str, key: &str) -> String {
         }
     }
     String::new()
-}
-
-/// `5k` and `5,000` as the number that was meant.
-fn rate_suggestion(text: &str) -> String {
-    let lower = text.trim().to_lowercase();
-    let (digits, factor) = match lower.strip_suffix('k') {
-        Some(digits) => (digits, 1_000),
-        None => (
-            lower.strip_suffix('m').unwrap_or(&lower),
-            if lower.ends_with('m') { 1_000_000 } else { 1 },
-        ),
-    };
-    let digits: String = digits
-        .chars()
-        .filter(|letter| !matches!(letter, ',' | '_' | '\'' | ' '))
-        .collect();
-    match digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(factor))
-    {
-        Some(rate @ 1..=RATE_MAX) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            format!("write \"{rate}\"")
-        }
-        _ => String::new(),
-    }
-}
-
-/// A value as far as it fits into a message.
-fn clip(text: &str) -> String {
-    const LETTERS: usize = 60;
-    let mut clipped: String = text.chars().take(LETTERS).collect();
-    if clipped.len() < text.len() {
-        clipped.push('…');
-    }
-    clipped
 }

@@ -10,10 +10,12 @@
 
 mod combinations;
 pub mod file;
+mod limits;
 pub mod model;
 pub mod problem;
 pub(crate) mod spec;
 pub mod units;
+mod values;
 pub mod yaml;
 
 pub use model::{ClientApi, Durability, NamespaceConfig};

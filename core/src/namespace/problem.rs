@@ -57,6 +57,27 @@ impl fmt::Display for Problem {
     }
 }
 
+/// What is wrong, all in one line.
+pub fn descriptions(problems: &[Problem]) -> String {
+    let all: Vec<_> = problems
+        .iter()
+        .map(|problem| problem.description.as_str())
+        .collect();
+    all.join("; ")
+}
+
+/// What to do about all of it in one line, each advice once.
+pub fn suggestions(problems: &[Problem]) -> String {
+    let mut all: Vec<&str> = Vec::new();
+    for problem in problems {
+        let suggestion = problem.suggestion.as_str();
+        if !suggestion.is_empty() && !all.contains(&suggestion) {
+            all.push(suggestion);
+        }
+    }
+    all.join("; ")
+}
+
 /// `did you mean "x"?` for the candidate nearest to what was written, or nothing if none is near.
 ///
 /// Near is a Damerau-Levenshtein distance of at most a third of the longer word's length (and always 1 for

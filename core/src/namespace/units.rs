@@ -43,8 +43,66 @@ pub const DURATION_ALLOWED: &str = "a number with a unit: ms, s, min, h, days or
 pub struct UnitError {
     /// What is wrong, after the quoted value: `is not a size; allowed: …`.
     pub description: String,
-    /// What may have been meant; may be empty.
-    pub suggestion: String,
+    /// Words before the guesses: `write` or `did you mean`.
+    lead: Lead,
+    guesses: Vec<Guess>,
+}
+
+/// A value that may have been meant, with the number that it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Guess {
+    text: String,
+    /// Bytes or milliseconds.
+    value: u64,
+    /// Words after the quoted text, such as ` for bytes`.
+    meaning: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lead {
+    Write,
+    DidYouMean,
+}
+
+impl UnitError {
+    fn new(description: String) -> Self {
+        Self {
+            description,
+            lead: Lead::Write,
+            guesses: Vec::new(),
+        }
+    }
+
+    fn guess(mut self, lead: Lead, text: String, meaning: &'static str, value: Option<u64>) -> Self {
+        self.lead = lead;
+        if let Some(value) = value {
+            self.guesses.push(Guess { text, value, meaning });
+        }
+        self
+    }
+
+    /// The sentence that says what may have been meant; empty without a good guess.
+    ///
+    /// `allowed` gets bytes of a size or milliseconds of a duration. A guess that the caller would refuse next is left
+    /// out, so the sentence never sends a user from one refusal to another.
+    pub fn suggestion(&self, allowed: impl Fn(u64) -> bool) -> String {
+        let mut kept = self.guesses.iter().filter(|guess| allowed(guess.value));
+        match self.lead {
+            Lead::DidYouMean => kept
+                .next()
+                .map_or_else(String::new, |guess| format!("did you mean \"{}\"?", guess.text)),
+            Lead::Write => {
+                let all: Vec<_> = kept
+                    .map(|guess| format!("\"{}\"{}", guess.text, guess.meaning))
+                    .collect();
+                if all.is_empty() {
+                    String::new()
+                } else {
+                    format!("write {}", all.join(" or "))
+                }
+            }
+        }
+    }
 }
 
 /// Reads a size in bytes, such as `10GB` or `1.5 MiB`. Unit letters may have any case (`kb` is `KB`, `kib` is
@@ -54,85 +112,105 @@ pub struct UnitError {
 /// No unit, an unknown unit, not a number, a fraction of a byte, or more than `u64` holds.
 pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     let (number, unit) = split(text);
-    let refuse = |suggestion: String| {
-        Err(UnitError {
-            description: format!("\"{text}\" is not a size; allowed: {SIZE_ALLOWED}"),
-            suggestion,
-        })
-    };
+    let error = UnitError::new(format!("\"{text}\" is not a size; allowed: {SIZE_ALLOWED}"));
     if number.is_empty() {
-        return refuse(String::new());
+        return Err(error);
     }
     if unit.is_empty() {
-        return refuse(format!("write \"{number}B\" for bytes"));
+        return Err(error.guess(Lead::Write, format!("{number}B"), " for bytes", scaled(number, 1)));
     }
-    // A lone letter says nothing of thousands or 1,024s, so it is only a suggestion.
-    let Some((_, factor)) = SIZE_UNITS
+    if let Some((_, factor)) = SIZE_UNITS
         .iter()
         .find(|(name, _)| name.eq_ignore_ascii_case(unit))
-    else {
-        let near = SIZE_UNITS
-            .iter()
-            .find(|(name, _)| name.len() == 2 && name[..1].eq_ignore_ascii_case(&unit[..first_len(unit)]));
-        return refuse(near.map_or(String::new(), |(name, _)| {
-            format!("did you mean \"{number}{name}\"?")
-        }));
-    };
-    match scaled(number, *factor) {
-        Some(bytes) => Ok(bytes),
-        None => refuse(String::new()),
+    {
+        return scaled(number, *factor).ok_or(error);
     }
+    // A lone letter says nothing of thousands or 1,024s, so it is only a guess: thousands first.
+    let first = unit.chars().next().unwrap_or_default();
+    let near = SIZE_UNITS
+        .iter()
+        .filter(|(name, _)| name.len() > 1 && name.starts_with(first.to_ascii_uppercase()));
+    Err(near.fold(error, |error, (name, factor)| {
+        error.guess(
+            Lead::DidYouMean,
+            format!("{number}{name}"),
+            "",
+            scaled(number, *factor),
+        )
+    }))
 }
 
 /// Reads a duration of at most 100 years, such as `7days`, `30d`, `1.5h` or `90 s`, to the millisecond.
 ///
 /// # Errors
-/// No unit, an unknown unit (months and years, too: how long is a month?), not a number, or too long.
+/// No unit, an unknown unit (months and years, too: how long is a month?), a lone `M` (minutes or months?), not a
+/// number, or too long.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let (number, unit) = split(text);
-    let refuse = |suggestion: String| {
-        let description = format!("\"{text}\" is not a duration; allowed: {DURATION_ALLOWED}");
-        Err(UnitError {
-            description,
-            suggestion,
-        })
-    };
+    let error = UnitError::new(format!(
+        "\"{text}\" is not a duration; allowed: {DURATION_ALLOWED}"
+    ));
     if number.is_empty() {
-        return refuse(String::new());
-    }
-    if unit.is_empty() {
-        return refuse(format!("write \"{number}days\" or \"{number}s\""));
+        return Err(error);
     }
     let lower = unit.to_lowercase();
-    let Some((_, factor)) = DURATION_UNITS
+    let found = DURATION_UNITS
         .iter()
-        .find(|(names, _)| names.contains(&lower.as_str()))
-    else {
-        let days = match lower.as_str() {
-            "y" | "yr" | "year" | "years" => Some(365),
-            "mo" | "mon" | "month" | "months" => Some(30),
-            _ => None,
-        };
-        if let Some(days) = days
-            && let Some(total) = scaled(number, days)
-        {
-            return refuse(format!("write \"{total}days\""));
-        }
-        let names: Vec<_> = DURATION_UNITS
-            .iter()
-            .flat_map(|(names, _)| names.iter().copied())
-            .collect();
-        let near = super::problem::nearest(&lower, &names);
-        return refuse(near.map_or(String::new(), |name| format!("did you mean \"{number}{name}\"?")));
+        .find(|(names, _)| unit != MONTHS_OR_MINUTES && names.contains(&lower.as_str()));
+    let Some((_, factor)) = found else {
+        return Err(guess_duration(error, number, unit));
     };
     match scaled(number, *factor).map(Duration::from_millis) {
         Some(duration) if duration <= DURATION_MAX => Ok(duration),
-        Some(_) => Err(UnitError {
-            description: format!("\"{text}\" is too long; at most 36525days (100 years)"),
-            suggestion: String::new(),
-        }),
-        None => refuse(String::new()),
+        Some(_) => Err(UnitError::new(format!(
+            "\"{text}\" is too long; at most 36525days (100 years)"
+        ))),
+        None => Err(error),
     }
+}
+
+/// Minutes to some, months to others (ISO 8601 has both), so it is neither.
+const MONTHS_OR_MINUTES: &str = "M";
+
+/// What may have been meant by a number of an unknown unit.
+fn guess_duration(error: UnitError, number: &str, unit: &str) -> UnitError {
+    let millis = |text: &str| {
+        let duration = parse_duration(text).ok()?;
+        u64::try_from(duration.as_millis()).ok()
+    };
+    let days = |days: u64| scaled(number, days).map(|total| format!("{total}days"));
+    let lower = unit.to_lowercase();
+    let guesses = match lower.as_str() {
+        "" => vec![
+            (Some(format!("{number}days")), ""),
+            (Some(format!("{number}s")), ""),
+        ],
+        "m" => vec![
+            (Some(format!("{number}min")), " for minutes"),
+            (days(30), " for months"),
+        ],
+        "y" | "yr" | "yrs" | "year" | "years" => vec![(days(365), "")],
+        "mo" | "mon" | "month" | "months" => vec![(days(30), "")],
+        _ => {
+            let names: Vec<_> = DURATION_UNITS
+                .iter()
+                .flat_map(|(names, _)| names.iter().copied())
+                .collect();
+            let Some(name) = super::problem::nearest(&lower, &names) else {
+                return error;
+            };
+            let text = format!("{number}{name}");
+            let value = millis(&text);
+            return error.guess(Lead::DidYouMean, text, "", value);
+        }
+    };
+    guesses
+        .into_iter()
+        .filter_map(|(text, meaning)| Some((text?, meaning)))
+        .fold(error, |error, (text, meaning)| {
+            let value = millis(&text);
+            error.guess(Lead::Write, text, meaning, value)
+        })
 }
 
 /// The shortest exact spelling of a size: `10GB`, `1KiB`, `1500B`.
@@ -177,10 +255,6 @@ fn split(text: &str) -> (&str, &str) {
     (&text[..end], text[end..].trim_start())
 }
 
-fn first_len(text: &str) -> usize {
-    text.chars().next().map_or(0, char::len_utf8)
-}
-
 /// `number * factor` exactly, or nothing: `1.5 * 1000`, but not `0.0001 * 1000`. No floating point, so no
 /// surprises.
 fn scaled(number: &str, factor: u64) -> Option<u64> {
@@ -200,6 +274,10 @@ fn scaled(number: &str, factor: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn suggestion<T: std::fmt::Debug>(refused: Result<T, UnitError>) -> String {
+        refused.unwrap_err().suggestion(|_| true)
+    }
 
     #[test]
     fn sizes() {
@@ -232,18 +310,9 @@ mod tests {
         ] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
-        assert_eq!(
-            parse_size("512").unwrap_err().suggestion,
-            "write \"512B\" for bytes"
-        );
-        assert_eq!(
-            parse_size("10G").unwrap_err().suggestion,
-            "did you mean \"10GB\"?"
-        );
-        assert_eq!(
-            parse_size("10gigs").unwrap_err().suggestion,
-            "did you mean \"10GB\"?"
-        );
+        assert_eq!(suggestion(parse_size("512")), "write \"512B\" for bytes");
+        assert_eq!(suggestion(parse_size("10G")), "did you mean \"10GB\"?");
+        assert_eq!(suggestion(parse_size("10gigs")), "did you mean \"10GB\"?");
     }
 
     #[test]
@@ -276,18 +345,9 @@ mod tests {
         ] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
-        assert_eq!(
-            parse_duration("1year").unwrap_err().suggestion,
-            "write \"365days\""
-        );
-        assert_eq!(
-            parse_duration("3 months").unwrap_err().suggestion,
-            "write \"90days\""
-        );
-        assert_eq!(
-            parse_duration("7dayz").unwrap_err().suggestion,
-            "did you mean \"7days\"?"
-        );
+        assert_eq!(suggestion(parse_duration("1year")), "write \"365days\"");
+        assert_eq!(suggestion(parse_duration("3 months")), "write \"90days\"");
+        assert_eq!(suggestion(parse_duration("7dayz")), "did you mean \"7days\"?");
         assert!(parse_duration("5000weeks").is_ok());
         assert!(
             parse_duration("6000weeks")
@@ -295,6 +355,53 @@ mod tests {
                 .description
                 .contains("too long")
         );
+    }
+
+    #[test]
+    fn a_capital_m_is_neither_minutes_nor_months() {
+        for text in ["6M", "6 M", "1.5M"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+        assert_eq!(
+            suggestion(parse_duration("6M")),
+            "write \"6min\" for minutes or \"180days\" for months"
+        );
+        for (text, seconds) in [
+            ("6m", 360),
+            ("6Min", 360),
+            ("6H", 21_600),
+            ("6D", 518_400),
+            ("6S", 6),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_guess_that_would_be_refused_is_not_made() {
+        let within = |text: &str, max: u64| parse_size(text).unwrap_err().suggestion(|bytes| bytes <= max);
+        assert_eq!(within("10G", 16 << 20), "");
+        assert_eq!(within("16M", 16 << 20), "did you mean \"16MB\"?");
+        assert_eq!(
+            parse_size("10M")
+                .unwrap_err()
+                .suggestion(|bytes| bytes % 4096 == 0),
+            "did you mean \"10MiB\"?",
+            "the next guess takes the place of one that is refused"
+        );
+        let whole_seconds = |text: &str| {
+            parse_duration(text)
+                .unwrap_err()
+                .suggestion(|millis| millis >= 1_000)
+        };
+        assert_eq!(whole_seconds("0"), "");
+        assert_eq!(whole_seconds("0.1"), "write \"0.1days\"");
+        assert_eq!(
+            whole_seconds("3000months"),
+            "",
+            "longer than the longest duration"
+        );
+        assert_eq!(whole_seconds("1e3"), "");
     }
 
     #[test]

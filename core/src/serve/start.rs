@@ -33,7 +33,7 @@ use crate::{
         Dispatcher, ShardStore,
         logged::{Log, LogSetup},
     },
-    log::{keeper::Keepers, open::LogDirectory, shard_log::LogLinks},
+    log::{keeper::Keepers, open::LogDirectory, record_bytes_max, shard_log::LogLinks},
     metrics::{LogMetrics, Registry},
     namespace::file::FileLimits,
     runtime::{
@@ -319,10 +319,11 @@ impl Ground {
         Control {
             catalog,
             context: ServiceContext {
-                file: FileLimits {
-                    write_rps_max: limits.namespace_write_rps_max,
-                    message_bytes_max: limits.message_bytes_max as u64,
-                },
+                file: FileLimits::of_gateway(
+                    limits.namespace_write_rps_max,
+                    limits.message_bytes_max as u64,
+                    record_bytes_max(&self.options.wal) as u64,
+                ),
                 namespaces_max: limits.namespaces_max,
                 embedded: self.options.embedded,
                 strong_refused: log.as_ref().and_then(LogDirectory::refusal),
