@@ -468,7 +468,13 @@ fn a_gateway_that_cannot_start_says_why_and_ends_with_4() {
     let text = serve(&gateway.server, other.path());
     assert!(text.contains(&gateway.server), "a port in use is named: {text}");
     let text = serve("127.0.0.1:0", folder.path());
-    assert!(text.contains("another gateway uses the data directory"), "{text}");
+    let pid = gateway.process.id();
+    assert!(
+        text.contains(&format!("another gateway (process {pid}) uses the data directory")),
+        "{text}"
+    );
+    let lock = std::fs::read_to_string(folder.path().join("LOCK")).unwrap();
+    assert_eq!(lock, format!("{pid}\n"));
     std::fs::write(other.path().join("file"), "").unwrap();
     let text = serve("127.0.0.1:0", &other.path().join("file"));
     assert!(text.contains("--data-dir"), "{text}");

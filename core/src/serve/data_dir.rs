@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io,
+    io::{self, Read as _, Write as _},
     path::Path,
 };
 
@@ -41,19 +41,37 @@ fn lock_directory(directory: &Path) -> Result<File, ServeError> {
     };
     fs::create_dir_all(directory).map_err(|cause| unusable(&cause))?;
     let path = directory.join("LOCK");
-    let lock = File::options()
+    let mut lock = File::options()
         .create(true)
         .truncate(false)
+        .read(true)
         .write(true)
         .open(path)
         .map_err(|cause| unusable(&cause))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        // The lock is what counts; the number in it helps people to find the process.
+        Ok(()) => lock
+            .set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .map(|()| lock)
+            .map_err(|cause| unusable(&cause)),
         Err(TryLockError::WouldBlock) => Err(ServeError(format!(
-            "another gateway uses the data directory {}; stop it, or choose another with --data-dir",
+            "another gateway{} uses the data directory {}; stop it, or choose another with --data-dir",
+            holder(&mut lock),
             directory.display()
         ))),
         Err(TryLockError::Error(cause)) => Err(unusable(&cause)),
+    }
+}
+
+/// ` (process 4711)` where the lock's file says so, else nothing.
+fn holder(lock: &mut File) -> String {
+    let mut text = String::new();
+    // A gateway that has just taken the lock may not have written its number yet.
+    let _ = lock.take(32).read_to_string(&mut text);
+    match text.trim().parse::<u32>() {
+        Ok(process) => format!(" (process {process})"),
+        Err(_) => String::new(),
     }
 }
 
