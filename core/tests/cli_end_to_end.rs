@@ -470,7 +470,9 @@ fn a_gateway_that_cannot_start_says_why_and_ends_with_4() {
     let text = serve("127.0.0.1:0", folder.path());
     let pid = gateway.process.id();
     assert!(
-        text.contains(&format!("another gateway (process {pid}) uses the data directory")),
+        text.contains(&format!(
+            "another gateway (process {pid}) uses the data directory"
+        )),
         "{text}"
     );
     let lock = std::fs::read_to_string(folder.path().join("LOCK")).unwrap();
