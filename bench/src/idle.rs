@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prism_codec::h2::{Config, Connection};
@@ -15,7 +15,7 @@ const CONNECTIONS: usize = 1_000;
 /// Prints both figures beside their targets.
 pub(crate) fn measure() -> Result<(), String> {
     let child = Child::prism(&[], None)?;
-    let alone = child.resident_kib()?;
+    let alone = settled_kib(&child)?;
     let failed = |error: std::io::Error| format!("idle connections: {error}");
     let mut sockets = Vec::new();
     for _ in 0..CONNECTIONS {
@@ -30,7 +30,7 @@ pub(crate) fn measure() -> Result<(), String> {
         socket.read(&mut settings).map_err(failed)?;
         sockets.push(socket);
     }
-    let with_connections = child.resident_kib()?;
+    let with_connections = settled_kib(&child)?;
     println!("\nMemory (resident), SQLite store, default options\n");
     println!("| state | measured | target |\n|---|--:|--:|");
     println!("| idle | {:.1} MB | 20 MB |", alone as f64 * 1.024e-3);
@@ -40,3 +40,24 @@ pub(crate) fn measure() -> Result<(), String> {
     );
     Ok(())
 }
+
+/// Resident memory once it has not grown for a while: a start goes on after the port answers.
+fn settled_kib(child: &Child) -> Result<u64, String> {
+    let deadline = Instant::now() + SETTLE_MAX;
+    let (mut highest, mut since) = (0, Instant::now());
+    while since.elapsed() < QUIET {
+        if Instant::now() > deadline {
+            return Err(format!("the memory still grows after {} s", SETTLE_MAX.as_secs()));
+        }
+        let now = child.resident_kib()?;
+        if now > highest {
+            (highest, since) = (now, Instant::now());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(highest)
+}
+
+/// How long memory must not have grown to count as settled.
+const QUIET: Duration = Duration::from_secs(3);
+const SETTLE_MAX: Duration = Duration::from_secs(60);
