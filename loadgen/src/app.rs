@@ -1,4 +1,5 @@
-//! What the program does from its options to its exit status: set-up, load phase, sweep or one measurement, reports.
+//! The program from its options to its exit status: set-up, load phase, sweep or one measurement,
+//! reports.
 
 use std::{
     fs::File,
@@ -247,7 +248,8 @@ fn write_reports(options: &Options, report: &Report, outcomes: &Outcomes) -> Res
     Ok(())
 }
 
-/// Shows the progress on standard error: one line that is rewritten on a terminal, plain lines elsewhere.
+/// Shows the progress on standard error: one line that is rewritten on a terminal, plain lines
+/// elsewhere.
 struct Screen {
     quiet: bool,
     rewrites: bool,

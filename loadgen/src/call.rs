@@ -1,15 +1,17 @@
-//! One call: what it asks, which write it makes, and which mischief the client does to it on the way.
+//! One call: what it asks, which write it makes, and which mischief the client does to it on the
+//! way.
 
 use prism_codec::method::{Effect, KeyValueMethod};
 
 use crate::mix::Operation;
 
-/// What the client does to a call on purpose, to see whether the server keeps its answers apart.
+/// Disturbance of a call by the client, on purpose, to see whether the server keeps its answers
+/// apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Resets the stream when the headers are sent and before the message is complete.
     CancelEarly,
-    /// Resets the stream right behind the whole request.
+    /// Resets the stream right after the whole request.
     CancelSent,
     /// Resets the stream after a while, if it is not answered by then.
     CancelLater {
@@ -36,8 +38,9 @@ pub struct Seen {
     pub value_bytes: u32,
 }
 
-/// Set in the number of items of a value that a compare-and-swap wrote. A swap is ordered by its expectation and not by
-/// its generation time: it may rightly stand where a write with a later time was before.
+/// Set in the number of items of a value that a compare-and-swap wrote. A swap is ordered by its
+/// expectation and not by its generation time: it may rightly stand where a write with a later time
+/// was before.
 pub const SWAP_MARK: u16 = 0x8000;
 
 impl Seen {
@@ -63,10 +66,11 @@ pub enum Step {
     Swap(Option<Seen>),
 }
 
-/// One call. Everything in the request follows from it, so that nothing but this is kept while it is under way.
+/// One call. Everything in the request follows from it, so that nothing but this is kept while it
+/// is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// What kind of request.
+    /// The kind of request.
     pub operation: Operation,
     /// Where it stands.
     pub step: Step,
@@ -80,7 +84,7 @@ pub struct Call {
     pub item_limit: u32,
     /// The newest write of the key that was acknowledged before this call was made; 0 if unknown.
     pub floor: u64,
-    /// What the client does to it.
+    /// The client's disturbance of it.
     pub fault: Option<Fault>,
 }
 

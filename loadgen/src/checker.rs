@@ -1,7 +1,8 @@
-//! Whether an answer belongs to its request: identity, integrity, atomicity and, on demand, freshness of what was read.
+//! Whether an answer belongs to its request: identity, integrity, atomicity and, on demand,
+//! freshness of what was read.
 //!
-//! A pure state machine over decoded answers. It promises to call an answer wrong only when no correct server could have
-//! given it, and leaves the counting to its caller.
+//! A pure state machine over decoded answers. It promises to call an answer wrong only when no
+//! correct server could have given it, and leaves the counting to its caller.
 
 use prism_codec::message::keyvalue::{
     CompareAndSwapResponseView, DeleteResponseView, GetResponseView, ItemView, MutateResponseView,
@@ -23,12 +24,12 @@ pub enum Verify {
     Off,
     /// Each value is the asked-for one, undamaged, and items of one Put are seen together.
     Match,
-    /// Also that a read sees every write acknowledged before it. Keys are then divided among the threads, so that each
-    /// key has one writer, and nothing else may write to the namespace.
+    /// Also that a read sees every write acknowledged before it. Keys are then divided among the
+    /// threads, so that each key has one writer, and nothing else may write to the namespace.
     Fresh,
 }
 
-/// What the messages of one answer told, kept while its trailers are awaited.
+/// Findings from the messages of one answer, kept until its trailers arrive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// The item that a cas read; `None` when there is none.
@@ -46,14 +47,15 @@ pub struct Told {
 pub struct Checker {
     values: Values,
     verify: Verify,
-    /// Keys with a local number below this were loaded and nothing deletes: when one is missing, that is wrong.
+    /// Keys with a local number below this were loaded and nothing deletes: when one is missing,
+    /// that is wrong.
     present_below: u64,
     run_started_ns: u64,
     /// By local key number, only for `Fresh`.
     keys: Vec<KeyState>,
 }
 
-/// What is known of one key; sequences of writes, 0: none.
+/// Knowledge of one key; sequences of writes, 0: none.
 #[derive(Clone, Copy, Debug, Default)]
 struct KeyState {
     acknowledged: u64,
@@ -62,7 +64,8 @@ struct KeyState {
 }
 
 impl Checker {
-    /// A checker that knows nothing of the data yet. `run_started_ns` is the wall clock: older writes are other runs'.
+    /// A checker that knows nothing of the data yet. `run_started_ns` is the wall clock: older
+    /// writes are other runs'.
     pub fn new(verify: Verify, present_below: u64, run_started_ns: u64) -> Self {
         Self {
             values: Values::default(),
@@ -78,7 +81,8 @@ impl Checker {
         &self.values
     }
 
-    /// The newest acknowledged write of a local key: reads that leave now must not see an older one.
+    /// The newest acknowledged write of a local key: reads that leave now must not see an older
+    /// one.
     pub fn floor(&self, local: u64) -> u64 {
         self.keys.get(local as usize).map_or(0, |key| key.acknowledged)
     }
@@ -205,7 +209,8 @@ impl Checker {
         })
     }
 
-    /// The newest write that is seen replaced items `0..n` at once, so all of them must be there and be its own.
+    /// The newest write that is seen replaced items `0..n` at once, so all of them must be there
+    /// and be its own.
     fn check_together(&self, call: &Call, view: &GetResponseView<'_>, newest: Seen) -> Result<(), String> {
         let together = view
             .items
@@ -229,7 +234,8 @@ impl Checker {
         }
         let state = self.keys.get(local as usize).copied().unwrap_or_default();
         match newest {
-            // A swap is ordered by its expectation: it may have followed a write with a later generation time.
+            // A swap is ordered by its expectation: it may have followed a write with a later
+            // generation time.
             Some(seen) if seen.sequence < call.floor && !seen.by_swap() => {
                 let age = (call.floor - seen.sequence) / 1_000;
                 Err(format!(

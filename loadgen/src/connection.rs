@@ -1,6 +1,8 @@
-//! One connection of the client: a nonblocking socket, `codec::h2::Connection`, and the calls that are under way on it.
+//! One connection of the client: a nonblocking socket, `codec::h2::Connection`, and the calls that
+//! are under way on it.
 //!
-//! Moves bytes and turns events into ended requests. What to send next, time and counting are left to the worker.
+//! Moves bytes and turns events into ended requests. What to send next, time and counting are left
+//! to the worker.
 
 use std::{
     io::{self, Read, Write},
@@ -25,7 +27,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// A call that is under way.
 #[derive(Debug)]
 pub struct Flight {
-    /// What was asked.
+    /// The call as it was sent.
     pub call: Call,
     /// When it was due, in nanoseconds since the start of the run.
     pub due_ns: u64,
@@ -42,15 +44,15 @@ pub struct Flight {
 /// A request that ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// What was asked, and when it was due.
+    /// The call as it was sent, and when it was due.
     pub call: Call,
     /// When it was due, in nanoseconds since the start of the run.
     pub due_ns: u64,
     /// How it ended.
     pub outcome: Outcome,
-    /// What its messages told.
+    /// Findings from its messages so far.
     pub told: Told,
-    /// What was wrong, if anything.
+    /// The first fault found, if any.
     pub wrong: Option<String>,
     /// The server's `grpc-message` of an error.
     pub message: Option<String>,
@@ -63,7 +65,8 @@ pub enum Link {
     Connecting,
     /// Open.
     Up,
-    /// Broken or not open yet; may be tried again at this time, in nanoseconds since the start of the run.
+    /// Broken or not open yet; may be tried again at this time, in nanoseconds since the start of
+    /// the run.
     Down {
         /// When to try again.
         retry_ns: u64,
@@ -77,7 +80,8 @@ pub struct Client {
     pub socket: Option<TcpStream>,
     /// Where it stands.
     pub link: Link,
-    /// Counts the sockets that this connection had, so that timers of an older one can be told apart.
+    /// Counts the sockets that this connection had, so that timers of an older one can be told
+    /// apart.
     pub generation: u32,
     /// Attempts in a row that failed.
     pub failures: u32,
@@ -87,7 +91,7 @@ pub struct Client {
     streams_max: usize,
     open: usize,
     flights: Vec<Option<Flight>>,
-    /// What the kernel brought and no complete frame covers yet.
+    /// Bytes received that do not make a complete frame yet.
     received: Vec<u8>,
     /// Output that the kernel did not take yet.
     unsent: Vec<u8>,
@@ -219,7 +223,8 @@ impl Client {
         self.generation == generation && self.flight(stream).is_some()
     }
 
-    /// Writes a request into the output. Gives its stream; `None` when the peer takes no more calls now.
+    /// Writes a request into the output. Gives its stream; `None` when the peer takes no more calls
+    /// now.
     pub fn start(
         &mut self,
         call: Call,
@@ -263,7 +268,8 @@ impl Client {
             .send_grpc_message(stream, true, |out| workload.encode(&call, out))
             .is_err()
         {
-            // The queue towards the peer is full. The stream ends here; the worker sees it as refused.
+            // The queue towards the peer is full. The stream ends here; the worker sees it as
+            // refused.
             self.h2.reset(stream, ErrorCode::CANCEL);
             self.drop_flight(slot);
             return None;
@@ -307,12 +313,13 @@ impl Client {
     pub fn goodbye(&mut self) {
         if self.link == Link::Up {
             self.h2.goaway();
-            // The run is over: whether the peer still hears it does not matter.
+            // The run is over: whether the peer still receives it does not matter.
             let _ = self.flush();
         }
     }
 
-    /// Hands the output to the kernel. Gives the bytes that it took; what it did not take waits for room.
+    /// Hands the output to the kernel. Gives the bytes that it took; what it did not take waits for
+    /// room.
     ///
     /// # Errors
     /// The connection broke.
@@ -355,8 +362,8 @@ impl Client {
         !self.unsent.is_empty() || !self.h2.output().is_empty()
     }
 
-    /// Reads once and handles what came; requests that ended are appended to `ended`. Gives the bytes that were read.
-    /// `buffer` is scratch space, shared by all connections of a thread.
+    /// Reads once and handles what came; requests that ended are appended to `ended`. Gives the
+    /// bytes that were read. `buffer` is scratch space, shared by all connections of a thread.
     ///
     /// # Errors
     /// The connection is over. What ended before that is in `ended` nevertheless.
@@ -433,7 +440,8 @@ impl Client {
                     let scan =
                         |flight: &Flight| flight.call.method() == KeyValueMethod::Scan && flight.messages > 0;
                     if self.flight(stream).is_some_and(scan) {
-                        // One page is what a scan asks for; the rest of the stream is cancelled, as a client would.
+                        // One page is what a scan asks for; the rest of the stream is cancelled, as
+                        // a client would.
                         self.h2.reset(stream, ErrorCode::CANCEL);
                         ended.extend(self.end(stream, Outcome::OK, None));
                     } else if end_stream {
@@ -588,8 +596,8 @@ impl Flight {
     }
 }
 
-/// What of a header block matters, as a number that the connection can remember for it: HTTP status and, plus one, the
-/// gRPC status.
+/// Status fields of a header block, packed into the number that the connection remembers for it:
+/// the HTTP status and, plus one, the gRPC status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Head(u32);
 

@@ -1,10 +1,11 @@
 //! The journal of acknowledged writes, for tests that kill the server and then ask what survived.
 //!
-//! One line per finished write: `SEQUENCE KEY OPERATION STATUS LANE LSN`, space-separated, for example
-//! `1763778000000000017 42 put OK 0 0`. The sequence is the write's generation time in nanoseconds and the first half
-//! of its idempotency token; STATUS is the name of the gRPC code, or `LOST` when the connection broke before an answer:
-//! such a write may or may not have happened. All lines of one batch of answers are handed to the kernel before the
-//! next request of that thread goes out, so the journal survives a crash of the load generator's process.
+//! One line per finished write: `SEQUENCE KEY OPERATION STATUS LANE LSN`, space-separated, for
+//! example `1763778000000000017 42 put OK 0 0`. The sequence is the write's generation time in
+//! nanoseconds and the first half of its idempotency token; STATUS is the name of the gRPC code, or
+//! `LOST` when the connection broke before an answer: such a write may or may not have happened.
+//! All lines of one batch of answers are handed to the kernel before the next request of that
+//! thread goes out, so the journal survives a crash of the load generator's process.
 
 use std::{
     fs::File,
@@ -18,13 +19,14 @@ use crate::{mix::Operation, outcome::Outcome};
 /// One finished write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Generation time of the write in nanoseconds; names the write and orders it among those of its key.
+    /// Generation time of the write in nanoseconds; names the write and orders it among those of
+    /// its key.
     pub sequence: u64,
     /// Number of the key that was written.
     pub key: u64,
-    /// What kind of write it was.
+    /// The kind of write.
     pub operation: Operation,
-    /// What the server answered.
+    /// The server's answer.
     pub outcome: Outcome,
     /// The log lane of the acknowledgement; 0 if none.
     pub lane: u32,
@@ -40,7 +42,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Creates the file, or appends to one that exists, so that a series of runs can share a journal.
+    /// Creates the file, or appends to one that exists, so that a series of runs can share a
+    /// journal.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::options().create(true).append(true).open(path)?;
         Ok(Self {
@@ -83,7 +86,8 @@ impl Journal {
     }
 }
 
-/// Reads a journal back. A last line that is cut off is left out, any other unreadable line is an error with its number.
+/// Reads a journal back. A last line that is cut off is left out, any other unreadable line is an
+/// error with its number.
 pub fn read(mut input: impl BufRead) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     let mut line = Vec::new();
@@ -92,7 +96,8 @@ pub fn read(mut input: impl BufRead) -> io::Result<Vec<Entry>> {
         line.clear();
         number += 1;
         input.read_until(b'\n', &mut line)?;
-        // Without its line feed the last number may lack digits, so such a line is not even looked at.
+        // Without its line feed the last number may lack digits, so such a line is not even looked
+        // at.
         let Some((b'\n', text)) = line.split_last() else {
             return Ok(entries);
         };

@@ -1,8 +1,10 @@
-//! Which key a request touches, and how large a value is: uniform, zipfian and latest distributions.
+//! Which key a request touches, and how large a value is: uniform, zipfian and latest
+//! distributions.
 //!
-//! The zipfian generator is rejection-inversion (Hörmann and Derflinger, "Rejection-Inversion to Generate Variates from
-//! Monotone Discrete Distributions", 1996): exact, without tables, for any number of keys. The skew is YCSB's 0.99; ranks
-//! are scrambled over the key space by a hash, so that hot keys do not lie side by side. Pure: randomness is an argument.
+//! The zipfian generator is rejection-inversion (Hörmann and Derflinger, "Rejection-Inversion to
+//! Generate Variates from Monotone Discrete Distributions", 1996): exact, without tables, for any
+//! number of keys. The skew is YCSB's 0.99; ranks are scrambled over the key space by a hash, so
+//! that hot keys do not lie side by side. Pure: randomness is an argument.
 
 use crate::random::{Random, mix64};
 
@@ -45,7 +47,8 @@ impl KeyChooser {
         self.keys
     }
 
-    /// One more key exists from now on. Only `Latest` makes it more likely than others; `Zipfian` keeps its hot keys.
+    /// One more key exists from now on. Only `Latest` makes it more likely than others; `Zipfian`
+    /// keeps its hot keys.
     pub fn grow(&mut self) {
         self.keys += 1;
         if self.distribution == KeyDistribution::Latest
@@ -180,7 +183,8 @@ impl std::fmt::Display for ValueSize {
 impl std::str::FromStr for ValueSize {
     type Err = String;
 
-    /// `256`, `uniform:64-1024` or `zipf:64-65536`; sizes in bytes or with the suffixes B, KiB and MiB.
+    /// `256`, `uniform:64-1024` or `zipf:64-65536`; sizes in bytes or with the suffixes B, KiB and
+    /// MiB.
     fn from_str(text: &str) -> Result<Self, String> {
         let range = |text: &str| {
             let (min, max) = text

@@ -1,8 +1,10 @@
-//! A load generator for gRPC gateways: open and closed loop, HdrHistogram latencies, checked answers, SLO verdicts.
+//! A load generator for gRPC gateways: open and closed loop, HdrHistogram latencies, checked
+//! answers, SLO verdicts.
 //!
-//! Pure modules decide what to send, when it is due, whether an answer is right and how a run is judged; thin drivers
-//! move the bytes. Latency in an open loop runs from the time at which a request was *due*, never from when it left, so
-//! a server that stalls is charged for everybody who would have waited.
+//! Pure modules decide what to send, when it is due, whether an answer is right and how a run is
+//! judged; thin drivers move the bytes. Latency in an open loop runs from the time at which a
+//! request was *due*, never from when it left, so a server that stalls is charged for everybody who
+//! would have waited.
 //!
 //! ```text
 //!   options -> app -> run -> worker (a thread each) -> connection -> codec::h2        drivers

@@ -1,4 +1,5 @@
-//! The load generator's binary: parses the command line and leaves with the status that the run deserves.
+//! The load generator's binary: parses the command line and leaves with the status that the run
+//! deserves.
 
 use std::process::ExitCode;
 

@@ -20,7 +20,8 @@ pub enum Operation {
     Scan,
     /// Delete of all items of one id.
     Delete,
-    /// Read-modify-write: Get of one item, then CompareAndSwap against what was read. Its latency spans both calls.
+    /// Read-modify-write: Get of one item, then CompareAndSwap against what was read. Its latency
+    /// spans both calls.
     Cas,
     /// Mutate of several ids.
     Mutate,
@@ -79,8 +80,8 @@ impl Mix {
         }
     }
 
-    /// YCSB's core workload `a` to `f` and the key distribution that belongs to it. E reads key ranges within one id
-    /// (give `--items`); F's read-modify-write is Get and CompareAndSwap.
+    /// YCSB's core workload `a` to `f` and the key distribution that belongs to it. E reads key
+    /// ranges within one id (give `--items`); F's read-modify-write is Get and CompareAndSwap.
     pub fn ycsb(letter: char) -> Option<(Self, KeyDistribution)> {
         use Operation::{Cas, Get, Insert, Put, Range};
         let (weights, distribution): (&[_], _) = match letter.to_ascii_lowercase() {

@@ -1,4 +1,5 @@
-//! The command line, checked: what the user writes becomes what the run needs, or a sentence that says what is wrong.
+//! The command line, checked: what the user writes becomes what the run needs, or a sentence that
+//! says what is wrong.
 
 use std::{net::SocketAddr, net::ToSocketAddrs, path::PathBuf, time::Duration};
 
@@ -19,9 +20,9 @@ use crate::{
 
 /// Generates load for a Prism gateway, measures latency honestly and checks every answer.
 ///
-/// With --rate the loop is open: requests are due at fixed times and latency counts from then, so a stall of the server
-/// is charged to every request that was due meanwhile. Without --rate the loop is closed: each stream sends as soon as it
-/// is free, which shows throughput and hides waiting.
+/// With --rate the loop is open: requests are due at fixed times and latency counts from then, so a
+/// stall of the server is charged to every request that was due meanwhile. Without --rate the loop
+/// is closed: each stream sends as soon as it is free, which shows throughput and hides waiting.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "prism-loadgen", version, max_term_width = 110)]
 #[command(
@@ -53,7 +54,8 @@ pub struct Options {
     #[arg(long, value_name = "NAME:VALUE")]
     pub header: Vec<String>,
 
-    /// One of YCSB's core workloads, a to f (E needs --items; F's read-modify-write is Get and CompareAndSwap)
+    /// One of YCSB's core workloads, a to f (E needs --items; F's read-modify-write is Get and
+    /// CompareAndSwap)
     #[arg(long, value_name = "LETTER", conflicts_with = "mix")]
     pub workload: Option<char>,
     /// Weights of put, get, insert, range, scan, delete, cas and mutate [default: put=50,get=50]
@@ -118,7 +120,7 @@ pub struct Options {
     /// Pause between the steps of a sweep
     #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = parse_time)]
     pub pause: Duration,
-    /// What comes before the measured time
+    /// Time before the measured time
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_time)]
     pub warm_up: Duration,
     /// The measured time
@@ -147,10 +149,11 @@ pub struct Options {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 
-    /// Objectives such as p50=1ms,p99=10ms,errors=0.01% (also max, mean, rate, served); decide the exit status
+    /// Objectives such as p50=1ms,p99=10ms,errors=0.01% (also max, mean, rate, served); decide the
+    /// exit status
     #[arg(long)]
     pub slo: Option<Slo>,
-    /// What is printed at the end
+    /// Form of the report at the end
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
     /// Also write the report as JSON to this file
@@ -200,7 +203,8 @@ pub enum VerifyLevel {
     Off,
     /// Each value belongs to its key and is undamaged, items of one Put are seen together.
     Match,
-    /// Also that reads see every write acknowledged before; nothing else may write to the namespace.
+    /// Also that reads see every write acknowledged before; nothing else may write to the
+    /// namespace.
     Fresh,
 }
 
@@ -399,7 +403,8 @@ impl Options {
         self.header.iter().map(parse).collect()
     }
 
-    /// Not pinned by default: the kernel knows better which core a server on the same machine leaves free.
+    /// Not pinned by default: the kernel knows better which core a server on the same machine
+    /// leaves free.
     fn core_list(&self) -> Result<Vec<usize>, String> {
         let text = match self.cores.as_deref().map(str::trim) {
             None | Some("none") => return Ok(Vec::new()),
@@ -414,7 +419,7 @@ impl Options {
         }
     }
 
-    /// What was asked for, for the report.
+    /// Options as given, for the report.
     pub fn describe(&self, run: &Run) -> Vec<(String, String)> {
         let load = &run.load;
         let share = |share: f64| units::show_share(share);

@@ -42,7 +42,8 @@ impl Outcome {
         }
     }
 
-    /// What a stream that the peer reset means, as gRPC over HTTP/2 maps error codes ("HTTP2 Transport Mapping").
+    /// Maps the error code of a stream that the peer reset, as gRPC over HTTP/2 does ("HTTP2
+    /// Transport Mapping").
     pub fn from_reset(http2_code: u32) -> Self {
         match http2_code {
             0x7 => Self::UNAVAILABLE,  // REFUSED_STREAM: not processed
@@ -53,7 +54,8 @@ impl Outcome {
         }
     }
 
-    /// The outcome of an HTTP status other than 200 when there is no grpc-status ("HTTP to gRPC Status Code Mapping").
+    /// The outcome of an HTTP status other than 200 when there is no grpc-status ("HTTP to gRPC
+    /// Status Code Mapping").
     pub fn from_http_status(status: u16) -> Self {
         Self::from_code(match status {
             400 => 13,
@@ -70,7 +72,7 @@ impl Outcome {
         Self::all().find(|outcome| outcome.name() == name)
     }
 
-    /// Its name: that of the gRPC code, or LOST, UNSERVED, WRONG or CUT.
+    /// The name: that of the gRPC code, or LOST, UNSERVED, WRONG or CUT.
     pub fn name(self) -> &'static str {
         match usize::from(self.0).checked_sub(Code::ALL.len()) {
             Some(own) => OWN_NAMES[own],
@@ -78,7 +80,7 @@ impl Outcome {
         }
     }
 
-    /// Its number, below `COUNT`.
+    /// The number, below `COUNT`.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -93,8 +95,8 @@ impl Outcome {
         self != Self::OK && self != Self::CUT
     }
 
-    /// Whether its duration belongs into the latency: answers, and as lower bounds what took too long to be answered.
-    /// Quick refusals do not, they would flatter it.
+    /// Whether its duration belongs into the latency: answers, and as lower bounds what took too
+    /// long to be answered. Quick refusals do not, they would flatter it.
     pub fn counts_in_latency(self) -> bool {
         matches!(
             self,

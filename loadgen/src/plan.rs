@@ -1,4 +1,5 @@
-//! What a thread of the load is told, and what it tells: its plan, its pace and phases, its messages.
+//! Messages between a thread of the load and the one that waits for it: plan, pace and phases,
+//! counts.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,9 +19,9 @@ pub enum Pace {
 /// When a thread stops, in nanoseconds since the start of the run.
 #[derive(Clone, Copy, Debug)]
 pub struct Phases {
-    /// What is due before this does not count.
+    /// Calls due before this moment do not count.
     pub measure_ns: u64,
-    /// What would be due from here on is not sent any more.
+    /// Calls that would be due from this moment on are not sent any more.
     pub end_ns: u64,
     /// How long after the end answers are waited for.
     pub drain_ns: u64,
@@ -28,7 +29,7 @@ pub struct Phases {
     pub calls_max: u64,
 }
 
-/// What a thread needs to know.
+/// Instructions for a thread.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Which thread this is, from 0.
@@ -49,7 +50,7 @@ pub struct Plan {
     pub core: Option<usize>,
 }
 
-/// What a thread counted in one interval.
+/// Counts of one thread in one interval.
 #[derive(Debug)]
 pub struct Interval {
     /// The thread.
@@ -60,11 +61,11 @@ pub struct Interval {
     pub second: u64,
     /// Whether it belongs to the measured time.
     pub measured: bool,
-    /// What was counted.
+    /// The counts.
     pub tally: Tally,
 }
 
-/// What a thread tells the one that waits for it.
+/// Messages from a thread to the one that waits for it.
 #[derive(Debug)]
 pub enum Message {
     /// All connections are open, or why not.

@@ -1,7 +1,7 @@
 //! A small seeded random source, so that a run can be repeated by its seed.
 //!
-//! xoshiro256++ (Blackman and Vigna, 2019) seeded through SplitMix64. Fast and good enough for choosing keys; not for
-//! secrets. It promises the same numbers for the same seed on every machine.
+//! xoshiro256++ (Blackman and Vigna, 2019) seeded through SplitMix64. Fast and good enough for
+//! choosing keys; not for secrets. It promises the same numbers for the same seed on every machine.
 
 /// A deterministic source of random numbers.
 #[derive(Clone, Debug)]
@@ -10,7 +10,8 @@ pub struct Random {
 }
 
 impl Random {
-    /// A source for stream `stream` of `seed`: threads and purposes take different streams of one seed.
+    /// A source for stream `stream` of `seed`: threads and purposes take different streams of one
+    /// seed.
     pub fn new(seed: u64, stream: u64) -> Self {
         let mut x = mix64(seed).wrapping_add(mix64(stream ^ 0xA076_1D64_78BD_642F));
         let state = std::array::from_fn(|_| {
@@ -93,7 +94,8 @@ mod tests {
         for _ in 0..100_000 {
             counts[random.below(10) as usize] += 1;
         }
-        // Chi-square with 9 degrees of freedom: 27.9 is exceeded once in a thousand seeds; this seed is fixed.
+        // Chi-square with 9 degrees of freedom: 27.9 is exceeded once in a thousand seeds; this
+        // seed is fixed.
         let chi: f64 = counts
             .iter()
             .map(|&c| (f64::from(c) - 10_000.0).powi(2) / 10_000.0)

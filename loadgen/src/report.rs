@@ -1,4 +1,5 @@
-//! Reports of a run: as text for people, as JSON for programs, and as an HdrHistogram interval log for plots.
+//! Reports of a run: as text for people, as JSON for programs, and as an HdrHistogram interval log
+//! for plots.
 
 use std::{fmt::Write as _, io, time::Duration, time::SystemTime};
 
@@ -21,9 +22,10 @@ use crate::{
 pub struct Report {
     /// `prism-loadgen` and its version.
     pub tool: String,
-    /// What was asked for, as name and value, in the order of the help text.
+    /// Options of the run as name and value, in the order of the help text.
     pub settings: Vec<(String, String)>,
-    /// `open loop` or `closed loop`. Latencies of a closed loop do not count waiting clients: do not compare the two.
+    /// `open loop` or `closed loop`. Latencies of a closed loop do not count waiting clients: do
+    /// not compare the two.
     pub mode: &'static str,
     /// The steps of a rate sweep, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,14 +38,16 @@ pub struct Report {
     pub met: bool,
 }
 
-/// What a rate sweep found.
+/// Findings of a rate sweep.
 #[derive(Clone, Debug, Serialize)]
 pub struct SweepSummary {
-    /// The most that was served at a rate of which 95 % was, in requests per second; `None` when not even of the least it was.
+    /// The most that was served at a rate of which 95 % was, in requests per second; `None` when
+    /// not even of the least it was.
     pub saturation: Option<f64>,
-    /// Whether a rate that is not served was found; if not, the sweep's upper limit ended the search.
+    /// Whether a rate that is not served was found; if not, the sweep's upper limit ended the
+    /// search.
     pub saturated: bool,
-    /// What was measured on the way.
+    /// Measurements on the way.
     pub steps: Vec<Step>,
 }
 
@@ -80,7 +84,8 @@ pub struct Summary {
     pub latency: Latency,
     /// Each operation by itself.
     pub operations: Vec<OperationSummary>,
-    /// How late requests left although a stream was free: the load generator's own delay (open loop).
+    /// How late requests left although a stream was free: the load generator's own delay (open
+    /// loop).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag: Option<Latency>,
     /// CPU time of the load generator's threads per answered request, in microseconds.
@@ -99,13 +104,13 @@ pub struct Summary {
 /// One operation of a measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct OperationSummary {
-    /// Its name.
+    /// The operation's name.
     pub name: &'static str,
     /// Requests that ended.
     pub requests: u64,
     /// Outcomes by name, only those that occurred.
     pub outcomes: Vec<(&'static str, u64)>,
-    /// Its latency.
+    /// The operation's latency.
     pub latency: Latency,
 }
 
@@ -357,8 +362,8 @@ impl Latency {
     }
 }
 
-/// Writes the interval histograms of a run (start within the run, length, latencies in nanoseconds) as an HdrHistogram
-/// log, values in nanoseconds, maxima in milliseconds.
+/// Writes the interval histograms of a run (start within the run, length, latencies in nanoseconds)
+/// as an HdrHistogram log, values in nanoseconds, maxima in milliseconds.
 pub fn write_hdr_log<W: io::Write>(
     out: &mut W,
     started: SystemTime,

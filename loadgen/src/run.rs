@@ -1,4 +1,5 @@
-//! A measurement: starts the threads, collects what they count, follows the phases, and shows the progress.
+//! A measurement: starts the threads, collects what they count, follows the phases, and shows the
+//! progress.
 
 use std::{
     fs, io,
@@ -24,16 +25,16 @@ use crate::{
     workload::{Load, Workload},
 };
 
-/// What a measurement consists of.
+/// Composition of a measurement.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// What each thread needs to know; `connections` is the number for all threads together.
+    /// Instructions for each thread; `connections` is the number for all threads together.
     pub plan: Plan,
     /// Threads, at least 1 and at most as many as connections.
     pub threads: usize,
     /// The cores of the threads, in turn; empty: not pinned.
     pub cores: Vec<usize>,
-    /// What is asked.
+    /// The workload.
     pub load: Load,
     /// Whether this is the load phase: one Put of every key.
     pub loading: bool,
@@ -41,7 +42,7 @@ pub struct Run {
     pub rate: Option<f64>,
     /// How they are spaced.
     pub arrival: Arrival,
-    /// What comes before the measured time.
+    /// Time before the measured time.
     pub warm_up: Duration,
     /// The measured time.
     pub duration: Duration,
@@ -55,7 +56,7 @@ pub struct Run {
     pub server_pid: Option<u32>,
 }
 
-/// What a measurement brought.
+/// Results of a measurement.
 #[derive(Clone, Debug)]
 pub struct Outcomes {
     /// The figures.
@@ -68,14 +69,14 @@ pub struct Outcomes {
     pub gave_up: Option<String>,
 }
 
-/// What happened in the last second, for the progress line.
+/// Counts of the last second, for the progress line.
 #[derive(Debug)]
 pub struct Progress<'t> {
     /// Time since the start of the run.
     pub elapsed: Duration,
     /// Whether the measured time has begun.
     pub measured: bool,
-    /// What was counted in this second, by all threads.
+    /// Counts of this second, of all threads.
     pub tally: &'t Tally,
 }
 
@@ -106,7 +107,8 @@ pub fn measure(
                 .map_err(|error| format!("no thread: {error}"))?;
             starters.push(starter);
         }
-        // Only the threads' own ends remain, so that the channel ends with them, even if one panics.
+        // Only the threads' own ends remain, so that the channel ends with them, even if one
+        // panics.
         drop(sender);
         for _ in 0..threads {
             match receiver.recv() {
@@ -177,7 +179,7 @@ fn collect(
     let mut seconds: Vec<Second> = Vec::new();
     let mut gave_up = None;
     let mut watch = ServerWatch::new(run, started);
-    // How many seconds each thread has told of completely.
+    // How many seconds each thread has reported completely.
     let mut told = vec![0u64; threads];
     let mut shown = 0;
     while told.iter().any(|&told| told < u64::MAX) {
@@ -199,7 +201,7 @@ fn collect(
             }
         }
         watch.look();
-        // A second is shown when every thread has told all of it.
+        // A second is shown when every thread has reported all of it.
         let complete = told.iter().min().copied().unwrap_or(0).min(seconds.len() as u64) as usize;
         for (second, Second { measured, tally }) in seconds.iter().enumerate().take(complete).skip(shown) {
             progress(Progress {

@@ -1,8 +1,9 @@
 //! When requests are due: the arrival times of an open loop, independent of how the server behaves.
 //!
-//! Pure arithmetic over nanoseconds since the start of the run. The promise that makes open-loop latency honest: the
-//! next due time depends on the request's number (fixed rate) or on the random source (Poisson) and on nothing else, so
-//! a server that stalls can not move the schedule, and its stall counts in every request that was due meanwhile.
+//! Pure arithmetic over nanoseconds since the start of the run. The promise that makes open-loop
+//! latency honest: the next due time depends on the request's number (fixed rate) or on the random
+//! source (Poisson) and on nothing else, so a server that stalls can not move the schedule, and its
+//! stall counts in every request that was due meanwhile.
 
 use crate::random::Random;
 
@@ -25,14 +26,15 @@ pub struct Schedule {
     of: u64,
     taken: u64,
     due_ns: u64,
-    /// What rounding Poisson gaps to whole nanoseconds has left over, so that the rate does not drift.
+    /// Remainder from rounding Poisson gaps to whole nanoseconds, carried on so that the rate does
+    /// not drift.
     remainder_ns: f64,
     random: Random,
 }
 
 impl Schedule {
-    /// Share `index` (from 0) of `of` equal shares of a total rate. Rates are kept to a thousandth of a request per
-    /// second and are at least that.
+    /// Share `index` (from 0) of `of` equal shares of a total rate. Rates are kept to a thousandth
+    /// of a request per second and are at least that.
     pub fn new(arrival: Arrival, rate_per_second: f64, index: u64, of: u64, random: Random) -> Self {
         let rate_millihertz = ((rate_per_second * 1_000.0).round() as u64).max(1);
         let of = of.max(1);
@@ -71,7 +73,8 @@ impl Schedule {
         due_ns
     }
 
-    /// Computed from the request's number, not by adding gaps, so that no rounding error accumulates.
+    /// Computed from the request's number, not by adding gaps, so that no rounding error
+    /// accumulates.
     fn fixed_due_ns(&self, taken: u64) -> u64 {
         let number = u128::from(taken) * u128::from(self.of) + u128::from(self.index);
         u64::try_from(number * 1_000_000_000_000 / u128::from(self.rate_millihertz)).unwrap_or(u64::MAX)

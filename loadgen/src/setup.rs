@@ -1,4 +1,5 @@
-//! What happens before and after a load: creating the namespace, and checking a journal against what survived.
+//! Steps before and after a load: creating the namespace, and checking a journal against what
+//! survived.
 //!
 //! Uses one blocking connection and one call at a time; nothing here is measured.
 
@@ -175,7 +176,8 @@ fn poll_end(
     }
 }
 
-/// Creates the namespace of a load, best-effort unless told otherwise. That it exists already is fine.
+/// Creates the namespace of a load, best-effort unless told otherwise. That it exists already is
+/// fine.
 ///
 /// # Errors
 /// The server's reason.
@@ -199,18 +201,18 @@ pub fn create_namespace(client: &mut Blocking<'_>, name: &str, durability: &str)
     }
 }
 
-/// What the check of a journal found.
+/// Findings of the check of a journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survival {
     /// Keys that the journal names.
     pub keys: u64,
     /// Acknowledged writes that the journal names.
     pub acknowledged: u64,
-    /// What is wrong, for people: acknowledged writes that are lost, values that are not right.
+    /// Faults, for people: acknowledged writes that are lost, values that are not right.
     pub wrong: Vec<String>,
 }
 
-/// What the journal says about one key.
+/// Contents of the journal for one key.
 #[derive(Clone, Copy, Debug, Default)]
 struct Claim {
     /// The newest acknowledged write, and whether it deleted.
@@ -219,8 +221,8 @@ struct Claim {
     open_deletion: u64,
 }
 
-/// Reads every key of the journal and compares: no acknowledged write may be lost. Writes after the journal's last are
-/// allowed, so the check may also run beside a load.
+/// Reads every key of the journal and compares: no acknowledged write may be lost. Writes after the
+/// journal's last are allowed, so the check may also run beside a load.
 ///
 /// # Errors
 /// The server can not be asked.
@@ -272,8 +274,9 @@ fn claims(entries: &[Entry]) -> (HashMap<u64, Claim>, u64) {
     (claims, acknowledged)
 }
 
-/// The newest write that made what a key holds; `None` when it holds nothing, `Some(None)` when that can not be told:
-/// values are too short, or it was a compare-and-swap, which is not ordered by its generation time.
+/// The newest write that made what a key holds; `None` when it holds nothing, `Some(None)` when
+/// that can not be told: values are too short, or it was a compare-and-swap, which is not ordered
+/// by its generation time.
 fn newest_of(values: &Values, key: u64, answer: &[u8]) -> Result<Option<Option<u64>>, String> {
     let view = GetResponseView::decode(answer).map_err(|error| error.to_string())?;
     let mut newest = None;

@@ -1,4 +1,5 @@
-//! What the user demands of a run, and whether it was met: `--slo p50=1ms,p99=10ms,errors=0.01%`.
+//! Objectives that the user sets for a run, and whether they were met: `--slo
+//! p50=1ms,p99=10ms,errors=0.01%`.
 
 use std::fmt;
 
@@ -48,7 +49,7 @@ pub struct Slo {
 pub struct Verdict {
     /// The demand as the user wrote it.
     pub objective: String,
-    /// What was measured, for people.
+    /// The measured value, for people.
     pub measured: String,
     /// Whether the demand was met. A latency of which nothing was measured is not met.
     pub met: bool,
@@ -108,8 +109,9 @@ fn at_most(measured_ns: Option<u64>, bound_ns: u64) -> (String, bool) {
 impl std::str::FromStr for Slo {
     type Err = String;
 
-    /// Comma-separated `NAME=BOUND`: `p50`, `p99`, `p99.9`, …, `max` and `mean` take a time that must not be exceeded,
-    /// `errors` a share that must not be exceeded, `rate` (per second) and `served` (share) must be reached.
+    /// Comma-separated `NAME=BOUND`: `p50`, `p99`, `p99.9`, …, `max` and `mean` take a time that
+    /// must not be exceeded, `errors` a share that must not be exceeded, `rate` (per second) and
+    /// `served` (share) must be reached.
     fn from_str(text: &str) -> Result<Self, String> {
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         let objectives = parts.map(parse_objective).collect::<Result<Vec<_>, _>>()?;

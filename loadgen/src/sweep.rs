@@ -1,10 +1,13 @@
-//! Finds the saturation of a server: raises the rate until less than 95 % of it is served, then narrows it down.
+//! Finds the saturation of a server: raises the rate until less than 95 % of it is served, then
+//! narrows it down.
 //!
-//! A pure state machine: it proposes rates, the caller measures, and it ends with the most that was served.
+//! A pure state machine: it proposes rates, the caller measures, and it ends with the most that was
+//! served.
 
 use serde::Serialize;
 
-/// A rate counts as served when at least this share of it was answered in time and without an error.
+/// A rate counts as served when at least this share of it was answered in time and without an
+/// error.
 pub const SERVED_SHARE_MIN: f64 = 0.95;
 
 const GROWTH: f64 = 2.0;
@@ -88,8 +91,8 @@ impl Sweep {
         self.steps.push(step);
     }
 
-    /// The most that was served at a rate that counts as served, in requests per second: not that rate itself, a twentieth
-    /// of which may have been left.
+    /// The most that was served at a rate that counts as served, in requests per second: not that
+    /// rate itself, a twentieth of which may have been left.
     pub fn saturation(&self) -> Option<f64> {
         let served = self.steps.iter().filter(|step| step.is_served());
         served
@@ -97,12 +100,13 @@ impl Sweep {
             .reduce(f64::max)
     }
 
-    /// Whether an unserved rate was found, so that the saturation is the server's and not the sweep's upper limit.
+    /// Whether an unserved rate was found, so that the saturation is the server's and not the
+    /// sweep's upper limit.
     pub fn saturated(&self) -> bool {
         self.unserved.is_some()
     }
 
-    /// What was measured so far.
+    /// Figures measured so far.
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }

@@ -1,6 +1,7 @@
-//! What was counted: latencies and outcomes by operation, mergeable over threads and intervals.
+//! Counts: latencies and outcomes by operation, mergeable over threads and intervals.
 //!
-//! Latencies are kept in nanoseconds by HdrHistogram, with three significant digits, up to 60 s; longer ones count as 60 s.
+//! Latencies are kept in nanoseconds by HdrHistogram, with three significant digits, up to 60 s;
+//! longer ones count as 60 s.
 
 use hdrhistogram::Histogram;
 
@@ -8,7 +9,8 @@ use crate::{mix::Operation, outcome::Outcome, slo::Figures};
 
 /// The longest latency that is told apart, in nanoseconds.
 pub const LATENCY_MAX_NS: u64 = 60_000_000_000;
-/// The unit of the histogram in nanoseconds. Three digits of the least latency of interest, 10 µs, are 10 ns.
+/// The unit of the histogram in nanoseconds. Three digits of the least latency of interest, 10 µs,
+/// are 10 ns.
 const LATENCY_UNIT_NS: u64 = 10;
 const WRONG_EXAMPLES_MAX: usize = 10;
 
@@ -30,13 +32,15 @@ pub struct OperationTally {
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     operations: [Option<Box<OperationTally>>; Operation::ALL.len()],
-    /// How late requests left although a stream was free, in nanoseconds: the load generator's own delay.
+    /// How late requests left although a stream was free, in nanoseconds: the load generator's own
+    /// delay.
     pub lag: Option<Box<Histogram<u64>>>,
     /// Requests that became due (open loop) or were sent (closed loop).
     pub due: u64,
     /// Requests that were answered in time, whatever the answer.
     pub answered: u64,
-    /// Those of them whose answer was an error. A server that refuses what is too much for it has not served that.
+    /// Those of them whose answer was an error. A server that refuses what is too much for it has
+    /// not served that.
     pub refused: u64,
     /// Bytes handed to the kernel.
     pub bytes_sent: u64,
@@ -182,7 +186,7 @@ impl Tally {
 /// A finished measurement: what was counted, and in which time.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// What was counted.
+    /// Counts of each operation.
     pub tally: Tally,
     /// Latencies of all operations together, in nanoseconds.
     pub latency: Histogram<u64>,

@@ -1,8 +1,10 @@
-//! What a value holds: the identity of the write that made it, so that a wrong, swapped, torn or stale answer shows.
+//! Contents of a value: the identity of the write that made it, so that a wrong, swapped, torn or
+//! stale answer shows.
 //!
-//! Layout: magic (4 bytes), item number (u16), number of items in the write (u16), key number (u64), sequence (u64), all
-//! little-endian, then a filler that is a function of all of these and of the length. A value shorter than the header is its prefix.
-//! So each value proves whose it is, which write it came from, and that none of its bytes were altered.
+//! Layout: magic (4 bytes), item number (u16), number of items in the write (u16), key number
+//! (u64), sequence (u64), all little-endian, then a filler that is a function of all of these and
+//! of the length. A value shorter than the header is its prefix. So each value proves whose it is,
+//! which write it came from, and that none of its bytes were altered.
 
 use std::fmt;
 
@@ -26,8 +28,8 @@ pub struct Stamp {
     pub key: u64,
     /// Number of the item within the id.
     pub item: u16,
-    /// How many items the write has; those from 0 up to this change together. With [`crate::call::SWAP_MARK`] if the
-    /// write is a compare-and-swap.
+    /// How many items the write has; those from 0 up to this change together. With
+    /// [`crate::call::SWAP_MARK`] if the write is a compare-and-swap.
     pub items: u16,
     /// The write: its generation time in nanoseconds, unique per write.
     pub sequence: u64,
@@ -40,7 +42,7 @@ pub enum WrongValue {
     Foreign,
     /// The value of another id: an answer was swapped or data was mixed up.
     OtherKey {
-        /// Whose value it is.
+        /// The key that the value was written to.
         key: u64,
     },
     /// The value of another item of the right id.
@@ -48,7 +50,7 @@ pub enum WrongValue {
         /// Which item's value it is.
         item: u16,
     },
-    /// The right header, but bytes behind it are altered, missing or added.
+    /// The right header, but bytes after it are altered, missing or added.
     Damaged,
 }
 
@@ -63,7 +65,8 @@ impl fmt::Display for WrongValue {
     }
 }
 
-/// Makes and checks values. The filler block is the same in every process, so that one run can check another's data.
+/// Makes and checks values. The filler block is the same in every process, so that one run can
+/// check another's data.
 #[derive(Clone, Debug)]
 pub struct Values {
     filler: Box<[u8]>,
@@ -96,8 +99,9 @@ impl Values {
         }
     }
 
-    /// Checks a value that should belong to `key` and `item`. Gives what it tells of the write that made it, or `None`
-    /// when the value is too short to tell; then only the part of the header that it holds was checked.
+    /// Checks a value that should belong to `key` and `item`. Gives what it tells of the write that
+    /// made it, or `None` when the value is too short to tell; then only the part of the header
+    /// that it holds was checked.
     pub fn check(&self, key: u64, item: u16, value: &[u8]) -> Result<Option<Seen>, WrongValue> {
         let Some((head, mut rest)) = value.split_at_checked(HEADER_BYTES as usize) else {
             return check_short(key, item, value);
@@ -129,7 +133,8 @@ impl Values {
         }))
     }
 
-    /// The `run`-th stretch of filler of a value: a window of the block, at a place that all of the stamp decides.
+    /// The `run`-th stretch of filler of a value: a window of the block, at a place that all of the
+    /// stamp decides.
     fn filler_run(&self, stamp: Stamp, len: usize, run: u64, left: usize) -> &[u8] {
         let numbers = u64::from(stamp.item) << 48 ^ u64::from(stamp.items) << 32 ^ len as u64;
         let place = mix64(mix64(stamp.key ^ stamp.sequence.rotate_left(23)) ^ numbers ^ run << 40);

@@ -1,12 +1,14 @@
-//! One thread of the load: its connections, its share of the schedule, and one epoll loop that drives them.
+//! One thread of the load: its connections, its share of the schedule, and one epoll loop that
+//! drives them.
 //!
 //! ```text
-//!   due? -> start calls on streams with room -> one send per connection -> wait (events, next due time, timers)
-//!        -> one receive per ready connection -> ended calls are counted -> closed loop: start the next ones
+//!   due? -> start calls on streams with room -> one send per connection
+//!        -> wait (events, next due time, timers) -> one receive per ready connection
+//!        -> ended calls are counted -> closed loop: start the next ones
 //! ```
 //!
-//! The thread promises that the schedule of an open loop never waits for the server: a request that finds no free stream
-//! stays due, and its latency runs from its due time.
+//! The thread promises that the schedule of an open loop never waits for the server: a request that
+//! finds no free stream stays due, and its latency runs from its due time.
 
 use std::{
     cmp::Reverse,
@@ -43,9 +45,10 @@ const RETRY_MAX_NS: u64 = 1_000_000_000;
 const INTERVAL_NS: u64 = 1_000_000_000;
 const RECEIVE_BYTES: usize = 256 << 10;
 const EVENTS_MAX: usize = 256;
-/// The shortest time between two turns that nothing but the schedule of an open loop asks for. Waking up for each request
-/// costs more than sending it, and takes that time from the server where they share cores. What a request waits for its turn
-/// is in its latency, for that runs from its due time.
+/// The shortest time between two turns that nothing but the schedule of an open loop asks for.
+/// Waking up for each request costs more than sending it, and takes that time from the server where
+/// they share cores. What a request waits for its turn is in its latency, for that runs from its
+/// due time.
 const TURN_MIN_NS: u64 = 50_000;
 
 /// A thread of the load.
@@ -68,7 +71,8 @@ pub struct Worker<'p> {
     second_steps: VecDeque<(Call, u64)>,
     /// When requests that were due last had their turn.
     turned_ns: u64,
-    /// When a request last found no free stream. What was due before is late for that reason and not by our own fault.
+    /// When a request last found no free stream. What was due before is late for that reason and
+    /// not by our own fault.
     starved_ns: u64,
     exhausted: bool,
     /// Connections that hold new output.
@@ -96,8 +100,8 @@ struct Timer {
     disconnects: bool,
 }
 
-/// Runs one thread to its end: connects, says that it is ready, waits for the start, works, and says that it is through.
-/// `begin` gives the start of the run; `None` calls it off.
+/// Runs one thread to its end: connects, says that it is ready, waits for the start, works, and
+/// says that it is through. `begin` gives the start of the run; `None` calls it off.
 pub fn run(
     plan: &Plan,
     workload: Workload,
@@ -260,7 +264,8 @@ impl<'p> Worker<'p> {
         Ok(())
     }
 
-    /// Whether everything that was to be sent is sent and answered, or the patience for that is over.
+    /// Whether everything that was to be sent is sent and answered, or the patience for that is
+    /// over.
     fn is_through(&mut self) -> bool {
         let interrupted = self.stop.load(Ordering::Relaxed);
         let ended =
@@ -276,7 +281,7 @@ impl<'p> Worker<'p> {
         open == 0 || self.now_ns >= self.phases.end_ns.saturating_add(self.phases.drain_ns)
     }
 
-    /// Counts what was never answered, says goodbye, and tells the last interval.
+    /// Counts what was never answered, says goodbye, and reports the last interval.
     fn finish(&mut self) {
         if let Pace::Open(schedule) = &mut self.pace {
             // What was due and could not leave, because the streams were all taken, was not served.
@@ -304,7 +309,7 @@ impl<'p> Worker<'p> {
         self.send_interval(true);
     }
 
-    // ---- sending ----------------------------------------------------------------------------------------------------
+    // ---- sending --------------------------------------------------------------------------------
 
     /// Starts what is due (open loop) or what fits (closed loop).
     fn start_due(&mut self) {
@@ -321,8 +326,8 @@ impl<'p> Worker<'p> {
                 Pace::Open(schedule) => schedule.due_ns(),
                 Pace::Closed => self.now_ns,
             };
-            // What became due right before the end, while the thread slept, still leaves; what had waited for a free
-            // stream by then does not.
+            // What became due right before the end, while the thread slept, still leaves; what had
+            // waited for a free stream by then does not.
             let over = self.now_ns >= self.phases.end_ns && due_ns <= self.starved_ns;
             if due_ns > self.now_ns
                 || due_ns >= self.phases.end_ns
@@ -437,7 +442,7 @@ impl<'p> Worker<'p> {
         }
     }
 
-    // ---- receiving --------------------------------------------------------------------------------------------------
+    // ---- receiving ------------------------------------------------------------------------------
 
     fn on_ready(&mut self, index: usize, flags: epoll::EventFlags) {
         if self.clients[index].link == Link::Connecting {
@@ -490,11 +495,12 @@ impl<'p> Worker<'p> {
         }
     }
 
-    // ---- time -------------------------------------------------------------------------------------------------------
+    // ---- time -----------------------------------------------------------------------------------
 
     fn fire_timers(&mut self) {
         while let Some(timer) = self.deadlines.front().copied() {
-            // Calls that have ended are dropped early, so that a long deadline does not pile up timers.
+            // Calls that have ended are dropped early, so that a long deadline does not pile up
+            // timers.
             let open = self.clients[timer.client].carries(timer.generation, timer.stream);
             if open && timer.at_ns > self.now_ns {
                 break;
@@ -514,7 +520,8 @@ impl<'p> Worker<'p> {
         {
             self.faults.pop();
             if timer.disconnects {
-                // The connection may have been replaced meanwhile; then there is nothing left to break.
+                // The connection may have been replaced meanwhile; then there is nothing left to
+                // break.
                 if self.clients[timer.client].generation == timer.generation
                     && self.clients[timer.client].link == Link::Up
                 {
@@ -569,7 +576,7 @@ impl<'p> Worker<'p> {
         wake_ns
     }
 
-    // ---- counting ---------------------------------------------------------------------------------------------------
+    // ---- counting -------------------------------------------------------------------------------
 
     fn count_ended(&mut self) {
         let mut batch = std::mem::take(&mut self.ended);
@@ -601,7 +608,8 @@ impl<'p> Worker<'p> {
             self.tally
                 .record(call.operation, outcome, self.now_ns.saturating_sub(due_ns));
         }
-        // Answers of the warm-up count too: in its own intervals, which only the progress line sees.
+        // Answers of the warm-up count too: in its own intervals, which only the progress line
+        // sees.
         let answered = !matches!(outcome, Outcome::CUT | Outcome::LOST | Outcome::UNSERVED);
         if answered && self.now_ns < self.phases.end_ns {
             self.tally.answered += 1;
@@ -645,7 +653,7 @@ impl<'p> Worker<'p> {
         }
     }
 
-    // ---- epoll ------------------------------------------------------------------------------------------------------
+    // ---- epoll ----------------------------------------------------------------------------------
 
     /// Begins to watch the socket of a connection that is being opened: writable means open.
     fn watch(&mut self, index: usize) -> io::Result<()> {

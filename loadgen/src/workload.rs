@@ -1,7 +1,9 @@
-//! What one thread asks for: draws calls from the mix, writes their requests, and follows them to their end.
+//! Requests of one thread: draws calls from the mix, writes their requests, and follows them to
+//! their end.
 //!
-//! Pure: time comes as an argument, randomness from the seed, bytes go into the caller's buffer. With the same seed a
-//! thread asks for the same operations and keys in the same order; only the sequences of writes are taken from the clock.
+//! Pure: time comes as an argument, randomness from the seed, bytes go into the caller's buffer.
+//! With the same seed a thread asks for the same operations and keys in the same order; only the
+//! sequences of writes are taken from the clock.
 
 use prism_codec::{
     message::{
@@ -26,7 +28,7 @@ use crate::{
     values::Stamp,
 };
 
-/// What a load consists of, the same for all threads.
+/// Composition of a load, the same for all threads.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// The namespace.
@@ -49,7 +51,8 @@ pub struct Load {
     pub verify: Verify,
     /// All keys were loaded before.
     pub loaded: bool,
-    /// Whether writes carry idempotency tokens. Without them the server orders writes by its own clock.
+    /// Whether writes carry idempotency tokens. Without them the server orders writes by its own
+    /// clock.
     pub tokens: bool,
     /// Share of calls that are cancelled at a random point.
     pub cancel: f64,
@@ -59,7 +62,7 @@ pub struct Load {
     pub seed: u64,
 }
 
-/// What comes after an answer.
+/// The step after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// The call has ended.
@@ -92,7 +95,8 @@ impl Workload {
     /// The share of thread `thread` (from 0) of `threads`. `unix_ns` is the wall clock now.
     pub fn new(load: Load, thread: u64, threads: u64, unix_ns: u64, journal: Option<Journal>) -> Self {
         let threads = threads.max(1);
-        // To know what is fresh, a key must have one writer; otherwise all threads draw from all keys.
+        // To know what is fresh, a key must have one writer; otherwise all threads draw from all
+        // keys.
         let own = match load.verify {
             Verify::Fresh => (load.keys.saturating_sub(thread)).div_ceil(threads).max(1),
             _ => load.keys.max(1),
@@ -243,7 +247,8 @@ impl Workload {
         self.checker.check(call, self.local_of(call.key), message)
     }
 
-    /// The call's request has ended; `told` is what its messages told. Notes writes and says how it goes on.
+    /// The call's request has ended; `told` is what its messages told. Notes writes and says how it
+    /// goes on.
     pub fn finish(&mut self, call: &Call, outcome: Outcome, told: &Told, unix_ns: u64) -> Next {
         let outcome = match told.refused {
             Some(refused) if outcome == Outcome::OK => refused,
@@ -285,7 +290,8 @@ impl Workload {
             // A refused compare-and-swap wrote nothing; everything else is worth knowing.
             let journalled = done || outcome != Outcome::OK;
             if let Some(journal) = self.journal.as_mut().filter(|_| journalled) {
-                // For what survived, a write whose answer we did not wait for is as open as a lost one.
+                // For what survived, a write whose answer we did not wait for is as open as a lost
+                // one.
                 let outcome = if outcome == Outcome::CUT {
                     Outcome::LOST
                 } else {
@@ -304,8 +310,8 @@ impl Workload {
         }
     }
 
-    /// A request of the call is about to leave: from here on it may take effect, and a read must see what was
-    /// acknowledged before.
+    /// A request of the call is about to leave: from here on it may take effect, and a read must
+    /// see what was acknowledged before.
     fn leaves(&mut self, call: &mut Call) {
         call.floor = self.checker.floor(self.local_of(call.key));
         if call.writes() {
@@ -333,8 +339,8 @@ impl Workload {
         self.key_of((self.local_of(call.key) + place) % self.keys_at_start)
     }
 
-    /// The key number of a local one. Keys that exist at the start are shared, or dealt out when each has one writer;
-    /// inserted keys are dealt out always.
+    /// The key number of a local one. Keys that exist at the start are shared, or dealt out when
+    /// each has one writer; inserted keys are dealt out always.
     fn key_of(&self, local: u64) -> u64 {
         match self.load.verify {
             Verify::Fresh => local * self.threads + self.thread,
@@ -351,7 +357,8 @@ impl Workload {
         }
     }
 
-    /// The clock, made unique: it grows by at least one step a call, and each thread has its own residue.
+    /// The clock, made unique: it grows by at least one step a call, and each thread has its own
+    /// residue.
     fn next_sequence(&mut self, unix_ns: u64) -> u64 {
         let at_least = unix_ns.max(self.last_sequence + 1);
         let residue = at_least % self.threads;
@@ -362,7 +369,8 @@ impl Workload {
 
     fn draw_fault(&mut self) -> Option<Fault> {
         let random = &mut self.random;
-        // From 10 µs to 10 ms, each power of ten as likely: before, during and after the answer of most servers.
+        // From 10 µs to 10 ms, each power of ten as likely: before, during and after the answer of
+        // most servers.
         let after_ns = |random: &mut Random| (10_000.0 * 10f64.powf(3.0 * random.unit())) as u64;
         if random.chance(self.load.disconnect) {
             return Some(Fault::Disconnect {

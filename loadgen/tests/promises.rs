@@ -1,4 +1,5 @@
-//! The load generator's promises, against a real HTTP/2 server over sockets that keeps or breaks its own.
+//! The load generator's promises, against a real HTTP/2 server over sockets that keeps or breaks
+//! its own.
 
 mod support;
 
@@ -139,9 +140,9 @@ fn stale_lost_and_torn_answers_are_found() {
 fn the_open_loop_charges_a_stall_to_everybody_who_was_due() {
     let stall = Duration::from_millis(400);
     let server = Server::start(Manner::StallAt(500, stall));
-    // 1,000 per second, stalled once for 0.4 s: 400 requests are due meanwhile and wait 200 ms on average. A client that
-    // waits for its answers would have seen one slow request per stream. There are no upper bounds on what is slow in
-    // the open loop: a busy machine adds to it.
+    // 1,000 per second, stalled once for 0.4 s: 400 requests are due meanwhile and wait 200 ms on
+    // average. A client that waits for its answers would have seen one slow request per stream.
+    // There are no upper bounds on what is slow in the open loop: a busy machine adds to it.
     let open = measure(
         &server,
         "--rate 1000 -c 1 -m 1 --warm-up 0s --duration 2s --keys 10",

@@ -1,7 +1,9 @@
-//! A small KeyValue server over real sockets, made of the codec's own HTTP/2 connection, that misbehaves on demand.
+//! A small KeyValue server over real sockets, made of the codec's own HTTP/2 connection, that
+//! misbehaves on demand.
 //!
-//! One thread per connection over one shared map. It is right by default: last write wins by generation time, one write
-//! is atomic. Each `Manner` breaks one promise, to show that the load generator notices.
+//! One thread per connection over one shared map. It is right by default: last write wins by
+//! generation time, one write is atomic. Each `Manner` breaks one promise, to show that the load
+//! generator notices.
 
 use std::{
     collections::{BTreeMap, HashMap},
