@@ -74,6 +74,11 @@ conformance: setup ## Python, Go and Node clients, curl and h2spec against the r
 	$(CARGO) build --locked -p prism-core -p prism-loadgen
 	clients/conformance/run
 
+.PHONY: first-steps
+first-steps: ## From a clean clone to the first Put and Get: README's first part, word for word, and its time
+	@stack/setup run
+	stack/first-steps
+
 .PHONY: bench
 bench: ## Criterion benches, then this gateway beside other stacks; takes a while
 	@stack/setup bench

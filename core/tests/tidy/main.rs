@@ -4,6 +4,7 @@
 //! Each failure names the file and says what to do. Files that `.gitignore` names are not looked at. What the compiler
 //! and clippy can check (formatting, missing docs, unwraps) is theirs.
 
+mod prose;
 mod rust;
 
 use std::{
