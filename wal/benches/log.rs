@@ -1,4 +1,4 @@
-//! What the log costs in CPU, without any disk: an append, a sealed group, a recovered record.
+//! Cost of the log in CPU, without any disk: an append, a sealed group, a recovered record.
 
 use std::hint::black_box;
 

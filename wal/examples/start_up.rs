@@ -1,10 +1,12 @@
-//! How long a start takes on a real disk, after a clean stop and after none, with segments of the default size.
+//! How long a start takes on a real disk, after a clean stop and after none, with segments of the
+//! default size.
 //!
 //! ```sh
 //! cargo run --release -p prism-wal --example start_up -- [DIRECTORY]
 //! ```
 //!
-//! Writes a few hundred MiB to a new folder below DIRECTORY (default: the current one) and removes it again.
+//! Writes a few hundred MiB to a new folder below DIRECTORY (default: the current one) and removes
+//! it again.
 
 use std::error::Error;
 use std::time::{Duration, Instant};

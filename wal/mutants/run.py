@@ -37,7 +37,7 @@ MUTANTS = [
     ("a short write counts as whole", "io_errors", COMMIT, "WriteResult::Durable(bytes) if bytes == write.blocks as usize * BLOCK_BYTES => false,", "WriteResult::Durable(_) => false,"),
     ("a failed write is ignored", "io_errors", COMMIT, "WriteResult::Failed(number) => return self.poison(PoisonReason::WriteFailed(number)),", "WriteResult::Failed(_) => false,"),
     ("a failed write is tried again", "io_errors", COMMIT, "WriteResult::Failed(number) => return self.poison(PoisonReason::WriteFailed(number)),", "WriteResult::Failed(_) => true,"),
-    ("acknowledges after poison", "random", COMMIT, "            // Durable or not, nobody learns it from here: what was not acknowledged before stays unknown.\n            return;", ""),
+    ("acknowledges after poison", "random", COMMIT, "            // Durable or not, nobody learns it from here: what was not acknowledged before stays\n            // unknown.\n            return;", ""),
     ("writes after poison", "lane", COMMIT, "        if self.poison.is_some() {\n            return None;\n        }\n        if let Some(action)", "        if let Some(action)"),
     ("appends after poison", "io_errors", COMMIT, "            return Err(AppendError::Poisoned);", ""),
     ("the chain is not kept", "random", COMMIT, "previous_tag: self.last_tag,", "previous_tag: GroupTag::default(),"),

@@ -1,12 +1,13 @@
 //! A byte buffer whose first byte lies on a block boundary in memory, as direct I/O wants it.
 //!
-//! Made without `unsafe`: the vector is longer than asked by one alignment, and the slice handed out starts at the
-//! first aligned byte. The vector never grows, so the boundary stays where it is.
+//! Made without `unsafe`: the vector is longer than asked by one alignment, and the slice handed
+//! out starts at the first aligned byte. The vector never grows, so the boundary stays where it is.
 
 use core::fmt;
 use core::ops::Range;
 
-/// Alignment of the first byte and unit of length of everything written to a segment: one physical block.
+/// Alignment of the first byte and unit of length of everything written to a segment: one physical
+/// block.
 pub const BLOCK_BYTES: usize = 4096;
 
 /// The unit in which a disk writes atomically, and therefore the unit of the recovery proof.
@@ -27,8 +28,8 @@ impl AlignedBuffer {
     pub fn zeroed(bytes: usize) -> Self {
         let bytes = bytes.div_ceil(BLOCK_BYTES) * BLOCK_BYTES;
         let storage = vec![0; bytes + BLOCK_BYTES];
-        // `align_offset` may decline in theory (const evaluation); an unaligned buffer then only costs speed,
-        // because the drivers check the alignment and copy.
+        // `align_offset` may decline in theory (const evaluation); an unaligned buffer then only
+        // costs speed, because the drivers check the alignment and copy.
         let offset = storage.as_ptr().align_offset(BLOCK_BYTES);
         let offset = if offset < BLOCK_BYTES { offset } else { 0 };
         Self {
@@ -61,8 +62,9 @@ impl AlignedBuffer {
         &mut self.storage[self.offset..self.offset + self.bytes]
     }
 
-    /// Takes the buffer apart, for a driver that must own what it writes as a plain vector: the vector, and where in it
-    /// the bytes lie. The vector must not grow or shrink, or the alignment is lost.
+    /// Takes the buffer apart, for a driver that must own what it writes as a plain vector: the
+    /// vector, and where in it the bytes lie. The vector must not grow or shrink, or the alignment
+    /// is lost.
     #[must_use]
     pub fn into_parts(self) -> (Vec<u8>, Range<usize>) {
         (self.storage, self.offset..self.offset + self.bytes)
@@ -93,13 +95,15 @@ impl fmt::Debug for AlignedBuffer {
     }
 }
 
-/// Whether `bytes` holds a whole sector of nothing but zeros. `bytes` must start on a sector boundary.
+/// Whether `bytes` holds a whole sector of nothing but zeros. `bytes` must start on a sector
+/// boundary.
 #[must_use]
 pub fn has_zero_sector(bytes: &[u8]) -> bool {
     bytes.chunks(SECTOR_BYTES).any(is_zero)
 }
 
-/// Whether all bytes are zero. Reads sixteen at a time: recovery asks this of every block beyond the log's end.
+/// Whether all bytes are zero. Reads sixteen at a time: recovery asks this of every block beyond
+/// the log's end.
 #[must_use]
 pub fn is_zero(bytes: &[u8]) -> bool {
     let mut chunks = bytes.chunks_exact(16);

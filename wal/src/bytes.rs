@@ -1,7 +1,8 @@
 //! Little-endian fields at fixed offsets of fixed-size headers.
 //!
-//! Every header of the format is a fixed-size array, so an offset out of range is a bug of this crate and not of the
-//! input: these helpers index plainly. Variable-size input is bounded by its caller first.
+//! Every header of the format is a fixed-size array, so an offset out of range is a bug of this
+//! crate and not of the input: these helpers index plainly. Variable-size input is bounded by its
+//! caller first.
 
 /// The `u16` at `offset`.
 pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> u16 {

@@ -1,14 +1,16 @@
 //! Encryption at rest: AES-256-GCM of group bodies, and the wrapping of each segment's data key.
 //!
-//! Keys and nonces come in as arguments; nothing here draws randomness. Two rules keep a nonce from ever repeating
-//! under one key, and each alone would do:
+//! Keys and nonces come in as arguments; nothing here draws randomness. Two rules keep a nonce from
+//! ever repeating under one key, and each alone would do:
 //!
-//! - every segment incarnation has a fresh data key, and after a restart no old segment is appended to;
+//! - every segment incarnation has a fresh data key, and after a restart no old segment is appended
+//!   to;
 //! - the nonce is `(epoch, group number)`, and a group number is used again only in a later epoch.
 //!
 //! A resubmitted write carries the same ciphertext, byte for byte; it is not encrypted again.
-//! Without a key file the data key lies unwrapped in the segment header. That protects nothing, and it is still
-//! worth having: one code path, and no sector of a live group is ever all zero, which the recovery proof leans on.
+//! Without a key file the data key lies unwrapped in the segment header. That protects nothing, and
+//! it is still worth having: one code path, and no sector of a live group is ever all zero, which
+//! the recovery proof leans on.
 
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Key, Nonce, Tag};
@@ -151,8 +153,9 @@ pub struct KeyEncryptionKey {
 }
 
 impl KeyEncryptionKey {
-    /// A key with the name that follows from it: a tag made with the key over a fixed text, with the nonce zero, which
-    /// wrapping never uses (it draws them). The name gives nothing of the key away.
+    /// A key with the name that follows from it: a tag made with the key over a fixed text, with
+    /// the nonce zero, which wrapping never uses (it draws them). The name gives nothing of the key
+    /// away.
     #[must_use]
     pub fn new(key: SecretKey) -> Self {
         let cipher = Aes256Gcm::new(&Key::<Aes256Gcm>::from(key.0));
@@ -166,7 +169,8 @@ impl KeyEncryptionKey {
         Self { id: tag.into(), key }
     }
 
-    /// Wraps a data key. `nonce` must be random; `identity` is what the key belongs to (lane, segment, incarnation).
+    /// Wraps a data key. `nonce` must be random; `identity` is what the key belongs to (lane,
+    /// segment, incarnation).
     #[must_use]
     pub fn wrap(&self, data_key: &SecretKey, nonce: [u8; NONCE_BYTES], identity: &[u8]) -> StoredKey {
         let cipher = Aes256Gcm::new(&Key::<Aes256Gcm>::from(self.key.0));
@@ -252,7 +256,8 @@ mod tests {
 
     #[test]
     fn matches_the_published_gcm_vector() {
-        // Test case 15 of the GCM specification (McGrew and Viega), AES-256, 96-bit IV, no associated data.
+        // Test case 15 of the GCM specification (McGrew and Viega), AES-256, 96-bit IV, no
+        // associated data.
         let key = hex("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308");
         let iv = hex("cafebabefacedbaddecaf888");
         let plain = hex(concat!(

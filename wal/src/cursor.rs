@@ -1,8 +1,9 @@
-//! Cursors: how far each target has got, the durable note of it, and which segments that note frees.
+//! Cursors: how far each target has got, the durable note of it, and which segments that note
+//! frees.
 //!
-//! A target applies its records in order, so one number says it all. A checkpoint is a record like any other; it
-//! counts once it is durable. A segment is recycled only when a durable checkpoint, which itself lies in a later
-//! segment, shows that every record of it has been applied.
+//! A target applies its records in order, so one number says it all. A checkpoint is a record like
+//! any other; it counts once it is durable. A segment is recycled only when a durable checkpoint,
+//! which itself lies in a later segment, shows that every record of it has been applied.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -102,7 +103,8 @@ impl Checkpoint {
 #[derive(Clone, Debug, Default)]
 pub struct Recycler {
     closed: VecDeque<ClosedSegment>,
-    /// Checkpoints appended and not yet durable: their LSN, and the record up to which everything was applied.
+    /// Checkpoints appended and not yet durable: their LSN, and the record up to which everything
+    /// was applied.
     pending: VecDeque<(Lsn, Lsn)>,
     /// The newest durable checkpoint.
     durable: Option<(Lsn, Lsn)>,
@@ -120,7 +122,8 @@ impl Recycler {
         self.closed.push_back(segment);
     }
 
-    /// Takes note of a checkpoint that was appended as `lsn` when every record up to `floor` was applied.
+    /// Takes note of a checkpoint that was appended as `lsn` when every record up to `floor` was
+    /// applied.
     pub fn handle_checkpoint(&mut self, lsn: Lsn, floor: Lsn) {
         assert!(floor < lsn, "a checkpoint speaks of records before it");
         assert!(

@@ -1,4 +1,5 @@
-//! The cut: the first record of every epoch. It says where recovery ended the epoch before and what of it was given up.
+//! The cut: the first record of every epoch. It says where recovery ended the epoch before and what
+//! of it was given up.
 
 use core::fmt;
 
@@ -6,7 +7,8 @@ use crate::bytes::{put, u32_at, u64_at};
 use crate::ids::{Epoch, GroupNumber, Lsn, NUMBER_MAX};
 use crate::record::RecordError;
 
-/// A damaged stretch of the log that an operator gave up. Recovery alone never gives up anything that was durable.
+/// A damaged stretch of the log that an operator gave up. Recovery alone never gives up anything
+/// that was durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost {
     /// First group of the stretch.
@@ -15,13 +17,14 @@ pub struct Lost {
     pub last_group: GroupNumber,
     /// First record of the stretch.
     pub first_lsn: Lsn,
-    /// Last record of the stretch; the one before the first when it held none, as far as that is known.
+    /// Last record of the stretch; the one before the first when it held none, as far as that is
+    /// known.
     pub last_lsn: Lsn,
-    /// Whether a good group header tells where the stretch ends. At the very end of a log none may be left that does:
-    /// then records may be lost that the range does not name.
+    /// Whether a good group header tells where the stretch ends. At the very end of a log none may
+    /// be left that does: then records may be lost that the range does not name.
     pub exact: bool,
-    /// The epoch in which the log goes on behind the stretch, with the next group and the next record; "none" for the
-    /// epoch that the cut begins.
+    /// The epoch in which the log goes on behind the stretch, with the next group and the next
+    /// record; "none" for the epoch that the cut begins.
     pub next_epoch: Epoch,
 }
 
@@ -64,15 +67,15 @@ pub struct Cut {
     pub last_group: GroupNumber,
     /// The last record that recovery kept or gave up.
     pub last_lsn: Lsn,
-    /// What an operator gave up at this start, in log order; at most [`LOST_MAX`].
+    /// Stretches that an operator gave up at this start, in log order; at most [`LOST_MAX`].
     pub lost: Vec<Lost>,
 }
 
 const FIXED_BYTES: usize = 16;
 const LOST_BYTES: usize = 40;
 
-/// The most stretches that one cut can name: so many fit a group of one block. Recovery gives up everything behind the
-/// last of them.
+/// The most stretches that one cut can name: so many fit a group of one block. Recovery gives up
+/// everything behind the last of them.
 pub const LOST_MAX: usize = 64;
 
 impl Cut {

@@ -1,8 +1,9 @@
 //! How many groups to keep in flight: the smallest depth that is about as fast as the best.
 //!
-//! On a disk that serialises flushes, depth 1 or 2 wins: more only makes groups smaller. On one that does not, more
-//! depth is more throughput. Which it is shows only under load, so the controller measures windows of *busy* time
-//! (something in flight and something waiting) and every so often tries a neighbouring depth for one window.
+//! On a disk that serialises flushes, depth 1 or 2 wins: more only makes groups smaller. On one
+//! that does not, more depth is more throughput. Which it is shows only under load, so the
+//! controller measures windows of *busy* time (something in flight and something waiting) and every
+//! so often tries a neighbouring depth for one window.
 //!
 //! Pure: time comes in as nanoseconds of any monotonic clock. An idle log never changes its depth.
 
@@ -39,7 +40,8 @@ struct Window {
 }
 
 impl DepthController {
-    /// Starts at depth 2 (or `depth_max`, if that is less) and never exceeds `depth_max`, which is at least 1.
+    /// Starts at depth 2 (or `depth_max`, if that is less) and never exceeds `depth_max`, which is
+    /// at least 1.
     #[must_use]
     pub fn new(depth_max: usize) -> Self {
         let highest = DEPTHS.iter().rposition(|depth| *depth <= depth_max).unwrap_or(0);
@@ -61,8 +63,8 @@ impl DepthController {
         DEPTHS[self.current]
     }
 
-    /// Tells whether the log is busy: groups in flight and records waiting for a place. Call when either may have
-    /// changed.
+    /// Tells whether the log is busy: groups in flight and records waiting for a place. Call when
+    /// either may have changed.
     pub fn handle_busy(&mut self, now: u64, busy: bool) {
         match (self.window.busy_since, busy) {
             (None, true) => self.window.busy_since = Some(now),
@@ -133,7 +135,8 @@ impl DepthController {
 mod tests {
     use super::*;
 
-    /// Runs a saturated log on a disk whose throughput at each depth is given, and returns how often each was used.
+    /// Runs a saturated log on a disk whose throughput at each depth is given, and returns how
+    /// often each was used.
     fn run(rates: [f64; 4], windows: u64) -> ([u64; 4], DepthController) {
         let mut controller = DepthController::new(8);
         let mut used = [0; 4];

@@ -26,8 +26,9 @@
 //! 144+b      4  crc32c of everything before it: a check that needs no key
 //! ```
 //!
-//! with `148 + b` = length in blocks × 4096. The padding is inside the body, so no 512-byte sector of a live group is
-//! all zero: a sector that still is was never written. That, with the witness, is what recovery proves things from.
+//! with `148 + b` = length in blocks × 4096. The padding is inside the body, so no 512-byte sector
+//! of a live group is all zero: a sector that still is was never written. That, with the witness,
+//! is what recovery proves things from.
 
 use crate::buffer::{BLOCK_BYTES, has_zero_sector, is_zero};
 use crate::bytes::{array_at, put, u16_at, u32_at, u64_at};
@@ -65,12 +66,13 @@ pub const fn group_payload_bytes(blocks: u32) -> usize {
     (blocks as usize * BLOCK_BYTES).saturating_sub(GROUP_HEADER_BYTES + GROUP_TRAILER_BYTES)
 }
 
-/// What a group is for.
+/// Purpose of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupKind {
     /// Records of appenders.
     Data,
-    /// No records: it only carries the witness, so that the last groups before a pause are witnessed too.
+    /// No records: it only carries the witness, so that the last groups before a pause are
+    /// witnessed too.
     Mark,
     /// Records, a checkpoint among them.
     Checkpoint,
@@ -87,10 +89,11 @@ pub struct GroupFlags {
     pub epoch: bool,
 }
 
-/// A group header, decoded and internally consistent (but not yet compared with where it was found).
+/// A group header, decoded and internally consistent (but not yet compared with where it was
+/// found).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupHeader {
-    /// What it is for.
+    /// The group's purpose.
     pub kind: GroupKind,
     /// Where it stands.
     pub flags: GroupFlags,
@@ -98,13 +101,13 @@ pub struct GroupHeader {
     pub lane: LaneId,
     /// The epoch it was written in.
     pub epoch: Epoch,
-    /// Its number.
+    /// The group's number.
     pub group: GroupNumber,
     /// The segment it was written to.
     pub segment: SegmentNumber,
     /// The block of that segment.
     pub block: u32,
-    /// Its length in blocks, 1..=[`GROUP_BLOCKS_MAX`].
+    /// The group's length in blocks, 1..=[`GROUP_BLOCKS_MAX`].
     pub blocks: u32,
     /// Bytes of records.
     pub payload_bytes: u32,
@@ -127,7 +130,8 @@ pub enum HeaderError {
     Checksum,
     /// A version this program does not know.
     Version(u8),
-    /// A field that contradicts another; with a good checksum this is a bug, not a fault of the disk.
+    /// A field that contradicts another; with a good checksum this is a bug, not a fault of the
+    /// disk.
     Inconsistent,
 }
 
@@ -238,8 +242,8 @@ impl GroupHeader {
     }
 }
 
-/// Finishes a group in place: the payload already stands at [`GROUP_HEADER_BYTES`]; header, padding, encryption, tag
-/// and checksum are done here. Returns the tag, for the next group.
+/// Finishes a group in place: the payload already stands at [`GROUP_HEADER_BYTES`]; header,
+/// padding, encryption, tag and checksum are done here. Returns the tag, for the next group.
 ///
 /// # Panics
 /// When `bytes` is not exactly the header's length.
@@ -287,9 +291,9 @@ pub enum GroupError {
 /// A whole group, decrypted.
 #[derive(Clone, Debug)]
 pub struct OpenedGroup<'a> {
-    /// Its tag, for the chain.
+    /// The group's tag, for the chain.
     pub tag: GroupTag,
-    /// Its records.
+    /// The group's records.
     pub records: Records<'a>,
 }
 
@@ -307,7 +311,8 @@ pub fn verify_checksum(header: &GroupHeader, bytes: &[u8]) -> Result<GroupTag, G
     }
 }
 
-/// Checks and decrypts a group in place. `bytes` starts with the header that `header` was decoded from.
+/// Checks and decrypts a group in place. `bytes` starts with the header that `header` was decoded
+/// from.
 ///
 /// # Errors
 /// [`GroupError`]. The bytes are decrypted only when they authenticate.

@@ -1,4 +1,5 @@
-//! The numbers of the log, each a type of its own so that two of them cannot be swapped by accident.
+//! The numbers of the log, each a type of its own so that two of them cannot be swapped by
+//! accident.
 //!
 //! All of them count from 1; 0 means "none yet". Every one is strictly increasing within its scope:
 //!
@@ -10,7 +11,8 @@
 //! | [`GroupNumber`] | a lane | +1 for every durable write; a cut group's number is used again, in a later epoch |
 //! | [`Lsn`] | a lane | +1 for every record; a cut record's number is used again, in a later epoch |
 //!
-//! So `(lane, epoch, lsn)` names one record for ever, and `(epoch, group)` is a nonce that cannot repeat.
+//! So `(lane, epoch, lsn)` names one record for ever, and `(epoch, group)` is a nonce that cannot
+//! repeat.
 
 use core::fmt;
 
@@ -27,8 +29,8 @@ macro_rules! number {
             /// The number after this one.
             ///
             /// # Panics
-            /// When the number space is used up, which takes longer than any disk lives (and is refused by
-            /// every decoder before it can come from a file).
+            /// When the number space is used up, which takes longer than any disk lives (and is
+            /// refused by every decoder before it can come from a file).
             #[must_use]
             pub fn next(self) -> Self {
                 Self(self.0.checked_add(1).expect("the number space outlives every disk"))
@@ -54,11 +56,13 @@ number! {
     Lsn(u64)
 }
 number! {
-    /// One log stream on disk. Lane numbers outlive a change in the number of shards. Counts from 0: a lane always exists.
+    /// One log stream on disk. Lane numbers outlive a change in the number of shards. Counts from
+    /// 0: a lane always exists.
     LaneId(u32)
 }
 number! {
-    /// Incarnation of a lane: one more at every recovery, so that remains of a cut tail are never mistaken for new data.
+    /// Incarnation of a lane: one more at every recovery, so that remains of a cut tail are never
+    /// mistaken for new data.
     Epoch(u32)
 }
 number! {
@@ -70,8 +74,8 @@ number! {
     SegmentNumber(u64)
 }
 number! {
-    /// Whom a record is for: the log's only notion of a store. One cursor is kept for each. The gateway gives
-    /// every pair of namespace and store its own.
+    /// Whom a record is for: the log's only notion of a store. One cursor is kept for each. The
+    /// gateway gives every pair of namespace and store its own.
     TargetId(u32)
 }
 

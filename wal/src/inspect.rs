@@ -1,14 +1,17 @@
-//! Looking at a log without touching it: for tools, on a stopped gateway's directory or on a copy of one.
+//! Looking at a log without touching it: for tools, on a stopped gateway's directory or on a copy
+//! of one.
 //!
-//! Promises: nothing is created, written, renamed or removed; files are opened for reading only. A lane that a gateway
-//! has open is not read (its log still changes): [`LogDirectory::lane`] answers [`DiskErrorKind::Locked`]. While an image
-//! is held, no gateway can start on the lane. What an image says of a lane is what [`crate::start::start`] would say, except
-//! that the stores' cursors are not known here: a start may know of records that a store has and the log has lost.
+//! Promises: nothing is created, written, renamed or removed; files are opened for reading only. A
+//! lane that a gateway has open is not read (its log still changes): [`LogDirectory::lane`] answers
+//! [`DiskErrorKind::Locked`]. While an image is held, no gateway can start on the lane. What an
+//! image says of a lane is what [`crate::start::start`] would say, except that the stores' cursors
+//! are not known here: a start may know of records that a store has and the log has lost.
 //!
-//! Without the key of an encrypted segment its groups are checked by their checksums and their chain. That finds every
-//! fault of a disk; it does not find a forger, and it gives no records.
+//! Without the key of an encrypted segment its groups are checked by their checksums and their
+//! chain. That finds every fault of a disk; it does not find a forger, and it gives no records.
 //!
-//! Leaves to others: what to print ([`scan`] finds the groups that are still readable, wherever they stand).
+//! Leaves to others: what to print ([`scan`] finds the groups that are still readable, wherever
+//! they stand).
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -43,7 +46,7 @@ pub struct LogDirectory {
     directory: OwnedFd,
 }
 
-/// What lies in the directory of one lane. Holds shared locks on the lane's files.
+/// Contents of one lane's directory. Holds shared locks on the lane's files.
 #[derive(Debug)]
 pub struct LaneImage {
     /// Which lane.
@@ -62,7 +65,7 @@ pub struct LaneImage {
 /// One segment: listed, or a file, or both.
 #[derive(Debug)]
 pub struct SegmentImage {
-    /// Its number.
+    /// The segment's number.
     pub segment: SegmentNumber,
     /// The incarnation that the manifest lists; `None` when it does not list the segment.
     pub listed: Option<Incarnation>,
@@ -73,11 +76,11 @@ pub struct SegmentImage {
 /// The file of a segment.
 #[derive(Debug)]
 pub struct SegmentFile {
-    /// Its length.
+    /// The file's length.
     pub bytes: u64,
-    /// Its header; the outer error when neither copy can be read.
+    /// The segment's header; the outer error when neither copy can be read.
     pub header: Result<Result<SegmentHeader, SegmentHeaderError>, Unreadable>,
-    /// Its cipher, or why there is none; `None` without a good header.
+    /// The segment's cipher, or why there is none; `None` without a good header.
     pub cipher: Option<Result<SegmentCipher, KeyError>>,
     file: OwnedFd,
 }
@@ -118,8 +121,8 @@ impl LogDirectory {
     /// Opens a lane: its manifest and the headers of all its segments. `key` unwraps their keys.
     ///
     /// # Errors
-    /// [`DiskErrorKind::Locked`] when a gateway has the lane open, and other [`DiskError`]s. What is wrong with the
-    /// log itself is no error here: it is in the image.
+    /// [`DiskErrorKind::Locked`] when a gateway has the lane open, and other [`DiskError`]s. What
+    /// is wrong with the log itself is no error here: it is in the image.
     pub fn lane(&self, lane: LaneId, key: Option<&KeyEncryptionKey>) -> Result<LaneImage, DiskError> {
         let name = manifest_file_name(lane);
         let manifest_file = self.open_shared(&name)?;
@@ -178,8 +181,8 @@ impl LogDirectory {
         Ok(names)
     }
 
-    /// Opens a file for reading, around the page cache where that works, and locks it against a gateway. `None` when
-    /// there is no such file.
+    /// Opens a file for reading, around the page cache where that works, and locks it against a
+    /// gateway. `None` when there is no such file.
     fn open_shared(&self, name: &str) -> Result<Option<OwnedFd>, DiskError> {
         let plain = OFlags::RDONLY | OFlags::CLOEXEC;
         let try_open = |flags| openat(&self.directory, name, flags, Mode::empty());
@@ -207,7 +210,8 @@ const LOCK_ATTEMPTS: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 impl LaneImage {
-    /// Why a start would refuse the lane before it reads any group; the lack of a key does not count here.
+    /// Why a start would refuse the lane before it reads any group; the lack of a key does not
+    /// count here.
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {
         let manifest = match &self.manifest {
@@ -265,8 +269,9 @@ impl LaneImage {
             .find_map(|cipher| cipher.as_ref().err().copied())
     }
 
-    /// Walks the lane as a start does and returns what recovery would find, or `None` when it would not come to that
-    /// ([`LaneImage::refusal`]). Segments without a key are checked by their checksums; their records are not visited.
+    /// Walks the lane as a start does and returns what recovery would find, or `None` when it would
+    /// not come to that ([`LaneImage::refusal`]). Segments without a key are checked by their
+    /// checksums; their records are not visited.
     pub fn walk(&self, visitor: &mut dyn Visitor) -> Option<Recovery> {
         let manifest = self.manifest.as_ref().ok()?;
         if self.refusal().is_some() {
@@ -374,7 +379,8 @@ fn read_exactly(file: &OwnedFd, offset: u64, out: &mut [u8]) -> Result<(), Errno
     Ok(())
 }
 
-/// Both slots; what cannot be read, or is beyond the end of a file that is too short, is as if never written.
+/// Both slots; what cannot be read, or is beyond the end of a file that is too short, is as if
+/// never written.
 fn read_slots(file: &OwnedFd, lane: LaneId) -> [Result<Manifest, ManifestError>; 2] {
     let mut bytes = AlignedBuffer::zeroed(MANIFEST_BYTES);
     let blocks = bytes.as_mut_slice().chunks_exact_mut(BLOCK_BYTES);

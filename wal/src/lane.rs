@@ -1,6 +1,6 @@
-//! A running lane: carries actions from [`GroupCommit`] to the disk and completions back, and keeps the books of what
-//! was applied. The shard's thread owns it; preparing and recycling segments is left to a [`crate::pool::Pool`]
-//! elsewhere, because that blocks.
+//! A running lane: carries actions from [`GroupCommit`] to the disk and completions back, and keeps
+//! the books of what was applied. The shard's thread owns it; preparing and recycling segments is
+//! left to a [`crate::pool::Pool`] elsewhere, because that blocks.
 //!
 //! ```text
 //!  shard:  append* ─► turn (end of each reactor turn, and at next_wake) ─► durable_lsn ─► acks
@@ -38,8 +38,8 @@ pub struct Lane<W: GroupWriter> {
 }
 
 impl<W: GroupWriter> Lane<W> {
-    /// Takes over a lane that [`crate::start::start`] brought up. `tail` holds what recovery found unapplied (see
-    /// [`Replay`]), `closed` the older segments that are still needed.
+    /// Takes over a lane that [`crate::start::start`] brought up. `tail` holds what recovery found
+    /// unapplied (see [`Replay`]), `closed` the older segments that are still needed.
     #[must_use]
     pub fn new(
         commit: GroupCommit,
@@ -65,8 +65,8 @@ impl<W: GroupWriter> Lane<W> {
         }
     }
 
-    /// Appends a record that is to be acknowledged when durable and applied to its target afterwards. `now` is any
-    /// monotonic clock in nanoseconds, the same one everywhere.
+    /// Appends a record that is to be acknowledged when durable and applied to its target
+    /// afterwards. `now` is any monotonic clock in nanoseconds, the same one everywhere.
     ///
     /// # Errors
     /// [`AppendError`]; then nothing changed.
@@ -88,8 +88,9 @@ impl<W: GroupWriter> Lane<W> {
         Ok(lsn)
     }
 
-    /// Appends a record that its target has applied already, perhaps not durably. It holds the cursor until the target
-    /// has synced it. A start replays it if no checkpoint covers it, so the target may get it a second time.
+    /// Appends a record that its target has applied already, perhaps not durably. It holds the
+    /// cursor until the target has synced it. A start replays it if no checkpoint covers it, so the
+    /// target may get it a second time.
     ///
     /// # Errors
     /// [`AppendError`]; then nothing changed here (but the target has it).
@@ -111,7 +112,8 @@ impl<W: GroupWriter> Lane<W> {
         Ok(lsn)
     }
 
-    /// Whether cursors have moved (or targets gone) since the last checkpoint, so that another one says something new.
+    /// Whether cursors have moved (or targets gone) since the last checkpoint, so that another one
+    /// says something new.
     #[must_use]
     pub fn checkpoint_due(&self) -> bool {
         *self.tail.checkpoint() != self.checkpointed
@@ -120,9 +122,9 @@ impl<W: GroupWriter> Lane<W> {
     /// Logs how far every target has got. Once that is durable, segments may become recyclable.
     ///
     /// # Errors
-    /// [`AppendError`]; then nothing changed. [`AppendError::NoSegment`] when no segment is ready and the rest of the last
-    /// one is kept for a checkpoint that frees more: try again when the targets have got further. The one that finds
-    /// everything synced always has its place.
+    /// [`AppendError`]; then nothing changed. [`AppendError::NoSegment`] when no segment is ready
+    /// and the rest of the last one is kept for a checkpoint that frees more: try again when the
+    /// targets have got further. The one that finds everything synced always has its place.
     pub fn checkpoint(&mut self, now: u64) -> Result<Lsn, AppendError> {
         let payload = self.tail.checkpoint().encode();
         let floor = self.tail.floor();
@@ -141,8 +143,9 @@ impl<W: GroupWriter> Lane<W> {
         Ok(lsn)
     }
 
-    /// Takes what the disk completed and submits what is due. Call at the end of every reactor turn, and when the
-    /// writer has news. Returns the durable prefix: every record up to it may be acknowledged.
+    /// Takes what the disk completed and submits what is due. Call at the end of every reactor
+    /// turn, and when the writer has news. Returns the durable prefix: every record up to it may be
+    /// acknowledged.
     pub fn turn(&mut self, now: u64) -> Lsn {
         while let Some(Completion {
             group,
@@ -196,13 +199,14 @@ impl<W: GroupWriter> Lane<W> {
         self.recycler.poll_recyclable()
     }
 
-    /// Closed segments that are still needed: until their records are applied, synced, and a checkpoint says so.
+    /// Closed segments that are still needed: until their records are applied, synced, and a
+    /// checkpoint says so.
     #[must_use]
     pub fn pinned_segments(&self) -> usize {
         self.recycler.pinned()
     }
 
-    /// What is known durable, for the pool's manifest.
+    /// The durable prefix, for the pool's manifest.
     #[must_use]
     pub fn durable(&self) -> Durable {
         let (group, lsn) = (self.commit.durable_group(), self.commit.durable_lsn());
@@ -213,12 +217,14 @@ impl<W: GroupWriter> Lane<W> {
         }
     }
 
-    /// Takes note that a target has every record up to `lsn`: see [`Tail::handle_applied`], also for its panics.
+    /// Takes note that a target has every record up to `lsn`: see [`Tail::handle_applied`], also
+    /// for its panics.
     pub fn handle_applied(&mut self, target: TargetId, lsn: Lsn) {
         self.tail.handle_applied(target, lsn);
     }
 
-    /// Takes note that a target has every record up to `lsn` durably: see [`Tail::handle_synced`], also for its panics.
+    /// Takes note that a target has every record up to `lsn` durably: see [`Tail::handle_synced`],
+    /// also for its panics.
     pub fn handle_synced(&mut self, target: TargetId, lsn: Lsn) {
         self.tail.handle_synced(target, lsn);
     }
@@ -228,9 +234,10 @@ impl<W: GroupWriter> Lane<W> {
         self.tail.forget(target);
     }
 
-    /// When [`Lane::turn`] wants to be called again though nothing happens before: for a mark, for eventual records
-    /// that wait for company, for the limits of a stalled disk. On the clock of `now`, and not after `now` when a turn
-    /// is due at once. `None`: only an event (an append, a completion, a segment) makes a turn useful.
+    /// When [`Lane::turn`] wants to be called again though nothing happens before: for a mark, for
+    /// eventual records that wait for company, for the limits of a stalled disk. On the clock of
+    /// `now`, and not after `now` when a turn is due at once. `None`: only an event (an append, a
+    /// completion, a segment) makes a turn useful.
     #[must_use]
     pub fn next_wake(&self, now: u64) -> Option<u64> {
         self.commit.next_wake(now)
@@ -242,7 +249,7 @@ impl<W: GroupWriter> Lane<W> {
         &self.writer
     }
 
-    /// What is not yet applied or not yet synced.
+    /// Records that are not yet applied or not yet synced.
     #[must_use]
     pub fn tail(&self) -> &Tail {
         &self.tail
@@ -260,21 +267,22 @@ impl<W: GroupWriter> Lane<W> {
         self.commit.poisoned()
     }
 
-    /// Whether nothing is waiting or in flight, everything is witnessed, and every target has synced everything. A
-    /// checkpoint undoes this only until it is durable and its mark written. Never true of a poisoned lane that had
-    /// something in flight.
+    /// Whether nothing is waiting or in flight, everything is witnessed, and every target has
+    /// synced everything. A checkpoint undoes this only until it is durable and its mark written.
+    /// Never true of a poisoned lane that had something in flight.
     ///
-    /// A drain: apply and sync all, [`Lane::checkpoint`] if [`Lane::checkpoint_due`], turn until this is true, then
-    /// [`crate::pool::Pool::close`].
+    /// A drain: apply and sync all, [`Lane::checkpoint`] if [`Lane::checkpoint_due`], turn until
+    /// this is true, then [`crate::pool::Pool::close`].
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.commit.is_quiet() && self.tail.floor() == self.commit.appended_lsn()
     }
 }
 
-/// Collects what a start finds into the [`Tail`] of the lane: every record above its target's cursor is to be applied,
-/// eventual ones too. Their store had them, but one that lost its last seconds in a power cut gets them back this way.
-/// So a store must bear to be given what it has already.
+/// Collects what a start finds into the [`Tail`] of the lane: every record above its target's
+/// cursor is to be applied, eventual ones too. Their store had them, but one that lost its last
+/// seconds in a power cut gets them back this way. So a store must bear to be given what it has
+/// already.
 #[derive(Debug, Default)]
 pub struct Replay {
     tail: Tail,
@@ -283,13 +291,13 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// What is to be applied, as far as it was read.
+    /// Records to be applied, as far as they were read.
     #[must_use]
     pub fn tail(&self) -> &Tail {
         &self.tail
     }
 
-    /// What is to be applied.
+    /// Records to be applied.
     #[must_use]
     pub fn into_tail(self) -> Tail {
         self.tail

@@ -1,8 +1,8 @@
 //! Prism's log: a record is acknowledged when its group is on the disk.
 //!
-//! One *lane* per shard. A lane is a list of fixed-size *segments*, written by *groups*; one group is one durable write
-//! and carries the *records* that arrived together. A record is opaque bytes. This crate knows neither protobuf nor
-//! stores.
+//! One *lane* per shard. A lane is a list of fixed-size *segments*, written by *groups*; one group
+//! is one durable write and carries the *records* that arrived together. A record is opaque bytes.
+//! This crate knows neither protobuf nor stores.
 //!
 //! ```text
 //!   record  cut  group  segment  manifest   layout of the bytes        pure

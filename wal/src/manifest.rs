@@ -1,8 +1,9 @@
 //! The manifest of a lane: which segments must be there. Two slots, written in turn.
 //!
-//! A segment that is listed and missing, or that is another incarnation than the one listed, stops the lane; a log
-//! that silently starts without one of its files is the failure this page exists for. A segment is listed before its
-//! first group is written, and taken off the list before its file is reused or removed.
+//! A segment that is listed and missing, or that is another incarnation than the one listed, stops
+//! the lane; a log that silently starts without one of its files is the failure this page exists
+//! for. A segment is listed before its first group is written, and taken off the list before its
+//! file is reused or removed.
 //!
 //! ```text
 //! file: slot A (64 KiB), slot B (64 KiB); generation g lies in slot g mod 2
@@ -26,9 +27,10 @@
 //!  65532      4  crc32c of bytes 0..65532
 //! ```
 //!
-//! A slot is overwritten in place, so it can be torn; then the other one, one generation older, is whole. What an
-//! older manifest says is still true enough to be safe: files it lists have not been touched yet when the newer one
-//! never became durable, and if the newer one did and rotted later, a listed file is missing and the lane stops.
+//! A slot is overwritten in place, so it can be torn; then the other one, one generation older, is
+//! whole. What an older manifest says is still true enough to be safe: files it lists have not been
+//! touched yet when the newer one never became durable, and if the newer one did and rotted later,
+//! a listed file is missing and the lane stops.
 
 use crate::buffer::{AlignedBuffer, BLOCK_BYTES};
 use crate::bytes::{array_at, put, u32_at, u64_at};
@@ -60,16 +62,16 @@ pub fn manifest_file_name(lane: LaneId) -> String {
 pub struct Base {
     /// The last group before the first listed segment.
     pub group: GroupNumber,
-    /// Its last record.
+    /// The group's last record.
     pub lsn: Lsn,
-    /// Its tag.
+    /// The group's tag.
     pub tag: GroupTag,
 }
 
 /// One listed segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListedSegment {
-    /// Its number.
+    /// The segment's number.
     pub segment: SegmentNumber,
     /// The incarnation that its header must show.
     pub incarnation: Incarnation,
@@ -80,7 +82,7 @@ pub struct ListedSegment {
 pub struct Manifest {
     /// Counts the writes of the manifest.
     pub generation: u64,
-    /// Whose manifest it is.
+    /// The lane that the manifest belongs to.
     pub lane: LaneId,
     /// The newest epoch for which a segment was prepared.
     pub epoch: Epoch,
@@ -134,7 +136,8 @@ impl Manifest {
     /// The slot's bytes.
     ///
     /// # Panics
-    /// When more than [`MANIFEST_SEGMENTS_MAX`] segments are listed; the pool refuses to prepare that many.
+    /// When more than [`MANIFEST_SEGMENTS_MAX`] segments are listed; the pool refuses to prepare
+    /// that many.
     #[must_use]
     pub fn encode(&self) -> AlignedBuffer {
         assert!(
@@ -237,7 +240,8 @@ impl Manifest {
     /// Reads the newer of the two slots of a manifest file.
     ///
     /// # Errors
-    /// When neither slot is good: [`ManifestError::NoMagic`] if both were never written, else the first other error.
+    /// When neither slot is good: [`ManifestError::NoMagic`] if both were never written, else the
+    /// first other error.
     pub fn decode_newest(file: &[u8], lane: LaneId) -> Result<Self, ManifestError> {
         let slot = |index: usize| {
             let bytes = file.get(index * MANIFEST_SLOT_BYTES..).unwrap_or_default();

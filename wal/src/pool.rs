@@ -1,4 +1,5 @@
-//! The pool of a lane: prepares segments ahead of their use, takes recycled ones back, and owns the manifest.
+//! The pool of a lane: prepares segments ahead of their use, takes recycled ones back, and owns the
+//! manifest.
 //!
 //! Everything here blocks and runs off the commit path. The order of steps is the point:
 //!
@@ -7,12 +8,14 @@
 //! recycle:  manifest without it → headers destroyed (the key is gone) → file free for the next preparation
 //! ```
 //!
-//! So a good header says that the zeros behind it are durable, a listed segment exists, and a file that is being reused
-//! is no longer listed. A failed preparation costs nothing but its file; the log only meets a full disk here.
+//! So a good header says that the zeros behind it are durable, a listed segment exists, and a file
+//! that is being reused is no longer listed. A failed preparation costs nothing but its file; the
+//! log only meets a full disk here.
 //!
-//! One file of a segment's size is kept in *reserve*, for the one moment that cannot wait for space: a start needs a
-//! fresh segment before it can give its records to the stores, which is what frees space. A lane whose only segment is
-//! full and all applied may take it as well: the full one replaces it at once.
+//! One file of a segment's size is kept in *reserve*, for the one moment that cannot wait for
+//! space: a start needs a fresh segment before it can give its records to the stores, which is what
+//! frees space. A lane whose only segment is full and all applied may take it as well: the full one
+//! replaces it at once.
 
 use crate::buffer::{AlignedBuffer, BLOCK_BYTES};
 use crate::cipher::{KeyEncryptionKey, SegmentCipher};
@@ -27,7 +30,7 @@ use crate::segment::{SEGMENT_HEADER_BLOCKS, SegmentHeader, SegmentSeed, segment_
 pub struct Prepared<File> {
     /// For [`crate::group_commit::GroupCommit::handle_segment`].
     pub ready: ReadySegment,
-    /// Its file.
+    /// The segment's file.
     pub file: File,
 }
 
@@ -38,12 +41,13 @@ pub struct Durable {
     pub group: GroupNumber,
     /// Every record up to this one.
     pub lsn: Lsn,
-    /// Whether every one of them is applied, too: then a lane that has nothing but a full segment may take the reserve.
+    /// Whether every one of them is applied, too: then a lane that has nothing but a full segment
+    /// may take the reserve.
     pub all_applied: bool,
 }
 
-/// Files kept for reuse instead of being removed. A start keeps all that it finds, because removing takes its time; the
-/// next preparation removes what is too much.
+/// Files kept for reuse instead of being removed. A start keeps all that it finds, because removing
+/// takes its time; the next preparation removes what is too much.
 const FREE_FILES_MAX: usize = 2;
 
 /// The pool. See the module.
@@ -63,7 +67,8 @@ pub struct Pool<D: Disk> {
     unlisted: Option<Prepared<D::File>>,
     /// Whether the reserve is there.
     reserve: bool,
-    /// Taken off the list here, but not known to be off it on disk: their files must not be touched.
+    /// Taken off the list here, but not known to be off it on disk: their files must not be
+    /// touched.
     releasing: Vec<Released>,
     free: Vec<Released>,
 }
@@ -76,7 +81,7 @@ pub(crate) struct Released {
     pub(crate) blank: bool,
 }
 
-/// What a pool is made of.
+/// Parts of which a pool is made.
 #[derive(Debug)]
 pub(crate) struct PoolParts<D: Disk> {
     pub(crate) disk: D,
@@ -126,8 +131,8 @@ impl<D: Disk> Pool<D> {
     /// Prepares one segment. Takes as long as writing a whole segment does.
     ///
     /// # Errors
-    /// [`DiskErrorKind::NoSpace`] when the disk or the lane's own limit is full (passes when a segment is recycled);
-    /// other [`DiskError`]s. May be called again after any of them.
+    /// [`DiskErrorKind::NoSpace`] when the disk or the lane's own limit is full (passes when a
+    /// segment is recycled); other [`DiskError`]s. May be called again after any of them.
     pub fn prepare(
         &mut self,
         seed: &SegmentSeed,
@@ -144,7 +149,8 @@ impl<D: Disk> Pool<D> {
         prepared
     }
 
-    /// Prepares the first segment of an epoch: beyond the lane's limit, and from the reserve, if it must be.
+    /// Prepares the first segment of an epoch: beyond the lane's limit, and from the reserve, if it
+    /// must be.
     pub(crate) fn prepare_first(
         &mut self,
         seed: &SegmentSeed,
@@ -207,7 +213,8 @@ impl<D: Disk> Pool<D> {
     /// Takes back a segment whose records are all applied, as a durable checkpoint says.
     ///
     /// # Errors
-    /// [`DiskError`] of the manifest; the segment then stays as it is, and the next call to either method tries again.
+    /// [`DiskError`] of the manifest; the segment then stays as it is, and the next call to either
+    /// method tries again.
     ///
     /// # Panics
     /// When the segment is not the oldest one listed: segments are recycled in order.
@@ -228,8 +235,9 @@ impl<D: Disk> Pool<D> {
         written
     }
 
-    /// Notes that the lane is closed cleanly: `durable` is the very end, and nothing was submitted behind it. Call after
-    /// the last write has completed; the lane must not be written to any more. Makes the next start fast.
+    /// Notes that the lane is closed cleanly: `durable` is the very end, and nothing was submitted
+    /// behind it. Call after the last write has completed; the lane must not be written to any
+    /// more. Makes the next start fast.
     ///
     /// # Errors
     /// [`DiskError`] of the manifest; the next start then takes the long way, nothing else.
@@ -344,7 +352,8 @@ impl<D: Disk> Pool<D> {
     }
 
     fn write_manifest(&mut self, durable: Durable) -> Result<(), DiskError> {
-        // After a failed write the same slot is written again: the other one is the only one known to be good.
+        // After a failed write the same slot is written again: the other one is the only one known
+        // to be good.
         self.manifest.generation += if self.manifest_unknown { 2 } else { 1 };
         self.manifest.durable_group = self.manifest.durable_group.max(durable.group);
         self.manifest.durable_lsn = self.manifest.durable_lsn.max(durable.lsn);
@@ -358,8 +367,9 @@ impl<D: Disk> Pool<D> {
         Ok(())
     }
 
-    /// Destroys the keys of segments that are off the list for good and frees their files. Failing here is harmless: a
-    /// file that cannot be reused is left for the next start, which finds it unlisted.
+    /// Destroys the keys of segments that are off the list for good and frees their files. Failing
+    /// here is harmless: a file that cannot be reused is left for the next start, which finds it
+    /// unlisted.
     fn release(&mut self) {
         let headers = AlignedBuffer::zeroed(SEGMENT_HEADER_BLOCKS as usize * BLOCK_BYTES);
         for released in core::mem::take(&mut self.releasing) {

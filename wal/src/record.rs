@@ -9,9 +9,10 @@
 //!     12      n  payload
 //! ```
 //!
-//! Records follow one another without padding; the LSN is not stored, it is the group's first LSN plus the position.
-//! The payload is opaque. A record carries no checksum of its own: the group's authentication tag covers it. The
-//! decoder still believes nothing: every length is checked, and a body that does not parse to its last byte is refused.
+//! Records follow one another without padding; the LSN is not stored, it is the group's first LSN
+//! plus the position. The payload is opaque. A record carries no checksum of its own: the group's
+//! authentication tag covers it. The decoder still believes nothing: every length is checked, and a
+//! body that does not parse to its last byte is refused.
 
 use crate::bytes::{put, u32_at};
 use crate::ids::{Lsn, TargetId};
@@ -22,17 +23,18 @@ pub const RECORD_HEADER_BYTES: usize = 12;
 /// The longest payload. The largest message of the gateway (16 MiB) and some room for what it adds.
 pub const RECORD_PAYLOAD_BYTES_MAX: usize = 17 << 20;
 
-/// What a record is, and so which promise it carries.
+/// Kind of a record, and so the promise that it carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RecordKind {
     /// Acknowledged once durable here; to be applied to its target afterwards.
     Strong,
-    /// Was already applied to its target when it was appended. A replay gives it to the target again, which may have
-    /// lost it in a power cut.
+    /// Was already applied to its target when it was appended. A replay gives it to the target
+    /// again, which may have lost it in a power cut.
     Eventual,
     /// How far every target has got: a [`crate::cursor::Checkpoint`].
     Checkpoint,
-    /// The first record of an epoch: where recovery found the end of the epoch before. A [`crate::cut::Cut`].
+    /// The first record of an epoch: where recovery found the end of the epoch before. A
+    /// [`crate::cut::Cut`].
     Cut,
 }
 
@@ -60,7 +62,7 @@ impl RecordKind {
 /// One record; the payload is borrowed from the appender or from a group's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// What the record is.
+    /// The record's kind.
     pub kind: RecordKind,
     /// Whom it is for.
     pub target: TargetId,
@@ -78,8 +80,8 @@ impl Record<'_> {
     /// Writes the record to the front of `out` and returns the bytes written.
     ///
     /// # Panics
-    /// When `out` is shorter than [`Record::encoded_bytes`] or the payload is over its limit; both are checked by
-    /// `append` before.
+    /// When `out` is shorter than [`Record::encoded_bytes`] or the payload is over its limit; both
+    /// are checked by `append` before.
     pub fn encode(&self, out: &mut [u8]) -> usize {
         let length = u32::try_from(self.payload.len()).expect("the payload limit is below 4 GiB");
         put(out, 0, &length.to_le_bytes());
@@ -90,7 +92,8 @@ impl Record<'_> {
     }
 }
 
-/// A body that does not parse. Never caused by a crash (the body was authenticated): a bug, or a forger with the key.
+/// A body that does not parse. Never caused by a crash (the body was authenticated): a bug, or a
+/// forger with the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordError {
     /// A record header or payload runs over the end of the body.

@@ -29,9 +29,10 @@
 //!   4092      4  crc32c of bytes 0..4092
 //! ```
 //!
-//! The file is zero-filled from block 2 on and made durable *before* the headers are written: a good header therefore
-//! also says "every sector that nobody wrote is zero". It never grows and no block of it is written twice while it is
-//! live. Destroying the two header blocks destroys the key, and with it the segment.
+//! The file is zero-filled from block 2 on and made durable *before* the headers are written: a
+//! good header therefore also says "every sector that nobody wrote is zero". It never grows and no
+//! block of it is written twice while it is live. Destroying the two header blocks destroys the
+//! key, and with it the segment.
 
 use crate::buffer::BLOCK_BYTES;
 use crate::bytes::{array_at, put, u32_at, u64_at};
@@ -78,7 +79,7 @@ pub struct SegmentHeader {
     pub lane: LaneId,
     /// The epoch in which the file was prepared.
     pub epoch: Epoch,
-    /// Its number.
+    /// The segment's number.
     pub segment: SegmentNumber,
     /// Random name of this use of the file.
     pub incarnation: Incarnation,
@@ -103,7 +104,7 @@ pub enum SegmentHeaderError {
     Inconsistent,
 }
 
-/// What [`SegmentHeader::new`] needs that cannot be computed: randomness, from the caller.
+/// Randomness that [`SegmentHeader::new`] gets from its caller, since it cannot be computed.
 #[derive(Clone, Debug)]
 pub struct SegmentSeed {
     /// Random.
@@ -242,7 +243,7 @@ impl SegmentHeader {
     }
 }
 
-/// What a wrapped key is bound to, so that it cannot be moved to another segment.
+/// Identity to which a wrapped key is bound, so that it cannot be moved to another segment.
 fn identity(lane: LaneId, epoch: Epoch, segment: SegmentNumber, incarnation: &Incarnation) -> [u8; 32] {
     let mut identity = [0; 32];
     put(&mut identity, 0, &lane.0.to_le_bytes());

@@ -1,13 +1,15 @@
-//! Starting a lane: from a directory to a lane that takes appends, or to the reason why it must not.
+//! Starting a lane: from a directory to a lane that takes appends, or to the reason why it must
+//! not.
 //!
 //! ```text
 //! manifest → lock and sync every listed file → headers, keys → recover → new epoch: a fresh segment, listed →
 //! its first group (the cut), durable → appends
 //! ```
 //!
-//! Files are locked before they are read (a dying process may still have writes in flight) and synced before they are
-//! believed (what a killed process wrote may be readable and not durable). Nothing of an old epoch is ever written to
-//! again. A crash at any step leaves a directory from which the same start finds the same log.
+//! Files are locked before they are read (a dying process may still have writes in flight) and
+//! synced before they are believed (what a killed process wrote may be readable and not durable).
+//! Nothing of an old epoch is ever written to again. A crash at any step leaves a directory from
+//! which the same start finds the same log.
 
 use core::fmt;
 
@@ -41,16 +43,20 @@ pub struct StartConfig {
     pub segments_max: usize,
     /// Wraps the data keys; without it they lie in the clear.
     pub key: Option<KeyEncryptionKey>,
-    /// The lane is known to have existed: an empty directory is a wiped one, and the start is refused.
+    /// The lane is known to have existed: an empty directory is a wiped one, and the start is
+    /// refused.
     pub expect_existing: bool,
-    /// The highest LSN of a strong record that any store of this lane is known to have. It must be in the log.
+    /// The highest LSN of a strong record that any store of this lane is known to have. It must be
+    /// in the log.
     pub applied_lsn: Lsn,
-    /// An operator gives up what is damaged: a lane that would be refused as [`Refusal::Damaged`] starts all the same.
-    /// Every whole group is kept, also those behind the damage, under their old numbers. What was given up is in
-    /// [`Recovery::lost`] and in the cut of the new epoch, so no later start looks at it or reports it again. Its end is
-    /// exact unless [`Lost::exact`](crate::cut::Lost::exact) says otherwise: at the end of the log no header may be left
-    /// that tells. Nothing is changed on the disk before the cut is durable. Without damage this does nothing. Files
-    /// that are missing, or whose headers are bad, are refused all the same.
+    /// An operator gives up what is damaged: a lane that would be refused as [`Refusal::Damaged`]
+    /// starts all the same. Every whole group is kept, also those behind the damage, under their
+    /// old numbers. What was given up is in [`Recovery::lost`] and in the cut of the new epoch, so
+    /// no later start looks at it or reports it again. Its end is exact unless
+    /// [`Lost::exact`](crate::cut::Lost::exact) says otherwise: at the end of the log no header may
+    /// be left that tells. Nothing is changed on the disk before the cut is durable. Without damage
+    /// this does nothing. Files that are missing, or whose headers are bad, are refused all the
+    /// same.
     pub accept_loss: bool,
 }
 
@@ -63,7 +69,7 @@ pub struct Started<D: Disk> {
     pub commit: GroupCommit,
     /// The segment that is being written.
     pub active: Prepared<D::File>,
-    /// What recovery found.
+    /// Findings of recovery.
     pub recovery: Recovery,
     /// Segments of earlier epochs that are still needed, oldest first.
     pub closed: Vec<ClosedSegment>,
@@ -161,7 +167,8 @@ impl From<Refusal> for StartError {
     }
 }
 
-/// Starts a lane. `seed` draws fresh randomness, `now_ms` is only noted in headers, `visitor` gets every record found.
+/// Starts a lane. `seed` draws fresh randomness, `now_ms` is only noted in headers, `visitor` gets
+/// every record found.
 ///
 /// # Errors
 /// [`StartError`]. Nothing that matters was changed then.
@@ -226,13 +233,14 @@ pub fn start<D: Disk>(
         }
         used
     });
-    // Unlocked, so that the pool can open and release what recovery dropped; the manifest stays locked.
+    // Unlocked, so that the pool can open and release what recovery dropped; the manifest stays
+    // locked.
     drop(listed);
     begin_epoch(config, parts, recovery, ends, seed, now_ms)
 }
 
-/// Segments in which no group is good stay as well when something was given up: until the cut is durable, the damage
-/// must be found again. They are recycled in their turn.
+/// Segments in which no group is good stay as well when something was given up: until the cut is
+/// durable, the damage must be found again. They are recycled in their turn.
 fn keep_damaged(manifest: &Manifest, recovery: &Recovery, ends: &mut Vec<ClosedSegment>) {
     let mut end = manifest.base;
     let kept = manifest.segments.iter().filter_map(|entry| {
@@ -254,7 +262,8 @@ fn begin_epoch<D: Disk>(
 ) -> Result<Started<D>, StartError> {
     let tip = &recovery.tip;
     let (epoch, mut pool) = (parts.epoch, Pool::new(parts));
-    // What was given up is no evidence: until the cut is durable, a start must find the same damage again.
+    // What was given up is no evidence: until the cut is durable, a start must find the same damage
+    // again.
     let mut durable = Durable::default();
     if recovery.lost.is_empty() {
         (durable.group, durable.lsn) = (tip.group, tip.lsn);
@@ -317,7 +326,8 @@ fn open_manifest<D: Disk>(
         }
         match Manifest::decode_newest(bytes.as_slice(), config.lane) {
             Ok(manifest) => return Ok((file, manifest)),
-            // The very first start was interrupted: the first segment is made only after the manifest is durable.
+            // The very first start was interrupted: the first segment is made only after the
+            // manifest is durable.
             Err(_) if fresh_allowed => disk.remove(&name)?,
             Err(error) => return Err(Refusal::ManifestUnreadable(error).into()),
         }
@@ -393,9 +403,10 @@ fn read_header<D: Disk>(
     Ok(SegmentHeader::decode_either(blocks.as_slice()))
 }
 
-/// The files of segments that the manifest does not list: free to be reused. One that was in use under its number must
-/// have been listed; then the manifest is not the newest one, and nothing may be touched. Unless a later epoch wrote the
-/// manifest: that start found nothing good in the segment, left it out and died before it could destroy it.
+/// The files of segments that the manifest does not list: free to be reused. One that was in use
+/// under its number must have been listed; then the manifest is not the newest one, and nothing may
+/// be touched. Unless a later epoch wrote the manifest: that start found nothing good in the
+/// segment, left it out and died before it could destroy it.
 fn unlisted_files<D: Disk>(
     config: &StartConfig,
     disk: &mut D,

@@ -7,9 +7,10 @@
 //!                 given out       its payload is dropped         the cursor moves, its segment may be recycled
 //! ```
 //!
-//! A *strong* record is durable here before its store gets it. An *eventual* one is in its store before it is appended,
-//! so it begins as applied. Each target has its own queue, so a slow target holds back neither the others' records nor
-//! their memory. The tail itself sets no limit: whoever appends checks [`Unapplied::bytes`] against its quota first.
+//! A *strong* record is durable here before its store gets it. An *eventual* one is in its store
+//! before it is appended, so it begins as applied. Each target has its own queue, so a slow target
+//! holds back neither the others' records nor their memory. The tail itself sets no limit: whoever
+//! appends checks [`Unapplied::bytes`] against its quota first.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use crate::cursor::Checkpoint;
 use crate::ids::{Lsn, TargetId};
 
-/// What one target still has to apply.
+/// Amount that one target still has to apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unapplied {
     /// Records.
@@ -39,15 +40,17 @@ pub struct Tail {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// What the store does not have yet.
+    /// Records that the store does not have yet.
     records: VecDeque<(Lsn, Arc<[u8]>)>,
     /// Bytes of their payloads.
     bytes: usize,
     /// The store has every record up to this one.
     applied: Lsn,
-    /// The newest record that the store has; above `applied` when an eventual record overtook a strong one.
+    /// The newest record that the store has; above `applied` when an eventual record overtook a
+    /// strong one.
     newest: Lsn,
-    /// No applied record before this one is unsynced; "none" when all applied ones are synced. May be too low.
+    /// No applied record before this one is unsynced; "none" when all applied ones are synced. May
+    /// be too low.
     unsynced_from: Option<Lsn>,
 }
 
@@ -65,8 +68,8 @@ impl Tail {
         }
     }
 
-    /// Takes a record that its store does not have. `lsn` is above all taken before for this target; what the target's
-    /// cursor already covers (in a replay) is left out.
+    /// Takes a record that its store does not have. `lsn` is above all taken before for this
+    /// target; what the target's cursor already covers (in a replay) is left out.
     ///
     /// # Panics
     /// When records of a target come out of order.
@@ -80,8 +83,8 @@ impl Tail {
         queue.records.push_back((lsn, payload));
     }
 
-    /// Takes note of a record that its store has already, perhaps not durably: an eventual one. It is never given out,
-    /// and it holds the cursor and the floor until the store has synced it.
+    /// Takes note of a record that its store has already, perhaps not durably: an eventual one. It
+    /// is never given out, and it holds the cursor and the floor until the store has synced it.
     ///
     /// # Panics
     /// When records of a target come out of order.
@@ -100,8 +103,8 @@ impl Tail {
         self.durable = self.durable.max(lsn);
     }
 
-    /// The next records for a target, in order, durable ones only: at most `records_max`, and at most `bytes_max` bytes
-    /// of payload unless the first alone is longer.
+    /// The next records for a target, in order, durable ones only: at most `records_max`, and at
+    /// most `bytes_max` bytes of payload unless the first alone is longer.
     pub fn batch(
         &self,
         target: TargetId,
@@ -131,11 +134,12 @@ impl Tail {
         records.get(position).map(|(_, payload)| payload)
     }
 
-    /// Takes note that a store has every record of the target up to `lsn`, visible to its readers but perhaps not
-    /// durably. Their payloads are dropped; the cursor stays.
+    /// Takes note that a store has every record of the target up to `lsn`, visible to its readers
+    /// but perhaps not durably. Their payloads are dropped; the cursor stays.
     ///
     /// # Panics
-    /// When this includes a record that is not durable here and was not pushed as applied: such are never given out.
+    /// When this includes a record that is not durable here and was not pushed as applied: such are
+    /// never given out.
     pub fn handle_applied(&mut self, target: TargetId, lsn: Lsn) {
         let durable = self.durable;
         let queue = self.targets.get_mut(&target);
@@ -146,8 +150,8 @@ impl Tail {
         }
     }
 
-    /// Takes note that a store has every record of the target up to `lsn` *durably*: the cursor moves. Implies
-    /// [`Tail::handle_applied`].
+    /// Takes note that a store has every record of the target up to `lsn` *durably*: the cursor
+    /// moves. Implies [`Tail::handle_applied`].
     ///
     /// # Panics
     /// As [`Tail::handle_applied`].
@@ -167,14 +171,14 @@ impl Tail {
         }
     }
 
-    /// Drops a target that is gone for good, with what it had not applied. Its records may still lie in the log: a
-    /// replay that meets them brings the target back, to be dropped again.
+    /// Drops a target that is gone for good, with what it had not applied. Its records may still
+    /// lie in the log: a replay that meets them brings the target back, to be dropped again.
     pub fn forget(&mut self, target: TargetId) {
         self.targets.remove(&target);
         self.checkpoint.forget(target);
     }
 
-    /// What a target still has to apply.
+    /// Amount that a target still has to apply.
     #[must_use]
     pub fn unapplied(&self, target: TargetId) -> Unapplied {
         self.targets
@@ -186,7 +190,7 @@ impl Tail {
             })
     }
 
-    /// What all targets together still have to apply. Looks at every target.
+    /// Amount that all targets together still have to apply. Looks at every target.
     #[must_use]
     pub fn unapplied_in_all(&self) -> Unapplied {
         let mut sum = Unapplied::default();
@@ -215,8 +219,8 @@ impl Tail {
         applied.max(self.checkpoint.cursor(target))
     }
 
-    /// The targets that have applied records which they have not synced, ascending, each with the LSN that
-    /// [`Tail::handle_synced`] may be told once a sync that begins now has succeeded.
+    /// The targets that have applied records which they have not synced, ascending, each with the
+    /// LSN that [`Tail::handle_synced`] may be told once a sync that begins now has succeeded.
     pub fn unsynced(&self) -> impl Iterator<Item = (TargetId, Lsn)> + '_ {
         self.targets.iter().filter_map(|(target, queue)| {
             let due = queue.unsynced_from.is_some() && queue.applied > self.checkpoint.cursor(*target);
@@ -224,15 +228,16 @@ impl Tail {
         })
     }
 
-    /// Every record up to this one is durable, and durable in its store too. May be lower than it could be, never
-    /// higher.
+    /// Every record up to this one is durable, and durable in its store too. May be lower than it
+    /// could be, never higher.
     #[must_use]
     pub fn floor(&self) -> Lsn {
         let oldest = self.targets.values().filter_map(Queue::first_unsynced).min();
         oldest.map_or(self.durable, |oldest| oldest.previous().min(self.durable))
     }
 
-    /// The target that holds the floor: it has the oldest record that its store would not have after a power cut.
+    /// The target that holds the floor: it has the oldest record that its store would not have
+    /// after a power cut.
     #[must_use]
     pub fn holder(&self) -> Option<TargetId> {
         let oldest = |(target, queue): (&TargetId, &Queue)| queue.first_unsynced().map(|lsn| (lsn, *target));

@@ -1,5 +1,5 @@
-//! An operator gives up what is damaged: the lane starts, every good record is kept, what was lost is told exactly, and
-//! only once. A crash on the way changes nothing.
+//! An operator gives up what is damaged: the lane starts, every good record is kept, what was lost
+//! is told exactly, and only once. A crash on the way changes nothing.
 
 mod sim;
 
@@ -14,7 +14,8 @@ use prism_wal::recovery::{Recovery, Verdict};
 use prism_wal::start::{Refusal, StartError, start};
 use sim::{Rng, World, env_or, small_config};
 
-/// Several epochs and segments, several targets, some of it applied and checkpointed; stopped at rest.
+/// Several epochs and segments, several targets, some of it applied and checkpointed; stopped at
+/// rest.
 fn busy_world(seed: u64) -> World {
     let mut config = small_config(1 + seed as usize % 3);
     config.segments_max = 32;
@@ -83,7 +84,8 @@ fn starts(world: &World) -> bool {
     start(&world.config, disk, &Rng(1).seed(), 0, &mut sim::Found::default()).is_ok()
 }
 
-/// The lane works on, survives a crash and a start that does not accept anything, and reports nothing again.
+/// The lane works on, survives a crash and a start that does not accept anything, and reports
+/// nothing again.
 fn works_on(world: &mut World) {
     for _ in 0..4 {
         world.prepare();
@@ -99,7 +101,8 @@ fn works_on(world: &mut World) {
         .start()
         .unwrap_or_else(|error| panic!("what was given up is held against the lane again: {error}"));
     assert_eq!((again.damage, again.lost), (None, Vec::new()));
-    // Stores catch up, checkpoints free the damaged segments too, and the log is whole without them.
+    // Stores catch up, checkpoints free the damaged segments too, and the log is whole without
+    // them.
     for _ in 0..4 {
         world.prepare();
         for target in 1..4 {
@@ -320,7 +323,8 @@ fn groups_that_an_earlier_recovery_cut_off_do_not_come_back() {
     world.start().expect("the first start");
     world.prepare();
     world.append_groups(3, 10);
-    // Three groups in flight; the power goes when the second and third are written and the first is not.
+    // Three groups in flight; the power goes when the second and third are written and the first is
+    // not.
     world.cut_power_losing_first_of(3);
     let recovery = world.start().expect("a crash is never damage");
     assert_eq!((recovery.verdict, recovery.tip.lsn), (Verdict::Torn, Lsn(1)));
@@ -351,9 +355,10 @@ fn groups_that_an_earlier_recovery_cut_off_do_not_come_back() {
     works_on(&mut world);
 }
 
-/// A write of one group that lands in the place of another: misdirected, or done twice. Only what still stands in its own
-/// place counts, so the other group is lost, and with a misdirected write the group itself as well. What is told when the
-/// lane is held, and what is given up then, name all of it: a good header in a wrong place vouches for nothing there.
+/// A write of one group that lands in the place of another: misdirected, or done twice. Only what
+/// still stands in its own place counts, so the other group is lost, and with a misdirected write
+/// the group itself as well. What is told when the lane is held, and what is given up then, name
+/// all of it: a good header in a wrong place vouches for nothing there.
 #[test]
 fn a_group_is_never_taken_for_one_of_another_place() {
     let (mut misdirected, mut copied) = (0, 0);
@@ -395,7 +400,8 @@ fn a_group_is_never_taken_for_one_of_another_place() {
     assert!(misdirected > 40 && copied > 40, "{misdirected}, {copied}");
 }
 
-/// The lane is held for these groups (ascending, none of their headers in its place) and starts without exactly them.
+/// The lane is held for these groups (ascending, none of their headers in its place) and starts
+/// without exactly them.
 fn loses_exactly(world: &mut World, groups: &[(String, usize, GroupHeader)], lost: &[usize], what: &str) {
     // Neighbours are one stretch: there is nothing good between them.
     let stretches: Vec<_> = lost

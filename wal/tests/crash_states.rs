@@ -1,9 +1,10 @@
-//! Bounded-exhaustive crash states: every sequence of four operations (and so of fewer), a crash before every operation
-//! of the disk, every subset of the sectors at stake there (a selection where there are many). A start must find a whole
-//! prefix with everything acknowledged, and must not call it damage.
+//! Bounded-exhaustive crash states: every sequence of four operations (and so of fewer), a crash
+//! before every operation of the disk, every subset of the sectors at stake there (a selection
+//! where there are many). A start must find a whole prefix with everything acknowledged, and must
+//! not call it damage.
 //!
-//! `WAL_CRASH_STATES` bounds the states tried (default 300,000, enough for every sequence and every moment). Every moment
-//! gets at least two; what is left goes to those with most at stake.
+//! `WAL_CRASH_STATES` bounds the states tried (default 300,000, enough for every sequence and every
+//! moment). Every moment gets at least two; what is left goes to those with most at stake.
 
 mod sim;
 
@@ -109,8 +110,8 @@ fn explore(part: u64) {
     assert!(states >= budget * 6 / 10, "too few states: {states} of {budget}");
 }
 
-/// How many states of each kind of crash a moment may have so that all together keep to the budget, judged by a sample
-/// of the runs.
+/// How many states of each kind of crash a moment may have so that all together keep to the budget,
+/// judged by a sample of the runs.
 fn states_per_moment(runs: &[u64], budget: u64) -> u64 {
     const SAMPLE: usize = 48;
     let possible: Vec<u64> = runs[..SAMPLE]
@@ -151,7 +152,8 @@ struct Moment {
     world: Rc<World>,
 }
 
-/// Every moment before an operation of the disk, from the second append of a lane to the end of a sequence.
+/// Every moment before an operation of the disk, from the second append of a lane to the end of a
+/// sequence.
 fn moments(run: u64) -> Vec<Moment> {
     let (sequence, depth) = decode(run);
     let mut world = World::new(small_config(depth), run);
@@ -205,8 +207,8 @@ fn perform(world: &mut World, operation: Operation, moments: &mut Vec<Moment>) {
     }
 }
 
-/// Takes a step and notes the moments within it and the one behind it. Within a step, what was acknowledged before it
-/// must be found, and what was appended by its end may be.
+/// Takes a step and notes the moments within it and the one behind it. Within a step, what was
+/// acknowledged before it must be found, and what was appended by its end may be.
 fn step(world: &mut World, moments: &mut Vec<Moment>, step: fn(&mut World)) {
     let acked = world.journal.acked;
     step(world);
@@ -244,7 +246,8 @@ fn crash_states(moment: &Moment, rng: &mut Rng, most: u64) -> u64 {
     states
 }
 
-/// All subsets if there are at most `most`; else prefixes, suffixes, single ones missing or present, and random ones.
+/// All subsets if there are at most `most`; else prefixes, suffixes, single ones missing or
+/// present, and random ones.
 fn masks(sectors: usize, rng: &mut Rng, most: usize) -> Vec<Vec<bool>> {
     let mut masks = Vec::new();
     if sectors <= SECTORS_MAX && 1 << sectors <= most {

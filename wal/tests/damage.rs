@@ -1,9 +1,9 @@
-//! Damage: flipped bits, zeroed and unreadable sectors, lost and misdirected writes, missing files. A start either
-//! finds every record as it was, or holds the lane; it never returns a wrong record, and never silently ends the log
-//! before something that was durable and witnessed.
+//! Damage: flipped bits, zeroed and unreadable sectors, lost and misdirected writes, missing files.
+//! A start either finds every record as it was, or holds the lane; it never returns a wrong record,
+//! and never silently ends the log before something that was durable and witnessed.
 //!
-//! `WAL_DAMAGE_STRIDE` thins out the bits of group bodies (default 997; 1 tries every single bit). `images.rs` tries every
-//! bit of a smaller image without a whole start.
+//! `WAL_DAMAGE_STRIDE` thins out the bits of group bodies (default 997; 1 tries every single bit).
+//! `images.rs` tries every bit of a smaller image without a whole start.
 
 mod sim;
 
@@ -17,7 +17,8 @@ use prism_wal::recovery::Verdict;
 use prism_wal::start::{Refusal, StartError};
 use sim::{LANE, World, env_or, small_config};
 
-/// A lane with two epochs, several segments, all kinds of groups, a mark at its end; cleanly stopped.
+/// A lane with two epochs, several segments, all kinds of groups, a mark at its end; cleanly
+/// stopped.
 fn quiet_world() -> World {
     let mut world = World::new(small_config(2), 99);
     world.start().expect("the first start");
@@ -51,7 +52,8 @@ fn held(error: &StartError) -> bool {
     matches!(error, StartError::Refused(_))
 }
 
-/// Starts a damaged copy. The journal's judge asserts that nothing acknowledged is missing when the lane starts.
+/// Starts a damaged copy. The journal's judge asserts that nothing acknowledged is missing when the
+/// lane starts.
 fn start_damaged(world: &World, damage: impl FnOnce(&World)) -> Result<Verdict, StartError> {
     let mut copy = world.crashed_copy();
     damage(&copy);
@@ -136,7 +138,8 @@ fn a_zeroed_random_or_unreadable_sector_is_found() {
                     .change(&name, offset, SECTOR_BYTES, |bytes| bytes.fill(0x5a));
             });
             let unreadable = start_damaged(&world, |copy| copy.disk.make_unreadable(&name, sector as u64));
-            // The last group is a mark: it carries nothing, and nothing witnesses it. Any other must be held.
+            // The last group is a mark: it carries nothing, and nothing witnesses it. Any other
+            // must be held.
             let torn_mark = |result: &Result<Verdict, StartError>| {
                 matches!(result, Ok(Verdict::Torn | Verdict::CleanEnd))
             };
@@ -342,7 +345,8 @@ fn missing_replaced_and_short_files_are_refused() {
 
 #[test]
 fn an_older_manifest_does_not_hide_segments_in_use() {
-    // The newest slot rots after more than one segment was listed and used: the older slot lists too few.
+    // The newest slot rots after more than one segment was listed and used: the older slot lists
+    // too few.
     let mut world = World::new(small_config(1), 8);
     world.start().expect("the first start");
     world.prepare();
@@ -397,7 +401,8 @@ fn a_clean_stop_is_believed_only_where_the_log_really_ends() {
                         .change(&name, offset, BLOCK_BYTES, |bytes| bytes.fill(0));
                 });
                 assert!(result.is_err(), "{name} block {block}: {result:?}");
-                // The range is told as after any other stop: a group behind the damage says where it ends.
+                // The range is told as after any other stop: a group behind the damage says where
+                // it ends.
                 if let Err(StartError::Refused(Refusal::Damaged(found))) = result {
                     let damage = found.damage.expect("a held lane says why");
                     let at_end = damage.group == damage.witness;

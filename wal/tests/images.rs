@@ -1,6 +1,6 @@
-//! Images of a lane, changed in every possible way of one kind and judged by the pure recovery: every single bit
-//! flipped, every sector of the last groups missing or there. The right verdict every time, never a wrong record, and
-//! never a silent end before something that was witnessed.
+//! Images of a lane, changed in every possible way of one kind and judged by the pure recovery:
+//! every single bit flipped, every sector of the last groups missing or there. The right verdict
+//! every time, never a wrong record, and never a silent end before something that was witnessed.
 
 mod sim;
 
@@ -270,7 +270,8 @@ fn flip_every_bit(part: usize) {
     println!("part {part}: {tried} bits");
 }
 
-/// A lane whose last groups are in flight: of one or two blocks, in one segment or over the edge of one.
+/// A lane whose last groups are in flight: of one or two blocks, in one segment or over the edge of
+/// one.
 fn in_flight(sizes: &[usize]) -> World {
     let mut world = World::new(small_config(sizes.len()), 22);
     world.start().expect("the first start");
@@ -322,7 +323,8 @@ fn every_torn_end_gets_the_right_verdict() {
                 .step_by(if sectors <= 8 { 1 } else { 7 })
                 .collect()
         } else {
-            // Whole groups and single sectors are the interesting cases; chance alone rarely makes them.
+            // Whole groups and single sectors are the interesting cases; chance alone rarely makes
+            // them.
             let bits = |rng: &mut Rng| match rng.below(4) {
                 0 => u64::MAX << rng.below(sectors),
                 1 => (1 << rng.below(sectors)) - 1,
@@ -336,7 +338,8 @@ fn every_torn_end_gets_the_right_verdict() {
         for subset in subsets {
             let disk = world.disk.snapshot();
             disk.crash(Crash::PowerCut, 0, |sector| subset >> sector & 1 == 1);
-            // The truth: which groups are whole, and whether anything is there of the others behind them.
+            // The truth: which groups are whole, and whether anything is there of the others behind
+            // them.
             let (mut end, mut at) = (first, 0);
             while end < settled.groups.len() {
                 let whole = (1_u64 << sectors_of(end)) - 1;
@@ -365,7 +368,8 @@ fn every_torn_end_gets_the_right_verdict() {
     println!("{images} torn images");
 }
 
-/// The first two groups of a lane whose records are these bytes, under a key and numbers that are always the same.
+/// The first two groups of a lane whose records are these bytes, under a key and numbers that are
+/// always the same.
 fn two_groups(byte: u8) -> Vec<(u32, Vec<u8>)> {
     let mut commit =
         GroupCommit::new(Config::default(), LANE, Epoch(1), Resume::default()).expect("the defaults");
@@ -418,7 +422,8 @@ fn a_group_of_another_history_does_not_continue_this_one() {
     }
 }
 
-/// A header behind the end that says the next group was durable: believed where it belongs, and nowhere else.
+/// A header behind the end that says the next group was durable: believed where it belongs, and
+/// nowhere else.
 #[test]
 fn a_header_bears_witness_only_in_its_own_place() {
     type Change = fn(&mut GroupHeader);

@@ -1,5 +1,6 @@
-//! The k-th operation of the disk fails: every k of a workload, every kind of error, once and for good. Nothing
-//! acknowledged is lost, nothing is acknowledged after a lane is poisoned, nothing hangs.
+//! The k-th operation of the disk fails: every k of a workload, every kind of error, once and for
+//! good. Nothing acknowledged is lost, nothing is acknowledged after a lane is poisoned, nothing
+//! hangs.
 
 mod sim;
 
@@ -88,8 +89,8 @@ fn no_error_at_any_operation_loses_or_hangs() {
 
 #[test]
 fn a_start_that_dies_at_any_operation_can_be_repeated() {
-    // Four groups in flight, over the edge of a segment; the first is lost, so the others are remains that a start
-    // drops, one of them with its whole segment.
+    // Four groups in flight, over the edge of a segment; the first is lost, so the others are
+    // remains that a start drops, one of them with its whole segment.
     let mut world = World::new(small_config(4), 3);
     world.start().expect("the first start");
     world.prepare();

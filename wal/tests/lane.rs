@@ -1,4 +1,4 @@
-//! What a lane promises to the one who drives it: when it wants to be woken, and when it is drained.
+//! Promises of a lane to its driver: when it wants to be woken, and when it is drained.
 
 mod sim;
 

@@ -1,8 +1,10 @@
-//! Random lives of a lane, by seed: work, completions in any order, power cuts and kills at any moment, also during a
-//! start, faults of the disk, full disks. After each crash the checker judges what is left.
+//! Random lives of a lane, by seed: work, completions in any order, power cuts and kills at any
+//! moment, also during a start, faults of the disk, full disks. After each crash the checker judges
+//! what is left.
 //!
-//! `WAL_SIM_SEED` and `WAL_SIM_COUNT` choose the seeds (default: a thousand from 1; `make sim SEED=… COUNT=…`). A failure
-//! names the seed that repeats it; [`REGRESSIONS`] keeps those that once failed.
+//! `WAL_SIM_SEED` and `WAL_SIM_COUNT` choose the seeds (default: a thousand from 1; `make sim
+//! SEED=… COUNT=…`). A failure names the seed that repeats it; [`REGRESSIONS`] keeps those that
+//! once failed.
 
 mod sim;
 
@@ -15,7 +17,8 @@ use sim::{Rng, World, env_or, is_disk_error, small_config};
 
 /// Seeds that once found something; in the order found.
 ///
-/// - 203: a start that died after it had dropped a segment with the remains of a torn end was held against the lane.
+/// - 203: a start that died after it had dropped a segment with the remains of a torn end was held
+///   against the lane.
 const REGRESSIONS: [u64; 1] = [203];
 
 #[test]
@@ -165,8 +168,8 @@ fn live(seed: u64, tally: &mut Tally) {
     world.journal.finish();
 }
 
-/// The lane runs full while the stores lag, and the log keeps its cursors as well as it can. Once the stores have caught
-/// up, it takes records again; the disk need not have become larger.
+/// The lane runs full while the stores lag, and the log keeps its cursors as well as it can. Once
+/// the stores have caught up, it takes records again; the disk need not have become larger.
 fn fill_and_come_back(world: &mut World, limits: &mut Rng, tally: &mut Tally) {
     world.disk.heal();
     world.settle();
@@ -227,7 +230,8 @@ fn restart(world: &mut World, choices: &mut Rng, tally: &mut Tally) {
     }
     world.disk.heal();
     let mut result = world.start();
-    // The reserve makes one start possible on a full disk; when it is used up, the operator makes room.
+    // The reserve makes one start possible on a full disk; when it is used up, the operator makes
+    // room.
     if matches!(&result, Err(StartError::Disk(error)) if error.kind == DiskErrorKind::NoSpace) {
         tally.starts_without_space += 1;
         world.disk.limit_capacity(None);

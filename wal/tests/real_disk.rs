@@ -1,4 +1,5 @@
-//! The log on a real disk: small files in a temporary directory, the real driver, stops without warning.
+//! The log on a real disk: small files in a temporary directory, the real driver, stops without
+//! warning.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

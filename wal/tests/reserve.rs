@@ -1,5 +1,5 @@
-//! A lane without a segment left comes back by itself once its stores have caught up, whatever was written into its last
-//! stretch meanwhile: what frees segments always has a place.
+//! A lane without a segment left comes back by itself once its stores have caught up, whatever was
+//! written into its last stretch meanwhile: what frees segments always has a place.
 
 mod sim;
 
@@ -127,7 +127,8 @@ fn a_target_that_comes_late_makes_the_place_for_its_cursor() {
 
 #[test]
 fn a_target_that_comes_late_takes_no_other_checkpoint_its_place() {
-    // Whenever it comes, also with the very last record: a store that lags still frees segment by segment.
+    // Whenever it comes, also with the very last record: a store that lags still frees segment by
+    // segment.
     for before in 0..40 {
         let mut world = started(16);
         for target in 0..327 {

@@ -1,5 +1,5 @@
-//! A second decoder, written in another language from the format page alone, reads the same images and must agree:
-//! on every record, on the verdict, and on where the log ends.
+//! A second decoder, written in another language from the format page alone, reads the same images
+//! and must agree: on every record, on the verdict, and on where the log ends.
 
 mod sim;
 

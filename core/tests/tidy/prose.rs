@@ -9,7 +9,7 @@ use std::{
 use crate::{Problems, files_ending, read, root};
 
 /// Folders, with all below them, whose comments are older than these rules. The list may only shrink.
-const EXEMPT: &[&str] = &["backends", "bench", "codec", "core", "wal"];
+const EXEMPT: &[&str] = &["backends", "bench", "codec", "core", "wal/src/disk"];
 
 /// Widest line of a comment, in characters.
 const COMMENT_COLUMNS_MAX: usize = 100;
@@ -46,10 +46,18 @@ fn comments_begin_with_their_subject_and_fit_the_page() {
 /// Number of the line and what to do, for each comment that breaks a rule.
 fn faults(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
-    let mut in_doc = false;
+    let (mut in_doc, mut in_drawing) = (false, false);
     for (index, line) in text.lines().enumerate() {
         let comment = line.trim_start();
-        if comment.starts_with("//") && line.chars().count() > COMMENT_COLUMNS_MAX {
+        let words = comment.trim_start_matches(['/', '!']).trim_start();
+        let is_comment = comment.starts_with("//");
+        if is_comment && words.starts_with("```") {
+            in_drawing = !in_drawing;
+        }
+        in_drawing &= is_comment;
+        // A drawing or a table cannot be wrapped.
+        let prose = is_comment && !in_drawing && !words.starts_with('|');
+        if prose && line.chars().count() > COMMENT_COLUMNS_MAX {
             let advice = format!(
                 "a comment of {} columns: wrap it at {COMMENT_COLUMNS_MAX}",
                 line.chars().count()
@@ -134,4 +142,10 @@ fn the_reader_of_comments_finds_what_breaks_the_rules() {
     assert_eq!(lines, [1, 2, 3]);
     let fits = format!("// {}\nlet text = \"{}\";\n", "x".repeat(97), "y".repeat(200));
     assert!(faults(&fits).is_empty());
+    let drawing = format!(
+        "/// A table.\n/// | {} |\n/// ```text\n{wide}\n/// ```\n{wide}\n",
+        "x".repeat(100)
+    );
+    let lines: Vec<_> = faults(&drawing).into_iter().map(|(line, _)| line).collect();
+    assert_eq!(lines, [6]);
 }

@@ -1,12 +1,15 @@
 //! The real disk: a directory of files, read and written around the page cache.
 //!
-//! - Files are opened with `O_DIRECT` where the file system has it. Then what a read returns is what the device holds,
-//!   not what a cache remembers of a write that failed. Without it (said by [`FileDisk::is_direct`]), each file's cached
-//!   pages are dropped when it is opened, which is the best that is left.
-//! - Files are locked with `flock` through the very descriptors used for I/O: while the kernel still finishes writes of
-//!   a killed process, its lock stands, and the next process waits instead of reading a log that still changes.
-//! - A group is written by one `pwritev2(RWF_DSYNC)` over blocks that were really written before: no metadata changes,
-//!   so on ext4 and XFS nothing but the data and a flush of the device's cache.
+//! - Files are opened with `O_DIRECT` where the file system has it. Then what a read returns is
+//!   what the device holds, not what a cache remembers of a write that failed. Without it (said by
+//!   [`FileDisk::is_direct`]), each file's cached pages are dropped when it is opened, which is the
+//!   best that is left.
+//! - Files are locked with `flock` through the very descriptors used for I/O: while the kernel
+//!   still finishes writes of a killed process, its lock stands, and the next process waits instead
+//!   of reading a log that still changes.
+//! - A group is written by one `pwritev2(RWF_DSYNC)` over blocks that were really written before:
+//!   no metadata changes, so on ext4 and XFS nothing but the data and a flush of the device's
+//!   cache.
 //! - [`durability_of`] knows the file systems on which a durable write is not durable.
 
 use std::io::IoSlice;
@@ -44,8 +47,9 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// The file that is made to see whether the file system has direct writes.
 const PROBE: &str = ".direct-io-probe";
 
-/// What a direct access says about the file system. Only these two numbers mean that it has none: taken for that, a full
-/// or failing disk would have its log read through a cache that may remember more than the device holds.
+/// Answer of a direct access about the file system. Only these two numbers mean that it has none:
+/// taken for that, a full or failing disk would have its log read through a cache that may remember
+/// more than the device holds.
 fn is_direct_supported(tried: Result<(), Errno>) -> Result<bool, Errno> {
     match tried {
         Ok(()) => Ok(true),
@@ -55,8 +59,8 @@ fn is_direct_supported(tried: Result<(), Errno>) -> Result<bool, Errno> {
 }
 
 impl FileDisk {
-    /// Opens a directory, creating it if need be. `direct` is what to try; a file system without `O_DIRECT` gets
-    /// buffered files.
+    /// Opens a directory, creating it if need be. `direct` is what to try; a file system without
+    /// `O_DIRECT` gets buffered files.
     ///
     /// # Errors
     /// [`DiskError`]; also when it cannot be told whether the file system has `O_DIRECT`.
@@ -85,14 +89,16 @@ impl FileDisk {
         self.direct
     }
 
-    /// Tries a direct write on a file that is gone again at once; on a full disk, a direct read of a file that is there.
+    /// Tries a direct write on a file that is gone again at once; on a full disk, a direct read of
+    /// a file that is there.
     fn supports_direct(&mut self) -> Result<bool, DiskError> {
         let written = self.write_probe();
         // Also when it could not be opened: then it may have been made all the same.
         let _ = unlinkat(&self.directory, PROBE, AtFlags::empty());
         let (name, tried) = match written {
             Err(Errno::NOSPC | Errno::DQUOT) => {
-                // Without a file there is nothing to start either, so that the disk is full is the answer.
+                // Without a file there is nothing to start either, so that the disk is full is the
+                // answer.
                 let there = self.list()?.into_iter().find(|name| name.ends_with(".manifest"));
                 let read = there.as_deref().map_or(written, |name| self.read_probe(name));
                 (there.unwrap_or_else(|| PROBE.to_owned()), read)
@@ -182,20 +188,23 @@ impl LogFile {
         &self.0
     }
 
-    /// The same file opened once more, so that every write is durable when it completes: for a ring that cannot ask for
-    /// that with each write. The file stays locked until both are closed, because a ring may still be writing when its
-    /// process is gone, and the kernel then keeps only the descriptor that it writes to.
+    /// The same file opened once more, so that every write is durable when it completes: for a ring
+    /// that cannot ask for that with each write. The file stays locked until both are closed,
+    /// because a ring may still be writing when its process is gone, and the kernel then keeps only
+    /// the descriptor that it writes to.
     ///
     /// # Errors
-    /// When the file cannot be opened (there is no `/proc`, or no descriptor left), or another process took the lock in
-    /// the moment between giving up the sole lock and taking the shared ones. The file must then not be written to.
+    /// When the file cannot be opened (there is no `/proc`, or no descriptor left), or another
+    /// process took the lock in the moment between giving up the sole lock and taking the shared
+    /// ones. The file must then not be written to.
     pub fn reopen_durable(&self) -> std::io::Result<OwnedFd> {
         // Not by its name: it may have been renamed since.
         let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
         let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::DSYNC;
         flags.set(OFlags::DIRECT, fcntl_getfl(&self.0)?.contains(OFlags::DIRECT));
         let durable = open(path, flags, Mode::empty())?;
-        // Nobody else ever takes a shared lock before it has held the sole one, so these two keep everybody out.
+        // Nobody else ever takes a shared lock before it has held the sole one, so these two keep
+        // everybody out.
         flock(&self.0, FlockOperation::NonBlockingLockShared)?;
         flock(&durable, FlockOperation::NonBlockingLockShared)?;
         Ok(durable)
@@ -225,7 +234,8 @@ impl Disk for FileDisk {
 
     fn create(&mut self, name: &str, bytes: u64) -> Result<LogFile, DiskError> {
         let file = self.open_locked("create", name, OFlags::CREATE | OFlags::EXCL)?;
-        // Reserves the space at once, so that a full disk shows here and not after half a minute of zeros.
+        // Reserves the space at once, so that a full disk shows here and not after half a minute of
+        // zeros.
         match fallocate(&file.0, FallocateFlags::empty(), 0, bytes) {
             Ok(()) => Ok(file),
             Err(Errno::OPNOTSUPP) => {
@@ -314,13 +324,14 @@ impl Disk for FileDisk {
 pub enum Durability {
     /// It does: ext2/3/4, XFS, F2FS.
     Kept,
-    /// It cannot, or not without conditions that the log does not meet: `strong` is refused here unless overridden.
+    /// It cannot, or not without conditions that the log does not meet: `strong` is refused here
+    /// unless overridden.
     Refused(&'static str),
     /// Not a file system that this program knows; its magic number.
     Unknown(u64),
 }
 
-/// What the file system of `path` (which must exist) promises.
+/// Promise of the file system of `path` (which must exist).
 ///
 /// # Errors
 /// [`DiskError`].

@@ -1,11 +1,14 @@
-//! What the log asks of a disk: two traits, so that the real one and the simulated one are exchangeable.
+//! Interface of the log to a disk: two traits, so that the real one and the simulated one are
+//! exchangeable.
 //!
-//! - [`Disk`] is everything off the commit path, in blocking calls: listing, preparing, recycling, reading at start.
-//!   The driver runs it on a thread where blocking is fine.
-//! - [`GroupWriter`] is the commit path: submit a durable write, learn later that it completed. A ring and a dedicated
-//!   thread can both implement it: it never blocks, and completions may come in any order.
+//! - [`Disk`] is everything off the commit path, in blocking calls: listing, preparing, recycling,
+//!   reading at start. The driver runs it on a thread where blocking is fine.
+//! - [`GroupWriter`] is the commit path: submit a durable write, learn later that it completed. A
+//!   ring and a dedicated thread can both implement it: it never blocks, and completions may come
+//!   in any order.
 //!
-//! Both promise that a completed durable write survives a power cut, as far as the device keeps its word.
+//! Both promise that a completed durable write survives a power cut, as far as the device keeps its
+//! word.
 
 use core::fmt;
 
@@ -17,7 +20,7 @@ pub mod file;
 pub mod sim;
 pub mod threads;
 
-/// What went wrong with a disk, coarsely: what the log distinguishes.
+/// Kind of a disk's error, as coarse as the log distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskErrorKind {
     /// No such file.
@@ -35,11 +38,11 @@ pub enum DiskErrorKind {
 /// An operation that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskError {
-    /// What was tried.
+    /// The operation that failed.
     pub operation: &'static str,
     /// On which file; empty for the directory.
     pub name: String,
-    /// What went wrong.
+    /// The kind of error.
     pub kind: DiskErrorKind,
 }
 
@@ -69,12 +72,12 @@ pub trait Disk {
     /// [`DiskError`].
     fn list(&mut self) -> Result<Vec<String>, DiskError>;
 
-    /// Creates a file of `bytes` zero bytes, allocates it, and locks it. Neither its contents nor its name is durable
-    /// before [`Disk::sync`] and [`Disk::sync_directory`].
+    /// Creates a file of `bytes` zero bytes, allocates it, and locks it. Neither its contents nor
+    /// its name is durable before [`Disk::sync`] and [`Disk::sync_directory`].
     ///
     /// # Errors
-    /// [`DiskErrorKind::Exists`], [`DiskErrorKind::NoSpace`] and others; a file that was left half made is removed by
-    /// the caller.
+    /// [`DiskErrorKind::Exists`], [`DiskErrorKind::NoSpace`] and others; a file that was left half
+    /// made is removed by the caller.
     fn create(&mut self, name: &str, bytes: u64) -> Result<Self::File, DiskError>;
 
     /// Opens and locks a file.

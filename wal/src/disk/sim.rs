@@ -6,9 +6,10 @@
 //!                                                what a cut keeps:   durable + any sectors of the other two
 //! ```
 //!
-//! The unit that is kept or lost is a 512-byte sector. Names are kept or lost as a prefix of the changes since the last
-//! directory sync, as a journaling file system does. Faults: the k-th operation fails with a chosen error, a completed
-//! write that changed nothing or went elsewhere, flipped bits, zeroed sectors, unreadable sectors, a full disk.
+//! The unit that is kept or lost is a 512-byte sector. Names are kept or lost as a prefix of the
+//! changes since the last directory sync, as a journaling file system does. Faults: the k-th
+//! operation fails with a chosen error, a completed write that changed nothing or went elsewhere,
+//! flipped bits, zeroed sectors, unreadable sectors, a full disk.
 //!
 //! [`SimDisk`] is a handle: clones are the same disk. Deterministic: every choice is the caller's.
 
@@ -22,12 +23,13 @@ use crate::ids::GroupNumber;
 
 use super::{Completion, Disk, DiskError, DiskErrorKind, GroupWriter};
 
-/// What happens to the operation chosen by [`SimDisk::fail_operation`].
+/// Fate of the operation chosen by [`SimDisk::fail_operation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It fails with this error; what it wrote may or may not stay.
     Error(DiskErrorKind),
-    /// A group write ends early after so many sectors, without an error. Other operations fail with EIO.
+    /// A group write ends early after so many sectors, without an error. Other operations fail with
+    /// EIO.
     Short(usize),
     /// A group write is interrupted. Other operations fail with EIO.
     Interrupted,
@@ -37,7 +39,7 @@ pub enum Fault {
     Misdirected(u64),
 }
 
-/// What a crash takes away.
+/// Losses of a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
     /// The process dies; the machine runs on. Only operations in flight are affected.
@@ -71,7 +73,8 @@ struct State {
     history: Option<Vec<State>>,
 }
 
-/// A buffer cannot be cloned cheaply and needs not be: a cloned disk (a crash image) answers nobody.
+/// A buffer cannot be cloned cheaply and needs not be: a cloned disk (a crash image) answers
+/// nobody.
 #[derive(Debug, Default)]
 struct WriteActionBuffer(Option<crate::buffer::AlignedBuffer>);
 
@@ -146,7 +149,7 @@ impl Image {
 }
 
 impl Inode {
-    /// What is written anew can be read again, as on a disk that replaces bad sectors.
+    /// Lets written sectors be read again, as on a disk that replaces bad sectors.
     fn replace_sectors(&mut self, offset: u64, bytes: u64) {
         if !self.unreadable.is_empty() {
             let sectors = offset / SECTOR_BYTES as u64..(offset + bytes) / SECTOR_BYTES as u64;
@@ -172,7 +175,8 @@ impl Inode {
         }
     }
 
-    /// What a failed sync leaves: everything not durable either never reached the device, or did and stays at stake.
+    /// State after a failed sync: everything not durable either never reached the device, or did
+    /// and stays at stake.
     fn fail_sync(&mut self, reached: bool) {
         if !reached {
             self.volatile.clear();
@@ -202,21 +206,24 @@ impl SimDisk {
         self.0.borrow_mut()
     }
 
-    /// From now on keeps the state of the disk before every operation, for [`SimDisk::take_history`].
+    /// From now on keeps the state of the disk before every operation, for
+    /// [`SimDisk::take_history`].
     pub fn keep_history(&self) {
         self.state().history = Some(Vec::new());
     }
 
-    /// The states before every operation since the last call, oldest first: where a crash can be tried.
+    /// The states before every operation since the last call, oldest first: where a crash can be
+    /// tried.
     pub fn take_history(&self) -> Vec<Self> {
         let states = self.state().history.as_mut().map(core::mem::take);
         let disk = |state| Self(Rc::new(RefCell::new(state)));
         states.into_iter().flatten().map(disk).collect()
     }
 
-    // --- crashes ------------------------------------------------------------------------------------------------------
+    // --- crashes ---------------------------------------------------------------------------------
 
-    /// How many sectors are at stake in a crash now: `keep` of [`SimDisk::crash`] is asked once for each.
+    /// How many sectors are at stake in a crash now: `keep` of [`SimDisk::crash`] is asked once for
+    /// each.
     #[must_use]
     pub fn sectors_at_stake(&self, crash: Crash) -> usize {
         let state = self.state();
@@ -241,8 +248,9 @@ impl SimDisk {
         self.state().name_history.len()
     }
 
-    /// Crashes: `keep` says for the n-th sector at stake whether it reached the medium, `names_kept` how many of the
-    /// changes of names did. What was in flight and stayed after a kill is *written* but not durable.
+    /// Crashes: `keep` says for the n-th sector at stake whether it reached the medium,
+    /// `names_kept` how many of the changes of names did. What was in flight and stayed after a
+    /// kill is *written* but not durable.
     pub fn crash(&self, crash: Crash, names_kept: usize, mut keep: impl FnMut(usize) -> bool) {
         let mut state = self.state();
         let mut number = 0;
@@ -290,7 +298,7 @@ impl SimDisk {
         (state.faults, state.sticky) = (BTreeMap::new(), None);
     }
 
-    // --- faults -------------------------------------------------------------------------------------------------------
+    // --- faults ----------------------------------------------------------------------------------
 
     /// Operations so far, of every kind (a group write counts when it completes).
     #[must_use]
@@ -359,7 +367,7 @@ impl SimDisk {
         })
     }
 
-    // --- completions ----------------------------------------------------------------------------------------------------
+    // --- completions -----------------------------------------------------------------------------
 
     /// Group writes in flight.
     #[must_use]
@@ -367,8 +375,8 @@ impl SimDisk {
         self.state().in_flight.len()
     }
 
-    /// Completes the `index`-th group write in flight: durably, unless a fault says otherwise. The completion is then
-    /// given out by [`GroupWriter::poll_completion`].
+    /// Completes the `index`-th group write in flight: durably, unless a fault says otherwise. The
+    /// completion is then given out by [`GroupWriter::poll_completion`].
     pub fn complete(&self, index: usize) {
         let mut state = self.state();
         let fault = state.next_fault();
@@ -433,7 +441,8 @@ impl State {
         self.faults.remove(&number).or(sticky)
     }
 
-    /// Counts an operation and fails it if it is its turn. `Ok(false)`: it claims success and does nothing.
+    /// Counts an operation and fails it if it is its turn. `Ok(false)`: it claims success and does
+    /// nothing.
     fn operate(&mut self, operation: &'static str, name: &str) -> Result<bool, DiskError> {
         let kind = match self.next_fault() {
             None => return Ok(true),
@@ -448,7 +457,8 @@ impl State {
         })
     }
 
-    /// Whether what a failed operation wrote reached the device all the same: every other time it did.
+    /// Whether what a failed operation wrote reached the device all the same: every other time it
+    /// did.
     fn failed_reaches_the_device(&self) -> bool {
         self.operations.is_multiple_of(2)
     }
@@ -548,7 +558,8 @@ impl Disk for SimDisk {
         outcome.map(|_| ())
     }
 
-    /// Zeros over zeros change nothing that a crash could take away, so only what differs is written.
+    /// Zeros over zeros change nothing that a crash could take away, so only what differs is
+    /// written.
     fn write_zeros(&mut self, file: &SimFile, offset: u64, bytes: u64) -> Result<(), DiskError> {
         let mut state = self.state();
         let name = state.name_of(*file);

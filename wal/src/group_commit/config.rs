@@ -7,11 +7,12 @@ use crate::group::{GROUP_BLOCKS_MAX, group_payload_bytes};
 use crate::record::RECORD_PAYLOAD_BYTES_MAX;
 use crate::segment::{SEGMENT_BLOCKS_MAX, SEGMENT_HEADER_BLOCKS};
 
-/// Limits and times of a lane's group commit. All have defaults; [`super::GroupCommit::new`] checks them.
+/// Limits and times of a lane's group commit. All have defaults; [`super::GroupCommit::new`] checks
+/// them.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Length of an ordinary group; only a single record that is longer makes a longer one. Costs this much memory for
-    /// every group in flight.
+    /// Length of an ordinary group; only a single record that is longer makes a longer one. Costs
+    /// this much memory for every group in flight.
     pub group_blocks_max: u32,
     /// Length of every segment, headers included.
     pub segment_blocks: u32,
@@ -90,7 +91,8 @@ impl Config {
     }
 }
 
-/// Why an append was refused. Nothing was appended, so each may be tried again (but [`AppendError::TooLong`]).
+/// Why an append was refused. Nothing was appended, so each may be tried again (but
+/// [`AppendError::TooLong`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendError {
     /// The record is longer than [`Config::record_payload_bytes_max`]. The caller's fault.

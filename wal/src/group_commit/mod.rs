@@ -1,4 +1,5 @@
-//! Group commit: records in, durable writes out, completions in, a durable prefix out. No clock, no disk, no threads.
+//! Group commit: records in, durable writes out, completions in, a durable prefix out. No clock, no
+//! disk, no threads.
 //!
 //! ```text
 //!  append ──► open group ──► staged groups ──poll_action──► in flight (≤ depth) ──handle_completion──► durable prefix
@@ -9,16 +10,19 @@
 //! ```
 //!
 //! Promises:
-//! - `durable_lsn` covers a record only when its group and all groups before it were reported durable.
+//! - `durable_lsn` covers a record only when its group and all groups before it were reported
+//!   durable.
 //! - A group's witness is never above the durable prefix at the time it is sealed.
-//! - No block of a segment is written by two groups; a group is written once, or once more with identical bytes when
-//!   the first attempt was cut short or interrupted. A failed write is never tried again: the lane is poisoned, nothing
-//!   is acknowledged any more, and everything not yet acknowledged is of unknown outcome.
+//! - No block of a segment is written by two groups; a group is written once, or once more with
+//!   identical bytes when the first attempt was cut short or interrupted. A failed write is never
+//!   tried again: the lane is poisoned, nothing is acknowledged any more, and everything not yet
+//!   acknowledged is of unknown outcome.
 //! - Everything is bounded before the append: a refused append changes nothing.
 //! - When no segment is ready, the checkpoint that frees one still has a place.
 //!
-//! The driver calls [`GroupCommit::poll_action`] at the end of its turn, not after each append: what arrived together
-//! is written together (natural batching); no timer is involved in a strong record.
+//! The driver calls [`GroupCommit::poll_action`] at the end of its turn, not after each append:
+//! what arrived together is written together (natural batching); no timer is involved in a strong
+//! record.
 
 use std::collections::VecDeque;
 
@@ -67,7 +71,7 @@ pub enum PoisonReason {
     Driver,
 }
 
-/// One durable write to be done. The driver owns the buffer until it hands it back with the completion.
+/// One durable write to be done. The driver owns the buffer until it reports the completion.
 #[derive(Debug)]
 pub struct WriteAction {
     /// The group; also names the operation.
@@ -80,7 +84,7 @@ pub struct WriteAction {
     pub blocks: u32,
     /// Records of the group: how many may be waited for.
     pub records: u32,
-    /// What to write.
+    /// The group to write.
     pub buffer: AlignedBuffer,
 }
 
@@ -101,7 +105,7 @@ impl WriteAction {
 /// A prepared segment, listed durably in the manifest: ready to be written.
 #[derive(Clone, Debug)]
 pub struct ReadySegment {
-    /// Its number.
+    /// The segment's number.
     pub segment: SegmentNumber,
     /// Encrypts its groups.
     pub cipher: SegmentCipher,
@@ -110,9 +114,9 @@ pub struct ReadySegment {
 /// A segment that gets no further groups and whose groups are all durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClosedSegment {
-    /// Its number.
+    /// The segment's number.
     pub segment: SegmentNumber,
-    /// Its end: the chain's base once it is recycled.
+    /// The segment's end: the chain's base once it is recycled.
     pub end: Base,
 }
 
@@ -144,7 +148,7 @@ pub struct GroupCommit {
     again: VecDeque<WriteAction>,
     durable_group: GroupNumber,
     durable_lsn: Lsn,
-    /// Highest witness sealed into a group that became durable: below `durable_group`, a mark is due.
+    /// Highest witness in a durable group: below `durable_group`, a mark is due.
     witnessed: GroupNumber,
     quiet_since: Option<u64>,
     stalled: bool,
@@ -193,7 +197,7 @@ struct ActiveSegment {
     next_block: u32,
 }
 
-/// Attempts at one write: the first and, when it was cut short or interrupted, a second with the same bytes.
+/// Attempts at one write: a second one, of the same bytes, if the first was short or interrupted.
 const ATTEMPTS_MAX: u8 = 2;
 
 impl GroupCommit {
@@ -232,10 +236,10 @@ impl GroupCommit {
         })
     }
 
-    // --- commands -------------------------------------------------------------------------------------------------
+    // --- commands --------------------------------------------------------------------------------
 
-    /// Takes a record into the open group and gives it its number. `now` is any monotonic clock, in nanoseconds. A
-    /// checkpoint has no rights here: see [`GroupCommit::append_checkpoint`].
+    /// Takes a record into the open group and gives it its number. `now` is any monotonic clock, in
+    /// nanoseconds. A checkpoint has no rights here: see [`GroupCommit::append_checkpoint`].
     ///
     /// # Errors
     /// [`AppendError`]; then nothing changed.
@@ -247,7 +251,8 @@ impl GroupCommit {
         self.append_keeping(now, record, kept_blocks)
     }
 
-    /// Appends a checkpoint, which may go further into the last segment than other records, by what it frees.
+    /// Appends a checkpoint, which may go further into the last segment than other records, by what
+    /// it frees.
     ///
     /// # Errors
     /// [`AppendError`]; then nothing changed.
@@ -265,7 +270,7 @@ impl GroupCommit {
         self.append_keeping(now, &record, kept_blocks)
     }
 
-    /// Says how long a checkpoint can become by the records that are appended so far and the next one.
+    /// Takes the length that a checkpoint can reach by the records so far and the next one.
     pub fn handle_checkpoint_bytes(&mut self, payload_bytes_max: usize) {
         self.reserve = Reserve::for_checkpoints_of(payload_bytes_max);
     }
@@ -301,7 +306,7 @@ impl GroupCommit {
         Ok(lsn)
     }
 
-    /// Hands over a prepared segment. Segments are used in the order given, which must be ascending.
+    /// Hands over a prepared segment. Segments are used in the order given, which is ascending.
     pub fn handle_segment(&mut self, segment: ReadySegment) {
         let newest = self
             .ready
@@ -320,7 +325,7 @@ impl GroupCommit {
         self.again.clear();
     }
 
-    // --- the disk's answers -----------------------------------------------------------------------------------------
+    // --- the disk's answers ----------------------------------------------------------------------
 
     /// Takes the answer to a [`WriteAction`] and its buffer back.
     ///
@@ -339,7 +344,8 @@ impl GroupCommit {
             .position(|write| write.group == group && !write.durable);
         let position = position.expect("a completion answers a write in flight");
         if self.poison.is_some() {
-            // Durable or not, nobody learns it from here: what was not acknowledged before stays unknown.
+            // Durable or not, nobody learns it from here: what was not acknowledged before stays
+            // unknown.
             return;
         }
         let write = &mut self.in_flight[position];
@@ -374,7 +380,8 @@ impl GroupCommit {
         self.advance_durable(now);
     }
 
-    /// Lets time pass: marks after a quiet while, and the stall limits. Call now and then (some milliseconds apart).
+    /// Lets time pass: marks after a quiet while, and the stall limits. Call now and then (some
+    /// milliseconds apart).
     pub fn handle_tick(&mut self, now: u64) {
         let oldest = self
             .in_flight
@@ -386,9 +393,10 @@ impl GroupCommit {
         }
     }
 
-    // --- what to do next --------------------------------------------------------------------------------------------
+    // --- what to do next -------------------------------------------------------------------------
 
-    /// The next write to submit, or `None` until something changes. Call at the end of the turn, until `None`.
+    /// The next write to submit, or `None` until something changes. Call at the end of the turn,
+    /// until `None`.
     pub fn poll_action(&mut self, now: u64) -> Option<WriteAction> {
         if self.poison.is_some() {
             return None;
@@ -420,8 +428,9 @@ impl GroupCommit {
         Some(self.seal(now, group, kind, false))
     }
 
-    /// When time alone makes the next step possible: a group of eventual records, a mark, a limit of a stalled disk. Not
-    /// after `now` when [`GroupCommit::poll_action`] has something to do at once. `None` when only an event does.
+    /// When time alone makes the next step possible: a group of eventual records, a mark, a limit
+    /// of a stalled disk. Not after `now` when [`GroupCommit::poll_action`] has something to do at
+    /// once. `None` when only an event does.
     #[must_use]
     pub fn next_wake(&self, now: u64) -> Option<u64> {
         if self.poison.is_some() {
@@ -443,7 +452,7 @@ impl GroupCommit {
         stall.into_iter().chain(group).min()
     }
 
-    /// A segment of which nothing more will be written and everything is durable; each is told once, in order.
+    /// A segment to which nothing more is written and that is all durable; each once, in order.
     pub fn poll_closed(&mut self) -> Option<ClosedSegment> {
         if self.poison.is_some() {
             None
@@ -452,7 +461,7 @@ impl GroupCommit {
         }
     }
 
-    // --- what holds now ---------------------------------------------------------------------------------------------
+    // --- what holds now --------------------------------------------------------------------------
 
     /// Every record up to this one is durable.
     #[must_use]
@@ -520,7 +529,7 @@ impl GroupCommit {
         self.epoch
     }
 
-    // --- leaves -------------------------------------------------------------------------------------------------------
+    // --- leaves ----------------------------------------------------------------------------------
 
     fn admit(&self, record: &Record<'_>, kept_blocks: u32) -> Result<(), AppendError> {
         if self.poison.is_some() {
@@ -544,9 +553,10 @@ impl GroupCommit {
         }
     }
 
-    /// Whether everything that waits, and a record of so many bytes, has a place in segments that are prepared *now*, and
-    /// leaves so many blocks if that takes the last of them: what was admitted must never meet a full disk later. Plays
-    /// through where [`GroupCommit::seal`] would put each group.
+    /// Whether everything that waits, and a record of so many bytes, has a place in segments that
+    /// are prepared *now*, and leaves so many blocks if that takes the last of them: what was
+    /// admitted must never meet a full disk later. Plays through where [`GroupCommit::seal`] would
+    /// put each group.
     fn has_room(&self, bytes: usize, kept_blocks: u32) -> bool {
         let joins = self.open.payload_bytes + bytes <= group_payload_bytes(self.config.group_blocks_max);
         let (open, alone) = if joins {
@@ -598,7 +608,7 @@ impl GroupCommit {
         }
     }
 
-    /// What should be written next, if anything: its length, its kind, and from when on.
+    /// The group to write next, if any: length, kind, and from when on.
     fn next_group(&self, now: u64) -> Option<(u32, GroupKind, u64)> {
         let next = self.staged.front().unwrap_or(&self.open);
         if next.record_count > 0 {
@@ -627,8 +637,9 @@ impl GroupCommit {
         (self.has_place(blocks, kind) || self.must_close(blocks)).then_some(due)
     }
 
-    /// Whether a group of this length can be written now without taking the block that is kept for sealing, nor, if it is
-    /// a mark, the last place for a checkpoint: records were admitted only where they leave that, marks are not asked.
+    /// Whether a group of this length can be written now without taking the block that is kept for
+    /// sealing, nor, if it is a mark, the last place for a checkpoint: records were admitted only
+    /// where they leave that, marks are not asked.
     fn has_place(&self, blocks: u32, kind: GroupKind) -> bool {
         let fresh = self.config.segment_blocks - SEGMENT_HEADER_BLOCKS;
         let (left, ready_behind) = match &self.active {
@@ -643,7 +654,7 @@ impl GroupCommit {
         blocks + kept <= left
     }
 
-    /// Whether the active segment must be sealed, with a group of its own, to make way for this one.
+    /// Whether the active segment must be sealed first, with a group of its own.
     fn must_close(&self, blocks: u32) -> bool {
         debug_assert!(
             blocks < self.config.segment_blocks - SEGMENT_HEADER_BLOCKS,
@@ -675,7 +686,8 @@ impl GroupCommit {
             left >= group.kept_blocks || !self.ready.is_empty(),
             "without a segment at hand, what frees one has its place"
         );
-        // Sealing early, while a segment is at hand, saves a write of its own when the next group does not fit.
+        // Sealing early, while a segment is at hand, saves a write of its own when the next group
+        // does not fit.
         let seals = closes || (left <= self.config.group_blocks_max && !self.ready.is_empty());
         let header = GroupHeader {
             kind,

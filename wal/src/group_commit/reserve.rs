@@ -1,7 +1,8 @@
-//! The last stretch of the last segment: how much of it each kind of group must leave when no segment is ready.
+//! The last stretch of the last segment: how much of it each kind of group must leave when no
+//! segment is ready.
 //!
-//! A lane gets a segment back only when a checkpoint says that its records are applied, so a checkpoint must have a place
-//! when nothing else has one. From the end of the segment backwards:
+//! A lane gets a segment back only when a checkpoint says that its records are applied, so a
+//! checkpoint must have a place when nothing else has one. From the end of the segment backwards:
 //!
 //! ```text
 //!   … records, checkpoints │ mark │ a checkpoint that frees │ the checkpoint that │ seal
@@ -9,19 +10,22 @@
 //!                            1 block  as long as the longest     the same length    1 block
 //! ```
 //!
-//! The last place is for the checkpoint by which everything is applied. One that frees less may not be enough: the lane
-//! may be beyond its limit of segments, and on a full disk the first file freed becomes the reserve of the start. After
-//! the last one the lane has no other segment than this, all applied, and then the pool always finds the next. Which is
-//! why nothing else may ever take that place: a checkpoint that frees nothing, written in it, would close the lane to the
-//! store's progress until a restart.
+//! The last place is for the checkpoint by which everything is applied. One that frees less may not
+//! be enough: the lane may be beyond its limit of segments, and on a full disk the first file freed
+//! becomes the reserve of the start. After the last one the lane has no other segment than this,
+//! all applied, and then the pool always finds the next. Which is why nothing else may ever take
+//! that place: a checkpoint that frees nothing, written in it, would close the lane to the store's
+//! progress until a restart.
 
 use crate::group::group_blocks;
 use crate::record::RECORD_HEADER_BYTES;
 
-/// What a checkpoint frees that none before it does: decides how far into the last stretch it may go.
+/// Segments that a checkpoint frees and none before it does: they decide how far into the last
+/// stretch it may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frees {
-    /// No segment. It says something new all the same, but it has no better right to the last blocks than a record.
+    /// No segment. It says something new all the same, but it has no better right to the last
+    /// blocks than a record.
     Nothing,
     /// At least one segment.
     Some,
@@ -71,8 +75,8 @@ impl Reserve {
         }
     }
 
-    /// Blocks that must be left behind the cut that begins an epoch: its segment is fresh, and what was to be applied
-    /// before it is applied whether or not the lane takes records.
+    /// Blocks that must be left behind the cut that begins an epoch: its segment is fresh, and what
+    /// was to be applied before it is applied whether or not the lane takes records.
     pub(super) fn behind_cut() -> u32 {
         SEAL_BLOCKS
     }

@@ -1,5 +1,5 @@
-//! Every group that is still whole, wherever it stands: also behind damage, where recovery does not go, and in files that
-//! the manifest does not list. And, from what was found, what was not.
+//! Every group that is still whole, wherever it stands: also behind damage, where recovery does not
+//! go, and in files that the manifest does not list. And, from what was found, what was not.
 
 use std::ops::RangeInclusive;
 
@@ -21,7 +21,8 @@ pub enum GroupState {
     Good,
     /// Whole, but behind the end or behind damage: a start does not come to it.
     Behind,
-    /// A later epoch began before it: it was cut by a recovery (and never acknowledged) or given up by an operator.
+    /// A later epoch began before it: it was cut by a recovery (and never acknowledged) or given up
+    /// by an operator.
     Cut,
 }
 
@@ -30,7 +31,7 @@ pub enum GroupState {
 pub struct FoundGroup<'a> {
     /// The image in which it stands.
     pub image: &'a SegmentImage,
-    /// Its header.
+    /// The group's header.
     pub header: &'a GroupHeader,
     /// How it stands to the log.
     pub state: GroupState,
@@ -54,7 +55,8 @@ pub struct Loss {
     pub groups: RangeInclusive<u64>,
     /// The first record of them.
     pub first_lsn: Lsn,
-    /// The last record of them; `None` when nothing that is left tells. Below `first_lsn` when they held no records.
+    /// The last record of them; `None` when nothing that is left tells. Below `first_lsn` when they
+    /// held no records.
     pub last_lsn: Option<Lsn>,
 }
 
@@ -66,12 +68,13 @@ impl Loss {
     }
 }
 
-/// What a scan says beyond the single groups.
+/// Findings of a scan beyond the single groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
-    /// What is lost, ascending.
+    /// Stretches that are lost, ascending.
     pub losses: Vec<Loss>,
-    /// What an operator gave up at an earlier start, by epoch and in log order. Not known without the key.
+    /// Stretches that an operator gave up at an earlier start, by epoch and in log order. Not known
+    /// without the key.
     pub given_up: Vec<Lost>,
     /// The highest group that is known to have been durable.
     pub witness: GroupNumber,
@@ -306,7 +309,8 @@ impl Scanner<'_> {
         let durable = manifest.map_or((GroupNumber::NONE, Lsn::NONE), |manifest| {
             (manifest.durable_group, manifest.durable_lsn)
         });
-        // Above the witness a missing group was in flight when the lane stopped: never durable, so not lost.
+        // Above the witness a missing group was in flight when the lane stopped: never durable, so
+        // not lost.
         let witness = self.witness.max(durable.0);
         let mut losses = Vec::new();
         for run in &self.runs {

@@ -1,25 +1,30 @@
-//! Recovery: where does the log end, and is that end the work of a crash or of a bad disk? Decided by proof.
+//! Recovery: where does the log end, and is that end the work of a crash or of a bad disk? Decided
+//! by proof.
 //!
-//! The fault model: a crash keeps any subset of the 512-byte sectors of writes that had not completed; a write that
-//! completed stays. Segments are zero before use and no sector of a live group is all zero. From that follows:
+//! The fault model: a crash keeps any subset of the 512-byte sectors of writes that had not
+//! completed; a write that completed stays. Segments are zero before use and no sector of a live
+//! group is all zero. From that follows:
 //!
-//! - A group is acknowledged only when it and every group before it are durable. Each group carries, as *witness*,
-//!   the highest group known durable when it was sealed. Let W be the highest witness found anywhere. Then every
-//!   group up to W must be there; if one is not, the disk lost or changed it: **corrupt**.
-//! - A group above W that a crash interrupted lacks a sector, and that sector is zero: **torn** (or a **clean end**
-//!   when nothing at all was written). It was never acknowledged, so it may be cut.
+//! - A group is acknowledged only when it and every group before it are durable. Each group
+//!   carries, as *witness*, the highest group known durable when it was sealed. Let W be the
+//!   highest witness found anywhere. Then every group up to W must be there; if one is not, the
+//!   disk lost or changed it: **corrupt**.
+//! - A group above W that a crash interrupted lacks a sector, and that sector is zero: **torn** (or
+//!   a **clean end** when nothing at all was written). It was never acknowledged, so it may be cut.
 //! - A group above W with every sector written and yet wrong cannot come from a crash: **suspect**.
 //!
-//! So a crash alone is never called corruption, with several groups in flight too, and damage to a witnessed group is
-//! never taken for a torn end. What stays open: the last groups before a pause are above W until the mark that
-//! follows them is written; damage that zeroes a sector of one of *them* looks torn.
+//! So a crash alone is never called corruption, with several groups in flight too, and damage to a
+//! witnessed group is never taken for a torn end. What stays open: the last groups before a pause
+//! are above W until the mark that follows them is written; damage that zeroes a sector of one of
+//! *them* looks torn.
 //!
-//! An operator may give up what is damaged ([`OnDamage::GiveUp`]). The walk then goes on at the next whole group behind
-//! the damage, so every good record is kept, and the stretch between is reported exactly.
+//! An operator may give up what is damaged ([`OnDamage::GiveUp`]). The walk then goes on at the
+//! next whole group behind the damage, so every good record is kept, and the stretch between is
+//! reported exactly.
 //!
-//! Pure: [`recover`] reads blocks through [`SegmentSource`] and writes nothing. Cutting is done by the next epoch's
-//! first group, which names the last group kept and what was given up; from then on that decision is part of the log
-//! and is not made again.
+//! Pure: [`recover`] reads blocks through [`SegmentSource`] and writes nothing. Cutting is done by
+//! the next epoch's first group, which names the last group kept and what was given up; from then
+//! on that decision is part of the log and is not made again.
 
 use core::fmt;
 
@@ -33,7 +38,7 @@ mod walk;
 
 pub use walk::recover;
 
-/// What stands where the next group is expected.
+/// Content of the place where the next group is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Content {
     /// The group that belongs there: header, place, number, chain, tag and records are all right.
@@ -48,12 +53,13 @@ pub enum Content {
     Unreadable,
 }
 
-/// What recovery knows about the place where the next group, n, is expected.
+/// Knowledge of recovery about the place where the next group, n, is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Observation {
-    /// What stands there.
+    /// Content of that place.
     pub content: Content,
-    /// Whether anything proves that group n was durable: n ≤ W, or a record of it is known to be applied.
+    /// Whether anything proves that group n was durable: n ≤ W, or a record of it is known to be
+    /// applied.
     pub witnessed: bool,
     /// Whether anything but zeros stands behind it.
     pub beyond: bool,
@@ -95,7 +101,8 @@ pub fn decide(observation: Observation) -> Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreadable;
 
-/// Gives recovery the blocks of the listed segments. Must bypass the page cache: what is only in memory is not there.
+/// Gives recovery the blocks of the listed segments. Must bypass the page cache: what is only in
+/// memory is not there.
 pub trait SegmentSource {
     /// Fills `out` (whole blocks) from block `block` of the `index`-th listed segment.
     ///
@@ -107,26 +114,28 @@ pub trait SegmentSource {
 /// A listed segment whose header was read.
 #[derive(Clone, Debug)]
 pub struct RecoverySegment {
-    /// Its number.
+    /// The segment's number.
     pub segment: SegmentNumber,
     /// The epoch in which it was prepared.
     pub epoch: Epoch,
-    /// Its length, headers included.
+    /// The segment's length, headers included.
     pub blocks: u32,
-    /// Decrypts its groups. Without it, for looking only, the visitor gets no records, and what is proved is that
-    /// checksums, chain and numbers are right, not that nobody forged them; a lane must not start on that.
+    /// Decrypts its groups. Without it, for looking only, the visitor gets no records, and what is
+    /// proved is that checksums, chain and numbers are right, not that nobody forged them; a lane
+    /// must not start on that.
     pub cipher: Option<SegmentCipher>,
 }
 
-/// What is known from outside the segments.
+/// Evidence from outside the segments.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Evidence {
     /// Known durable: from the manifest.
     pub durable_group: GroupNumber,
-    /// Known durable: from the manifest and from the stores' cursors of *strong* records (those are applied only when
-    /// durable).
+    /// Known durable: from the manifest and from the stores' cursors of *strong* records (those are
+    /// applied only when durable).
     pub durable_lsn: Lsn,
-    /// The manifest says that nothing was ever submitted behind this group: if the walk ends there, it is the end.
+    /// The manifest says that nothing was ever submitted behind this group: if the walk ends there,
+    /// it is the end.
     pub clean_end: Option<GroupNumber>,
 }
 
@@ -152,7 +161,7 @@ pub struct Tip {
 pub struct Damage {
     /// [`Verdict::Suspect`] or [`Verdict::Corrupt`].
     pub verdict: Verdict,
-    /// What was found in the place.
+    /// Content found in the place.
     pub content: Content,
     /// The group expected there.
     pub group: GroupNumber,
@@ -195,17 +204,18 @@ impl fmt::Display for Damage {
     }
 }
 
-/// What recovery found.
+/// Findings of recovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovery {
     /// The end of the good part.
     pub tip: Tip,
-    /// [`Verdict::CleanEnd`] or [`Verdict::Torn`] when the lane may start, else [`Verdict::Suspect`] or
-    /// [`Verdict::Corrupt`]: then it is held, or an operator gave up what is wrong.
+    /// [`Verdict::CleanEnd`] or [`Verdict::Torn`] when the lane may start, else
+    /// [`Verdict::Suspect`] or [`Verdict::Corrupt`]: then it is held, or an operator gave up what
+    /// is wrong.
     pub verdict: Verdict,
-    /// What is wrong; the first of several.
+    /// The first of the faults that were found.
     pub damage: Option<Damage>,
-    /// What was given up, and not by an earlier recovery already; in log order.
+    /// Stretches given up, and not by an earlier recovery already; in log order.
     pub lost: Vec<Lost>,
     /// The highest epoch seen anywhere; the next one must be higher.
     pub epoch_max: Epoch,
@@ -220,9 +230,9 @@ pub struct Recovery {
 /// One good group, as recovery meets it.
 #[derive(Clone, Copy, Debug)]
 pub struct RecoveredGroup<'a> {
-    /// Its header.
+    /// The group's header.
     pub header: &'a GroupHeader,
-    /// Its tag.
+    /// The group's tag.
     pub tag: &'a GroupTag,
 }
 
@@ -235,12 +245,13 @@ pub trait Visitor {
     fn group(&mut self, _group: RecoveredGroup<'_>) {}
 }
 
-/// What to do when the log turns out to be damaged.
+/// Policy for a log that turns out to be damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnDamage {
     /// Stop there and say what is wrong: the lane is held.
     Hold,
-    /// An operator gave up what is damaged: note the stretch in [`Recovery::lost`] and go on behind it.
+    /// An operator gave up what is damaged: note the stretch in [`Recovery::lost`] and go on behind
+    /// it.
     GiveUp,
 }
 

@@ -1,4 +1,5 @@
-//! The walk behind [`recover`]: from group to group, over the cuts and losses of earlier recoveries, to the end.
+//! The walk behind [`recover`]: from group to group, over the cuts and losses of earlier
+//! recoveries, to the end.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +18,9 @@ use crate::segment::SEGMENT_HEADER_BLOCKS;
 
 /// Walks a lane from `base` through its listed segments (ascending) and finds its end.
 ///
-/// Reads at most one group (17 MiB) into memory at a time. Deterministic and free of side effects: a crash during or
-/// after recovery, before the next epoch's first group is durable, changes nothing.
+/// Reads at most one group (17 MiB) into memory at a time. Deterministic and free of side effects:
+/// a crash during or after recovery, before the next epoch's first group is durable, changes
+/// nothing.
 pub fn recover(
     lane: LaneId,
     base: &Base,
@@ -75,7 +77,8 @@ impl EpochStart {
         self.index < tip.index || self.header.epoch <= tip.epoch
     }
 
-    /// Whether the log goes on here: an earlier recovery ended the log exactly where the walk stands now.
+    /// Whether the log goes on here: an earlier recovery ended the log exactly where the walk
+    /// stands now.
     fn continues(&self, tip: &Tip) -> bool {
         self.last_group == tip.group
             && self.last_lsn.is_none_or(|last| last == tip.lsn)
@@ -83,8 +86,8 @@ impl EpochStart {
     }
 }
 
-/// What the first group of an epoch says of the epoch before; `None` when it is not whole. Without the key its group numbers
-/// must do.
+/// Statement of an epoch's first group about the epoch before; `None` when the group is not whole.
+/// Without the key its group numbers must do.
 fn epoch_start(
     index: usize,
     header: &GroupHeader,
@@ -186,8 +189,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Makes `count` blocks from `block` of segment `index` available and returns them. Unreadable blocks are filled
-    /// with a pattern that is neither zero nor a group.
+    /// Makes `count` blocks from `block` of segment `index` available and returns them. Unreadable
+    /// blocks are filled with a pattern that is neither zero nor a group.
     fn blocks(&mut self, index: usize, block: u32, count: u32) -> &mut [u8] {
         let window = &mut self.window;
         let end = block + count;
@@ -297,8 +300,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Gives up what stands at the tip: up to the next whole group, or to the end when there is none (or `all` is to
-    /// go). Says whether it was the end.
+    /// Gives up what stands at the tip: up to the next whole group, or to the end when there is
+    /// none (or `all` is to go). Says whether it was the end.
     fn give_up(&mut self, witness: GroupNumber, evidence: Evidence, all: bool) -> (Lost, bool) {
         let (first_group, first_lsn) = (self.tip.group.next(), self.tip.lsn.next());
         let mut behind = self.headers_behind();
@@ -329,7 +332,8 @@ impl<'a> Walk<'a> {
             };
             return (lost, false);
         }
-        // What was neither witnessed nor completed cannot have been acknowledged: it is torn, not lost.
+        // What was neither witnessed nor completed cannot have been acknowledged: it is torn, not
+        // lost.
         behind.retain(|(index, header)| {
             header.group <= witness
                 || self.content_of(*index, header.block, header.blocks) != Content::SomeSectorZero
@@ -352,7 +356,8 @@ impl<'a> Walk<'a> {
         (lost, true)
     }
 
-    /// Every group header behind the tip that is good, in its place and not of an older epoch, in log order.
+    /// Every group header behind the tip that is good, in its place and not of an older epoch, in
+    /// log order.
     fn headers_behind(&mut self) -> Vec<(usize, GroupHeader)> {
         let Tip {
             index: tip_index,
@@ -393,7 +398,8 @@ impl<'a> Walk<'a> {
         let Tip {
             index, block, epoch, ..
         } = self.tip;
-        // Behind the last listed segment, or in one of another epoch, nothing was ever written for this epoch.
+        // Behind the last listed segment, or in one of another epoch, nothing was ever written for
+        // this epoch.
         if self
             .segments
             .get(index)
@@ -429,7 +435,8 @@ impl<'a> Walk<'a> {
                 self.advance(&header, tag);
                 Content::Expected
             }
-            // It authenticated, so every sector was written; the bytes in the window are decrypted by now.
+            // It authenticated, so every sector was written; the bytes in the window are decrypted
+            // by now.
             Err(GroupError::Record(_)) => Content::NoSectorZero,
             Err(_) => self.content_of(index, block, header.blocks),
         }
@@ -447,7 +454,7 @@ impl<'a> Walk<'a> {
         self.records += u64::from(header.record_count);
     }
 
-    /// What stands in a stretch that is not the expected group.
+    /// Content of a stretch that is not the expected group.
     fn content_of(&mut self, index: usize, block: u32, count: u32) -> Content {
         let bytes = self.blocks(index, block, count);
         let (zero_first, zero_sector) = (is_zero(&bytes[..BLOCK_BYTES]), has_zero_sector(bytes));
@@ -505,7 +512,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What [`Walk::look_beyond`] would find when nothing was ever submitted behind the tip.
+    /// Answer of [`Walk::look_beyond`] when nothing was ever submitted after the tip.
     fn nothing_beyond(&self) -> Beyond {
         let blank = self
             .segments
@@ -563,7 +570,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What was found behind the first bad place.
+/// Findings after the first bad place.
 #[derive(Default)]
 struct Beyond {
     anything: bool,

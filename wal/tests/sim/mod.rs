@@ -1,7 +1,8 @@
 //! A lane in a simulated world, and a checker that keeps its own journal.
 //!
-//! The world runs the real lane, pool and start on a [`SimDisk`] and chooses, by seed, what arrives, what completes and
-//! in which order. The checker knows only what was appended and what was acknowledged; it judges what a start finds.
+//! The world runs the real lane, pool and start on a [`SimDisk`] and chooses, by seed, what
+//! arrives, what completes and in which order. The checker knows only what was appended and what
+//! was acknowledged; it judges what a start finds.
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
@@ -80,9 +81,9 @@ pub fn small_config(depth: usize) -> StartConfig {
     }
 }
 
-// --- the checker ------------------------------------------------------------------------------------------------------
+// --- the checker ---------------------------------------------------------------------------------
 
-/// What one record was.
+/// Contents of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub epoch: Epoch,
@@ -96,13 +97,14 @@ pub struct Entry {
 pub struct Journal {
     appended: BTreeMap<u64, Entry>,
     pub acked: u64,
-    /// What each target has.
+    /// Contents of each target.
     pub stores: BTreeMap<TargetId, Store>,
-    /// What an operator gave up, first and last.
+    /// Records that an operator gave up, first and last.
     pub lost: Vec<(u64, u64)>,
 }
 
-/// A store: has what it was given by (epoch, number), each once; what it has not synced may go in a power cut.
+/// A store: has what it was given by (epoch, number), each once; what it has not synced may go in a
+/// power cut.
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     had: Vec<(Epoch, u64, RecordKind)>,
@@ -155,11 +157,13 @@ impl Journal {
         self.acked = lsn.0;
     }
 
-    /// Judges what a start found: a contiguous stretch, every record as it was appended, none of the acknowledged
-    /// missing at the end, none that was recycled without being applied missing at the front. Then the journal goes on
-    /// from there: what was appended and not found is gone for good.
+    /// Judges what a start found: a contiguous stretch, every record as it was appended, none of
+    /// the acknowledged missing at the end, none that was recycled without being applied missing at
+    /// the front. Then the journal goes on from there: what was appended and not found is gone for
+    /// good.
     ///
-    /// What an operator gives up at this start is noted and missing from then on, and nothing else is.
+    /// What an operator gives up at this start is noted and missing from then on, and nothing else
+    /// is.
     pub fn judge(&mut self, found: &Found, recovery: &Recovery, log_start: Lsn) {
         self.give_up(&recovery.lost);
         let behind_lost = |mut expected: u64| {
@@ -174,7 +178,8 @@ impl Journal {
             assert_eq!(lsn.0, expected, "records are numbered without gaps");
             expected += 1;
             if entry.kind == RecordKind::Cut {
-                // Perhaps of a start that died after it: then the number was given again, to a record nobody was told of.
+                // Perhaps of a start that died after it: then the number was given again, to a
+                // record nobody was told of.
                 let replaced = self.appended.insert(lsn.0, entry.clone());
                 let known = replaced.is_none_or(|replaced| replaced.kind == RecordKind::Cut);
                 assert!(
@@ -209,7 +214,7 @@ impl Journal {
         self.acked = tip;
     }
 
-    /// What an operator gave up is gone.
+    /// Forgets what an operator gave up.
     pub fn give_up(&mut self, lost: &[Lost]) {
         for lost in lost {
             let (first, last) = (lost.first_lsn.0, lost.last_lsn.0);
@@ -235,8 +240,8 @@ impl Journal {
         own || store.is_some_and(|store| store.has(entry.epoch, lsn))
     }
 
-    /// A store applies a record that the lane gives out. A replay of what it has is ignored (that is what a store's own
-    /// idempotence is for).
+    /// A store applies a record that the lane gives out. A replay of what it has is ignored (that
+    /// is what a store's own idempotence is for).
     pub fn apply(&mut self, target: TargetId, lsn: Lsn, payload: &[u8]) {
         assert!(
             lsn.0 <= self.acked,
@@ -259,7 +264,7 @@ impl Journal {
     }
 }
 
-/// What a start reported, and the tail it built.
+/// Report of a start, and the tail that it built.
 #[derive(Debug, Default)]
 pub struct Found {
     pub records: Vec<(Lsn, Entry)>,
@@ -279,7 +284,7 @@ impl Visitor for Found {
     }
 }
 
-// --- the world --------------------------------------------------------------------------------------------------------
+// --- the world -----------------------------------------------------------------------------------
 
 pub struct World {
     pub disk: SimDisk,
@@ -293,9 +298,11 @@ pub struct World {
 pub struct Running {
     pub lane: Lane<SimDisk>,
     pub pool: Pool<SimDisk>,
-    /// Appended since the start and not acknowledged when the lane was poisoned: of unknown outcome.
+    /// Appended since the start and not acknowledged when the lane was poisoned: of unknown
+    /// outcome.
     pub acked_at_poison: Option<Lsn>,
-    /// What the last checkpoint of [`World::keep_cursors`] said was applied, itself included.
+    /// Position up to which the last checkpoint of [`World::keep_cursors`] said that all was
+    /// applied, itself included.
     checkpointed: Lsn,
 }
 
@@ -311,7 +318,8 @@ impl World {
         }
     }
 
-    /// A world of its own with this one's disk and journal and nothing running: where a crash can be tried.
+    /// A world of its own with this one's disk and journal and nothing running: where a crash can
+    /// be tried.
     pub fn crashed_copy(&self) -> Self {
         Self {
             disk: self.disk.snapshot(),
@@ -507,7 +515,8 @@ impl World {
         }
     }
 
-    /// The store of `target` applies up to `records` durable records: visible to its readers, not yet durable.
+    /// The store of `target` applies up to `records` durable records: visible to its readers, not
+    /// yet durable.
     pub fn apply_unsynced(&mut self, target: TargetId, records: usize) {
         let mut journal = core::mem::take(&mut self.journal);
         let running = self.running();
@@ -540,7 +549,8 @@ impl World {
         tail.waiting().chain(unsynced).collect()
     }
 
-    /// Logs the cursors if that says something new, as a driver does now and then, and takes back what that frees.
+    /// Logs the cursors if that says something new, as a driver does now and then, and takes back
+    /// what that frees.
     pub fn keep_cursors(&mut self) {
         let running = self.running();
         let floor = running.lane.tail().floor();
@@ -555,7 +565,8 @@ impl World {
         self.prepare();
     }
 
-    /// The stores take everything there is, and the log keeps its books, until nothing moves any more.
+    /// The stores take everything there is, and the log keeps its books, until nothing moves any
+    /// more.
     pub fn catch_up(&mut self) {
         for _ in 0..3 {
             self.idle();
@@ -566,7 +577,8 @@ impl World {
         }
     }
 
-    /// Appends records of a block each, to these targets in turn, until no segment has room; then falls quiet.
+    /// Appends records of a block each, to these targets in turn, until no segment has room; then
+    /// falls quiet.
     pub fn fill(&mut self, targets: u32) {
         for number in 0..1000 {
             match self.append(RecordKind::Strong, TargetId(number % targets), 3000) {
@@ -588,7 +600,8 @@ impl World {
         }
     }
 
-    /// Appends `count` strong records of `bytes`, each in a group of its own that is then in flight.
+    /// Appends `count` strong records of `bytes`, each in a group of its own that is then in
+    /// flight.
     pub fn append_groups(&mut self, count: usize, bytes: usize) {
         for _ in 0..count {
             self.append(RecordKind::Strong, TargetId(1), bytes)
@@ -597,7 +610,8 @@ impl World {
         }
     }
 
-    /// A power cut that finds the first of `count` equal writes in flight not begun, and the others done.
+    /// A power cut that finds the first of `count` equal writes in flight not begun, and the others
+    /// done.
     pub fn cut_power_losing_first_of(&mut self, count: usize) {
         let sectors = self.disk.sectors_at_stake(Crash::PowerCut);
         self.running = None;
@@ -618,7 +632,7 @@ impl World {
         self.rng = rng;
     }
 
-    /// What a power cut does to the stores.
+    /// Takes from the stores whatever a power cut takes.
     pub fn cut_stores(&mut self) {
         for store in self.journal.stores.values_mut() {
             store.cut(&mut self.rng);
