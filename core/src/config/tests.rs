@@ -109,7 +109,7 @@ fn bad_values_are_all_reported_with_place_and_suggestion() {
             "line 1: prism.yaml: shard: unknown key; `prism config print` lists all (did you mean \"shards\"?)",
             "line 2: prism.yaml: embedded: \"sqllite\" is not known; allowed: sqlite, memory (did you mean \"sqlite\"?)",
             "line 4: prism.yaml: limits.drain_timeout: \"5\" is not a duration; allowed: a number with a unit: ms, s, min, h, \
-             days or weeks (write \"5days\" or \"5s\")",
+             days or weeks (write \"5s\")",
             "line 5: prism.yaml: drain_timeout: unknown key; `prism config print` lists all (did you mean \"limits.drain_timeout\"?)",
             "line 6: prism.yaml: log: keys are expected here, not a single value",
             "PRISM_DRIVER: \"iouring\" is not known; allowed: auto, io_uring, epoll (did you mean \"io_uring\"?)",
