@@ -1,7 +1,8 @@
-//! Messages that all data-plane services share: `prism.common.v1`, the well-known types they use, `google.rpc.Status`.
+//! Messages that all data-plane services share: `prism.common.v1`, the well-known types they use,
+//! `google.rpc.Status`.
 //!
-//! Promises and semantics as in the parent module. The same structs serve as views when decoding and as values when
-//! encoding.
+//! Promises and semantics as in the parent module. The same structs serve as views when decoding
+//! and as values when encoding.
 
 use super::repeated::{Element, Pieces, Repeated};
 use crate::{
@@ -33,7 +34,8 @@ impl DurationView {
         }
     }
 
-    /// The duration in milliseconds, rounded up, so that nothing expires early. `None` if negative or out of range.
+    /// The duration in milliseconds, rounded up, so that nothing expires early. `None` if negative
+    /// or out of range.
     pub fn as_millis_ceil(&self) -> Option<u64> {
         if !(0..=TTL_SECONDS_MAX).contains(&self.seconds) || !(0..1_000_000_000).contains(&self.nanos) {
             return None;
@@ -79,7 +81,8 @@ pub struct TimestampView {
 }
 
 impl TimestampView {
-    /// Nanoseconds since the Unix epoch; `None` when illegal or outside of the years 1678 to 2261 that 64 bits hold.
+    /// Nanoseconds since the Unix epoch; `None` when illegal or outside of the years 1678 to 2261
+    /// that 64 bits hold.
     pub fn as_unix_nanos(&self) -> Option<i64> {
         if !(0..1_000_000_000).contains(&self.nanos) {
             return None;

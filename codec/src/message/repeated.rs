@@ -1,19 +1,21 @@
-//! A repeated field that stays on the wire: where it lies, how many elements it has, and an iterator that re-reads it.
+//! A repeated field that stays on the wire: where it lies, how many elements it has, and an
+//! iterator that re-reads it.
 //!
-//! Promises that iterating neither fails nor allocates, because the view that made the [`Repeated`] has validated every
-//! byte. The elements of one field may lie in several pieces: protobuf lets a sub-message be split, and then its repeated
-//! fields are concatenated. So a `Repeated` is a path of keys from some enclosing message down to the element, plus the
-//! number of elements to pass over (those that a later member of a oneof has replaced). In the usual case, one piece, the
-//! path has a single key.
+//! Promises that iterating neither fails nor allocates, because the view that made the [`Repeated`]
+//! has validated every byte. The elements of one field may lie in several pieces: protobuf lets a
+//! sub-message be split, and then its repeated fields are concatenated. So a `Repeated` is a path
+//! of keys from some enclosing message down to the element, plus the number of elements to pass
+//! over (those that a later member of a oneof has replaced). In the usual case, one piece, the path
+//! has a single key.
 
 use std::{fmt, marker::PhantomData};
 
 use crate::reader::{LEN, Reader};
 
-/// What a repeated field consists of: made from bytes that have been validated before.
+/// Element of a repeated field, made from bytes that have been validated before.
 pub trait Element<'a>: Sized {
-    /// Reads one element. Called only with bytes that the enclosing view's `decode` accepted; anything else gives an
-    /// unspecified value, but no panic.
+    /// Reads one element. Called only with bytes that the enclosing view's `decode` accepted;
+    /// anything else gives an unspecified value, but no panic.
     fn from_validated(bytes: &'a [u8]) -> Self;
 }
 
@@ -221,7 +223,8 @@ impl<'a, T: Element<'a>> ExactSizeIterator for Iter<'a, T> {}
 /// Longest path: `delete` → `predicate` → `keys` → `keys` within a Mutation.
 pub(crate) const PATH_KEYS_MAX: usize = 4;
 
-/// Counts the pieces of a repeated field while its message is decoded, and makes the [`Repeated`] in the end.
+/// Counts the pieces of a repeated field while its message is decoded, and makes the [`Repeated`]
+/// in the end.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Pieces<'a> {
     /// Elements seen in all pieces, replaced ones included.
@@ -263,8 +266,8 @@ impl<'a> Pieces<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// The next field of a message that has been validated: its key, and its content if length-delimited (else empty).
-    /// `None` at the end.
+    /// The next field of a message that has been validated: its key, and its content if
+    /// length-delimited (else empty). `None` at the end.
     #[inline(always)]
     fn validated_field(&mut self) -> Option<(u32, &'a [u8])> {
         if self.is_empty() {

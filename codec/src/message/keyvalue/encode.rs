@@ -1,8 +1,10 @@
-//! Encoders of the requests and responses of `prism.keyvalue.v1.KeyValue`: they append to the caller's buffer.
+//! Encoders of the requests and responses of `prism.keyvalue.v1.KeyValue`: they append to the
+//! caller's buffer.
 //!
-//! Promises the bytes that `prost` would write for the same values, without intermediate copies. Writers
-//! ([`GetResponseWriter`] and its like) take items one by one while a store hands them out; what they have written is
-//! already in the buffer, so a writer that is dropped before `finish` leaves a valid message without its page token.
+//! Promises the bytes that `prost` would write for the same values, without intermediate copies.
+//! Writers ([`GetResponseWriter`] and its like) take items one by one while a store hands them out;
+//! what they have written is already in the buffer, so a writer that is dropped before `finish`
+//! leaves a valid message without its page token.
 
 use super::{ExpectedView, ItemView, SelectionView};
 use crate::{
@@ -22,7 +24,8 @@ fn item_len(item: &ItemView<'_>) -> usize {
         + varint_field_len(item.compression as i64 as u64)
 }
 
-/// Bytes that this item takes within a `GetResponse` or `ScanEntry`, with its key and length: what counts for a page.
+/// Bytes that this item takes within a `GetResponse` or `ScanEntry`, with its key and length: what
+/// counts for a page.
 pub fn item_encoded_len(item: &ItemView<'_>) -> usize {
     len_field_len(item_len(item))
 }
@@ -60,7 +63,8 @@ pub fn encode_put_request<'i>(
     }
 }
 
-/// A predicate to be sent. The counterpart of [`super::PredicateView`], whose keys still lie on the wire.
+/// A predicate to be sent. The counterpart of [`super::PredicateView`], whose keys still lie on the
+/// wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PredicateOut<'a> {
     /// Every item.
@@ -168,11 +172,11 @@ pub fn encode_scan_request(out: &mut Vec<u8>, namespace: &str, selection: Option
 pub struct MutationOut<'a> {
     /// The id.
     pub id: &'a str,
-    /// What to do to it.
+    /// The change to the id.
     pub operation: MutationOperationOut<'a>,
 }
 
-/// What a mutation to be sent does.
+/// Change that a mutation to be sent makes.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum MutationOperationOut<'a> {
     /// Writes these items.
@@ -402,7 +406,8 @@ impl<'o> MutateResponseWriter<'o> {
         MutateResponseWriter { out }
     }
 
-    /// Appends what became of the next mutation. A success has the status `StatusOut::default()` and a result.
+    /// Appends what became of the next mutation. A success has the status `StatusOut::default()`
+    /// and a result.
     pub fn result(&mut self, status: Option<&StatusOut<'_>>, result: Option<&WriteResultView>) {
         let status_len = status.map_or(0, |status| len_field_len(status.encoded_len()));
         put_len_key(

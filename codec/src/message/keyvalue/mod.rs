@@ -1,6 +1,8 @@
-//! Views and encoders of `prism.keyvalue.v1`: requests for the gateway, responses for our clients, and both ways back.
+//! Views and encoders of `prism.keyvalue.v1`: requests for the gateway, responses for our clients,
+//! and both ways back.
 //!
-//! `request` and `response` hold the views, `encode` the encoders. What they share (item, predicate, selection) is here.
+//! `request` and `response` hold the views, `encode` the encoders. What they share (item,
+//! predicate, selection) is here.
 
 mod encode;
 mod request;
@@ -199,14 +201,16 @@ impl<'a> PredicateMerge<'a> {
         Ok(())
     }
 
-    /// Another member of a oneof came: this predicate, or what it held so far, does not count any more.
+    /// Another member of a oneof came: this predicate, or what it held so far, does not count any
+    /// more.
     fn replace(&mut self) {
         self.kind = PredicateKind::Unset;
         self.keys.replace();
         self.key_too_long = None;
     }
 
-    /// `path` leads from `root` to the keys of a key set. Checks the limits; errors are relative to the predicate.
+    /// `path` leads from `root` to the keys of a key set. Checks the limits; errors are relative to
+    /// the predicate.
     fn finish(&self, root: &'a [u8], path: &'static [u32]) -> Result<PredicateView<'a>, DecodeError> {
         match self.kind {
             // Not "all": a kind that this gateway does not know must not delete everything.
@@ -272,7 +276,8 @@ pub struct SelectionView<'a> {
 }
 
 impl<'a> SelectionView<'a> {
-    /// Page size in bytes that applies: the default where none was asked for, never above the maximum.
+    /// Page size in bytes that applies: the default where none was asked for, never above the
+    /// maximum.
     pub fn page_bytes_effective(&self) -> u32 {
         if self.page_bytes == 0 {
             PAGE_BYTES_DEFAULT

@@ -1,7 +1,8 @@
 //! Views of the requests of `prism.keyvalue.v1.KeyValue`, checked against the limits.
 //!
-//! Promises that an accepted request is well-formed and within every limit of [`crate::limits`], and that a refused one
-//! names the field. Only the mutations of a Mutate keep their limits for later: each succeeds or fails by itself.
+//! Promises that an accepted request is well-formed and within every limit of [`crate::limits`],
+//! and that a refused one names the field. Only the mutations of a Mutate keep their limits for
+//! later: each succeeds or fails by itself.
 
 use super::{ItemView, KEYS_KEY, PREDICATE_KEYS, PredicateMerge, PredicateView, SelectionView};
 use crate::{
@@ -224,8 +225,8 @@ pub struct MutateView<'a> {
 }
 
 impl<'a> MutateView<'a> {
-    /// Validates a serialized `MutateRequest`. Allocates nothing. The limits of each mutation are checked when it is
-    /// read, so that one bad mutation leaves the others alone.
+    /// Validates a serialized `MutateRequest`. Allocates nothing. The limits of each mutation are
+    /// checked when it is read, so that one bad mutation leaves the others alone.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let (mut namespace, mut token, mut count) = ("", None, 0);
@@ -270,11 +271,12 @@ const MUTATE_MUTATIONS: u32 = key(3, LEN);
 pub struct MutationView<'a> {
     /// The id; 1 to 1,024 bytes if the operation is `Ok`.
     pub id: &'a str,
-    /// What to do, or which limit the mutation breaks (its path begins within the mutation, for example `put.items`).
+    /// The change, or the limit that the mutation breaks (its path begins within the mutation, for
+    /// example `put.items`).
     pub operation: Result<MutationOperation<'a>, DecodeError>,
 }
 
-/// What a mutation does to its id.
+/// Change that a mutation makes to its id.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum MutationOperation<'a> {
     /// Writes these items, 1 to 1,000.
@@ -344,7 +346,8 @@ impl<'a> MutationMerge<'a> {
         Ok(merge)
     }
 
-    /// Another member of the oneof replaces what the one before had gathered; the same member is merged into.
+    /// Another member of the oneof replaces what the one before had gathered; the same member is
+    /// merged into.
     fn begin(&mut self, kind: MutationKind) {
         if self.kind != kind {
             self.kind = kind;
@@ -426,13 +429,13 @@ pub struct CompareAndSwapView<'a> {
     pub key: &'a [u8],
     /// Absent: the gateway makes one.
     pub token: Option<TokenView<'a>>,
-    /// What the caller expects to find.
+    /// Expectation of the caller.
     pub expected: ExpectedView<'a>,
-    /// What to put in its place, its key filled in; absent: the item is deleted.
+    /// Item to put in the old one's place, its key filled in; absent: the item is deleted.
     pub item: Option<ItemView<'a>>,
 }
 
-/// What the caller of CompareAndSwap expects to find.
+/// Expectation of the caller of CompareAndSwap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExpectedView<'a> {
     /// No such item.
@@ -502,7 +505,8 @@ const CAS_ABSENT: u32 = key(5, LEN);
 const CAS_VALUE: u32 = key(6, LEN);
 const CAS_ITEM: u32 = key(7, LEN);
 
-/// Validates and counts items; remembers the first that breaks a limit, because a malformed byte later on matters more.
+/// Validates and counts items; remembers the first that breaks a limit, because a malformed byte
+/// later on matters more.
 #[derive(Clone, Copy, Default)]
 struct ItemsCheck {
     count: u32,

@@ -1,6 +1,8 @@
-//! Views of the responses of `prism.keyvalue.v1.KeyValue`, for our own clients: the load generator and the command line.
+//! Views of the responses of `prism.keyvalue.v1.KeyValue`, for our own clients: the load generator
+//! and the command line.
 //!
-//! Promises well-formed messages, nothing about sizes: what the gateway answers is bounded by the gateway.
+//! Promises well-formed messages, nothing about sizes: what the gateway answers is bounded by the
+//! gateway.
 
 use super::ItemView;
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
 /// A `PutResponse`.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub struct PutResponseView {
-    /// What became of the write.
+    /// Result of the write.
     pub result: Option<WriteResultView>,
 }
 
@@ -30,7 +32,7 @@ impl PutResponseView {
 /// A `DeleteResponse`.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub struct DeleteResponseView {
-    /// What became of the write.
+    /// Result of the write.
     pub result: Option<WriteResultView>,
 }
 
@@ -154,7 +156,7 @@ impl<'a> ScanResponseView<'a> {
 pub struct ScanEntryView<'a> {
     /// The id.
     pub id: &'a str,
-    /// Its items on this page, in key order.
+    /// The id's items on this page, in key order.
     pub items: Repeated<'a, ItemView<'a>>,
 }
 
@@ -218,12 +220,12 @@ impl<'a> MutateResponseView<'a> {
     }
 }
 
-/// What became of one mutation.
+/// Result of one mutation.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub struct MutationResultView<'a> {
     /// OK, or why this mutation had no effect.
     pub status: Option<StatusView<'a>>,
-    /// What became of the write.
+    /// Result of the write.
     pub result: Option<WriteResultView>,
 }
 
@@ -267,7 +269,7 @@ pub struct CompareAndSwapResponseView<'a> {
     pub swapped: bool,
     /// When not swapped: the item as it is; absent if there is none.
     pub current: Option<ItemView<'a>>,
-    /// What became of the write.
+    /// Result of the write.
     pub result: Option<WriteResultView>,
 }
 
