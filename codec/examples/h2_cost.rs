@@ -1,6 +1,6 @@
-//! What the HTTP/2 layer costs per unary gRPC call, on the server: receive HEADERS + DATA, reply with HEADERS + DATA +
-//! trailers. `cargo run --release -p prism-codec --example h2_cost`. A yardstick while tuning; figures for the record
-//! come from the `bench` crate.
+//! Cost of the HTTP/2 layer for each unary gRPC call, on the server: receive HEADERS + DATA, reply
+//! with HEADERS + DATA + trailers. `cargo run --release -p prism-codec --example h2_cost`. A
+//! yardstick while tuning; figures for the record come from the `bench` crate.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -26,7 +26,7 @@ fn main() {
     }
 }
 
-/// What a client sends for all calls, `BATCH` calls a buffer, 256 bytes a message.
+/// Bytes that a client sends for all calls, `BATCH` calls a buffer, 256 bytes a message.
 fn requests(varying: bool) -> Vec<Vec<u8>> {
     let mut client = Connection::new(Config {
         send_queue_max: usize::MAX,

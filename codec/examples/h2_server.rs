@@ -1,7 +1,8 @@
-//! A small HTTP/2 server for judges such as h2spec, h2load and curl: one thread per connection, blocking sockets.
+//! A small HTTP/2 server for judges such as h2spec, h2load and curl: one thread per connection,
+//! blocking sockets.
 //!
-//! `cargo run -p prism-codec --example h2_server -- 127.0.0.1:8443` (cleartext, prior knowledge). A gRPC request is
-//! answered with its own message; any other with a short text.
+//! `cargo run -p prism-codec --example h2_server -- 127.0.0.1:8443` (cleartext, prior knowledge). A
+//! gRPC request is answered with its own message; any other with a short text.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -26,7 +27,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// What is known of a call until it is answered.
+/// State of a call until it is answered.
 #[derive(Default)]
 struct Call {
     grpc: bool,

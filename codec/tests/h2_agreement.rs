@@ -1,4 +1,5 @@
-//! Where RFC 9113 leaves no choice, our server and the `h2` crate's end the same connections and keep the same ones.
+//! Where RFC 9113 leaves no choice, our server and the `h2` crate's end the same connections and
+//! keep the same ones.
 #![allow(missing_docs, unreachable_pub)]
 
 #[path = "../fuzz/generate.rs"]
@@ -10,7 +11,7 @@ use prism_codec::h2::{Config, Connection, Event, Input, PREFACE};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// What our server says to these bytes: the code of the GOAWAY that ends the connection.
+/// Verdict of our server on these bytes: the code of the GOAWAY that ends the connection.
 fn our_verdict(bytes: &[u8]) -> Option<u32> {
     let mut connection = Connection::new(Config::server());
     let mut input = Input::new(bytes);
@@ -54,7 +55,8 @@ async fn their_verdict(bytes: &[u8]) -> Option<u32> {
     let read = async {
         let mut output = Vec::new();
         let mut buffer = [0; 4096];
-        // It keeps a healthy connection open and says nothing more: a PING behind everything tells when it has seen all.
+        // It keeps a healthy connection open and says nothing more: a PING behind everything tells
+        // when it has seen all.
         loop {
             let count = client.read(&mut buffer).await.unwrap_or(0);
             output.extend_from_slice(&buffer[..count]);
@@ -237,7 +239,8 @@ fn legal_connections_live_and_broken_ones_end() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Connections made at random by the generator are legal, and both servers say so; cut short anywhere they still are.
+/// Connections made at random by the generator are legal, and both servers say so; cut short
+/// anywhere they still are.
 #[test]
 fn legal_connections_made_at_random_live() {
     let seed = std::env::var("PRISM_FUZZ_SEED")

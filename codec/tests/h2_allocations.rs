@@ -1,5 +1,5 @@
-//! In steady state a unary gRPC call allocates nothing, whether its header block is known by heart or must be decoded; and an
-//! idle connection is small.
+//! In steady state a unary gRPC call allocates nothing, whether its header block is known by heart
+//! or must be decoded; and an idle connection is small.
 
 mod h2_support;
 
@@ -17,8 +17,9 @@ const FIELDS: [(&[u8], &[u8]); 8] = [
     (b"grpc-accept-encoding", b"identity,gzip"),
 ];
 
-/// What a client sends for `calls` unary calls of 256 bytes, each in its own buffer. With `varying`, each call carries a
-/// field that it inserts into the table, as grpc-go does with its timeout.
+/// Bytes that a client sends for `calls` unary calls of 256 bytes, each in its own buffer. With
+/// `varying`, each call carries a field that it inserts into the table, as grpc-go does with its
+/// timeout.
 fn requests(calls: usize, varying: bool) -> Vec<Vec<u8>> {
     let mut client = Connection::new(Config::client());
     let mut server_says = Input::new(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]);

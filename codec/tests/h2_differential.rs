@@ -1,5 +1,6 @@
-//! The `h2` crate as the other end, both ways round, over an in-memory pipe: what two independent readings of the RFC agree
-//! on. Bodies of many sizes, many streams at once, small windows, trailers, resets, graceful ends.
+//! The `h2` crate as the other end, both ways round, over an in-memory pipe: what two independent
+//! readings of the RFC agree on. Bodies of many sizes, many streams at once, small windows,
+//! trailers, resets, graceful ends.
 
 mod h2_support;
 
@@ -20,8 +21,8 @@ fn runtime() -> tokio::runtime::Runtime {
         .expect("a runtime")
 }
 
-/// The reading half of a pipe, and a way to write that never waits: an end that only writes while its peer only writes would
-/// stand still with it.
+/// The reading half of a pipe, and a way to write that never waits: an end that only writes while
+/// its peer only writes would stand still with it.
 fn split(pipe: DuplexStream) -> (ReadHalf<DuplexStream>, mpsc::UnboundedSender<Vec<u8>>) {
     let (reader, mut writer): (_, WriteHalf<_>) = tokio::io::split(pipe);
     let (sender, mut receiver) = mpsc::unbounded_channel::<Vec<u8>>();
@@ -50,7 +51,7 @@ fn body_of(seed: u64, call: usize) -> Vec<u8> {
     random.bytes(size)
 }
 
-// ---- our server, their client -----------------------------------------------------------------------------------------
+// ---- our server, their client -------------------------------------------------------------------
 
 /// Echoes every request with its own fields `x-…` and trailers; resets those that ask for it.
 async fn serve_ours(pipe: DuplexStream, config: Config) {
@@ -199,12 +200,13 @@ fn their_client_and_our_server_agree() {
     }
 }
 
-// ---- our client, their server -----------------------------------------------------------------------------------------
+// ---- our client, their server -------------------------------------------------------------------
 
 async fn serve_theirs(pipe: DuplexStream, seed: u64) {
     let mut builder = h2::server::Builder::new();
-    // Not below the default: data that came before the smaller window was acknowledged is then never given back by their
-    // server (it waits for a batch that can no longer fill), and the stream stands still.
+    // Not below the default: data that came before the smaller window was acknowledged is then
+    // never given back by their server (it waits for a batch that can no longer fill), and the
+    // stream stands still.
     builder.initial_window_size(65_535 + (seed as u32 % 3) * 40_000);
     builder.max_concurrent_streams(7);
     builder.max_header_list_size(10_000);

@@ -1,4 +1,5 @@
-//! Rules of RFC 9113 section 8, messages: what a request and a response must look like, on both sides.
+//! Rules of RFC 9113 section 8, messages: what a request and a response must look like, on both
+//! sides.
 
 mod h2_support;
 
@@ -16,7 +17,7 @@ fn with_open_stream() -> Subject {
     subject
 }
 
-// ---- 8 messages ---------------------------------------------------------------------------------------------------------------
+// ---- 8 messages ---------------------------------------------------------------------------------
 
 #[test]
 fn malformed_requests_are_stream_errors() {

@@ -1,5 +1,6 @@
-//! Two connections wired to each other through a network that cuts the bytes anywhere: every byte arrives, in order, once,
-//! whatever the windows, frame sizes and pieces. By seed; a failure prints it.
+//! Two connections wired to each other through a network that cuts the bytes anywhere: every byte
+//! arrives, in order, once, whatever the windows, frame sizes and pieces. By seed; a failure prints
+//! it.
 
 mod h2_support;
 
@@ -110,7 +111,7 @@ enum Seen<'a> {
     },
 }
 
-/// What the server knows of a call.
+/// State of a call on the server.
 struct Serving {
     reply_size: usize,
     body: Vec<u8>,
@@ -118,7 +119,7 @@ struct Serving {
     left: Option<usize>,
 }
 
-/// What the client expects of a call.
+/// Expectation of the client about a call.
 struct Asked {
     stream: StreamId,
     request: Vec<u8>,

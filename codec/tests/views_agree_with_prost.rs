@@ -1,5 +1,6 @@
-//! Every view accepts and refuses what prost does, and reads the same values: on well-formed messages in every order and
-//! number of pieces, on illegal ones, and on damaged bytes. Each case prints its seed when it fails.
+//! Every view accepts and refuses what prost does, and reads the same values: on well-formed
+//! messages in every order and number of pieces, on illegal ones, and on damaged bytes. Each case
+//! prints its seed when it fails.
 
 #[path = "support/convert.rs"]
 mod convert;
@@ -22,7 +23,8 @@ struct Tally {
     malformed: usize,
 }
 
-/// Compares a view with prost on `rounds` messages. `same` gets prost's value and the bytes, and decides on equality.
+/// Compares a view with prost on `rounds` messages. `same` gets prost's value and the bytes, and
+/// decides on equality.
 fn compare<M: Message + Default + std::fmt::Debug>(
     schema: Schema,
     rounds: u64,
@@ -38,7 +40,8 @@ fn compare<M: Message + Default + std::fmt::Debug>(
         if seed % 3 == 1 {
             wire::damage(&mut random, &mut bytes);
         }
-        // The view gets prost's value for comparison; where prost refuses, any value does, it must not come to that.
+        // The view gets prost's value for comparison; where prost refuses, any value does, it must
+        // not come to that.
         let reference = M::decode(&bytes[..]);
         let context = format!("seed {seed}, bytes {bytes:02x?}");
         match (
@@ -63,7 +66,8 @@ fn compare<M: Message + Default + std::fmt::Debug>(
     assert_eq!(tally.beyond_limit > 0, limits_exist, "{tally:?}");
 }
 
-/// A comparison that only counts where prost accepted as well: `compare` reports the other case itself.
+/// A comparison that only counts where prost accepted as well: `compare` reports the other case
+/// itself.
 macro_rules! view_test {
     ($name:ident, $schema:expr, $limits:expr, $message:ty, $view:expr, |$reference:ident| $normal:expr) => {
         #[test]
@@ -80,7 +84,7 @@ macro_rules! view_test {
     };
 }
 
-/// What an absent predicate means.
+/// Predicate that an absent one means.
 fn all() -> Option<kv::Predicate> {
     Some(kv::Predicate {
         kind: Some(kv::predicate::Kind::All(kv::All {})),
