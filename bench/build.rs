@@ -1,5 +1,6 @@
-//! Generates the peers that the benches compare with: prost with `Bytes`, and buffa's views. The messages are those of
-//! `proto/`; well-known types are replaced by equal ones of our own, so that no further crate is needed for them.
+//! Generates the peers that the benches compare with: prost with `Bytes`, and buffa's views. The
+//! messages are those of `proto/`; well-known types are replaced by equal ones of our own, so that
+//! no further crate is needed for them.
 
 use std::{
     env,

@@ -1,6 +1,7 @@
-//! A whole unary gRPC request through an HTTP/2 server without a socket: 32 requests a batch, 256-byte messages in,
-//! 16-byte messages out. `prism/memo` recognises the repeated header block, `prism/decode` decodes each; `h2` is the
-//! crate of that name on tokio's current-thread runtime, as tonic uses it: one task a request.
+//! A whole unary gRPC request through an HTTP/2 server without a socket: 32 requests a batch,
+//! 256-byte messages in, 16-byte messages out. `prism/memo` recognises the repeated header block,
+//! `prism/decode` decodes each; `h2` is the crate of that name on tokio's current-thread runtime,
+//! as tonic uses it: one task a request.
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -23,7 +24,7 @@ const FIELDS: [(&str, &str); 8] = [
     ("grpc-accept-encoding", "gzip"),
 ];
 
-/// What a client sends: the preface and a first request, which fills the header table, then batches.
+/// Bytes of a client: the preface and a first request, which fills the header table, then batches.
 struct Client {
     indexed: Vec<u8>,
     next_stream: u32,

@@ -4,7 +4,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use prism_codec::h2::hpack::{DEFAULT_TABLE_SIZE, Decoder, Encoder, HeaderList, Indexing};
 use std::hint::black_box;
 
-/// What grpc-go sends with a call.
+/// Header fields that grpc-go sends with a call.
 const FIELDS: [(&str, &str); 10] = [
     (":method", "POST"),
     (":scheme", "http"),

@@ -1,4 +1,4 @@
-//! What was measured, as tables that can stand in docs/BENCHMARKS.md.
+//! Measurements as tables that can stand in docs/BENCHMARKS.md.
 
 use std::{fs, process::Command};
 

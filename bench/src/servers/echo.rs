@@ -1,5 +1,5 @@
-//! The floor: receives a request of known size, answers a reply of known size, on the gateway's runtime. What is below
-//! this is the kernel's.
+//! The floor: receives a request of known size, answers a reply of known size, on the gateway's
+//! runtime. What is below this is the kernel's.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,5 @@
-//! The `h2` crate on one tokio thread, with prost: the protocol layer of the usual stack without its frameworks.
+//! The `h2` crate on one tokio thread, with prost: the protocol layer of the usual stack without
+//! its frameworks.
 
 use std::{cell::RefCell, net::SocketAddr, rc::Rc};
 

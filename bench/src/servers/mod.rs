@@ -1,4 +1,5 @@
-//! The servers that are compared. All take the same Put, keep the value in a map by id, and answer as the gateway does.
+//! The servers that are compared. All take the same Put, keep the value in a map by id, and answer
+//! as the gateway does.
 
 mod codec;
 mod echo;
@@ -44,7 +45,7 @@ impl Kind {
         Self::Echo,
     ];
 
-    /// Its name on the command line.
+    /// Name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Prism => "prism",
@@ -57,7 +58,7 @@ impl Kind {
         }
     }
 
-    /// Its name in a table.
+    /// Name in a table.
     pub(crate) fn describe(self) -> &'static str {
         match self {
             Self::Prism => "this gateway, everything on",
@@ -88,7 +89,7 @@ pub(crate) fn serve(kind: Kind, listen: SocketAddr) -> Result<(), String> {
 /// The store of the servers that are not the gateway.
 pub(crate) type Map = HashMap<String, Vec<u8>>;
 
-/// What a tokio server runs on.
+/// Runtime of a tokio server.
 pub(crate) fn on_tokio(future: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,4 +1,5 @@
-//! Other programs, bounded in time: none of them can hold a run up for ever, and each is ended by its own id.
+//! Other programs, bounded in time: none of them can hold a run up for ever, and each is ended by
+//! its own id.
 
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -7,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use crate::logs::Failure;
 
-/// How long a killed process may take to go. It goes at once, unless the kernel holds it in a write that does not end.
+/// How long a killed process may take to go. It goes at once, unless the kernel holds it in a write
+/// that does not end.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 
-/// Runs a command to its end and returns what it printed; kills it, which is an error, when that takes longer than `limit`.
-/// Not for commands that leave others behind, which would keep the pipes open.
+/// Runs a command to its end and returns what it printed; kills it, which is an error, when that
+/// takes longer than `limit`. Not for commands that leave others behind, which would keep the pipes
+/// open.
 pub(crate) fn output(command: &mut Command, limit: Duration) -> Result<Output, Failure> {
     let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
     // Read meanwhile: a full pipe would stop the program.
@@ -26,7 +29,8 @@ pub(crate) fn output(command: &mut Command, limit: Duration) -> Result<Output, F
     })
 }
 
-/// The same for a command whose complaints are shown where ours are, and that may leave others behind.
+/// The same for a command whose complaints are shown where ours are, and that may leave others
+/// behind.
 pub(crate) fn status(command: &mut Command, limit: Duration) -> Result<ExitStatus, Failure> {
     let mut child = spawn(command.stdout(Stdio::null()))?;
     wait(&mut child, command, limit)

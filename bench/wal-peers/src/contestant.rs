@@ -1,4 +1,5 @@
-//! A contestant's process: opens its log and runs the bursts that the parent asks for, one line each way.
+//! A contestant's process: opens its log and runs the bursts that the parent asks for, one line
+//! each way.
 //!
 //! In a process of its own each has its own CPU account, and none suffers from another's threads.
 
@@ -28,7 +29,8 @@ pub(crate) fn run(contestant: &Contestant, directory: &Path) -> Result<(), Failu
     // A parent that is killed cannot end it any more.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let log = (contestant.open)(directory)?;
-    // What only the first append pays, such as the flush of a file that was filled beforehand, is nobody's burst.
+    // What only the first append pays, such as the flush of a file that was filled beforehand, is
+    // nobody's burst.
     log.append(0, &[0; 64])?;
     log.tidy()?;
     let mut out = stdout();
@@ -87,13 +89,13 @@ fn burst(log: &dyn Log, appenders: usize, bytes: usize, length: Duration) -> Res
     }))
 }
 
-/// What appenders did.
+/// Work of the appenders.
 struct Appended {
-    /// Of the appends that began within the measured time, also of those that ended after it: an append that a stall holds
-    /// beyond the end is a slow one all the same.
+    /// Of the appends that began within the measured time, also of those that ended after it: an
+    /// append that a stall holds beyond the end is a slow one all the same.
     latencies: Histogram<u64>,
-    /// Appends that ended within the measured time, also those that began before it. Otherwise each appender would lose one,
-    /// which is nothing for a fast log and a tenth for a slow one.
+    /// Appends that ended within the measured time, also those that began before it. Otherwise each
+    /// appender would lose one, which is nothing for a fast log and a tenth for a slow one.
     ended_within: u64,
     /// All, those of the warm-up included.
     appends: u64,

@@ -1,4 +1,5 @@
-//! What was measured, and what counts of it: medians over rounds whose floor stood still and bursts that nothing disturbed.
+//! Measurements, and which of them count: medians over rounds whose floor stood still and bursts
+//! that nothing disturbed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +11,7 @@ use crate::machine::FOREIGN_MAX;
 /// A round is dropped when the floor's p50 before it and after it differ by more than this factor.
 pub(crate) const MOVED_FACTOR: f64 = 1.5;
 
-/// What is measured at one time.
+/// Measurements of one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cell {
     pub(crate) bytes: u64,
@@ -23,7 +24,7 @@ impl fmt::Display for Cell {
     }
 }
 
-/// What `fio` found with writes of `bytes`. Times in microseconds.
+/// Figures of `fio` with writes of `bytes`. Times in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Floor {
     pub(crate) bytes: u64,
@@ -51,7 +52,7 @@ impl fmt::Display for Floor {
     }
 }
 
-/// What a burst showed. Times in microseconds.
+/// Figures of a burst. Times in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Burst {
     pub(crate) per_second: f64,
@@ -108,7 +109,8 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    /// Why it does not count: the disk was another one at its end than at its beginning, or cannot be told.
+    /// Why it does not count: the disk was another one at its end than at its beginning, or cannot
+    /// be told.
     pub(crate) fn dropped(&self) -> Option<&'static str> {
         let (before, after) = (self.before.p50, self.after.p50);
         if self.before.disturbed || self.after.disturbed {
@@ -121,8 +123,8 @@ impl Round {
     }
 }
 
-/// What a log does within its bursts and what it leaves for the time between them, over all bursts of a run that nothing
-/// disturbed.
+/// Work of a log within its bursts, and the work that it leaves for the time between them, over all
+/// bursts of a run that nothing disturbed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Upkeep {
     pub(crate) appends: f64,

@@ -1,4 +1,5 @@
-//! The disk's floor: durable overwrites of a prepared file beside the logs, which no log can be faster than one by one.
+//! The disk's floor: durable overwrites of a prepared file beside the logs, which no log can be
+//! faster than one by one.
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -71,7 +72,7 @@ impl FloorFile {
         })
     }
 
-    /// What `fio` finds: durable overwrites of `bytes`, one at a time, one behind the other.
+    /// Figures of `fio`: durable overwrites of `bytes`, one at a time, one after the other.
     pub(crate) fn fio(&self, bytes: u64, length: Duration) -> Result<Floor, Failure> {
         let mut command = Command::new("fio");
         command
@@ -112,7 +113,8 @@ impl FloorFile {
         })
     }
 
-    /// The median of a few writes of 4 KiB, in microseconds: what tells at once whether the disk is calm.
+    /// The median of a few writes of 4 KiB, in microseconds: what tells at once whether the disk is
+    /// calm.
     pub(crate) fn probe(&mut self) -> Result<f64, Failure> {
         let mut took = Vec::with_capacity(PROBES);
         let deadline = Instant::now() + PROBE_WITHIN;
@@ -129,8 +131,8 @@ impl FloorFile {
         Ok(took[took.len() / 2])
     }
 
-    /// Waits until `times` probes one after the other are at most `calm` microseconds, but no longer than `within`. Whether
-    /// they were.
+    /// Waits until `times` probes one after the other are at most `calm` microseconds, but no
+    /// longer than `within`. Whether they were.
     pub(crate) fn await_calm(&mut self, calm: f64, times: usize, within: Duration) -> Result<bool, Failure> {
         let deadline = Instant::now() + within;
         let mut calm_probes = 0;

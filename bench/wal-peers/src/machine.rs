@@ -1,4 +1,5 @@
-//! Where a run was made: what somebody else needs to repeat it, and what other programs do meanwhile.
+//! Where a run was made: what somebody else needs to repeat it, and what other programs do
+//! meanwhile.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -21,7 +22,8 @@ pub(crate) fn package_version(package: &str) -> String {
     version.unwrap_or("of unknown version").to_owned()
 }
 
-/// The commit that is checked out where this program was built, and whether anything was changed since.
+/// The commit that is checked out where this program was built, and whether anything was changed
+/// since.
 pub(crate) fn revision() -> String {
     let git = |arguments: &[&str]| {
         answer(
@@ -77,7 +79,8 @@ pub(crate) fn compiler() -> String {
 pub(crate) fn file_system(directory: &Path) -> Result<String, Failure> {
     let directory = directory.canonicalize()?;
     let text = fs::read_to_string("/proc/self/mountinfo")?;
-    // The innermost mount that holds the folder; of several at one place the last, which hides the others.
+    // The innermost mount that holds the folder; of several at one place the last, which hides the
+    // others.
     let mount = text
         .lines()
         .filter_map(Mount::read)
@@ -93,7 +96,8 @@ pub(crate) fn file_system(directory: &Path) -> Result<String, Failure> {
     ))
 }
 
-/// The disk below a folder, as the kernel shows it in a folder of its own; nothing may be known about it.
+/// The disk below a folder, as the kernel shows it in a folder of its own; nothing may be known
+/// about it.
 pub(crate) struct Disk(PathBuf);
 
 impl Disk {
@@ -103,8 +107,9 @@ impl Disk {
         Ok(Self(Path::new("/sys/dev/block").join(numbers)))
     }
 
-    /// What it has written so far, for all programs. Not what the kernel holds against each process: there, a changed byte
-    /// of a file in memory counts as much as the piece that the kernel keeps together, which may be many pages.
+    /// Bytes that the disk has written so far, for all programs. Not what the kernel holds against
+    /// each process: there, a changed byte of a file in memory counts as much as the piece that the
+    /// kernel keeps together, which may be many pages.
     pub(crate) fn written_bytes(&self) -> f64 {
         let text = fs::read_to_string(self.0.join("stat")).unwrap_or_default();
         let sectors = text
@@ -158,9 +163,9 @@ pub(crate) fn load() -> String {
     text.split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// Share of one core that other programs (and the kernel's own workers) may take beside a burst or a run of `fio`. With more
-/// of it whoever wakes up may wait for the end of another's turn, which is 4 ms where the kernel's clock ticks 250 times a
-/// second: that looks like a slow disk.
+/// Share of one core that other programs (and the kernel's own workers) may take beside a burst or
+/// a run of `fio`. With more of it whoever wakes up may wait for the end of another's turn, which
+/// is 4 ms where the kernel's clock ticks 250 times a second: that looks like a slow disk.
 pub(crate) const FOREIGN_MAX: f64 = 0.8;
 
 /// Finds out what others take of the processor meanwhile.
@@ -175,7 +180,8 @@ impl Watch {
         Ok(Self { busy, at })
     }
 
-    /// The share of a core that others took since the beginning, beside the `own_seconds` of the program in question.
+    /// The share of a core that others took since the beginning, beside the `own_seconds` of the
+    /// program in question.
     pub(crate) fn foreign(&self, own_seconds: f64) -> Result<f64, Failure> {
         let busy = machine_cpu()? - self.busy - own_seconds;
         Ok(busy.max(0.0) / self.at.elapsed().as_secs_f64())
@@ -185,7 +191,8 @@ impl Watch {
 /// CPU time in seconds of the programs that this one has started and seen end.
 pub(crate) fn ended_children_cpu() -> Result<f64, Failure> {
     let text = fs::read_to_string("/proc/self/stat")?;
-    // The name, which may hold anything, ends with the last bracket; the fields that are wanted are the 16th and 17th.
+    // The name, which may hold anything, ends with the last bracket; the fields that are wanted are
+    // the 16th and 17th.
     let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
     let ticks: Vec<f64> = fields
         .skip(13)
@@ -200,8 +207,8 @@ fn machine_cpu() -> Result<f64, Failure> {
     let text = fs::read_to_string("/proc/stat")?;
     let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
     let ticks: Vec<f64> = fields.map(str::parse).collect::<Result<_, _>>()?;
-    // user, nice, system, idle, iowait, irq, softirq, and what other machines on the same processor stole; Linux counts
-    // them in hundredths of a second.
+    // user, nice, system, idle, iowait, irq, softirq, and what other machines on the same processor
+    // stole; Linux counts them in hundredths of a second.
     let busy: f64 = [0, 1, 2, 5, 6, 7]
         .iter()
         .filter_map(|index| ticks.get(*index))
@@ -209,7 +216,7 @@ fn machine_cpu() -> Result<f64, Failure> {
     Ok(busy / 100.0)
 }
 
-/// What a program prints; `None` where it prints nothing, fails, or is not there.
+/// Output of a program; `None` where it prints nothing, fails, or is not there.
 fn answer(command: &mut Command) -> Option<String> {
     let output = bounded::output(command, ANSWER_WITHIN).ok()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();

@@ -1,9 +1,12 @@
-//! Our log beside others: the same appends, on the same disk, in the same run, beside the floor of that disk.
+//! Our log beside others: the same appends, on the same disk, in the same run, beside the floor of
+//! that disk.
 //!
-//! Every contestant is a process. They take turns in short bursts with pauses, because a disk that is shared or limited by
-//! rate is calm for a few seconds only. A round of a cell (a number of appenders, a length of records) is one burst of each,
-//! between two runs of `fio`; it is dropped, and repeated later, when the floor has moved meanwhile. Every second round goes
-//! in the opposite order. A burst beside which other programs ran is repeated at once. Medians over the rounds are shown.
+//! Every contestant is a process. They take turns in short bursts with pauses, because a disk that
+//! is shared or limited by rate is calm for a few seconds only. A round of a cell (a number of
+//! appenders, a length of records) is one burst of each, between two runs of `fio`; it is dropped,
+//! and repeated later, when the floor has moved meanwhile. Every second round goes in the opposite
+//! order. A burst beside which other programs ran is repeated at once. Medians over the rounds are
+//! shown.
 //!
 //! An appender is a thread that waits until its record is durable before it appends the next one.
 
@@ -27,7 +30,8 @@ use crate::logs::{CONTESTANTS, Failure};
 
 /// Measures our log beside others, and the disk's floor beside them all.
 ///
-/// A part of the report can be repeated alone, for example `--sizes 1024 --appenders 8,32 --logs prism,okaywal`.
+/// A part of the report can be repeated alone, for example `--sizes 1024 --appenders 8,32 --logs
+/// prism,okaywal`.
 #[derive(Parser)]
 struct Options {
     /// Folder on the disk in question; emptied afterwards, or by the next run if this one is killed
@@ -60,8 +64,8 @@ struct Options {
     /// No round begins that would probably end after so many minutes; what is left out is said
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=1440))]
     minutes: u64,
-    /// A command that is run with `begin` before and `end` after each burst and each run of fio, for example to hold other
-    /// programs still
+    /// A command that is run with `begin` before and `end` after each burst and each run of fio,
+    /// for example to hold other programs still
     #[arg(long)]
     around: Option<PathBuf>,
     /// A contestant's own process; for the program itself

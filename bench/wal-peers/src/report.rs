@@ -1,4 +1,5 @@
-//! The report, as Markdown for docs/BENCHMARKS.md: where it was measured, the figures, ours against each other log.
+//! The report, as Markdown for docs/BENCHMARKS.md: where it was measured, the figures, ours against
+//! each other log.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +12,7 @@ use crate::machine::{self, FOREIGN_MAX};
 /// From so many appenders on a cell is in the geometric mean: below, there is little to be grouped.
 const MEAN_FROM: u64 = 8;
 
-/// What is known about the machine before the run.
+/// Knowledge about the machine before the run.
 pub(crate) struct Head {
     lines: Vec<(&'static str, String)>,
 }
@@ -240,7 +241,8 @@ fn print_ratios(results: &Results, summaries: &BTreeMap<Cell, Summary>) {
             .iter()
             .any(|other| ratio(summary, other).is_some_and(|(_, disturbed)| disturbed))
     });
-    // With the disturbed cells, which are otherwise easily left out where they are inconvenient, and without them.
+    // With the disturbed cells, which are otherwise easily left out where they are inconvenient,
+    // and without them.
     for with_disturbed in [true, false] {
         if in_mean().next().is_none() || (!with_disturbed && !any_disturbed) {
             continue;
@@ -288,7 +290,8 @@ fn print_lost(summaries: &BTreeMap<Cell, Summary>) {
     }
 }
 
-/// The cells where ours is behind in rate (0) or p99 (1), each with all that are ahead, the first before the others.
+/// The cells where ours is behind in rate (0) or p99 (1), each with all that are ahead, the first
+/// before the others.
 fn lost(summaries: &BTreeMap<Cell, Summary>, index: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for (cell, summary) in summaries {

@@ -1,7 +1,8 @@
 //! A run: which cell when, in which order the logs take their turns, and between which floors.
 //!
 //! ```text
-//!   round of a cell:  await calm, fio, pause, (await calm, burst, upkeep, pause) of each log, fio, pause, larger fio, pause
+//!   round of a cell:  await calm, fio, pause, (await calm, burst, upkeep, pause) of each log,
+//!                     fio, pause, larger fio, pause
 //! ```
 
 use std::collections::VecDeque;
@@ -18,14 +19,17 @@ use crate::logs::{CONTESTANTS, Failure};
 use crate::machine::Disk;
 use crate::running::Running;
 
-/// Attempts at a burst that something disturbs; the last one counts whatever happens, and is marked.
+/// Attempts at a burst that something disturbs; the last one counts whatever happens, and is
+/// marked.
 const BURST_ATTEMPTS: usize = 2;
 /// The same for runs of `fio`.
 const FLOOR_ATTEMPTS: usize = 2;
-/// Attempts at a round that is dropped. A repetition waits until all others had their turn: the disk may be calmer then.
+/// Attempts at a round that is dropped. A repetition waits until all others had their turn: the
+/// disk may be calmer then.
 const ROUND_ATTEMPTS: usize = 3;
 
-/// A burst begins when a probe is below this many times the round's floor, and a round below this many times the lowest.
+/// A burst begins when a probe is below this many times the round's floor, and a round below this
+/// many times the lowest.
 const CALM_FACTOR: f64 = 2.0;
 const CALM_BEFORE_BURST: Duration = Duration::from_secs(2);
 const CALM_BEFORE_ROUND: Duration = Duration::from_secs(10);
@@ -97,8 +101,8 @@ fn turns(options: &Options) -> VecDeque<Turn> {
         .collect()
 }
 
-/// The order of the logs: A B C, C B A, then from another one on. Each cell begins with another log, so that none has the
-/// first place, or the same neighbour, everywhere.
+/// The order of the logs: A B C, C B A, then from another one on. Each cell begins with another
+/// log, so that none has the first place, or the same neighbour, everywhere.
 fn order(logs: usize, cell_index: usize, number: usize) -> Vec<usize> {
     let first = cell_index + number / 2 * (1 + logs / 3);
     let mut order: Vec<usize> = (0..logs).map(|log| (first + log) % logs).collect();
@@ -108,7 +112,8 @@ fn order(logs: usize, cell_index: usize, number: usize) -> Vec<usize> {
     order
 }
 
-/// The size of one write that holds a record of each appender; `None` where that is not more than a block.
+/// The size of one write that holds a record of each appender; `None` where that is not more than a
+/// block.
 fn together_bytes(cell: Cell) -> Option<u64> {
     let bytes = (cell.bytes * cell.appenders).next_multiple_of(BLOCK_BYTES);
     (bytes > BLOCK_BYTES).then_some(bytes.min(TOGETHER_BYTES_MAX))
@@ -146,7 +151,8 @@ impl<'a> Run<'a> {
             }
         }
         let began = Instant::now();
-        // Else the kernel writes what some of them have left in its memory beside somebody's first burst.
+        // Else the kernel writes what some of them have left in its memory beside somebody's first
+        // burst.
         rustix::fs::syncfs(std::fs::File::open(directory)?)?;
         let calm = run
             .floor_file

@@ -25,7 +25,7 @@ const TIDY_WITHIN: Duration = Duration::from_secs(60);
 struct Last {
     /// CPU time of the process.
     cpu_seconds: f64,
-    /// What the disk had written.
+    /// Bytes that the disk had written.
     written: f64,
 }
 
@@ -87,7 +87,8 @@ impl Running {
         disk: &Disk,
     ) -> Result<Burst, Failure> {
         let (watch, written) = (Watch::begin()?, disk.written_bytes());
-        // Fails where the process has ended, which the wait for its answer finds out and says better.
+        // Fails where the process has ended, which the wait for its answer finds out and says
+        // better.
         let _ = writeln!(
             self.orders,
             "{} {} {}",
@@ -165,7 +166,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It would end by itself when its orders end; its files are thrown away, so nothing is lost.
+        // It would end by itself when its orders end; its files are thrown away, so nothing is
+        // lost.
         bounded::end(&mut self.process, self.contestant.name);
     }
 }

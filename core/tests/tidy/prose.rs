@@ -9,7 +9,17 @@ use std::{
 use crate::{Problems, files_ending, read, root};
 
 /// Folders, with all below them, whose comments are older than these rules. The list may only shrink.
-const EXEMPT: &[&str] = &["backends", "bench", "codec", "core", "wal/src/disk"];
+const EXEMPT: &[&str] = &[
+    "backends",
+    "bench/benches",
+    "bench/src",
+    "codec",
+    "core",
+    "wal/src/disk",
+];
+
+/// Folders below an exempt one that keep the rules already.
+const HELD: &[&str] = &["bench/src/servers", "codec/examples", "codec/src/message"];
 
 /// Widest line of a comment, in characters.
 const COMMENT_COLUMNS_MAX: usize = 100;
@@ -22,9 +32,11 @@ fn comments_begin_with_their_subject_and_fit_the_page() {
     let mut problems = Problems::default();
     let mut still_needed = BTreeSet::new();
     for file in files_ending(".rs") {
-        let exempt = EXEMPT
-            .iter()
-            .find(|folder| file.starts_with(&format!("{folder}/")));
+        let is_below = |folder: &&&str| file.starts_with(&format!("{folder}/"));
+        let exempt = match HELD.iter().find(is_below) {
+            Some(_) => None,
+            None => EXEMPT.iter().find(is_below),
+        };
         for (line, advice) in faults(&read(&file)) {
             match exempt {
                 Some(folder) => {

@@ -19,10 +19,12 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// A log that many threads append to.
 pub(crate) trait Log: Send + Sync {
-    /// Appends a record and returns when it is durable. `appender` numbers the calling thread from 0.
+    /// Appends a record and returns when it is durable. `appender` numbers the calling thread
+    /// from 0.
     fn append(&self, appender: usize, record: &[u8]) -> Result<(), Failure>;
 
-    /// Called between bursts, outside of what is measured: for upkeep that the log leaves to its user.
+    /// Called between bursts, outside of what is measured: for upkeep that the log leaves to its
+    /// user.
     fn tidy(&self) -> Result<(), Failure> {
         Ok(())
     }
@@ -30,7 +32,7 @@ pub(crate) trait Log: Send + Sync {
 
 /// A contestant.
 pub(crate) struct Contestant {
-    /// Its name on the command line and in the tables.
+    /// Name on the command line and in the tables.
     pub(crate) name: &'static str,
     /// How it is set up, in a few words.
     pub(crate) setup: &'static str,

@@ -1,12 +1,13 @@
-//! Our log as a library, for threads that block: what a shard does on its reactor, done by two committing threads.
+//! Our log as a library, for threads that block: what a shard does on its reactor, done by two
+//! committing threads.
 //!
 //! ```text
 //!   appender:  lock, append, unlock, sleep on the group's word
 //!   committer: lock, seal, unlock, write durably, lock, durable prefix, unlock, rouse the other committer, wake
 //! ```
 //!
-//! Records count as applied when they are durable. A keeper thread prepares and recycles segments meanwhile, as it does in
-//! the gateway.
+//! Records count as applied when they are durable. A keeper thread prepares and recycles segments
+//! meanwhile, as it does in the gateway.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -33,8 +34,8 @@ use rustix::thread::futex;
 use super::{Failure, Log};
 
 const COMMITTERS: usize = 2;
-/// Words that sleepers wait on: those of one group on one, so that a group's end wakes nobody else. More than there can be
-/// groups on their way, or some wake in vain.
+/// Words that sleepers wait on: those of one group on one, so that a group's end wakes nobody else.
+/// More than there can be groups on their way, or some wake in vain.
 const WORDS: usize = 32;
 const READY_SEGMENTS: usize = 2;
 const TARGET: TargetId = TargetId(1);
@@ -193,7 +194,8 @@ impl Shared {
             match state.commit.append(self.now(), &record) {
                 Ok(lsn) => {
                     let word = state.word;
-                    // Alone with the log: then the record's own thread writes it, which saves two switches of threads.
+                    // Alone with the log: then the record's own thread writes it, which saves two
+                    // switches of threads.
                     if state.last_records <= 1 && state.commit.in_flight() == 0 {
                         if let Some(action) = state.next_write(self.now()) {
                             drop(self.write(state, action));
@@ -244,7 +246,8 @@ impl Shared {
             .commit
             .handle_completion(self.now(), action.group, result, action.buffer);
         let woken = state.handle_progress(self);
-        // Before anybody is woken: who wakes appends again, and the next group is to be on its way by then.
+        // Before anybody is woken: who wakes appends again, and the next group is to be on its way
+        // by then.
         let more = state.idle_committers > 0 && state.commit.pending_bytes() > 0;
         drop(state);
         if more {
@@ -293,8 +296,8 @@ impl Shared {
 impl State {
     fn next_write(&mut self, now: u64) -> Option<WriteAction> {
         let action = self.commit.poll_action(now)?;
-        // What is appended from here on is in a later group. (A full group may have left others behind it; they then wake
-        // together with the last of them.)
+        // What is appended from here on is in a later group. (A full group may have left others
+        // behind it; they then wake together with the last of them.)
         self.sleepers.push_back((self.commit.appended_lsn(), self.word));
         self.word = (self.word + 1) % WORDS;
         Some(action)

@@ -1,4 +1,5 @@
-//! RocksDB: what a Put with `sync=true` costs, which is its log's cost and a little for the memtable.
+//! RocksDB: what a Put with `sync=true` costs, which is its log's cost and a little for the
+//! memtable.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,5 @@
-//! The log that one writes in an afternoon: a growing file, buffered writes, `fdatasync` for each group.
+//! The log that one writes in an afternoon: a growing file, buffered writes, `fdatasync` for each
+//! group.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -1,6 +1,8 @@
-//! walrus: `SyncEach`. One topic for each appender, because appends to one topic wait for each other.
+//! walrus: `SyncEach`. One topic for each appender, because appends to one topic wait for each
+//! other.
 //!
-//! It takes its folder from the environment variable `WALRUS_DATA_DIR`, which the process is started with.
+//! It takes its folder from the environment variable `WALRUS_DATA_DIR`, which the process is
+//! started with.
 
 use std::path::Path;
 
