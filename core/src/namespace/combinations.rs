@@ -1,5 +1,6 @@
-//! Combinations in a namespace file that no gateway could keep, whatever the store: each key is legal, both
-//! together are not. Reported like every other problem, with the line of the key that gives way.
+//! Combinations in a namespace file that no gateway could keep, whatever the store: each key is
+//! legal, both together are not. Reported like every other problem, with the line of the key that
+//! gives way.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::values::VALUE_SUGGESTION;
 const RETENTION_EXAMPLE: Duration = Duration::from_secs(7 * 86_400);
 
 impl Reader<'_> {
-    /// What no gateway could keep, whatever the store.
+    /// Reports what no gateway could keep, whatever the store.
     pub(super) fn check_combinations(&mut self, config: &NamespaceConfig) {
         let (needs, api) = (&config.needs, config.client_api);
         let messages = matches!(api, ClientApi::PubSub | ClientApi::Queue | ClientApi::TimeSeries);

@@ -14,9 +14,9 @@
 //! policies: {pii_handling: enabled}
 //! ```
 //!
-//! `namespace` and `client_api` are required, all else is optional. Unknown keys, wrong types, bad units and
-//! combinations that cannot be kept are problems. Leaves to others: whether this version can serve it
-//! ([`super::model::unsupported`]) and whether the name is free (the catalog).
+//! `namespace` and `client_api` are required, all else is optional. Unknown keys, wrong types, bad
+//! units and combinations that cannot be kept are problems. Leaves to others: whether this version
+//! can serve it ([`super::model::unsupported`]) and whether the name is free (the catalog).
 
 use std::collections::HashMap;
 
@@ -67,8 +67,8 @@ pub fn parse(text: &str, limits: &FileLimits) -> Result<NamespaceConfig, Vec<Pro
     }
 }
 
-/// One pass over the tree. Every method reports to `problems` what it refuses and then answers as if it were
-/// absent.
+/// One pass over the tree. Every method reports to `problems` what it refuses and then answers as
+/// if it were absent.
 pub(super) struct Reader<'l> {
     pub(super) problems: Vec<Problem>,
     /// Line of each key that was read, by path, for problems that are found later.

@@ -1,14 +1,15 @@
-//! Limits of a namespace file, derived from the limits of the gateway, so that what a file may ask for works.
+//! Limits of a namespace file, derived from the limits of the gateway, so that what a file may ask
+//! for works.
 
 use prism_backends::limits::{ID_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
-/// What the operator allows a namespace to ask for.
+/// Limits on what a namespace may ask for, set by the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileLimits {
     /// Highest `needs.write_rps`. Default 50,000.
     pub write_rps_max: u64,
-    /// Highest `needs.max_message_size` in bytes: no larger value gets through the gateway into a store.
-    /// Default 16 MiB.
+    /// Highest `needs.max_message_size` in bytes: no larger value gets through the gateway into a
+    /// store. Default 16 MiB.
     pub value_bytes_max: u64,
     /// The same where writes go through the log, which may take less. Default 16 MiB.
     pub logged_value_bytes_max: u64,
@@ -28,8 +29,8 @@ impl FileLimits {
 
     /// The limits that follow from those of the gateway.
     ///
-    /// `message_bytes_max` bounds a message and `record_bytes_max` a record of the log; each holds a value together
-    /// with its id, its key and the rest of the call.
+    /// `message_bytes_max` bounds a message and `record_bytes_max` a record of the log; each holds
+    /// a value together with its id, its key and the rest of the call.
     pub fn of_gateway(write_rps_max: u64, message_bytes_max: u64, record_bytes_max: u64) -> Self {
         let fits = |bytes: u64| bytes - ENVELOPE_BYTES_MAX.min(bytes / 2);
         let value_bytes_max = fits(message_bytes_max).min(VALUE_BYTES_MAX as u64);

@@ -5,8 +5,8 @@
 //!                                \--> Problems (all of them)
 //! ```
 //!
-//! Promises: a [`NamespaceConfig`] exists only if its file was legal. Leaves to others: the catalog and the admin calls
-//! (`control`), and the stores' own tables.
+//! Promises: a [`NamespaceConfig`] exists only if its file was legal. Leaves to others: the catalog
+//! and the admin calls (`control`), and the stores' own tables.
 
 mod combinations;
 pub mod file;

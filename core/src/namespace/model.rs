@@ -1,7 +1,7 @@
-//! What a namespace file says, once checked: types that cannot hold an illegal value.
+//! Contents of a namespace file, once checked: types that cannot hold an illegal value.
 //!
-//! Also [`unsupported`]: what is legal to ask for and cannot be created by this version yet. That is apart
-//! from validation on purpose: a file that will work one day is not a wrong file.
+//! Also [`unsupported`]: what is legal to ask for and cannot be created by this version yet. That
+//! is apart from validation on purpose: a file that will work one day is not a wrong file.
 
 use std::fmt;
 use std::time::Duration;
@@ -73,7 +73,7 @@ choice! {
 }
 
 choice! {
-    /// What reads may see.
+    /// Freshness that reads promise.
     Consistency {
         /// Every acknowledged write.
         Strong = "strong",
@@ -85,7 +85,7 @@ choice! {
 }
 
 choice! {
-    /// What a consumer may do.
+    /// Right of a consumer.
     Permission {
         /// Get, scan, subscribe, consume, query.
         Read = "read",
@@ -123,11 +123,11 @@ choice! {
 /// A legal namespace file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceConfig {
-    /// 1 to 63 bytes: lower-case letters, digits and hyphens; starts with a letter, does not end with a
-    /// hyphen.
+    /// 1 to 63 bytes: lower-case letters, digits and hyphens; starts with a letter, does not end
+    /// with a hyphen.
     pub name: String,
-    /// The owning team; where the file has no `team`, the first of `access.owners`; where it has neither,
-    /// empty.
+    /// The owning team; where the file has no `team`, the first of `access.owners`; where it has
+    /// neither, empty.
     pub team: String,
     /// The service it is used through.
     pub client_api: ClientApi,
@@ -135,7 +135,7 @@ pub struct NamespaceConfig {
     pub needs: Needs,
     /// Who may use it.
     pub access: Access,
-    /// What must be done with the data.
+    /// Duties with the data.
     pub policies: Policies,
 }
 
@@ -154,7 +154,7 @@ pub struct Needs {
     pub durability: Option<Durability>,
     /// Messages keep their order.
     pub ordered: Option<bool>,
-    /// What reads may see.
+    /// Freshness that reads promise.
     pub consistency: Option<Consistency>,
     /// Largest value or message in bytes, at least 1.
     pub max_message_size: Option<u64>,
@@ -182,7 +182,7 @@ pub struct Consumer {
     pub permissions: Vec<Permission>,
 }
 
-/// What must be done with the data.
+/// Duties with the data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policies {
     /// Marked personal data is encrypted and masked.
@@ -194,14 +194,14 @@ pub struct Policies {
 }
 
 impl NamespaceConfig {
-    /// The durability that holds: undeclared means `strong`, since nobody should lose data by leaving a line
-    /// out.
+    /// The durability that holds: undeclared means `strong`, since nobody should lose data by
+    /// leaving a line out.
     pub fn durability(&self) -> Durability {
         self.needs.durability.unwrap_or(Durability::Strong)
     }
 
-    /// Life of an item that is written without one of its own: `ttl`, or else `retention`, or else without
-    /// end.
+    /// Life of an item that is written without one of its own: `ttl`, or else `retention`, or else
+    /// without end.
     pub fn item_ttl(&self) -> Option<Duration> {
         self.needs.ttl.or(self.needs.retention)
     }
@@ -217,8 +217,8 @@ impl ClientApi {
     }
 }
 
-/// What this version cannot do yet with a legal configuration, one entry for each thing; empty if it can be
-/// created.
+/// Features that a legal configuration asks for and this version lacks, one entry each; empty if it
+/// can be created.
 ///
 /// Each description says what does not work and each suggestion what works today.
 pub fn unsupported(config: &NamespaceConfig) -> Vec<Problem> {
@@ -260,7 +260,8 @@ fn policies_on(switch: Option<Switch>) -> bool {
 /// Why `name` is not a legal namespace name; `Ok` if it is.
 ///
 /// # Errors
-/// What is wrong and what is allowed, with a legal name that is near as the suggestion where there is one.
+/// What is wrong and what is allowed, with a legal name that is near as the suggestion where there
+/// is one.
 pub fn check_name(name: &str) -> Result<(), Problem> {
     let legal = |name: &str| {
         (1..=NAME_BYTES_MAX).contains(&name.len())

@@ -1,4 +1,5 @@
-//! What is wrong with a file, said so that its author can mend it: where, what, what is allowed, and a guess.
+//! Faults of a file, described so that its author can mend it: where, what, what is allowed, and a
+//! guess.
 //!
 //! Checks push [`Problem`]s and go on, so that one run reports all of them.
 
@@ -10,12 +11,12 @@ pub const PROBLEM_TYPE_URL: &str = "type.googleapis.com/prism.admin.v1.Problem";
 /// One thing that is wrong with a namespace file or a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Path of the field, for example `needs.durability` or `access.consumers[1].permissions`. Empty: the
-    /// whole file.
+    /// Path of the field, for example `needs.durability` or `access.consumers[1].permissions`.
+    /// Empty: the whole file.
     pub field: String,
-    /// What is wrong and what is allowed. One sentence without a full stop.
+    /// Fault and what is allowed. One sentence without a full stop.
     pub description: String,
-    /// What to write or do instead; empty where there is no good guess.
+    /// Advice on what to write or do instead; empty where there is no good guess.
     pub suggestion: String,
     /// Line in the file, from 1; 0 if unknown.
     pub line: u32,
@@ -57,7 +58,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What is wrong, all in one line.
+/// Faults of all problems in one line.
 pub fn descriptions(problems: &[Problem]) -> String {
     let all: Vec<_> = problems
         .iter()
@@ -66,7 +67,7 @@ pub fn descriptions(problems: &[Problem]) -> String {
     all.join("; ")
 }
 
-/// What to do about all of it in one line, each advice once.
+/// Advice for all problems in one line, each once.
 pub fn suggestions(problems: &[Problem]) -> String {
     let mut all: Vec<&str> = Vec::new();
     for problem in problems {
@@ -80,8 +81,8 @@ pub fn suggestions(problems: &[Problem]) -> String {
 
 /// `did you mean "x"?` for the candidate nearest to what was written, or nothing if none is near.
 ///
-/// Near is a Damerau-Levenshtein distance of at most a third of the longer word's length (and always 1 for
-/// words of 3 letters or more). Case and the choice of `-`, `_` or space cost nothing.
+/// Near is a Damerau-Levenshtein distance of at most a third of the longer word's length (and
+/// always 1 for words of 3 letters or more). Case and the choice of `-`, `_` or space cost nothing.
 pub fn did_you_mean(written: &str, candidates: &[&str]) -> String {
     nearest(written, candidates).map_or_else(String::new, |best| format!("did you mean \"{best}\"?"))
 }

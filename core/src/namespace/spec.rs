@@ -5,12 +5,12 @@ use prism_codec::method::Api;
 
 use super::model::Durability;
 
-/// What a shard must know of a namespace; sent to all shards by the control thread.
+/// Specification of a namespace, as the control thread sends it to all shards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamespaceSpec {
     pub(crate) id: NamespaceId,
     pub(crate) name: String,
-    /// Whose calls it takes.
+    /// API whose calls it takes.
     pub(crate) api: Api,
     /// Time to live of items for which the writer gives none.
     pub(crate) ttl_ms: Option<u64>,

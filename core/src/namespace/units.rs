@@ -1,4 +1,5 @@
-//! Sizes (`10GB`, `1KiB`) and durations (`7days`, `12h`) as people write them, to exact integers and back.
+//! Sizes (`10GB`, `1KiB`) and durations (`7days`, `12h`) as people write them, to exact integers
+//! and back.
 //!
 //! A number without a unit is refused: whether 7 is days or seconds is not for us to guess.
 
@@ -32,16 +33,16 @@ const DURATION_UNITS: &[(&[&str], u64)] = &[
 /// Longest duration: 100 years.
 pub const DURATION_MAX: Duration = Duration::from_secs(36_525 * 86_400);
 
-/// What may stand for a size, in words.
+/// Spellings of a size, in words.
 pub const SIZE_ALLOWED: &str =
     "a number with a unit: B, KB, MB, GB, TB, PB (thousands) or KiB, MiB, GiB, TiB, PiB (1,024s)";
-/// What may stand for a duration, in words.
+/// Spellings of a duration, in words.
 pub const DURATION_ALLOWED: &str = "a number with a unit: ms, s, min, h, days or weeks";
 
 /// Why a size or duration is not one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitError {
-    /// What is wrong, after the quoted value: `is not a size; allowed: …`.
+    /// Fault and allowed spellings, after the quoted value: `is not a size; allowed: …`.
     pub description: String,
     /// Words before the guesses: `write` or `did you mean`.
     lead: Lead,
@@ -83,8 +84,8 @@ impl UnitError {
 
     /// The sentence that says what may have been meant; empty without a good guess.
     ///
-    /// `allowed` gets bytes of a size or milliseconds of a duration. A guess that the caller would refuse next is left
-    /// out, so the sentence never sends a user from one refusal to another.
+    /// `allowed` gets bytes of a size or milliseconds of a duration. A guess that the caller would
+    /// refuse next is left out, so the sentence never sends a user from one refusal to another.
     pub fn suggestion(&self, allowed: impl Fn(u64) -> bool) -> String {
         let mut kept = self.guesses.iter().filter(|guess| allowed(guess.value));
         match self.lead {
@@ -105,8 +106,8 @@ impl UnitError {
     }
 }
 
-/// Reads a size in bytes, such as `10GB` or `1.5 MiB`. Unit letters may have any case (`kb` is `KB`, `kib` is
-/// `KiB`).
+/// Reads a size in bytes, such as `10GB` or `1.5 MiB`. Unit letters may have any case (`kb` is
+/// `KB`, `kib` is `KiB`).
 ///
 /// # Errors
 /// No unit, an unknown unit, not a number, a fraction of a byte, or more than `u64` holds.
@@ -140,11 +141,12 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     }))
 }
 
-/// Reads a duration of at most 100 years, such as `7days`, `30d`, `1.5h` or `90 s`, to the millisecond.
+/// Reads a duration of at most 100 years, such as `7days`, `30d`, `1.5h` or `90 s`, to the
+/// millisecond.
 ///
 /// # Errors
-/// No unit, an unknown unit (months and years, too: how long is a month?), a lone `M` (minutes or months?), not a
-/// number, or too long.
+/// No unit, an unknown unit (months and years, too: how long is a month?), a lone `M` (minutes or
+/// months?), not a number, or too long.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let (number, unit) = split(text);
     let error = UnitError::new(format!(
@@ -172,7 +174,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 /// Minutes to some, months to others (ISO 8601 has both), so it is neither.
 const MONTHS_OR_MINUTES: &str = "M";
 
-/// What may have been meant by a number of an unknown unit.
+/// Adds the durations that a number of an unknown unit may have meant.
 fn guess_duration(error: UnitError, number: &str, unit: &str) -> UnitError {
     let millis = |text: &str| {
         let duration = parse_duration(text).ok()?;
@@ -255,8 +257,8 @@ fn split(text: &str) -> (&str, &str) {
     (&text[..end], text[end..].trim_start())
 }
 
-/// `number * factor` exactly, or nothing: `1.5 * 1000`, but not `0.0001 * 1000`. No floating point, so no
-/// surprises.
+/// `number * factor` exactly, or nothing: `1.5 * 1000`, but not `0.0001 * 1000`. No floating point,
+/// so no surprises.
 fn scaled(number: &str, factor: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     if whole.is_empty() || fraction.is_empty() || fraction.len() > 15 {

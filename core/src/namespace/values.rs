@@ -1,7 +1,7 @@
 //! Single values of a namespace file: names, choices, rates, sizes and durations.
 //!
-//! Each reader checks one node. It reports what it refuses, with a suggestion only if that would be accepted, and
-//! then answers as if the value were absent.
+//! Each reader checks one node. It reports what it refuses, with a suggestion only if that would be
+//! accepted, and then answers as if the value were absent.
 
 use std::time::Duration;
 

@@ -1,10 +1,10 @@
-//! YAML text to a tree whose every node knows its line: the common ground of namespace files and the
-//! configuration file.
+//! YAML text to a tree whose every node knows its line: the common ground of namespace files and
+//! the configuration file.
 //!
-//! Promises: bounded work and memory for any input (size, depth and node limits; anchors, aliases and tags
-//! are refused, so nothing expands), no panic, and duplicate keys are found. Scalars stay text: whoever knows
-//! the key decides what the text means, so `no` is a name where a name is asked for. Leaves to others: which
-//! keys exist.
+//! Promises: bounded work and memory for any input (size, depth and node limits; anchors, aliases
+//! and tags are refused, so nothing expands), no panic, and duplicate keys are found. Scalars stay
+//! text: whoever knows the key decides what the text means, so `no` is a name where a name is asked
+//! for. Leaves to others: which keys exist.
 
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span};
 
@@ -15,11 +15,11 @@ use super::problem::Problem;
 pub struct Node {
     /// Line of its first character, from 1.
     pub line: u32,
-    /// What it is.
+    /// The value itself.
     pub value: Value,
 }
 
-/// What a node is.
+/// Kind and content of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// Nothing, `~` or `null`.
@@ -39,7 +39,7 @@ pub struct Entry {
     pub key: String,
     /// Line of the key, from 1.
     pub line: u32,
-    /// Its value.
+    /// The key's value.
     pub value: Node,
 }
 
@@ -51,7 +51,7 @@ pub const DEPTH_MAX: usize = 16;
 pub const NODES_MAX: usize = 10_000;
 
 impl Node {
-    /// What the node is, in words for an error message.
+    /// Kind of the node, in words for an error message.
     pub fn kind(&self) -> &'static str {
         match &self.value {
             Value::Null => "nothing",
@@ -65,9 +65,9 @@ impl Node {
 /// Reads one document. An empty document is `Null`.
 ///
 /// # Errors
-/// The syntax error, with line and column; or what makes the document too big or too clever. Duplicate keys
-/// do not fail the parse: they are pushed to `problems` and the first value counts, so that everything else
-/// is checked too.
+/// The syntax error, with line and column; or what makes the document too big or too clever.
+/// Duplicate keys do not fail the parse: they are pushed to `problems` and the first value counts,
+/// so that everything else is checked too.
 pub fn parse(text: &str, problems: &mut Vec<Problem>) -> Result<Node, Problem> {
     if text.len() > BYTES_MAX {
         let what = format!(
