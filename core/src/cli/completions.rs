@@ -1,4 +1,5 @@
-//! `prism completions`: a script for the shell, made from the same definitions that parse the arguments.
+//! `prism completions`: a script for the shell, made from the same definitions that parse the
+//! arguments.
 
 use std::io::Write as _;
 

@@ -1,5 +1,5 @@
-//! `prism config print`: what `prism serve` with the same flags and environment would run with, and where
-//! each value comes from.
+//! `prism config print`: what `prism serve` with the same flags and environment would run with, and
+//! where each value comes from.
 
 use clap::Subcommand;
 use prism_core::config::KEYS;

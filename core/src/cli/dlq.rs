@@ -1,4 +1,5 @@
-//! `prism dlq`: list, show, redrive and drop dead letters, which are acknowledged writes that the store refuses for ever.
+//! `prism dlq`: list, show, redrive and drop dead letters, which are acknowledged writes that the
+//! store refuses for ever.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Subcommand;
@@ -19,19 +20,19 @@ pub(super) enum DlqCommand {
     },
     /// Show one dead letter and its request
     Show {
-        /// Its number, the first column of `prism dlq list`
+        /// Number of the letter, the first column of `prism dlq list`
         #[arg(value_parser = letter_number)]
         number: u64,
     },
     /// Apply the write once more; the letter is gone if the store takes it
     Redrive {
-        /// Its number, the first column of `prism dlq list`
+        /// Number of the letter, the first column of `prism dlq list`
         #[arg(value_parser = letter_number)]
         number: u64,
     },
     /// Give the write up
     Drop {
-        /// Its number, the first column of `prism dlq list`
+        /// Number of the letter, the first column of `prism dlq list`
         #[arg(value_parser = letter_number)]
         number: u64,
     },

@@ -1,4 +1,5 @@
-//! `prism kv`: items of a keyvalue namespace, one command each for put, get, delete, scan, mutate and cas.
+//! `prism kv`: items of a keyvalue namespace, one command each for put, get, delete, scan, mutate
+//! and cas.
 //!
 //! Keys and values are UTF-8 or `base64:…`, both ways; see [`super::output`].
 
@@ -305,8 +306,8 @@ fn delete(args: &DeleteArgs, global: &Global, printer: &mut Printer) -> Result<(
     written(printer, "deleted", reply.result)
 }
 
-/// Prints a whole namespace. The reader of the output may take any time: where the connection ends meanwhile, a new
-/// one goes on after the last page.
+/// Prints a whole namespace. The reader of the output may take any time: where the connection ends
+/// meanwhile, a new one goes on after the last page.
 fn scan(args: &ScanArgs, global: &Global, printer: &mut Printer) -> Result<(), Failure> {
     let mut left = args.limit.map_or(u64::MAX, u64::from);
     let mut page_token = Vec::new();
@@ -321,7 +322,8 @@ fn scan(args: &ScanArgs, global: &Global, printer: &mut Printer) -> Result<(), F
     }
 }
 
-/// Prints from `page_token` on, which becomes the token after the last page that was printed; how the call ended.
+/// Prints from `page_token` on, which becomes the token after the last page that was printed; how
+/// the call ended.
 fn scan_from(
     args: &ScanArgs,
     mut client: Client,
@@ -369,7 +371,8 @@ fn print_page(page: &keyvalue::ScanResponse, left: &mut u64, printer: &mut Print
     Ok(())
 }
 
-/// Whether a read may be tried again on a new connection: nothing is wrong with the question itself.
+/// Whether a read may be tried again on a new connection: nothing is wrong with the question
+/// itself.
 fn is_of_the_connection(error: &ClientError) -> bool {
     const DEADLINE_EXCEEDED: i32 = 4;
     const UNAVAILABLE: i32 = 14;

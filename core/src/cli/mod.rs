@@ -1,8 +1,8 @@
 //! The command line: arguments in, one subcommand run, an exit code out.
 //!
-//! Promises: exit codes as in [`Exit`]; results on standard output, everything else on standard error; an
-//! error is one line that says what is wrong and one that says what to do. Leaves to others: what the
-//! commands do (one file each).
+//! Promises: exit codes as in [`Exit`]; results on standard output, everything else on standard
+//! error; an error is one line that says what is wrong and one that says what to do. Leaves to
+//! others: what the commands do (one file each).
 
 mod completions;
 mod config;
@@ -37,7 +37,7 @@ struct Cli {
     command: Command,
 }
 
-/// What every subcommand understands.
+/// Options that every subcommand understands, but for those of [`MEANINGLESS`].
 #[derive(Debug, clap::Args)]
 struct Global {
     /// Address of the gateway that client commands talk to
@@ -230,9 +230,9 @@ enum Exit {
 #[derive(Debug)]
 struct Failure {
     exit: Exit,
-    /// What is wrong; empty if there is nothing to say (the result has said it).
+    /// The fault; empty if there is nothing to say (the result has said it).
     message: String,
-    /// What to do; may be empty.
+    /// Advice on what to do; may be empty.
     solution: String,
     /// Single problems of a file or configuration.
     problems: Vec<Problem>,

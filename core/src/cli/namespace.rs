@@ -1,5 +1,5 @@
-//! `prism namespace`: create, validate, list, show and delete. The texts of `create` are those of the user's
-//! guide, word for word.
+//! `prism namespace`: create, validate, list, show and delete. The texts of `create` are those of
+//! the user's guide, word for word.
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -33,12 +33,12 @@ pub(super) enum NamespaceCommand {
     List,
     /// Show one namespace and the file that it was made from
     Show {
-        /// Its name
+        /// Name of the namespace
         name: String,
     },
     /// Delete a namespace and all its data
     Delete {
-        /// Its name
+        /// Name of the namespace
         name: String,
         /// Do not ask
         #[arg(long, short)]
@@ -72,8 +72,8 @@ fn create(path: &Path, global: &Global, printer: &mut Printer) -> Result<(), Fai
     printer.done(&format!("Backend provisioned: {}", namespace.backend))?;
     printer.done("Access policies configured")?;
     printer.done("Ready to use")?;
-    // Recorded, so that the file need not change when the gateway learns who is calling; but nobody should
-    // rely on it.
+    // Recorded, so that the file need not change when the gateway learns who is calling; but nobody
+    // should rely on it.
     if namespace.yaml.lines().any(|line| line.starts_with("access:")) {
         printer.note("this version records access policies and does not enforce them yet");
     }
@@ -97,7 +97,8 @@ fn validate(paths: &[PathBuf], printer: &mut Printer) -> Result<(), Failure> {
         }));
         match parsed {
             Err(problems) => {
-                // With several bad files each is told as it is met, and the last one ends the program.
+                // With several bad files each is told as it is met, and the last one ends the
+                // program.
                 if let Some(earlier) = failure.replace(Failure::problems(Exit::No, &name, problems))
                     && !printer.is_json()
                 {

@@ -1,7 +1,9 @@
-//! What the command line prints: text for people or JSON for programs, colours only where a person looks.
+//! Output of the command line: text for people or JSON for programs, colours only where a person
+//! looks.
 //!
 //! Bytes that are not printable UTF-8 appear as `base64:…`, which every argument for a key or value
-//! understands, so that what was printed can be given back. Control characters never reach a terminal.
+//! understands, so that what was printed can be given back. Control characters never reach a
+//! terminal.
 
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
@@ -71,7 +73,8 @@ impl Printer {
         Ok(self.out.write_all(bytes)?)
     }
 
-    /// A remark beside the result, on standard error, so that it is in nobody's way. None with JSON.
+    /// A remark beside the result, on standard error, so that it is in nobody's way. None with
+    /// JSON.
     pub(super) fn note(&mut self, note: &str) {
         if !self.is_json() {
             let (on, off) = if self.error_colours {
@@ -79,8 +82,8 @@ impl Printer {
             } else {
                 ("", "")
             };
-            // A terminal shows both streams: what was said before comes out first. Nothing is left to be done when
-            // one of them is gone.
+            // A terminal shows both streams: what was said before comes out first. Nothing is left
+            // to be done when one of them is gone.
             let _ = self.out.flush();
             let _ = writeln!(io::stderr(), "{on}Note:{off} {note}");
         }
@@ -109,7 +112,8 @@ impl Printer {
         let _ = io::stderr().write_all(text.as_bytes());
     }
 
-    /// One block for each problem, or one for a failure without any: `Error:`, `Solution:`, `Where:`.
+    /// One block for each problem, or one for a failure without any: `Error:`, `Solution:`,
+    /// `Where:`.
     fn failure_text(&self, failure: &Failure) -> String {
         let blocks: Vec<String> = match failure.problems.as_slice() {
             [] => vec![self.block(&failure.message, &failure.solution, "")],
@@ -185,7 +189,7 @@ pub(super) fn problem_json(problem: &Problem) -> Value {
     })
 }
 
-/// What the gateway's refusal means to the user.
+/// Failure that stands for the gateway's refusal.
 pub(super) fn status_failure(status: &Status) -> Failure {
     let decode_problem = |bytes: &[u8]| admin::Problem::decode(bytes).ok();
     let problems = status
@@ -324,8 +328,8 @@ pub(super) fn insert_bytes(object: &mut Map<String, Value>, name: &str, bytes: &
 /// A time as RFC 3339 in UTC, to the second: `2025-10-19T10:30:00Z`. Years beyond 9999 are not cut.
 pub(super) fn show_time(time: &prost_types::Timestamp) -> String {
     let (days, second) = (time.seconds.div_euclid(86_400), time.seconds.rem_euclid(86_400));
-    // Civil date from days since 1970 in eras of 400 years that start in March, when the leap day is the last
-    // one.
+    // Civil date from days since 1970 in eras of 400 years that start in March, when the leap day
+    // is the last one.
     let days = days.saturating_add(719_468);
     let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

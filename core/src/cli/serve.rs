@@ -7,8 +7,8 @@ use prism_core::config::{self, Effective, Sources};
 
 use super::{Exit, Failure};
 
-/// Flags of `serve` and of `config print`. Values stay text here: the configuration checks them, whatever
-/// they come from.
+/// Flags of `serve` and of `config print`. Values stay text here: the configuration checks them,
+/// whatever they come from.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A flag counts more than the environment, the environment more than the file. Every key of the file has an environment
@@ -20,10 +20,12 @@ pub(super) struct ServeArgs {
     /// Address of the one port for gRPC and HTTP [env: PRISM_LISTEN] [default: 127.0.0.1:8980]
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// Allow --listen beyond loopback although there is no TLS or authentication [env: PRISM_INSECURE_LISTEN]
+    /// Allow --listen beyond loopback although there is no TLS or authentication [env:
+    /// PRISM_INSECURE_LISTEN]
     #[arg(long)]
     insecure_listen: bool,
-    /// Threads that serve connections [env: PRISM_SHARDS] [default: one per core; with SQLite one less]
+    /// Threads that serve connections [env: PRISM_SHARDS] [default: one per core; with SQLite one
+    /// less]
     #[arg(long, value_name = "N")]
     shards: Option<String>,
     /// How shards wait for the network [env: PRISM_DRIVER] [default: auto]
@@ -35,7 +37,8 @@ pub(super) struct ServeArgs {
     /// File with the key that protects the log on disk [env: PRISM_WAL_KEY_FILE]
     #[arg(long, value_name = "FILE")]
     wal_key_file: Option<String>,
-    /// Diagnostics: off, error, warn, info, debug, trace, or by module [env: PRISM_LOG_LEVEL] [default: info]
+    /// Diagnostics: off, error, warn, info, debug, trace, or by module [env: PRISM_LOG_LEVEL]
+    /// [default: info]
     #[arg(long, value_name = "FILTER")]
     log_level: Option<String>,
     /// Form of the diagnostics [env: PRISM_LOG_FORMAT] [default: text]

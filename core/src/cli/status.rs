@@ -1,7 +1,7 @@
 //! `prism status`: whether a gateway takes calls, and how it is doing.
 //!
-//! Readiness is the gateway's own answer to `/readyz`; the figures are those of its `/metrics`, summed over the
-//! shards, so that this command and a monitoring system never disagree.
+//! Readiness is the gateway's own answer to `/readyz`; the figures are those of its `/metrics`,
+//! summed over the shards, so that this command and a monitoring system never disagree.
 
 use prism_codec::method::{DeadLettersMethod, NamespacesMethod};
 use prism_codec::proto::prism::admin::v1 as admin;

@@ -1,8 +1,10 @@
-//! `prism wal`: look at the log of a stopped gateway, verify it, save what a damaged one still holds.
+//! `prism wal`: look at the log of a stopped gateway, verify it, save what a damaged one still
+//! holds.
 //!
-//! Promises: the log's folder is never changed; a lane that a gateway has open is not read; exit code 0 when every lane
-//! can start, 1 when one is held or something is lost, 2 when the folder, the key or the arguments are wrong. Leaves to
-//! others: deciding (`prism_wal::recovery`), finding (`prism_wal::inspect`), and the summary of a lane ([`report`]).
+//! Promises: the log's folder is never changed; a lane that a gateway has open is not read; exit
+//! code 0 when every lane can start, 1 when one is held or something is lost, 2 when the folder,
+//! the key or the arguments are wrong. Leaves to others: deciding (`prism_wal::recovery`), finding
+//! (`prism_wal::inspect`), and the summary of a lane ([`report`]).
 
 use std::fs::OpenOptions;
 use std::io::{BufWriter, Write as _};

@@ -1,4 +1,5 @@
-//! Tests of the client's own parts; whole calls are tested against a server of the same codec below.
+//! Tests of the client's own parts; whole calls are tested against a server of the same codec
+//! below.
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! `prism kv mutate`: writes to many ids in few calls, from arguments or from JSON lines.
 //!
-//! Lines are those that `kv scan --output json` prints, so a namespace can be copied by a pipe. Each mutation succeeds
-//! or fails by itself.
+//! Lines are those that `kv scan --output json` prints, so a namespace can be copied by a pipe.
+//! Each mutation succeeds or fails by itself.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read as _};
@@ -95,7 +95,7 @@ fn send(
     client.unary(KeyValueMethod::Mutate.spec().path, request)
 }
 
-/// What became of the mutations so far.
+/// Results of the mutations so far.
 #[derive(Default)]
 struct Tally {
     sent: usize,
@@ -196,7 +196,8 @@ impl Source {
         })
     }
 
-    /// The mutations of the next call; none at the end. `whole`: all there are, since they share a token.
+    /// The mutations of the next call; none at the end. `whole`: all there are, since they share a
+    /// token.
     fn batch(&mut self, whole: bool) -> Result<Vec<keyvalue::Mutation>, Failure> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while batch.len() < MUTATIONS_MAX && (whole || bytes < CALL_BYTES) {

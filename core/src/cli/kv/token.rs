@@ -8,11 +8,13 @@ use super::{Bytes, parse_bytes};
 
 #[derive(Debug, Args)]
 pub(super) struct TokenArgs {
-    /// Idempotency token of the write, 1 to 64 bytes: sent again with the same token, it has one effect
+    /// Idempotency token of the write, 1 to 64 bytes: sent again with the same token, it has one
+    /// effect
     #[arg(long, value_name = "TOKEN", value_parser = token)]
     token: Option<Bytes>,
-    /// When the token was made, in seconds since 1970 as `date +%s.%N` prints them. Give a repeat the same time:
-    /// without one, a repeat is only known for as long as the gateway remembers calls, which it does at strong
+    /// When the token was made, in seconds since 1970 as `date +%s.%N` prints them. Give a repeat
+    /// the same time: without one, a repeat is only known for as long as the gateway remembers
+    /// calls, which it does at strong
     #[arg(long, value_name = "SECONDS", value_parser = time, requires = "token")]
     token_time: Option<Timestamp>,
 }

@@ -22,7 +22,7 @@ use super::{kind_word, state_word};
 /// Receives every record that is readable.
 pub(super) type Emit<'a> = &'a mut dyn FnMut(FoundGroup<'_>, Lsn, &Record<'_>) -> Result<(), Failure>;
 
-/// What is known of a lane.
+/// Knowledge about a lane.
 pub(super) struct Report<'a> {
     image: &'a LaneImage,
     recovery: Option<Recovery>,
@@ -180,7 +180,7 @@ impl<'a> Report<'a> {
         text
     }
 
-    /// What was saved and what was not, for `salvage`.
+    /// Summary of what was saved and what was not, for `salvage`.
     pub(super) fn salvage_text(&self) -> String {
         let lane = self.image.lane;
         let mut text = String::new();
