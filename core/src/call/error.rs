@@ -8,6 +8,7 @@ use prism_backends::StoreError;
 use prism_codec::{
     error::DecodeError,
     grpc::{Code, Status},
+    method::Api,
 };
 use prism_wal::group_commit::AppendError;
 
@@ -49,6 +50,42 @@ pub(crate) fn unknown_namespace(name: &str) -> Box<Status> {
             format!("namespace \"{shown}\" does not exist; create it with `prism namespace create FILE`"),
         )
         .with_reason("NAMESPACE_UNKNOWN", &[("namespace", &shown)]),
+    )
+}
+
+/// The namespace takes the calls of another API; nothing was done.
+#[cold]
+pub(crate) fn other_api(name: &str, api: Api) -> Box<Status> {
+    Box::new(
+        Status::new(
+            Code::FailedPrecondition,
+            format!("namespace \"{name}\" takes calls of {} only", api.service()),
+        )
+        .with_reason("OTHER_API", &[("namespace", name), ("service", api.service())]),
+    )
+}
+
+/// Where a call stood when its deadline passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Its answer was not ready.
+    Answer,
+    /// It waited for the shard that owns its key.
+    Owner,
+    /// It waited for its store.
+    Store,
+}
+
+/// The deadline passed. Before `Stage::Answer` nothing was done; after that a write's outcome is unknown.
+#[cold]
+pub(crate) fn deadline_exceeded(stage: Stage) -> Box<Status> {
+    status(
+        Code::DeadlineExceeded,
+        match stage {
+            Stage::Answer => "the deadline passed before the answer was ready",
+            Stage::Owner => "the deadline passed before the owner of the key was asked",
+            Stage::Store => "the deadline passed before the store was asked",
+        },
     )
 }
 

@@ -18,7 +18,7 @@ use crate::{
     api::keyvalue::{self, Request},
     call::{
         context::Context,
-        error,
+        error::{self, Stage},
         job::{Answer, Job, PartOutcome, Reply, Work},
         owner::{key_hash, owner_of},
         record::{LoggedWrite, Part},
@@ -328,10 +328,7 @@ impl Dispatcher {
                 ..
             } => {
                 if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                    Err(error::status(
-                        Code::DeadlineExceeded,
-                        "the deadline passed before the owner of the key was asked",
-                    ))
+                    Err(error::deadline_exceeded(Stage::Owner))
                 } else {
                     let context = Context {
                         namespace,

@@ -11,6 +11,8 @@
 //! that took the call, with the call's ticket. The number of calls that wait is bounded per shard and per namespace, and
 //! the mailbox for answers is as large as that bound, so an answer always has room.
 
+pub(crate) mod finish;
+mod gate;
 pub(crate) mod health;
 pub(crate) mod logged;
 pub(crate) mod namespaces;
@@ -21,13 +23,15 @@ pub(crate) mod scan;
 
 use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Instant};
 
-use prism_backends::{UnixMillis, memory::MemoryStore};
+use prism_backends::{NamespaceId, UnixMillis, memory::MemoryStore};
 use prism_codec::{
     grpc::{Code, Status},
     method::{KeyValueMethod, Method},
 };
 
 use self::{
+    finish::code_of,
+    gate::Arrival,
     logged::{Log, LoggedCall},
     namespaces::{Namespace, Namespaces},
     pending::Pending,
@@ -38,7 +42,7 @@ use crate::{
     api::keyvalue::{self, Request},
     call::{
         context::Context,
-        error,
+        error::{self, Stage},
         job::{Answer, ControlJob, Job, Reply, ShardCommand, Work, WriterMessage},
         method::AdminMethod,
         owner::owner_of,
@@ -292,32 +296,22 @@ impl Dispatcher {
             Ok(request) => request,
             Err(status) => return Progress::Done(Err(status)),
         };
-        let Some(namespace) = self.namespaces.by_name(request.namespace()) else {
-            return Progress::Done(Err(match self.serving {
-                true => error::unknown_namespace(request.namespace()),
-                // While the gateway starts it may not have heard of it yet.
-                false => error::not_serving(),
-            }));
-        };
-        let named = Method::KeyValue(method);
         let stamp = self.stamp();
-        let drift_max_ns = i64::try_from(self.limits.clock_drift_max.as_nanos()).unwrap_or(i64::MAX);
-        let checked = keyvalue::check_drift(&request, stamp, drift_max_ns)
-            .and_then(|()| keyvalue::check_values(&request, namespace.value_bytes_max));
-        if let Err(status) = checked {
-            namespace.count(named, status.code, &mut self.touched);
-            return Progress::Done(Err(status));
-        }
-        namespace
-            .metrics
-            .method(named)
-            .request_bytes
-            .add(message.len() as u64);
+        let arrival = Arrival {
+            method: method.into(),
+            bytes: message.len(),
+            deadline,
+        };
+        let pass = match self.admit(&arrival, &request, stamp) {
+            Ok(pass) => pass,
+            Err(status) => return Progress::Done(Err(status)),
+        };
+        let namespace = pass.namespace();
         ticket.namespace = namespace.id;
         if let Request::Scan(view) = &request {
-            let pending = Pending::new(ticket, now, deadline, Some((namespace.clone(), named)));
             let selection = keyvalue::selection(&view.selection);
             let settle = namespace.durability == Durability::Strong;
+            let pending = Pending::new(ticket, now, deadline, Some(pass));
             let scan = Scan::new(pending, self.scan_plan(settle), selection);
             return Progress::Scan(Box::new(scan));
         }
@@ -327,26 +321,16 @@ impl Dispatcher {
             now: self.batch_millis(),
             stamp,
         };
-        let owner = self.owner(&namespace, &request);
+        let durability = namespace.durability;
+        let owner = self.owner(durability, context.namespace, &request);
         if let (ShardStore::Memory(store), Owner::Here) = (&mut self.store, &owner) {
             let result = keyvalue::execute_in_memory(store, method, &request, &context, &mut self.reply);
-            let code = result.as_ref().map_or_else(|status| status.code, |()| Code::Ok);
-            namespace.count(named, code, &mut self.touched);
-            namespace
-                .metrics
-                .method(named)
-                .response_bytes
-                .add(self.reply.len() as u64);
+            self.finish(pass, code_of(&result), self.reply.len());
             return Progress::Done(result);
         }
-        let mut pending = Box::new(Pending::new(
-            ticket,
-            now,
-            deadline,
-            Some((namespace.clone(), named)),
-        ));
+        let mut pending = Box::new(Pending::new(ticket, now, deadline, Some(pass)));
         let result = match owner {
-            Owner::Here => self.admit(&pending).and_then(|()| {
+            Owner::Here => self.take_place(&pending).and_then(|()| {
                 let call = LoggedCall {
                     ticket,
                     deadline,
@@ -355,7 +339,7 @@ impl Dispatcher {
                 };
                 self.start_logged(&call, &request, message, &context)
             }),
-            _ => self.forward(&owner, &namespace, method, message, stamp, &mut pending),
+            _ => self.forward(&owner, &context, durability, method, message, &mut pending),
         };
         match result {
             Ok(()) => {
@@ -363,7 +347,7 @@ impl Dispatcher {
                 Progress::Waiting(pending)
             }
             Err(status) => {
-                namespace.count(named, status.code, &mut self.touched);
+                self.end(&mut pending, status.code, 0);
                 Progress::Done(Err(status))
             }
         }
@@ -373,20 +357,20 @@ impl Dispatcher {
     fn forward(
         &mut self,
         owner: &Owner,
-        namespace: &Rc<Namespace>,
+        context: &Context,
+        durability: Durability,
         method: KeyValueMethod,
         message: &[u8],
-        stamp: Stamp,
         pending: &mut Pending,
     ) -> Result<(), Box<Status>> {
         let work = |part| Work::Unary {
             method,
-            namespace: namespace.id,
-            default_ttl_ms: namespace.ttl_ms,
+            namespace: context.namespace,
+            default_ttl_ms: context.default_ttl_ms,
             body: message.to_vec(),
-            stamp,
+            stamp: context.stamp,
             part,
-            log: namespace.durability == Durability::Eventual,
+            log: durability == Durability::Eventual,
             overlay: Vec::new(),
         };
         match owner {
@@ -414,7 +398,7 @@ impl Dispatcher {
 
     /// Queues a job for whom it is meant. Refuses at the maxima, never waits.
     fn submit(&mut self, to: Destination, pending: &Pending, work: Work) -> Result<(), Box<Status>> {
-        self.admit(pending)?;
+        self.take_place(pending)?;
         let job = Job {
             ticket: pending.ticket,
             deadline: pending.deadline,
@@ -437,24 +421,6 @@ impl Dispatcher {
             self.metrics.shed.add(1);
             self.answer_received(&pending.ticket);
             return Err(error::overloaded("the store's mailbox is full"));
-        }
-        Ok(())
-    }
-
-    /// Takes one of the places for calls that wait. [`Dispatcher::answer_received`] gives it back.
-    fn admit(&mut self, pending: &Pending) -> Result<(), Box<Status>> {
-        let namespace = self.namespaces.by_id(pending.ticket.namespace);
-        // One namespace may take at most half of the places, so that it cannot starve the others.
-        let namespace_max = (self.limits.inflight_per_shard_max / 2).max(1);
-        let in_namespace = namespace.as_ref().map_or(0, |namespace| namespace.waiting.get());
-        if self.waiting >= self.limits.inflight_per_shard_max || in_namespace >= namespace_max {
-            self.metrics.shed.add(1);
-            return Err(error::overloaded("too many calls wait for the store"));
-        }
-        self.waiting += 1;
-        self.metrics.calls_waiting.set(self.waiting as u64);
-        if let Some(namespace) = namespace {
-            namespace.waiting.set(namespace.waiting.get() + 1);
         }
         Ok(())
     }
@@ -485,15 +451,6 @@ impl Dispatcher {
         }
     }
 
-    /// An answer has left the mailbox: its place is free again, whether or not anybody still waits for it.
-    pub(crate) fn answer_received(&mut self, ticket: &Ticket) {
-        self.waiting = self.waiting.saturating_sub(1);
-        self.metrics.calls_waiting.set(self.waiting as u64);
-        if let Some(namespace) = self.namespaces.by_id(ticket.namespace) {
-            namespace.waiting.set(namespace.waiting.get().saturating_sub(1));
-        }
-    }
-
     /// Executes a job that another shard (or a Scan of this one) sent to this shard.
     pub(crate) fn execute(&mut self, job: Job) {
         let now = unix_millis();
@@ -504,10 +461,7 @@ impl Dispatcher {
         };
         let expired = job.deadline.is_some_and(|deadline| deadline <= Instant::now());
         let result = match job.work {
-            _ if expired => Err(error::status(
-                Code::DeadlineExceeded,
-                "the deadline passed before the store was asked",
-            )),
+            _ if expired => Err(error::deadline_exceeded(Stage::Store)),
             Work::Unary {
                 method,
                 namespace,
@@ -630,8 +584,8 @@ impl Dispatcher {
         }
     }
 
-    fn owner(&self, namespace: &Namespace, request: &Request<'_>) -> Owner {
-        if matches!(self.store, ShardStore::Sidecar { .. }) && namespace.durability != Durability::Strong {
+    fn owner(&self, durability: Durability, namespace: NamespaceId, request: &Request<'_>) -> Owner {
+        if matches!(self.store, ShardStore::Sidecar { .. }) && durability != Durability::Strong {
             // One writer serves all shards: it is the owner of every key.
             return Owner::Sidecar;
         }
@@ -643,7 +597,7 @@ impl Dispatcher {
             let mut shards: Vec<u16> = view
                 .mutations
                 .iter()
-                .map(|mutation| owner_of(namespace.id, mutation.id, count))
+                .map(|mutation| owner_of(namespace, mutation.id, count))
                 .collect();
             shards.sort_unstable();
             shards.dedup();
@@ -653,7 +607,7 @@ impl Dispatcher {
                 _ => Owner::Several(shards),
             };
         }
-        match request.id().map(|id| owner_of(namespace.id, id, count)) {
+        match request.id().map(|id| owner_of(namespace, id, count)) {
             Some(shard) if shard != self.shard => Owner::Shard(shard),
             _ => Owner::Here,
         }

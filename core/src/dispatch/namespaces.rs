@@ -3,7 +3,7 @@
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use prism_backends::NamespaceId;
-use prism_codec::{grpc::Code, method::Method};
+use prism_codec::method::{Api, Method};
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -15,6 +15,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Namespace {
     pub(crate) id: NamespaceId,
+    /// Whose calls it takes.
+    pub(crate) api: Api,
     pub(crate) ttl_ms: Option<u64>,
     pub(crate) value_bytes_max: usize,
     pub(crate) durability: Durability,
@@ -27,14 +29,11 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// Counts an answered call and notes the namespace in `touched`, once a batch.
-    pub(crate) fn count(self: &Rc<Self>, method: Method, code: Code, touched: &mut Vec<Rc<Self>>) {
-        self.metrics.method(method).by_code[code as usize].add(1);
+    /// Notes a call that was answered in the running batch. Returns whether it is the first one there.
+    pub(super) fn note_in_batch(&self, method: Method) -> bool {
         let count = &self.batch[method.index()];
         count.set(count.get() + 1);
-        if !self.in_batch.replace(true) {
-            touched.push(self.clone());
-        }
+        !self.in_batch.replace(true)
     }
 
     /// Records the latency of the batch's calls.
@@ -76,6 +75,7 @@ impl Namespaces {
     pub(crate) fn add(&mut self, spec: &NamespaceSpec) {
         let namespace = Rc::new(Namespace {
             id: spec.id,
+            api: spec.api,
             ttl_ms: spec.ttl_ms,
             value_bytes_max: spec.value_bytes_max,
             durability: spec.durability,

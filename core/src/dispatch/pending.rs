@@ -1,13 +1,13 @@
 //! A call that waits for its answer: what is needed to finish, expire or cancel it.
 
-use std::{rc::Rc, time::Instant};
+use std::time::Instant;
 
-use prism_codec::{
-    grpc::{Code, Status},
-    method::Method,
+use prism_codec::grpc::{Code, Status};
+
+use super::{
+    Dispatcher,
+    finish::{Pass, code_of},
 };
-
-use super::{Dispatcher, namespaces::Namespace};
 use crate::{
     api::keyvalue,
     call::{
@@ -22,9 +22,8 @@ pub(crate) struct Pending {
     pub(crate) ticket: Ticket,
     pub(crate) deadline: Option<Instant>,
     pub(crate) deadline_key: Option<(Instant, u64)>,
-    received: Instant,
-    /// Whose metrics it counts in; `None` for calls that are not of KeyValue.
-    namespace: Option<(Rc<Namespace>, Method)>,
+    /// The ending that it owes; `None` for calls that are not about data.
+    pass: Option<Pass>,
     gather: Option<Gather>,
 }
 
@@ -79,14 +78,16 @@ impl Pending {
         ticket: Ticket,
         received: Instant,
         deadline: Option<Instant>,
-        namespace: Option<(Rc<Namespace>, Method)>,
+        mut pass: Option<Pass>,
     ) -> Self {
+        if let Some(pass) = &mut pass {
+            pass.wait_since(received);
+        }
         Self {
             ticket,
             deadline,
             deadline_key: None,
-            received,
-            namespace,
+            pass,
             gather: None,
         }
     }
@@ -103,21 +104,12 @@ impl Pending {
             gather.failed = true;
         }
     }
-
-    fn record(&self, code: Code, response_bytes: usize) {
-        if let Some((namespace, method)) = &self.namespace {
-            let metrics = namespace.metrics.method(*method);
-            metrics.by_code[code as usize].add(1);
-            metrics.latency.record(self.received.elapsed(), 1);
-            metrics.response_bytes.add(response_bytes as u64);
-        }
-    }
 }
 
 impl Dispatcher {
     /// Takes in an answer. `None`: parts are still missing. Otherwise the message is in [`Dispatcher::reply`], or the call
     /// failed.
-    pub(crate) fn finish(
+    pub(crate) fn handle_answer(
         &mut self,
         pending: &mut Pending,
         result: Result<Answer, Box<Status>>,
@@ -143,40 +135,33 @@ impl Dispatcher {
             (Ok(Answer::Part(_) | Answer::Settled), None) => Ok(()),
             (Err(status), None) => Err(status),
         };
-        self.forget_deadline(pending);
-        pending.record(
-            result.as_ref().map_or_else(|status| status.code, |()| Code::Ok),
-            self.reply.len(),
-        );
+        self.end(pending, code_of(&result), self.reply.len());
         Some(result)
     }
 
-    /// The call's deadline has passed; its entry is gone already.
+    /// The one ending of a call that waits: whatever comes after it counts for nothing.
+    pub(super) fn end(&mut self, pending: &mut Pending, code: Code, response_bytes: usize) {
+        self.forget_deadline(pending);
+        if let Some(pass) = pending.pass.take() {
+            self.finish(pass, code, response_bytes);
+        }
+    }
+
+    /// The call's deadline has passed.
     pub(crate) fn expire(&mut self, pending: &mut Pending) {
-        pending.deadline_key = None;
-        pending.record(Code::DeadlineExceeded, 0);
+        self.end(pending, Code::DeadlineExceeded, 0);
     }
 
     /// The client gave the call up.
     pub(crate) fn cancel(&mut self, pending: &mut Pending) {
-        self.forget_deadline(pending);
-        pending.record(Code::Cancelled, 0);
+        self.end(pending, Code::Cancelled, 0);
         self.metrics().cancelled.add(1);
     }
 
-    /// A Scan ended; with how many bytes is counted page by page.
-    pub(crate) fn finish_scan(&mut self, pending: &mut Pending, code: Code) {
-        self.forget_deadline(pending);
-        pending.record(code, 0);
-        if code == Code::Cancelled {
-            self.metrics().cancelled.add(1);
-        }
-    }
-
-    /// A page of a Scan goes out.
-    pub(crate) fn count_page(&self, pending: &Pending, bytes: usize) {
-        if let Some((namespace, method)) = &pending.namespace {
-            namespace.metrics.method(*method).response_bytes.add(bytes as u64);
+    /// A page of a Scan goes out; the bytes of a stream are counted page by page.
+    pub(super) fn count_page(&self, pending: &Pending, bytes: usize) {
+        if let Some(pass) = &pending.pass {
+            pass.metrics().response_bytes.add(bytes as u64);
         }
     }
 }

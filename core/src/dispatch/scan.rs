@@ -139,7 +139,7 @@ impl Scan {
     }
 
     fn fail(&mut self, status: Box<Status>, gateway: &mut Dispatcher) -> ScanStep {
-        gateway.finish_scan(&mut self.pending, status.code);
+        gateway.end(&mut self.pending, status.code, 0);
         ScanStep::Failed(status)
     }
 
@@ -190,7 +190,7 @@ impl Scan {
         gateway.count_page(&self.pending, message.len());
         self.state = State::Ready { message, last };
         if last {
-            gateway.finish_scan(&mut self.pending, Code::Ok);
+            gateway.end(&mut self.pending, Code::Ok, 0);
         }
         true
     }
@@ -210,7 +210,7 @@ impl Scan {
 
     /// The client gave up.
     pub(crate) fn cancel(&mut self, gateway: &mut Dispatcher) {
-        gateway.finish_scan(&mut self.pending, Code::Cancelled);
+        gateway.cancel(&mut self.pending);
     }
 }
 

@@ -154,16 +154,9 @@ impl H1Session {
                 Progress::Done(Err(Box::new(unary::streaming_needs_grpc())))
             }
             Route::Call(_) | Route::Admin(_) | Route::HealthCheck => {
-                if request
-                    .deadline
-                    .is_some_and(|deadline| deadline <= Instant::now())
-                {
-                    Progress::Done(Err(Box::new(deadline_exceeded())))
-                } else {
-                    match unary::message(head, &body, gateway) {
-                        Ok(message) => gateway.start(head.route, ticket, request.deadline, now, &message),
-                        Err(status) => Progress::Done(Err(status)),
-                    }
+                match unary::message(head, &body, gateway) {
+                    Ok(message) => gateway.start(head.route, ticket, request.deadline, now, &message),
+                    Err(status) => Progress::Done(Err(status)),
                 }
             }
         };
@@ -191,7 +184,7 @@ impl H1Session {
         let Some(pending) = self.request.as_mut().and_then(|request| request.pending.as_mut()) else {
             return;
         };
-        if let Some(result) = gateway.finish(pending, result) {
+        if let Some(result) = gateway.handle_answer(pending, result) {
             self.respond(result, gateway);
         }
     }

@@ -152,7 +152,7 @@ impl H2Session {
         match &mut call.phase {
             Phase::Waiting(pending) => {
                 let route = call.head.route;
-                if let Some(result) = gateway.finish(pending, result) {
+                if let Some(result) = gateway.handle_answer(pending, result) {
                     self.remove(stream);
                     self.respond(stream, route, format, result, gateway);
                 }
@@ -347,17 +347,6 @@ impl H2Session {
         now: Instant,
         gateway: &mut Dispatcher,
     ) {
-        // A deadline may have passed while the body was on its way, or be shorter than any answer could take.
-        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            self.remove(stream);
-            return self.respond(
-                stream,
-                head.route,
-                head.format,
-                Err(Box::new(deadline_exceeded())),
-                gateway,
-            );
-        }
         let ticket = Ticket {
             call: CallId::Stream(stream),
             ..self.address

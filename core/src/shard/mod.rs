@@ -15,8 +15,12 @@
 
 #[cfg(test)]
 mod allocation_tests;
+#[cfg(test)]
+mod bench;
 pub(crate) mod connection;
 mod connections;
+#[cfg(test)]
+mod ending_tests;
 mod h1_session;
 mod h2_session;
 mod idle_poll;

@@ -38,7 +38,7 @@ use crate::{
     api::keyvalue::{self, Request, Writes},
     call::{
         context::Context,
-        error,
+        error::{self, Stage},
         event::ApplyBatch,
         job::{Answer, Job, Reply, Work, WriterMessage},
         record::LoggedWrite,
@@ -308,10 +308,7 @@ struct Prepared<'a> {
 
 fn prepare(job: &Job, now: Instant) -> Result<Prepared<'_>, Box<Status>> {
     if job.deadline.is_some_and(|deadline| deadline <= now) {
-        return Err(error::status(
-            Code::DeadlineExceeded,
-            "the deadline passed before the store was asked",
-        ));
+        return Err(error::deadline_exceeded(Stage::Store));
     }
     let Work::Unary {
         method,
@@ -426,10 +423,7 @@ pub(crate) fn spawn_reader(
 
 fn read(reader: &Reader, job: &Job) -> Result<Answer, Box<Status>> {
     if job.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-        return Err(error::status(
-            Code::DeadlineExceeded,
-            "the deadline passed before the store was asked",
-        ));
+        return Err(error::deadline_exceeded(Stage::Store));
     }
     let now = unix_millis();
     let mut message = Vec::new();

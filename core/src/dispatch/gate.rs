@@ -1,0 +1,111 @@
+//! The only entrance of calls about data. Each check stands here once, the cheapest first, and each refusal comes before
+//! any effect.
+
+use std::time::Instant;
+
+use prism_codec::{grpc::Status, method::Method};
+
+use super::{Dispatcher, finish::Pass, namespaces::Namespace, pending::Pending};
+use crate::{
+    api::keyvalue::{self, Request},
+    call::{
+        error::{self, Stage},
+        ticket::{Stamp, Ticket},
+    },
+};
+
+/// What a call brings along beside its request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    pub(super) method: Method,
+    /// Bytes of the request message.
+    pub(super) bytes: usize,
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Dispatcher {
+    /// Lets a call in. Its pass is owed to [`Dispatcher::finish`]; a refusal has been counted, where a namespace is known
+    /// that it counts for.
+    ///
+    /// # Errors
+    /// Nothing was done.
+    pub(super) fn admit(
+        &mut self,
+        arrival: &Arrival,
+        request: &Request<'_>,
+        stamp: Stamp,
+    ) -> Result<Pass, Box<Status>> {
+        let Some(namespace) = self.namespaces.by_name(request.namespace()) else {
+            return Err(match self.serving {
+                true => error::unknown_namespace(request.namespace()),
+                // While the gateway starts it may not have heard of it yet.
+                false => error::not_serving(),
+            });
+        };
+        // The figures of a namespace are those of its own API's methods, so another API's call counts for nobody.
+        if namespace.api != arrival.method.api() {
+            return Err(error::other_api(request.namespace(), namespace.api));
+        }
+        let checked = self.check(&namespace, arrival, request, stamp);
+        let pass = Pass::new(namespace, arrival.method);
+        match checked {
+            Ok(()) => {
+                pass.metrics().request_bytes.add(arrival.bytes as u64);
+                Ok(pass)
+            }
+            Err(status) => {
+                self.finish(pass, status.code, 0);
+                Err(status)
+            }
+        }
+    }
+
+    fn check(
+        &self,
+        namespace: &Namespace,
+        arrival: &Arrival,
+        request: &Request<'_>,
+        stamp: Stamp,
+    ) -> Result<(), Box<Status>> {
+        // It may have passed while the body was on its way, or be shorter than any answer could take.
+        if arrival
+            .deadline
+            .is_some_and(|deadline| deadline <= Instant::now())
+        {
+            return Err(error::deadline_exceeded(Stage::Answer));
+        }
+        let drift_max_ns = i64::try_from(self.limits.clock_drift_max.as_nanos()).unwrap_or(i64::MAX);
+        keyvalue::check_drift(request, stamp, drift_max_ns)?;
+        keyvalue::check_values(request, namespace.value_bytes_max)
+    }
+
+    /// Takes one of the places for calls that wait. [`Dispatcher::answer_received`] gives it back.
+    ///
+    /// # Errors
+    /// All places are taken, or half of them by this namespace.
+    pub(super) fn take_place(&mut self, pending: &Pending) -> Result<(), Box<Status>> {
+        let namespace = self.namespaces.by_id(pending.ticket.namespace);
+        // One namespace may take at most half of the places, so that it cannot starve the others.
+        let namespace_max = (self.limits.inflight_per_shard_max / 2).max(1);
+        let in_namespace = namespace.as_ref().map_or(0, |namespace| namespace.waiting.get());
+        if self.waiting >= self.limits.inflight_per_shard_max || in_namespace >= namespace_max {
+            self.metrics.shed.add(1);
+            return Err(error::overloaded("too many calls wait for the store"));
+        }
+        self.waiting += 1;
+        self.metrics.calls_waiting.set(self.waiting as u64);
+        if let Some(namespace) = namespace {
+            namespace.waiting.set(namespace.waiting.get() + 1);
+        }
+        Ok(())
+    }
+
+    /// An answer has left the mailbox: its place is free again, whether or not anybody still waits for it.
+    pub(crate) fn answer_received(&mut self, ticket: &Ticket) {
+        self.waiting = self.waiting.saturating_sub(1);
+        self.metrics.calls_waiting.set(self.waiting as u64);
+        if let Some(namespace) = self.namespaces.by_id(ticket.namespace) {
+            namespace.waiting.set(namespace.waiting.get().saturating_sub(1));
+        }
+    }
+}

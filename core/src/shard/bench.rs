@@ -1,0 +1,355 @@
+//! A client and the call logic of some shards on one thread, for tests: calls pass through a connection's session as they
+//! do in a shard, and nothing moves until the test says so.
+
+use std::{
+    sync::{Arc, mpsc::sync_channel},
+    time::{Duration, Instant},
+};
+
+use prism_backends::{NamespaceId, memory::MemoryStore};
+use prism_codec::{
+    grpc,
+    h2::{Config, Connection, ErrorCode, Event, Input, StreamId},
+    message::keyvalue::{ItemView, encode_get_request, encode_put_request, encode_scan_request},
+    method::{Api, KeyValueMethod, MethodSpec},
+    proto::prism::keyvalue::v1::{MutateRequest, Mutation, PutItems, mutation::Operation},
+};
+use prost::Message as _;
+
+use super::h2_session::H2Session;
+use crate::{
+    call::{
+        job::{Job, Reply, ShardCommand, Work},
+        owner::owner_of,
+        ticket::{CallId, Ticket},
+    },
+    config::ServeLimits,
+    dispatch::{Dispatcher, Neighbours, ShardStore},
+    metrics::Registry,
+    namespace::{Durability, spec::NamespaceSpec},
+    runtime::mailbox::{Mailbox, Waker},
+};
+
+/// Calls in one receive, as with 32 streams.
+pub(super) const BATCH: usize = 32;
+pub(super) const OK: &[u8] = b"0";
+pub(super) const INVALID_ARGUMENT: &[u8] = b"3";
+/// The namespace that there is, `sessions`.
+const NAMESPACE: NamespaceId = NamespaceId(1);
+/// Its largest value.
+const VALUE_BYTES_MAX: usize = 1_024;
+
+/// An id that this shard owns.
+pub(super) fn id_of_shard(shard: u16, shards: u16) -> String {
+    let mut ids = (0..).map(|number| format!("id-{number}"));
+    let owned = ids.find(|id| owner_of(NAMESPACE, id, shards) == shard);
+    owned.expect("each shard owns many")
+}
+
+/// One request, as a client sends it.
+pub(super) struct Request {
+    method: &'static MethodSpec,
+    message: Vec<u8>,
+    timeout: Option<Duration>,
+}
+
+impl Request {
+    fn new(method: KeyValueMethod, message: Vec<u8>) -> Self {
+        Self {
+            method: method.spec(),
+            message,
+            timeout: None,
+        }
+    }
+
+    pub(super) fn put(namespace: &str, id: &str, value_bytes: usize) -> Self {
+        let item = ItemView {
+            key: b"theme",
+            value: &vec![7; value_bytes],
+            ttl: None,
+            compression: 0,
+        };
+        let mut message = Vec::new();
+        encode_put_request(&mut message, namespace, id, None, [item]);
+        Self::new(KeyValueMethod::Put, message)
+    }
+
+    pub(super) fn get(namespace: &str, id: &str) -> Self {
+        let mut message = Vec::new();
+        encode_get_request(&mut message, namespace, id, None, None);
+        Self::new(KeyValueMethod::Get, message)
+    }
+
+    pub(super) fn scan(namespace: &str) -> Self {
+        let mut message = Vec::new();
+        encode_scan_request(&mut message, namespace, None);
+        Self::new(KeyValueMethod::Scan, message)
+    }
+
+    /// Puts of nothing under many ids.
+    pub(super) fn mutate(namespace: &str, ids: &[String]) -> Self {
+        let mutation = |id: &String| Mutation {
+            id: id.clone(),
+            operation: Some(Operation::Put(PutItems {
+                items: vec![Default::default()],
+            })),
+        };
+        let request = MutateRequest {
+            namespace: namespace.to_owned(),
+            idempotency_token: None,
+            mutations: ids.iter().map(mutation).collect(),
+        };
+        Self::new(KeyValueMethod::Mutate, request.encode_to_vec())
+    }
+
+    pub(super) fn within(self, timeout: Duration) -> Self {
+        Self {
+            timeout: Some(timeout),
+            ..self
+        }
+    }
+}
+
+/// See the module.
+pub(super) struct Bench {
+    registry: Arc<Registry>,
+    shards: Vec<Dispatcher>,
+    jobs: Vec<Arc<Mailbox<Job>>>,
+    replies: Arc<Mailbox<Reply>>,
+    session: H2Session,
+    client: Connection,
+    output: Vec<u8>,
+}
+
+impl Bench {
+    pub(super) fn new(shards: usize) -> Self {
+        Self::with_limits(shards, ServeLimits::default())
+    }
+
+    pub(super) fn with_limits(shards: usize, limits: ServeLimits) -> Self {
+        let registry = Arc::new(Registry::default());
+        let waker = Waker::new().unwrap();
+        let jobs: Vec<_> = (0..shards)
+            .map(|_| Arc::new(Mailbox::new(BATCH, waker.clone())))
+            .collect();
+        let replies: Vec<_> = (0..shards)
+            .map(|_| Arc::new(Mailbox::new(BATCH, waker.clone())))
+            .collect();
+        let neighbours = Neighbours {
+            shards: jobs.clone(),
+            replies: replies.clone(),
+            control: Arc::new(Mailbox::new(8, waker)),
+        };
+        let address = Ticket {
+            shard: 0,
+            slot: 0,
+            generation: 1,
+            call: CallId::Request(0),
+            namespace: NamespaceId(0),
+        };
+        let dispatcher = |number| dispatcher(number as u16, neighbours.clone(), limits, registry.clone());
+        Self {
+            shards: (0..shards).map(dispatcher).collect(),
+            registry,
+            jobs,
+            replies: replies[0].clone(),
+            session: H2Session::new(Config::server(), address, 1 << 20),
+            client: Connection::new(Config::client()),
+            output: Vec::new(),
+        }
+    }
+
+    /// Serves a batch of calls, each of which must end with this code. Returns how many allocations that took.
+    pub(super) fn exchange(&mut self, request: &Request, code: &[u8]) -> u64 {
+        let received = self.send(request, BATCH);
+        let allocations = allocation_counter::measure(|| self.serve(&received));
+        let codes = self.take_codes();
+        assert_eq!(codes.len(), BATCH);
+        assert!(codes.iter().all(|found| found == code), "{codes:?}");
+        allocations.count_total
+    }
+
+    fn serve(&mut self, received: &[u8]) {
+        self.receive(received);
+        self.execute_jobs();
+        self.deliver_replies();
+        self.output = self.session.h2().take_output(Vec::new());
+    }
+
+    /// Sends one call and lets shard 0 take it.
+    pub(super) fn start(&mut self, request: &Request) -> StreamId {
+        let (stream, received) = self.send_one(request);
+        self.receive(&received);
+        stream
+    }
+
+    fn receive(&mut self, received: &[u8]) {
+        let now = Instant::now();
+        let gateway = &mut self.shards[0];
+        gateway.begin_batch();
+        // As the driver does: the first output holds the SETTINGS already.
+        if self.session.h2().output().capacity() == 0 {
+            *self.session.h2().output() = std::mem::take(&mut self.output);
+        }
+        let (used, go_on) = self.session.handle_recv(received, now, gateway);
+        assert!(go_on && used == received.len());
+        gateway.end_batch(now);
+    }
+
+    /// Lets each shard do what the others sent it.
+    pub(super) fn execute_jobs(&mut self) {
+        for (shard, jobs) in self.shards.iter_mut().zip(&self.jobs) {
+            while let Some(job) = jobs.receive() {
+                shard.execute(job);
+            }
+        }
+    }
+
+    /// Fills a shard's mailbox with questions of nobody.
+    pub(super) fn fill_mailbox(&self, shard: usize) {
+        let nobody = Ticket {
+            shard: 0,
+            slot: u32::MAX,
+            generation: 0,
+            call: CallId::Request(0),
+            namespace: NamespaceId(0),
+        };
+        let question = || Job {
+            ticket: nobody,
+            deadline: None,
+            work: Work::Settle { namespace: NAMESPACE },
+        };
+        while self.jobs[shard].send(question()).is_ok() {}
+    }
+
+    /// Drops what lies in a shard's mailbox.
+    pub(super) fn empty_mailbox(&self, shard: usize) {
+        while self.jobs[shard].receive().is_some() {}
+    }
+
+    /// Gives shard 0 the answers that it waits for.
+    pub(super) fn deliver_replies(&mut self) {
+        while let Some(Reply { ticket, result }) = self.replies.receive() {
+            self.shards[0].answer_received(&ticket);
+            self.session.handle_reply(ticket, result, &mut self.shards[0]);
+        }
+    }
+
+    /// Ends the calls whose deadline lies before `now`.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while let Some(ticket) = self.shards[0].take_expired(now) {
+            self.session.handle_deadline(ticket, &mut self.shards[0]);
+        }
+    }
+
+    /// Lets the client give a call up.
+    pub(super) fn cancel(&mut self, stream: StreamId) {
+        self.client.reset(stream, ErrorCode::CANCEL);
+        let received = self.client.take_output(Vec::new());
+        self.receive(&received);
+    }
+
+    /// The connection is gone.
+    pub(super) fn close(&mut self) {
+        self.session.close(&mut self.shards[0]);
+    }
+
+    fn send(&mut self, request: &Request, calls: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for _ in 0..calls {
+            bytes.append(&mut self.send_one(request).1);
+        }
+        bytes
+    }
+
+    fn send_one(&mut self, request: &Request) -> (StreamId, Vec<u8>) {
+        let timeout = request.timeout.map(grpc::format_timeout);
+        let mut fields: Vec<(&[u8], &[u8])> = vec![
+            (b":method", b"POST"),
+            (b":scheme", b"http"),
+            (b":path", request.method.path.as_bytes()),
+            (b":authority", b"gateway.test"),
+            (b"content-type", b"application/grpc"),
+            (b"te", b"trailers"),
+        ];
+        if let Some(timeout) = &timeout {
+            fields.push((b"grpc-timeout", timeout.as_bytes()));
+        }
+        let stream = self.client.send_request(&fields, false).unwrap();
+        self.client
+            .send_grpc_message(stream, true, |out| out.extend_from_slice(&request.message))
+            .unwrap();
+        (stream, self.client.take_output(Vec::new()))
+    }
+
+    /// The codes of the calls that were answered, in the order of the answers.
+    pub(super) fn take_codes(&mut self) -> Vec<Vec<u8>> {
+        if self.output.is_empty() {
+            self.output = self.session.h2().take_output(Vec::new());
+        }
+        let mut input = Input::new(&self.output);
+        let mut codes = Vec::new();
+        // The trailers that the client remembers are those of a success.
+        while let Some(event) = self.client.poll_event(&mut input).unwrap() {
+            match event {
+                Event::Trailers { headers, .. }
+                | Event::Headers {
+                    end_stream: true,
+                    headers,
+                    ..
+                } => codes.push(headers.get(b"grpc-status").unwrap_or_default().to_vec()),
+                Event::MemoTrailers { .. } => codes.push(OK.to_vec()),
+                _ => {}
+            }
+        }
+        self.output.clear();
+        codes
+    }
+
+    /// The endings that were counted, as `method code`, and how often.
+    pub(super) fn counted(&self) -> Vec<(String, u64)> {
+        let page = self.registry.render("epoll");
+        let samples = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("prism_requests_total{"));
+        let endings = samples.map(|sample| {
+            let quoted: Vec<&str> = sample.split('"').collect();
+            let count = sample.rsplit(' ').next().and_then(|count| count.parse().ok());
+            assert_eq!(quoted[1], "sessions");
+            (format!("{} {}", quoted[3], quoted[5]), count.expect("a number"))
+        });
+        endings.collect()
+    }
+
+    /// How many calls the latencies of a method were recorded of.
+    pub(super) fn timed(&self, method: &str) -> u64 {
+        let page = self.registry.render("epoll");
+        let name = format!("prism_request_seconds_count{{namespace=\"sessions\",method=\"{method}\"}} ");
+        let count = page.lines().find_map(|line| line.strip_prefix(&name));
+        count.map_or(0, |count| count.parse().expect("a number"))
+    }
+}
+
+fn dispatcher(
+    number: u16,
+    neighbours: Neighbours,
+    limits: ServeLimits,
+    registry: Arc<Registry>,
+) -> Dispatcher {
+    let store = ShardStore::Memory(Box::new(MemoryStore::new()));
+    let metrics = registry.add_shard();
+    let mut dispatcher = Dispatcher::new(number, neighbours, store, limits, metrics, registry);
+    let (done, added) = sync_channel(1);
+    let spec = NamespaceSpec {
+        id: NAMESPACE,
+        name: "sessions".to_owned(),
+        api: Api::KeyValue,
+        ttl_ms: Some(60_000),
+        value_bytes_max: VALUE_BYTES_MAX,
+        durability: Durability::BestEffort,
+    };
+    dispatcher.obey(ShardCommand::AddNamespace(spec, done));
+    added.recv().unwrap().unwrap();
+    dispatcher.obey(ShardCommand::Serve);
+    dispatcher
+}
