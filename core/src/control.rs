@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::{Duration, SystemTime},
 };
 
@@ -41,6 +41,7 @@ use crate::{
     runtime::{
         mailbox::{Mailbox, Waker},
         reactor::DriverInUse,
+        threads::{self, Kind},
     },
 };
 
@@ -112,21 +113,22 @@ impl Control {
     /// # Errors
     /// When the system has no thread left.
     pub(crate) fn spawn(mut self) -> io::Result<JoinHandle<()>> {
-        thread::Builder::new()
-            .name("prism-control".to_owned())
-            .spawn(move || {
-                loop {
-                    while let Some(job) = self.mailbox.receive() {
-                        self.execute(job);
+        threads::spawn(Kind::Control, None, move || {
+            loop {
+                while let Some(job) = self.mailbox.receive() {
+                    if threads::fault_point(Kind::Control) {
+                        return Ok(());
                     }
-                    if self.stop.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let (mailbox, stop) = (&self.mailbox, &self.stop);
-                    self.waker
-                        .wait_blocking(None, || !mailbox.is_empty() || stop.load(Ordering::SeqCst));
+                    self.execute(job);
                 }
-            })
+                if self.stop.load(Ordering::SeqCst) {
+                    return Ok(());
+                }
+                let (mailbox, stop) = (&self.mailbox, &self.stop);
+                self.waker
+                    .wait_blocking(None, || !mailbox.is_empty() || stop.load(Ordering::SeqCst));
+            }
+        })
     }
 
     fn execute(&mut self, job: ControlJob) {

@@ -17,6 +17,8 @@ use prism_codec::{
     method::{Api, Method},
 };
 
+use crate::runtime::{diagnostics, threads::Failure};
+
 mod log;
 
 /// Upper bounds of the latency buckets in microseconds; a last bucket takes the rest.
@@ -225,9 +227,23 @@ pub struct Registry {
     shards: Mutex<Vec<Arc<ShardMetrics>>>,
     namespaces: Mutex<Vec<(String, Arc<NamespaceMetrics>)>>,
     logs: Mutex<Vec<Arc<LogMetrics>>>,
+    failure: Arc<Failure>,
 }
 
 impl Registry {
+    /// A registry of a gateway whose threads may fail.
+    pub(crate) fn new(failure: Arc<Failure>) -> Self {
+        Self {
+            failure,
+            ..Self::default()
+        }
+    }
+
+    /// The end of a thread that ends the gateway; `None` while all do their work.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.get()
+    }
+
     /// Adds a shard; its index is the order of adding.
     pub fn add_shard(&self) -> Arc<ShardMetrics> {
         let metrics = Arc::new(ShardMetrics::default());
@@ -275,6 +291,12 @@ impl Registry {
             "# HELP prism_info Version and driver of this gateway.\n# TYPE prism_info gauge\n\
              prism_info{{version=\"{}\",driver=\"{driver}\"}} 1",
             env!("CARGO_PKG_VERSION")
+        );
+        let _ = writeln!(
+            out,
+            "# HELP prism_diagnostics_lost_total Lines of diagnostics that standard error did not take.\n\
+             # TYPE prism_diagnostics_lost_total counter\nprism_diagnostics_lost_total {}",
+            diagnostics::lost()
         );
         self.render_shards(&mut out);
         log::render(&lock(&self.logs), &mut out);

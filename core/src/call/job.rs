@@ -103,10 +103,10 @@ pub(crate) enum ShardCommand {
     RemoveNamespace(NamespaceSpec, SyncSender<Result<(), StoreError>>),
     /// All namespaces are known: be ready.
     Serve,
-    /// Take no new work from clients, finish what was taken, and say so.
-    Drain,
-    /// No call is open any more: apply what the log holds, close it, and say so.
-    Flush,
+    /// Take no new work from clients, finish until then what was taken, and say so.
+    Drain(Instant),
+    /// No call is open any more: apply until then what the log holds, close it, and say so.
+    Flush(Instant),
     /// All shards have drained: nobody needs this one any more.
     End,
 }

@@ -109,7 +109,12 @@ impl Printer {
             text.insert(0, '\n');
         }
         self.failed = true;
-        let _ = io::stderr().write_all(text.as_bytes());
+        if failure.exit == Exit::Serve {
+            // Nobody may read what a gateway says, and its process must end all the same.
+            prism_core::serve::last_words(&text);
+        } else {
+            let _ = io::stderr().write_all(text.as_bytes());
+        }
     }
 
     /// One block for each problem, or one for a failure without any: `Error:`, `Solution:`,

@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use prism_core::config::{self, Effective, Sources};
+use prism_core::{
+    config::{self, Effective, Sources},
+    namespace::Problem,
+};
 
 use super::{Exit, Failure};
 
 /// Flags of `serve` and of `config print`. Values stay text here: the configuration checks them,
 /// whatever they come from.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 A flag counts more than the environment, the environment more than the file. Every key of the file has an environment
 variable: PRISM_DATA_DIR, PRISM_LIMITS_DRAIN_TIMEOUT and so on; `prism config print` shows all keys with what they do.")]
@@ -54,7 +57,18 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let effective = effective(args)?;
-    prism_core::serve::run(effective.options).map_err(|error| Failure::new(Exit::Serve, error.to_string()))
+    let again = args.clone();
+    let problem = |problem: &Problem| format!("{}: {}", problem.field, problem.description);
+    let reload = move || match self::effective(&again) {
+        Ok(reloaded) => Ok(reloaded.options),
+        Err(failure) if failure.problems.is_empty() => Err(failure.message),
+        Err(failure) => {
+            let problems: Vec<_> = failure.problems.iter().map(problem).collect();
+            Err(problems.join("; "))
+        }
+    };
+    prism_core::serve::run(effective.options, reload)
+        .map_err(|error| Failure::new(Exit::Serve, error.to_string()))
 }
 
 /// The configuration that these flags, the environment and the file make.

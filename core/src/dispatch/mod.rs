@@ -171,6 +171,9 @@ impl Dispatcher {
 
     /// Whether this gateway should get calls; if not, why.
     pub(crate) fn readiness(&self) -> Result<(), String> {
+        if let Some(failure) = self.registry.failure() {
+            return Err(failure.to_owned());
+        }
         if !self.serving {
             return Err("draining".to_owned());
         }
@@ -230,7 +233,7 @@ impl Dispatcher {
                 self.serving = true;
                 return;
             }
-            ShardCommand::Drain | ShardCommand::Flush | ShardCommand::End => return,
+            ShardCommand::Drain(_) | ShardCommand::Flush(_) | ShardCommand::End => return,
         };
         // The control thread may have given up waiting; then nobody needs the answer.
         let _ = done.send(result);

@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
 };
 
 use prism_wal::{
@@ -20,7 +20,11 @@ use prism_wal::{
 };
 
 use super::LogNews;
-use crate::runtime::{clock::unix_millis, mailbox::Mailbox};
+use crate::runtime::{
+    clock::unix_millis,
+    mailbox::Mailbox,
+    threads::{self, Kind},
+};
 
 /// Jobs that may wait; the shard has at most a few at a time.
 const JOBS_MAX: usize = 64;
@@ -57,14 +61,18 @@ pub(crate) fn spawn(
     news: Arc<Mailbox<LogNews>>,
 ) -> io::Result<(KeeperJobs, JoinHandle<()>)> {
     let (sender, jobs) = sync_channel(JOBS_MAX);
-    let thread = thread::Builder::new()
-        .name(format!("prism-keeper-{lane}"))
-        .spawn(move || keep(pool, &jobs, &news))?;
+    let thread = threads::spawn(Kind::Keeper, Some(lane.0), move || {
+        keep(pool, &jobs, &news);
+        Ok(())
+    })?;
     Ok((sender, thread))
 }
 
 fn keep(mut pool: Pool<FileDisk>, jobs: &Receiver<KeeperJob>, news: &Mailbox<LogNews>) {
     while let Ok(job) = jobs.recv() {
+        if threads::fault_point(Kind::Keeper) {
+            return;
+        }
         let said = match job {
             KeeperJob::Prepare(durable) => {
                 let prepared = seed()

@@ -46,7 +46,11 @@ use super::{
 };
 use crate::{
     config::LogLimits,
-    runtime::{clock::unix_millis, mailbox::Mailbox},
+    runtime::{
+        clock::unix_millis,
+        mailbox::Mailbox,
+        threads::{self, Kind},
+    },
 };
 
 /// Records of one transaction while the store is brought up to date.
@@ -245,9 +249,8 @@ impl LogDirectory {
             thread::scope(|scope| {
                 let read = |lane: &LaneId| {
                     let (lane, calls) = (*lane, seen.lane(*lane));
-                    thread::Builder::new()
-                        .name(format!("prism-read-{lane}"))
-                        .spawn_scoped(scope, move || self.read(lane, true, positions, calls))
+                    let read = move || self.read(lane, true, positions, calls);
+                    threads::spawn_scoped(scope, Kind::LaneReader, lane.0, read)
                         .map_err(|error| format!("cannot start a thread for the log: {error}"))
                 };
                 let threads: Vec<_> = lanes.iter().map(read).collect();

@@ -44,6 +44,7 @@ use crate::{
         mailbox::{ShardSleeper, Waker},
         notify::Notify,
         reactor::{self, DriverInUse, WriteFile},
+        threads::{self, Kind},
     },
 };
 
@@ -126,11 +127,17 @@ fn threads(count: usize, notify: Rc<Notify>) -> io::Result<ThreadWriter> {
     let news = Arc::new(AtomicBool::new(false));
     let bell = news.clone();
     let wake = Box::new(move || {
+        threads::fault_point(Kind::LogWriter);
         // Before the wake-up: its fence makes the task see this, or be woken.
         bell.store(true, Ordering::Release);
         waker.wake();
     });
-    let writer = ThreadWriter::start(count, wake)?;
+    let writer = ThreadWriter::start_with(count, wake, |number, body| {
+        threads::spawn(Kind::LogWriter, Some(number), move || {
+            body();
+            Ok(())
+        })
+    })?;
     reactor::spawn(async move {
         while let Ok(()) = sleeper.wait(|| news.load(Ordering::Acquire)).await {
             if news.swap(false, Ordering::AcqRel) {

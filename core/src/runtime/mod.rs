@@ -1,9 +1,11 @@
 //! The ground under the shards: the reactor of a thread, and what threads and tasks wake each other with.
 //!
-//! Nothing here knows of calls, namespaces or stores.
+//! Threads are started and watched here, and write their diagnostics here. Nothing here knows of calls, namespaces or stores.
 
 pub(crate) mod clock;
+pub(crate) mod diagnostics;
 pub mod mailbox;
 pub(crate) mod notify;
 pub(crate) mod priority;
 pub mod reactor;
+pub(crate) mod threads;

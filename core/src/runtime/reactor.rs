@@ -13,7 +13,10 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     ops::Range,
-    os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
+    os::{
+        fd::{AsRawFd as _, OwnedFd, RawFd},
+        unix::net::UnixStream as StdUnixStream,
+    },
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -169,6 +172,18 @@ pub(crate) async fn before(deadline: Instant, future: impl Future<Output = ()>) 
         .is_ok()
 }
 
+/// The number of an open socket, for whoever must shut it from outside of the reactor.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Descriptor(RawFd);
+
+impl Descriptor {
+    /// Shuts the socket in both directions; it stays open. The caller knows that it has not been closed yet.
+    pub(crate) fn shutdown(self) {
+        // A peer that has gone makes this fail, and nothing is left to be done.
+        let _ = nix::sys::socket::shutdown(self.0, nix::sys::socket::Shutdown::Both);
+    }
+}
+
 /// A listening socket.
 pub(crate) struct Listener(monoio::net::TcpListener);
 
@@ -178,13 +193,18 @@ impl Listener {
         monoio::net::TcpListener::from_std(listener).map(Self)
     }
 
+    pub(crate) fn descriptor(&self) -> Descriptor {
+        Descriptor(self.0.as_raw_fd())
+    }
+
     /// The next connection, with Nagle's algorithm off.
     pub(crate) async fn accept(&self) -> io::Result<(Receiver, Sender, SocketAddr)> {
         let (stream, peer) = self.0.accept().await?;
         // A peer that has already gone makes this fail; the first receive will tell.
         let _ = stream.set_nodelay(true);
+        let descriptor = Descriptor(stream.as_raw_fd());
         let (receiver, sender) = stream.into_split();
-        Ok((Receiver(receiver), Sender(sender), peer))
+        Ok((Receiver(receiver), Sender(sender, descriptor), peer))
     }
 }
 
@@ -203,9 +223,14 @@ impl Receiver {
 }
 
 /// The sending half of a connection.
-pub(crate) struct Sender(OwnedWriteHalf<TcpStream>);
+pub(crate) struct Sender(OwnedWriteHalf<TcpStream>, Descriptor);
 
 impl Sender {
+    /// The connection's socket, open as long as this half.
+    pub(crate) fn descriptor(&self) -> Descriptor {
+        self.1
+    }
+
     /// Sends all of `buffer` and hands it back.
     pub(crate) async fn send_all(&mut self, mut buffer: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
         let total = buffer.len();

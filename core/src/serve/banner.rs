@@ -1,13 +1,11 @@
 //! The greeting: what runs where, and what to do next.
 
-use std::io::{self, Write as _};
-
 use super::Server;
 use crate::{config::EmbeddedStore, runtime::reactor::DriverInUse};
 
 impl Server {
-    /// Prints the greeting, and the line of the diagnostics that says the same.
-    pub(super) fn greet(&self) {
+    /// The greeting. Says the same in a line of the diagnostics.
+    pub(super) fn greet(&self) -> String {
         let store = match self.options.embedded {
             EmbeddedStore::Memory => "memory (everything is gone after a restart)".to_owned(),
             EmbeddedStore::Sqlite => format!("SQLite in {}", self.options.data_dir.display()),
@@ -24,7 +22,7 @@ impl Server {
             DriverInUse::IoUring => "io_uring".to_owned(),
             DriverInUse::Epoll => "epoll (io_uring is not in use)".to_owned(),
         };
-        let text = format!(
+        format!(
             "Prism {version} listens on {address}\n\
              \x20 driver      {driver}\n\
              \x20 shards      {shards}\n\
@@ -41,8 +39,6 @@ impl Server {
             address = self.address,
             shards = self.options.shards,
             namespaces = self.namespaces,
-        );
-        // Nobody may be reading standard output; that is no reason not to serve.
-        let _ = io::stdout().write_all(text.as_bytes());
+        )
     }
 }

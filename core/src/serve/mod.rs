@@ -6,9 +6,9 @@
 
 mod banner;
 mod data_dir;
-mod diagnostics;
 mod listen;
 mod mailboxes;
+mod process;
 mod signals;
 mod start;
 mod stop;
@@ -18,18 +18,26 @@ use std::{
     fs::File,
     io,
     net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        mpsc::{Receiver, SyncSender},
+        atomic::AtomicBool,
+        mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
 };
+
+pub use self::process::{last_words, run};
 
 use self::stop::Helpers;
 use crate::{
     call::job::{ShardCommand, WriterMessage},
     config::ServeOptions,
-    runtime::{mailbox::Mailbox, reactor::DriverInUse},
+    runtime::{
+        mailbox::Mailbox,
+        reactor::DriverInUse,
+        threads::{self, Kind, Supervisor},
+    },
 };
 
 /// Why the gateway could not start, or ended badly. Each is a sentence that says what to do.
@@ -44,19 +52,6 @@ impl fmt::Display for ServeError {
 
 impl std::error::Error for ServeError {}
 
-/// Runs the gateway until SIGTERM or SIGINT, then drains it. A second signal ends the process at once.
-///
-/// # Errors
-/// Everything that keeps it from starting, and a shard that fails later.
-pub fn run(options: ServeOptions) -> Result<(), ServeError> {
-    diagnostics::install(&options.log)?;
-    let signals = signals::watch()?;
-    let server = Server::start(options)?;
-    server.greet();
-    signals::obey(signals, server.events_sender.clone())?;
-    server.wait()
-}
-
 /// A running gateway.
 #[derive(Debug)]
 pub struct Server {
@@ -64,8 +59,9 @@ pub struct Server {
     driver: DriverInUse,
     options: ServeOptions,
     namespaces: usize,
-    events: Receiver<Event>,
-    events_sender: SyncSender<Event>,
+    link: Link,
+    /// SIGTERM came during the start.
+    is_stop_asked: bool,
     commands: Vec<Arc<Mailbox<ShardCommand>>>,
     shards: Vec<JoinHandle<()>>,
     /// The writer of a store that all shards share, where there is one.
@@ -75,13 +71,54 @@ pub struct Server {
     _lock: Option<File>,
 }
 
-#[derive(Debug)]
+/// What the thread that owns the server waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
     ShardStarted,
-    ShardDrained,
-    ShardFlushed,
-    ShardEnded(u16, io::Result<()>),
+    /// The shard with this number has drained.
+    ShardDrained(u16),
+    /// The shard with this number has closed its log.
+    ShardFlushed(u16),
+    /// A thread has ended; the supervisor knows which.
+    ThreadFailed,
+    /// The configuration is to be read again.
+    Reload,
     Stop,
+}
+
+/// How the server learns what happens, and how others learn how far its end is.
+#[derive(Debug)]
+struct Link {
+    supervisor: Supervisor,
+    events: Receiver<Event>,
+    sender: Sender<Event>,
+    /// Set when nothing that was acknowledged depends on what is still to be done.
+    is_at_rest: Arc<AtomicBool>,
+}
+
+impl Link {
+    /// A link whose supervisor also calls `on_failure`.
+    fn new(on_failure: impl Fn() + Send + Sync + 'static) -> Self {
+        let (sender, events) = channel();
+        let failed = sender.clone();
+        let supervisor = Supervisor::new(move || {
+            // Without a receiver the server has ended, and whoever owned it knows.
+            let _ = failed.send(Event::ThreadFailed);
+            on_failure();
+        });
+        Self {
+            supervisor,
+            events,
+            sender,
+            is_at_rest: Arc::default(),
+        }
+    }
+
+    /// The failure of a thread as the reason for the end of the gateway.
+    fn failure(&self) -> Option<ServeError> {
+        let failure = self.supervisor.failure();
+        failure.get().map(|failure| ServeError(failure.to_owned()))
+    }
 }
 
 impl Server {
@@ -98,40 +135,29 @@ impl Server {
     /// Drains the gateway and waits for its end.
     ///
     /// # Errors
-    /// When a shard failed.
-    pub fn stop(self) -> Result<(), ServeError> {
-        // The receiver is `self.events`, so this cannot fail.
-        let _ = self.events_sender.send(Event::Stop);
-        self.wait()
+    /// When a thread failed.
+    pub fn stop(mut self) -> Result<(), ServeError> {
+        self.is_stop_asked = true;
+        self.wait(|| {})
     }
 
-    /// Waits until it is told to stop or a shard fails; then ends all threads.
-    fn wait(mut self) -> Result<(), ServeError> {
-        let result = loop {
-            match self.events.recv() {
-                Ok(Event::Stop) | Err(_) => break Ok(()),
-                Ok(Event::ShardEnded(number, result)) => break Err(shard_failed(number, result)),
-                Ok(Event::ShardStarted | Event::ShardDrained | Event::ShardFlushed) => {}
+    /// Waits until it is told to stop or a thread fails; then ends all threads. Calls `reload` for SIGHUP.
+    fn wait(mut self, mut reload: impl FnMut()) -> Result<(), ServeError> {
+        // Whatever happens here, the gateway drains.
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            while !self.is_stop_asked && self.link.failure().is_none() {
+                match self.link.events.recv() {
+                    Ok(Event::Stop) | Err(_) => break,
+                    Ok(Event::Reload) => reload(),
+                    Ok(_) => {}
+                }
+                if threads::fault_point(Kind::Gateway) {
+                    return;
+                }
             }
-        };
+        }));
         self.stop_all();
-        result
-    }
-}
-
-fn shard_failed(number: u16, result: io::Result<()>) -> ServeError {
-    match result {
-        Ok(()) => ServeError(format!("shard {number} ended by itself")),
-        Err(cause) => ServeError(format!("shard {number} failed: {cause}{}", advice(&cause))),
-    }
-}
-
-fn advice(cause: &io::Error) -> &'static str {
-    match cause.kind() {
-        io::ErrorKind::OutOfMemory => {
-            "; the ring needs locked memory: raise `ulimit -l`, or use --driver epoll"
-        }
-        _ => "",
+        self.link.failure().map_or(Ok(()), Err)
     }
 }
 

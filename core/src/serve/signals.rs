@@ -1,37 +1,116 @@
-//! The signals of the process.
+//! The signals of the process: a table of what each does.
+//!
+//! The second of those that end the process does so in its handler: whatever any thread does, it is obeyed at once.
 
-use std::{sync::mpsc::SyncSender, thread};
-
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    iterator::Signals,
+use std::{
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
 };
 
-use super::{Event, ServeError, failed};
+use signal_hook::{
+    consts::{
+        SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXFSZ,
+    },
+    flag,
+    iterator::{backend::SignalDelivery, exfiltrator::SignalOnly},
+};
 
-/// Catches the signals from now on.
-pub(super) fn watch() -> Result<Signals, ServeError> {
-    Signals::new([SIGTERM, SIGINT]).map_err(|cause| failed("cannot watch signals", &cause))
+/// What a signal makes the gateway do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Drain and end.
+    Stop,
+    /// Read the configuration again.
+    Reload,
+    /// Nothing; it would kill the process by default.
+    Ignore,
 }
 
-/// Starts the thread that obeys them: the first drains, the second ends the process at once.
-pub(super) fn obey(mut signals: Signals, events: SyncSender<Event>) -> Result<(), ServeError> {
-    let obey = move || {
-        let mut asked = false;
-        for signal in signals.forever() {
-            if asked {
-                tracing::warn!(signal, "second signal: ending without a drain");
-                std::process::exit(1);
-            }
-            asked = true;
-            tracing::info!(signal, "draining");
-            // The server has ended already when nobody receives this.
-            let _ = events.send(Event::Stop);
+/// All signals that do something else than the system's default. SIGPIPE is ignored by Rust's runtime. Not here: those
+/// that cannot be caught, that report a fault of the program itself, or that do no harm by default.
+const SIGNALS: [(i32, &str, Action); 11] = [
+    (SIGTERM, "SIGTERM", Action::Stop),
+    (SIGINT, "SIGINT", Action::Stop),
+    (SIGHUP, "SIGHUP", Action::Reload),
+    (SIGUSR1, "SIGUSR1", Action::Ignore),
+    (SIGUSR2, "SIGUSR2", Action::Ignore),
+    (SIGQUIT, "SIGQUIT", Action::Ignore),
+    (SIGXFSZ, "SIGXFSZ", Action::Ignore),
+    (SIGALRM, "SIGALRM", Action::Ignore),
+    (SIGVTALRM, "SIGVTALRM", Action::Ignore),
+    (SIGPROF, "SIGPROF", Action::Ignore),
+    (SIGIO, "SIGIO", Action::Ignore),
+];
+
+/// Exit code of a second signal.
+const EXIT_AT_ONCE: i32 = 1;
+/// How often the diagnostics mention the same signal. Beyond RLIMIT_FSIZE each line of a log file brings a SIGXFSZ.
+const MENTION_PAUSE: Duration = Duration::from_secs(60);
+
+/// The signals that have come.
+pub(super) struct Signals {
+    delivery: SignalDelivery<UnixStream, SignalOnly>,
+    /// When each was mentioned last, as in [`SIGNALS`].
+    mentioned: [Option<Instant>; SIGNALS.len()],
+}
+
+impl Signals {
+    /// Catches the signals from now on.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub(super) fn watch() -> io::Result<Self> {
+        let asked = Arc::new(AtomicBool::new(false));
+        for (signal, _, _) in SIGNALS.iter().filter(|(_, _, action)| *action == Action::Stop) {
+            // In this order: the first signal sets the flag that the second one finds.
+            flag::register_conditional_shutdown(*signal, EXIT_AT_ONCE, asked.clone())?;
+            flag::register(*signal, asked.clone())?;
         }
-    };
-    thread::Builder::new()
-        .name("prism-signals".to_owned())
-        .spawn(obey)
-        .map(drop)
-        .map_err(|cause| failed("cannot start a thread", &cause))
+        let (read, write) = UnixStream::pair()?;
+        let signals = SIGNALS.iter().map(|(signal, _, _)| *signal);
+        Ok(Self {
+            delivery: SignalDelivery::with_pipe(read, write, SignalOnly, signals)?,
+            mentioned: [None; SIGNALS.len()],
+        })
+    }
+
+    /// Readable when a signal has come.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.delivery.get_read().as_fd()
+    }
+
+    /// Acts on the signals that have come. Each is obeyed before it is mentioned.
+    pub(super) fn obey(&mut self, mut act: impl FnMut(Action)) {
+        for came in self.delivery.pending() {
+            let Some(index) = SIGNALS.iter().position(|(signal, _, _)| *signal == came) else {
+                continue;
+            };
+            let (_, name, action) = SIGNALS[index];
+            act(action);
+            let now = Instant::now();
+            if self.mentioned[index].is_none_or(|at| now.duration_since(at) >= MENTION_PAUSE) {
+                self.mentioned[index] = Some(now);
+                mention(name, action);
+            }
+        }
+    }
+}
+
+fn mention(signal: &str, action: Action) {
+    match action {
+        Action::Stop => tracing::info!(signal, "draining"),
+        Action::Reload => tracing::info!(signal, "reading the configuration again"),
+        Action::Ignore if signal == "SIGXFSZ" => {
+            tracing::warn!(
+                signal,
+                "a file would have grown beyond the limit of the process (ulimit -f)"
+            );
+        }
+        Action::Ignore => tracing::info!(signal, "ignored; SIGTERM drains and ends the gateway"),
+    }
 }

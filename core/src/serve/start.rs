@@ -4,13 +4,9 @@ use std::{
     fs::File,
     io,
     net::{SocketAddr, TcpListener},
-    sync::{
-        Arc,
-        atomic::AtomicBool,
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
+    sync::{Arc, atomic::AtomicBool},
+    thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use prism_backends::{
@@ -19,11 +15,10 @@ use prism_backends::{
 };
 
 use super::{
-    Event, Helpers, ServeError, Server,
+    Event, Helpers, Link, ServeError, Server,
     data_dir::{self, tombstone_window_ms},
     failed, listen,
     mailboxes::{JOBS_MAX, Mailboxes},
-    shard_failed,
 };
 use crate::{
     call::job::{Job, ShardCommand, WriterMessage},
@@ -39,6 +34,7 @@ use crate::{
     runtime::{
         mailbox::{Mailbox, Waker},
         reactor::DriverInUse,
+        threads::{self, Kind},
     },
     shard::{self, ShardSetup},
     worker::{
@@ -57,13 +53,19 @@ impl Server {
     /// # Errors
     /// Address in use, directory not writable, store not usable, io_uring demanded but forbidden, threads exhausted.
     pub fn start(options: ServeOptions) -> Result<Self, ServeError> {
+        Self::start_linked(options, Link::new(|| {}))
+    }
+
+    /// The same, for an owner who has made the link.
+    pub(super) fn start_linked(options: ServeOptions, link: Link) -> Result<Self, ServeError> {
+        let _entered = link.supervisor.enter();
         let driver = DriverInUse::choose(options.driver).map_err(|cause| ServeError(cause.to_string()))?;
         let count =
             u16::try_from(options.shards.get()).map_err(|_| ServeError("too many shards".to_owned()))?;
         let (listeners, address) = listen::bind(options.listen, count)?;
         let (lock, catalog) = data_dir::open(&options)?;
         let mut store = data_dir::open_store(&options)?;
-        let ground = Ground::new(options, driver, count)?;
+        let ground = Ground::new(options, driver, count, link)?;
         let log = match &mut store {
             None => None,
             Some(parts) => Some(ground.open_log(&catalog, parts)?),
@@ -84,12 +86,18 @@ impl Server {
 
     /// Waits for the shards, makes them know what the catalog holds, and opens the gateway.
     fn serve(&mut self, mut control: Control) -> Result<(), ServeError> {
-        for _ in 0..self.shards.len() {
-            match self.events.recv_timeout(START_TIMEOUT) {
-                Ok(Event::ShardStarted) => {}
-                Ok(Event::ShardEnded(number, result)) => return Err(shard_failed(number, result)),
-                Ok(Event::Stop | Event::ShardDrained | Event::ShardFlushed) => {}
+        let deadline = Instant::now() + START_TIMEOUT;
+        let mut started = 0;
+        while started < self.shards.len() {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            match self.link.events.recv_timeout(patience) {
+                Ok(Event::ShardStarted) => started += 1,
+                Ok(Event::Stop) => self.is_stop_asked = true,
+                Ok(_) => {}
                 Err(_) => return Err(ServeError("the shards do not start".to_owned())),
+            }
+            if let Some(failure) = self.link.failure() {
+                return Err(failure);
             }
         }
         self.namespaces = control.recover().map_err(ServeError)?;
@@ -108,8 +116,7 @@ struct Ground {
     count: u16,
     mailboxes: Mailboxes,
     registry: Arc<Registry>,
-    events_sender: SyncSender<Event>,
-    events: Receiver<Event>,
+    link: Link,
     keepers: Keepers,
     sidecar_stop: Arc<Stop>,
 }
@@ -127,18 +134,16 @@ struct SharedStore {
 }
 
 impl Ground {
-    fn new(options: ServeOptions, driver: DriverInUse, count: u16) -> Result<Self, ServeError> {
+    fn new(options: ServeOptions, driver: DriverInUse, count: u16, link: Link) -> Result<Self, ServeError> {
         let mailboxes =
             Mailboxes::new(&options, count).map_err(|cause| failed("cannot make the mailboxes", &cause))?;
-        let (events_sender, events) = sync_channel(usize::from(count) * 4 + 8);
         Ok(Self {
             options,
             driver,
             count,
             mailboxes,
-            registry: Arc::default(),
-            events_sender,
-            events,
+            registry: Arc::new(Registry::new(link.supervisor.failure())),
+            link,
             keepers: Keepers::default(),
             sidecar_stop: Arc::default(),
         })
@@ -244,7 +249,7 @@ impl Ground {
     }
 
     fn shard_setup(&self, number: u16, core: Option<usize>, listener: TcpListener) -> ShardSetup {
-        let (drained, flushed) = (self.events_sender.clone(), self.events_sender.clone());
+        let (drained, flushed) = (self.link.sender.clone(), self.link.sender.clone());
         ShardSetup {
             number,
             core,
@@ -260,10 +265,10 @@ impl Ground {
                 .div_ceil(usize::from(self.count)),
             on_drained: Box::new(move || {
                 // The receiver lives as long as the server.
-                let _ = drained.send(Event::ShardDrained);
+                let _ = drained.send(Event::ShardDrained(number));
             }),
             on_flushed: Box::new(move || {
-                let _ = flushed.send(Event::ShardFlushed);
+                let _ = flushed.send(Event::ShardFlushed(number));
             }),
         }
     }
@@ -289,10 +294,9 @@ impl Ground {
         let number = setup.number;
         let (neighbours, limits) = (self.mailboxes.neighbours.clone(), self.options.limits);
         let (metrics, registry) = (self.registry.add_shard(), self.registry.clone());
-        let events = self.events_sender.clone();
-        let run = move || {
-            let started = events.clone();
-            let result = shard::run(setup, || {
+        let started = self.link.sender.clone();
+        threads::spawn(Kind::Shard, Some(u32::from(number)), move || {
+            let ended = shard::run(setup, || {
                 let store = match store {
                     None => ShardStore::Memory(Box::new(MemoryStore::with_options(memory::Options {
                         tombstone_window_ms: tombstone_window_ms(&limits),
@@ -308,10 +312,8 @@ impl Ground {
                 let _ = started.send(Event::ShardStarted);
                 Dispatcher::new(number, neighbours, store, limits, metrics, registry)
             });
-            let _ = events.send(Event::ShardEnded(number, result));
-        };
-        let thread = thread::Builder::new().name(format!("prism-shard-{number}"));
-        thread.spawn(run)
+            ended.map_err(|cause| io::Error::new(cause.kind(), format!("{cause}{}", advice(&cause))))
+        })
     }
 
     fn control(&self, catalog: Catalog, log: Option<LogDirectory>, store: Option<&SharedStore>) -> Control {
@@ -370,8 +372,8 @@ impl Ground {
             driver: self.driver,
             options: self.options,
             namespaces: 0,
-            events: self.events,
-            events_sender: self.events_sender,
+            link: self.link,
+            is_stop_asked: false,
             commands: self.mailboxes.commands,
             shards,
             writer: control.writer.clone(),
@@ -386,6 +388,15 @@ struct StoreOfShard {
     writer: Arc<Mailbox<WriterMessage>>,
     reader: Arc<Mailbox<Job>>,
     log: LogSetup,
+}
+
+fn advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::OutOfMemory => {
+            "; the ring needs locked memory: raise `ulimit -l`, or use --driver epoll"
+        }
+        _ => "",
+    }
 }
 
 /// The cores that shards are pinned to: those that this process may use; none when pinning is off.

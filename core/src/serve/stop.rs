@@ -18,8 +18,12 @@ use crate::{
     worker::{checkpointer::Checkpointing, sqlite::Stop},
 };
 
-/// How long a shard that has drained may take to say so, and the store's writer to finish what it has in hand then.
-const DRAIN_SLACK: Duration = Duration::from_secs(1);
+/// How long the store's writer may take at most for what it has in hand; it may be gone.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
+/// How long a shard that is done may take to say so, and the store's writer to finish what it has in hand then.
+const SLACK: Duration = Duration::from_millis(250);
+/// How long the logs have at least to give the store what it lacks. With three slacks below the process's grace.
+const FLUSH_MIN: Duration = Duration::from_millis(500);
 /// How often the end looks for shards that have failed and will not say anything.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
@@ -38,29 +42,32 @@ pub(super) struct Helpers {
 }
 
 impl Server {
+    /// Drains the shards, closes their logs and ends all threads, in `limits.drain_timeout` and a little more.
     pub(super) fn stop_all(&mut self) {
-        self.tell_shards(|| ShardCommand::Drain);
-        self.await_shards("drained", |event| matches!(event, Event::ShardDrained));
+        self.link.supervisor.expect_ends();
+        let deadline = Instant::now() + self.options.limits.drain_timeout;
+        self.tell_shards(|| ShardCommand::Drain(deadline));
+        self.await_shards("drained", deadline, Event::ShardDrained);
         // Only now: a shard that drains may still write to another's log, and so may the store's writer.
-        self.settle_writer();
-        self.tell_shards(|| ShardCommand::Flush);
-        self.await_shards("closed their logs", |event| matches!(event, Event::ShardFlushed));
+        self.settle_writer(deadline);
+        let deadline = deadline.max(Instant::now() + FLUSH_MIN);
+        self.tell_shards(|| ShardCommand::Flush(deadline));
+        self.await_shards("closed their logs", deadline, Event::ShardFlushed);
         self.tell_shards(|| ShardCommand::End);
         for shard in self.shards.drain(..) {
-            if shard.join().is_err() {
-                tracing::error!("a shard panicked");
-            }
+            join(shard);
         }
-        self.helpers.stop();
+        self.helpers.stop(&self.link.is_at_rest);
     }
 
     /// Waits until no record of a write is on its way from the store to a log. Calls that their clients gave up may still be
     /// with the writer.
-    fn settle_writer(&self) {
+    fn settle_writer(&self, deadline: Instant) {
         let Some(writer) = &self.writer else { return };
         let (done, settled) = sync_channel(1);
         let asked = writer.send(WriterMessage::Settle(done)).is_ok();
-        if !asked || settled.recv_timeout(DRAIN_SLACK).is_err() {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        if !asked || settled.recv_timeout(patience.clamp(SLACK, SETTLE_MAX)).is_err() {
             tracing::warn!(
                 "the store is not done with its last writes; the log closes without their records"
             );
@@ -75,29 +82,32 @@ impl Server {
         }
     }
 
-    /// Waits until every shard has said so or ended. Each bounds its own work; this bounds a shard that has failed.
-    fn await_shards(&self, what: &'static str, is_done: impl Fn(&Event) -> bool) {
-        let patience = Instant::now() + self.options.limits.drain_timeout + DRAIN_SLACK;
-        let mut done = 0;
+    /// Waits until every shard has said so or ended. Each bounds its own work by `deadline`; this bounds a shard that hangs.
+    fn await_shards(&self, what: &'static str, deadline: Instant, event: impl Fn(u16) -> Event) {
+        let mut left: Vec<u16> = (0..self.options.shards.get() as u16).collect();
         loop {
             // A shard that has drained runs on until it is told to end; one that has failed is finished.
-            let finished = self.shards.iter().filter(|shard| shard.is_finished()).count();
-            if done + finished >= self.shards.len() {
+            left.retain(|number| !self.shards[usize::from(*number)].is_finished());
+            if left.is_empty() {
                 return;
             }
-            match self.events.recv_timeout(DRAIN_POLL) {
-                Ok(event) if is_done(&event) => done += 1,
-                _ if Instant::now() >= patience => {
-                    return tracing::error!(done, "not all shards have {what}");
-                }
-                _ => {}
+            if let Ok(came) = self.link.events.recv_timeout(DRAIN_POLL) {
+                left.retain(|number| came != event(*number));
+            } else if Instant::now() >= deadline + SLACK {
+                return tracing::error!(shards = ?left, "not all shards have {what}");
             }
         }
     }
 }
 
+/// Waits for the end of a thread. A panic is known to the supervisor.
+fn join(thread: JoinHandle<()>) {
+    let _ = thread.join();
+}
+
 impl Helpers {
-    fn stop(&mut self) {
+    /// Ends the helper threads; sets the flag when only the checkpointer is left.
+    fn stop(&mut self, is_at_rest: &AtomicBool) {
         self.control_stop.store(true, Ordering::SeqCst);
         self.control_waker.wake();
         self.sidecar_stop.set();
@@ -105,17 +115,14 @@ impl Helpers {
             waker.wake();
         }
         for thread in self.control.take().into_iter().chain(self.sidecars.drain(..)) {
-            if thread.join().is_err() {
-                tracing::error!("a helper thread panicked");
-            }
-        }
-        if let Some(checkpointing) = self.checkpointing.take() {
-            checkpointing.end();
+            join(thread);
         }
         for keeper in keepers_of(&self.keepers).drain(..) {
-            if keeper.join().is_err() {
-                tracing::error!("a keeper of the log panicked");
-            }
+            join(keeper);
+        }
+        is_at_rest.store(true, Ordering::SeqCst);
+        if let Some(checkpointing) = self.checkpointing.take() {
+            checkpointing.end();
         }
     }
 }

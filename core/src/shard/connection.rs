@@ -29,7 +29,7 @@ use crate::{
     dispatch::Dispatcher,
     runtime::{
         notify::Notify,
-        reactor::{self, Receiver, Sender},
+        reactor::{self, Descriptor, Receiver, Sender},
     },
 };
 
@@ -54,6 +54,8 @@ pub(crate) struct Connection {
     shard: Rc<Shard>,
     address: Ticket,
     peer: SocketAddr,
+    /// Open as long as the connection is in the shard's table.
+    descriptor: Descriptor,
     session: RefCell<Session>,
     /// The sending half, while nobody sends.
     sender: RefCell<Option<Sender>>,
@@ -86,6 +88,7 @@ impl Connection {
     /// Registers a connection and starts its tasks, unless the shard has as many as it may have.
     pub(crate) fn start(shard: &Rc<Shard>, receiver: Receiver, sender: Sender, peer: SocketAddr) {
         let now = Instant::now();
+        let descriptor = sender.descriptor();
         let mut sender = Some(sender);
         let connection = shard.connections.borrow_mut().insert(|slot, generation| {
             let call = CallId::Request(0);
@@ -99,6 +102,7 @@ impl Connection {
                     namespace: NamespaceId(0),
                 },
                 peer,
+                descriptor,
                 session: RefCell::new(Session::Unknown),
                 sender: RefCell::new(sender.take()),
                 output_waits: Notify::default(),
@@ -285,6 +289,11 @@ impl Connection {
             sender.shutdown().await;
         }
         self.shard.forget(&self);
+    }
+
+    /// Cuts the peer off without a turn of the tasks: the shard's thread has ended.
+    pub(crate) fn abandon(&self) {
+        self.descriptor.shutdown();
     }
 
     /// Hands an answer to its call; the caller wakes the sender.

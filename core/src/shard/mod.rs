@@ -44,7 +44,8 @@ use crate::{
         mailbox::{Mailbox, ShardSleeper, Waker},
         notify::Notify,
         priority,
-        reactor::{self, DriverInUse, Listener},
+        reactor::{self, Descriptor, DriverInUse, Listener},
+        threads::{self, Kind},
     },
 };
 
@@ -74,6 +75,22 @@ struct Orders {
     drain: Notify,
     flush: Notify,
     end: Notify,
+    /// When the drain or the flush that was ordered last must be over.
+    until: Cell<Option<Instant>>,
+}
+
+impl Orders {
+    fn until(&self) -> Instant {
+        self.until.get().unwrap_or_else(Instant::now)
+    }
+
+    /// Ends the shard, which cannot do its work any more, without waiting for anybody.
+    fn give_up(&self, cause: &str) {
+        threads::fail(cause);
+        self.drain.notify();
+        self.flush.notify();
+        self.end.notify();
+    }
 }
 
 /// The mailboxes that a shard empties.
@@ -143,8 +160,8 @@ pub(crate) fn run(setup: ShardSetup, gateway: impl FnOnce() -> Dispatcher) -> io
 
 async fn main(setup: ShardSetup, gateway: Dispatcher) -> io::Result<()> {
     let listener = Listener::new(setup.listener)?;
+    let door = listener.descriptor();
     let sleeper = ShardSleeper::new(setup.inbox.waker.clone())?;
-    let drain_timeout = gateway.limits().drain_timeout;
     let idle_poll = match setup.driver {
         DriverInUse::IoUring => setup.idle_poll,
         DriverInUse::Epoll => Duration::ZERO,
@@ -163,15 +180,16 @@ async fn main(setup: ShardSetup, gateway: Dispatcher) -> io::Result<()> {
     let orders = Rc::new(Orders::default());
     reactor::spawn(accept(shard.clone(), listener));
     reactor::spawn(expire(shard.clone()));
-    reactor::spawn(tick(shard.clone()));
+    reactor::spawn(tick(shard.clone(), orders.clone()));
     reactor::spawn(run_log(shard.clone()));
     reactor::spawn(poll_when_idle(shard.clone()));
     reactor::spawn(empty_mailboxes(shard.clone(), sleeper, orders.clone()));
+    let _abandon = Abandon(shard.clone(), door);
     orders.drain.notified().await;
-    shard.drain(drain_timeout).await;
+    shard.drain(orders.until()).await;
     (setup.on_drained)();
     orders.flush.notified().await;
-    shard.flush_log(drain_timeout).await;
+    shard.flush_log(orders.until()).await;
     (setup.on_flushed)();
     // Calls that other shards have taken may still need the keys that this one owns.
     orders.end.notified().await;
@@ -181,6 +199,23 @@ async fn main(setup: ShardSetup, gateway: Dispatcher) -> io::Result<()> {
     // The ring closes what it has open of them when it is entered once more.
     reactor::sleep(Duration::from_millis(1)).await;
     Ok(())
+}
+
+/// Shuts the listener and all connections when the shard's thread ends in whatever way. After a panic the tasks never run
+/// again, and what they hold stays open: clients would wait for answers that nobody makes.
+struct Abandon(Rc<Shard>, Descriptor);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.1.shutdown();
+        // Nothing borrows it here, and a panic within a panic would end the process without a drain.
+        if let Ok(connections) = self.0.connections.try_borrow() {
+            connections
+                .all()
+                .iter()
+                .for_each(|connection| connection.abandon());
+        }
+    }
 }
 
 async fn accept(shard: Rc<Shard>, listener: Listener) {
@@ -211,8 +246,14 @@ async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, orders: Rc<Ord
             if let Some(command) = shard.inbox.commands.receive() {
                 messages += 1;
                 match command {
-                    ShardCommand::Drain => orders.drain.notify(),
-                    ShardCommand::Flush => orders.flush.notify(),
+                    ShardCommand::Drain(until) => {
+                        orders.until.set(Some(until));
+                        orders.drain.notify();
+                    }
+                    ShardCommand::Flush(until) => {
+                        orders.until.set(Some(until));
+                        orders.flush.notify();
+                    }
                     ShardCommand::End => orders.end.notify(),
                     command => shard.gateway.borrow_mut().obey(command),
                 }
@@ -241,11 +282,7 @@ async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, orders: Rc<Ord
         };
         if let Err(error) = waited {
             // Without its mailbox a shard cannot keep a promise; better gone than deaf.
-            tracing::error!(shard = shard.number, %error, "the shard's mailbox has failed; draining");
-            orders.drain.notify();
-            orders.flush.notify();
-            orders.end.notify();
-            return;
+            return orders.give_up(&format!("its mailbox has failed: {error}"));
         }
     }
 }
@@ -301,9 +338,12 @@ async fn expire(shard: Rc<Shard>) {
 }
 
 /// Once a second: time-outs of connections, defence budgets, expired items.
-async fn tick(shard: Rc<Shard>) {
+async fn tick(shard: Rc<Shard>, orders: Rc<Orders>) {
     loop {
         reactor::sleep(Duration::from_secs(1)).await;
+        if threads::fault_point(Kind::Shard) {
+            return orders.give_up("a test has asked for its end");
+        }
         let now = Instant::now();
         let limits = *shard.gateway.borrow().limits();
         let all = shard.connections.borrow().all();
@@ -351,11 +391,10 @@ impl Shard {
         }
     }
 
-    /// Has the log give the store everything, and closes it; no longer than `timeout`. What is left then is found in the log
-    /// by the next start.
-    async fn flush_log(&self, timeout: Duration) {
+    /// Has the log give the store everything, and closes it; no longer than `deadline`. What is left then is found in the
+    /// log by the next start.
+    async fn flush_log(&self, deadline: Instant) {
         self.gateway.borrow_mut().flush_log();
-        let deadline = Instant::now() + timeout;
         while !self.gateway.borrow().is_log_flushed() {
             if !reactor::before(deadline, self.log_turned.notified()).await {
                 tracing::warn!(
@@ -380,8 +419,8 @@ impl Shard {
         }
     }
 
-    /// Takes no new calls, finishes those that were taken, closes all connections; no longer than `timeout`.
-    async fn drain(&self, timeout: Duration) {
+    /// Takes no new calls, finishes those that were taken, closes all connections; no longer than `deadline`.
+    async fn drain(&self, deadline: Instant) {
         self.draining.set(true);
         self.gateway.borrow_mut().set_serving(false);
         let all = self.connections.borrow().all();
@@ -393,7 +432,7 @@ impl Shard {
             connection.drain(&mut self.gateway.borrow_mut());
             connection.wake_sender();
         }
-        if !reactor::before(Instant::now() + timeout, self.drained.notified()).await {
+        if !reactor::before(deadline, self.drained.notified()).await {
             let left = self.connections.borrow().len();
             tracing::warn!(
                 shard = self.number,

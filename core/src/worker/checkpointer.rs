@@ -6,7 +6,7 @@
 use std::{
     io,
     sync::Arc,
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -16,7 +16,10 @@ use super::sqlite::{News, Stop, tell};
 use crate::{
     call::event::SyncJob,
     log::LogNews,
-    runtime::mailbox::{Mailbox, Waker},
+    runtime::{
+        mailbox::{Mailbox, Waker},
+        threads::{self, Kind},
+    },
 };
 
 /// How long it rests after a checkpoint that failed, or that found no room on the disk.
@@ -43,9 +46,10 @@ impl Checkpointing {
     ) -> io::Result<Self> {
         let stop = Arc::new(Stop::default());
         let (stopped, woken) = (stop.clone(), waker.clone());
-        let thread = thread::Builder::new()
-            .name("prism-checkpoint".to_owned())
-            .spawn(move || run(checkpointer, &syncs, &news, &woken, &stopped))?;
+        let thread = threads::spawn(Kind::Checkpointer, None, move || {
+            run(checkpointer, &syncs, &news, &woken, &stopped);
+            Ok(())
+        })?;
         Ok(Self { stop, waker, thread })
     }
 
@@ -63,6 +67,9 @@ fn run(mut checkpointer: Checkpointer, syncs: &Mailbox<SyncJob>, news: &News, wa
     // After a checkpoint that failed or did not help. What the logs ask for is not kept waiting by it.
     let mut paused_until = None;
     while !stop.is_set() {
+        if threads::fault_point(Kind::Checkpointer) {
+            return;
+        }
         serve_syncs(&mut checkpointer, syncs, news);
         let now = Instant::now();
         paused_until = paused_until.filter(|until| *until > now);

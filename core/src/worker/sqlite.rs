@@ -19,7 +19,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::SyncSender,
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -52,6 +52,7 @@ use crate::{
         clock::unix_millis,
         mailbox::{Mailbox, Waker},
         priority,
+        threads::{self, Kind},
     },
 };
 
@@ -124,14 +125,13 @@ pub(crate) fn spawn_writer(
         jobs: 0,
         settling: Vec::new(),
     };
-    thread::Builder::new()
-        .name("prism-writer".to_owned())
-        .spawn(move || {
-            if raise_priority {
-                priority::raise();
-            }
-            thread.run();
-        })
+    threads::spawn(Kind::StoreWriter, None, move || {
+        if raise_priority {
+            priority::raise();
+        }
+        thread.run();
+        Ok(())
+    })
 }
 
 struct WriterThread {
@@ -181,7 +181,7 @@ impl WriterThread {
                 }
                 continue;
             }
-            if self.stop.is_set() {
+            if self.stop.is_set() || threads::fault_point(Kind::StoreWriter) {
                 return;
             }
             let now = Instant::now();
@@ -397,28 +397,29 @@ pub(crate) fn spawn_reader(
     stop: Arc<Stop>,
     raise_priority: bool,
 ) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new()
-        .name(format!("prism-reader-{number}"))
-        .spawn(move || {
-            if raise_priority {
-                priority::raise();
+    threads::spawn(Kind::StoreReader, Some(u32::from(number)), move || {
+        if raise_priority {
+            priority::raise();
+        }
+        let mut queue = FairQueue::default();
+        loop {
+            while let Some(job) = mailbox.receive() {
+                queue.push(job.ticket.namespace, 1, job);
             }
-            let mut queue = FairQueue::default();
-            loop {
-                while let Some(job) = mailbox.receive() {
-                    queue.push(job.ticket.namespace, 1, job);
+            // One at a time, so that a namespace that has just come gets its turn at once.
+            let Some(job) = queue.take(1).pop() else {
+                if stop.is_set() {
+                    return Ok(());
                 }
-                // One at a time, so that a namespace that has just come gets its turn at once.
-                let Some(job) = queue.take(1).pop() else {
-                    if stop.is_set() {
-                        return;
-                    }
-                    waker.wait_blocking(None, || !mailbox.is_empty() || stop.is_set());
-                    continue;
-                };
-                reply(&replies, job.ticket, read(&reader, &job));
-            }
-        })
+                waker.wait_blocking(None, || !mailbox.is_empty() || stop.is_set());
+                if threads::fault_point(Kind::StoreReader) {
+                    return Ok(());
+                }
+                continue;
+            };
+            reply(&replies, job.ticket, read(&reader, &job));
+        }
+    })
 }
 
 fn read(reader: &Reader, job: &Job) -> Result<Answer, Box<Status>> {

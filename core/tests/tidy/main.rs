@@ -106,6 +106,11 @@ const UNSAFE_MODULES: &[&str] = &["backends/src/sqlite/system_calls.rs"];
 const UNSAFE_MODULES_MAX: usize = 2;
 const RUST_LINES_MAX: usize = 799;
 
+/// Where threads are started.
+const SPAWNERS: [&str; 2] = ["core/src/runtime/threads.rs", "wal/src/disk/threads.rs"];
+/// The module that writes to the standard streams for all others.
+const PRINTER: &str = "core/src/runtime/diagnostics.rs";
+
 /// What pure modules (all of codec, outside its tests) must not name.
 const IMPURE: &[&str] = &[
     "std::net",
@@ -251,6 +256,48 @@ fn unsafe_stands_in_listed_modules_only_with_its_argument() {
                 problems.add(
                     &place,
                     "needs a `// SAFETY:` comment that names the invariant it relies on",
+                );
+            }
+        }
+    }
+    problems.report();
+}
+
+#[test]
+fn threads_of_the_gateway_are_supervised_and_never_write_to_a_standard_stream() {
+    let mut problems = Problems::default();
+    let server = ["core/src/", "backends/src/", "wal/src/", "codec/src/"];
+    let is_server = |file: &&String| {
+        server.iter().any(|folder| file.starts_with(folder))
+            && !file.contains("/cli/")
+            && !file.ends_with("tests.rs")
+            && !file.ends_with("measure.rs")
+    };
+    for file in files_ending(".rs").iter().filter(is_server) {
+        let text = read(file);
+        let code =
+            without_comments_and_strings(text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default());
+        for (number, line) in code.lines().enumerate() {
+            let place = format!("{file}:{}", number + 1);
+            let spawns = line.contains("thread::Builder") || line.contains("thread::spawn");
+            if spawns && !SPAWNERS.contains(&file.as_str()) {
+                problems.add(
+                    &place,
+                    "start threads by `threads::spawn`, so that their end is noticed",
+                );
+            }
+            let prints = [
+                "print!",
+                "println!",
+                "eprint!",
+                "eprintln!",
+                "stdout()",
+                "stderr()",
+            ];
+            if prints.iter().any(|word| line.contains(word)) && file != PRINTER {
+                problems.add(
+                    &place,
+                    "use `tracing`: a standard stream can block or fail the thread that writes to it",
                 );
             }
         }

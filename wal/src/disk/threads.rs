@@ -42,6 +42,22 @@ impl ThreadWriter {
     /// # Errors
     /// When the system refuses a thread.
     pub fn start(threads: usize, wake: Box<dyn Fn() + Send + Sync>) -> io::Result<Self> {
+        Self::start_with(threads, wake, |number, body| {
+            let builder = std::thread::Builder::new().name(format!("wal-writer-{number}"));
+            builder.spawn(body)
+        })
+    }
+
+    /// Starts writer threads by `spawn`, for a process that watches over its threads. `spawn` is given the number of the
+    /// thread and what it runs.
+    ///
+    /// # Errors
+    /// As of `spawn`.
+    pub fn start_with(
+        threads: usize,
+        wake: Box<dyn Fn() + Send + Sync>,
+        spawn: impl Fn(u32, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             queues: Mutex::default(),
             submitted: Condvar::new(),
@@ -52,10 +68,11 @@ impl ThreadWriter {
             shared,
             threads: Vec::new(),
         };
-        for number in 0..threads.max(1) {
+        for number in (0..).take(threads.max(1)) {
             let shared = Arc::clone(&writer.shared);
-            let builder = std::thread::Builder::new().name(format!("wal-writer-{number}"));
-            writer.threads.push(builder.spawn(move || shared.run())?);
+            writer
+                .threads
+                .push(spawn(number, Box::new(move || shared.run()))?);
         }
         Ok(writer)
     }

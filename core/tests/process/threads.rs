@@ -1,0 +1,211 @@
+//! Every thread that ends is noticed, whatever its kind, and none can keep the process from ending.
+
+#![cfg(debug_assertions)]
+
+use std::{
+    fs,
+    io::{ErrorKind, Read as _, Write as _},
+    net::TcpStream,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use prism_codec::proto::prism::admin::v1::{CreateRequest, CreateResponse};
+use prism_core::client::Client;
+use rustix::process::Signal;
+
+use crate::support::{DRAIN_TIMEOUT, END_MAX, Gateway, PATIENCE, Setup, get, put};
+
+/// All kinds of threads by the names of their threads, but for those that end with the start.
+const KINDS: [&str; 10] = [
+    "prism-shard",
+    "prism-writer",
+    "prism-reader",
+    "prism-checkpoint",
+    "prism-keeper",
+    "prism-log",
+    "prism-control",
+    "prism-gateway",
+    "prism-diagnostics",
+    "main",
+];
+
+/// A gateway with a namespace at `strong`, whose threads of this kind meet their fault when they work next.
+fn with_fault(kind: &str, how: &str) -> Gateway {
+    let setup = Setup::new().args(&["--shards", "2", "--set", "wal.writer=thread"]);
+    let file = setup.file("fault");
+    let fault = format!("{kind}:{how}:{}", file.display());
+    let gateway = setup.env("PRISM_TEST_END", &fault).stderr(Stdio::piped()).start();
+    gateway.create_namespace("kept", "strong").expect("a namespace");
+    for number in 0..8 {
+        gateway.put_and_get("kept", &format!("id-{number}"));
+    }
+    fs::write(file, "").expect("a file");
+    gateway
+}
+
+/// Gives every kind of thread something to do. What comes of it does not matter: some do not answer any more.
+fn give_work_to_all(gateway: &Gateway) {
+    gateway.signal(Signal::HUP);
+    gateway.signal(Signal::USR1);
+    for number in 0..4 {
+        let address = gateway.address().to_string();
+        std::thread::spawn(move || {
+            // Connections of different shards; each put larger than what the log prepared ahead leaves to the keeper.
+            let Ok(mut client) = Client::connect(&address, END_MAX) else {
+                return;
+            };
+            let yaml = format!(
+                "namespace: more-{number}\nteam: t\nclient_api: keyvalue\nneeds:\n  durability: eventual\n"
+            );
+            let create = CreateRequest { yaml };
+            let _ = client.unary::<CreateResponse>("/prism.admin.v1.Namespaces/Create", &create);
+            for put_number in 0..100 {
+                let id = format!("much-{number}-{put_number}");
+                if put(&mut client, "kept", &id, &[7; 100_000]).is_err()
+                    || get(&mut client, "kept", &id).is_err()
+                {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// Runs a check for several kinds side by side: they wait most of the time.
+fn for_each_kind(without: &[&str], check: impl Fn(&str) + Sync) {
+    let kinds: Vec<_> = KINDS.iter().filter(|kind| !without.contains(kind)).collect();
+    for some in kinds.chunks(4) {
+        std::thread::scope(|scope| {
+            for kind in some {
+                scope.spawn(|| check(kind));
+            }
+        });
+    }
+}
+
+/// Waits for the end that a fault brings; the sentence that the process leaves.
+fn last_sentence(gateway: &mut Gateway, kind: &str) -> String {
+    let lines = gateway.lines();
+    give_work_to_all(gateway);
+    let status = gateway.await_end(Duration::from_secs(20));
+    let printed = lines.rest();
+    assert_eq!(status.code(), Some(4), "{kind}: {status}\n{printed}");
+    let sentence = printed.lines().find(|line| line.starts_with("Error: "));
+    let sentence = sentence.unwrap_or_else(|| panic!("{kind}: no sentence in {printed}"));
+    assert!(sentence.contains(&format!("the thread {kind}")), "{sentence}");
+    sentence.to_owned()
+}
+
+#[test]
+fn every_kind_of_thread_that_panics_ends_the_gateway_with_a_sentence() {
+    for_each_kind(&[], |kind| {
+        let mut gateway = with_fault(kind, "panic");
+        let sentence = last_sentence(&mut gateway, kind);
+        assert!(sentence.contains("panicked at"), "{sentence}");
+    });
+}
+
+#[test]
+fn every_kind_of_thread_that_returns_ends_the_gateway_with_a_sentence() {
+    // The fault point of the log's writers is in a callback, and the other two are the process: they cannot return.
+    for_each_kind(&["prism-log", "main", "prism-gateway"], |kind| {
+        let mut gateway = with_fault(kind, "return");
+        let sentence = last_sentence(&mut gateway, kind);
+        let how = if kind == "prism-shard" {
+            "failed: "
+        } else {
+            "ended by itself"
+        };
+        assert!(sentence.contains(how), "{sentence}");
+    });
+}
+
+#[test]
+fn sigterm_ends_the_process_whatever_thread_hangs() {
+    // Of the first thread only the handlers of its signals are left: see the next test.
+    for_each_kind(&["main"], |kind| {
+        let mut gateway = with_fault(kind, "stall");
+        give_work_to_all(&gateway);
+        // Until the thread hangs: a shard looks for its fault once a second.
+        std::thread::sleep(Duration::from_millis(1_200));
+        assert!(gateway.is_running(), "{kind}");
+        let began = Instant::now();
+        gateway.signal(Signal::TERM);
+        gateway.await_end(END_MAX);
+        let took = began.elapsed();
+        let slack = Duration::from_millis(1_500);
+        assert!(
+            took < DRAIN_TIMEOUT + Duration::from_secs(2) + slack,
+            "{kind}: {took:?}"
+        );
+    });
+}
+
+#[test]
+fn a_dead_shard_cuts_its_connections_while_the_others_drain() {
+    for driver in ["epoll", "auto"] {
+        let setup = Setup::new().args(&["--shards", "2", "--driver", driver]);
+        let file = setup.file("fault");
+        let fault = format!("prism-shard-0:panic:{}", file.display());
+        let drain = ["--set", "limits.drain_timeout=20s"];
+        let mut gateway = setup.args(&drain).env("PRISM_TEST_END", &fault).start();
+        // Calls that never become complete: a shard that drains waits for them.
+        let mut open: Vec<_> = (0..32).map(|_| gateway.connect()).collect();
+        let head = "POST /prism.keyvalue.v1.KeyValue/Get HTTP/1.1\r\nhost: prism\r\ncontent-type: application/json\r\n\
+                    content-length: 100\r\n\r\n{";
+        for stream in &mut open {
+            stream.write_all(head.as_bytes()).expect("half a request");
+            stream
+                .set_read_timeout(Some(Duration::from_millis(100)))
+                .expect("a timeout");
+        }
+        fs::write(file, "").expect("a file");
+        let deadline = Instant::now() + Duration::from_secs(8);
+        let mut cut = 0;
+        while cut == 0 && Instant::now() < deadline {
+            let before = open.len();
+            open.retain(|stream| !is_closed(stream));
+            cut += before - open.len();
+        }
+        assert!(cut > 0, "{driver}: no connection was cut");
+        // All of the dead shard went together, those of the other one stay.
+        open.retain(|stream| !is_closed(stream));
+        assert!(
+            !open.is_empty() && gateway.is_running(),
+            "{driver}: the others drain"
+        );
+        // Nobody is left in the queue of a listener that nobody serves.
+        assert_eq!(gateway.readyz(), None, "{driver}");
+        drop(open);
+        assert_eq!(gateway.await_end(PATIENCE).code(), Some(4), "{driver}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_the_process_at_once_whatever_thread_hangs() {
+    for kind in ["main", "prism-gateway", "prism-shard"] {
+        let mut gateway = with_fault(kind, "stall");
+        give_work_to_all(&gateway);
+        std::thread::sleep(Duration::from_millis(1_200));
+        gateway.signal(Signal::TERM);
+        std::thread::sleep(Duration::from_millis(100));
+        let began = Instant::now();
+        gateway.signal(Signal::INT);
+        let status = gateway.await_end(Duration::from_secs(1));
+        assert_eq!(
+            status.code(),
+            Some(1),
+            "{kind}: {status} after {:?}",
+            began.elapsed()
+        );
+    }
+}
+
+/// Whether the peer has closed a connection, or does so within the connection's timeout.
+fn is_closed(mut stream: &TcpStream) -> bool {
+    match stream.read(&mut [0]) {
+        Ok(count) => count == 0,
+        Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+    }
+}
