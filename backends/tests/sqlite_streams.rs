@@ -12,6 +12,7 @@ use prism_backends::{
     GetQuery, ItemRef, Mutation, NamespaceId, Operation, Outcome, OwnedItem, PredicateRef, Selection,
     StoreError, UnixMillis, Version, limits,
 };
+use rusqlite::{OptionalExtension, params};
 
 const SPACE: NamespaceId = NamespaceId(7);
 const OTHER: NamespaceId = NamespaceId(8);
@@ -421,6 +422,60 @@ fn syncs_go_to_the_one_write_ahead_file() {
 }
 
 #[test]
+fn the_highest_stamp_is_in_the_file_with_the_first_write_that_has_it() {
+    const SECOND: i64 = 1_000_000_000;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("items.db");
+    let options = Options {
+        busy_timeout_ms: 0,
+        ..Options::default()
+    };
+    let mut writer = sqlite::open(&path, options).expect("a store").writer;
+    writer.create_namespace(SPACE).expect("a namespace");
+    assert_eq!(writer.highest_stamp(), i64::MIN);
+    let noted = || -> Vec<u8> {
+        let connection = rusqlite::Connection::open(&path).expect("a database");
+        let row = connection.query_row("SELECT highest FROM stamp", [], |row| row.get(0));
+        row.optional().expect("the note").unwrap_or_default()
+    };
+    writer.expect_stamp(5);
+    assert_eq!(noted(), [0; 0], "nothing is written yet");
+    put_at(&mut writer, "id", 5, b"v", &[]);
+    let first = noted();
+    assert_eq!(writer.highest_stamp(), SECOND + 5, "a step ahead");
+    writer.expect_stamp(SECOND + 5);
+    put_at(&mut writer, "id", SECOND + 5, b"v", &[]);
+    assert_eq!(noted(), first, "one note for all writes of a second");
+    writer.expect_stamp(SECOND + 6);
+    // A transaction that fails notes nothing; the next one does.
+    let other = rusqlite::Connection::open(&path).expect("a database");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let mut outcomes = Vec::new();
+    let failed = writer.apply_at(&[], &[at(1, SPACE, 1)], &mut outcomes);
+    assert!(matches!(failed, Err(StoreError::Busy { .. })), "{failed:?}");
+    assert_eq!((writer.highest_stamp(), noted()), (SECOND + 5, first));
+    other.execute_batch("ROLLBACK").expect("the end");
+    put_at(&mut writer, "id", SECOND + 6, b"v", &[]);
+    drop(writer);
+    let mut writer = open(&path).writer;
+    assert_eq!(writer.highest_stamp(), 2 * SECOND + 6, "as after a crash");
+    // What a log applies once more is no reason to take the note back.
+    writer.expect_stamp(5);
+    put_at(&mut writer, "id", 5, b"v", &[]);
+    writer.settle_stamps().expect("a note");
+    assert_eq!(writer.highest_stamp(), 2 * SECOND + 6);
+    writer.expect_stamp(3 * SECOND);
+    put_at(&mut writer, "id", 3 * SECOND, b"v", &[]);
+    writer.settle_stamps().expect("a note");
+    drop(writer);
+    assert_eq!(
+        open(&path).writer.highest_stamp(),
+        3 * SECOND,
+        "as after an orderly end"
+    );
+}
+
+#[test]
 fn a_file_of_format_1_is_brought_up_to_date() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("items.db");
@@ -449,7 +504,26 @@ fn a_file_of_format_1_is_brought_up_to_date() {
         )
         .and_then(|_| connection.execute("INSERT INTO chunk VALUES (17, x'67696e')", []))
         .expect("a row");
+    // A token's, and a delete's that a gateway has stamped.
+    let [of_a_token, of_a_delete] = [(9, 0x5a), (7, 0)].map(|(time, hash)| {
+        [
+            128, 0, 0, 0, 0, 0, 0, time, hash, hash, hash, hash, hash, hash, hash, 0,
+        ]
+    });
+    connection
+        .execute(
+            "INSERT INTO item VALUES (7, CAST('tokened' AS BLOB), x'6b', ?1, NULL, 0, x'6f6c64', NULL, NULL)",
+            [&of_a_token[..]],
+        )
+        .and_then(|_| {
+            connection.execute(
+                "INSERT INTO range_delete VALUES (1, 7, CAST('deleted' AS BLOB), x'', x'', ?1, ?2)",
+                params![&of_a_delete[..], i64::MAX],
+            )
+        })
+        .expect("a row");
     drop(connection);
+    assert_eq!(open(&path).writer.highest_stamp(), 7);
     for round in 0..2 {
         let Parts {
             mut writer, readers, ..
@@ -468,7 +542,7 @@ fn a_file_of_format_1_is_brought_up_to_date() {
             .query_row(query, [], |row| row.get::<_, i64>(0))
             .expect("a number")
     };
-    assert_eq!(number("PRAGMA user_version"), 3);
+    assert_eq!(number("PRAGMA user_version"), 4);
     assert_eq!(number("SELECT count(*) FROM chunk"), 1);
     let mut writer = open(&path).writer;
     put_at(&mut writer, "large", 6, b"small", &[at(1, SPACE, 3)]);

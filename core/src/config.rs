@@ -17,7 +17,7 @@ pub use keys::{KEYS, Key};
 
 use crate::namespace::problem::{Problem, did_you_mean};
 use crate::namespace::yaml::{self, Node, Value, join};
-use crate::runtime::reactor::DriverChoice;
+use crate::runtime::{clock::WallClock, reactor::DriverChoice};
 
 /// What `prism serve` runs with. Every value has been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct ServeOptions {
     pub wal_key_file: Option<PathBuf>,
     /// What is written to standard error, and how.
     pub log: LogOptions,
+    /// The wall clock. Not configured; tests shift it.
+    pub wall_clock: WallClock,
 }
 
 /// Limits of the write-ahead log. Each shard has a lane of its own, to which they apply.
@@ -191,6 +193,7 @@ impl Default for ServeOptions {
                 level: "info".to_owned(),
                 format: LogFormat::Text,
             },
+            wall_clock: WallClock::default(),
         }
     }
 }

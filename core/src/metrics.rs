@@ -17,7 +17,7 @@ use prism_codec::{
     method::{Api, Method},
 };
 
-use crate::runtime::{diagnostics, threads::Failure};
+use crate::runtime::{clock::HybridClock, diagnostics, threads::Failure};
 
 mod log;
 
@@ -224,6 +224,7 @@ pub struct ShardMetrics {
 /// All counters of the process, as the control thread sees them.
 #[derive(Debug, Default)]
 pub struct Registry {
+    clock: Arc<HybridClock>,
     shards: Mutex<Vec<Arc<ShardMetrics>>>,
     namespaces: Mutex<Vec<(String, Arc<NamespaceMetrics>)>>,
     logs: Mutex<Vec<Arc<LogMetrics>>>,
@@ -231,9 +232,10 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry of a gateway whose threads may fail.
-    pub(crate) fn new(failure: Arc<Failure>) -> Self {
+    /// A registry of a gateway with this clock, whose threads may fail.
+    pub(crate) fn new(clock: Arc<HybridClock>, failure: Arc<Failure>) -> Self {
         Self {
+            clock,
             failure,
             ..Self::default()
         }
@@ -242,6 +244,11 @@ impl Registry {
     /// The end of a thread that ends the gateway; `None` while all do their work.
     pub(crate) fn failure(&self) -> Option<&str> {
         self.failure.get()
+    }
+
+    /// The gateway's clock.
+    pub fn clock(&self) -> &Arc<HybridClock> {
+        &self.clock
     }
 
     /// Adds a shard; its index is the order of adding.
@@ -297,6 +304,12 @@ impl Registry {
             "# HELP prism_diagnostics_lost_total Lines of diagnostics that standard error did not take.\n\
              # TYPE prism_diagnostics_lost_total counter\nprism_diagnostics_lost_total {}",
             diagnostics::lost()
+        );
+        let _ = writeln!(
+            out,
+            "# HELP prism_clock_ahead_seconds How far the stamps of writes are ahead of the wall clock, which has stepped back.\n\
+             # TYPE prism_clock_ahead_seconds gauge\nprism_clock_ahead_seconds {}",
+            self.clock.ahead_ns() as f64 / 1e9
         );
         self.render_shards(&mut out);
         log::render(&lock(&self.logs), &mut out);

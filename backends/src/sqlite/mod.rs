@@ -29,6 +29,7 @@ mod overlay;
 mod reader;
 mod room;
 mod schema;
+mod stamps;
 mod streams;
 mod sweep;
 #[allow(unsafe_code)]

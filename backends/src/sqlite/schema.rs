@@ -8,6 +8,7 @@
 //! swap         (slot) -> sequence, namespace, version, subject, verdict, item
 //! applied      (stream, namespace) -> position                      since format 2
 //! dead_letter  (number) -> stream, namespace, position, time_ms, reason, record        since format 2
+//! stamp        (one) -> highest                                                        since format 4
 //! ```
 //!
 //! `item` is clustered by its primary key, so one id's items lie together in key order and a put touches one tree.
@@ -213,7 +214,7 @@ fn make_schema(connection: &mut Connection) -> rusqlite::Result<()> {
 
 /// What makes the next format of each: the first of an empty file, the second of the first, and so on. A step that
 /// was once released is never changed.
-const STEPS: [&str; FORMAT as usize] = [FORMAT_1, FORMAT_2, FORMAT_3];
+const STEPS: [&str; FORMAT as usize] = [FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4];
 
 const FORMAT_1: &str = "
     CREATE TABLE namespace (
@@ -292,9 +293,25 @@ const FORMAT_2: &str = "
 /// Whoever updates an item deletes the chunks of its old value: the writer, and the sweep. `item_removed` stays, for deletes.
 const FORMAT_3: &str = "DROP TRIGGER item_replaced";
 
+/// The highest stamp that a gateway has given to a write, as a version. Stamps are told from the versions of clients' tokens,
+/// whose times are the clients', by the hash, which is a shard's number and a position: of a token, 54 of its bits are random.
+const FORMAT_4: &str = "
+    CREATE TABLE stamp (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        highest BLOB NOT NULL
+    );
+    INSERT INTO stamp (one, highest) SELECT 1, highest FROM (
+        SELECT max(version) AS highest FROM (
+            SELECT max(version) AS version FROM item WHERE substr(version, 9) < x'0000000004000000'
+            UNION ALL
+            SELECT max(version) FROM range_delete WHERE substr(version, 9) < x'0000000004000000'
+        )
+    ) WHERE highest IS NOT NULL;
+";
+
 /// "PRSM".
 const APPLICATION_ID: i64 = 0x5052_534d;
-const FORMAT: i64 = 3;
+const FORMAT: i64 = 4;
 /// A put copies its page into the write-ahead file, so smaller is better as long as a row fits: with 256-byte values a
 /// put at 2 KiB writes half of what it does at 4 KiB and costs an eighth less; at 1 KiB its row overflows into a second
 /// page and it costs twice as much.

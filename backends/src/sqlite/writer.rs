@@ -13,6 +13,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::marks::Marks;
 use super::schema::{FileLock, PLACES_PER_VALUE, TOMBSTONE, VersionBytes, version_bytes, version_of};
+use super::stamps::Stamps;
 use super::streams::{self, StreamPosition};
 use super::transaction::in_transaction;
 use super::{Options, Shared, sweep};
@@ -51,6 +52,7 @@ pub(super) struct State {
     /// The number of the next value that needs chunks; [`FIRST_VALUE`] while there are none.
     next_value: i64,
     next_swap: i64,
+    stamps: Stamps,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,12 +163,41 @@ impl Writer {
                 };
                 outcomes.push(change.apply()?);
             }
+            state.stamps.note(connection)?;
             streams::note(connection, positions).map(drop)
         });
         state.settle(result.is_ok());
         if result.is_err() {
             outcomes.clear();
         }
+        result
+    }
+
+    /// The stamps of the writes in the file lie below this, or at it: those to come must lie above. Up to a second more than
+    /// needed after a crash; [`i64::MIN`] if there is none.
+    pub fn highest_stamp(&self) -> i64 {
+        self.state.stamps.noted()
+    }
+
+    /// The next batch holds writes with stamps of the gateway up to this one: [`Writer::highest_stamp`] follows in the same
+    /// transaction. Times of clients' tokens do not count.
+    pub fn expect_stamp(&mut self, stamp_ns: i64) {
+        self.state.stamps.expect(stamp_ns);
+    }
+
+    /// At the end: [`Writer::highest_stamp`] becomes that of the writes and no more.
+    pub fn settle_stamps(&mut self) -> Result<(), StoreError> {
+        if !self.state.stamps.is_ahead() {
+            return Ok(());
+        }
+        let Writer {
+            connection,
+            shared,
+            state,
+            ..
+        } = self;
+        let result = in_transaction(connection, shared, || state.stamps.note_exactly(connection));
+        state.settle(result.is_ok());
         result
     }
 
@@ -245,11 +276,13 @@ impl State {
             unmarked: Vec::new(),
             next_value: number("SELECT ifnull(max(place) / 16, 0) FROM chunk")? + FIRST_VALUE,
             next_swap: number("SELECT ifnull(max(sequence), 0) + 1 FROM swap")?,
+            stamps: Stamps::load(connection)?,
         })
     }
 
     /// After a transaction: what was removed is unmarked, or stays marked if it was not removed after all.
     fn settle(&mut self, committed: bool) {
+        self.stamps.settle(committed);
         for (namespace, id) in self.unmarked.drain(..) {
             if committed {
                 self.range_deletes.remove(namespace, &id);

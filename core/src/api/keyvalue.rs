@@ -287,14 +287,14 @@ fn version_of(token: Option<TokenView<'_>>, stamp: Stamp) -> Version {
     }
 }
 
-/// Refuses a token whose clock is too far from ours: its write could win or lose against all others for that long.
-pub(crate) fn check_drift(request: &Request<'_>, stamp: Stamp, drift_max_ns: i64) -> Result<(), Box<Status>> {
+/// Refuses a token whose clock is too far from the wall clock: its write could win or lose against all others for that long.
+pub(crate) fn check_drift(request: &Request<'_>, wall_ns: i64, drift_max_ns: i64) -> Result<(), Box<Status>> {
     let Some(time) = request.token().and_then(|token| token.generation_time) else {
         return Ok(());
     };
     let near = time
         .as_unix_nanos()
-        .is_some_and(|time| time.abs_diff(stamp.time_ns) <= drift_max_ns.unsigned_abs());
+        .is_some_and(|time| time.abs_diff(wall_ns) <= drift_max_ns.unsigned_abs());
     if near {
         return Ok(());
     }

@@ -26,10 +26,10 @@ pub(crate) enum CallId {
     Request(u64),
 }
 
-/// When a write was made, for requests whose client gave no idempotency token.
+/// When a write was made, for requests whose client gave no idempotency token, or one without a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    /// Nanoseconds since 1970, UTC; grows with every stamp of a shard.
+    /// Nanoseconds since 1970, UTC; see [`crate::runtime::clock`].
     pub(crate) time_ns: i64,
     /// Tells stamps of different shards apart.
     pub(crate) shard: u16,

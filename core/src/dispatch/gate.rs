@@ -10,7 +10,7 @@ use crate::{
     api::keyvalue::{self, Request},
     call::{
         error::{self, Stage},
-        ticket::{Stamp, Ticket},
+        ticket::Ticket,
     },
 };
 
@@ -29,12 +29,7 @@ impl Dispatcher {
     ///
     /// # Errors
     /// Nothing was done.
-    pub(super) fn admit(
-        &mut self,
-        arrival: &Arrival,
-        request: &Request<'_>,
-        stamp: Stamp,
-    ) -> Result<Pass, Box<Status>> {
+    pub(super) fn admit(&mut self, arrival: &Arrival, request: &Request<'_>) -> Result<Pass, Box<Status>> {
         let Some(namespace) = self.namespaces.by_name(request.namespace()) else {
             return Err(match self.serving {
                 true => error::unknown_namespace(request.namespace()),
@@ -46,7 +41,7 @@ impl Dispatcher {
         if namespace.api != arrival.method.api() {
             return Err(error::other_api(request.namespace(), namespace.api));
         }
-        let checked = self.check(&namespace, arrival, request, stamp);
+        let checked = self.check(&namespace, arrival, request);
         let pass = Pass::new(namespace, arrival.method);
         match checked {
             Ok(()) => {
@@ -65,7 +60,6 @@ impl Dispatcher {
         namespace: &Namespace,
         arrival: &Arrival,
         request: &Request<'_>,
-        stamp: Stamp,
     ) -> Result<(), Box<Status>> {
         // It may have passed while the body was on its way, or be shorter than any answer could take.
         if arrival
@@ -75,7 +69,7 @@ impl Dispatcher {
             return Err(error::deadline_exceeded(Stage::Answer));
         }
         let drift_max_ns = i64::try_from(self.limits.clock_drift_max.as_nanos()).unwrap_or(i64::MAX);
-        keyvalue::check_drift(request, stamp, drift_max_ns)?;
+        keyvalue::check_drift(request, self.stamper.wall_ns(), drift_max_ns)?;
         keyvalue::check_values(request, namespace.value_bytes_max)
     }
 

@@ -34,7 +34,7 @@ use crate::{
         writer::LogWriter,
     },
     metrics::{LaneState, LogMetrics},
-    runtime::{mailbox::Mailbox, notify::Notify, reactor::DriverInUse},
+    runtime::{clock::WallClock, mailbox::Mailbox, notify::Notify, reactor::DriverInUse},
 };
 
 /// What a shard needs to make a log of a lane that was opened for it.
@@ -44,6 +44,7 @@ pub(crate) struct LogSetup {
     pub(crate) writer: LogWriterKind,
     pub(crate) driver: DriverInUse,
     pub(crate) metrics: Arc<LogMetrics>,
+    pub(crate) wall: WallClock,
     /// What others tell the log.
     pub(crate) news: Arc<Mailbox<LogNews>>,
     /// What the store has first, at `eventual`.
@@ -145,6 +146,7 @@ impl Log {
         setup.metrics.state.set(LaneState::Open as u64);
         Ok(ShardLog::new(ShardLogParts {
             shard,
+            wall: setup.wall.clone(),
             lane,
             writer,
             links: setup.links.clone(),
@@ -333,7 +335,7 @@ impl Dispatcher {
                     let context = Context {
                         namespace,
                         default_ttl_ms,
-                        now: super::unix_millis(),
+                        now: self.wall_millis(),
                         stamp,
                     };
                     let part = part.then_some(Part {

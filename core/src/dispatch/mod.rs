@@ -51,11 +51,7 @@ use crate::{
     config::ServeLimits,
     metrics::{Registry, ShardMetrics},
     namespace::model::Durability,
-    runtime::{
-        clock::{unix_millis, unix_nanos},
-        mailbox::Mailbox,
-        notify::Notify,
-    },
+    runtime::{clock::Stamper, mailbox::Mailbox, notify::Notify},
 };
 
 /// How one shard reaches the threads around it.
@@ -111,10 +107,7 @@ pub(crate) struct Dispatcher {
     metrics: Arc<ShardMetrics>,
     /// Calls whose answer is still to come by mailbox.
     waiting: usize,
-    /// Nanoseconds since 1970 of the last stamp.
-    last_stamp_ns: i64,
-    /// Nanoseconds since 1970 at the start of the running batch: one look at the clock serves all its calls.
-    batch_ns: i64,
+    stamper: Stamper,
     /// Namespaces with calls in the running batch.
     touched: Vec<Rc<Namespace>>,
     deadlines: BTreeMap<(Instant, u64), Ticket>,
@@ -143,8 +136,7 @@ impl Dispatcher {
             limits,
             metrics,
             waiting: 0,
-            last_stamp_ns: 0,
-            batch_ns: 0,
+            stamper: Stamper::new(registry.clock().clone()),
             touched: Vec::new(),
             deadlines: BTreeMap::new(),
             deadlines_made: 0,
@@ -241,7 +233,7 @@ impl Dispatcher {
 
     /// Gives back room of what has expired or was deleted: a bounded step. Returns whether more is left.
     pub(crate) fn sweep(&mut self, budget: usize) -> bool {
-        let now = unix_millis();
+        let now = self.wall_millis();
         match &mut self.store {
             ShardStore::Memory(store) => store.sweep(now, budget).more,
             ShardStore::Sidecar { .. } => false,
@@ -299,13 +291,12 @@ impl Dispatcher {
             Ok(request) => request,
             Err(status) => return Progress::Done(Err(status)),
         };
-        let stamp = self.stamp();
         let arrival = Arrival {
             method: method.into(),
             bytes: message.len(),
             deadline,
         };
-        let pass = match self.admit(&arrival, &request, stamp) {
+        let pass = match self.admit(&arrival, &request) {
             Ok(pass) => pass,
             Err(status) => return Progress::Done(Err(status)),
         };
@@ -318,10 +309,14 @@ impl Dispatcher {
             let scan = Scan::new(pending, self.scan_plan(settle), selection);
             return Progress::Scan(Box::new(scan));
         }
+        let stamp = Stamp {
+            time_ns: self.stamper.stamp(),
+            shard: self.shard,
+        };
         let context = Context {
             namespace: namespace.id,
             default_ttl_ms: namespace.ttl_ms,
-            now: self.batch_millis(),
+            now: self.stamper.wall_millis(),
             stamp,
         };
         let durability = namespace.durability;
@@ -456,7 +451,7 @@ impl Dispatcher {
 
     /// Executes a job that another shard (or a Scan of this one) sent to this shard.
     pub(crate) fn execute(&mut self, job: Job) {
-        let now = unix_millis();
+        let now = self.wall_millis();
         let shard_count = self.shard_count();
         let shard = self.shard;
         let ShardStore::Memory(store) = &mut self.store else {
@@ -573,11 +568,12 @@ impl Dispatcher {
 
     /// The start of a batch of calls that arrived together.
     pub(crate) fn begin_batch(&mut self) {
-        self.batch_ns = unix_nanos();
+        self.stamper.begin_batch();
     }
 
-    /// The end of a batch: all its calls were answered at about the same time.
+    /// The end of a batch: all its calls were answered at about the same time. No reply of it may leave before.
     pub(crate) fn end_batch(&mut self, received: Instant) {
+        self.stamper.end_batch();
         if self.touched.is_empty() {
             return;
         }
@@ -620,18 +616,9 @@ impl Dispatcher {
         self.neighbours.shards.len() as u16
     }
 
-    /// A time that no other stamp of this shard has.
-    fn stamp(&mut self) -> Stamp {
-        self.last_stamp_ns = self.batch_ns.max(self.last_stamp_ns + 1);
-        Stamp {
-            time_ns: self.last_stamp_ns,
-            shard: self.shard,
-        }
-    }
-
-    /// The wall clock as of the running batch.
-    fn batch_millis(&self) -> UnixMillis {
-        UnixMillis(self.batch_ns.unsigned_abs() / 1_000_000)
+    /// The wall clock now.
+    fn wall_millis(&self) -> UnixMillis {
+        self.stamper.clock().wall().unix_millis()
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use prism_backends::{
-    Mutation, NamespaceId, Outcome, StoreError,
+    Mutation, NamespaceId, Outcome, StoreError, UnixMillis,
     sqlite::{DeadLetter, OwnedDeadLetter, StreamPosition, Writer},
 };
 use prism_codec::method::KeyValueMethod;
@@ -96,8 +96,10 @@ fn apply_together(
     records: &[(Lsn, Arc<[u8]>)],
 ) -> Result<AppliedRecords, StoreError> {
     let mut writes = Vec::with_capacity(records.len());
+    let mut highest_stamp = i64::MIN;
     for (lsn, record) in records {
         let logged = LoggedWrite::decode(namespace, record).map_err(|_| unreadable())?;
+        highest_stamp = highest_stamp.max(logged.context.stamp.time_ns);
         writes.push((
             *lsn,
             logged.method,
@@ -114,6 +116,7 @@ fn apply_together(
         position: records.last().map_or(0, |(lsn, _)| lsn.0),
     };
     let mut outcomes = Vec::with_capacity(mutations.len());
+    writer.expect_stamp(highest_stamp);
     writer.apply_at(&mutations, &[position], &mut outcomes)?;
     let mut outcomes = outcomes.into_iter();
     let mut applied = AppliedRecords::default();
@@ -169,6 +172,7 @@ fn bury(
 pub(crate) fn serve_dead_letters(
     writer: &mut Writer,
     job: &DeadLetterJob,
+    now: UnixMillis,
 ) -> Result<Vec<OwnedDeadLetter>, StoreError> {
     let (number, redrive, drop) = match job {
         DeadLetterJob::List {
@@ -189,7 +193,6 @@ pub(crate) fn serve_dead_letters(
             LoggedWrite::decode(namespace, &letter.record).and_then(|logged| keyvalue::writes_of(&logged));
         let writes = record.map_err(|_| unreadable())?;
         // It comes out of its turn: what it would have met at its own time may be gone, so it meets what there is.
-        let now = unix_millis();
         let mutations: Vec<_> = writes
             .mutations
             .iter()

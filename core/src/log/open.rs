@@ -95,6 +95,7 @@ pub(crate) struct LogDirectory {
     /// The threads that were started, to be joined at the end.
     keepers: Keepers,
     open: bool,
+    highest_stamp: i64,
 }
 
 impl LogDirectory {
@@ -115,6 +116,7 @@ impl LogDirectory {
             news,
             keepers,
             open: false,
+            highest_stamp: i64::MIN,
         }
     }
 
@@ -129,6 +131,11 @@ impl LogDirectory {
     /// Whether the lanes have been opened.
     pub(crate) fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// The highest stamp of the records that were found when the lanes were opened; [`i64::MIN`] if there is none.
+    pub(crate) fn highest_stamp(&self) -> i64 {
+        self.highest_stamp
     }
 
     /// Why `strong` cannot be promised on this file system; `None` if it can.
@@ -200,6 +207,7 @@ impl LogDirectory {
             };
             results.insert(*lane, recovered);
         }
+        self.highest_stamp = seen.highest_stamp();
         if let (false, Some(why)) = (unchanged, self.why_all_are_held(&results, existing.len())) {
             // No lane is made either: the next start must still see how many there were.
             return Ok((0..self.shards).map(|_| Opened::Held(why.clone())).collect());

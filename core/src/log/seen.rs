@@ -32,6 +32,9 @@ pub(super) struct Collector {
 
 impl Visitor for Collector {
     fn record(&mut self, epoch: Epoch, lsn: Lsn, record: &Record<'_>) {
+        if matches!(record.kind, RecordKind::Strong | RecordKind::Eventual) {
+            self.calls.note_stamp(record.payload);
+        }
         if record.kind == RecordKind::Strong {
             self.calls.add(NamespaceId(record.target.0), lsn, record.payload);
         }
@@ -48,6 +51,8 @@ pub(super) struct LaneCalls {
     shards: u16,
     calls_max: usize,
     calls: VecDeque<SeenCall>,
+    /// The highest stamp of all its records.
+    highest_stamp: i64,
 }
 
 struct SeenCall {
@@ -60,6 +65,12 @@ struct SeenCall {
 type Owners = SmallVec<[u16; 1]>;
 
 impl LaneCalls {
+    fn note_stamp(&mut self, record: &[u8]) {
+        if let Ok(logged) = LoggedWrite::decode(NamespaceId(0), record) {
+            self.highest_stamp = self.highest_stamp.max(logged.context.stamp.time_ns);
+        }
+    }
+
     fn add(&mut self, namespace: NamespaceId, lsn: Lsn, record: &[u8]) {
         let Ok(logged) = LoggedWrite::decode(namespace, record) else {
             return;
@@ -142,7 +153,14 @@ impl Seen {
             shards: self.shards,
             calls_max: self.calls_max,
             calls: VecDeque::new(),
+            highest_stamp: i64::MIN,
         }
+    }
+
+    /// The highest stamp in any lane; [`i64::MIN`] if there is none.
+    pub(super) fn highest_stamp(&self) -> i64 {
+        let stamps = self.lanes.iter().map(|lane| lane.highest_stamp);
+        stamps.max().unwrap_or(i64::MIN)
     }
 
     /// What was collected of a lane.

@@ -41,7 +41,7 @@ use crate::{
     },
     config::LogLimits,
     metrics::{LaneState, LogMetrics},
-    runtime::{clock::unix_millis, mailbox::Mailbox},
+    runtime::{clock::WallClock, mailbox::Mailbox},
 };
 
 /// Records of one batch for the store, and their bytes, at the most.
@@ -101,6 +101,7 @@ pub(crate) struct ShardLog {
     shard: u16,
     lane_id: LaneId,
     lane: Lane<LogWriter>,
+    wall: WallClock,
     clock: LogClock,
     /// Bytes of records that the store does not have yet, of all namespaces.
     unapplied_bytes: usize,
@@ -142,6 +143,7 @@ enum Flushing {
 /// What a shard's log is made of.
 pub(crate) struct ShardLogParts {
     pub(crate) shard: u16,
+    pub(crate) wall: WallClock,
     pub(crate) lane: OpenLane,
     pub(crate) writer: LogWriter,
     pub(crate) links: LogLinks,
@@ -153,6 +155,7 @@ impl ShardLog {
     pub(crate) fn new(parts: ShardLogParts) -> Self {
         let ShardLogParts {
             shard,
+            wall,
             lane,
             writer,
             links,
@@ -176,6 +179,7 @@ impl ShardLog {
             shard,
             lane_id: lane_of(shard),
             lane,
+            wall,
             clock,
             unapplied_bytes,
             parked: VecDeque::new(),
@@ -636,7 +640,7 @@ impl ShardLog {
             let answer = keyvalue::encode_outcome(
                 KeyValueMethod::CompareAndSwap,
                 &outcome,
-                unix_millis(),
+                self.wall.unix_millis(),
                 &result,
                 &mut message,
             );

@@ -2,7 +2,7 @@
 //!
 //! Threads are started and watched here, and write their diagnostics here. Nothing here knows of calls, namespaces or stores.
 
-pub(crate) mod clock;
+pub mod clock;
 pub(crate) mod diagnostics;
 pub mod mailbox;
 pub(crate) mod notify;

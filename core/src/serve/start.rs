@@ -32,6 +32,7 @@ use crate::{
     metrics::{LogMetrics, Registry},
     namespace::file::FileLimits,
     runtime::{
+        clock::HybridClock,
         mailbox::{Mailbox, Waker},
         reactor::DriverInUse,
         threads::{self, Kind},
@@ -39,7 +40,7 @@ use crate::{
     shard::{self, ShardSetup},
     worker::{
         checkpointer::Checkpointing,
-        sqlite::{Stop, spawn_reader, spawn_writer},
+        sqlite::{Common, Stop, spawn_reader, spawn_writer},
     },
 };
 
@@ -137,20 +138,25 @@ impl Ground {
     fn new(options: ServeOptions, driver: DriverInUse, count: u16, link: Link) -> Result<Self, ServeError> {
         let mailboxes =
             Mailboxes::new(&options, count).map_err(|cause| failed("cannot make the mailboxes", &cause))?;
+        let clock = Arc::new(HybridClock::new(options.wall_clock.clone()));
         Ok(Self {
             options,
             driver,
             count,
             mailboxes,
-            registry: Arc::new(Registry::new(link.supervisor.failure())),
+            registry: Arc::new(Registry::new(clock, link.supervisor.failure())),
             link,
             keepers: Keepers::default(),
             sidecar_stop: Arc::default(),
         })
     }
 
+    /// Opens the log; what is written from now on is stamped above all that log and store hold.
     fn open_log(&self, catalog: &Catalog, parts: &mut sqlite::Parts) -> Result<LogDirectory, ServeError> {
-        data_dir::open_log(&self.options, &self.mailboxes, catalog, parts, &self.keepers)
+        let log = data_dir::open_log(&self.options, &self.mailboxes, catalog, parts, &self.keepers)?;
+        let highest_stamp = parts.writer.highest_stamp().max(log.highest_stamp());
+        self.registry.clock().start_above(highest_stamp);
+        Ok(log)
     }
 
     /// Starts the store's helper threads.
@@ -197,12 +203,11 @@ impl Ground {
         let mailbox = Arc::new(Mailbox::new(JOBS_MAX, waker.clone()));
         let thread = spawn_writer(
             writer,
+            self.common(),
             mailbox.clone(),
             waker.clone(),
             self.mailboxes.for_writer(&log_metrics),
             checkpoint_waker,
-            self.sidecar_stop.clone(),
-            self.options.raise_priority,
         )?;
         Ok(SharedStore {
             links: LogLinks { store: mailbox, sync },
@@ -214,17 +219,25 @@ impl Ground {
         })
     }
 
+    /// What the store's threads share.
+    fn common(&self) -> Common {
+        Common {
+            wall: self.options.wall_clock.clone(),
+            stop: self.sidecar_stop.clone(),
+            raise_priority: self.options.raise_priority,
+        }
+    }
+
     fn start_reader(&self, number: u16, reader: sqlite::Reader, store: &mut SharedStore) -> io::Result<()> {
         let waker = Waker::new()?;
         let mailbox = Arc::new(Mailbox::new(JOBS_MAX, waker.clone()));
         store.threads.push(spawn_reader(
             number,
             reader,
+            self.common(),
             mailbox.clone(),
             waker.clone(),
             self.mailboxes.neighbours.replies.clone(),
-            self.sidecar_stop.clone(),
-            self.options.raise_priority,
         )?);
         store.readers.push(mailbox);
         store.wakers.push(waker);
@@ -280,6 +293,7 @@ impl Ground {
             writer: self.options.wal_writer,
             driver: self.driver,
             metrics: store.log_metrics[usize::from(setup.number)].clone(),
+            wall: self.options.wall_clock.clone(),
             news: setup.inbox.log_news.clone(),
             committed: setup.inbox.log_records.clone(),
         };

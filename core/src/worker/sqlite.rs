@@ -49,7 +49,7 @@ use crate::{
         committed::{Committed, Outlet},
     },
     runtime::{
-        clock::unix_millis,
+        clock::WallClock,
         mailbox::{Mailbox, Waker},
         priority,
         threads::{self, Kind},
@@ -100,33 +100,41 @@ pub(crate) struct ToShards {
     pub(crate) logs: Vec<Outlet>,
 }
 
+/// What the writer and the readers share.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub(crate) wall: WallClock,
+    pub(crate) stop: Arc<Stop>,
+    pub(crate) raise_priority: bool,
+}
+
 /// Starts the writer thread.
 ///
 /// # Errors
 /// When the system has no thread left.
 pub(crate) fn spawn_writer(
     writer: Writer,
+    common: Common,
     mailbox: Arc<Mailbox<WriterMessage>>,
     waker: Arc<Waker>,
     shards: ToShards,
     checkpoint_waker: Arc<Waker>,
-    stop: Arc<Stop>,
-    raise_priority: bool,
 ) -> io::Result<JoinHandle<()>> {
     let thread = WriterThread {
         writer,
+        wall: common.wall,
         mailbox,
         waker,
         committed: Committed::new(shards.logs.len()),
         shards,
         checkpoint_waker,
-        stop,
+        stop: common.stop,
         queue: FairQueue::default(),
         jobs: 0,
         settling: Vec::new(),
     };
     threads::spawn(Kind::StoreWriter, None, move || {
-        if raise_priority {
+        if common.raise_priority {
             priority::raise();
         }
         thread.run();
@@ -136,6 +144,7 @@ pub(crate) fn spawn_writer(
 
 struct WriterThread {
     writer: Writer,
+    wall: WallClock,
     mailbox: Arc<Mailbox<WriterMessage>>,
     waker: Arc<Waker>,
     shards: ToShards,
@@ -182,6 +191,9 @@ impl WriterThread {
                 continue;
             }
             if self.stop.is_set() || threads::fault_point(Kind::StoreWriter) {
+                if let Err(error) = self.writer.settle_stamps() {
+                    tracing::warn!(%error, "the next start stamps its writes up to a second ahead of the wall clock");
+                }
                 return;
             }
             let now = Instant::now();
@@ -216,7 +228,11 @@ impl WriterThread {
                 }
                 // The control thread may have given up waiting; then nobody needs the answer.
                 WriterMessage::DeadLetters(job, done) => {
-                    let _ = done.send(apply::serve_dead_letters(&mut self.writer, &job));
+                    let _ = done.send(apply::serve_dead_letters(
+                        &mut self.writer,
+                        &job,
+                        self.wall.unix_millis(),
+                    ));
                 }
                 WriterMessage::Settle(done) => self.settling.push(done),
                 WriterMessage::CreateNamespace(id, done) => {
@@ -235,7 +251,7 @@ impl WriterThread {
     }
 
     fn sweep(&mut self) -> bool {
-        let before = UnixMillis(unix_millis().0.saturating_sub(SWEEP_MARGIN_MS));
+        let before = UnixMillis(self.wall.unix_millis().0.saturating_sub(SWEEP_MARGIN_MS));
         match self.writer.sweep(before, SWEEP_STEP) {
             Ok(sweep) => sweep.more,
             Err(error) => {
@@ -263,9 +279,14 @@ impl WriterThread {
     /// Applies the writes of many calls in one transaction, answers each, and sends their records to the logs. A shard that
     /// sleeps is woken once for all that it gets.
     fn apply(&mut self, batch: &[Job]) {
-        let now = Instant::now();
+        let (now, wall_now) = (Instant::now(), self.wall.unix_millis());
         let prepared: Vec<Result<Prepared<'_>, Box<Status>>> =
-            batch.iter().map(|job| prepare(job, now)).collect();
+            batch.iter().map(|job| prepare(job, now, wall_now)).collect();
+        let stamps = prepared
+            .iter()
+            .flatten()
+            .map(|prepared| prepared.context.stamp.time_ns);
+        self.writer.expect_stamp(stamps.max().unwrap_or(i64::MIN));
         let mutations: Vec<_> = prepared
             .iter()
             .flatten()
@@ -306,7 +327,7 @@ struct Prepared<'a> {
     writes: Writes<'a>,
 }
 
-fn prepare(job: &Job, now: Instant) -> Result<Prepared<'_>, Box<Status>> {
+fn prepare(job: &Job, now: Instant, wall_now: UnixMillis) -> Result<Prepared<'_>, Box<Status>> {
     if job.deadline.is_some_and(|deadline| deadline <= now) {
         return Err(error::deadline_exceeded(Stage::Store));
     }
@@ -324,7 +345,7 @@ fn prepare(job: &Job, now: Instant) -> Result<Prepared<'_>, Box<Status>> {
     let context = Context {
         namespace: *namespace,
         default_ttl_ms: *default_ttl_ms,
-        now: unix_millis(),
+        now: wall_now,
         stamp: *stamp,
     };
     let request = Request::decode(*method, body)?;
@@ -391,12 +412,16 @@ fn answer(
 pub(crate) fn spawn_reader(
     number: u16,
     reader: Reader,
+    common: Common,
     mailbox: Arc<Mailbox<Job>>,
     waker: Arc<Waker>,
     replies: Replies,
-    stop: Arc<Stop>,
-    raise_priority: bool,
 ) -> io::Result<JoinHandle<()>> {
+    let Common {
+        wall,
+        stop,
+        raise_priority,
+    } = common;
     threads::spawn(Kind::StoreReader, Some(u32::from(number)), move || {
         if raise_priority {
             priority::raise();
@@ -417,16 +442,15 @@ pub(crate) fn spawn_reader(
                 }
                 continue;
             };
-            reply(&replies, job.ticket, read(&reader, &job));
+            reply(&replies, job.ticket, read(&reader, &job, wall.unix_millis()));
         }
     })
 }
 
-fn read(reader: &Reader, job: &Job) -> Result<Answer, Box<Status>> {
+fn read(reader: &Reader, job: &Job, now: UnixMillis) -> Result<Answer, Box<Status>> {
     if job.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
         return Err(error::deadline_exceeded(Stage::Store));
     }
-    let now = unix_millis();
     let mut message = Vec::new();
     match &job.work {
         Work::Unary {
@@ -603,12 +627,15 @@ mod tests {
         }
         let writer = spawn_writer(
             store.writer,
+            Common {
+                wall: WallClock::default(),
+                stop: stop.clone(),
+                raise_priority: false,
+            },
             mailbox,
             writer_waker.clone(),
             shards,
             waker(),
-            stop.clone(),
-            false,
         )
         .unwrap();
         settled.recv_timeout(Duration::from_secs(20)).unwrap();

@@ -29,6 +29,7 @@ use prism_codec::proto::{
 use prism_core::{
     client::{Client, ClientError},
     config::EmbeddedStore,
+    runtime::clock::WallClock,
 };
 use prost::Message;
 use rusqlite::Connection;
@@ -394,7 +395,7 @@ fn a_store_that_was_replaced_is_noticed() {
 
 #[test]
 fn what_the_store_loses_in_a_power_cut_comes_back_from_the_log() {
-    let revived = revived_from_the_log(2, |gateway| {
+    let revived = revived_from_the_log(2, &WallClock::default(), |gateway| {
         let mut client = gateway.client();
         for number in 0..100 {
             let id = format!("id-{number}");
@@ -415,7 +416,7 @@ fn swaps_at_eventual_come_back_in_the_order_in_which_they_were_decided() {
     let (counters, steps) = (4, 40);
     // Also with another number of shards: the lanes that were are read first.
     for shards in [2, 3] {
-        let revived = revived_from_the_log(shards, |gateway| {
+        let revived = revived_from_the_log(shards, &WallClock::default(), |gateway| {
             // The kernel spreads them over the shards, so that each counter's swaps are taken by all shards in turn.
             let mut clients: Vec<Client> = (0..16).map(|_| gateway.client()).collect();
             let all = clients.len();
@@ -573,9 +574,21 @@ pub(super) fn get(client: &mut Client, namespace: &str, id: &str) -> Option<Stri
 
 /// Moves a counter from `step` to the next number. The first step finds no item.
 fn swap(client: &mut Client, namespace: &str, id: &str, step: usize) -> bool {
-    let expected = match step {
-        0 => Expected::Absent(Absent {}),
-        _ => Expected::Value(step.to_string().into_bytes()),
+    let before = (step > 0).then(|| step.to_string());
+    swap_value(client, namespace, id, before.as_deref(), &(step + 1).to_string())
+}
+
+/// Whether a swap of the value took place.
+pub(super) fn swap_value(
+    client: &mut Client,
+    namespace: &str,
+    id: &str,
+    before: Option<&str>,
+    after: &str,
+) -> bool {
+    let expected = match before {
+        None => Expected::Absent(Absent {}),
+        Some(value) => Expected::Value(value.as_bytes().to_vec()),
     };
     let request = CompareAndSwapRequest {
         namespace: namespace.to_owned(),
@@ -583,7 +596,7 @@ fn swap(client: &mut Client, namespace: &str, id: &str, step: usize) -> bool {
         key: b"k".to_vec(),
         idempotency_token: None,
         expected: Some(expected),
-        item: Some(item(&(step + 1).to_string())),
+        item: Some(item(after)),
     };
     let response: CompareAndSwapResponse = client.unary(&method("CompareAndSwap"), &request).expect("a swap");
     response.swapped
@@ -591,9 +604,10 @@ fn swap(client: &mut Client, namespace: &str, id: &str, step: usize) -> bool {
 
 /// A gateway that starts with nothing but the log of another, which had two shards and the namespaces `ledger` at strong and
 /// `events` at eventual, as `write` left it: what a power cut leaves that takes all of the store.
-fn revived_from_the_log(shards: usize, write: impl Fn(&Gateway)) -> Gateway {
+/// Its wall clock was `wall`; that of the new one is the system's.
+pub(super) fn revived_from_the_log(shards: usize, wall: &WallClock, write: impl Fn(&Gateway)) -> Gateway {
     let (image, directory) = (1..)
-        .find_map(|attempt| image_of_the_log(&write, attempt == 10))
+        .find_map(|attempt| image_of_the_log(wall, &write, attempt == 10))
         .expect("an image");
     let mut revived = Gateway::start(EmbeddedStore::Sqlite, shards);
     // The catalog is synced at once; here it is made anew, with the same numbers.
@@ -608,9 +622,16 @@ fn revived_from_the_log(shards: usize, write: impl Fn(&Gateway)) -> Gateway {
 
 /// The store syncs every five seconds; what it has between two syncs, a power cut takes. An image of the disk without any of
 /// the store shows the worst of that, as long as it is made before the first sync: `None` if that was missed and may be tried again.
-fn image_of_the_log(write: &impl Fn(&Gateway), last_attempt: bool) -> Option<(PathBuf, TempDir)> {
+fn image_of_the_log(
+    wall: &WallClock,
+    write: &impl Fn(&Gateway),
+    last_attempt: bool,
+) -> Option<(PathBuf, TempDir)> {
     let began = Instant::now();
-    let gateway = strong_gateway(2);
+    let gateway = Gateway::start_with(EmbeddedStore::Sqlite, 2, |options| {
+        options.wall_clock = wall.clone()
+    });
+    gateway.create_namespace_at("ledger", "strong");
     gateway.create_namespace_at("events", "eventual");
     write(&gateway);
     // Records at eventual follow within the group that comes next; those at strong behind them prove it durable.

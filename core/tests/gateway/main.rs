@@ -2,6 +2,7 @@
 //! its port by gRPC.
 
 mod behavior;
+mod clock;
 mod fairness;
 mod log;
 mod replay;

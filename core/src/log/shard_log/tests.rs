@@ -24,6 +24,7 @@ use crate::{
         parked::Form,
     },
     runtime::{
+        clock::WallClock,
         mailbox::Waker,
         notify::Notify,
         reactor::{self, DriverChoice, DriverInUse},
@@ -64,6 +65,7 @@ impl Bench {
         let writer = LogWriter::new(LogWriterKind::Auto, driver, wake.clone()).expect("a writer");
         let log = ShardLog::new(ShardLogParts {
             shard: 0,
+            wall: WallClock::default(),
             lane: *lane,
             writer,
             links: links.clone(),
