@@ -14,6 +14,9 @@ pub enum StoreError {
         /// What is wrong and what is allowed.
         reason: String,
     },
+    /// The mutation has the version of another call, whose digest differs: its token was used twice. Nothing was changed.
+    /// Permanent; the caller needs a token of its own.
+    TokenReused,
     /// The page token was not made for this query by this store, or was altered. Permanent; start without a token.
     InvalidPageToken,
     /// There is no such namespace in this store. Permanent.
@@ -64,6 +67,7 @@ impl StoreError {
         match self {
             StoreError::Full { .. } | StoreError::Busy { .. } | StoreError::Io { .. } => true,
             StoreError::InvalidArgument { .. }
+            | StoreError::TokenReused
             | StoreError::InvalidPageToken
             | StoreError::UnknownNamespace(_)
             | StoreError::DroppedNamespace(_)
@@ -86,6 +90,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreError::InvalidArgument { field, reason } => write!(f, "{field}: {reason}"),
+            StoreError::TokenReused => f.write_str("the token belongs to another call"),
             StoreError::InvalidPageToken => {
                 write!(
                     f,

@@ -17,7 +17,8 @@
 //! * **Compare-and-swap is ordered by its expectation**: if the expectation holds, the swap takes place even when its
 //!   version is older than the item's (the item then carries the successor of the version it had). The first answer
 //!   is remembered for the last [`limits::SWAPS_REMEMBERED_MAX`] calls of a store, so the same call with the same
-//!   version gets the same verdict and has one effect. The item shown with a remembered refusal is the first one
+//!   version gets the same verdict and has one effect, and another call with that version, as [`Mutation::digest`] shows,
+//!   is refused. The item shown with a remembered refusal is the first one
 //!   while its value has at most [`limits::SWAP_VALUE_REMEMBERED_MAX`] bytes, else the item as it is now.
 //! * **Expired items are invisible at once**, to reads and to compare-and-swap; `sweep` gives their room back later.
 //! * **Pages** never skip, or show twice, an item that existed during the whole walk, whatever is written meanwhile.
@@ -26,6 +27,7 @@
 //! It leaves to others: durability before the reply (the log), permissions, routing of an id to its one owner.
 
 pub mod behavior;
+mod digest;
 pub mod error;
 pub mod ids;
 pub mod limits;
@@ -39,6 +41,7 @@ mod swaps;
 mod token;
 pub mod version;
 
+pub use digest::Digest;
 pub use error::StoreError;
 pub use ids::{NamespaceId, UnixMillis};
 pub use memory::MemoryStore;

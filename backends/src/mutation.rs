@@ -122,6 +122,9 @@ pub struct Mutation<'a> {
     /// compare-and-swap, and a delete is remembered from then on. A mutation that is kept, and applied later or once more,
     /// keeps its moment, or it might end in another way than was answered.
     pub at: UnixMillis,
+    /// Digest of the whole call, if its client gave it a token: a repeat has the same one. A store that remembers calls by
+    /// their versions refuses another call under one of them with [`StoreError::TokenReused`]. `None`: cannot be told apart.
+    pub digest: Option<u64>,
     /// What to do.
     pub operation: Operation<'a>,
 }

@@ -30,6 +30,7 @@ fn mutation<'a>(id: &'a str, version: i64, at: UnixMillis, operation: Operation<
         id,
         version: Version::new(version, b"t"),
         at,
+        digest: None,
         operation,
     }
 }

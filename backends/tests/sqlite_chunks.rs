@@ -39,6 +39,7 @@ fn apply(writer: &mut Writer, version: i64, operation: Operation<'_>) {
         id: "id",
         version: Version::new(version, b"t"),
         at: NOW,
+        digest: None,
         operation,
     };
     writer.apply(&[mutation], &mut Vec::new()).expect("a batch");
@@ -187,6 +188,7 @@ fn a_value_that_is_replaced_twice_in_one_batch_leaves_the_chunks_of_the_last() {
             id: "id",
             version: Version::new(version, b"t"),
             at: NOW,
+            digest: None,
             operation: Operation::Put(items),
         })
         .collect();

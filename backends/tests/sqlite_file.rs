@@ -34,6 +34,7 @@ fn put_of<'a>(id: &'a str, version: i64, items: &'a [ItemRef<'a>]) -> Mutation<'
         id,
         version: Version::new(version, b"t"),
         at: NOW,
+        digest: None,
         operation: Operation::Put(items),
     }
 }
@@ -79,6 +80,58 @@ fn count(reader: &Reader) -> usize {
 }
 
 #[test]
+fn answers_that_an_older_program_noted_count_for_whatever_has_their_version() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("items.db");
+    let swap = |key: &'static [u8], value: &'static [u8], digest| Mutation {
+        namespace: SPACE,
+        id: "id",
+        version: Version::new(9, b"swap"),
+        at: NOW,
+        digest: Some(digest),
+        operation: Operation::CompareAndSwap {
+            key,
+            expected: Expected::Absent,
+            replacement: Some(item(key, value)),
+        },
+    };
+    let mut writer = open(&path).writer;
+    writer.create_namespace(SPACE).expect("a namespace");
+    let apply = |writer: &mut Writer, swap| {
+        let mut outcomes = Vec::new();
+        writer.apply(&[swap], &mut outcomes).expect("a batch");
+        outcomes.remove(0)
+    };
+    let first = apply(&mut writer, swap(b"k", b"1", 1));
+    assert!(matches!(first, Outcome::Swapped(Some(_))), "{first:?}");
+    assert_eq!(apply(&mut writer, swap(b"k", b"1", 1)), Outcome::Swapped(None));
+    let reused = Outcome::Refused(StoreError::TokenReused);
+    assert_eq!(apply(&mut writer, swap(b"k", b"2", 2)), reused);
+    assert_eq!(apply(&mut writer, swap(b"l", b"1", 3)), reused);
+    drop(writer);
+    let mut writer = open(&path).writer;
+    assert_eq!(
+        apply(&mut writer, swap(b"k", b"2", 2)),
+        reused,
+        "also after a restart"
+    );
+    let connection = rusqlite::Connection::open(&path).expect("a database");
+    connection
+        .execute("UPDATE swap SET digest = NULL", [])
+        .expect("rows as they were");
+    assert_eq!(
+        apply(&mut writer, swap(b"k", b"2", 2)),
+        Outcome::Swapped(None),
+        "the first answer to this item and version"
+    );
+    let other = apply(&mut writer, swap(b"l", b"1", 3));
+    assert!(
+        matches!(other, Outcome::Swapped(Some(_))),
+        "of another item, as ever: {other:?}"
+    );
+}
+
+#[test]
 fn data_answers_and_dropped_namespaces_outlive_a_close() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("items.db");
@@ -88,6 +141,7 @@ fn data_answers_and_dropped_namespaces_outlive_a_close() {
         id: "swap",
         version: Version::new(9, b"swap"),
         at: NOW,
+        digest: None,
         operation: Operation::CompareAndSwap {
             key: b"k",
             expected: Expected::Value(b"no"),
@@ -99,6 +153,7 @@ fn data_answers_and_dropped_namespaces_outlive_a_close() {
         id: "gone",
         version: Version::new(5, b"d"),
         at: NOW,
+        digest: None,
         operation: Operation::Delete(PredicateRef::All),
     };
     let mut outcomes = Vec::new();

@@ -165,6 +165,7 @@ fn with_mutations<T>(changes: &[Change], work: impl FnOnce(&[Mutation<'_>]) -> T
             id: &change.id,
             version: change.version,
             at: NOW,
+            digest: None,
             operation: match &change.what {
                 What::Put(_) | What::TooMany => Operation::Put(items),
                 What::Delete(meant) => Operation::Delete(predicate(meant, keys)),
@@ -255,6 +256,7 @@ fn what_is_refused_to_get_is_refused_to_get_over() {
         id: "id",
         version: Version::new(1, b"t"),
         at: NOW,
+        digest: None,
         operation: Operation::Delete(PredicateRef::All),
     };
     let ask = |query: GetQuery<'_>| reader.get_over(&query, &[delete], NOW, &mut Nothing);

@@ -48,6 +48,7 @@ fn put_at(
         id,
         version: Version::new(version, b"t"),
         at: NOW,
+        digest: None,
         operation: Operation::Put(&items),
     };
     let mut outcomes = Vec::new();
@@ -124,6 +125,7 @@ fn refused_mutations_hold_no_position_and_refused_positions_hold_the_batch() {
         id: "id",
         version: Version::new(1, b"t"),
         at: NOW,
+        digest: None,
         operation: Operation::Put(&items),
     };
     let mut outcomes = Vec::new();
@@ -542,7 +544,7 @@ fn a_file_of_format_1_is_brought_up_to_date() {
             .query_row(query, [], |row| row.get::<_, i64>(0))
             .expect("a number")
     };
-    assert_eq!(number("PRAGMA user_version"), 4);
+    assert_eq!(number("PRAGMA user_version"), 5);
     assert_eq!(number("SELECT count(*) FROM chunk"), 1);
     let mut writer = open(&path).writer;
     put_at(&mut writer, "large", 6, b"small", &[at(1, SPACE, 3)]);

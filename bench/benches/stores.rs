@@ -56,6 +56,7 @@ fn put(id: &str, version: i64) -> Mutation<'_> {
         id,
         version,
         at: NOW,
+        digest: None,
         operation: Operation::Put(&ITEMS),
     }
 }

@@ -268,7 +268,7 @@ pub(super) async fn the_last_write_wins_by_version<H: Harness>(harness: &mut H) 
     let expected = [entry("k", "newer"), entry("l", "alone")];
     assert_eq!(read(&mut client, "id", &Predicate::All).await, expected);
     client
-        .delete("id", &older, &keys(&[b"k"]))
+        .delete("id", &token(harness, 0, "older, too"), &keys(&[b"k"]))
         .await
         .expect("a delete");
     assert_eq!(value_of(&mut client, "id", b"k").await, Some(b"newer".to_vec()));
@@ -328,27 +328,28 @@ pub(super) async fn repeats_have_no_effect<H: Harness>(harness: &mut H) {
 
 pub(super) async fn deletes_are_remembered<H: Harness>(harness: &mut H) {
     let mut client = harness.client().await;
-    let old_put = token(harness, 0, "old put");
     let items: Vec<_> = ["a", "b", "c"].iter().map(|key| entry(key, "old")).collect();
+    let old_put = token(harness, 0, "keys");
     client.put("keys", &old_put, &items).await.expect("a put");
-    let delete = token(harness, 1_000, "delete");
-    client
-        .delete("keys", &delete, &keys(&[b"a", b"missing"]))
-        .await
-        .expect("a delete");
-    client
-        .delete("all", &delete, &Predicate::All)
-        .await
-        .expect("a delete");
-    client
-        .delete("range", &delete, &range(b"b", b"c"))
-        .await
-        .expect("a delete");
+    let deletes = [
+        ("keys", keys(&[b"a", b"missing"])),
+        ("all", Predicate::All),
+        ("range", range(b"b", b"c")),
+    ];
+    for (id, predicate) in &deletes {
+        let delete = token(harness, 1_000, id);
+        client.delete(id, &delete, predicate).await.expect("a delete");
+    }
+    // Their times are of now, before any passes.
+    let old_puts = deletes.each_ref().map(|(id, _)| {
+        let missing = token(harness, 0, &format!("missing of {id}"));
+        (*id, token(harness, 0, id), missing)
+    });
     for _ in 0..3 {
-        for id in ["keys", "all", "range"] {
-            client.put(id, &old_put, &items).await.expect("a put");
+        for (id, of_items, of_missing) in &old_puts {
+            client.put(id, of_items, &items).await.expect("a put");
             client
-                .put(id, &old_put, &[entry("missing", "old")])
+                .put(id, of_missing, &[entry("missing", "old")])
                 .await
                 .expect("a put");
         }
@@ -640,7 +641,7 @@ pub(super) async fn limits_are_checked_and_named<H: Harness>(harness: &mut H) {
         .expect("a put at the limit");
     assert_eq!(read(&mut client, &long_id[1..], &Predicate::All).await, most);
     client
-        .put("id", &put, &[entry(&long_key[1..], "v")])
+        .put("id", &token(harness, 0, "2"), &[entry(&long_key[1..], "v")])
         .await
         .expect("a put at the limit");
     assert_eq!(

@@ -9,6 +9,7 @@ use super::{
     Change, Client, Entry, Expectation, Failure, FailureKind, Harness, Page, Paging, Predicate, ScanPage,
     SwapAnswer, WriteToken,
 };
+use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::ids::{NamespaceId, UnixMillis};
 use crate::mutation::{Expected, ItemRef, Mutation, Operation, Outcome, OwnedItem, PredicateRef};
@@ -114,11 +115,18 @@ impl<S: KeyValueStore> LocalClient<S> {
         Ok(outcomes)
     }
 
-    fn apply_one(&self, id: &str, version: Version, operation: Operation<'_>) -> Result<Outcome, Failure> {
+    fn apply_one(
+        &self,
+        id: &str,
+        version: Version,
+        digest: Option<u64>,
+        operation: Operation<'_>,
+    ) -> Result<Outcome, Failure> {
         let mutation = Mutation {
             namespace: self.namespace,
             id,
             version,
+            digest,
             at: self.shared.now.get(),
             operation,
         };
@@ -154,7 +162,7 @@ impl<S: KeyValueStore> LocalClient<S> {
 impl<S: KeyValueStore> Client for LocalClient<S> {
     async fn put(&mut self, id: &str, token: &WriteToken, items: &[Entry]) -> Result<(), Failure> {
         let items: Vec<_> = items.iter().map(|entry| self.item(entry)).collect();
-        self.apply_one(id, version(token), Operation::Put(&items))
+        self.apply_one(id, version(token), None, Operation::Put(&items))
             .map(drop)
     }
 
@@ -181,8 +189,13 @@ impl<S: KeyValueStore> Client for LocalClient<S> {
 
     async fn delete(&mut self, id: &str, token: &WriteToken, predicate: &Predicate) -> Result<(), Failure> {
         let keys = keys_of(predicate);
-        self.apply_one(id, version(token), Operation::Delete(borrowed(predicate, &keys)))
-            .map(drop)
+        self.apply_one(
+            id,
+            version(token),
+            None,
+            Operation::Delete(borrowed(predicate, &keys)),
+        )
+        .map(drop)
     }
 
     async fn scan(&mut self, paging: &Paging) -> Result<ScanPage, Failure> {
@@ -232,6 +245,7 @@ impl<S: KeyValueStore> Client for LocalClient<S> {
                 namespace: self.namespace,
                 id,
                 version: version(token).at_position(position),
+                digest: None,
                 at: self.shared.now.get(),
                 operation: match change {
                     Change::Put(_) => Operation::Put(items),
@@ -254,6 +268,7 @@ impl<S: KeyValueStore> Client for LocalClient<S> {
         expected: &Expectation,
         replacement: Option<&Entry>,
     ) -> Result<SwapAnswer, Failure> {
+        let digest = digest_of_swap(id, key, expected, replacement);
         let expected = match expected {
             Expectation::Absent => Expected::Absent,
             Expectation::Value(value) => Expected::Value(value),
@@ -264,7 +279,7 @@ impl<S: KeyValueStore> Client for LocalClient<S> {
             expected,
             replacement,
         };
-        match self.apply_one(id, version(token), operation)? {
+        match self.apply_one(id, version(token), Some(digest), operation)? {
             Outcome::Swapped(_) => Ok(SwapAnswer {
                 swapped: true,
                 current: None,
@@ -284,6 +299,7 @@ impl From<StoreError> for Failure {
         let (kind, field) = match error {
             StoreError::InvalidArgument { field, .. } => (FailureKind::InvalidArgument, Some(field)),
             StoreError::InvalidPageToken => (FailureKind::InvalidPageToken, None),
+            StoreError::TokenReused => (FailureKind::TokenReused, None),
             _ => (FailureKind::Other, None),
         };
         Failure { kind, field, message }
@@ -312,6 +328,23 @@ impl ItemSink for Collected {
 
 fn version(token: &WriteToken) -> Version {
     Version::new(token.generation_time_ns, &token.token)
+}
+
+/// As the gateway makes one of the request.
+fn digest_of_swap(id: &str, key: &[u8], expected: &Expectation, replacement: Option<&Entry>) -> u64 {
+    let mut digest = Digest::default();
+    digest.bytes(id.as_bytes());
+    digest.bytes(key);
+    match expected {
+        Expectation::Absent => digest.number(0),
+        Expectation::Value(value) => digest.bytes(value),
+    }
+    if let Some(item) = replacement {
+        digest.bytes(&item.value);
+        digest.number(item.ttl.map_or(u64::MAX, |ttl| ttl.as_millis() as u64));
+        digest.number(u64::from(item.compression));
+    }
+    digest.finish()
 }
 
 fn keys_of(predicate: &Predicate) -> Vec<&[u8]> {

@@ -132,6 +132,8 @@ pub enum FailureKind {
     InvalidArgument,
     /// The page token is not one of this query's (gRPC: INVALID_ARGUMENT with the field `selection.page_token`).
     InvalidPageToken,
+    /// The token belongs to another call (gRPC: INVALID_ARGUMENT with the reason TOKEN_REUSED).
+    TokenReused,
     /// Anything else.
     Other,
 }
@@ -239,6 +241,7 @@ cases![
     swaps::an_expired_item_is_absent_to_swaps,
     swaps::swaps_hold_their_expectation,
     swaps::a_repeated_swap_gets_its_first_answer,
+    swaps::a_token_of_another_call_is_refused,
     swaps::racing_swaps_lose_no_increment,
     cases::large_values_come_back_whole,
     cases::large_values_are_replaced_and_deleted,

@@ -166,7 +166,7 @@ pub(super) async fn page_tokens_are_checked<H: Harness>(harness: &mut H) {
     let items: Vec<_> = (0..9).map(|number| entry(format!("{number}"), "v")).collect();
     for id in ["id", "other"] {
         client
-            .put(id, &token(harness, 0, "1"), &items)
+            .put(id, &token(harness, 0, id), &items)
             .await
             .expect("a put");
     }

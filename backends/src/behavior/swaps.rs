@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::cases::{entry, token, value_of};
 use super::join::{join_all, yield_once};
-use super::{Client, Entry, Expectation, Harness, Predicate, SwapAnswer, WriteToken};
+use super::{Client, Entry, Expectation, FailureKind, Harness, Predicate, SwapAnswer, WriteToken};
 
 pub(super) async fn an_expired_item_is_absent_to_swaps<H: Harness>(harness: &mut H) {
     let mut client = harness.client().await;
@@ -129,12 +129,93 @@ pub(super) async fn a_repeated_swap_gets_its_first_answer<H: Harness>(harness: &
         .await;
     assert_eq!(answer, swapped, "the answer stands, and nothing happens");
     assert_eq!(value_of(&mut client, "id", b"k").await, None);
-    // The same token on another item is another call.
+}
+
+pub(super) async fn a_token_of_another_call_is_refused<H: Harness>(harness: &mut H) {
+    let mut client = harness.client().await;
+    let used = token(harness, 0, "used");
+    let one = entry("k", "1");
+    let swapped = Ok(SwapAnswer {
+        swapped: true,
+        current: None,
+    });
     let answer = client
-        .compare_and_swap("id", b"l", &first, &Expectation::Absent, Some(&entry("l", "1")))
+        .compare_and_swap("id", b"k", &used, &Expectation::Absent, Some(&one))
         .await;
     assert_eq!(answer, swapped);
-    assert_eq!(value_of(&mut client, "id", b"l").await, Some(b"1".to_vec()));
+    client
+        .put("id", &token(harness, 10, "put"), &[entry("k", "2")])
+        .await
+        .expect("a put");
+    let is_two = Expectation::Value(b"2".to_vec());
+    let short = Entry {
+        ttl: Some(Duration::from_secs(60)),
+        ..one.clone()
+    };
+    let others: [(&[u8], &Expectation, Option<Entry>); 5] = [
+        (b"k", &Expectation::Absent, Some(entry("k", "9"))),
+        (b"k", &is_two, Some(one.clone())),
+        (b"k", &Expectation::Absent, None),
+        (b"k", &Expectation::Absent, Some(short)),
+        (b"l", &Expectation::Absent, Some(entry("l", "1"))),
+    ];
+    for (key, expected, item) in &others {
+        let answer = client
+            .compare_and_swap("id", key, &used, expected, item.as_ref())
+            .await;
+        assert_eq!(
+            answer.map_err(|failure| failure.kind),
+            Err(FailureKind::TokenReused),
+            "{key:?} {expected:?} {item:?}"
+        );
+    }
+    assert_eq!(value_of(&mut client, "id", b"k").await, Some(b"2".to_vec()));
+    assert_eq!(value_of(&mut client, "id", b"l").await, None);
+    let answer = client
+        .compare_and_swap("id", b"k", &used, &Expectation::Absent, Some(&one))
+        .await;
+    assert_eq!(answer, swapped, "the first answer, as ever");
+    // A token of a put is no swap's either, as far as the item still shows it.
+    let of_put = token(harness, 20, "of a put");
+    client
+        .put("id", &of_put, &[entry("k", "3")])
+        .await
+        .expect("a put");
+    for item in [Some(entry("k", "4")), None] {
+        let answer = client
+            .compare_and_swap(
+                "id",
+                b"k",
+                &of_put,
+                &Expectation::Value(b"3".to_vec()),
+                item.as_ref(),
+            )
+            .await;
+        assert_eq!(
+            answer.map_err(|failure| failure.kind),
+            Err(FailureKind::TokenReused)
+        );
+    }
+    assert_eq!(value_of(&mut client, "id", b"k").await, Some(b"3".to_vec()));
+    let of_delete = token(harness, 30, "of a delete");
+    client
+        .delete("id", &of_delete, &Predicate::All)
+        .await
+        .expect("a delete");
+    let answer = client
+        .compare_and_swap(
+            "id",
+            b"k",
+            &of_delete,
+            &Expectation::Absent,
+            Some(&entry("k", "5")),
+        )
+        .await;
+    assert_eq!(
+        answer.map_err(|failure| failure.kind),
+        Err(FailureKind::TokenReused)
+    );
+    assert_eq!(value_of(&mut client, "id", b"k").await, None);
 }
 
 pub(super) async fn racing_swaps_lose_no_increment<H: Harness>(harness: &mut H) {

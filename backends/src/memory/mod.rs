@@ -21,7 +21,7 @@ use crate::limits::{RANGE_DELETES_PER_ID_MAX, VALUE_BYTES_MAX};
 use crate::mutation::{Expected, ItemRef, Mutation, Operation, Outcome, PredicateRef, range_contains};
 use crate::query::{GetQuery, ItemSink, PageBudget, PageToken, ScanQuery};
 use crate::store::{Capabilities, KeyValueStore, Sweep};
-use crate::swaps::{SwapKey, Verdict};
+use crate::swaps::{Kinship, SwapCall, SwapKey, Verdict, is_left_by};
 use crate::token;
 use crate::version::Version;
 
@@ -329,18 +329,30 @@ impl MemoryStore {
         let current = cell
             .filter(|cell| cell.is_visible(now))
             .map(|cell| cell.item(key));
-        let name = SwapKey::new(mutation.namespace, mutation.version, mutation.id, key);
-        match self.swaps.recall(&name) {
-            Some(Verdict::Swapped) => return Outcome::Swapped(None),
-            Some(Verdict::NotSwapped(found)) => return Outcome::NotSwapped(found.clone()),
-            Some(Verdict::NotSwappedLarge) => return Outcome::NotSwapped(current.map(Into::into)),
-            None => {}
+        let name = SwapKey {
+            namespace: mutation.namespace,
+            version: mutation.version,
+        };
+        let call = SwapCall::new(mutation, key);
+        if let Some((remembered, verdict)) = self.swaps.recall(&name) {
+            match (call.kinship(*remembered), verdict) {
+                (Kinship::Stranger, _) => {}
+                (Kinship::Reuse, _) => return Outcome::Refused(StoreError::TokenReused),
+                (Kinship::Repeat, Verdict::Swapped) => return Outcome::Swapped(None),
+                (Kinship::Repeat, Verdict::NotSwapped(found)) => return Outcome::NotSwapped(found.clone()),
+                (Kinship::Repeat, Verdict::NotSwappedLarge) => {
+                    return Outcome::NotSwapped(current.map(Into::into));
+                }
+            }
         }
         let covered = slot.and_then(|slot| slot.range_delete_over(key));
         let floor = cell.map(|cell| cell.version).max(covered);
         if floor == Some(mutation.version) {
-            // Forgotten, but its mark is still there: this very swap was the item's last write.
-            return Outcome::Swapped(None);
+            // Forgotten, but its mark is still there: this very swap was the item's last write, unless it looks otherwise.
+            return match is_left_by(current.as_ref(), replacement) {
+                true => Outcome::Swapped(None),
+                false => Outcome::Refused(StoreError::TokenReused),
+            };
         }
         let holds = match (expected, &current) {
             (Expected::Absent, None) => true,
@@ -348,7 +360,7 @@ impl MemoryStore {
             _ => false,
         };
         if !holds {
-            self.swaps.remember(name, Verdict::refusal(current));
+            self.swaps.remember(name, call, Verdict::refusal(current));
             return Outcome::NotSwapped(current.map(Into::into));
         }
         let version = floor.map_or(mutation.version, |floor| floor.successor().max(mutation.version));
@@ -360,7 +372,7 @@ impl MemoryStore {
             }
             None => bury(space, &mut self.tombstones, mutation.id, key, version, now),
         }
-        self.swaps.remember(name, Verdict::Swapped);
+        self.swaps.remember(name, call, Verdict::Swapped);
         Outcome::Swapped(Some(version))
     }
 }

@@ -31,6 +31,7 @@ mod room;
 mod schema;
 mod stamps;
 mod streams;
+mod swap_table;
 mod sweep;
 #[allow(unsafe_code)]
 mod system_calls;

@@ -5,7 +5,7 @@
 //! item         (namespace, id, key) -> version, expires_at, kind, value, rest, bytes
 //! chunk        (place) -> data                                      place = value number * 16 + chunk number
 //! range_delete (number) -> namespace, id, start, end, version, forget_at
-//! swap         (slot) -> sequence, namespace, version, subject, verdict, item
+//! swap         (slot) -> sequence, namespace, version, subject, verdict, item, digest (since format 5)
 //! applied      (stream, namespace) -> position                      since format 2
 //! dead_letter  (number) -> stream, namespace, position, time_ms, reason, record        since format 2
 //! stamp        (one) -> highest                                                        since format 4
@@ -214,7 +214,7 @@ fn make_schema(connection: &mut Connection) -> rusqlite::Result<()> {
 
 /// What makes the next format of each: the first of an empty file, the second of the first, and so on. A step that
 /// was once released is never changed.
-const STEPS: [&str; FORMAT as usize] = [FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4];
+const STEPS: [&str; FORMAT as usize] = [FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5];
 
 const FORMAT_1: &str = "
     CREATE TABLE namespace (
@@ -309,9 +309,12 @@ const FORMAT_4: &str = "
     ) WHERE highest IS NOT NULL;
 ";
 
+/// Which call it was; nothing for those of older programs, and for calls without a token.
+const FORMAT_5: &str = "ALTER TABLE swap ADD COLUMN digest INTEGER";
+
 /// "PRSM".
 const APPLICATION_ID: i64 = 0x5052_534d;
-const FORMAT: i64 = 4;
+const FORMAT: i64 = 5;
 /// A put copies its page into the write-ahead file, so smaller is better as long as a row fits: with 256-byte values a
 /// put at 2 KiB writes half of what it does at 4 KiB and costs an eighth less; at 1 KiB its row overflows into a second
 /// page and it costs twice as much.

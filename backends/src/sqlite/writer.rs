@@ -16,13 +16,13 @@ use super::schema::{FileLock, PLACES_PER_VALUE, TOMBSTONE, VersionBytes, version
 use super::stamps::Stamps;
 use super::streams::{self, StreamPosition};
 use super::transaction::in_transaction;
-use super::{Options, Shared, sweep};
+use super::{Options, Shared, swap_table, sweep};
 use crate::error::StoreError;
 use crate::ids::{NamespaceId, UnixMillis};
-use crate::limits::{CHUNK_BYTES, RANGE_DELETES_PER_ID_MAX, SWAPS_REMEMBERED_MAX, VALUE_BYTES_MAX};
+use crate::limits::{CHUNK_BYTES, RANGE_DELETES_PER_ID_MAX, VALUE_BYTES_MAX};
 use crate::mutation::{Expected, ItemRef, Mutation, Operation, Outcome, OwnedItem, PredicateRef, is_expired};
 use crate::store::{Capabilities, Sweep};
-use crate::swaps::{SwapKey, Verdict};
+use crate::swaps::{SwapCall, SwapKey, Verdict, is_left_by};
 use crate::version::Version;
 
 /// Mutations of a stream's batch after which the thread gives way to others that want its core: some tens of microseconds.
@@ -571,25 +571,28 @@ impl Change<'_, '_, '_> {
         replacement: Option<&ItemRef<'_>>,
     ) -> Result<Outcome, StoreError> {
         let Mutation {
-            namespace,
-            id,
-            version,
-            ..
+            namespace, version, ..
         } = *self.mutation;
-        let call = SwapKey::new(namespace, version, id, key);
+        let name = SwapKey { namespace, version };
+        let call = SwapCall::new(self.mutation, key);
         let found = self.find(key)?;
         let stored = found.as_ref().map(|found| found.version);
         let current = found.and_then(|found| found.visible);
-        match self.recall(&call, key)? {
-            Some(Verdict::Swapped) => return Ok(Outcome::Swapped(None)),
-            Some(Verdict::NotSwapped(item)) => return Ok(Outcome::NotSwapped(item)),
-            Some(Verdict::NotSwappedLarge) => return Ok(Outcome::NotSwapped(current)),
+        match swap_table::recall(self.connection, &name, call, key)? {
+            Some(Ok(Verdict::Swapped)) => return Ok(Outcome::Swapped(None)),
+            Some(Ok(Verdict::NotSwapped(item))) => return Ok(Outcome::NotSwapped(item)),
+            Some(Ok(Verdict::NotSwappedLarge)) => return Ok(Outcome::NotSwapped(current)),
+            Some(Err(refusal)) => return Ok(Outcome::Refused(refusal)),
             None => {}
         }
         let floor = stored.max(self.range_delete_over(key)?);
         if floor == Some(version) {
-            // Forgotten, but its mark is still there: this very swap was the item's last write.
-            return Ok(Outcome::Swapped(None));
+            // Forgotten, but its mark is still there: this very swap was the item's last write, unless it looks otherwise.
+            let current = current.as_ref().map(OwnedItem::as_ref);
+            return Ok(match is_left_by(current.as_ref(), replacement) {
+                true => Outcome::Swapped(None),
+                false => Outcome::Refused(StoreError::TokenReused),
+            });
         }
         let holds = match (expected, &current) {
             (Expected::Absent, None) => true,
@@ -597,7 +600,11 @@ impl Change<'_, '_, '_> {
             _ => false,
         };
         if !holds {
-            self.remember(&call, &Verdict::refusal(current.as_ref().map(OwnedItem::as_ref)))?;
+            self.remember(
+                &name,
+                call,
+                &Verdict::refusal(current.as_ref().map(OwnedItem::as_ref)),
+            )?;
             return Ok(Outcome::NotSwapped(current));
         }
         let version = floor.map_or(version, |floor| floor.successor().max(version));
@@ -605,7 +612,7 @@ impl Change<'_, '_, '_> {
             Some(item) => self.write(&ItemRef { key, ..*item }, version_bytes(version))?,
             None => self.bury(key, version_bytes(version))?,
         }
-        self.remember(&call, &Verdict::Swapped)?;
+        self.remember(&name, call, &Verdict::Swapped)?;
         Ok(Outcome::Swapped(Some(version)))
     }
 
@@ -645,52 +652,10 @@ impl Change<'_, '_, '_> {
         }))
     }
 
-    fn recall(&self, call: &SwapKey, key: &[u8]) -> Result<Option<Verdict>, StoreError> {
-        let mut statement = self.connection.prepare_cached(RECALL_SWAP)?;
-        let parameters = params![call.namespace.0, version_bytes(call.version), call.subject as i64];
-        let verdict = statement.query_row(parameters, |row| {
-            Ok(match row.get::<_, i64>(0)? {
-                SWAPPED => Verdict::Swapped,
-                REFUSED_ABSENT => Verdict::NotSwapped(None),
-                REFUSED_LARGE => Verdict::NotSwappedLarge,
-                _ => Verdict::NotSwapped(Some(OwnedItem {
-                    key: key.to_vec(),
-                    value: row.get(1)?,
-                    expires_at: row
-                        .get::<_, Option<i64>>(2)?
-                        .map(|moment| UnixMillis(moment as u64)),
-                    compression: row.get(3)?,
-                })),
-            })
-        });
-        Ok(verdict.optional()?)
-    }
-
-    fn remember(&mut self, call: &SwapKey, verdict: &Verdict) -> Result<(), StoreError> {
-        let (number, item) = match verdict {
-            Verdict::Swapped => (SWAPPED, None),
-            Verdict::NotSwapped(None) => (REFUSED_ABSENT, None),
-            Verdict::NotSwapped(Some(item)) => (REFUSED_ITEM, Some(item)),
-            Verdict::NotSwappedLarge => (REFUSED_LARGE, None),
-        };
+    fn remember(&mut self, name: &SwapKey, call: SwapCall, verdict: &Verdict) -> Result<(), StoreError> {
         let sequence = self.state.next_swap;
-        // A ring: the oldest answer's slot is written over.
-        let slot = sequence % SWAPS_REMEMBERED_MAX as i64;
         self.state.next_swap += 1;
-        let mut statement = self.connection.prepare_cached(REMEMBER_SWAP)?;
-        statement.execute(params![
-            slot,
-            sequence,
-            call.namespace.0,
-            version_bytes(call.version),
-            call.subject as i64,
-            number,
-            item.map(|item| &item.value),
-            item.and_then(|item| item.expires_at)
-                .map(|moment| moment.0.min(i64::MAX as u64) as i64),
-            item.map(|item| item.compression)
-        ])?;
-        Ok(())
+        swap_table::remember(self.connection, sequence, name, call, verdict)
     }
 }
 
@@ -744,11 +709,6 @@ pub(super) fn blob<'r>(row: &'r Row<'_>, column: usize) -> Result<&'r [u8], Stor
     }
 }
 
-const SWAPPED: i64 = 0;
-const REFUSED_ABSENT: i64 = 1;
-const REFUSED_ITEM: i64 = 2;
-const REFUSED_LARGE: i64 = 3;
-
 pub(super) const SET_NAMESPACE: &str = "INSERT INTO namespace (id, state) VALUES (?1, ?2)
     ON CONFLICT (id) DO UPDATE SET state = excluded.state";
 const PUT: &str = "INSERT INTO item (namespace, id, key, version, expires_at, kind, value, rest, bytes)
@@ -776,8 +736,3 @@ const FORGET_OLDEST: &str = "DELETE FROM range_delete WHERE number IN (SELECT nu
 const REMEMBER_RANGE_DELETE: &str =
     "INSERT INTO range_delete (namespace, id, start, \"end\", version, forget_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-const RECALL_SWAP: &str = "SELECT verdict, value, expires_at, compression FROM swap
-    WHERE namespace = ?1 AND version = ?2 AND subject = ?3";
-const REMEMBER_SWAP: &str = "INSERT OR REPLACE INTO swap
-    (slot, sequence, namespace, version, subject, verdict, value, expires_at, compression)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminpb "prism.test/conformance/gen/prism/admin/v1"
 	commonpb "prism.test/conformance/gen/prism/common/v1"
@@ -204,6 +205,25 @@ func TestUnaryCalls(t *testing.T) {
 		t.Fatalf("swapped twice: %v %v", swapped, err)
 	}
 
+	// The token of a call, on another call.
+	token := &commonpb.IdempotencyToken{GenerationTime: timestamppb.Now(), Token: []byte(id)}
+	first := &kvpb.CompareAndSwapRequest{
+		Namespace: namespace, Id: id, Key: []byte("k"), IdempotencyToken: token,
+		Expected: &kvpb.CompareAndSwapRequest_Value{Value: []byte("swapped")},
+		Item:     &kvpb.Item{Value: []byte("by token")},
+	}
+	other := proto.Clone(first).(*kvpb.CompareAndSwapRequest)
+	other.Item.Value = []byte("by the same token")
+	swapped, err = c.kv.CompareAndSwap(within(t), first)
+	if err != nil || !swapped.Swapped {
+		t.Fatalf("not swapped: %v %v", swapped, err)
+	}
+	_, err = c.kv.CompareAndSwap(within(t), other)
+	if status.Code(err) != codes.InvalidArgument || !hasReason(err, "TOKEN_REUSED") {
+		t.Fatalf("a used token: %v", err)
+	}
+	mustHold(t, c, id, []byte("by token"))
+
 	mutated, err := c.kv.Mutate(within(t), &kvpb.MutateRequest{Namespace: namespace, Mutations: []*kvpb.Mutation{
 		{Id: id, Operation: &kvpb.Mutation_Delete{Delete: &kvpb.DeleteItems{}}},
 		{Id: id + "-b", Operation: &kvpb.Mutation_Put{Put: &kvpb.PutItems{Items: []*kvpb.Item{{Key: []byte("k"), Value: []byte("v")}}}}},
@@ -221,6 +241,15 @@ func TestUnaryCalls(t *testing.T) {
 			t.Fatalf("%s is still there: %v %v", gone, got, err)
 		}
 	}
+}
+
+func hasReason(err error, reason string) bool {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.Reason == reason {
+			return true
+		}
+	}
+	return false
 }
 
 func TestScanStreamsTheWholeNamespaceInPages(t *testing.T) {

@@ -297,6 +297,20 @@ test('an invalid argument names the field', async () => {
   assert.deepEqual(BadRequest.field_violations.map(({ field }) => field), ['items[0].key']);
 });
 
+test('a token of another call is refused', async () => {
+  const id = freshId();
+  const now = Date.now();
+  const generation_time = { seconds: Math.floor(now / 1000), nanos: (now % 1000) * 1_000_000 };
+  const idempotency_token = { generation_time, token: Buffer.from(id) };
+  const request = { namespace, id, key: Buffer.from('k'), idempotency_token, absent: {}, item: { value: Buffer.from('1') } };
+  assert.equal((await call(kv, 'CompareAndSwap', request)).swapped, true);
+  const other = { ...request, item: { value: Buffer.from('2') } };
+  const error = await mustFail(call(kv, 'CompareAndSwap', other), grpc.status.INVALID_ARGUMENT);
+  assert.equal(details(error).ErrorInfo.reason, 'TOKEN_REUSED');
+  assert.equal((await call(kv, 'CompareAndSwap', request)).swapped, true);
+  await mustHold(id, '1');
+});
+
 test('health', async () => {
   const health = connect(api.grpc.health.v1.Health);
   assert.equal((await call(health, 'Check', { service: 'prism.keyvalue.v1.KeyValue' })).status, 'SERVING');

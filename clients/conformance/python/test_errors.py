@@ -2,7 +2,8 @@
 
 import grpc
 import pytest
-from conftest import NAMESPACE, PATIENCE_S, status_details
+from conftest import DURABILITY, NAMESPACE, PATIENCE_S, status_details
+from prism.common.v1 import common_pb2 as common
 from prism.keyvalue.v1 import keyvalue_pb2 as kv
 from test_keyvalue import get, put
 
@@ -62,6 +63,49 @@ def test_invalid_argument_names_the_field(client, field, method, request_message
     violations = status_details(error)["BadRequest"].field_violations
     assert field in [violation.field for violation in violations]
     assert all(violation.description for violation in violations)
+
+
+def test_a_token_of_another_call_is_refused(client, fresh_id):
+    token = common.IdempotencyToken(token=fresh_id.encode()[:64])
+    token.generation_time.GetCurrentTime()
+
+    def swap(value, **expected):
+        request = kv.CompareAndSwapRequest(
+            namespace=NAMESPACE, id=fresh_id, key=b"k", idempotency_token=token, item=kv.Item(value=value), **expected
+        )
+        return client.kv.CompareAndSwap(request, timeout=PATIENCE_S)
+
+    assert swap(b"1", absent=kv.Absent()).swapped
+    put(client, fresh_id, [(b"k", b"2")])
+    for other in (lambda: swap(b"9", absent=kv.Absent()), lambda: swap(b"1", value=b"2")):
+        error = refused(other)
+        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert status_details(error)["ErrorInfo"].reason == "TOKEN_REUSED"
+        assert "nothing was done" in error.details()
+    assert [item.value for item in get(client, fresh_id).items] == [b"2"]
+    assert swap(b"1", absent=kv.Absent()).swapped, "the call itself gets its first answer"
+    assert [item.value for item in get(client, fresh_id).items] == [b"2"]
+
+
+@pytest.mark.skipif(DURABILITY != "strong", reason="only the log remembers the tokens of a Put")
+def test_a_put_with_the_token_of_another_is_refused(client, fresh_id):
+    for time in (True, False):
+        token = common.IdempotencyToken(token=f"{fresh_id}{time}".encode()[-64:])
+        if time:
+            token.generation_time.GetCurrentTime()
+
+        def attempt(value):
+            items = [kv.Item(key=b"k", value=value)]
+            request = kv.PutRequest(namespace=NAMESPACE, id=fresh_id, idempotency_token=token, items=items)
+            return client.kv.Put(request, timeout=PATIENCE_S).result
+
+        first = attempt(b"one")
+        error = refused(attempt, b"two")
+        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert status_details(error)["ErrorInfo"].reason == "TOKEN_REUSED"
+        again = attempt(b"one")
+        assert (again.lane, again.lsn) == (first.lane, first.lsn)
+        assert [item.value for item in get(client, fresh_id).items] == [b"one"]
 
 
 def test_one_bad_mutation_does_not_hurt_the_others(client, fresh_id):

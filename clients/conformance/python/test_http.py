@@ -7,11 +7,12 @@ import struct
 import subprocess
 
 import pytest
-from conftest import NAMESPACE, PROMISED, TARGET
+from conftest import NAMESPACE, PATIENCE_S, PROMISED, TARGET
 from prism.keyvalue.v1 import keyvalue_pb2 as kv
 
 PUT = "/prism.keyvalue.v1.KeyValue/Put"
 GET = "/prism.keyvalue.v1.KeyValue/Get"
+SWAP = "/prism.keyvalue.v1.KeyValue/CompareAndSwap"
 VERSIONS = pytest.mark.parametrize("version", ["--http1.1", "--http2-prior-knowledge"])
 
 
@@ -52,6 +53,31 @@ def call_json(tmp_path, version, path, message, *arguments):
 
 def b64(raw):
     return base64.b64encode(raw).decode()
+
+
+def test_a_repeat_in_another_form_is_a_repeat(tmp_path, client, fresh_id):
+    item = kv.Item(value=b"1")
+    item.ttl.FromSeconds(3600)
+    request = kv.CompareAndSwapRequest(namespace=NAMESPACE, id=fresh_id, key=b"k", absent=kv.Absent(), item=item)
+    request.idempotency_token.token = fresh_id.encode()[:64]
+    request.idempotency_token.generation_time.GetCurrentTime()
+    assert client.kv.CompareAndSwap(request, timeout=PATIENCE_S).swapped
+    message = {
+        "item": {"ttl": "3600.000s", "value": b64(b"1"), "compression": 0},
+        "absent": {},
+        "idempotencyToken": {
+            "token": b64(request.idempotency_token.token),
+            "generationTime": request.idempotency_token.generation_time.ToJsonString(),
+        },
+        "key": b64(b"k"),
+        "id": fresh_id,
+        "namespace": NAMESPACE,
+    }
+    answer = call_json(tmp_path, "--http1.1", SWAP, message)
+    assert (answer.status, answer.json().get("swapped")) == (200, True), answer.body
+    message["item"]["value"] = b64(b"2")
+    answer = call_json(tmp_path, "--http1.1", SWAP, message)
+    assert answer.status == 400 and b"TOKEN_REUSED" in answer.body, answer.body
 
 
 def frame(message, compressed=0):

@@ -21,6 +21,7 @@ use prism_codec::{
 };
 use smallvec::SmallVec;
 
+use super::digest::digest_of;
 use crate::call::{
     context::Context,
     error,
@@ -95,6 +96,7 @@ pub(crate) struct Prepared<'a> {
     version: Version,
     /// When the call was taken.
     at: UnixMillis,
+    digest: Option<u64>,
     /// Position in a Mutate; 0 otherwise.
     pub(crate) index: u32,
     kind: Kind<'a>,
@@ -157,6 +159,7 @@ impl Prepared<'_> {
             id: self.id,
             version: self.version,
             at: self.at,
+            digest: self.digest,
             operation,
         }
     }
@@ -169,11 +172,17 @@ pub(crate) fn writes<'a>(
     owns: impl Fn(&str) -> bool,
 ) -> Writes<'a> {
     let version = version_of(request.token(), context.stamp);
+    // Only swaps are remembered by stores.
+    let digest = match request {
+        Request::CompareAndSwap(_) => digest_of(request),
+        _ => None,
+    };
     let prepared = |id, index: u32, kind| Prepared {
         namespace: context.namespace,
         id,
         version,
         at: context.now,
+        digest,
         index,
         kind,
     };

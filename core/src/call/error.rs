@@ -16,6 +16,7 @@ use prism_wal::group_commit::AppendError;
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 const UNKNOWN_OUTCOME: &str = "UNKNOWN_OUTCOME";
+const TOKEN_REUSED: &str = "TOKEN_REUSED";
 
 /// A status without details.
 pub(crate) fn status(code: Code, message: &'static str) -> Box<Status> {
@@ -166,6 +167,19 @@ pub(crate) fn no_log(cause: &str) -> Box<Status> {
     )
 }
 
+/// The token belongs to another call; nothing was done.
+#[cold]
+pub(crate) fn token_reused() -> Box<Status> {
+    Box::new(
+        Status::new(
+            Code::InvalidArgument,
+            "the idempotency token belongs to another call, of which this one is no repeat; nothing was done. Make a token \
+             for each call, and send the same call again with the same token",
+        )
+        .with_reason(TOKEN_REUSED, &[]),
+    )
+}
+
 /// The shard's lane must not be used.
 #[cold]
 pub(crate) fn lane_held(why: &str) -> Box<Status> {
@@ -201,11 +215,15 @@ pub(crate) fn is_unknown_outcome(status: &Status) -> bool {
 #[cold]
 pub(crate) fn partly_done(cause: &Status) -> Box<Status> {
     let reason = cause.reason().unwrap_or_default();
+    let advice = match reason == TOKEN_REUSED {
+        true => "Send those again in a call of their own",
+        false => "Repeat the call with the same idempotency token",
+    };
     Box::new(
         Status::new(
             Code::Unavailable,
             format!(
-                "some of the mutations took effect; of the others: {}. Repeat the call with the same idempotency token",
+                "some of the mutations took effect; of the others: {}. {advice}",
                 cause.message
             ),
         )
@@ -219,6 +237,7 @@ pub(crate) fn from_store(cause: &StoreError) -> Box<Status> {
     let sentence = cause.to_string();
     match cause {
         StoreError::InvalidArgument { field, reason } => invalid(field, reason),
+        StoreError::TokenReused => token_reused(),
         StoreError::InvalidPageToken => invalid(
             "selection.page_token",
             "is not a token of this query; start again without one",

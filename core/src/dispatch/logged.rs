@@ -211,10 +211,11 @@ impl Dispatcher {
         keys.sort_unstable();
         keys.dedup();
         let shard_log = log.open()?;
-        let window = shard_log.hasher().key(namespace, method, request, body);
+        let window = shard_log.hasher().call(namespace, request);
+        let first = shard_log.first(window)?;
         let mut context = *context;
         if method == KeyValueMethod::CompareAndSwap
-            && let Some(first) = window.and_then(|key| shard_log.first(key))
+            && let Some(first) = first
         {
             // The store knows a repeat by its version, which a token without a time gets from the stamp.
             context.stamp = first.stamp;

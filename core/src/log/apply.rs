@@ -66,6 +66,7 @@ pub(crate) fn apply_records(
 fn is_fault_of_a_record(error: &StoreError) -> bool {
     match error {
         StoreError::InvalidArgument { .. }
+        | StoreError::TokenReused
         | StoreError::InvalidPageToken
         | StoreError::UnknownNamespace(_)
         | StoreError::DroppedNamespace(_)
@@ -260,6 +261,7 @@ mod tests {
             self.time += 1;
             let mutation = Mutation {
                 at: unix_millis(),
+                digest: None,
                 namespace: NAMESPACE,
                 id,
                 version: Version::new(self.time, b""),

@@ -5,7 +5,7 @@ use prism_codec::{message::common::WriteResultView, method::KeyValueMethod};
 use prism_wal::ids::Lsn;
 use smallvec::SmallVec;
 
-use super::window::{CallKey, Place};
+use super::window::{Place, TokenCall};
 use crate::{
     api::keyvalue,
     call::{
@@ -59,8 +59,8 @@ pub(crate) struct LogCall {
     pub(crate) stamp: Stamp,
     /// Hashes of the ids that it may change.
     pub(crate) keys: SmallVec<[u64; 1]>,
-    /// Its key in the idempotency window, if it carries a token.
-    pub(crate) window: Option<CallKey>,
+    /// What the idempotency window remembers it by, if it carries a token.
+    pub(crate) window: Option<TokenCall>,
     pub(crate) form: Form,
 }
 

@@ -15,7 +15,7 @@ use prism_wal::{
 };
 use smallvec::{SmallVec, smallvec};
 
-use super::window::{CallHasher, CallKey, ENTRIES_MAX, First, Place, Window};
+use super::window::{CallHasher, ENTRIES_MAX, First, Place, TokenCall, Window};
 use crate::{
     api::keyvalue::Request,
     call::{
@@ -56,7 +56,7 @@ pub(super) struct LaneCalls {
 }
 
 struct SeenCall {
-    key: CallKey,
+    call: TokenCall,
     first: First,
     /// The shards that remember it.
     owners: Owners,
@@ -78,7 +78,7 @@ impl LaneCalls {
         let Ok(request) = Request::decode(logged.method, logged.body) else {
             return;
         };
-        let Some(key) = self.hasher.key(namespace, logged.method, &request, logged.body) else {
+        let Some(call) = self.hasher.call(namespace, &request) else {
             return;
         };
         let owners = self.owners(namespace, logged.part, &request);
@@ -89,7 +89,7 @@ impl LaneCalls {
             self.calls.pop_front();
         }
         self.calls.push_back(SeenCall {
-            key,
+            call,
             first: First {
                 place: Place { lane: self.lane, lsn },
                 stamp: logged.context.stamp,
@@ -100,7 +100,7 @@ impl LaneCalls {
 
     /// The shards that may answer a repeat of a call from this record: those that own its ids.
     ///
-    /// The record of a part holds the whole request, and so has the key of the whole call, but it says nothing of the other
+    /// The record of a part holds the whole request, and so has the digest of the whole call, but it says nothing of the other
     /// parts, which may have been refused or lost. So it is remembered by the shard for which it was cut only, and by none if
     /// the shards were fewer or more then: their parts are others, and a repeat answered from it could acknowledge what was
     /// never logged.
@@ -175,7 +175,7 @@ impl Seen {
         owned.sort_by_key(|call| call.first.stamp.time_ns);
         let mut window = Window::new(self.hasher.clone(), self.calls_max);
         for call in owned {
-            window.remember(call.key, call.first);
+            window.remember(call.call, call.first);
         }
         window
     }
@@ -249,9 +249,9 @@ mod tests {
     /// The shards whose window knows a Mutate.
     fn known_by(seen: &Seen, body: &[u8]) -> Vec<u16> {
         let request = Request::decode(KeyValueMethod::Mutate, body).expect("a request");
-        let key = seen.hasher.key(NAMESPACE, KeyValueMethod::Mutate, &request, body);
-        let key = key.expect("it carries a token");
-        let knows = |shard: &u16| seen.window(*shard).first(key).is_some();
+        let call = seen.hasher.call(NAMESPACE, &request);
+        let call = call.expect("it carries a token");
+        let knows = |shard: &u16| matches!(seen.window(*shard).first(call), Ok(Some(_)));
         (0..seen.shards).filter(knows).collect()
     }
 

@@ -26,7 +26,7 @@ use super::{
     lane_of,
     open::OpenLane,
     parked::{LogCall, Parked, Swap, settled, strong},
-    window::{CallHasher, CallKey, First, Place, Window},
+    window::{CallHasher, First, Place, TokenCall, Window},
     writer::LogWriter,
 };
 use crate::{
@@ -213,7 +213,7 @@ impl ShardLog {
         self.clock.tick()
     }
 
-    /// Makes the window's keys.
+    /// Makes what the window remembers calls by.
     pub(crate) fn hasher(&self) -> &CallHasher {
         self.window.hasher()
     }
@@ -223,9 +223,13 @@ impl ShardLog {
         self.lane.poisoned().is_none()
     }
 
-    /// The first call of a key, if it is in the window.
-    pub(crate) fn first(&self, key: CallKey) -> Option<First> {
-        self.window.first(key)
+    /// The first call with this token, if it is in the window and this one is its repeat.
+    ///
+    /// # Errors
+    /// The token belongs to another call.
+    pub(crate) fn first(&self, call: Option<TokenCall>) -> Result<Option<First>, Box<Status>> {
+        let Some(call) = call else { return Ok(None) };
+        self.window.first(call).map_err(|_| error::token_reused())
     }
 
     // --- calls ------------------------------------------------------------------------------------------------------
@@ -233,12 +237,13 @@ impl ShardLog {
     /// Appends a write and parks its reply; a repeat of a call in the window gets the first answer instead.
     ///
     /// # Errors
-    /// A maximum is reached, the disk is full or does not answer, or the lane is poisoned or closing; nothing was done.
+    /// A maximum is reached, the token belongs to another call, the disk is full or does not answer, or the lane is poisoned
+    /// or closing; nothing was done.
     pub(crate) fn write(&mut self, mut call: LogCall) -> Result<(), Box<Status>> {
         if self.is_closing() {
             return Err(error::not_serving());
         }
-        let first = call.window.and_then(|key| self.window.first(key));
+        let first = self.first(call.window)?;
         let swap = call.method == KeyValueMethod::CompareAndSwap;
         if let Some(first) = first
             && !swap
@@ -283,9 +288,9 @@ impl ShardLog {
             lane: self.lane_id,
             lsn,
         };
-        if let Some(key) = call.window {
+        if let Some(token) = call.window {
             let stamp = call.stamp;
-            self.window.remember(key, First { place, stamp });
+            self.window.remember(token, First { place, stamp });
         }
         let note = Note {
             lsn,

@@ -1,8 +1,8 @@
 //! The idempotency window: writes whose token was seen lately, and the answers they got.
 //!
-//! A repeat is answered like the first time, without a second record. Bounded: the oldest entry gives way. What is older
-//! than the window is recognised by the store, whose versions make a repeat harmless; only its LSN is then a new one.
-//! Rebuilt from the log at start.
+//! A repeat is answered like the first time, without a second record; another call under the same token is refused. Bounded:
+//! the oldest entry gives way. What is older than the window is recognised by the store, whose versions make a repeat harmless;
+//! only its LSN is then a new one. Rebuilt from the log at start.
 
 use std::{
     collections::VecDeque,
@@ -10,18 +10,32 @@ use std::{
 };
 
 use prism_backends::NamespaceId;
-use prism_codec::method::KeyValueMethod;
 use prism_wal::ids::{LaneId, Lsn};
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxHashMap;
 
-use crate::{api::keyvalue::Request, call::ticket::Stamp};
+use crate::{
+    api::{digest::digest_of, keyvalue::Request},
+    call::ticket::Stamp,
+};
 
-/// Entries of one shard's window. About 60 bytes each.
+/// Entries of one shard's window. About 70 bytes each.
 pub(crate) const ENTRIES_MAX: usize = 65_536;
 
-/// Names one call that carries a token: two independent 64-bit hashes of it, keyed by this process's own randomness.
+/// A token with its time, in a namespace: two independent 64-bit hashes, keyed by this process's own randomness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct CallKey(u64, u64);
+
+/// A call that carries a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TokenCall {
+    pub(crate) key: CallKey,
+    /// What tells its repeats from other calls.
+    pub(crate) digest: u64,
+}
+
+/// The token belongs to a call with another digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TokenReused;
 
 /// Where a write stands in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +44,7 @@ pub(crate) struct Place {
     pub(crate) lsn: Lsn,
 }
 
-/// The first call of its key.
+/// The first call with its token.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct First {
     pub(crate) place: Place,
@@ -42,20 +56,15 @@ pub(crate) struct First {
 pub(crate) struct CallHasher(RandomState, RandomState);
 
 impl CallHasher {
-    /// The key of a request, if it carries a token. A repeat is the same call in all of its bytes: a client that uses a
-    /// token for another write by mistake does not lose that one, it is left to the order of versions.
-    pub(crate) fn key(
-        &self,
-        namespace: NamespaceId,
-        method: KeyValueMethod,
-        request: &Request<'_>,
-        body: &[u8],
-    ) -> Option<CallKey> {
-        let token = request.token()?.token;
-        // A client that finds two calls with one sum confuses its own writes only.
-        let sum = FxBuildHasher.hash_one(body);
-        let subject = (namespace.0, method as u8, body.len(), sum, token);
-        Some(CallKey(self.0.hash_one(subject), self.1.hash_one(subject)))
+    /// What a request is remembered by, if it carries a token.
+    pub(crate) fn call(&self, namespace: NamespaceId, request: &Request<'_>) -> Option<TokenCall> {
+        let token = request.token()?;
+        let time = token.generation_time.map(|time| (time.seconds, time.nanos));
+        let subject = (namespace.0, time, token.token);
+        Some(TokenCall {
+            key: CallKey(self.0.hash_one(subject), self.1.hash_one(subject)),
+            digest: digest_of(request)?,
+        })
     }
 }
 
@@ -63,7 +72,7 @@ impl CallHasher {
 #[derive(Debug)]
 pub(crate) struct Window {
     hasher: CallHasher,
-    seen: FxHashMap<CallKey, First>,
+    seen: FxHashMap<CallKey, (u64, First)>,
     order: VecDeque<CallKey>,
     max: usize,
 }
@@ -84,14 +93,17 @@ impl Window {
         &self.hasher
     }
 
-    /// The record of the first call with this key.
-    pub(crate) fn first(&self, key: CallKey) -> Option<First> {
-        self.seen.get(&key).copied()
+    /// The first call, if this one is its repeat; `None` if the token is new to the window.
+    pub(crate) fn first(&self, call: TokenCall) -> Result<Option<First>, TokenReused> {
+        match self.seen.get(&call.key) {
+            Some((digest, _)) if *digest != call.digest => Err(TokenReused),
+            found => Ok(found.map(|(_, first)| *first)),
+        }
     }
 
-    /// Remembers a call. The first answer stays.
-    pub(crate) fn remember(&mut self, key: CallKey, first: First) {
-        if self.seen.contains_key(&key) {
+    /// Remembers a call. The first one with its token stays.
+    pub(crate) fn remember(&mut self, call: TokenCall, first: First) {
+        if self.seen.contains_key(&call.key) {
             return;
         }
         if self.order.len() >= self.max
@@ -99,8 +111,8 @@ impl Window {
         {
             self.seen.remove(&oldest);
         }
-        self.seen.insert(key, first);
-        self.order.push_back(key);
+        self.seen.insert(call.key, (call.digest, first));
+        self.order.push_back(call.key);
     }
 }
 
@@ -109,9 +121,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_answer_stays_and_the_oldest_gives_way() {
+    fn the_first_answer_stays_others_are_refused_and_the_oldest_gives_way() {
         let mut window = Window::new(CallHasher::default(), 3);
-        let key = |number| CallKey(number, number);
+        let call = |number| TokenCall {
+            key: CallKey(number, number),
+            digest: number,
+        };
         let first = |number| First {
             place: Place {
                 lane: LaneId(1),
@@ -119,15 +134,29 @@ mod tests {
             },
             stamp: Stamp { time_ns: 0, shard: 0 },
         };
-        let found = |window: &Window, number| window.first(key(number)).map(|first| first.place.lsn);
+        let found = |window: &Window, number| {
+            let first = window.first(call(number)).expect("the same call");
+            first.map(|first| first.place.lsn)
+        };
         for number in 1..=3 {
-            window.remember(key(number), first(number));
+            window.remember(call(number), first(number));
         }
-        window.remember(key(2), first(99));
+        window.remember(call(2), first(99));
         assert_eq!(found(&window, 2), Some(Lsn(2)));
-        window.remember(key(4), first(4));
+        window.remember(call(4), first(4));
         assert_eq!(found(&window, 1), None);
         assert_eq!(found(&window, 4), Some(Lsn(4)));
         assert_eq!((window.seen.len(), window.order.len()), (3, 3));
+        let other = TokenCall {
+            digest: 99,
+            ..call(4)
+        };
+        assert_eq!(window.first(other).map(drop), Err(TokenReused));
+        window.remember(other, first(99));
+        assert_eq!(
+            found(&window, 4),
+            Some(Lsn(4)),
+            "the token stays the first call's"
+        );
     }
 }

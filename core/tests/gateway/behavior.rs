@@ -13,7 +13,7 @@ use prism_backends::behavior::{
     Predicate, ScanPage, SwapAnswer, WriteToken,
 };
 use prism_codec::proto::{
-    google::rpc::{BadRequest, Status},
+    google::rpc::{BadRequest, ErrorInfo, Status},
     prism::{
         common::v1::{Durability, IdempotencyToken},
         keyvalue::v1::{
@@ -388,6 +388,7 @@ fn failure(error: ClientError) -> Failure {
     };
     let field = violated_field(&status);
     let kind = match (status.code, field.as_deref()) {
+        (3, _) if reason(&status).as_deref() == Some("TOKEN_REUSED") => FailureKind::TokenReused,
         (3, Some("selection.page_token")) => FailureKind::InvalidPageToken,
         (3, _) => FailureKind::InvalidArgument,
         _ => FailureKind::Other,
@@ -397,6 +398,18 @@ fn failure(error: ClientError) -> Failure {
         field,
         message: status.message,
     }
+}
+
+fn reason(status: &Status) -> Option<String> {
+    let detail = status
+        .details
+        .iter()
+        .find(|detail| detail.type_url.ends_with("google.rpc.ErrorInfo"))?;
+    Some(
+        ErrorInfo::decode(detail.value.as_slice())
+            .expect("an ErrorInfo")
+            .reason,
+    )
 }
 
 fn violated_field(status: &Status) -> Option<String> {

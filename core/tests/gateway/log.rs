@@ -113,6 +113,57 @@ fn a_repeat_gets_the_first_answer_also_after_a_restart() {
 }
 
 #[test]
+fn a_token_of_another_call_is_refused_and_nothing_is_logged_also_after_a_restart() {
+    let mut gateway = strong_gateway(2);
+    let mut client = gateway.client();
+    let first = put(&mut client, "ledger", "a", "one", Some(token("t1"))).expect("a put");
+    let ids: Vec<String> = (0..10).map(|number| format!("id-{number}")).collect();
+    mutate(&mut client, "ledger", &ids, "one", token("t2")).expect("a mutate");
+    drop(client);
+    for restarted in [false, true] {
+        if restarted {
+            gateway.restart(|_| {});
+        }
+        let mut client = gateway.client();
+        let records = metric(&gateway, "prism_log_records_total", 0.0);
+        let refusal = put(&mut client, "ledger", "a", "two", Some(token("t1"))).expect_err("another value");
+        assert_eq!(
+            (refusal.code, &*reason(&refusal)),
+            (3, "TOKEN_REUSED"),
+            "{refusal:?}"
+        );
+        assert!(refusal.message.contains("nothing was done"), "{refusal:?}");
+        let refusal = mutate(&mut client, "ledger", &ids, "two", token("t2")).expect_err("other values");
+        assert_eq!(
+            (refusal.code, &*reason(&refusal)),
+            (3, "TOKEN_REUSED"),
+            "{refusal:?}"
+        );
+        let refusal =
+            mutate(&mut client, "ledger", &["a".to_owned()], "one", token("t1")).expect_err("another method");
+        assert_eq!(reason(&refusal), "TOKEN_REUSED", "{refusal:?}");
+        assert_eq!(
+            metric(&gateway, "prism_log_records_total", 0.0),
+            records,
+            "nothing was logged"
+        );
+        assert_eq!(get(&mut client, "ledger", "a").as_deref(), Some("one"));
+        for id in &ids {
+            assert_eq!(get(&mut client, "ledger", id).as_deref(), Some("one"));
+        }
+        let again = put(&mut client, "ledger", "a", "one", Some(token("t1"))).expect("the call itself");
+        assert_eq!((again.lane, again.lsn), (first.lane, first.lsn));
+    }
+    // With another time it is another token.
+    let later = IdempotencyToken {
+        generation_time: Some(std::time::SystemTime::now().into()),
+        ..token("t1")
+    };
+    put(&mut gateway.client(), "ledger", "a", "two", Some(later)).expect("a put");
+    assert_eq!(get(&mut gateway.client(), "ledger", "a").as_deref(), Some("two"));
+}
+
+#[test]
 fn the_repeat_of_a_mutate_does_what_was_refused_also_after_a_restart_with_other_shards() {
     for (refusing_lane, shards) in [(2, 1), (2, 2), (1, 3)] {
         let mut gateway = Gateway::start_with(EmbeddedStore::Sqlite, 2, |options| {
