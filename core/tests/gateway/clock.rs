@@ -13,7 +13,8 @@ use prism_codec::proto::prism::{
 use prism_core::{client::Client, config::EmbeddedStore, runtime::clock::WallClock};
 
 use super::{
-    log::{get, http_get, method, put, revived_from_the_log, swap_value},
+    log::{get, http_get, method, put, swap_value},
+    power_cut::revived_from_the_log,
     support::Gateway,
 };
 

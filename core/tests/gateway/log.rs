@@ -29,13 +29,11 @@ use prism_codec::proto::{
 use prism_core::{
     client::{Client, ClientError},
     config::EmbeddedStore,
-    runtime::clock::WallClock,
 };
 use prost::Message;
 use rusqlite::Connection;
-use tempfile::TempDir;
 
-use super::support::{CALL_TIMEOUT, Gateway};
+use super::support::{CALL_TIMEOUT, Gateway, log_files};
 
 /// How long the store may take for what it should do at once.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -445,59 +443,6 @@ fn a_store_that_was_replaced_is_noticed() {
 }
 
 #[test]
-fn what_the_store_loses_in_a_power_cut_comes_back_from_the_log() {
-    let revived = revived_from_the_log(2, &WallClock::default(), |gateway| {
-        let mut client = gateway.client();
-        for number in 0..100 {
-            let id = format!("id-{number}");
-            put(&mut client, "ledger", &id, &format!("value-{number}"), None).expect("a put");
-            put(&mut client, "events", &id, &format!("event-{number}"), None).expect("a put");
-        }
-    });
-    let mut client = revived.client();
-    for number in 0..100 {
-        let id = format!("id-{number}");
-        assert_eq!(get(&mut client, "ledger", &id), Some(format!("value-{number}")));
-        assert_eq!(get(&mut client, "events", &id), Some(format!("event-{number}")));
-    }
-}
-
-#[test]
-fn swaps_at_eventual_come_back_in_the_order_in_which_they_were_decided() {
-    let (counters, steps) = (4, 40);
-    // Also with another number of shards: the lanes that were are read first.
-    for shards in [2, 3] {
-        let revived = revived_from_the_log(shards, &WallClock::default(), |gateway| {
-            // The kernel spreads them over the shards, so that each counter's swaps are taken by all shards in turn.
-            let mut clients: Vec<Client> = (0..16).map(|_| gateway.client()).collect();
-            let all = clients.len();
-            for step in 0..steps {
-                for counter in 0..counters {
-                    let client = &mut clients[(step + counter) % all];
-                    let swapped = swap(client, "events", &format!("counter-{counter}"), step);
-                    assert!(swapped, "counter {counter} stands at {step}");
-                }
-            }
-            let ids: Vec<_> = (0..10).map(|number| format!("id-{number}")).collect();
-            mutate(&mut clients[0], "events", &ids, "by a mutate", token("all ten")).expect("a mutate");
-        });
-        let mut client = revived.client();
-        for counter in 0..counters {
-            let value = get(&mut client, "events", &format!("counter-{counter}"));
-            assert_eq!(
-                value,
-                Some(steps.to_string()),
-                "counter {counter}, {shards} shards"
-            );
-        }
-        for number in 0..10 {
-            let value = get(&mut client, "events", &format!("id-{number}"));
-            assert_eq!(value.as_deref(), Some("by a mutate"));
-        }
-    }
-}
-
-#[test]
 fn a_scan_sees_every_acknowledged_write() {
     let gateway = strong_gateway(3);
     let mut client = gateway.client();
@@ -544,7 +489,7 @@ fn dead_letters(name: &str) -> String {
     format!("/prism.admin.v1.DeadLetters/{name}")
 }
 
-fn token(text: &str) -> IdempotencyToken {
+pub(super) fn token(text: &str) -> IdempotencyToken {
     IdempotencyToken {
         generation_time: None,
         token: text.as_bytes().to_vec(),
@@ -581,7 +526,7 @@ pub(super) fn put(
 }
 
 /// Puts one value into all of the ids. The results, one for each of them.
-fn mutate(
+pub(super) fn mutate(
     client: &mut Client,
     namespace: &str,
     ids: &[String],
@@ -623,12 +568,6 @@ pub(super) fn get(client: &mut Client, namespace: &str, id: &str) -> Option<Stri
     Some(String::from_utf8(item.value).expect("text"))
 }
 
-/// Moves a counter from `step` to the next number. The first step finds no item.
-fn swap(client: &mut Client, namespace: &str, id: &str, step: usize) -> bool {
-    let before = (step > 0).then(|| step.to_string());
-    swap_value(client, namespace, id, before.as_deref(), &(step + 1).to_string())
-}
-
 /// Whether a swap of the value took place.
 pub(super) fn swap_value(
     client: &mut Client,
@@ -651,55 +590,6 @@ pub(super) fn swap_value(
     };
     let response: CompareAndSwapResponse = client.unary(&method("CompareAndSwap"), &request).expect("a swap");
     response.swapped
-}
-
-/// A gateway that starts with nothing but the log of another, which had two shards and the namespaces `ledger` at strong and
-/// `events` at eventual, as `write` left it: what a power cut leaves that takes all of the store.
-/// Its wall clock was `wall`; that of the new one is the system's.
-pub(super) fn revived_from_the_log(shards: usize, wall: &WallClock, write: impl Fn(&Gateway)) -> Gateway {
-    let (image, directory) = (1..)
-        .find_map(|attempt| image_of_the_log(wall, &write, attempt == 10))
-        .expect("an image");
-    let mut revived = Gateway::start(EmbeddedStore::Sqlite, shards);
-    // The catalog is synced at once; here it is made anew, with the same numbers.
-    revived.create_namespace_at("ledger", "best-effort");
-    revived.create_namespace_at("events", "best-effort");
-    revived.stop();
-    std::fs::rename(image, revived.directory().join("wal")).expect("the log's image");
-    drop(directory);
-    revived.start_again(|_| {});
-    revived
-}
-
-/// The store syncs every five seconds; what it has between two syncs, a power cut takes. An image of the disk without any of
-/// the store shows the worst of that, as long as it is made before the first sync: `None` if that was missed and may be tried again.
-fn image_of_the_log(
-    wall: &WallClock,
-    write: &impl Fn(&Gateway),
-    last_attempt: bool,
-) -> Option<(PathBuf, TempDir)> {
-    let began = Instant::now();
-    let gateway = Gateway::start_with(EmbeddedStore::Sqlite, 2, |options| {
-        options.wall_clock = wall.clone()
-    });
-    gateway.create_namespace_at("ledger", "strong");
-    gateway.create_namespace_at("events", "eventual");
-    write(&gateway);
-    // Records at eventual follow within the group that comes next; those at strong behind them prove it durable.
-    std::thread::sleep(Duration::from_millis(50));
-    let mut client = gateway.client();
-    for number in 0..20 {
-        put(&mut client, "ledger", &format!("last-{number}"), "x", None).expect("a put");
-    }
-    let directory = tempfile::tempdir().expect("a directory");
-    let image = directory.path().join("wal");
-    std::fs::create_dir(&image).expect("a directory");
-    for path in log_files(&gateway) {
-        let name = path.file_name().expect("a name");
-        std::fs::copy(&path, image.join(name)).expect("a copy");
-    }
-    let in_time = began.elapsed() <= Duration::from_secs(4);
-    (in_time || last_attempt).then_some((image, directory))
 }
 
 /// Waits until the store has everything: a Scan does not begin before.
@@ -757,13 +647,6 @@ fn metric(gateway: &Gateway, name: &str, at_least: f64) -> f64 {
         }
         std::thread::yield_now();
     }
-}
-
-pub(super) fn log_files(gateway: &Gateway) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(gateway.directory().join("wal")).expect("the log's directory");
-    let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    files.sort();
-    files
 }
 
 fn lanes(gateway: &Gateway) -> Vec<u32> {

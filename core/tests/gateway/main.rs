@@ -5,6 +5,7 @@ mod behavior;
 mod clock;
 mod fairness;
 mod log;
+mod power_cut;
 mod replay;
 mod support;
 mod upgrade;

@@ -3,6 +3,10 @@
 
 use std::{
     fs,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -10,44 +14,50 @@ use prism_codec::proto::prism::keyvalue::v1::{
     CompareAndSwapRequest, CompareAndSwapResponse, Item, PutRequest, PutResponse,
     compare_and_swap_request::Expected,
 };
-use prism_core::client::Client;
-use tempfile::TempDir;
+use prism_core::{client::Client, config::EmbeddedStore, runtime::clock::WallClock};
 
 use super::{
-    log::{get, item, log_files, method, strong_gateway},
-    support::Gateway,
+    log::{get, item, method},
+    support::{Gateway, LogImage, SMALL_SEGMENT_BYTES},
 };
 
 /// How often a test is tried on a machine that is too slow for it.
 const ATTEMPTS: usize = 10;
+/// The store syncs five seconds after the start, and then must have what the log says that it has.
+const SYNC_PAUSE: Duration = Duration::from_secs(4);
 
 #[test]
 fn a_replay_gives_the_verdicts_that_were_answered_whatever_has_expired_since() {
-    const TTL: Duration = Duration::from_secs(3);
+    const TTL: Duration = Duration::from_secs(600);
     for _ in 0..ATTEMPTS {
-        let mut gateway = strong_gateway(2);
+        let shift = Arc::new(AtomicI64::new(0));
+        let mut gateway = Gateway::start_with(EmbeddedStore::Sqlite, 2, |options| {
+            options.wall_clock = WallClock::shifted(shift.clone());
+            options.wal.segment_bytes = SMALL_SEGMENT_BYTES;
+        });
+        gateway.create_namespace_at("ledger", "strong");
         let mut client = gateway.client();
-        let put_at = Instant::now();
         put_for(&mut client, "taken", "v", TTL);
         put_for(&mut client, "kept", "v", TTL);
         drop(client);
         gateway.stop();
         let store = StoreImage::of(&gateway);
+        let started = Instant::now();
         gateway.start_again(|_| {});
         let mut client = gateway.client();
         let taken = swap(&mut client, "ledger", "taken", Some("v"), Some("done"));
         let refused = swap(&mut client, "ledger", "kept", None, Some("intruder"));
-        let log = log_image(&gateway);
-        if put_at.elapsed() >= TTL {
+        assert_eq!((taken, refused), (true, false));
+        let log = LogImage::of(&gateway);
+        if started.elapsed() >= SYNC_PAUSE {
             continue;
         }
-        assert_eq!((taken, refused), (true, false));
         drop(client);
         gateway.stop();
         store.restore(&gateway);
-        restore_log(&gateway, &log);
+        log.restore(&gateway);
         // Everything that was put has expired when the records are applied once more.
-        std::thread::sleep((TTL + Duration::from_millis(50)).saturating_sub(put_at.elapsed()));
+        shift.store((TTL * 2).as_nanos() as i64, Ordering::SeqCst);
         gateway.start_again(|_| {});
         let mut client = gateway.client();
         assert_eq!(get(&mut client, "ledger", "taken").as_deref(), Some("done"));
@@ -115,27 +125,5 @@ impl StoreImage {
         }
         // Only an index of the newer write-ahead file, if SQLite has left it; it is made anew.
         drop(fs::remove_file(gateway.directory().join("keyvalue.db-shm")));
-    }
-}
-
-/// A copy of the log as it is on disk now.
-fn log_image(gateway: &Gateway) -> TempDir {
-    let image = tempfile::tempdir().expect("a directory");
-    for path in log_files(gateway) {
-        let name = path.file_name().expect("a name");
-        fs::copy(&path, image.path().join(name)).expect("a copy");
-    }
-    image
-}
-
-/// Puts the copy in place of the log of a stopped gateway.
-fn restore_log(gateway: &Gateway, image: &TempDir) {
-    for path in log_files(gateway) {
-        fs::remove_file(path).expect("a newer file");
-    }
-    for entry in fs::read_dir(image.path()).expect("the image") {
-        let path = entry.expect("an entry").path();
-        let name = path.file_name().expect("a name");
-        fs::copy(&path, gateway.directory().join("wal").join(name)).expect("a copy");
     }
 }

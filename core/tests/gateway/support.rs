@@ -1,6 +1,13 @@
 //! Starts a gateway in this process on a free loopback port, with a data directory of its own.
 
-use std::{num::NonZeroUsize, path::Path, time::Duration};
+use std::{
+    ffi::OsString,
+    fs,
+    io::ErrorKind,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use prism_codec::proto::prism::admin::v1::{CreateRequest, CreateResponse};
 use prism_core::{
@@ -13,6 +20,9 @@ use tempfile::TempDir;
 
 /// How long any call of a test may take.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The least that a segment of the log may have: for images, which are read as a whole.
+pub(crate) const SMALL_SEGMENT_BYTES: usize = 4 << 20;
 
 /// A running gateway; it is drained when the test is done with it.
 pub(crate) struct Gateway {
@@ -107,6 +117,60 @@ impl Gateway {
             .unary("/prism.admin.v1.Namespaces/Create", &CreateRequest { yaml })
             .expect("the namespace is created");
     }
+}
+
+/// The log of a gateway as it was on its disk at one moment, and so as a power cut could leave it.
+pub(crate) struct LogImage(Vec<(OsString, Vec<u8>)>);
+
+impl LogImage {
+    /// Takes an image of a gateway that runs. Read one after the other, the files may be of different moments: a segment from
+    /// before it was prepared, with a manifest that lists it. So they are read until twice the same was found: then nothing
+    /// was written between the two times.
+    pub(crate) fn of(gateway: &Gateway) -> Self {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let mut last = read_log(gateway);
+        loop {
+            let next = read_log(gateway);
+            if next.is_some() && next == last {
+                return Self(next.unwrap_or_default());
+            }
+            assert!(Instant::now() < deadline, "the log is written to without end");
+            last = next;
+        }
+    }
+
+    /// Puts it in place of the log of a gateway that does not run.
+    pub(crate) fn restore(&self, gateway: &Gateway) {
+        let directory = gateway.directory().join("wal");
+        fs::create_dir_all(&directory).expect("the log's directory");
+        for path in log_files(gateway) {
+            fs::remove_file(path).expect("a file of another log");
+        }
+        for (name, bytes) in &self.0 {
+            fs::write(directory.join(name), bytes).expect("a file of the image");
+        }
+    }
+}
+
+/// What is in the log's files; nothing if one of them was renamed or removed meanwhile.
+fn read_log(gateway: &Gateway) -> Option<Vec<(OsString, Vec<u8>)>> {
+    let read = |path: PathBuf| {
+        let name = path.file_name().expect("a name").to_owned();
+        match fs::read(&path) {
+            Ok(bytes) => Some((name, bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => panic!("{}: {error}", path.display()),
+        }
+    };
+    log_files(gateway).into_iter().map(read).collect()
+}
+
+/// The log's files in the order of their names.
+pub(crate) fn log_files(gateway: &Gateway) -> Vec<PathBuf> {
+    let entries = fs::read_dir(gateway.directory().join("wal")).expect("the log's directory");
+    let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    files.sort();
+    files
 }
 
 impl Drop for Gateway {

@@ -1,0 +1,111 @@
+//! Power cuts that take all that the store has not synced: what was acknowledged comes back from the log. Made from images of
+//! a running gateway's log.
+
+use std::time::{Duration, Instant};
+
+use prism_core::{client::Client, config::EmbeddedStore, runtime::clock::WallClock};
+
+use super::{
+    log::{get, mutate, put, swap_value, token},
+    support::{Gateway, LogImage, SMALL_SEGMENT_BYTES},
+};
+
+#[test]
+fn what_the_store_loses_in_a_power_cut_comes_back_from_the_log() {
+    let revived = revived_from_the_log(2, &WallClock::default(), |gateway| {
+        let mut client = gateway.client();
+        for number in 0..100 {
+            let id = format!("id-{number}");
+            put(&mut client, "ledger", &id, &format!("value-{number}"), None).expect("a put");
+            put(&mut client, "events", &id, &format!("event-{number}"), None).expect("a put");
+        }
+    });
+    let mut client = revived.client();
+    for number in 0..100 {
+        let id = format!("id-{number}");
+        assert_eq!(get(&mut client, "ledger", &id), Some(format!("value-{number}")));
+        assert_eq!(get(&mut client, "events", &id), Some(format!("event-{number}")));
+    }
+}
+
+#[test]
+fn swaps_at_eventual_come_back_in_the_order_in_which_they_were_decided() {
+    let (counters, steps) = (4, 40);
+    // Also with another number of shards: the lanes that were are read first.
+    for shards in [2, 3] {
+        let revived = revived_from_the_log(shards, &WallClock::default(), |gateway| {
+            // The kernel spreads them over the shards, so that each counter's swaps are taken by all shards in turn.
+            let mut clients: Vec<Client> = (0..16).map(|_| gateway.client()).collect();
+            let all = clients.len();
+            for step in 0..steps {
+                for counter in 0..counters {
+                    let client = &mut clients[(step + counter) % all];
+                    let swapped = swap(client, "events", &format!("counter-{counter}"), step);
+                    assert!(swapped, "counter {counter} stands at {step}");
+                }
+            }
+            let ids: Vec<_> = (0..10).map(|number| format!("id-{number}")).collect();
+            mutate(&mut clients[0], "events", &ids, "by a mutate", token("all ten")).expect("a mutate");
+        });
+        let mut client = revived.client();
+        for counter in 0..counters {
+            let value = get(&mut client, "events", &format!("counter-{counter}"));
+            assert_eq!(
+                value,
+                Some(steps.to_string()),
+                "counter {counter}, {shards} shards"
+            );
+        }
+        for number in 0..10 {
+            let value = get(&mut client, "events", &format!("id-{number}"));
+            assert_eq!(value.as_deref(), Some("by a mutate"));
+        }
+    }
+}
+
+// --- helpers ------------------------------------------------------------------------------------------------------------
+
+/// Moves a counter from `step` to the next number. The first step finds no item.
+fn swap(client: &mut Client, namespace: &str, id: &str, step: usize) -> bool {
+    let before = (step > 0).then(|| step.to_string());
+    swap_value(client, namespace, id, before.as_deref(), &(step + 1).to_string())
+}
+
+/// A gateway that starts with nothing but the log of another, which had two shards and the namespaces `ledger` at strong and
+/// `events` at eventual, as `write` left it: what a power cut leaves that takes all of the store.
+/// Its wall clock was `wall`; that of the new one is the system's.
+pub(super) fn revived_from_the_log(shards: usize, wall: &WallClock, write: impl Fn(&Gateway)) -> Gateway {
+    let image = (1..)
+        .find_map(|attempt| image_of_the_log(wall, &write, attempt == 10))
+        .expect("an image");
+    let mut revived = Gateway::start(EmbeddedStore::Sqlite, shards);
+    // The catalog is synced at once; here it is made anew, with the same numbers.
+    revived.create_namespace_at("ledger", "best-effort");
+    revived.create_namespace_at("events", "best-effort");
+    revived.stop();
+    image.restore(&revived);
+    revived.start_again(|_| {});
+    revived
+}
+
+/// The store syncs every five seconds; what it has between two syncs, a power cut takes. An image of the disk without any of
+/// the store shows the worst of that, as long as it is made before the first sync: `None` if that was missed and may be tried again.
+fn image_of_the_log(wall: &WallClock, write: &impl Fn(&Gateway), last_attempt: bool) -> Option<LogImage> {
+    let began = Instant::now();
+    let gateway = Gateway::start_with(EmbeddedStore::Sqlite, 2, |options| {
+        options.wall_clock = wall.clone();
+        options.wal.segment_bytes = SMALL_SEGMENT_BYTES;
+    });
+    gateway.create_namespace_at("ledger", "strong");
+    gateway.create_namespace_at("events", "eventual");
+    write(&gateway);
+    // Records at eventual follow within the group that comes next; those at strong behind them prove it durable.
+    std::thread::sleep(Duration::from_millis(50));
+    let mut client = gateway.client();
+    for number in 0..20 {
+        put(&mut client, "ledger", &format!("last-{number}"), "x", None).expect("a put");
+    }
+    let image = LogImage::of(&gateway);
+    let in_time = began.elapsed() <= Duration::from_secs(4);
+    (in_time || last_attempt).then_some(image)
+}
