@@ -222,7 +222,7 @@ struct Claim {
 }
 
 /// Reads every key of the journal and compares: no acknowledged write may be lost. Writes after the
-/// journal's last are allowed, so the check may also run beside a load.
+/// journal's last are allowed, so the check may also run during a load.
 ///
 /// # Errors
 /// The server can not be asked.

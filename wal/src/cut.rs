@@ -23,7 +23,7 @@ pub struct Lost {
     /// Whether a good group header tells where the stretch ends. At the very end of a log none may
     /// be left that does: then records may be lost that the range does not name.
     pub exact: bool,
-    /// The epoch in which the log goes on behind the stretch, with the next group and the next
+    /// The epoch in which the log goes on after the stretch, with the next group and the next
     /// record; "none" for the epoch that the cut begins.
     pub next_epoch: Epoch,
 }
@@ -58,7 +58,7 @@ impl fmt::Display for Lost {
 /// 24+40×i      8  last group of it
 /// 32+40×i      8  first LSN of it
 /// 40+40×i      8  last LSN of it
-/// 48+40×i      4  epoch in which the log goes on behind it; 0: the epoch of this cut
+/// 48+40×i      4  epoch in which the log goes on after it; 0: the epoch of this cut
 /// 52+40×i      4  1: the end of the stretch is known exactly; else 0
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,7 +75,7 @@ const FIXED_BYTES: usize = 16;
 const LOST_BYTES: usize = 40;
 
 /// The most stretches that one cut can name: so many fit a group of one block. Recovery gives up
-/// everything behind the last of them.
+/// everything after the last of them.
 pub const LOST_MAX: usize = 64;
 
 impl Cut {

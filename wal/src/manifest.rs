@@ -21,7 +21,7 @@
 //!     56      8  durable group: known durable when the slot was written (a witness)
 //!     64      8  durable LSN
 //!     72      4  segments listed
-//!     76      4  1: the lane was closed cleanly behind the durable group, nothing was submitted after it; else 0
+//!     76      4  1: the lane was closed cleanly after the durable group, nothing was submitted after it; else 0
 //!     80   24×n  each: segment number (8), incarnation (16); ascending
 //!      …         zeros
 //!  65532      4  crc32c of bytes 0..65532

@@ -8,7 +8,7 @@
 //! recycle:  manifest without it → headers destroyed (the key is gone) → file free for the next preparation
 //! ```
 //!
-//! So a good header says that the zeros behind it are durable, a listed segment exists, and a file
+//! So a good header says that the zeros after it are durable, a listed segment exists, and a file
 //! that is being reused is no longer listed. A failed preparation costs nothing but its file; the
 //! log only meets a full disk here.
 //!
@@ -77,7 +77,7 @@ pub struct Pool<D: Disk> {
 #[derive(Clone, Debug)]
 pub(crate) struct Released {
     pub(crate) name: String,
-    /// It holds nothing but zeros behind its headers, durably: it needs no new ones.
+    /// It holds nothing but zeros after its headers, durably: it needs no new ones.
     pub(crate) blank: bool,
 }
 
@@ -236,7 +236,7 @@ impl<D: Disk> Pool<D> {
     }
 
     /// Notes that the lane is closed cleanly: `durable` is the very end, and nothing was submitted
-    /// behind it. Call after the last write has completed; the lane must not be written to any
+    /// after it. Call after the last write has completed; the lane must not be written to any
     /// more. Makes the next start fast.
     ///
     /// # Errors

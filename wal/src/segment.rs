@@ -3,7 +3,7 @@
 //! ```text
 //! block 0    header
 //! block 1    the same header again
-//! block 2..  groups, back to back; zeros behind the last one
+//! block 2..  groups, back to back; zeros after the last one
 //! ```
 //!
 //! Header block:

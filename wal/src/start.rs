@@ -50,7 +50,7 @@ pub struct StartConfig {
     /// in the log.
     pub applied_lsn: Lsn,
     /// An operator gives up what is damaged: a lane that would be refused as [`Refusal::Damaged`]
-    /// starts all the same. Every whole group is kept, also those behind the damage, under their
+    /// starts all the same. Every whole group is kept, also those after the damage, under their
     /// old numbers. What was given up is in [`Recovery::lost`] and in the cut of the new epoch, so
     /// no later start looks at it or reports it again. Its end is exact unless
     /// [`Lost::exact`](crate::cut::Lost::exact) says otherwise: at the end of the log no header may

@@ -207,7 +207,7 @@ fn perform(world: &mut World, operation: Operation, moments: &mut Vec<Moment>) {
     }
 }
 
-/// Takes a step and notes the moments within it and the one behind it. Within a step, what was
+/// Takes a step and notes the moments within it and the one after it. Within a step, what was
 /// acknowledged before it must be found, and what was appended by its end may be.
 fn step(world: &mut World, moments: &mut Vec<Moment>, step: fn(&mut World)) {
     let acked = world.journal.acked;

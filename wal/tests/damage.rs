@@ -84,7 +84,7 @@ fn a_flipped_bit_anywhere_is_never_a_wrong_record_nor_a_silent_loss() {
                 .any(|byte| *byte != 0);
             match start_damaged(&world, |copy| copy.disk.flip_bit(&name, bit)) {
                 Err(_) => holds += 1,
-                // Headers are there twice; a bit among zeros behind the end is no group.
+                // Headers are there twice; a bit among zeros after the end is no group.
                 Ok(_) => assert!(
                     block < 2 || !live,
                     "{name} bit {bit}: a changed group was believed"
@@ -401,7 +401,7 @@ fn a_clean_stop_is_believed_only_where_the_log_really_ends() {
                         .change(&name, offset, BLOCK_BYTES, |bytes| bytes.fill(0));
                 });
                 assert!(result.is_err(), "{name} block {block}: {result:?}");
-                // The range is told as after any other stop: a group behind the damage says where
+                // The range is told as after any other stop: a group after the damage says where
                 // it ends.
                 if let Err(StartError::Refused(Refusal::Damaged(found))) = result {
                     let damage = found.damage.expect("a held lane says why");

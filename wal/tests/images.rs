@@ -338,7 +338,7 @@ fn every_torn_end_gets_the_right_verdict() {
         for subset in subsets {
             let disk = world.disk.snapshot();
             disk.crash(Crash::PowerCut, 0, |sector| subset >> sector & 1 == 1);
-            // The truth: which groups are whole, and whether anything is there of the others behind
+            // The truth: which groups are whole, and whether anything is there of the others after
             // them.
             let (mut end, mut at) = (first, 0);
             while end < settled.groups.len() {
@@ -422,7 +422,7 @@ fn a_group_of_another_history_does_not_continue_this_one() {
     }
 }
 
-/// A header behind the end that says the next group was durable: believed where it belongs, and
+/// A header after the end that says the next group was durable: believed where it belongs, and
 /// nowhere else.
 #[test]
 fn a_header_bears_witness_only_in_its_own_place() {

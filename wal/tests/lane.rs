@@ -82,7 +82,7 @@ fn a_lane_asks_to_be_woken_for_what_only_time_brings() {
     world.complete_one();
     world.turn();
     assert_eq!(wake(&world), None);
-    // A strong record wants a turn at once, behind another only when that completes.
+    // A strong record wants a turn at once, after another only when that completes.
     world
         .append(RecordKind::Strong, STRONG, 10)
         .expect("there is room");

@@ -31,7 +31,7 @@ pub(crate) struct Floor {
     pub(crate) per_second: f64,
     pub(crate) p50: f64,
     pub(crate) p99: f64,
-    /// Other programs ran beside it, at every attempt.
+    /// Other programs ran at the same time, at every attempt.
     pub(crate) disturbed: bool,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Burst {
     pub(crate) cpu: f64,
     /// The share of a core that others took.
     pub(crate) foreign: f64,
-    /// The disk was not calm before it, or other programs ran beside it, at every attempt.
+    /// The disk was not calm before it, or other programs ran at the same time, at every attempt.
     pub(crate) disturbed: bool,
 }
 

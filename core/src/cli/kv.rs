@@ -535,7 +535,7 @@ fn ttl(text: &str) -> Result<Duration, String> {
 }
 
 fn pair(text: &str) -> Result<(Bytes, Bytes), String> {
-    // "=" also ends base64, so look for the first one behind its padding.
+    // "=" also ends base64, so look for the first one after its padding.
     let start = if text.starts_with("base64:") {
         text.find("==").or_else(|| text.find('=')).unwrap_or(0)
     } else {

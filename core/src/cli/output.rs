@@ -73,7 +73,7 @@ impl Printer {
         Ok(self.out.write_all(bytes)?)
     }
 
-    /// A remark beside the result, on standard error, so that it is in nobody's way. None with
+    /// A remark next to the result, on standard error, so that it is in nobody's way. None with
     /// JSON.
     pub(super) fn note(&mut self, note: &str) {
         if !self.is_json() {

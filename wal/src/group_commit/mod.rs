@@ -170,7 +170,7 @@ struct OpenGroup {
     checkpoint: bool,
     cut: bool,
     since: Option<u64>,
-    /// Blocks that must be left behind it while no segment is ready, as its last record needs it.
+    /// Blocks that must be left after it while no segment is ready, as its last record needs it.
     kept_blocks: u32,
 }
 

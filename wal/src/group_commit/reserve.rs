@@ -56,17 +56,17 @@ impl Reserve {
         Self::for_checkpoints_of(payload_bytes).checkpoint_blocks <= self.checkpoint_blocks
     }
 
-    /// Blocks that must be left behind a record of an appender.
+    /// Blocks that must be left after a record of an appender.
     pub(super) fn behind_record(self) -> u32 {
         MARK_BLOCKS + self.checkpoint_blocks + self.behind_mark()
     }
 
-    /// Blocks that must be left behind a mark.
+    /// Blocks that must be left after a mark.
     pub(super) fn behind_mark(self) -> u32 {
         self.checkpoint_blocks + SEAL_BLOCKS
     }
 
-    /// Blocks that must be left behind a checkpoint.
+    /// Blocks that must be left after a checkpoint.
     pub(super) fn behind_checkpoint(self, frees: Frees) -> u32 {
         match frees {
             Frees::Nothing => self.behind_record(),
@@ -75,7 +75,7 @@ impl Reserve {
         }
     }
 
-    /// Blocks that must be left behind the cut that begins an epoch: its segment is fresh, and what
+    /// Blocks that must be left after the cut that begins an epoch: its segment is fresh, and what
     /// was to be applied before it is applied whether or not the lane takes records.
     pub(super) fn behind_cut() -> u32 {
         SEAL_BLOCKS
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_places_lie_one_behind_the_other() {
-        // Cursors take 12 bytes each behind a count of 4: 327 of them fill a block.
+        // Cursors take 12 bytes each after a count of 4: 327 of them fill a block.
         for (bytes, blocks) in [(4, 1), (4 + 12 * 327, 1), (4 + 12 * 328, 2), (40_000, 10)] {
             let reserve = Reserve::for_checkpoints_of(bytes);
             assert_eq!(reserve.checkpoint_blocks, blocks);

@@ -1,4 +1,4 @@
-//! Every group that is still whole, wherever it stands: also behind damage, where recovery does not
+//! Every group that is still whole, wherever it stands: also after damage, where recovery does not
 //! go, and in files that the manifest does not list. And, from what was found, what was not.
 
 use std::ops::RangeInclusive;
@@ -19,7 +19,7 @@ pub enum GroupState {
     Recycled,
     /// In the good part: a start replays it.
     Good,
-    /// Whole, but behind the end or behind damage: a start does not come to it.
+    /// Whole, but after the end or after damage: a start does not reach it.
     Behind,
     /// A later epoch began before it: it was cut by a recovery (and never acknowledged) or given up
     /// by an operator.
@@ -78,7 +78,7 @@ pub struct Scan {
     pub given_up: Vec<Lost>,
     /// The highest group that is known to have been durable.
     pub witness: GroupNumber,
-    /// The first and last record of the good part and what stands behind it, when there is one.
+    /// The first and last record of the good part and what stands after it, when there is one.
     pub lsns: Option<(Lsn, Lsn)>,
 }
 

@@ -19,7 +19,7 @@
 //! *them* looks torn.
 //!
 //! An operator may give up what is damaged ([`OnDamage::GiveUp`]). The walk then goes on at the
-//! next whole group behind the damage, so every good record is kept, and the stretch between is
+//! next whole group after the damage, so every good record is kept, and the stretch between is
 //! reported exactly.
 //!
 //! Pure: [`recover`] reads blocks through [`SegmentSource`] and writes nothing. Cutting is done by
@@ -61,7 +61,7 @@ pub struct Observation {
     /// Whether anything proves that group n was durable: n ≤ W, or a record of it is known to be
     /// applied.
     pub witnessed: bool,
-    /// Whether anything but zeros stands behind it.
+    /// Whether anything but zeros stands after it.
     pub beyond: bool,
 }
 
@@ -134,7 +134,7 @@ pub struct Evidence {
     /// Known durable: from the manifest and from the stores' cursors of *strong* records (those are
     /// applied only when durable).
     pub durable_lsn: Lsn,
-    /// The manifest says that nothing was ever submitted behind this group: if the walk ends there,
+    /// The manifest says that nothing was ever submitted after this group: if the walk ends there,
     /// it is the end.
     pub clean_end: Option<GroupNumber>,
 }
@@ -171,7 +171,7 @@ pub struct Damage {
     pub block: u32,
     /// First record of the damaged stretch.
     pub first_lsn: Lsn,
-    /// Last record of the damaged stretch, when a good group behind it tells.
+    /// Last record of the damaged stretch, when a good group after it tells.
     pub last_lsn: Option<Lsn>,
     /// The highest witness found.
     pub witness: GroupNumber,
@@ -223,7 +223,7 @@ pub struct Recovery {
     pub groups: u64,
     /// Records read, of all kinds.
     pub records: u64,
-    /// Segments behind the end that hold nothing but their header and zeros.
+    /// Segments after the end that hold nothing but their header and zeros.
     pub blank: Vec<SegmentNumber>,
 }
 
@@ -250,7 +250,7 @@ pub trait Visitor {
 pub enum OnDamage {
     /// Stop there and say what is wrong: the lane is held.
     Hold,
-    /// An operator gave up what is damaged: note the stretch in [`Recovery::lost`] and go on behind
+    /// An operator gave up what is damaged: note the stretch in [`Recovery::lost`] and go on after
     /// it.
     GiveUp,
 }

@@ -1,4 +1,4 @@
-//! The walk behind [`recover`]: from group to group, over the cuts and losses of earlier
+//! The walk that [`recover`] makes: from group to group, over the cuts and losses of earlier
 //! recoveries, to the end.
 
 use std::collections::BTreeMap;
@@ -286,7 +286,7 @@ impl<'a> Walk<'a> {
         };
     }
 
-    /// Goes on behind a stretch that an earlier recovery gave up.
+    /// Goes on after a stretch that an earlier recovery gave up.
     fn skip(&mut self, lost: &Lost) {
         (self.tip.group, self.tip.lsn) = (lost.last_group, lost.last_lsn);
         let place = (lost.next_epoch, lost.last_group.next(), lost.last_lsn.next());
@@ -356,7 +356,7 @@ impl<'a> Walk<'a> {
         (lost, true)
     }
 
-    /// Every group header behind the tip that is good, in its place and not of an older epoch, in
+    /// Every group header after the tip that is good, in its place and not of an older epoch, in
     /// log order.
     fn headers_behind(&mut self) -> Vec<(usize, GroupHeader)> {
         let Tip {
@@ -471,7 +471,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Looks at everything behind the tip and decides.
+    /// Looks at everything after the tip and decides.
     fn conclude(&mut self, content: Content, evidence: Evidence) -> Recovery {
         let clean = content == Content::AllZero && evidence.clean_end == Some(self.tip.group);
         let beyond = if clean {
@@ -576,7 +576,7 @@ struct Beyond {
     anything: bool,
     witness: GroupNumber,
     epoch_max: Epoch,
-    /// The lowest group with a good header behind the hole, and its first record.
+    /// The lowest group with a good header after the hole, and its first record.
     next_group: Option<(GroupNumber, Lsn)>,
     blank: Vec<SegmentNumber>,
 }

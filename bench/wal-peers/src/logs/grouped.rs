@@ -11,7 +11,7 @@ pub(crate) trait Sink: Send {
     fn commit(&mut self, group: &Group) -> Result<(), Failure>;
 }
 
-/// Records one behind the other.
+/// Records one after the other.
 #[derive(Default)]
 pub(crate) struct Group {
     pub(crate) bytes: Vec<u8>,

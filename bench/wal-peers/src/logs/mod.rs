@@ -1,4 +1,4 @@
-//! The contestants behind one trait: an append returns when the record is durable.
+//! The contestants, all of one trait: an append returns when the record is durable.
 
 use std::error::Error;
 use std::path::Path;

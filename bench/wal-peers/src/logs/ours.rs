@@ -62,7 +62,7 @@ struct State {
     recycler: Recycler,
     /// The word for records of the open group.
     word: usize,
-    /// Last record behind each word that has sleepers, oldest first.
+    /// Last record that the sleepers of each word wait for, oldest first.
     sleepers: VecDeque<(Lsn, usize)>,
     idle_committers: usize,
     /// Records in the group that became durable last.
@@ -297,7 +297,7 @@ impl State {
     fn next_write(&mut self, now: u64) -> Option<WriteAction> {
         let action = self.commit.poll_action(now)?;
         // What is appended from here on is in a later group. (A full group may have left others
-        // behind it; they then wake together with the last of them.)
+        // after it; they then wake together with the last of them.)
         self.sleepers.push_back((self.commit.appended_lsn(), self.word));
         self.word = (self.word + 1) % WORDS;
         Some(action)

@@ -75,7 +75,7 @@ pub enum PredicateOut<'a> {
     Range {
         /// The first key that is meant.
         start: &'a [u8],
-        /// The first key behind the range; empty: none.
+        /// The first key after the range; empty: none.
         end: &'a [u8],
     },
 }
@@ -287,7 +287,7 @@ pub struct GetResponseWriter<'o> {
 }
 
 impl<'o> GetResponseWriter<'o> {
-    /// Begins behind whatever `out` holds.
+    /// Begins after whatever `out` holds.
     #[inline]
     pub fn new(out: &'o mut Vec<u8>) -> Self {
         GetResponseWriter { out }
@@ -313,7 +313,7 @@ pub struct ScanResponseWriter<'o> {
 }
 
 impl<'o> ScanResponseWriter<'o> {
-    /// Begins behind whatever `out` holds.
+    /// Begins after whatever `out` holds.
     pub fn new(out: &'o mut Vec<u8>) -> Self {
         ScanResponseWriter { out, entry: None }
     }
@@ -401,7 +401,7 @@ pub struct MutateResponseWriter<'o> {
 }
 
 impl<'o> MutateResponseWriter<'o> {
-    /// Begins behind whatever `out` holds.
+    /// Begins after whatever `out` holds.
     pub fn new(out: &'o mut Vec<u8>) -> Self {
         MutateResponseWriter { out }
     }

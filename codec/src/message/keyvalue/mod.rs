@@ -117,7 +117,7 @@ pub enum PredicateView<'a> {
     Range {
         /// The first key that is meant.
         start: &'a [u8],
-        /// The first key behind the range; empty: none.
+        /// The first key after the range; empty: none.
         end: &'a [u8],
     },
 }

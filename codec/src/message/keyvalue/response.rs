@@ -119,7 +119,7 @@ fn validate_item(bytes: &[u8], count: &mut u32, depth: u32) -> Result<(), Decode
 pub struct ScanResponseView<'a> {
     /// An id whose items span pages appears in each of them.
     pub entries: Repeated<'a, ScanEntryView<'a>>,
-    /// Resumes the scan behind this page; empty on the last one.
+    /// Resumes the scan after this page; empty on the last one.
     pub next_page_token: &'a [u8],
 }
 

@@ -37,7 +37,7 @@ struct Tally {
     records: BTreeMap<(GroupState, &'static str), u64>,
     groups: BTreeMap<GroupState, u64>,
     checkpoint: Option<(Lsn, Checkpoint)>,
-    /// First and last record of what stands behind the end.
+    /// First and last record of what stands after the end.
     behind: Option<(Lsn, Lsn)>,
 }
 
