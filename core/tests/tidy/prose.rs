@@ -26,6 +26,7 @@ const HELD: &[&str] = &[
     "core/src/cli",
     "core/src/client",
     "core/src/namespace",
+    "core/tests/wal_tools",
 ];
 
 /// Widest line of a comment, in characters.

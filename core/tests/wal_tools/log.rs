@@ -1,4 +1,5 @@
-//! A running lane, as a gateway is to the tools: written by the real disk driver, one group for each record.
+//! A running lane, as a gateway is to the tools: written by the real disk driver, one group for
+//! each record.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -138,10 +139,12 @@ fn payload(number: u64) -> Vec<u8> {
     payload
 }
 
-/// What stands in a lane that [`make_lane`] made: the payloads of its records, strong and eventual, by LSN.
+/// Contents of a lane that [`make_lane`] made: the payloads of its records, strong and eventual, by
+/// LSN.
 pub(crate) type Expected = BTreeMap<u64, Vec<u8>>;
 
-/// Two epochs, three full segments in the first, a checkpoint, and a mark at the end: everything is witnessed.
+/// Two epochs, three full segments in the first, a checkpoint, and a mark at the end: everything is
+/// witnessed.
 pub(crate) fn make_lane(directory: &Path, lane: u32, key: bool) -> Expected {
     let mut expected = Expected::new();
     for epoch in 0..2_u8 {
