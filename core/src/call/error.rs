@@ -10,7 +10,7 @@ use prism_codec::{
     grpc::{Code, Status},
     method::Api,
 };
-use prism_wal::group_commit::AppendError;
+use prism_wal::{disk::DiskErrorKind, group_commit::AppendError};
 
 /// When a shed call is worth trying again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -132,21 +132,31 @@ pub(crate) fn unapplied_quota(whose: &str, bytes_max: usize) -> Box<Status> {
     )
 }
 
-/// The log did not take a record; nothing was done.
+/// The log did not take a record; nothing was done. `no_segment` is why its next file could not be made.
 #[cold]
-pub(crate) fn from_append(cause: AppendError) -> Box<Status> {
-    let (code, reason, after) = match cause {
-        AppendError::TooLong => (Code::InvalidArgument, "LOG_RECORD_TOO_LONG", None),
-        AppendError::Full => (Code::ResourceExhausted, "LOG_BEHIND", Some(RETRY_AFTER)),
-        AppendError::NoSegment => (Code::ResourceExhausted, "LOG_FULL", Some(Duration::from_secs(1))),
-        AppendError::Stalled => (Code::Unavailable, "LOG_STALLED", Some(Duration::from_secs(1))),
-        AppendError::Poisoned => (Code::Unavailable, "LANE_POISONED", None),
+pub(crate) fn from_append(cause: AppendError, no_segment: Option<DiskErrorKind>) -> Box<Status> {
+    let second = Some(Duration::from_secs(1));
+    let (code, reason, after) = match (cause, no_segment) {
+        (AppendError::TooLong, _) => (Code::InvalidArgument, "LOG_RECORD_TOO_LONG", None),
+        (AppendError::Full, _) => (Code::ResourceExhausted, "LOG_BEHIND", Some(RETRY_AFTER)),
+        (AppendError::NoSegment, None | Some(DiskErrorKind::NoSpace)) => {
+            (Code::ResourceExhausted, "LOG_FULL", second)
+        }
+        (AppendError::NoSegment, Some(_)) => (Code::Unavailable, "LOG_UNAVAILABLE", second),
+        (AppendError::Stalled, _) => (Code::Unavailable, "LOG_STALLED", second),
+        (AppendError::Poisoned, _) => (Code::Unavailable, "LANE_POISONED", None),
     };
-    let advice = match cause {
-        AppendError::TooLong => "send less at a time",
-        AppendError::NoSegment => "the disk is full, or the log waits for the store; try again",
-        AppendError::Poisoned => "the log's disk failed; the gateway must be restarted",
-        AppendError::Full | AppendError::Stalled => "try again in a moment",
+    let advice = match (cause, no_segment) {
+        (AppendError::TooLong, _) => "send less at a time".to_owned(),
+        (AppendError::NoSegment, None) => {
+            "the log waits for the store, or for its next file; try again".to_owned()
+        }
+        (AppendError::NoSegment, Some(DiskErrorKind::NoSpace)) => {
+            "the disk is full, or the log waits for the store; try again".to_owned()
+        }
+        (AppendError::NoSegment, Some(kind)) => format!("its next file cannot be made: {kind}"),
+        (AppendError::Poisoned, _) => "the log's disk failed; the gateway must be restarted".to_owned(),
+        (AppendError::Full | AppendError::Stalled, _) => "try again in a moment".to_owned(),
     };
     let status = Status::new(code, format!("{cause}; nothing was done: {advice}")).with_reason(reason, &[]);
     Box::new(match after {

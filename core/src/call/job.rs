@@ -101,8 +101,8 @@ pub(crate) enum ControlJob {
 pub(crate) enum ShardCommand {
     AddNamespace(NamespaceSpec, SyncSender<Result<(), StoreError>>),
     RemoveNamespace(NamespaceSpec, SyncSender<Result<(), StoreError>>),
-    /// All namespaces are known: be ready.
-    Serve,
+    /// All namespaces are known: be ready, for so many connections at the most.
+    Serve(usize),
     /// Take no new work from clients, finish until then what was taken, and say so.
     Drain(Instant),
     /// No call is open any more: apply until then what the log holds, close it, and say so.

@@ -221,7 +221,7 @@ impl Dispatcher {
                 };
                 (result, done)
             }
-            ShardCommand::Serve => {
+            ShardCommand::Serve(_) => {
                 self.serving = true;
                 return;
             }

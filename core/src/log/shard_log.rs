@@ -9,6 +9,7 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 use prism_backends::{NamespaceId, Outcome};
 use prism_codec::{grpc::Status, method::KeyValueMethod};
 use prism_wal::{
+    disk::DiskErrorKind,
     group_commit::{AppendError, ClosedSegment},
     ids::{LaneId, Lsn, TargetId},
     lane::Lane,
@@ -113,6 +114,8 @@ pub(crate) struct ShardLog {
     keeper: Option<KeeperJobs>,
     /// Segments asked for and not come yet.
     preparing: usize,
+    /// Why the last of them could not be made.
+    no_segment: Option<DiskErrorKind>,
     prepare_at: u64,
     recycling: VecDeque<ClosedSegment>,
     syncing: bool,
@@ -189,6 +192,7 @@ impl ShardLog {
             links,
             keeper: Some(keeper),
             preparing: 0,
+            no_segment: None,
             prepare_at: 0,
             recycling: VecDeque::new(),
             syncing: false,
@@ -263,7 +267,7 @@ impl ShardLog {
         let of_namespace = self.lane.tail().unapplied(target).bytes + bytes;
         let of_lane = self.unapplied_bytes + bytes;
         let refusal = if bytes > max {
-            Some(error::from_append(AppendError::TooLong))
+            Some(error::from_append(AppendError::TooLong, None))
         } else if of_namespace > max {
             Some(error::unapplied_quota("this namespace's", max))
         } else if of_lane > max.saturating_mul(QUOTAS_PER_LANE) {
@@ -277,9 +281,10 @@ impl ShardLog {
         }
         let now = self.now();
         let record: Arc<[u8]> = call.record.as_slice().into();
+        let no_segment = self.no_segment;
         let lsn = self.lane.append_strong(now, target, record).map_err(|cause| {
             self.metrics.refused.add(1);
-            error::from_append(cause)
+            error::from_append(cause, no_segment)
         })?;
         self.metrics.records.add(1);
         self.metrics.bytes.add(bytes as u64);
@@ -562,11 +567,13 @@ impl ShardLog {
         match news {
             LogNews::Segment(prepared) => {
                 self.preparing -= 1;
+                self.no_segment = None;
                 self.metrics.segments.add(1);
                 self.lane.handle_segment(*prepared);
             }
             LogNews::NoSegment(error) => {
                 self.preparing -= 1;
+                self.no_segment = Some(error.kind);
                 self.prepare_at = now + RETRY_PAUSE;
                 let held_by = self.lane.tail().holder().map(|target| target.0);
                 tracing::warn!(shard = self.shard, %error, held_by, "cannot prepare a segment of the log; trying again");

@@ -22,12 +22,20 @@ impl Server {
             DriverInUse::IoUring => "io_uring".to_owned(),
             DriverInUse::Epoll => "epoll (io_uring is not in use)".to_owned(),
         };
+        let limited = match self.connections_max < self.options.limits.connections_max {
+            true => format!(
+                "  connections {} at most: the process may open no more files (ulimit -n)\n",
+                self.connections_max
+            ),
+            false => String::new(),
+        };
         format!(
             "Prism {version} listens on {address}\n\
              \x20 driver      {driver}\n\
              \x20 shards      {shards}\n\
              \x20 store       {store}\n\
              \x20 namespaces  {namespaces}\n\
+             {limited}\
              \n\
              What next, in another terminal:\n\
              \x20 prism namespace create examples/user-sessions.yaml\n\

@@ -6,6 +6,7 @@
 
 mod banner;
 mod data_dir;
+mod descriptors;
 mod listen;
 mod mailboxes;
 mod process;
@@ -59,6 +60,8 @@ pub struct Server {
     driver: DriverInUse,
     options: ServeOptions,
     namespaces: usize,
+    /// Connections of the whole gateway at the most.
+    connections_max: usize,
     link: Link,
     /// SIGTERM came during the start.
     is_stop_asked: bool,
@@ -130,6 +133,16 @@ impl Server {
     /// What the shards run on.
     pub fn driver(&self) -> DriverInUse {
         self.driver
+    }
+
+    /// The share of a shard in the connections.
+    fn connections_of(&self, shard: usize) -> usize {
+        let shards = self.options.shards.get();
+        if self.connections_max == self.options.limits.connections_max {
+            // The kernel spreads connections unevenly; a place more for some does no harm.
+            return self.connections_max.div_ceil(shards);
+        }
+        self.connections_max / shards + usize::from(shard < self.connections_max % shards)
     }
 
     /// Drains the gateway and waits for its end.

@@ -26,7 +26,7 @@ use rustix::{
 };
 
 use super::{
-    Event, Link, ServeError, Server, failed,
+    Event, Link, ServeError, Server, descriptors, failed,
     signals::{Action, Signals},
 };
 use crate::{
@@ -60,6 +60,7 @@ pub fn run(
     reload: impl FnMut() -> Result<ServeOptions, String> + Send + 'static,
 ) -> Result<(), ServeError> {
     let diagnostics = install(&options.log).map_err(ServeError)?;
+    descriptors::raise();
     let result = Process::start(options, reload, &diagnostics)
         .map_err(|cause| failed("cannot start", &cause))
         .and_then(Process::watch_over);

@@ -17,7 +17,7 @@ use prism_backends::{
 use super::{
     Event, Helpers, Link, ServeError, Server,
     data_dir::{self, tombstone_window_ms},
-    failed, listen,
+    descriptors, failed, listen,
     mailboxes::{JOBS_MAX, Mailboxes},
 };
 use crate::{
@@ -102,7 +102,13 @@ impl Server {
             }
         }
         self.namespaces = control.recover().map_err(ServeError)?;
-        self.tell_shards(|| ShardCommand::Serve);
+        self.connections_max = descriptors::connections_max(&self.options, self.writer.is_some())?;
+        for (number, commands) in self.commands.iter().enumerate() {
+            let share = self.connections_of(number);
+            if commands.send(ShardCommand::Serve(share)).is_err() {
+                return Err(ServeError("a shard does not take its orders".to_owned()));
+            }
+        }
         let started = control.spawn();
         self.helpers.control = Some(started.map_err(|cause| failed("cannot start a thread", &cause))?);
         Ok(())
@@ -386,6 +392,7 @@ impl Ground {
             driver: self.driver,
             options: self.options,
             namespaces: 0,
+            connections_max: 0,
             link: self.link,
             is_stop_asked: false,
             commands: self.mailboxes.commands,

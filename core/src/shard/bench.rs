@@ -350,6 +350,6 @@ fn dispatcher(
     };
     dispatcher.obey(ShardCommand::AddNamespace(spec, done));
     added.recv().unwrap().unwrap();
-    dispatcher.obey(ShardCommand::Serve);
+    dispatcher.obey(ShardCommand::Serve(1));
     dispatcher
 }

@@ -31,6 +31,11 @@ impl Connections {
         }
     }
 
+    /// Changes how many connections there may be; those that are open stay.
+    pub(crate) fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
     /// Takes a place and makes the connection with its (slot, generation). `None` at the maximum.
     pub(crate) fn insert(&mut self, make: impl FnOnce(u32, u32) -> Rc<Connection>) -> Option<Rc<Connection>> {
         if self.open >= self.max {

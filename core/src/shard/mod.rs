@@ -117,6 +117,9 @@ impl Inbox {
 /// Messages that a shard takes from its mailboxes before its connections get their turn again.
 const MESSAGES_PER_TURN: usize = 256;
 
+/// How often the diagnostics mention that connections cannot be accepted.
+const ACCEPT_MENTION_PAUSE: Duration = Duration::from_secs(10);
+
 /// How long a write of the log may be on its way at the end; beyond the time after which its lane is poisoned.
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -219,6 +222,7 @@ impl Drop for Abandon {
 }
 
 async fn accept(shard: Rc<Shard>, listener: Listener) {
+    let mut mentioned: Option<Instant> = None;
     loop {
         match listener.accept().await {
             Ok((receiver, sender, peer)) => {
@@ -228,8 +232,11 @@ async fn accept(shard: Rc<Shard>, listener: Listener) {
                 Connection::start(&shard, receiver, sender, peer);
             }
             Err(error) => {
-                // Out of descriptors, most likely: wait for connections to go before trying again.
-                tracing::warn!(shard = shard.number, %error, "cannot accept a connection; trying again in 100 ms");
+                // The system has no descriptor left, most likely: wait for connections to go before trying again.
+                if mentioned.is_none_or(|at| at.elapsed() >= ACCEPT_MENTION_PAUSE) {
+                    mentioned = Some(Instant::now());
+                    tracing::warn!(shard = shard.number, %error, "cannot accept connections; trying again each 100 ms");
+                }
                 reactor::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -255,7 +262,12 @@ async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, orders: Rc<Ord
                         orders.flush.notify();
                     }
                     ShardCommand::End => orders.end.notify(),
-                    command => shard.gateway.borrow_mut().obey(command),
+                    command => {
+                        if let ShardCommand::Serve(connections_max) = command {
+                            shard.connections.borrow_mut().set_max(connections_max);
+                        }
+                        shard.gateway.borrow_mut().obey(command);
+                    }
                 }
             }
             if let Some(job) = shard.inbox.jobs.receive() {

@@ -1,5 +1,6 @@
 //! The process of `prism serve` and what happens to it: diagnostics that nobody takes, threads that end, signals, limits.
 
+mod descriptors;
 mod diagnostics;
 mod signals;
 mod support;

@@ -168,11 +168,39 @@ impl Gateway {
             .expect("a number")
     }
 
+    /// A value of the metrics page, as soon as it is as it should be and a connection is free for the page.
+    pub(crate) fn metric_when(&self, name: &str, is_right: impl Fn(f64) -> bool) -> f64 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let page = self.get("/metrics").unwrap_or_default();
+            let line = page.lines().find(|line| line.starts_with(&format!("{name} ")));
+            let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+            match value.filter(|value| is_right(*value)) {
+                Some(value) => return value,
+                None => assert!(Instant::now() < deadline, "{name} is {value:?}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn create_namespace(&self, name: &str, durability: &str) -> Result<(), ClientError> {
+        self.create_namespace_with(&mut self.client(), name, durability)
+    }
+
+    pub(crate) fn create_namespace_with(
+        &self,
+        client: &mut Client,
+        name: &str,
+        durability: &str,
+    ) -> Result<(), ClientError> {
         let yaml = format!(
             "namespace: {name}\nteam: tests\nclient_api: keyvalue\nneeds:\n  durability: {durability}\n"
         );
-        self.client()
+        client
             .unary::<CreateResponse>("/prism.admin.v1.Namespaces/Create", &CreateRequest { yaml })
             .map(drop)
     }

@@ -167,6 +167,8 @@ fn kind_of(number: Errno) -> DiskErrorKind {
         Errno::EXIST => DiskErrorKind::Exists,
         Errno::NOSPC | Errno::DQUOT => DiskErrorKind::NoSpace,
         Errno::WOULDBLOCK => DiskErrorKind::Locked,
+        Errno::MFILE | Errno::NFILE => DiskErrorKind::NoDescriptor,
+        Errno::FBIG => DiskErrorKind::TooLarge,
         number => DiskErrorKind::Io(number.raw_os_error()),
     }
 }

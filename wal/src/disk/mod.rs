@@ -31,6 +31,10 @@ pub enum DiskErrorKind {
     NoSpace,
     /// Another process has the file locked.
     Locked,
+    /// The process, or the system, has as many files open as it may. Passes when some are closed.
+    NoDescriptor,
+    /// The file would exceed the process's limit of file sizes.
+    TooLarge,
     /// Anything else, with the system's error number.
     Io(i32),
 }
@@ -48,12 +52,23 @@ pub struct DiskError {
 
 impl fmt::Display for DiskError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "cannot {} {:?}: ", self.operation, self.name)?;
-        match self.kind {
+        write!(
+            formatter,
+            "cannot {} {:?}: {}",
+            self.operation, self.name, self.kind
+        )
+    }
+}
+
+impl fmt::Display for DiskErrorKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             DiskErrorKind::NotFound => formatter.write_str("no such file"),
             DiskErrorKind::Exists => formatter.write_str("it exists already"),
             DiskErrorKind::NoSpace => formatter.write_str("no space left"),
             DiskErrorKind::Locked => formatter.write_str("another process has it locked"),
+            DiskErrorKind::NoDescriptor => formatter.write_str("too many files are open (ulimit -n)"),
+            DiskErrorKind::TooLarge => formatter.write_str("larger than the process may write (ulimit -f)"),
             DiskErrorKind::Io(number) => write!(formatter, "error {number}"),
         }
     }

@@ -420,7 +420,11 @@ fn error_number(kind: DiskErrorKind) -> i32 {
     match kind {
         DiskErrorKind::NoSpace => 28,
         DiskErrorKind::Io(number) => number,
-        DiskErrorKind::NotFound | DiskErrorKind::Exists | DiskErrorKind::Locked => 5,
+        DiskErrorKind::NotFound
+        | DiskErrorKind::Exists
+        | DiskErrorKind::Locked
+        | DiskErrorKind::NoDescriptor
+        | DiskErrorKind::TooLarge => 5,
     }
 }
 
