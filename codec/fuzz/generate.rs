@@ -390,7 +390,8 @@ fn messages(random: &mut Random, out: &mut Vec<u8>) {
     if random.once_in(6) {
         out.truncate(1);
         let text = random.text(100);
-        prism_codec::grpc::compress_gzip(text.as_bytes(), out);
+        let mut compressor = prism_codec::grpc::Compressor::default();
+        compressor.compress(prism_codec::grpc::Encoding::Gzip, text.as_bytes(), out);
     }
 }
 

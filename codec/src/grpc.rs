@@ -8,11 +8,13 @@
 //! ```
 
 mod compression;
+mod compressor;
 mod deframer;
 mod status;
 mod text;
 
-pub use compression::{ACCEPT_ENCODING, DecompressError, Encoding, compress_gzip, decompress};
+pub use compression::{ACCEPT_ENCODING, DecompressError, Encoding, decompress};
+pub use compressor::Compressor;
 pub use deframer::{DeframeError, Deframer, Frame, PREFIX_BYTES, put_prefix};
 pub use status::{BadCode, Code, ERROR_DOMAIN, Status};
 pub use text::{

@@ -15,7 +15,8 @@ mod response;
 
 pub use head::{Head, Headers, Version};
 pub use response::{
-    Response, put_chunk, put_chunks_end, put_continue, put_error, put_head_chunked, put_response,
+    Response, put_chunk, put_chunks_end, put_continue, put_error, put_head_chunked, put_head_until_close,
+    put_response,
 };
 
 use body::Body;

@@ -1,10 +1,11 @@
-//! Bytes to values and back: HTTP/2, gRPC, protobuf views, HTTP/1.1 and the Connect unary protocol.
+//! Bytes to values and back: HTTP/2, HTTP/1.1, gRPC, gRPC-Web, Connect, event streams, protobuf views.
 //!
 //! Everything here is a pure state machine: no I/O, no clock, no async. The caller brings bytes and time and takes away
 //! bytes and events. That is what lets the same code run under any runtime, under a fuzzer and in a simulated world.
 
 pub mod connect;
 pub mod error;
+pub mod format;
 pub mod grpc;
 pub mod h2;
 pub mod http1;

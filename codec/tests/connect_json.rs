@@ -1,9 +1,9 @@
 //! What the Connect protocol and its JSON promise: canonical proto3 JSON both ways, clear refusals, bounded hostility.
 
 use prism_codec::{
-    connect::{Call, ContentType, JsonCodec, Refusal, error_json, parse_call},
-    grpc::{Code, Encoding, Status},
-    message::keyvalue::PutView,
+    connect::JsonCodec,
+    grpc::{Code, Status},
+    message::keyvalue::{PutView, ScanView},
     proto::{
         google::rpc,
         prism::{common::v1 as common, keyvalue::v1 as kv},
@@ -320,107 +320,83 @@ fn requests_survive_the_way_through_json() {
 }
 
 #[test]
-fn heads_of_calls() {
-    let parse = |method: &str, fields: &[(&str, &str)]| {
-        parse_call(
-            method.as_bytes(),
-            fields
-                .iter()
-                .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
-        )
-    };
-    let json = ("content-type", "application/json");
+fn calls_without_side_effects_are_marked() {
+    let codec = JsonCodec::new();
+    let mut marked: Vec<_> = codec
+        .methods()
+        .filter(|method| method.no_side_effects)
+        .map(|method| method.path.as_str())
+        .collect();
+    marked.sort_unstable();
     assert_eq!(
-        parse("POST", &[("Content-Type", "application/json; charset=UTF-8")]),
-        Ok(Call {
-            content_type: ContentType::Json,
-            encoding: Encoding::Identity,
-            timeout: None,
-            accepts_gzip: false
-        })
+        marked,
+        [
+            "/grpc.health.v1.Health/Check",
+            "/grpc.health.v1.Health/List",
+            "/grpc.health.v1.Health/Watch",
+            "/prism.admin.v1.DeadLetters/Get",
+            "/prism.admin.v1.DeadLetters/List",
+            "/prism.admin.v1.Namespaces/Get",
+            "/prism.admin.v1.Namespaces/List",
+            "/prism.admin.v1.Namespaces/Validate",
+            "/prism.keyvalue.v1.KeyValue/Get",
+            "/prism.keyvalue.v1.KeyValue/Scan",
+        ]
     );
-    let call = parse(
-        "POST",
-        &[
-            ("content-type", "application/proto"),
-            ("connect-protocol-version", "1"),
-            ("connect-timeout-ms", "1500"),
-            ("content-encoding", "gzip"),
-            ("accept-encoding", "br, gzip;q=0.5"),
-        ],
-    )
-    .expect("legal");
-    assert_eq!(
-        (call.content_type, call.encoding),
-        (ContentType::Proto, Encoding::Gzip)
-    );
-    assert_eq!(call.timeout.map(|timeout| timeout.as_millis()), Some(1_500));
-    assert!(call.accepts_gzip);
-    assert!(
-        !parse("POST", &[json, ("accept-encoding", "gzip;q=0, br")])
-            .expect("legal")
-            .accepts_gzip
-    );
+}
 
-    let http = |result: Result<Call, Refusal>| match result {
-        Err(Refusal::Http { status, .. }) => status,
-        other => panic!("{other:?}"),
+#[test]
+fn a_stream_goes_on_after_the_place_that_its_last_answer_named() {
+    let codec = JsonCodec::new();
+    let scan = codec
+        .method("/prism.keyvalue.v1.KeyValue/Scan")
+        .expect("a method");
+    let page = kv::ScanResponse {
+        entries: Vec::new(),
+        next_page_token: b"\0here".to_vec(),
     };
-    assert_eq!(http(parse("GET", &[json])), 405);
-    for content_type in [
-        "",
-        "text/plain",
-        "application/json; charset=latin1",
-        "application/connect+json",
-        "application/jsonx",
-    ] {
-        assert_eq!(
-            http(parse("POST", &[("content-type", content_type)])),
-            415,
-            "{content_type}"
-        );
-    }
-    assert_eq!(http(parse("POST", &[])), 415);
-    let code = |result: Result<Call, Refusal>| match result {
-        Err(Refusal::Status(status)) => status.code,
-        other => panic!("{other:?}"),
+    let mut json = Vec::new();
+    let place = codec
+        .stream_to_json(scan, &page.encode_to_vec(), &mut json)
+        .expect("a response");
+    assert_eq!(place, page.next_page_token);
+    assert_eq!(json, b"{\"nextPageToken\":\"AGhlcmU=\"}");
+
+    let request = kv::ScanRequest {
+        namespace: "n".to_owned(),
+        selection: Some(kv::Selection {
+            page_bytes: 7,
+            page_token: b"another".to_vec(),
+            ..kv::Selection::default()
+        }),
     };
+    let mut message = request.encode_to_vec();
+    assert!(scan.resume_after(&place, &mut message));
+    let view = ScanView::decode(&message).expect("a request");
     assert_eq!(
-        code(parse("POST", &[json, ("content-encoding", "br")])),
-        Code::Unimplemented
+        (view.selection.page_bytes, view.selection.page_token),
+        (7, &place[..])
     );
-    assert_eq!(
-        code(parse("POST", &[json, ("connect-protocol-version", "2")])),
-        Code::InvalidArgument
-    );
-    for timeout in ["", "-1", "1s", "12345678901"] {
-        assert_eq!(
-            code(parse("POST", &[json, ("connect-timeout-ms", timeout)])),
-            Code::InvalidArgument
-        );
-    }
+    let put = codec.method(PUT).expect("a method");
+    assert!(!put.resume_after(&place, &mut Vec::new()));
 }
 
 #[test]
 fn errors_have_the_body_of_the_specification() {
     let status =
         Status::new(Code::NotFound, "no namespace \"x\"").with_reason("NAMESPACE_UNKNOWN", &[("name", "x")]);
-    let mut plain = Vec::new();
-    error_json(&status, &mut plain);
-    let plain: Value = serde_json::from_slice(&plain).expect("JSON");
-    assert_eq!(plain["code"], "not_found");
-    assert_eq!(plain["message"], "no namespace \"x\"");
-    assert_eq!(plain["details"][0]["type"], "google.rpc.ErrorInfo");
-    assert!(plain["details"][0].get("debug").is_none());
+    let codec = JsonCodec::new();
     let mut full = Vec::new();
-    JsonCodec::new().error_json(&status, &mut full);
+    codec.error_json(&status, &mut full);
     let full: Value = serde_json::from_slice(&full).expect("JSON");
-    assert_eq!(full["details"][0]["value"], plain["details"][0]["value"]);
+    assert_eq!(full["code"], "not_found");
+    assert_eq!(full["message"], "no namespace \"x\"");
+    assert_eq!(full["details"][0]["type"], "google.rpc.ErrorInfo");
     assert_eq!(full["details"][0]["debug"]["reason"], "NAMESPACE_UNKNOWN");
     let value = full["details"][0]["value"].as_str().expect("text");
     let info = prism_codec::grpc::decode_binary(value.as_bytes()).expect("base64");
     assert_eq!(rpc::ErrorInfo::decode(&info[..]).expect("proto").domain, "prism");
     let mut bare = Vec::new();
-    error_json(&Status::new(Code::Internal, ""), &mut bare);
+    codec.error_json(&Status::new(Code::Internal, ""), &mut bare);
     assert_eq!(bare, b"{\"code\":\"internal\"}");
 }

@@ -44,6 +44,8 @@ pub struct ServeOptions {
     pub embedded: EmbeddedStore,
     /// Every maximum that the operator can move.
     pub limits: ServeLimits,
+    /// What browsers may do, and how replies are compressed.
+    pub http: HttpOptions,
     /// The write-ahead log, which `strong` and `eventual` need.
     pub wal: LogLimits,
     /// How groups get to the disk.
@@ -54,6 +56,28 @@ pub struct ServeOptions {
     pub log: LogOptions,
     /// The wall clock. Not configured; tests shift it.
     pub wall_clock: WallClock,
+}
+
+/// What browsers may do, and how replies are compressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// Names beside those of loopback that requests may be for while the gateway listens on loopback.
+    pub allowed_hosts: Vec<String>,
+    /// Origins (scheme, host and port) whose pages may call the gateway; `*`: all.
+    pub allowed_origins: Vec<String>,
+    /// Replies longer than this are compressed for clients that accept it; `None`: never.
+    pub compress_above: Option<usize>,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            // A network of 1 Gb/s carries 16 KiB in about the time that compressing them takes.
+            compress_above: Some(16 << 10),
+        }
+    }
 }
 
 /// Limits of the write-ahead log. Each shard has a lane of its own, to which they apply.
@@ -186,6 +210,7 @@ impl Default for ServeOptions {
             idle_poll: Duration::from_micros(200),
             embedded: EmbeddedStore::Sqlite,
             limits: ServeLimits::default(),
+            http: HttpOptions::default(),
             wal: LogLimits::default(),
             wal_writer: LogWriterKind::Auto,
             wal_key_file: None,

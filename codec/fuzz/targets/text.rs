@@ -1,6 +1,7 @@
 //! HTTP/1.1 and Connect JSON: pieces do not matter, memory is bounded, and what was accepted survives a round trip.
 
 use prism_codec::connect::JsonCodec;
+use prism_codec::format;
 use prism_codec::http1::{Connection, Event};
 use prism_codec::limits::HTTP1_HEAD_BYTES_MAX;
 use std::sync::OnceLock;
@@ -88,4 +89,20 @@ pub fn connect_json(input: &[u8]) {
     }
     let mut text = Vec::new();
     let _ = codec.response_to_json(method, json, &mut text);
+    request_fields(json);
+}
+
+/// What else of a request is text: the query of a call by GET, the body of gRPC-Web in base64, lists of what is accepted.
+fn request_fields(text: &[u8]) {
+    if let Ok(call) = format::parse_query(text) {
+        assert!(call.message.len() <= text.len(), "decoding makes nothing longer");
+    }
+    if let Some(decoded) = format::decode_base64_stream(text) {
+        assert!(decoded.len() <= text.len() / 4 * 3);
+    }
+    let _ = (
+        format::preferred_encoding(text),
+        format::accepts(text, "text/event-stream"),
+    );
+    let _ = format::Format::parse(text);
 }

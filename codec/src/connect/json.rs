@@ -3,15 +3,20 @@
 //! Promises the canonical proto3 JSON mapping; unknown fields are refused, with the path of the field and a suggestion.
 //! A cold path: it allocates, bounded by a small multiple of the request's size. Nesting is bounded by serde_json (128).
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, LazyLock},
+};
 
 use prost::Message as _;
 use prost_reflect::{
-    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, ReflectMessage as _,
-    SerializeOptions, Value,
+    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor,
+    ReflectMessage as _, SerializeOptions, Value,
 };
+use prost_types::method_options::IdempotencyLevel;
 
-use super::{call::put_error_json, explain};
+use super::{error::put_error_json, explain, resume::Resume};
 use crate::{grpc::Status, proto::FILE_DESCRIPTOR_SET};
 
 /// A method of a service.
@@ -27,6 +32,24 @@ pub struct MethodInfo {
     pub client_streaming: bool,
     /// Whether the server sends a stream.
     pub server_streaming: bool,
+    /// Whether it is marked with `idempotency_level = NO_SIDE_EFFECTS`: it may be called by GET.
+    pub no_side_effects: bool,
+    /// How a stream of it goes on where it broke off.
+    resume: Option<Resume>,
+}
+
+impl MethodInfo {
+    /// Puts the place after which a stream goes on (as [`JsonCodec::stream_to_json`] named it) into a request message, in
+    /// the place of whatever the request says itself. False: this method's streams cannot be resumed.
+    pub fn resume_after(&self, place: &[u8], request: &mut Vec<u8>) -> bool {
+        match &self.resume {
+            Some(resume) => {
+                resume.put(place, request);
+                true
+            }
+            None => false,
+        }
+    }
 }
 
 /// Why JSON could not be read or written; the sentence names the field.
@@ -57,6 +80,12 @@ pub struct JsonCodec {
 }
 
 impl JsonCodec {
+    /// The one that the whole process shares, made when it is first asked for (some milliseconds).
+    pub fn shared() -> &'static Self {
+        static SHARED: LazyLock<JsonCodec> = LazyLock::new(JsonCodec::new);
+        &SHARED
+    }
+
     /// For all services of `proto/`.
     pub fn new() -> Self {
         let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("build.rs made the descriptor set");
@@ -72,6 +101,11 @@ impl JsonCodec {
                 output: method.output(),
                 client_streaming: method.is_client_streaming(),
                 server_streaming: method.is_server_streaming(),
+                no_side_effects: has_no_side_effects(&method),
+                resume: method
+                    .is_server_streaming()
+                    .then(|| Resume::of(&method.input(), &method.output()))
+                    .flatten(),
             };
             methods.insert(path, info);
         }
@@ -113,7 +147,23 @@ impl JsonCodec {
         proto: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), JsonError> {
-        self.proto_to_json(&method.output, proto, out)
+        self.proto_to_json(&method.output, proto, out).map(|_| ())
+    }
+
+    /// Appends the JSON form of one response of a stream, and returns the place after it, where the stream can be resumed;
+    /// empty if it cannot.
+    pub fn stream_to_json(
+        &self,
+        method: &MethodInfo,
+        proto: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Vec<u8>, JsonError> {
+        let message = self.proto_to_json(&method.output, proto, out)?;
+        Ok(method
+            .resume
+            .as_ref()
+            .map(|resume| resume.place_after(&message))
+            .unwrap_or_default())
     }
 
     /// Appends the JSON form of a protobuf request, for clients.
@@ -123,7 +173,7 @@ impl JsonCodec {
         proto: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), JsonError> {
-        self.proto_to_json(&method.input, proto, out)
+        self.proto_to_json(&method.input, proto, out).map(|_| ())
     }
 
     /// Appends the JSON body of a Connect error; details of known types are spelled out as `debug`.
@@ -164,7 +214,7 @@ impl JsonCodec {
         descriptor: &MessageDescriptor,
         proto: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<(), JsonError> {
+    ) -> Result<DynamicMessage, JsonError> {
         let whole = |message: String| JsonError {
             field: String::new(),
             message,
@@ -177,16 +227,19 @@ impl JsonCodec {
             .serialize_with_options(&mut serde_json::Serializer::new(&mut *out), &options)
             .is_ok()
         {
-            return Ok(());
+            return Ok(message);
         }
         // The usual reason is an Any of a type that this gateway does not know; the rest of the response is worth more.
         self.drop_unknown_any(&mut message);
         out.truncate(before);
         let written = message.serialize_with_options(&mut serde_json::Serializer::new(&mut *out), &options);
-        written.map_err(|error| {
-            out.truncate(before);
-            whole(error.to_string())
-        })
+        match written {
+            Ok(()) => Ok(message),
+            Err(error) => {
+                out.truncate(before);
+                Err(whole(error.to_string()))
+            }
+        }
     }
 
     fn any_descriptor(&self, type_url: &str) -> Option<MessageDescriptor> {
@@ -219,6 +272,14 @@ impl JsonCodec {
     fn is_writable(&self, message: &DynamicMessage) -> bool {
         message.descriptor().full_name() != "google.protobuf.Any" || serde_json::to_value(message).is_ok()
     }
+}
+
+fn has_no_side_effects(method: &MethodDescriptor) -> bool {
+    method
+        .method_descriptor_proto()
+        .options
+        .as_ref()
+        .is_some_and(|options| options.idempotency_level() == IdempotencyLevel::NoSideEffects)
 }
 
 impl Default for JsonCodec {

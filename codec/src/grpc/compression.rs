@@ -1,16 +1,16 @@
-//! Compressed messages: gzip and zstd in, gzip out.
+//! Compressed messages coming in: gzip, deflate and zstd. What goes out is written by [`super::Compressor`].
 //!
 //! Promises that the inflated size is bounded while inflating, so that a bomb costs at most the limit. Every message is
 //! a stream of its own, as gRPC has it.
 
 use std::{fmt, io::Read};
 
-use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 use super::Code;
 
 /// What our `grpc-accept-encoding` and `accept-encoding` say.
-pub const ACCEPT_ENCODING: &str = "identity,gzip,zstd";
+pub const ACCEPT_ENCODING: &str = "identity,gzip,deflate,zstd";
 
 /// How the messages of a stream are compressed.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -20,6 +20,9 @@ pub enum Encoding {
     Identity,
     /// RFC 1952.
     Gzip,
+    /// RFC 1950; taken from requests, not used for replies. RFC 1951 without the frame of 1950, which some clients send
+    /// under this name, is taken as well.
+    Deflate,
     /// RFC 8878.
     Zstd,
 }
@@ -31,6 +34,7 @@ impl Encoding {
         match name {
             b"identity" => Some(Encoding::Identity),
             b"gzip" => Some(Encoding::Gzip),
+            b"deflate" => Some(Encoding::Deflate),
             b"zstd" => Some(Encoding::Zstd),
             _ => None,
         }
@@ -41,6 +45,7 @@ impl Encoding {
         match self {
             Encoding::Identity => "identity",
             Encoding::Gzip => "gzip",
+            Encoding::Deflate => "deflate",
             Encoding::Zstd => "zstd",
         }
     }
@@ -101,6 +106,8 @@ pub fn decompress(
     let result = match encoding {
         Encoding::Identity => Err(DecompressError::NoEncoding),
         Encoding::Gzip => inflate(MultiGzDecoder::new(bytes), encoding, max, out),
+        Encoding::Deflate if has_zlib_header(bytes) => inflate(ZlibDecoder::new(bytes), encoding, max, out),
+        Encoding::Deflate => inflate(DeflateDecoder::new(bytes), encoding, max, out),
         Encoding::Zstd => inflate_zstd(bytes, max, out),
     };
     if result.is_err() {
@@ -127,6 +134,12 @@ fn inflate(
     } else {
         Ok(())
     }
+}
+
+/// Method 8 and a check value over two bytes (RFC 1950, 2.2).
+fn has_zlib_header(bytes: &[u8]) -> bool {
+    matches!(bytes, [method, flags, ..]
+        if method & 0x0f == 8 && (u16::from(*method) << 8 | u16::from(*flags)) % 31 == 0)
 }
 
 /// One or more frames, as the zstd tools write them; skippable frames are passed over.
@@ -187,22 +200,59 @@ fn window_bytes(frame: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(size).saturating_add(if size_bytes == 2 { 256 } else { 0 }))
 }
 
-/// Appends `bytes` as gzip, at the fastest level: replies are compressed for slow links, not for archives.
-pub fn compress_gzip(bytes: &[u8], out: &mut Vec<u8>) {
-    use std::io::Write as _;
-    let mut encoder = GzEncoder::new(out, Compression::fast());
-    let written = encoder.write_all(bytes).and_then(|()| encoder.try_finish());
-    debug_assert!(written.is_ok(), "a Vec takes everything");
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use flate2::{
+        Compression,
+        write::{DeflateEncoder, GzEncoder, ZlibEncoder},
+    };
+
     use super::*;
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
-        compress_gzip(bytes, &mut out);
-        out
+        written_by(GzEncoder::new(Vec::new(), Compression::fast()), bytes)
+    }
+
+    fn zlib(bytes: &[u8]) -> Vec<u8> {
+        written_by(ZlibEncoder::new(Vec::new(), Compression::fast()), bytes)
+    }
+
+    fn written_by<W: Write + Finish>(mut encoder: W, bytes: &[u8]) -> Vec<u8> {
+        encoder.write_all(bytes).expect("a Vec takes everything");
+        encoder.finished()
+    }
+
+    /// The encoders of flate2 have no trait for this.
+    trait Finish {
+        fn finished(self) -> Vec<u8>;
+    }
+
+    impl Finish for GzEncoder<Vec<u8>> {
+        fn finished(self) -> Vec<u8> {
+            self.finish().expect("a Vec takes everything")
+        }
+    }
+
+    impl Finish for ZlibEncoder<Vec<u8>> {
+        fn finished(self) -> Vec<u8> {
+            self.finish().expect("a Vec takes everything")
+        }
+    }
+
+    impl Finish for DeflateEncoder<Vec<u8>> {
+        fn finished(self) -> Vec<u8> {
+            self.finish().expect("a Vec takes everything")
+        }
+    }
+
+    fn all_forms(bytes: &[u8]) -> [(Encoding, Vec<u8>); 3] {
+        [
+            (Encoding::Gzip, gzip(bytes)),
+            (Encoding::Deflate, zlib(bytes)),
+            (Encoding::Zstd, zstd(bytes)),
+        ]
     }
 
     fn zstd(bytes: &[u8]) -> Vec<u8> {
@@ -212,7 +262,7 @@ mod tests {
     #[test]
     fn messages_come_back_and_limits_are_exact() {
         for message in [&b""[..], b"a", b"hello hello hello hello", &[3; 100_000]] {
-            for (encoding, bytes) in [(Encoding::Gzip, gzip(message)), (Encoding::Zstd, zstd(message))] {
+            for (encoding, bytes) in all_forms(message) {
                 let mut out = b"before".to_vec();
                 assert_eq!(
                     decompress(encoding, &bytes, message.len(), &mut out),
@@ -235,9 +285,20 @@ mod tests {
     }
 
     #[test]
+    fn deflate_without_its_frame_is_taken_too() {
+        let raw = written_by(
+            DeflateEncoder::new(Vec::new(), Compression::fast()),
+            b"hello hello hello",
+        );
+        let mut out = Vec::new();
+        assert_eq!(decompress(Encoding::Deflate, &raw, 100, &mut out), Ok(()));
+        assert_eq!(out, b"hello hello hello");
+    }
+
+    #[test]
     fn a_bomb_costs_no_more_than_the_limit() {
         let zeros = vec![0; 64 << 20];
-        for (encoding, bytes) in [(Encoding::Gzip, gzip(&zeros)), (Encoding::Zstd, zstd(&zeros))] {
+        for (encoding, bytes) in all_forms(&zeros) {
             let mut out = Vec::new();
             let max = 1 << 20;
             assert_eq!(
@@ -261,7 +322,7 @@ mod tests {
         let message: Vec<u8> = (0..2_000u32)
             .flat_map(|number| (number * number).to_le_bytes())
             .collect();
-        for (encoding, bytes) in [(Encoding::Gzip, gzip(&message)), (Encoding::Zstd, zstd(&message))] {
+        for (encoding, bytes) in all_forms(&message) {
             for cut in 0..bytes.len() {
                 let mut out = Vec::new();
                 assert!(

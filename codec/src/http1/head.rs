@@ -42,14 +42,38 @@ impl<'a> Head<'a> {
     pub fn query(&self) -> &'a str {
         split_target(self.target).1
     }
+
+    /// The target's path with its query, as `:path` of HTTP/2 has them.
+    pub fn path_and_query(&self) -> &'a str {
+        origin_form(self.target).split('#').next().unwrap_or_default()
+    }
+
+    /// Host and port of a target in absolute form; empty for all others.
+    pub fn authority(&self) -> &'a str {
+        absolute_form(self.target).map_or("", |rest| {
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            &rest[..end]
+        })
+    }
+}
+
+/// What follows the scheme of a target in absolute form.
+fn absolute_form(target: &str) -> Option<&str> {
+    match target.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => Some(rest),
+        _ => None,
+    }
+}
+
+fn origin_form(target: &str) -> &str {
+    match absolute_form(target) {
+        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        None => target,
+    }
 }
 
 fn split_target(target: &str) -> (&str, &str) {
-    let origin_form = match target.split_once("://") {
-        Some((scheme, rest)) if !scheme.contains('/') => rest.find('/').map_or("/", |slash| &rest[slash..]),
-        _ => target,
-    };
-    let without_fragment = origin_form.split('#').next().unwrap_or_default();
+    let without_fragment = origin_form(target).split('#').next().unwrap_or_default();
     without_fragment.split_once('?').unwrap_or((without_fragment, ""))
 }
 

@@ -49,6 +49,13 @@ pub fn put_response(out: &mut Vec<u8>, response: &Response<'_>) {
     }
 }
 
+/// Appends the head of a response to HTTP/1.0 whose length is not known: the body ends with the connection.
+pub fn put_head_until_close(out: &mut Vec<u8>, status: u16, content_type: &str, headers: &[(&str, &[u8])]) {
+    put_status_line(out, status);
+    put_fields(out, content_type, headers, false);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Appends the head of a response whose length is not known; [`put_chunk`] and [`put_chunks_end`] follow.
 /// Not for HTTP/1.0.
 pub fn put_head_chunked(

@@ -169,5 +169,5 @@ fn every_key_has_its_row_and_reads_what_it_shows() {
         .map(|key| key.path.split_once('.').map_or("", |(section, _)| section))
         .collect();
     sections.dedup();
-    assert_eq!(sections, ["", "limits", "wal", "log"]);
+    assert_eq!(sections, ["", "limits", "http", "wal", "log"]);
 }

@@ -3,7 +3,8 @@
 use prism_codec::{
     grpc::{Code, Status},
     proto::grpc::health::v1::{
-        HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+        HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+        health_check_response::ServingStatus,
     },
 };
 use prost::Message;
@@ -34,6 +35,32 @@ impl Dispatcher {
         } else {
             ServingStatus::NotServing
         });
+        Ok(())
+    }
+
+    /// Answers `List`: all services at once.
+    pub(crate) fn health_list(&mut self, message: &[u8]) -> Result<(), Box<Status>> {
+        if HealthListRequest::decode(message).is_err() {
+            return Err(error::status(Code::InvalidArgument, "not a HealthListRequest"));
+        }
+        let status = match self.readiness() {
+            Ok(()) => ServingStatus::Serving,
+            Err(_) => ServingStatus::NotServing,
+        };
+        let response = HealthListResponse {
+            statuses: SERVICES
+                .iter()
+                .map(|service| {
+                    let health = HealthCheckResponse {
+                        status: status.into(),
+                    };
+                    ((*service).to_owned(), health)
+                })
+                .collect(),
+        };
+        self.reply.clear();
+        // A Vec grows as needed, so encoding into it cannot fail.
+        let _ = response.encode(&mut self.reply);
         Ok(())
     }
 

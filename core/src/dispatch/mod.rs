@@ -11,9 +11,12 @@
 //! that took the call, with the call's ticket. The number of calls that wait is bounded per shard and per namespace, and
 //! the mailbox for answers is as large as that bound, so an answer always has room.
 
+mod compress;
 pub(crate) mod finish;
 mod gate;
+pub(crate) mod head;
 pub(crate) mod health;
+pub(crate) mod http_rules;
 pub(crate) mod logged;
 pub(crate) mod namespaces;
 pub(crate) mod pending;
@@ -25,13 +28,14 @@ use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Instant};
 
 use prism_backends::{NamespaceId, UnixMillis, memory::MemoryStore};
 use prism_codec::{
-    grpc::{Code, Status},
+    grpc::{self, Code, Status},
     method::{KeyValueMethod, Method},
 };
 
 use self::{
     finish::code_of,
     gate::Arrival,
+    http_rules::HttpRules,
     logged::{Log, LoggedCall},
     namespaces::{Namespace, Namespaces},
     pending::Pending,
@@ -115,6 +119,8 @@ pub(crate) struct Dispatcher {
     deadline_changed: Rc<Notify>,
     serving: bool,
     registry: Arc<Registry>,
+    http: HttpRules,
+    compressor: grpc::Compressor,
     /// The message (or body) of the call that was answered last.
     pub(crate) reply: Vec<u8>,
 }
@@ -127,6 +133,7 @@ impl Dispatcher {
         limits: ServeLimits,
         metrics: Arc<ShardMetrics>,
         registry: Arc<Registry>,
+        http: HttpRules,
     ) -> Self {
         Self {
             shard,
@@ -144,6 +151,8 @@ impl Dispatcher {
             // Until the control thread has told of all namespaces.
             serving: false,
             registry,
+            http,
+            compressor: grpc::Compressor::default(),
             reply: Vec::new(),
         }
     }
@@ -192,6 +201,7 @@ impl Dispatcher {
             }
             Route::Admin(method) => self.start_admin(method, ticket, deadline, now, message),
             Route::HealthCheck => Progress::Done(self.health(message, self.readiness().is_ok())),
+            Route::HealthList => Progress::Done(self.health_list(message)),
             Route::HealthWatch => self.watch_health(message),
             _ => Progress::Done(self.plain(route)),
         }
@@ -250,25 +260,6 @@ impl Dispatcher {
                 Err(why) => return Err(Box::new(Status::new(Code::Unavailable, why))),
             },
             Route::Welcome => self.reply.extend_from_slice(WELCOME.as_bytes()),
-            Route::WrongMethod => {
-                return Err(error::status(
-                    Code::Unimplemented,
-                    "this path does not take that method",
-                ));
-            }
-            Route::WrongTimeout => {
-                return Err(error::status(
-                    Code::InvalidArgument,
-                    "the timeout cannot be read: grpc-timeout is 1 to 8 digits and a unit (H, M, S, m, u or n), \
-                     connect-timeout-ms 1 to 10 digits",
-                ));
-            }
-            Route::WrongContentType => {
-                return Err(error::status(
-                    Code::Unknown,
-                    "content-type must be application/grpc, application/json or application/proto",
-                ));
-            }
             _ => {
                 return Err(error::status(
                     Code::Unimplemented,

@@ -26,6 +26,7 @@ use crate::{
     control::{Control, catalog::Catalog, service::ServiceContext},
     dispatch::{
         Dispatcher, ShardStore,
+        http_rules::HttpRules,
         logged::{Log, LogSetup},
     },
     log::{keeper::Keepers, open::LogDirectory, record_bytes_max, shard_log::LogLinks},
@@ -314,6 +315,7 @@ impl Ground {
         let number = setup.number;
         let (neighbours, limits) = (self.mailboxes.neighbours.clone(), self.options.limits);
         let (metrics, registry) = (self.registry.add_shard(), self.registry.clone());
+        let http = HttpRules::new(&self.options);
         let started = self.link.sender.clone();
         threads::spawn(Kind::Shard, Some(u32::from(number)), move || {
             let ended = shard::run(setup, || {
@@ -330,7 +332,7 @@ impl Ground {
                 };
                 // The receiver lives as long as the server.
                 let _ = started.send(Event::ShardStarted);
-                Dispatcher::new(number, neighbours, store, limits, metrics, registry)
+                Dispatcher::new(number, neighbours, store, limits, metrics, registry, http)
             });
             ended.map_err(|cause| io::Error::new(cause.kind(), format!("{cause}{}", advice(&cause))))
         })

@@ -24,7 +24,7 @@ use crate::{
         ticket::{CallId, Ticket},
     },
     config::ServeLimits,
-    dispatch::{Dispatcher, Neighbours, ShardStore},
+    dispatch::{Dispatcher, Neighbours, ShardStore, http_rules::HttpRules},
     metrics::Registry,
     namespace::{Durability, spec::NamespaceSpec},
     runtime::mailbox::{Mailbox, Waker},
@@ -330,6 +330,17 @@ impl Bench {
     }
 }
 
+/// A shard by itself.
+pub(super) fn lone_dispatcher() -> Dispatcher {
+    let waker = Waker::new().unwrap();
+    let neighbours = Neighbours {
+        shards: vec![Arc::new(Mailbox::new(8, waker.clone()))],
+        replies: vec![Arc::new(Mailbox::new(8, waker.clone()))],
+        control: Arc::new(Mailbox::new(8, waker)),
+    };
+    dispatcher(0, neighbours, ServeLimits::default(), Arc::default())
+}
+
 fn dispatcher(
     number: u16,
     neighbours: Neighbours,
@@ -338,7 +349,15 @@ fn dispatcher(
 ) -> Dispatcher {
     let store = ShardStore::Memory(Box::new(MemoryStore::new()));
     let metrics = registry.add_shard();
-    let mut dispatcher = Dispatcher::new(number, neighbours, store, limits, metrics, registry);
+    let mut dispatcher = Dispatcher::new(
+        number,
+        neighbours,
+        store,
+        limits,
+        metrics,
+        registry,
+        HttpRules::default(),
+    );
     let (done, added) = sync_channel(1);
     let spec = NamespaceSpec {
         id: NAMESPACE,

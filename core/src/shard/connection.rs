@@ -73,7 +73,7 @@ pub(crate) struct Connection {
 enum Session {
     /// Not enough bytes to tell the protocol.
     Unknown,
-    H1(H1Session),
+    H1(Box<H1Session>),
     H2(Box<H2Session>),
 }
 
@@ -243,6 +243,7 @@ impl Connection {
         };
         let mut something_left = false;
         loop {
+            self.refill();
             let output = self.session.borrow_mut().take_output();
             if output.is_empty() {
                 self.recycle(output);
@@ -268,6 +269,13 @@ impl Connection {
         *self.sender.borrow_mut() = Some(sender);
         if something_left {
             self.output_left.notify();
+        }
+    }
+
+    /// Lets a streaming reply of HTTP/1.1 go on: there is room for it again. HTTP/2 has windows for that.
+    fn refill(&self) {
+        if let Session::H1(session) = &mut *self.session.borrow_mut() {
+            session.pump(&mut self.shard.gateway.borrow_mut());
         }
     }
 
@@ -323,7 +331,7 @@ impl Connection {
     pub(crate) fn drain(&self, gateway: &mut Dispatcher) {
         match &mut *self.session.borrow_mut() {
             Session::H2(session) => session.drain(gateway),
-            Session::H1(session) => session.drain(),
+            Session::H1(session) => session.drain(gateway),
             Session::Unknown => self.closed.set(),
         }
     }
@@ -335,17 +343,26 @@ impl Connection {
             .send_began
             .get()
             .is_some_and(|began| now.duration_since(began) > SEND_STALL_MAX);
+        let mut has_output = false;
         let (late, unused) = match &mut *self.session.borrow_mut() {
             Session::Unknown => (now.duration_since(self.opened) > limits.handshake_timeout, false),
-            Session::H1(session) => (
-                session.is_incomplete() && idle > limits.handshake_timeout,
-                session.is_idle(),
-            ),
+            Session::H1(session) => {
+                session.tick();
+                has_output = session.has_output();
+                (
+                    session.is_incomplete() && idle > limits.handshake_timeout,
+                    session.is_idle(),
+                )
+            }
             Session::H2(session) => {
-                session.h2().tick(1);
+                session.tick();
+                has_output = !session.h2().output().is_empty();
                 (false, session.h2().open_streams() == 0)
             }
         };
+        if has_output {
+            self.wake_sender();
+        }
         let idle_too_long = unused && !limits.idle_timeout.is_zero() && idle > limits.idle_timeout;
         if stalled || late || idle_too_long {
             tracing::debug!(peer = %self.peer, stalled, late, idle_too_long, "closing a connection");
@@ -393,10 +410,8 @@ impl Session {
     fn recognise(bytes: &[u8], connection: &Connection, gateway: &Dispatcher) -> Option<Self> {
         let known = bytes.len().min(PREFACE.len());
         if bytes[..known] != PREFACE[..known] {
-            return Some(Self::H1(H1Session::new(
-                connection.address,
-                gateway.limits().message_bytes_max,
-            )));
+            let session = H1Session::new(connection.address, gateway.limits().message_bytes_max);
+            return Some(Self::H1(Box::new(session)));
         }
         if known < PREFACE.len() {
             return None;

@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use prism_codec::{
+    format::{Format, KEEP_ALIVE},
     grpc::{Code, Status},
-    http1::{self, Connection, Event, Response},
+    http1::{self, Connection, Event, Version},
 };
 
-use super::unary;
+use super::{h1_reply::Reply, h2_session::KEEP_ALIVE_SECONDS, reply, unary};
 use crate::{
     call::{
         job::Answer,
@@ -15,10 +16,16 @@ use crate::{
     },
     dispatch::{
         Dispatcher, Progress,
+        head::{Extra, Head},
         pending::Pending,
-        route::{Format, Head, Route},
+        reflection,
+        route::Route,
+        scan::{Scan, ScanStep},
     },
 };
+
+/// A streaming reply pauses while more than this waits for its client.
+const STREAM_QUEUE_BYTES: usize = 1 << 20;
 
 /// One HTTP/1.1 connection's requests.
 pub(crate) struct H1Session {
@@ -36,15 +43,31 @@ pub(crate) struct H1Session {
 
 struct Request {
     head: Head,
-    head_only: bool,
+    extra: Option<Box<Extra>>,
+    version: Version,
     deadline: Option<Instant>,
     body: Vec<u8>,
-    /// Set while the answer is awaited.
-    pending: Option<Box<Pending>>,
+    phase: Phase,
+    /// The response has begun.
+    begun: bool,
+    /// Seconds until a stream of events needs a sign of life.
+    keep_alive_in: u8,
+}
+
+enum Phase {
+    /// The request is not complete.
+    Receiving,
+    /// A store, another shard or the control thread has it.
+    Waiting(Box<Pending>),
+    /// A Scan between pages or waiting for one.
+    Scanning(Box<Scan>),
+    /// A health watch: open until the client leaves.
+    Watching,
 }
 
 impl H1Session {
-    pub(crate) fn new(address: Ticket, body_bytes_max: usize) -> Self {
+    pub(crate) fn new(address: Ticket, message_bytes_max: usize) -> Self {
+        let body_bytes_max = unary::body_bytes_max(Format::GrpcWebText, message_bytes_max);
         Self {
             parser: Connection::new(body_bytes_max),
             output: Vec::new(),
@@ -76,7 +99,7 @@ impl H1Session {
                     self.incomplete = self.request.is_some() || !rest.is_empty();
                     break;
                 }
-                Ok(Some(Event::Head(head))) => self.begin(&head, now),
+                Ok(Some(Event::Head(head))) => self.begin(&head, now, gateway),
                 Ok(Some(Event::Body(data))) => {
                     if let Some(request) = &mut self.request {
                         request.body.extend_from_slice(data);
@@ -102,73 +125,105 @@ impl H1Session {
         )
     }
 
-    fn begin(&mut self, head: &http1::Head<'_>, now: Instant) {
+    fn begin(&mut self, head: &http1::Head<'_>, now: Instant, gateway: &Dispatcher) {
         self.number += 1;
         if head.expects_continue {
             http1::put_continue(&mut self.output);
         }
-        let method = if head.method == "HEAD" { "GET" } else { head.method };
-        let pseudo: [(&[u8], &[u8]); 2] = [
-            (b":method", method.as_bytes()),
-            (b":path", head.path().as_bytes()),
+        let target = head.path_and_query();
+        let pseudo: [(&[u8], &[u8]); 3] = [
+            (b":method", head.method.as_bytes()),
+            (b":path", target.as_bytes()),
+            // RFC 9112, 3.2.2: a target in absolute form says more than the host field.
+            (b":authority", head.authority().as_bytes()),
         ];
         let mut lower = Vec::new();
         for (name, value) in head.headers.iter() {
             lower.push((name.to_ascii_lowercase(), value));
         }
         let fields = lower.iter().map(|(name, value)| (name.as_bytes(), *value));
-        let mut parsed = Head::from_fields(pseudo.into_iter().chain(fields));
-        if parsed.format == Format::Grpc {
-            // gRPC needs trailers and HTTP/2 framing.
-            parsed.format = Format::Plain;
-            parsed.route = Route::WrongContentType;
-        }
+        let (parsed, extra) = Head::from_fields(pseudo.into_iter().chain(fields), false, gateway.http());
         self.request = Some(Request {
             head: parsed,
-            head_only: head.method == "HEAD",
+            extra,
+            version: head.version,
             deadline: parsed.timeout.and_then(|timeout| now.checked_add(timeout)),
             body: Vec::new(),
-            pending: None,
+            phase: Phase::Receiving,
+            begun: false,
+            keep_alive_in: KEEP_ALIVE_SECONDS,
         });
     }
 
+    /// The request is complete.
     fn start(&mut self, now: Instant, gateway: &mut Dispatcher) {
         let Some(request) = &mut self.request else { return };
         let head = request.head;
+        let body = std::mem::take(&mut request.body);
+        debug_assert!(body.len() <= self.body_bytes_max);
         let ticket = Ticket {
             call: CallId::Request(self.number),
             ..self.address
         };
-        let body = std::mem::take(&mut request.body);
-        debug_assert!(body.len() <= self.body_bytes_max);
         let progress = match head.route {
             Route::Metrics => gateway.start_metrics(ticket),
-            Route::Healthz
-            | Route::Readyz
-            | Route::Welcome
-            | Route::Unknown
-            | Route::WrongMethod
-            | Route::WrongContentType
-            | Route::WrongTimeout => Progress::Done(gateway.plain(head.route)),
-            Route::HealthWatch | Route::Reflection { .. } => {
-                Progress::Done(Err(Box::new(unary::streaming_needs_grpc())))
+            route if route.needs_no_body() => {
+                Progress::Done(reply::plain(head, request.extra.as_deref(), gateway))
             }
-            Route::Call(_) | Route::Admin(_) | Route::HealthCheck => {
-                match unary::message(head, &body, gateway) {
-                    Ok(message) => gateway.start(head.route, ticket, request.deadline, now, &message),
-                    Err(status) => Progress::Done(Err(status)),
-                }
-            }
+            Route::Reflection { alpha } => return self.reflect(&body, alpha, gateway),
+            route => match unary::message(head, request.extra.as_deref(), &body, gateway) {
+                Ok(message) => gateway.start(route, ticket, request.deadline, now, &message),
+                Err(status) => Progress::Done(Err(status)),
+            },
         };
         match progress {
             Progress::Done(result) => self.respond(result, gateway),
-            Progress::Waiting(pending) => request.pending = Some(pending),
-            Progress::Scan(mut scan) => {
-                scan.cancel(gateway);
-                self.respond(Err(Box::new(unary::streaming_needs_grpc())), gateway);
+            Progress::Waiting(pending) => request.phase = Phase::Waiting(pending),
+            Progress::Scan(scan) => {
+                request.phase = Phase::Scanning(scan);
+                self.pump(gateway);
+                // Nothing has come yet: the client learns that its call is under way.
+                self.begin_response(gateway);
             }
-            Progress::Watch => self.respond(Err(Box::new(unary::streaming_needs_grpc())), gateway),
+            Progress::Watch => {
+                request.phase = Phase::Watching;
+                let first = std::mem::take(&mut gateway.reply);
+                let sent = self.send_message(&first, gateway);
+                if sent.is_err() || self.draining {
+                    self.end(sent, gateway);
+                }
+                gateway.reply = first;
+            }
         }
+    }
+
+    /// Answers a dialogue whose requests are all here: half-duplex is all that HTTP/1.1 can do.
+    fn reflect(&mut self, body: &[u8], alpha: bool, gateway: &mut Dispatcher) {
+        let Some(head) = self.request.as_ref().map(|request| request.head) else {
+            return;
+        };
+        let mut rest = body;
+        while let Some(length) = unary::whole_message_length(rest) {
+            let (envelope, after) = rest.split_at(unary::PREFIX_BYTES + length);
+            rest = after;
+            let answered = unary::message(head, None, envelope, gateway)
+                .and_then(|message| reflection::answer(&message, alpha, &mut gateway.reply));
+            let answer = std::mem::take(&mut gateway.reply);
+            let sent = answered.and_then(|()| self.send_message(&answer, gateway));
+            gateway.reply = answer;
+            if let Err(status) = sent {
+                return self.end(Err(status), gateway);
+            }
+        }
+        let status = Status::new(Code::InvalidArgument, "the stream ends within a message");
+        self.end(
+            if rest.is_empty() {
+                Ok(())
+            } else {
+                Err(Box::new(status))
+            },
+            gateway,
+        );
     }
 
     /// Hands over the answer that the request waits for.
@@ -181,11 +236,18 @@ impl H1Session {
         if ticket.call != CallId::Request(self.number) {
             return;
         }
-        let Some(pending) = self.request.as_mut().and_then(|request| request.pending.as_mut()) else {
-            return;
-        };
-        if let Some(result) = gateway.handle_answer(pending, result) {
-            self.respond(result, gateway);
+        match self.request.as_mut().map(|request| &mut request.phase) {
+            Some(Phase::Waiting(pending)) => {
+                if let Some(result) = gateway.handle_answer(pending, result) {
+                    self.respond(result, gateway);
+                }
+            }
+            Some(Phase::Scanning(scan)) => {
+                if scan.handle_page(result, gateway) {
+                    self.pump(gateway);
+                }
+            }
+            Some(Phase::Receiving | Phase::Watching) | None => {}
         }
     }
 
@@ -194,11 +256,85 @@ impl H1Session {
         if ticket.call != CallId::Request(self.number) {
             return;
         }
-        let Some(pending) = self.request.as_mut().and_then(|request| request.pending.as_mut()) else {
-            return;
+        match self.request.as_mut().map(|request| &mut request.phase) {
+            Some(Phase::Waiting(pending)) => gateway.expire(pending),
+            Some(Phase::Scanning(scan)) => scan.expire(gateway),
+            Some(Phase::Receiving | Phase::Watching) | None => return,
+        }
+        self.end(Err(Box::new(deadline_exceeded())), gateway);
+    }
+
+    /// Moves a Scan forward: writes the page that has come, asks for the next one unless the client is slow. Called again
+    /// when output has left.
+    pub(crate) fn pump(&mut self, gateway: &mut Dispatcher) {
+        loop {
+            let may_ask = self.output.len() <= STREAM_QUEUE_BYTES;
+            let Some(Phase::Scanning(scan)) = self.request.as_mut().map(|request| &mut request.phase) else {
+                return;
+            };
+            match scan.step(may_ask, gateway) {
+                ScanStep::Wait => return,
+                ScanStep::Send { last } => {
+                    let message = scan.take_page();
+                    if let Err(status) = self.send_message(&message, gateway) {
+                        if !last {
+                            self.cancel(gateway);
+                        }
+                        return self.end(Err(status), gateway);
+                    }
+                    if last {
+                        return self.end(Ok(()), gateway);
+                    }
+                }
+                ScanStep::Failed(status) => return self.end(Err(status), gateway),
+            }
+        }
+    }
+
+    /// Writes a message of a stream.
+    fn send_message(&mut self, message: &[u8], gateway: &mut Dispatcher) -> Result<(), Box<Status>> {
+        self.begin_response(gateway);
+        let Some(request) = &mut self.request else {
+            return Ok(());
         };
-        gateway.expire(pending);
-        self.respond(Err(Box::new(deadline_exceeded())), gateway);
+        request.keep_alive_in = KEEP_ALIVE_SECONDS;
+        let mut written = Vec::new();
+        reply::put_message(request.head, message, gateway, &mut written)?;
+        Reply::of(request.version).put(&mut self.output, &written);
+        Ok(())
+    }
+
+    fn begin_response(&mut self, gateway: &Dispatcher) {
+        let Some(request) = &mut self.request else { return };
+        if std::mem::replace(&mut request.begun, true) {
+            return;
+        }
+        let reply = Reply::of(request.version);
+        if self.draining || reply == Reply::UntilClose {
+            self.parser.close_after_request();
+        }
+        let start = reply::stream_start(request.head, gateway);
+        reply.begin(&mut self.output, &start, self.parser.keep_alive());
+        reply.put(&mut self.output, &start.body);
+    }
+
+    /// Ends a stream, or fails a request whose response has not begun.
+    fn end(&mut self, result: Result<(), Box<Status>>, gateway: &mut Dispatcher) {
+        if result.is_ok() {
+            self.begin_response(gateway);
+        }
+        match &self.request {
+            Some(request) if request.begun => {
+                let reply = Reply::of(request.version);
+                let mut end = Vec::new();
+                let result = result.as_ref().copied().map_err(|status| &**status);
+                reply::put_stream_end(request.head, result, &mut end);
+                reply.put(&mut self.output, &end);
+                reply.end(&mut self.output);
+                self.request = None;
+            }
+            _ => self.respond(result, gateway),
+        }
     }
 
     fn respond(&mut self, result: Result<(), Box<Status>>, gateway: &mut Dispatcher) {
@@ -208,42 +344,66 @@ impl H1Session {
         if self.draining {
             self.parser.close_after_request();
         }
-        let response = unary::http_response(request.head.route, request.head.format, result, gateway);
-        let extra = response.extra.map(|(name, value)| (name, value.as_bytes()));
-        http1::put_response(
+        let response = reply::whole(request.head, request.extra.as_deref(), result, gateway);
+        Reply::whole(
             &mut self.output,
-            &Response {
-                status: response.status,
-                headers: extra.as_slice(),
-                content_type: response.content_type,
-                body: &response.body,
-                keep_alive: self.parser.keep_alive(),
-                head_only: request.head_only,
-            },
+            &response,
+            request.head.head_only,
+            self.parser.keep_alive(),
         );
     }
 
-    /// Closes after the request that is being answered, or at once if there is none.
-    pub(crate) fn drain(&mut self) {
+    /// Closes after the request that is being answered, or at once if there is none. A health watch ends.
+    pub(crate) fn drain(&mut self, gateway: &mut Dispatcher) {
         self.draining = true;
-        if self.request.is_none() {
-            self.parser.close_after_request();
+        match self.request.as_ref().map(|request| &request.phase) {
+            None => self.parser.close_after_request(),
+            Some(Phase::Watching) => {
+                self.parser.close_after_request();
+                // The empty name is always known, so this cannot fail.
+                let _ = gateway.health(&[], false);
+                let last = std::mem::take(&mut gateway.reply);
+                let sent = self.send_message(&last, gateway);
+                gateway.reply = last;
+                self.end(sent, gateway);
+            }
+            Some(Phase::Receiving | Phase::Waiting(_) | Phase::Scanning(_)) => {}
+        }
+    }
+
+    /// Once a second: a sign of life on a stream of events.
+    pub(crate) fn tick(&mut self) {
+        let Some(request) = &mut self.request else { return };
+        if request.head.format != Format::Sse || !request.begun {
+            return;
+        }
+        request.keep_alive_in = request.keep_alive_in.saturating_sub(1);
+        if request.keep_alive_in == 0 {
+            request.keep_alive_in = KEEP_ALIVE_SECONDS;
+            Reply::of(request.version).put(&mut self.output, KEEP_ALIVE);
         }
     }
 
     /// The connection is gone.
     pub(crate) fn close(&mut self, gateway: &mut Dispatcher) {
-        if let Some(Request {
-            pending: Some(mut pending),
-            ..
-        }) = self.request.take()
-        {
-            gateway.cancel(&mut pending);
+        self.cancel(gateway);
+        self.request = None;
+    }
+
+    fn cancel(&mut self, gateway: &mut Dispatcher) {
+        match self.request.as_mut().map(|request| &mut request.phase) {
+            Some(Phase::Waiting(pending)) => gateway.cancel(pending),
+            Some(Phase::Scanning(scan)) => scan.cancel(gateway),
+            Some(Phase::Receiving | Phase::Watching) | None => {}
         }
     }
 
     pub(crate) fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.output)
+    }
+
+    pub(crate) fn has_output(&self) -> bool {
+        !self.output.is_empty()
     }
 
     /// Requests are read one at a time, so that a client cannot pile them up.
@@ -269,7 +429,7 @@ impl H1Session {
     fn is_waiting(&self) -> bool {
         self.request
             .as_ref()
-            .is_some_and(|request| request.pending.is_some())
+            .is_some_and(|request| !matches!(request.phase, Phase::Receiving))
     }
 }
 

@@ -7,24 +7,24 @@
 use std::time::Instant;
 
 use prism_codec::{
-    grpc::{self, Code, Status},
+    format::{Format, KEEP_ALIVE},
+    grpc::{Code, Status},
     h2::{Config, Connection, ErrorCode, Event, Input, StreamId},
 };
 
-use prost::Message as _;
-use smallvec::SmallVec;
-
-use super::unary;
+use super::{h2_reply::Refused, reply, unary};
 use crate::{
     call::{
+        error,
         job::Answer,
         ticket::{CallId, Ticket},
     },
     dispatch::{
         Dispatcher, Progress,
+        head::{Encoding, Extra, Head},
         pending::Pending,
         reflection,
-        route::{Encoding, Format, Head, Route},
+        route::Route,
         scan::{Scan, ScanStep},
     },
 };
@@ -38,7 +38,7 @@ const STREAM_QUEUE_BYTES: usize = 1 << 20;
 
 /// One HTTP/2 connection's calls.
 pub(crate) struct H2Session {
-    h2: Connection,
+    pub(super) h2: Connection,
     heads: Vec<Head>,
     /// Indexed by the stream's slot.
     calls: Vec<Option<Call>>,
@@ -46,14 +46,24 @@ pub(crate) struct H2Session {
     body_bytes: usize,
     body_bytes_max: usize,
     address: Ticket,
+    draining: bool,
 }
 
 struct Call {
     stream: StreamId,
     head: Head,
+    extra: Option<Box<Extra>>,
     deadline: Option<Instant>,
     phase: Phase,
+    /// The response has begun.
+    begun: bool,
+    /// Seconds until a stream of events needs a sign of life.
+    keep_alive_in: u8,
 }
+
+/// A stream of events that has nothing to say gives a sign of life after this many seconds, so that nobody on the way takes
+/// it for dead.
+pub(super) const KEEP_ALIVE_SECONDS: u8 = 15;
 
 enum Phase {
     /// The request is not complete.
@@ -67,8 +77,8 @@ enum Phase {
     Scanning(Box<Scan>),
     /// A health watch: open until the client leaves.
     Watching,
-    /// Server reflection: messages are answered as they come. The flag: the response has begun.
-    Reflecting(Vec<u8>, bool),
+    /// Server reflection: messages are answered as they come.
+    Reflecting(Vec<u8>),
 }
 
 impl H2Session {
@@ -82,6 +92,7 @@ impl H2Session {
             body_bytes: 0,
             body_bytes_max,
             address,
+            draining: false,
         }
     }
 
@@ -107,7 +118,7 @@ impl H2Session {
                         end_stream,
                     } => {
                         let head = self.heads[memo as usize];
-                        self.begin(stream, head, end_stream, now, gateway);
+                        self.begin(stream, head, None, end_stream, now, gateway);
                     }
                     Event::Headers {
                         stream,
@@ -115,11 +126,14 @@ impl H2Session {
                         end_stream,
                         memoizable,
                     } => {
-                        let head = Head::parse(headers);
-                        if memoizable && let Some(memo) = self.remember(head) {
+                        let (head, extra) = Head::from_fields(headers.iter(), true, gateway.http());
+                        if memoizable
+                            && extra.is_none()
+                            && let Some(memo) = self.remember(head)
+                        {
                             self.h2.memoize(memo);
                         }
-                        self.begin(stream, head, end_stream, now, gateway);
+                        self.begin(stream, head, extra, end_stream, now, gateway);
                     }
                     Event::Data {
                         stream,
@@ -148,13 +162,12 @@ impl H2Session {
             return;
         };
         let Some(call) = self.call_mut(stream) else { return };
-        let format = call.head.format;
+        let head = call.head;
         match &mut call.phase {
             Phase::Waiting(pending) => {
-                let route = call.head.route;
                 if let Some(result) = gateway.handle_answer(pending, result) {
                     self.remove(stream);
-                    self.respond(stream, route, format, result, gateway);
+                    self.respond(stream, head, None, result, gateway);
                 }
             }
             Phase::Scanning(scan) => {
@@ -162,7 +175,7 @@ impl H2Session {
                     self.pump_scan(stream, gateway);
                 }
             }
-            Phase::Receiving(_) | Phase::Discarding(_) | Phase::Watching | Phase::Reflecting(..) => {}
+            Phase::Receiving(_) | Phase::Discarding(_) | Phase::Watching | Phase::Reflecting(_) => {}
         }
     }
 
@@ -177,37 +190,56 @@ impl H2Session {
         match &mut call.phase {
             Phase::Waiting(pending) => gateway.expire(pending),
             Phase::Scanning(scan) => scan.expire(gateway),
-            Phase::Receiving(_) | Phase::Discarding(_) | Phase::Watching | Phase::Reflecting(..) => {}
+            Phase::Receiving(_) | Phase::Discarding(_) | Phase::Watching | Phase::Reflecting(_) => {}
         }
-        self.respond(
-            stream,
-            call.head.route,
-            call.head.format,
-            Err(Box::new(deadline_exceeded())),
-            gateway,
-        );
+        self.fail(stream, &call, Box::new(deadline_exceeded()), gateway);
     }
 
-    /// Tells health watchers that the gateway is going away, and the peer to open no more streams.
+    /// Tells health watchers that the gateway is going away, ends dialogues in which nothing is under way, and has the peer
+    /// open no more streams.
     pub(crate) fn drain(&mut self, gateway: &mut Dispatcher) {
+        self.draining = true;
         for index in 0..self.calls.len() {
-            if let Some(Call {
-                stream,
-                phase: Phase::Watching,
-                ..
-            }) = &self.calls[index]
-            {
-                let stream = *stream;
-                // The empty name is always known, so this cannot fail.
-                let _ = gateway.health(&[], false);
-                let _ = self
-                    .h2
-                    .send_grpc_message(stream, false, |out| out.extend_from_slice(&gateway.reply));
-                let _ = self.h2.send_grpc_ok(stream);
-                self.remove(stream);
+            let Some(call) = &self.calls[index] else { continue };
+            let (stream, head) = (call.stream, call.head);
+            match &call.phase {
+                Phase::Watching => {
+                    // The empty name is always known, so this cannot fail.
+                    let _ = gateway.health(&[], false);
+                    let last = std::mem::take(&mut gateway.reply);
+                    if self.send_message(stream, head, &last, gateway).is_ok() {
+                        self.end_stream(stream, head, Ok(()));
+                    }
+                    gateway.reply = last;
+                    self.remove(stream);
+                }
+                Phase::Reflecting(body) if body.is_empty() => self.end_idle_dialogue(stream, gateway),
+                _ => {}
             }
         }
         self.h2.goaway();
+    }
+
+    /// Once a second: signs of life on streams of events.
+    pub(crate) fn tick(&mut self) {
+        self.h2.tick(1);
+        for call in self.calls.iter_mut().flatten() {
+            if call.head.format != Format::Sse || !call.begun {
+                continue;
+            }
+            call.keep_alive_in = call.keep_alive_in.saturating_sub(1);
+            if call.keep_alive_in == 0 {
+                call.keep_alive_in = KEEP_ALIVE_SECONDS;
+                // A stream whose queue is full needs no sign of life.
+                let _ = self.h2.send_data(call.stream, KEEP_ALIVE, false);
+            }
+        }
+    }
+
+    fn end_idle_dialogue(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
+        if let Some(call) = self.remove(stream) {
+            self.fail(stream, &call, error::not_serving(), gateway);
+        }
     }
 
     /// Forgets all calls: the connection is gone.
@@ -239,32 +271,40 @@ impl H2Session {
         &mut self,
         stream: StreamId,
         head: Head,
+        extra: Option<Box<Extra>>,
         end_stream: bool,
         now: Instant,
         gateway: &mut Dispatcher,
     ) {
         if head.route.needs_no_body() && end_stream {
-            return self.plain(stream, head, gateway);
+            return self.plain(stream, head, extra.as_deref(), gateway);
         }
         let deadline = head.timeout.and_then(|timeout| now.checked_add(timeout));
         let phase = match head.route {
-            Route::Reflection { .. } => Phase::Reflecting(Vec::new(), false),
+            Route::Reflection { .. } => Phase::Reflecting(Vec::new()),
             route if route.needs_no_body() => Phase::Discarding(0),
             _ => Phase::Receiving(Vec::new()),
         };
-        let index = stream.slot();
-        if index >= self.calls.len() {
-            self.calls.resize_with(index + 1, || None);
-        }
-        self.calls[index] = Some(Call {
+        self.insert(Call {
             stream,
             head,
+            extra,
             deadline,
             phase,
+            begun: false,
+            keep_alive_in: KEEP_ALIVE_SECONDS,
         });
         if end_stream {
             self.data(stream, &[], true, now, gateway);
         }
+    }
+
+    fn insert(&mut self, call: Call) {
+        let index = call.stream.slot();
+        if index >= self.calls.len() {
+            self.calls.resize_with(index + 1, || None);
+        }
+        self.calls[index] = Some(call);
     }
 
     fn data(
@@ -290,11 +330,12 @@ impl H2Session {
                     let (head, deadline) = (call.head, call.deadline);
                     return self.start(stream, head, deadline, data, now, gateway);
                 }
-                if body.len() + data.len() > gateway.limits().message_bytes_max + unary::PREFIX_BYTES {
+                let message_max = gateway.limits().message_bytes_max;
+                if body.len() + data.len() > unary::body_bytes_max(call.head.format, message_max) {
                     let head = call.head;
                     self.drop_body(stream);
-                    let status = unary::message_too_large(gateway.limits().message_bytes_max);
-                    return self.respond(stream, head.route, head.format, Err(Box::new(status)), gateway);
+                    let status = unary::message_too_large(message_max);
+                    return self.respond(stream, head, None, Err(Box::new(status)), gateway);
                 }
                 if self.body_bytes + data.len() > self.body_bytes_max {
                     let head = call.head;
@@ -303,7 +344,7 @@ impl H2Session {
                         Code::ResourceExhausted,
                         "this connection has too many incomplete requests; send fewer large messages at once",
                     );
-                    return self.respond(stream, head.route, head.format, Err(Box::new(status)), gateway);
+                    return self.respond(stream, head, None, Err(Box::new(status)), gateway);
                 }
                 body.extend_from_slice(data);
                 self.body_bytes += data.len();
@@ -318,16 +359,14 @@ impl H2Session {
                 *bytes += data.len();
                 if end_stream || *bytes > gateway.limits().message_bytes_max {
                     let head = call.head;
-                    self.remove(stream);
-                    self.plain(stream, head, gateway);
+                    let extra = self.remove(stream).and_then(|call| call.extra);
+                    self.plain(stream, head, extra.as_deref(), gateway);
                 }
             }
-            Phase::Reflecting(body, _) => {
+            Phase::Reflecting(body) => {
                 if body.len() + data.len() > reflection::REQUEST_BYTES_MAX {
-                    let head = call.head;
-                    self.drop_body(stream);
                     let status = unary::message_too_large(reflection::REQUEST_BYTES_MAX);
-                    return self.respond(stream, head.route, head.format, Err(Box::new(status)), gateway);
+                    return self.fail_dialogue(stream, Box::new(status), gateway);
                 }
                 body.extend_from_slice(data);
                 self.body_bytes += data.len();
@@ -356,223 +395,194 @@ impl H2Session {
             (Format::Grpc, Encoding::Known(_)) if unary::is_whole_plain_message(body) => {
                 gateway.start(head.route, ticket, deadline, now, &body[unary::PREFIX_BYTES..])
             }
-            _ => match unary::message(head, body, gateway) {
-                Ok(message) => gateway.start(head.route, ticket, deadline, now, &message),
-                Err(status) => Progress::Done(Err(status)),
-            },
+            _ => {
+                let extra = self.call_mut(stream).and_then(|call| call.extra.take());
+                match unary::message(head, extra.as_deref(), body, gateway) {
+                    Ok(message) => gateway.start(head.route, ticket, deadline, now, &message),
+                    Err(status) => Progress::Done(Err(status)),
+                }
+            }
         };
         match progress {
-            Progress::Done(Err(status))
-                if head.encoding == Encoding::Unsupported && head.format == Format::Grpc =>
-            {
-                self.remove(stream);
-                self.refuse_encoding(stream, &status);
-            }
             Progress::Done(result) => {
                 self.remove(stream);
-                self.respond(stream, head.route, head.format, result, gateway);
+                self.respond(stream, head, None, result, gateway);
             }
             Progress::Waiting(pending) => self.set_phase(stream, Phase::Waiting(pending)),
-            Progress::Scan(_) if head.format != Format::Grpc => {
-                self.remove(stream);
-                self.respond(
-                    stream,
-                    head.route,
-                    head.format,
-                    Err(Box::new(unary::streaming_needs_grpc())),
-                    gateway,
-                );
-            }
             Progress::Scan(scan) => {
-                let _ = self.h2.send_grpc_headers(stream);
                 self.set_phase(stream, Phase::Scanning(scan));
                 self.pump_scan(stream, gateway);
+                // Nothing has come yet: the client learns that its call is under way.
+                self.begin_response(stream, gateway);
             }
             Progress::Watch => {
-                let _ = self.h2.send_grpc_headers(stream);
-                let _ = self
-                    .h2
-                    .send_grpc_message(stream, false, |out| out.extend_from_slice(&gateway.reply));
                 self.set_phase(stream, Phase::Watching);
+                let first = std::mem::take(&mut gateway.reply);
+                if self.send_message(stream, head, &first, gateway).is_err() {
+                    self.abandon(stream, gateway);
+                } else if self.draining {
+                    self.remove(stream);
+                    self.end_stream(stream, head, Ok(()));
+                }
+                gateway.reply = first;
             }
         }
     }
 
     /// Moves a Scan forward: sends the page that has come, asks for the next one unless the client is slow.
     fn pump_scan(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
-        let queued = self.h2.stream_queued(stream);
-        let h2 = &mut self.h2;
-        let Some(call) = self
-            .calls
-            .get_mut(stream.slot())
-            .and_then(Option::as_mut)
-            .filter(|call| call.stream == stream)
-        else {
-            return;
-        };
-        let Phase::Scanning(scan) = &mut call.phase else {
-            return;
-        };
-        match scan.step(queued <= STREAM_QUEUE_BYTES, gateway) {
-            ScanStep::Wait => {}
-            ScanStep::Send { last } => {
-                let message = scan.take_page();
-                let _ = h2.send_grpc_message(stream, false, |out| out.extend_from_slice(&message));
-                if last {
-                    let _ = h2.send_grpc_ok(stream);
-                    self.remove(stream);
-                } else {
-                    self.pump_scan(stream, gateway);
+        loop {
+            let queued = self.h2.stream_queued(stream);
+            let Some(call) = self.call_mut(stream) else { return };
+            let Phase::Scanning(scan) = &mut call.phase else {
+                return;
+            };
+            let head = call.head;
+            match scan.step(queued <= STREAM_QUEUE_BYTES, gateway) {
+                ScanStep::Wait => return,
+                ScanStep::Send { last } => {
+                    let message = scan.take_page();
+                    if let Err(refused) = self.send_message(stream, head, &message, gateway) {
+                        return self.give_up(stream, refused, gateway);
+                    }
+                    if last {
+                        self.end_stream(stream, head, Ok(()));
+                        self.remove(stream);
+                        return;
+                    }
                 }
-            }
-            ScanStep::Failed(status) => {
-                let head = call.head;
-                self.remove(stream);
-                self.respond(stream, head.route, head.format, Err(status), gateway);
+                ScanStep::Failed(status) => {
+                    if let Some(call) = self.remove(stream) {
+                        self.fail(stream, &call, status, gateway);
+                    }
+                    return;
+                }
             }
         }
     }
 
     fn reflect(&mut self, stream: StreamId, end_stream: bool, gateway: &mut Dispatcher) {
-        let Some(call) = self.calls.get_mut(stream.slot()).and_then(Option::as_mut) else {
-            return;
-        };
-        let (Phase::Reflecting(body, begun), Route::Reflection { alpha }) =
-            (&mut call.phase, call.head.route)
+        loop {
+            let Some(call) = self.call_mut(stream) else { return };
+            let (Phase::Reflecting(body), Route::Reflection { alpha }) = (&mut call.phase, call.head.route)
+            else {
+                return;
+            };
+            let head = call.head;
+            let Some(length) = unary::whole_message_length(body) else {
+                break;
+            };
+            let rest = body.split_off(unary::PREFIX_BYTES + length);
+            let envelope = std::mem::replace(body, rest);
+            self.body_bytes -= envelope.len();
+            let answered = unary::message(head, None, &envelope, gateway)
+                .and_then(|message| reflection::answer(&message, alpha, &mut gateway.reply));
+            if let Err(status) = answered {
+                return self.fail_dialogue(stream, status, gateway);
+            }
+            let answer = std::mem::take(&mut gateway.reply);
+            let sent = self.send_message(stream, head, &answer, gateway);
+            gateway.reply = answer;
+            if let Err(refused) = sent {
+                return self.give_up(stream, refused, gateway);
+            }
+        }
+        let Some(Call {
+            phase: Phase::Reflecting(rest),
+            head,
+            ..
+        }) = self.call_mut(stream)
         else {
             return;
         };
-        let head = call.head;
-        let mut used = 0;
-        let mut failed = None;
-        while failed.is_none()
-            && let Some(length) = unary::whole_message_length(&body[used..])
-        {
-            let envelope = &body[used..used + unary::PREFIX_BYTES + length];
-            used += envelope.len();
-            match unary::message(head, envelope, gateway)
-                .and_then(|message| reflection::answer(&message, alpha, &mut gateway.reply))
-            {
-                Ok(()) => {
-                    if !std::mem::replace(begun, true) {
-                        let _ = self.h2.send_grpc_headers(stream);
-                    }
-                    let _ = self
-                        .h2
-                        .send_grpc_message(stream, false, |out| out.extend_from_slice(&gateway.reply));
-                }
-                Err(status) => failed = Some(status),
-            }
-        }
-        body.drain(..used);
-        let (rest, begun) = (body.len(), *begun);
-        self.body_bytes -= used;
-        if failed.is_none() && end_stream && rest > 0 {
-            failed = Some(Box::new(Status::new(
-                Code::InvalidArgument,
-                "the stream ends within a message",
-            )));
-        }
-        if let Some(status) = failed {
+        let (head, complete) = (*head, rest.is_empty());
+        if end_stream && complete {
+            self.begin_response(stream, gateway);
             self.drop_body(stream);
-            self.respond(stream, head.route, head.format, Err(status), gateway);
+            self.end_stream(stream, head, Ok(()));
         } else if end_stream {
-            self.drop_body(stream);
-            if !begun {
-                let _ = self.h2.send_grpc_headers(stream);
-            }
-            let _ = self.h2.send_grpc_ok(stream);
+            let status = Status::new(Code::InvalidArgument, "the stream ends within a message");
+            self.fail_dialogue(stream, Box::new(status), gateway);
+        } else if complete && self.draining {
+            self.end_idle_dialogue(stream, gateway);
+        }
+    }
+
+    fn fail_dialogue(&mut self, stream: StreamId, status: Box<Status>, gateway: &mut Dispatcher) {
+        if let Some(call) = self.drop_body(stream) {
+            self.fail(stream, &call, status, gateway);
         }
     }
 
     /// Requests that are not calls, or can't be one.
-    fn plain(&mut self, stream: StreamId, head: Head, gateway: &mut Dispatcher) {
+    fn plain(&mut self, stream: StreamId, head: Head, extra: Option<&Extra>, gateway: &mut Dispatcher) {
         if head.route == Route::Metrics {
             let ticket = Ticket {
                 call: CallId::Stream(stream),
                 ..self.address
             };
             match gateway.start_metrics(ticket) {
-                Progress::Waiting(pending) => {
-                    let call = Call {
-                        stream,
-                        head,
-                        deadline: None,
-                        phase: Phase::Waiting(pending),
-                    };
-                    let index = stream.slot();
-                    if index >= self.calls.len() {
-                        self.calls.resize_with(index + 1, || None);
-                    }
-                    self.calls[index] = Some(call);
-                }
-                Progress::Done(result) => self.respond(stream, head.route, head.format, result, gateway),
+                Progress::Waiting(pending) => self.insert(Call {
+                    stream,
+                    head,
+                    extra: None,
+                    deadline: None,
+                    phase: Phase::Waiting(pending),
+                    begun: false,
+                    keep_alive_in: KEEP_ALIVE_SECONDS,
+                }),
+                Progress::Done(result) => self.respond(stream, head, None, result, gateway),
                 Progress::Scan(_) | Progress::Watch => {}
             }
             return;
         }
-        let result = gateway.plain(head.route);
-        self.respond(stream, head.route, head.format, result, gateway);
+        let result = reply::plain(head, extra, gateway);
+        self.respond(stream, head, extra, result, gateway);
     }
 
-    /// Sends the reply: the message or body in `gateway.reply`, or an error, wrapped as the request was.
-    fn respond(
-        &mut self,
-        stream: StreamId,
-        route: Route,
-        format: Format,
-        result: Result<(), Box<Status>>,
-        gateway: &mut Dispatcher,
-    ) {
-        // A stream that is gone in the meantime takes no reply; that is a cancelled call, not an error.
-        let sent = match (format, result) {
-            (Format::Grpc, Ok(())) => self
-                .h2
-                .send_grpc_reply(stream, |out| out.extend_from_slice(&gateway.reply)),
-            (Format::Grpc, Err(status)) => {
-                let details = (!status.details.is_empty()).then(|| status.to_proto().encode_to_vec());
-                self.h2
-                    .send_grpc_error(stream, status.code.as_u8(), &status.message, details.as_deref())
-            }
-            (_, result) => {
-                let response = unary::http_response(route, format, result, gateway);
-                let (status, length) = (response.status.to_string(), response.body.len().to_string());
-                let mut fields: SmallVec<[(&[u8], &[u8]); 4]> = SmallVec::new();
-                fields.push((b":status", status.as_bytes()));
-                fields.push((b"content-type", response.content_type.as_bytes()));
-                fields.push((b"content-length", length.as_bytes()));
-                if let Some((name, value)) = response.extra {
-                    fields.push((name.as_bytes(), value.as_bytes()));
+    /// Ends a call with an error, whether or not its response has begun.
+    fn fail(&mut self, stream: StreamId, call: &Call, status: Box<Status>, gateway: &mut Dispatcher) {
+        if call.begun {
+            self.end_stream(stream, call.head, Err(status));
+        } else {
+            self.respond(stream, call.head, None, Err(status), gateway);
+        }
+    }
+
+    /// The beginning of a stream's response, unless it has begun.
+    pub(super) fn begin_response(&mut self, stream: StreamId, gateway: &Dispatcher) {
+        let Some(call) = self.call_mut(stream) else { return };
+        if !std::mem::replace(&mut call.begun, true) {
+            let head = call.head;
+            self.send_stream_start(stream, head, gateway);
+        }
+    }
+
+    /// Puts off the next sign of life.
+    pub(super) fn note_sent(&mut self, stream: StreamId) {
+        if let Some(call) = self.call_mut(stream) {
+            call.keep_alive_in = KEEP_ALIVE_SECONDS;
+        }
+    }
+
+    /// Ends a stream whose message could not be sent.
+    fn give_up(&mut self, stream: StreamId, refused: Refused, gateway: &mut Dispatcher) {
+        match refused {
+            Refused::Unwritable(status) => {
+                if let Some(call) = self.drop_body(stream) {
+                    self.end_stream(stream, call.head, Err(status));
+                    cancel_call(call, gateway);
                 }
-                let empty = response.body.is_empty();
-                self.h2.send_headers(stream, &fields, empty).and_then(|()| {
-                    if empty {
-                        Ok(())
-                    } else {
-                        self.h2.send_data(stream, &response.body, true)
-                    }
-                })
             }
-        };
-        if sent.is_err() {
-            gateway.metrics().cancelled.add(1);
-            self.h2.reset(stream, ErrorCode::INTERNAL_ERROR);
+            // A message that is left out would be a gap that nobody sees.
+            Refused::Unsendable => self.abandon(stream, gateway),
         }
     }
 
-    /// An error that also says which compressions are taken, as gRPC's compression document asks for.
-    fn refuse_encoding(&mut self, stream: StreamId, status: &Status) {
-        let code = status.code.as_u8().to_string();
-        let fields: [(&[u8], &[u8]); 5] = [
-            (b":status", b"200"),
-            (b"content-type", b"application/grpc"),
-            (b"grpc-status", code.as_bytes()),
-            (b"grpc-message", status.message.as_bytes()),
-            (b"grpc-accept-encoding", grpc::ACCEPT_ENCODING.as_bytes()),
-        ];
-        if self.h2.send_headers(stream, &fields, true).is_err() {
-            self.h2.reset(stream, ErrorCode::INTERNAL_ERROR);
-        }
+    /// Resets a stream and cancels its call.
+    fn abandon(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
+        self.h2.reset(stream, ErrorCode::INTERNAL_ERROR);
+        self.cancel(stream, gateway);
     }
 
     fn call_mut(&mut self, stream: StreamId) -> Option<&mut Call> {
@@ -594,23 +604,19 @@ impl H2Session {
         }
     }
 
-    /// Removes a call that is still receiving, with its part of the buffered bytes.
-    fn drop_body(&mut self, stream: StreamId) {
-        if let Some(Call {
-            phase: Phase::Receiving(body) | Phase::Reflecting(body, _),
-            ..
-        }) = self.remove(stream)
-        {
+    /// Removes a call that may be receiving, with its part of the buffered bytes.
+    fn drop_body(&mut self, stream: StreamId) -> Option<Call> {
+        let call = self.remove(stream)?;
+        if let Phase::Receiving(body) | Phase::Reflecting(body) = &call.phase {
             self.body_bytes -= body.len();
         }
+        Some(call)
     }
 
     fn cancel(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
-        let Some(call) = self.remove(stream) else { return };
-        if let Phase::Receiving(body) | Phase::Reflecting(body, _) = &call.phase {
-            self.body_bytes -= body.len();
+        if let Some(call) = self.drop_body(stream) {
+            cancel_call(call, gateway);
         }
-        cancel_call(call, gateway);
     }
 }
 
@@ -618,7 +624,7 @@ fn cancel_call(call: Call, gateway: &mut Dispatcher) {
     match call.phase {
         Phase::Waiting(mut pending) => gateway.cancel(&mut pending),
         Phase::Scanning(mut scan) => scan.cancel(gateway),
-        Phase::Receiving(_) | Phase::Discarding(_) | Phase::Watching | Phase::Reflecting(..) => {}
+        Phase::Receiving(_) | Phase::Discarding(_) | Phase::Watching | Phase::Reflecting(_) => {}
     }
 }
 

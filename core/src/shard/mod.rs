@@ -21,9 +21,14 @@ pub(crate) mod connection;
 mod connections;
 #[cfg(test)]
 mod ending_tests;
+mod h1_reply;
 mod h1_session;
+mod h2_reply;
 mod h2_session;
 mod idle_poll;
+mod reply;
+#[cfg(test)]
+mod stream_tests;
 mod unary;
 
 use std::{

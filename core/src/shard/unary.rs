@@ -1,9 +1,10 @@
-//! What the sessions of both HTTP versions share: from a request's body to one message, from a reply to an HTTP response.
+//! From a request's body to its message, for the sessions of both HTTP versions and every format.
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::borrow::Cow;
 
 use prism_codec::{
-    connect::JsonCodec,
+    connect::{JsonCodec, MethodInfo},
+    format::{Envelope, Format, Payload, decode_base64_stream},
     grpc::{self, Code, Status},
 };
 
@@ -11,15 +12,13 @@ use crate::{
     call::error,
     dispatch::{
         Dispatcher,
-        route::{Encoding, Format, Head, Route},
+        head::{Encoding, Extra, Head},
+        route::Route,
     },
 };
 
 /// Bytes before each gRPC message: a flag and a length.
 pub(crate) const PREFIX_BYTES: usize = grpc::PREFIX_BYTES;
-
-/// JSON for every method, made when the first JSON request comes.
-static JSON: LazyLock<JsonCodec> = LazyLock::new(JsonCodec::new);
 
 /// Whether `body` is exactly one uncompressed gRPC message.
 #[inline]
@@ -37,37 +36,64 @@ pub(crate) fn whole_message_length(body: &[u8]) -> Option<usize> {
     (body.len() - PREFIX_BYTES >= length).then_some(length)
 }
 
-/// The one protobuf message of a unary call's body: unwrapped, decompressed, turned from JSON.
+/// The one protobuf message of a call's request: unwrapped, decompressed, turned from JSON.
 pub(crate) fn message<'a>(
     head: Head,
+    extra: Option<&'a Extra>,
     body: &'a [u8],
     gateway: &Dispatcher,
 ) -> Result<Cow<'a, [u8]>, Box<Status>> {
+    let body = extra.and_then(|extra| extra.message.as_deref()).unwrap_or(body);
     let max = gateway.limits().message_bytes_max;
-    match head.format {
-        Format::Grpc => grpc_message(head.encoding, body, max),
-        Format::ConnectProto => inflate(head.encoding, Cow::Borrowed(body), max),
-        Format::ConnectJson => {
-            let json = inflate(head.encoding, Cow::Borrowed(body), max)?;
-            let method = JSON
-                .method(head.route.path())
-                .ok_or_else(|| error::status(Code::Unimplemented, "no such method"))?;
-            let mut message = Vec::new();
-            JSON.request_to_proto(method, &json, &mut message)
-                .map_err(|cause| {
-                    if cause.field.is_empty() {
-                        Box::new(Status::new(Code::InvalidArgument, cause.message))
-                    } else {
-                        error::invalid(&cause.field, &cause.message)
-                    }
-                })?;
-            Ok(Cow::Owned(message))
+    let unwrapped = match head.format.row().envelope {
+        // By GET the message stands in the query, without an envelope.
+        Envelope::Prefixed if !head.by_get => enveloped(head, body, max)?,
+        Envelope::PrefixedBase64 => {
+            let decoded = decode_base64_stream(body)
+                .ok_or_else(|| error::status(Code::InvalidArgument, "the request's body is not base64"))?;
+            Cow::Owned(enveloped(head, &decoded, max)?.into_owned())
         }
-        Format::Plain => Ok(Cow::Borrowed(body)),
+        _ => inflate(head.encoding, Cow::Borrowed(body), max)?,
+    };
+    let mut message = match head.format.row().payload {
+        Payload::Proto => unwrapped,
+        Payload::Json => Cow::Owned(from_json(head.route, &unwrapped)?),
+    };
+    if let Some(place) = extra.and_then(|extra| extra.resume_after.as_deref())
+        && !json_method(head.route)?.resume_after(place, message.to_mut())
+    {
+        return Err(error::status(
+            Code::InvalidArgument,
+            "streams of this method cannot be resumed: send no last-event-id",
+        ));
     }
+    Ok(message)
 }
 
-fn grpc_message(encoding: Encoding, body: &[u8], max: usize) -> Result<Cow<'_, [u8]>, Box<Status>> {
+/// The descriptors of a route's method.
+pub(crate) fn json_method(route: Route) -> Result<&'static MethodInfo, Box<Status>> {
+    route
+        .method()
+        .and_then(|method| JsonCodec::shared().method(method.spec().path))
+        .ok_or_else(|| error::status(Code::Unimplemented, "no such method"))
+}
+
+fn from_json(route: Route, json: &[u8]) -> Result<Vec<u8>, Box<Status>> {
+    let mut message = Vec::new();
+    JsonCodec::shared()
+        .request_to_proto(json_method(route)?, json, &mut message)
+        .map_err(|cause| {
+            if cause.field.is_empty() {
+                Box::new(Status::new(Code::InvalidArgument, cause.message))
+            } else {
+                error::invalid(&cause.field, &cause.message)
+            }
+        })?;
+    Ok(message)
+}
+
+/// The message in an envelope that fills the body.
+fn enveloped(head: Head, body: &[u8], max: usize) -> Result<Cow<'_, [u8]>, Box<Status>> {
     let Some([flag, length @ ..]) = body.first_chunk::<PREFIX_BYTES>() else {
         return Err(error::status(Code::InvalidArgument, "the request has no message"));
     };
@@ -90,14 +116,17 @@ fn grpc_message(encoding: Encoding, body: &[u8], max: usize) -> Result<Cow<'_, [
     }
     match flag {
         0 => Ok(Cow::Borrowed(message)),
-        1 if encoding == Encoding::Known(grpc::Encoding::Identity) => Err(error::status(
+        1 if head.encoding == Encoding::Known(grpc::Encoding::Identity) => Err(Box::new(Status::new(
             Code::Internal,
-            "the message is marked as compressed, but grpc-encoding does not say how",
-        )),
-        1 => inflate(encoding, Cow::Borrowed(message), max),
+            format!(
+                "the message is marked as compressed, but {} does not say how",
+                head.format.row().encoding_field
+            ),
+        ))),
+        1 => inflate(head.encoding, Cow::Borrowed(message), max),
         _ => Err(error::status(
             Code::Internal,
-            "the first byte of a gRPC message is 0 or 1 (compressed)",
+            "the first byte of a message's envelope is 0 or 1 (compressed)",
         )),
     }
 }
@@ -132,80 +161,10 @@ pub(crate) fn message_too_large(max: usize) -> Status {
     .with_reason("MESSAGE_TOO_LARGE", &[("limit_bytes", &max.to_string())])
 }
 
-/// A streaming method was called by the Connect unary protocol.
-pub(crate) fn streaming_needs_grpc() -> Status {
-    Status::new(
-        Code::Unimplemented,
-        "this method streams its response; call it by gRPC, or page through Get",
-    )
-}
-
-/// A reply as plain HTTP.
-pub(crate) struct HttpResponse {
-    pub(crate) status: u16,
-    pub(crate) content_type: &'static str,
-    /// A field that some statuses owe.
-    pub(crate) extra: Option<(&'static str, &'static str)>,
-    pub(crate) body: Vec<u8>,
-}
-
-/// Wraps a reply (in `gateway.reply`) or an error as an HTTP response in the format of the request.
-pub(crate) fn http_response(
-    route: Route,
-    format: Format,
-    result: Result<(), Box<Status>>,
-    gateway: &mut Dispatcher,
-) -> HttpResponse {
-    const JSON_TYPE: &str = "application/json";
-    let mut response = HttpResponse {
-        status: 200,
-        content_type: JSON_TYPE,
-        extra: None,
-        body: Vec::new(),
-    };
-    match (format, result) {
-        (Format::ConnectJson, Ok(())) => {
-            let encoded = match JSON.method(route.path()) {
-                Some(method) => JSON.response_to_json(method, &gateway.reply, &mut response.body),
-                None => Ok(()),
-            };
-            if let Err(cause) = encoded {
-                let status = Status::new(Code::Internal, cause.to_string());
-                response.status = status.code.http_status();
-                response.body.clear();
-                JSON.error_json(&status, &mut response.body);
-            }
-        }
-        (Format::ConnectProto, Ok(())) => {
-            response.content_type = "application/proto";
-            response.body.extend_from_slice(&gateway.reply);
-        }
-        (Format::Plain | Format::Grpc, Ok(())) => {
-            response.content_type = match route {
-                Route::Metrics => "text/plain; version=0.0.4; charset=utf-8",
-                _ => "text/plain; charset=utf-8",
-            };
-            response.body.extend_from_slice(&gateway.reply);
-        }
-        (_, Err(status)) => {
-            response.status = match route {
-                Route::Unknown => 404,
-                Route::WrongMethod => 405,
-                Route::WrongContentType => 415,
-                Route::Readyz => 503,
-                _ => status.code.http_status(),
-            };
-            response.extra = match route {
-                Route::WrongMethod => Some(("allow", "GET, POST")),
-                Route::WrongContentType => Some((
-                    "accept-post",
-                    "application/json, application/proto, application/grpc",
-                )),
-                _ => None,
-            };
-            JSON.error_json(&status, &mut response.body);
-            response.body.push(b'\n');
-        }
+/// How large a request's body may be whose message may have `message_max` bytes.
+pub(crate) fn body_bytes_max(format: Format, message_max: usize) -> usize {
+    match format.row().envelope {
+        Envelope::PrefixedBase64 => (message_max + PREFIX_BYTES).div_ceil(3) * 4,
+        _ => message_max + PREFIX_BYTES,
     }
-    response
 }

@@ -9,3 +9,4 @@ mod power_cut;
 mod replay;
 mod support;
 mod upgrade;
+mod web;
