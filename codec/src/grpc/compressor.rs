@@ -16,7 +16,7 @@ const SAMPLED_BYTES_MIN: usize = 64 << 10;
 const SAMPLE_BYTES: usize = 8 << 10;
 /// A message is sent compressed if this many percent of it are saved.
 const SAVED_PERCENT_MIN: usize = 5;
-/// The level of zstd that compresses faster than gzip's fastest, and better.
+/// The fastest level that is not one of speed alone: JSON shrinks to two thirds of what gzip makes of it, in twice the time.
 const ZSTD_LEVEL: i32 = 1;
 /// Window of 32 KiB (RFC 1952 has no other).
 const GZIP_WINDOW_BITS: u8 = 15;

@@ -315,7 +315,7 @@ pub const KEYS: &[Key] = &[
         env: "PRISM_HTTP_COMPRESS_ABOVE",
         allowed: "off, or a size from 256B to 1GiB",
         doc: "Replies longer than this are compressed with zstd or gzip for clients that say that they accept it, gRPC's\n\
-              included. It costs the shard 2 to 5 ns a byte, and the client less.",
+              included. It costs the shard 2 to 7 ns a byte.",
         set: |options, text| {
             options.http.compress_above = match text {
                 "off" => None,
