@@ -27,6 +27,9 @@ STATES ?= 10000000
 # Kills under load that `make crash` does, and further options of clients/crash/run.
 CYCLES ?= 500
 CRASH ?=
+# How often `make repeat` runs each test, and further options of stack/repeat.
+TIMES ?= 20
+REPEAT ?=
 # Which of the log's seeded bugs `make mutants-wal` tries: numbers or words, all when empty.
 MUTANTS ?=
 
@@ -64,6 +67,10 @@ check: ## Quick: format, clippy, docs (warnings are errors), unit tests
 .PHONY: test
 test: ## Everything, from a clean clone; fails if any part fails
 	@stack/test
+
+.PHONY: repeat
+repeat: ## Tests with processes, clocks or disks, TIMES=20 times beside a load on all cores (REPEAT="--tests gateway")
+	stack/repeat --times $(TIMES) $(REPEAT)
 
 .PHONY: proto
 proto: setup ## Lint proto/
