@@ -69,9 +69,9 @@ def test_a_token_of_another_call_is_refused(client, fresh_id):
     token = common.IdempotencyToken(token=fresh_id.encode()[:64])
     token.generation_time.GetCurrentTime()
 
-    def swap(value, **expected):
+    def swap(wanted, **expected):
         request = kv.CompareAndSwapRequest(
-            namespace=NAMESPACE, id=fresh_id, key=b"k", idempotency_token=token, item=kv.Item(value=value), **expected
+            namespace=NAMESPACE, id=fresh_id, key=b"k", idempotency_token=token, item=kv.Item(value=wanted), **expected
         )
         return client.kv.CompareAndSwap(request, timeout=PATIENCE_S)
 
