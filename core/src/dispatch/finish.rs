@@ -19,8 +19,6 @@ pub(crate) struct Pass {
     namespace: Rc<Namespace>,
     method: Method,
     ended: bool,
-    /// When its request had arrived, of a call that waits; one that does not wait is timed with its batch.
-    waits_since: Option<Instant>,
 }
 
 impl Pass {
@@ -30,13 +28,7 @@ impl Pass {
             namespace,
             method,
             ended: false,
-            waits_since: None,
         }
-    }
-
-    /// The call's own time counts from here on, not that of its batch.
-    pub(super) fn wait_since(&mut self, received: Instant) {
-        self.waits_since = Some(received);
     }
 
     /// The namespace that the call counts for.
@@ -49,38 +41,45 @@ impl Pass {
         self.namespace.metrics.method(self.method)
     }
 
-    /// Counts the ending. Returns whether the namespace's part of the batch has yet to be timed.
-    fn end(&mut self, code: Code, response_bytes: usize) -> bool {
+    #[inline]
+    fn end(&mut self, code: Code, response_bytes: usize) -> &MethodMetrics {
         self.ended = true;
         let metrics = self.metrics();
         metrics.by_code[code as usize].add(1);
         metrics.response_bytes.add(response_bytes as u64);
-        match self.waits_since {
-            Some(received) => {
-                metrics.latency.record(received.elapsed(), 1);
-                false
-            }
-            None => self.namespace.note_in_batch(self.method),
-        }
+        metrics
     }
 }
 
 impl Drop for Pass {
+    #[inline]
     fn drop(&mut self) {
         if !self.ended {
-            // Out of the running batch, whose end would time it.
-            self.waits_since.get_or_insert_with(Instant::now);
             self.end(Code::Cancelled, 0);
         }
     }
 }
 
 impl Dispatcher {
-    /// Ends a call.
+    /// Ends a call that did not wait: it is timed with its batch.
+    #[inline]
     pub(super) fn finish(&mut self, mut pass: Pass, code: Code, response_bytes: usize) {
-        if pass.end(code, response_bytes) {
+        pass.end(code, response_bytes);
+        if pass.namespace.note_in_batch(pass.method) {
             self.touched.push(pass.namespace.clone());
         }
+    }
+
+    /// Ends a call that waited since its request had arrived.
+    pub(super) fn finish_waiting(
+        &self,
+        mut pass: Pass,
+        received: Instant,
+        code: Code,
+        response_bytes: usize,
+    ) {
+        let metrics = pass.end(code, response_bytes);
+        metrics.latency.record(received.elapsed(), 1);
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) struct Pending {
     pub(crate) ticket: Ticket,
     pub(crate) deadline: Option<Instant>,
     pub(crate) deadline_key: Option<(Instant, u64)>,
+    received: Instant,
     /// The ending that it owes; `None` for calls that are not about data.
     pass: Option<Pass>,
     gather: Option<Gather>,
@@ -78,15 +79,13 @@ impl Pending {
         ticket: Ticket,
         received: Instant,
         deadline: Option<Instant>,
-        mut pass: Option<Pass>,
+        pass: Option<Pass>,
     ) -> Self {
-        if let Some(pass) = &mut pass {
-            pass.wait_since(received);
-        }
         Self {
             ticket,
             deadline,
             deadline_key: None,
+            received,
             pass,
             gather: None,
         }
@@ -143,7 +142,7 @@ impl Dispatcher {
     pub(super) fn end(&mut self, pending: &mut Pending, code: Code, response_bytes: usize) {
         self.forget_deadline(pending);
         if let Some(pass) = pending.pass.take() {
-            self.finish(pass, code, response_bytes);
+            self.finish_waiting(pass, pending.received, code, response_bytes);
         }
     }
 
