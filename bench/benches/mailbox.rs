@@ -10,7 +10,7 @@ use prism_core::runtime::mailbox::{Mailbox, Waker};
 type Message = [u64; 16];
 
 fn awake(criterion: &mut Criterion) {
-    let mailbox = Mailbox::<Message>::new(1_024, Waker::new().expect("an eventfd"));
+    let mailbox = Mailbox::<Message>::new(1_024, Waker::for_thread());
     criterion.bench_function("mailbox, receiver awake", |bencher| {
         bencher.iter(|| {
             mailbox.send(black_box([7; 16])).expect("room");
@@ -20,10 +20,7 @@ fn awake(criterion: &mut Criterion) {
 }
 
 fn there_and_back(criterion: &mut Criterion) {
-    let (to_echo, to_us) = (
-        Waker::new().expect("an eventfd"),
-        Waker::new().expect("an eventfd"),
-    );
+    let (to_echo, to_us) = (Waker::for_thread(), Waker::for_thread());
     let there = Arc::new(Mailbox::<Message>::new(8, to_echo.clone()));
     let back = Arc::new(Mailbox::<Message>::new(8, to_us.clone()));
     let echo = {

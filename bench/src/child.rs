@@ -41,13 +41,23 @@ impl Child {
     /// Starts the gateway with a data directory of its own.
     pub(crate) fn prism(arguments: &[&str], core: Option<usize>) -> Result<Self, String> {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let (command, address) = serve(directory.path(), arguments)?;
+        let (command, address) = serve(&sibling("prism")?, directory.path(), arguments)?;
         Self::spawn(command, address, core, Some(directory))?.listening()
+    }
+
+    /// The same of this binary, with its data beside this program: not in the system's folder for temporary files, which may
+    /// be in memory.
+    pub(crate) fn of_binary(binary: &Path, arguments: &[&str], core: usize) -> Result<Self, String> {
+        let own = std::env::current_exe().map_err(|error| error.to_string())?;
+        let beside = own.parent().unwrap_or(Path::new("."));
+        let directory = tempfile::tempdir_in(beside).map_err(|error| error.to_string())?;
+        let (command, address) = serve(binary, directory.path(), arguments)?;
+        Self::spawn(command, address, Some(core), Some(directory))?.listening()
     }
 
     /// Starts the gateway with a data directory that is there; it may not listen yet.
     pub(crate) fn prism_in(directory: &Path, arguments: &[&str]) -> Result<Self, String> {
-        let (command, address) = serve(directory, arguments)?;
+        let (command, address) = serve(&sibling("prism")?, directory, arguments)?;
         Self::spawn(command, address, None, None)
     }
 
@@ -157,9 +167,9 @@ pub(crate) fn on_core(command: &Command, core: usize) -> Command {
 }
 
 /// The command that serves a data directory on a free port.
-fn serve(directory: &Path, arguments: &[&str]) -> Result<(Command, SocketAddr), String> {
+fn serve(binary: &Path, directory: &Path, arguments: &[&str]) -> Result<(Command, SocketAddr), String> {
     let address = free_address()?;
-    let mut command = Command::new(sibling("prism")?);
+    let mut command = Command::new(binary);
     command.args(["serve", "--listen", &address.to_string(), "--data-dir"]);
     command.arg(directory).args(arguments);
     Ok((command, address))

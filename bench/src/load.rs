@@ -78,7 +78,7 @@ pub(crate) fn measure(
         };
     }
     if kind == Kind::Prism {
-        create_namespace(child)?;
+        create_namespace(child, NAMESPACE, "best-effort")?;
     }
     let body = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
     std::fs::write(body.path(), request_body()).map_err(|error| error.to_string())?;
@@ -163,8 +163,9 @@ fn probe(child: &Child) -> Result<(), String> {
     }
 }
 
-pub(crate) fn create_namespace(child: &Child) -> Result<(), String> {
-    let yaml = format!("namespace: {NAMESPACE}\nclient_api: keyvalue\nneeds:\n  durability: best-effort\n");
+/// Creates a namespace, unless it is there.
+pub(crate) fn create_namespace(child: &Child, name: &str, durability: &str) -> Result<(), String> {
+    let yaml = format!("namespace: {name}\nclient_api: keyvalue\nneeds:\n  durability: {durability}\n");
     let created: Result<CreateResponse, _> =
         connect(child)?.unary("/prism.admin.v1.Namespaces/Create", &CreateRequest { yaml });
     match created {

@@ -6,6 +6,7 @@
 
 mod child;
 mod idle;
+mod light;
 mod load;
 mod report;
 mod servers;
@@ -51,6 +52,8 @@ enum Command {
         #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         rate: u32,
     },
+    /// Measure light load instead: what a call costs where the server is idle most of the time
+    Light(light::Options),
     /// Run one of the servers (used by the comparison itself).
     #[command(hide = true)]
     Serve {
@@ -65,6 +68,9 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let result = match options.command {
         Some(Command::Serve { kind, listen }) => servers::serve(kind, listen),
+        Some(Command::Light(ref light)) => {
+            light::measure(light, options.rounds, (options.server_core, options.load_core))
+        }
         Some(Command::Start { rate }) => start::measure(rate, options.rounds),
         None => compare(&options),
     };

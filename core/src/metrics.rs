@@ -219,6 +219,10 @@ pub struct ShardMetrics {
     pub received_bytes: Counter,
     /// Bytes sent to clients.
     pub sent_bytes: Counter,
+    /// Waits in which the shard looked for what was due.
+    pub idle_polls: Counter,
+    /// How long it looked, in all.
+    pub idle_poll_nanos: Counter,
 }
 
 /// All counters of the process, as the control thread sees them.
@@ -319,7 +323,7 @@ impl Registry {
 
     fn render_shards(&self, out: &mut String) {
         type Read = fn(&ShardMetrics) -> u64;
-        const FAMILIES: [(&str, &str, &str, Read); 10] = [
+        const FAMILIES: [(&str, &str, &str, Read); 11] = [
             (
                 "connections_accepted_total",
                 "counter",
@@ -374,6 +378,12 @@ impl Registry {
             ("sent_bytes_total", "counter", "Bytes sent to clients.", |m| {
                 m.sent_bytes.value()
             }),
+            (
+                "idle_polls_total",
+                "counter",
+                "Waits in which the shard looked for an answer that was due instead of sleeping.",
+                |m| m.idle_polls.value(),
+            ),
         ];
         let shards = lock(&self.shards);
         for (name, kind, help, read) in FAMILIES {
@@ -381,6 +391,18 @@ impl Registry {
             for (index, shard) in shards.iter().enumerate() {
                 let _ = writeln!(out, "prism_{name}{{shard=\"{index}\"}} {}", read(shard));
             }
+        }
+        let _ = writeln!(
+            out,
+            "# HELP prism_idle_poll_seconds_total Time that was spent looking.\n\
+             # TYPE prism_idle_poll_seconds_total counter"
+        );
+        for (index, shard) in shards.iter().enumerate() {
+            let seconds = shard.idle_poll_nanos.value() as f64 / 1e9;
+            let _ = writeln!(
+                out,
+                "prism_idle_poll_seconds_total{{shard=\"{index}\"}} {seconds}"
+            );
         }
     }
 

@@ -17,6 +17,13 @@ pub(crate) struct Ticket {
     pub(crate) namespace: NamespaceId,
 }
 
+impl Ticket {
+    /// Whether the control thread answers this call: it counts against no namespace.
+    pub(crate) fn is_for_control(&self) -> bool {
+        self.namespace == NamespaceId(0)
+    }
+}
+
 /// One call within a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallId {

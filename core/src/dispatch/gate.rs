@@ -97,6 +97,9 @@ impl Dispatcher {
     /// An answer has left the mailbox: its place is free again, whether or not anybody still waits for it.
     pub(crate) fn answer_received(&mut self, ticket: &Ticket) {
         self.waiting = self.waiting.saturating_sub(1);
+        if ticket.is_for_control() {
+            self.waiting_for_control = self.waiting_for_control.saturating_sub(1);
+        }
         self.metrics.calls_waiting.set(self.waiting as u64);
         if let Some(namespace) = self.namespaces.by_id(ticket.namespace) {
             namespace.waiting.set(namespace.waiting.get().saturating_sub(1));

@@ -488,6 +488,17 @@ impl Dispatcher {
         }
     }
 
+    /// Calls that wait for this shard's log, and its durable writes that are under way.
+    pub(super) fn log_promises(&self) -> (usize, usize) {
+        match &self.store {
+            ShardStore::Sidecar { log, .. } => match &log.state {
+                State::Open(shard_log) => (shard_log.promised(), shard_log.writes_in_flight()),
+                State::Absent | State::Held(_) => (0, 0),
+            },
+            ShardStore::Memory(_) => (0, 0),
+        }
+    }
+
     /// The end: closes the lane's files and ends its threads.
     pub(crate) fn close_log(&mut self) {
         if let ShardStore::Sidecar { log, .. } = &mut self.store {

@@ -55,7 +55,7 @@ use crate::{
     config::ServeLimits,
     metrics::{Registry, ShardMetrics},
     namespace::model::Durability,
-    runtime::{clock::Stamper, mailbox::Mailbox, notify::Notify},
+    runtime::{clock::Stamper, idle_poll::Outstanding, mailbox::Mailbox, notify::Notify},
 };
 
 /// How one shard reaches the threads around it.
@@ -111,6 +111,8 @@ pub(crate) struct Dispatcher {
     metrics: Arc<ShardMetrics>,
     /// Calls whose answer is still to come by mailbox.
     waiting: usize,
+    /// Those of them that the control thread is to answer.
+    waiting_for_control: usize,
     stamper: Stamper,
     /// Namespaces with calls in the running batch.
     touched: Vec<Rc<Namespace>>,
@@ -143,6 +145,7 @@ impl Dispatcher {
             limits,
             metrics,
             waiting: 0,
+            waiting_for_control: 0,
             stamper: Stamper::new(registry.clock().clone()),
             touched: Vec::new(),
             deadlines: BTreeMap::new(),
@@ -163,6 +166,10 @@ impl Dispatcher {
 
     pub(crate) fn metrics(&self) -> &ShardMetrics {
         &self.metrics
+    }
+
+    pub(crate) fn shared_metrics(&self) -> Arc<ShardMetrics> {
+        self.metrics.clone()
     }
 
     /// Whether new calls are welcome, for health checks and `/readyz`.
@@ -554,6 +561,7 @@ impl Dispatcher {
         })?;
         // Not shown: the gauge is about calls that wait for a store or another shard, and a scrape would count itself.
         self.waiting += 1;
+        self.waiting_for_control += 1;
         Ok(())
     }
 
@@ -655,9 +663,14 @@ impl Dispatcher {
         }
     }
 
-    /// Calls that wait for a store, the log or another shard.
-    pub(crate) fn calls_waiting(&self) -> usize {
-        self.waiting
+    /// What calls wait for that this process does: a store, the log, another shard. The control thread takes its time.
+    pub(crate) fn outstanding(&self) -> Outstanding {
+        let (promised, writes) = self.log_promises();
+        Outstanding {
+            // Calls that other shards took wait for this one's log, too.
+            calls: (self.waiting - self.waiting_for_control).max(promised),
+            writes,
+        }
     }
 
     /// The earliest deadline of a waiting call.

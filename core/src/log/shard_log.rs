@@ -687,6 +687,11 @@ impl ShardLog {
         self.flushing == Flushing::Done || (self.flushing == Flushing::Wanted && !self.is_healthy())
     }
 
+    /// Writes that wait to be answered.
+    pub(crate) fn promised(&self) -> usize {
+        self.parked.len() + self.swaps.len()
+    }
+
     /// See [`LogWriter::in_flight`].
     pub(crate) fn writes_in_flight(&self) -> usize {
         self.lane.writer().in_flight()

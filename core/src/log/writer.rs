@@ -41,6 +41,7 @@ use rustix::{
 use crate::{
     config::LogWriterKind,
     runtime::{
+        idle_poll,
         mailbox::{ShardSleeper, Waker},
         notify::Notify,
         reactor::{self, DriverInUse, WriteFile},
@@ -54,8 +55,9 @@ const THREADS: usize = 4;
 
 /// Records of a group that the ring takes where both are there: what a shard with little to do writes. It saves such a write
 /// two hand-overs between threads. A busy shard gathers more, and would see to its ring too late. A shard that polls
-/// (`shard/idle_poll.rs`) has fewer calls waiting.
+/// has fewer calls waiting, so it never has to leave its core to a writer thread.
 pub(crate) const FEW_RECORDS: u32 = 8;
+const _: () = assert!(idle_poll::WAITING_MAX <= FEW_RECORDS as usize);
 
 /// The writer of one shard's lane. See the module.
 pub(crate) struct LogWriter {

@@ -1,52 +1,61 @@
-//! The bounded queue between threads, with an eventfd that wakes a *sleeping* receiver.
+//! The bounded queue between threads, with a bell that wakes a *sleeping* receiver.
 //!
 //! ```text
-//!   sender (any thread)                      receiver (one thread)
-//!   push                                     sleeping = true
-//!   fence(SeqCst)                            fence(SeqCst)
-//!   if sleeping.swap(false): write eventfd   queue empty? then wait for the eventfd
+//!   sender (any thread)                         receiver (one thread)
+//!   push                                        sleeping = how
+//!   fence(SeqCst)                               fence(SeqCst)
+//!   if sleeping.swap(awake) != awake: ring      queue empty? then wait for the bell
 //! ```
 //!
-//! The two fences make it impossible that the sender sees `sleeping == false` *and* the receiver sees an empty queue: one
+//! The two fences make it impossible that the sender sees `sleeping == awake` *and* the receiver sees an empty queue: one
 //! of them comes first in the single total order. Without them a message could lie unseen for ever. A busy receiver costs
 //! its senders no system call, and a burst of messages costs one wake-up.
+//!
+//! The bell of a shard, which waits in its reactor, is an eventfd. A plain thread waits for the word `sleeping` itself (a
+//! futex): two system calls fewer each time, and no descriptor.
 
 use std::{
+    cell::{Cell, RefCell},
     io,
     os::fd::{AsFd, OwnedFd},
+    rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering, fence},
+        atomic::{AtomicU32, Ordering, fence},
     },
     time::Duration,
 };
 
 use crossbeam_queue::ArrayQueue;
 use rustix::{
-    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
+    event::{EventfdFlags, Timespec, eventfd},
     io::{read, write},
+    thread::futex,
 };
 
-use super::reactor::EventFd;
+use super::{
+    notify::Notify,
+    reactor::{self, EventFd},
+};
 
 /// The atomic operations of the handshake; the model checker brings its own.
-trait Flag {
-    fn store(&self, value: bool);
-    fn load(&self) -> bool;
-    fn swap(&self, value: bool) -> bool;
+trait Word {
+    fn store(&self, value: u32);
+    fn load(&self) -> u32;
+    fn swap(&self, value: u32) -> u32;
     fn fence();
 }
 
-impl Flag for AtomicBool {
-    fn store(&self, value: bool) {
+impl Word for AtomicU32 {
+    fn store(&self, value: u32) {
         self.store(value, Ordering::SeqCst);
     }
 
-    fn load(&self) -> bool {
+    fn load(&self) -> u32 {
         self.load(Ordering::Relaxed)
     }
 
-    fn swap(&self, value: bool) -> bool {
+    fn swap(&self, value: u32) -> u32 {
         self.swap(value, Ordering::SeqCst)
     }
 
@@ -55,113 +64,221 @@ impl Flag for AtomicBool {
     }
 }
 
+/// Values of the word: the receiver does not sleep, or how.
+const AWAKE: u32 = 0;
+const ON_FUTEX: u32 = 1;
+const ON_EVENTFD: u32 = 2;
+
 /// The handshake itself.
 #[derive(Debug)]
-struct Sleeping<F>(F);
+struct Sleeping<W>(W);
 
-impl<F: Flag> Sleeping<F> {
-    /// The sender's half, after its push: whether it must wake the receiver.
-    fn must_wake(&self) -> bool {
-        F::fence();
-        self.0.load() && self.0.swap(false)
+impl<W: Word> Sleeping<W> {
+    /// The sender's half, after its push: how the receiver sleeps that it must wake, or `AWAKE`.
+    fn must_wake(&self) -> u32 {
+        W::fence();
+        if self.0.load() == AWAKE {
+            return AWAKE;
+        }
+        self.0.swap(AWAKE)
     }
 
     /// The receiver's half: announces sleep. `false` when `has_work` says that there is something to do after all.
-    fn prepare(&self, has_work: impl Fn() -> bool) -> bool {
-        self.0.store(true);
-        F::fence();
+    fn prepare(&self, how: u32, has_work: impl Fn() -> bool) -> bool {
+        self.0.store(how);
+        W::fence();
         if has_work() {
-            self.0.store(false);
+            self.0.store(AWAKE);
             return false;
         }
         true
     }
 
     fn end(&self) {
-        self.0.store(false);
+        self.0.store(AWAKE);
     }
 }
 
 /// The sleep-and-wake handshake of one receiving thread; several queues may share it.
 #[derive(Debug)]
 pub struct Waker {
-    sleeping: Sleeping<AtomicBool>,
-    eventfd: OwnedFd,
+    sleeping: Sleeping<AtomicU32>,
+    /// The bell of a shard.
+    eventfd: Option<OwnedFd>,
 }
 
 impl Waker {
-    /// A waker for one receiving thread.
+    /// A waker for a shard, which waits in its reactor.
     ///
     /// # Errors
     /// When the process is out of descriptors.
     pub fn new() -> io::Result<Arc<Self>> {
         let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Arc::new(Self {
-            sleeping: Sleeping(AtomicBool::new(false)),
+        Ok(Self::with(Some(eventfd)))
+    }
+
+    /// A waker for a thread that waits by [`Waker::wait_blocking`] only.
+    pub fn for_thread() -> Arc<Self> {
+        Self::with(None)
+    }
+
+    fn with(eventfd: Option<OwnedFd>) -> Arc<Self> {
+        Arc::new(Self {
+            sleeping: Sleeping(AtomicU32::new(AWAKE)),
             eventfd,
-        }))
+        })
     }
 
     /// Called by senders after a push: wakes the receiver if it sleeps.
     pub fn wake(&self) {
-        if self.sleeping.must_wake() {
+        match self.sleeping.must_wake() {
+            // Only a bad address could make it fail.
+            ON_FUTEX => _ = futex::wake(&self.sleeping.0, futex::Flags::PRIVATE, 1),
+            ON_EVENTFD => self.ring(),
+            _ => {}
+        }
+    }
+
+    fn ring(&self) {
+        if let Some(eventfd) = &self.eventfd {
             // The counter can only be full after 2^64 - 2 unread wake-ups; then the receiver is awake anyway.
-            let _ = write(&self.eventfd, &1u64.to_ne_bytes());
+            let _ = write(eventfd, &1u64.to_ne_bytes());
         }
     }
 
     fn clear(&self) {
         self.sleeping.end();
-        let mut counter = [0; 8];
-        // WouldBlock when no wake-up was pending: nothing to clear.
-        let _ = read(&self.eventfd, &mut counter);
+        if let Some(eventfd) = &self.eventfd {
+            let mut counter = [0; 8];
+            // WouldBlock when no wake-up was pending: nothing to clear.
+            let _ = read(eventfd, &mut counter);
+        }
     }
 
     /// Waits on a plain thread until woken, or until `timeout`; returns at once when `has_work`.
     pub fn wait_blocking(&self, timeout: Option<Duration>, has_work: impl Fn() -> bool) {
-        if !self.sleeping.prepare(has_work) {
+        if !self.sleeping.prepare(ON_FUTEX, has_work) {
             return;
         }
         let timeout = timeout.map(|limit| Timespec {
             tv_sec: limit.as_secs().min(i64::MAX as u64) as i64,
             tv_nsec: i64::from(limit.subsec_nanos()),
         });
-        // An interrupted poll is a spurious wake-up; the caller looks at its queues and waits again.
-        let _ = poll(&mut [PollFd::new(&self.eventfd, PollFlags::IN)], timeout.as_ref());
-        self.clear();
+        // Returns at once if somebody has woken this thread since. An interrupted wait is a spurious wake-up; the caller looks
+        // at its queues and waits again.
+        let _ = futex::wait(
+            &self.sleeping.0,
+            futex::Flags::PRIVATE,
+            ON_FUTEX,
+            timeout.as_ref(),
+        );
+        self.sleeping.end();
     }
 }
 
 /// The receiving side of a [`Waker`] on a shard's reactor.
+///
+/// One task waits for the eventfd, another for messages. So whoever looks for messages by itself can call the latter without
+/// the eventfd, which stays watched meanwhile.
 pub(crate) struct ShardSleeper {
     waker: Arc<Waker>,
-    readable: EventFd,
+    called: Rc<Called>,
+    /// Somebody looks for messages: their senders need not ring.
+    attended: Cell<bool>,
+}
+
+/// What the receiver waits for.
+#[derive(Default)]
+struct Called {
+    notify: Notify,
+    /// Why there will be no call any more.
+    failed: RefCell<Option<io::Error>>,
 }
 
 impl ShardSleeper {
     /// Must be called on the shard's own thread, inside its reactor.
     pub(crate) fn new(waker: Arc<Waker>) -> io::Result<Self> {
-        let readable = EventFd::new(waker.eventfd.as_fd().try_clone_to_owned()?)?;
-        Ok(Self { waker, readable })
+        let Some(eventfd) = &waker.eventfd else {
+            return Err(io::Error::other("a thread's waker has no eventfd to wait for"));
+        };
+        let eventfd = EventFd::new(eventfd.as_fd().try_clone_to_owned()?)?;
+        let called = Rc::new(Called::default());
+        let (own, rung) = (called.clone(), waker.clone());
+        reactor::spawn(async move {
+            while !own.failed(eventfd.readable().await) {
+                rung.clear();
+                own.notify.notify();
+            }
+        });
+        Ok(Self {
+            waker,
+            called,
+            attended: Cell::new(false),
+        })
     }
 
     /// Waits until a sender wakes this shard; returns at once when `has_work`.
+    ///
+    /// # Errors
+    /// The eventfd has failed: no message will be noticed any more.
     pub(crate) async fn wait(&self, has_work: impl Fn() -> bool) -> io::Result<()> {
-        if !self.waker.sleeping.prepare(has_work) {
+        let sleeps = if self.attended.get() {
+            !has_work()
+        } else {
+            self.waker.sleeping.prepare(ON_EVENTFD, has_work)
+        };
+        if !sleeps {
             return Ok(());
         }
-        let result = self.readable.readable().await;
-        self.waker.clear();
-        result
+        self.called.wait().await?;
+        self.waker.sleeping.end();
+        Ok(())
     }
 
     /// Lets the shard's other tasks run, then returns: for a receiver that has more to do.
+    ///
+    /// # Errors
+    /// As [`ShardSleeper::wait`].
     pub(crate) async fn yield_turn(&self) -> io::Result<()> {
         // A wake-up of our own goes through the kernel and so behind what the other tasks wait for.
-        let _ = write(&self.waker.eventfd, &1u64.to_ne_bytes());
-        let result = self.readable.readable().await;
-        self.waker.clear();
-        result
+        self.waker.ring();
+        self.called.wait().await
+    }
+
+    /// From now on the caller looks for messages, again and again, until it leaves.
+    pub(crate) fn attend(&self) {
+        self.attended.set(true);
+        self.waker.sleeping.end();
+    }
+
+    /// Calls the receiver when `has_work`.
+    pub(crate) fn look(&self, has_work: impl Fn() -> bool) {
+        if has_work() {
+            self.called.notify.notify();
+        }
+    }
+
+    /// The caller looks no more: senders ring again.
+    pub(crate) fn leave(&self, has_work: impl Fn() -> bool) {
+        self.attended.set(false);
+        if !self.waker.sleeping.prepare(ON_EVENTFD, has_work) {
+            self.called.notify.notify();
+        }
+    }
+}
+
+impl Called {
+    async fn wait(&self) -> io::Result<()> {
+        self.notify.notified().await;
+        self.failed.borrow_mut().take().map_or(Ok(()), Err)
+    }
+
+    /// Takes note of a failure, if this is one.
+    fn failed(&self, result: io::Result<()>) -> bool {
+        let Err(error) = result else { return false };
+        *self.failed.borrow_mut() = Some(error);
+        self.notify.notify();
+        true
     }
 }
 
@@ -225,7 +342,7 @@ mod tests {
 
     #[test]
     fn full_mailbox_hands_the_message_back() {
-        let mailbox = Mailbox::new(2, Waker::new().unwrap());
+        let mailbox = Mailbox::new(2, Waker::for_thread());
         assert_eq!(mailbox.send(1), Ok(()));
         assert_eq!(mailbox.send(2), Ok(()));
         assert_eq!(mailbox.send(3), Err(3));
@@ -237,7 +354,7 @@ mod tests {
     fn no_message_is_left_behind_by_a_sleeping_receiver() {
         const SENDERS: u64 = 3;
         const EACH: u64 = 20_000;
-        let waker = Waker::new().unwrap();
+        let waker = Waker::for_thread();
         let mailbox = Arc::new(Mailbox::new(64, waker.clone()));
         let senders: Vec<_> = (0..SENDERS)
             .map(|sender| {
@@ -275,18 +392,18 @@ mod tests {
         assert!(seen.into_iter().all(|flag| flag));
     }
 
-    struct ModelFlag(loom::sync::atomic::AtomicBool);
+    struct ModelWord(loom::sync::atomic::AtomicU32);
 
-    impl Flag for ModelFlag {
-        fn store(&self, value: bool) {
+    impl Word for ModelWord {
+        fn store(&self, value: u32) {
             self.0.store(value, Ordering::SeqCst);
         }
 
-        fn load(&self) -> bool {
+        fn load(&self) -> u32 {
             self.0.load(Ordering::Relaxed)
         }
 
-        fn swap(&self, value: bool) -> bool {
+        fn swap(&self, value: u32) -> u32 {
             self.0.swap(value, Ordering::SeqCst)
         }
 
@@ -303,7 +420,7 @@ mod tests {
         model.preemption_bound = Some(3);
         model.check(|| {
             let sleeping =
-                loom::sync::Arc::new(Sleeping(ModelFlag(loom::sync::atomic::AtomicBool::new(false))));
+                loom::sync::Arc::new(Sleeping(ModelWord(loom::sync::atomic::AtomicU32::new(AWAKE))));
             let queue = loom::sync::Arc::new(loom::sync::atomic::AtomicUsize::new(0));
             let senders: Vec<_> = (0..2)
                 .map(|_| {
@@ -314,11 +431,11 @@ mod tests {
                     })
                 })
                 .collect();
-            let sleeps = sleeping.prepare(|| queue.load(Ordering::Acquire) > 0);
+            let sleeps = sleeping.prepare(ON_FUTEX, || queue.load(Ordering::Acquire) > 0);
             let wakes = senders
                 .into_iter()
                 .map(|sender| sender.join().unwrap())
-                .filter(|woke| *woke)
+                .filter(|woken| *woken == ON_FUTEX)
                 .count();
             assert!(
                 !sleeps || wakes == 1,

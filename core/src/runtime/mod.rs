@@ -4,8 +4,10 @@
 
 pub mod clock;
 pub(crate) mod diagnostics;
+pub(crate) mod idle_poll;
 pub mod mailbox;
 pub(crate) mod notify;
+pub(crate) mod poller;
 pub(crate) mod priority;
 pub mod reactor;
 pub(crate) mod threads;

@@ -31,7 +31,7 @@ pub(super) struct Mailboxes {
 
 impl Mailboxes {
     pub(super) fn new(options: &ServeOptions, count: u16) -> io::Result<Self> {
-        let control_waker = Waker::new()?;
+        let control_waker = Waker::for_thread();
         let mut inboxes = Vec::new();
         for _ in 0..count {
             let waker = Waker::new()?;

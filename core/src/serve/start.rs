@@ -191,7 +191,7 @@ impl Ground {
         Checkpointing,
         Arc<Mailbox<crate::call::event::SyncJob>>,
     )> {
-        let waker = Waker::new()?;
+        let waker = Waker::for_thread();
         let syncs = Arc::new(Mailbox::new(usize::from(self.count) + 1, waker.clone()));
         let news = self.mailboxes.log_news();
         let checkpointing = Checkpointing::spawn(checkpointer, syncs.clone(), news, waker.clone())?;
@@ -206,7 +206,7 @@ impl Ground {
         checkpointing: Checkpointing,
         sync: Arc<Mailbox<crate::call::event::SyncJob>>,
     ) -> io::Result<SharedStore> {
-        let waker = Waker::new()?;
+        let waker = Waker::for_thread();
         let mailbox = Arc::new(Mailbox::new(JOBS_MAX, waker.clone()));
         let thread = spawn_writer(
             writer,
@@ -236,7 +236,7 @@ impl Ground {
     }
 
     fn start_reader(&self, number: u16, reader: sqlite::Reader, store: &mut SharedStore) -> io::Result<()> {
-        let waker = Waker::new()?;
+        let waker = Waker::for_thread();
         let mailbox = Arc::new(Mailbox::new(JOBS_MAX, waker.clone()));
         store.threads.push(spawn_reader(
             number,

@@ -172,7 +172,6 @@ impl Connection {
     fn process(&self, buffer: &mut Vec<u8>) -> Next {
         let now = Instant::now();
         self.last_active.set(now);
-        self.shard.idle_poll.note(&self.address);
         let mut gateway = self.shard.gateway.borrow_mut();
         gateway.begin_batch();
         let mut session = self.session.borrow_mut();
@@ -199,6 +198,7 @@ impl Connection {
             Session::Unknown => (0, true),
         };
         gateway.end_batch(now);
+        self.shard.poller.note(dispatcher.outstanding());
         // What is left over is the start of a frame, so this moves little.
         buffer.drain(..used);
         if go_on { Next::Receive } else { Next::Close }

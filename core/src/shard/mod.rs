@@ -25,7 +25,6 @@ mod h1_reply;
 mod h1_session;
 mod h2_reply;
 mod h2_session;
-mod idle_poll;
 mod reply;
 #[cfg(test)]
 mod stream_tests;
@@ -40,7 +39,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{connection::Connection, connections::Connections, idle_poll::IdlePoll};
+use self::{connection::Connection, connections::Connections};
 use crate::{
     call::job::{Job, Reply, ShardCommand},
     dispatch::Dispatcher,
@@ -48,6 +47,7 @@ use crate::{
     runtime::{
         mailbox::{Mailbox, ShardSleeper, Waker},
         notify::Notify,
+        poller::Poller,
         priority,
         reactor::{self, Descriptor, DriverInUse, Listener},
         threads::{self, Kind},
@@ -64,7 +64,7 @@ pub(crate) struct ShardSetup {
     pub(crate) inbox: Inbox,
     /// Whether to run before other threads of the machine, where that is allowed.
     pub(crate) raise_priority: bool,
-    /// How long it looks for the next event before it sleeps, when it has little to do.
+    /// How long it looks for an answer that is due before it sleeps, when it has little to do.
     pub(crate) idle_poll: Duration,
     /// Connections of this shard at the most.
     pub(crate) connections_max: usize,
@@ -142,7 +142,8 @@ pub(crate) struct Shard {
     pub(crate) draining: Cell<bool>,
     /// Large buffers that no connection uses at the moment.
     pub(crate) buffers: RefCell<Vec<Vec<u8>>>,
-    pub(crate) idle_poll: IdlePoll,
+    pub(crate) poller: Poller,
+    sleeper: ShardSleeper,
     inbox: Inbox,
     /// Raised when the last connection of a draining shard is gone.
     drained: Notify,
@@ -180,7 +181,8 @@ async fn main(setup: ShardSetup, gateway: Dispatcher) -> io::Result<()> {
         connections: RefCell::new(Connections::new(setup.connections_max)),
         draining: Cell::new(false),
         buffers: RefCell::new(Vec::new()),
-        idle_poll: IdlePoll::new(idle_poll),
+        poller: Poller::new(idle_poll),
+        sleeper,
         inbox: setup.inbox,
         drained: Notify::default(),
         log_turned: Notify::default(),
@@ -191,7 +193,7 @@ async fn main(setup: ShardSetup, gateway: Dispatcher) -> io::Result<()> {
     reactor::spawn(tick(shard.clone(), orders.clone()));
     reactor::spawn(run_log(shard.clone()));
     reactor::spawn(poll_when_idle(shard.clone()));
-    reactor::spawn(empty_mailboxes(shard.clone(), sleeper, orders.clone()));
+    reactor::spawn(empty_mailboxes(shard.clone(), orders.clone()));
     let _abandon = Abandon(shard.clone(), door);
     orders.drain.notified().await;
     shard.drain(orders.until()).await;
@@ -249,7 +251,7 @@ async fn accept(shard: Rc<Shard>, listener: Listener) {
 }
 
 /// Empties the mailboxes: executes jobs of others, hands answers to the connections that wait for them.
-async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, orders: Rc<Orders>) {
+async fn empty_mailboxes(shard: Rc<Shard>, orders: Rc<Orders>) {
     let mut touched: Vec<Rc<Connection>> = Vec::new();
     loop {
         let mut messages = 0;
@@ -277,7 +279,6 @@ async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, orders: Rc<Ord
             }
             if let Some(job) = shard.inbox.jobs.receive() {
                 messages += 1;
-                shard.idle_poll.note(&job.ticket);
                 shard.gateway.borrow_mut().execute(job);
             }
             if let Some(reply) = shard.inbox.replies.receive() {
@@ -292,10 +293,11 @@ async fn empty_mailboxes(shard: Rc<Shard>, sleeper: ShardSleeper, orders: Rc<Ord
             connection.wake_sender();
         }
         shard.gateway.borrow_mut().hear_log_news();
+        shard.note_outstanding();
         let waited = if messages < MESSAGES_PER_TURN {
-            sleeper.wait(|| shard.inbox.has_work()).await
+            shard.sleeper.wait(|| shard.inbox.has_work()).await
         } else {
-            sleeper.yield_turn().await
+            shard.sleeper.yield_turn().await
         };
         if let Err(error) = waited {
             // Without its mailbox a shard cannot keep a promise; better gone than deaf.
@@ -318,6 +320,7 @@ async fn run_log(shard: Rc<Shard>) {
         for connection in touched.drain(..) {
             connection.wake_sender();
         }
+        shard.note_outstanding();
         shard.log_turned.notify();
         match next {
             None => wanted.notified().await,
@@ -330,12 +333,19 @@ async fn run_log(shard: Rc<Shard>) {
     }
 }
 
-/// Looks for the next event before the shard sleeps.
+/// Looks for what is due before the shard sleeps.
 async fn poll_when_idle(shard: Rc<Shard>) {
-    if let Err(error) = shard.idle_poll.run(&shard).await {
-        // It serves all the same, only not as soon.
-        tracing::warn!(shard = shard.number, %error, "the shard will always sleep when it is idle");
-    }
+    let metrics = shard.gateway.borrow().shared_metrics();
+    let looked = |looked: Duration| {
+        metrics.idle_polls.add(1);
+        metrics
+            .idle_poll_nanos
+            .add(u64::try_from(looked.as_nanos()).unwrap_or(u64::MAX));
+    };
+    shard
+        .poller
+        .run(&shard.sleeper, || shard.inbox.has_work(), looked)
+        .await;
 }
 
 /// Answers calls whose deadline has passed.
@@ -373,7 +383,6 @@ async fn tick(shard: Rc<Shard>, orders: Rc<Orders>) {
 
 impl Shard {
     fn deliver(&self, reply: Reply, touched: &mut Vec<Rc<Connection>>) {
-        self.idle_poll.note(&reply.ticket);
         let mut gateway = self.gateway.borrow_mut();
         gateway.answer_received(&reply.ticket);
         let Some(connection) = self.connections.borrow().find(&reply.ticket) else {
@@ -381,6 +390,11 @@ impl Shard {
         };
         connection.handle_reply(reply, &mut gateway);
         touched.push(connection);
+    }
+
+    fn note_outstanding(&self) {
+        let outstanding = self.gateway.borrow().outstanding();
+        self.poller.note(outstanding);
     }
 
     fn expire_calls(&self) {

@@ -600,7 +600,7 @@ mod tests {
             .map(|number| format!("id-{number}"))
             .find(|id| owner_of(NamespaceId(1), id, 2) == 1)
             .unwrap();
-        let waker = || Waker::new().unwrap();
+        let waker = Waker::for_thread;
         let logs = [0, 1].map(|_| Arc::new(RecordsMailbox::new(waker())));
         let shards = ToShards {
             replies: (0..2).map(|_| Arc::new(Mailbox::new(16, waker()))).collect(),
