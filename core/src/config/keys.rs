@@ -141,8 +141,8 @@ pub const KEYS: &[Key] = &[
         path: "idle_poll_us",
         env: "PRISM_IDLE_POLL_US",
         allowed: "a whole number from 0 to 10000",
-        doc: "For how many microseconds a shard with little to do looks for the next event before it sleeps, if the last ones\n\
-              came so soon. Saves each call of a client that waits for every answer some wake-ups, and costs CPU time. 0: never.",
+        doc: "For how many microseconds a shard with few calls looks for an answer that is due from the store or the log\n\
+              before it sleeps, if the last ones came so soon. Saves a call a wake-up, and costs CPU time. 0: never.",
         set: |options, text| {
             options.idle_poll = Duration::from_micros(whole(text, 0, 10_000)? as u64);
             Ok(())

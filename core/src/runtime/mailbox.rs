@@ -339,6 +339,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::runtime::reactor::{DriverChoice, DriverInUse};
 
     #[test]
     fn full_mailbox_hands_the_message_back() {
@@ -390,6 +391,52 @@ mod tests {
             sender.join().unwrap();
         }
         assert!(seen.into_iter().all(|flag| flag));
+    }
+
+    /// The senders of messages that somebody looks for leave the eventfd alone; before and after that, they ring.
+    #[test]
+    fn who_looks_for_messages_gets_them_without_a_ring_and_who_sleeps_is_woken() {
+        let mut drivers = vec![DriverInUse::Epoll];
+        drivers.extend(DriverInUse::choose(DriverChoice::Auto).ok());
+        for driver in drivers {
+            let waker = Waker::new().unwrap();
+            let mailbox = Arc::new(Mailbox::new(8, waker.clone()));
+            let received = reactor::run(driver, async {
+                let sleeper = Rc::new(ShardSleeper::new(waker.clone()).unwrap());
+                let received = Rc::new(RefCell::new(Vec::new()));
+                let done = Rc::new(Notify::default());
+                let (inbox, into, told, own) =
+                    (mailbox.clone(), received.clone(), done.clone(), sleeper.clone());
+                reactor::spawn(async move {
+                    loop {
+                        while let Some(message) = inbox.receive() {
+                            into.borrow_mut().push(message);
+                            told.notify();
+                        }
+                        own.wait(|| !inbox.is_empty()).await.unwrap();
+                    }
+                });
+                for number in 0..30 {
+                    let attended = number % 3 != 0;
+                    if attended {
+                        sleeper.attend();
+                        mailbox.send(number).unwrap();
+                        assert_eq!(Word::load(&waker.sleeping.0), AWAKE, "nobody has to ring");
+                        sleeper.look(|| !mailbox.is_empty());
+                    } else {
+                        let mailbox = mailbox.clone();
+                        thread::spawn(move || mailbox.send(number).unwrap());
+                    }
+                    // Whichever way it came, the receiver takes it.
+                    done.notified().await;
+                    if attended {
+                        sleeper.leave(|| !mailbox.is_empty());
+                    }
+                }
+                received.take()
+            });
+            assert_eq!(received.unwrap(), (0..30).collect::<Vec<_>>());
+        }
     }
 
     struct ModelWord(loom::sync::atomic::AtomicU32);

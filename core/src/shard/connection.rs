@@ -198,7 +198,7 @@ impl Connection {
             Session::Unknown => (0, true),
         };
         gateway.end_batch(now);
-        self.shard.poller.note(dispatcher.outstanding());
+        self.shard.poller.note(gateway.outstanding());
         // What is left over is the start of a frame, so this moves little.
         buffer.drain(..used);
         if go_on { Next::Receive } else { Next::Close }

@@ -4,6 +4,7 @@
 mod behavior;
 mod clock;
 mod fairness;
+mod idle_poll;
 mod log;
 mod power_cut;
 mod replay;
