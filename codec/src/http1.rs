@@ -26,7 +26,7 @@ use crate::limits::{HTTP1_HEAD_BYTES_MAX, MESSAGE_BYTES_MAX};
 /// A request that cannot be served. After it the connection is closed: where the next request begins is unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HttpError {
-    /// 400, 405, 413, 414, 417, 431, 501 or 505.
+    /// 400, 405, 408, 413, 414, 417, 431, 501 or 505.
     pub status: u16,
     /// What is wrong, as a sentence.
     pub message: &'static str,
@@ -139,6 +139,12 @@ impl Connection {
         if matches!(self.state, State::Head) {
             self.state = State::Closed;
         }
+    }
+
+    /// Nothing more is read: the request that was begun is answered without its rest.
+    pub fn close(&mut self) {
+        self.keep_alive = false;
+        self.state = State::Closed;
     }
 
     /// Whether the connection is between two requests, given what is left of the input: the peer may close here.

@@ -25,12 +25,13 @@ pub const HTTP2_WHOLE_FRAME_MAX: u32 = 16 << 10;
 pub const HTTP2_HEADER_TABLE: u32 = 4_096;
 
 /// The largest header list, in bytes as RFC 9113 section 6.5.2 counts them (SETTINGS_MAX_HEADER_LIST_SIZE). A request
-/// above it is answered with status 431.
+/// above it is answered with an error.
 pub const HTTP2_HEADER_LIST_MAX: u32 = 16 << 10;
 
-/// The largest header block on the wire, in bytes, padding excluded: HEADERS with its CONTINUATIONs. Above it the
-/// connection ends, because it must be buffered before it can be judged (CONTINUATION flood, CVE-2024-27316).
-pub const HTTP2_HEADER_BLOCK_MAX: usize = 32 << 10;
+/// The largest header block on the wire, in bytes, padding excluded: HEADERS with its CONTINUATIONs. Eight times the list, so
+/// that who sends somewhat too much gets an answer. Above it the connection ends, because it must be buffered before it
+/// can be judged (CONTINUATION flood, CVE-2024-27316).
+pub const HTTP2_HEADER_BLOCK_MAX: usize = 128 << 10;
 
 /// CONTINUATION frames of one header block. Bounds the work of empty ones.
 pub const HTTP2_CONTINUATIONS_MAX: u32 = 16;
@@ -41,9 +42,6 @@ pub const HTTP2_SETTINGS_PER_FRAME_MAX: usize = 64;
 /// Bytes in the output buffer of a connection at which it stops reading: a peer that does not read its replies gets no
 /// more of its requests served.
 pub const HTTP2_OUTPUT_MAX: usize = 1 << 20;
-
-/// Bytes that flow control may hold back on all streams of a connection together before further data is refused.
-pub const HTTP2_SEND_QUEUE_MAX: usize = 8 << 20;
 
 /// Bytes queued on one stream from which on a later drain is told by a `Writable` event.
 pub const HTTP2_STREAM_QUEUE_MARK: usize = 64 << 10;

@@ -218,21 +218,76 @@ fn after_our_reset_frames_in_flight_are_ignored() {
 }
 
 #[test]
-fn an_early_reply_asks_the_client_to_stop() {
+fn an_early_reply_goes_out_at_once_and_then_asks_the_client_to_stop() {
     let mut subject = with_open_stream();
     let stream = subject.last_stream();
     subject
         .connection
         .send_grpc_error(stream, 7, "no", None)
         .expect("open");
-    let frames = subject.frames();
-    let kinds: Vec<_> = frames.iter().map(|frame| frame.kind).collect();
-    assert_eq!(kinds, [HEADERS, RST_STREAM]);
-    assert_eq!(frames[1].word(0), ErrorCode::NO_ERROR.0);
+    let kinds: Vec<_> = subject.frames().iter().map(|frame| frame.kind).collect();
+    assert_eq!(
+        kinds,
+        [HEADERS],
+        "some clients lose a reply that comes with its reset"
+    );
+    let seen = subject.seen.len();
+    subject.feed(&frame(DATA, 0, 1, b"in flight")).expect("dropped");
+    assert_eq!(subject.seen.len(), seen, "nobody wants it");
+    subject.connection.tick(1);
+    assert!(subject.frames().is_empty());
+    subject.connection.tick(1);
+    let resets = subject.frames_of(RST_STREAM);
+    assert_eq!((resets[0].stream, resets[0].word(0)), (1, ErrorCode::NO_ERROR.0));
+    assert_eq!(subject.connection.open_streams(), 0);
     subject
         .feed(&frame(DATA, END_STREAM, 1, b"in flight"))
         .expect("ignored");
+    subject.expect_alive();
+}
+
+#[test]
+fn a_request_that_ends_after_its_reply_is_not_reset() {
+    let mut subject = with_open_stream();
+    let stream = subject.last_stream();
+    subject
+        .connection
+        .send_grpc_error(stream, 7, "no", None)
+        .expect("open");
+    subject.frames();
+    subject
+        .feed(&frame(DATA, END_STREAM, 1, b"in flight"))
+        .expect("dropped");
     assert_eq!(subject.connection.open_streams(), 0);
+    for _ in 0..3 {
+        subject.connection.tick(1);
+    }
+    assert!(subject.frames().is_empty());
+}
+
+#[test]
+fn what_comes_after_an_early_reply_opens_no_window_of_its_stream() {
+    let mut subject = with_open_stream();
+    let stream = subject.last_stream();
+    subject
+        .connection
+        .send_grpc_error(stream, 7, "no", None)
+        .expect("open");
+    subject.frames();
+    let window = Config::server().initial_window as usize;
+    for _ in 0..window / 16_384 {
+        subject
+            .feed(&frame(DATA, 0, 1, &[0; 16_384]))
+            .expect("within the window");
+    }
+    assert!(
+        subject
+            .frames_of(WINDOW_UPDATE)
+            .iter()
+            .all(|frame| frame.stream == 0),
+        "other streams of the connection need not suffer"
+    );
+    subject.expect_stream_error(&frame(DATA, 0, 1, b"x"), 1, FLOW);
 }
 
 // ---- 5.1.1, 5.1.2 ---------------------------------------------------------------------------------------------------------

@@ -149,6 +149,8 @@ pub enum EmbeddedStore {
 pub struct ServeLimits {
     /// Open connections of the whole gateway; more are closed when accepted. About 20 KiB each.
     pub connections_max: usize,
+    /// Of these, connections of one client address; `None`: nine tenths.
+    pub connections_per_client_max: Option<usize>,
     /// Calls of one shard that wait for a store or for another shard.
     pub inflight_per_shard_max: usize,
     /// Bytes of one gRPC message after decompression, in or out. The default holds the longest value with its id and key.
@@ -159,6 +161,18 @@ pub struct ServeLimits {
     pub handshake_timeout: Duration,
     /// How long a connection without open calls is kept; zero: for ever.
     pub idle_timeout: Duration,
+    /// How long a request may take to become complete, besides a second for each `body_rate_min` bytes of it.
+    pub receive_timeout: Duration,
+    /// Bytes a second that a request's body must come with.
+    pub body_rate_min: usize,
+    /// How long a client may be silent before it is asked for a sign of life; zero: never.
+    pub keepalive_interval: Duration,
+    /// How long it then has for an answer.
+    pub keepalive_timeout: Duration,
+    /// The age at which a connection's client is asked to open another one; zero: none.
+    pub connection_age_max: Duration,
+    /// How long calls of such a connection may still run.
+    pub connection_age_grace: Duration,
     /// How long a drain waits for the calls that were taken before it closes their connections.
     pub drain_timeout: Duration,
     /// How far an idempotency token's generation time may lie from the gateway's clock.
@@ -167,6 +181,17 @@ pub struct ServeLimits {
     pub namespace_write_rps_max: u64,
     /// Namespaces in the catalog.
     pub namespaces_max: usize,
+}
+
+impl ServeLimits {
+    /// How many of a shard's `places` for connections one client may have.
+    pub(crate) fn places_per_client(&self, places: usize) -> usize {
+        match self.connections_per_client_max {
+            Some(max) => (max * places).div_ceil(self.connections_max).max(1),
+            // At least one place is left to others, where there are several.
+            None => places - places.div_ceil(10).min(places.saturating_sub(1)),
+        }
+    }
 }
 
 impl EmbeddedStore {
@@ -227,11 +252,18 @@ impl Default for ServeLimits {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
+            connections_per_client_max: None,
             inflight_per_shard_max: 8_192,
             message_bytes_max: 17 << 20,
             output_bytes_max: 32 << 20,
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30 * 60),
+            receive_timeout: Duration::from_secs(20),
+            body_rate_min: 4 << 10,
+            keepalive_interval: Duration::from_secs(60),
+            keepalive_timeout: Duration::from_secs(20),
+            connection_age_max: Duration::ZERO,
+            connection_age_grace: Duration::from_secs(5 * 60),
             drain_timeout: Duration::from_secs(10),
             clock_drift_max: Duration::from_secs(60 * 60),
             namespace_write_rps_max: 50_000,

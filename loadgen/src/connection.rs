@@ -469,7 +469,10 @@ impl Client {
                     ended.extend(self.end(stream, Outcome::from_reset(code.0), message));
                 }
                 Event::GoAway { .. } => self.going_away = true,
-                Event::Writable { .. } | Event::Pong { .. } | Event::PeerSettings => {}
+                Event::Writable { .. }
+                | Event::Pong { .. }
+                | Event::PeerSettings
+                | Event::OversizedHeaders { .. } => {}
             }
         }
         Ok(())

@@ -559,3 +559,61 @@ func TestReflection(t *testing.T) {
 	}
 	t.Fatal("the answer does not hold the descriptor of KeyValue")
 }
+
+func TestLargePagesForManyGoroutinesOnOneConnection(t *testing.T) {
+	c := dial(t)
+	ctx := within(t)
+	id := freshID()
+	value := bytes.Repeat([]byte("v"), 1_000_000)
+	put := func(id string, value []byte) error {
+		items := []*kvpb.Item{{Key: []byte("k"), Value: value}}
+		_, err := c.kv.Put(ctx, &kvpb.PutRequest{Namespace: namespace, Id: id, Items: items})
+		return err
+	}
+	if err := put(id, value); err != nil {
+		t.Fatal(err)
+	}
+	results := make(chan error)
+	for n := range 64 {
+		go func() {
+			reply, err := c.kv.Get(ctx, &kvpb.GetRequest{Namespace: namespace, Id: id})
+			if err == nil && !bytes.Equal(reply.Items[0].Value, value) {
+				err = errors.New("another value than was written")
+			}
+			if err == nil {
+				err = put(fmt.Sprintf("%s-%d", id, n), []byte("small"))
+			}
+			results <- err
+		}()
+	}
+	for range 64 {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestAnErrorComesBeforeTheClientHasEndedItsCall(t *testing.T) {
+	c := dial(t)
+	stream, err := c.conn.NewStream(within(t), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/no.such.Service/Method")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.RecvMsg(&kvpb.GetResponse{}); status.Code(err) != codes.Unimplemented {
+		t.Errorf("got %v, want Unimplemented", err)
+	}
+}
+
+func TestMetadataAboveTheMaximumIsAnsweredInGRPC(t *testing.T) {
+	c := dial(t)
+	for _, size := range []int{20 << 10, 60 << 10, 100 << 10} {
+		ctx := metadata.AppendToOutgoingContext(within(t), "x-large", strings.Repeat("h", size))
+		_, err := c.kv.Get(ctx, &kvpb.GetRequest{Namespace: namespace, Id: "x"})
+		if status.Code(err) != codes.ResourceExhausted && status.Code(err) != codes.Internal {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		if _, err := c.kv.Get(within(t), &kvpb.GetRequest{Namespace: namespace, Id: "x"}); err != nil {
+			t.Errorf("after %d bytes: %v", size, err)
+		}
+	}
+}

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
+import http from 'node:http';
 import http2 from 'node:http2';
 import { after, before, test } from 'node:test';
 import { setImmediate, setTimeout } from 'node:timers/promises';
@@ -391,4 +392,40 @@ test('raw HTTP/2: content types and deadlines, many in any order on one connecti
     }
   });
   await Promise.all(attempts);
+});
+
+test('a body beyond the maximum over HTTP/1.1: the refusal reaches a client that still sends, 20 of 20', async () => {
+  const [host, port] = target.split(':');
+  const path = '/prism.keyvalue.v1.KeyValue/Put';
+  const body = Buffer.alloc(64 << 20, ' ');
+  for (let attempt = 0; attempt < 20; attempt++) {
+    const headers = { 'content-type': 'application/json', 'content-length': body.length };
+    const request = http.request({ host, port, path, method: 'POST', headers, agent: false, timeout: PATIENCE_MS });
+    const answered = once(request, 'response');
+    request.end(body);
+    const [response] = await answered;
+    const chunks = [];
+    // What is left of the upload may fail once the answer is there.
+    request.on('error', () => {});
+    for await (const chunk of response) chunks.push(chunk);
+    assert.equal(response.statusCode, 413);
+    assert.equal(JSON.parse(Buffer.concat(chunks)).code, 'resource_exhausted');
+  }
+});
+
+test('an error comes before the client has ended its request', async (t) => {
+  const session = http2.connect(`http://${target}`);
+  t.after(() => session.close());
+  for (const [path, type] of [['/no.such/Path', 'application/grpc'], ['/prism.keyvalue.v1.KeyValue/Put', 'text/html']]) {
+    const stream = session.request({ ':method': 'POST', ':path': path, 'content-type': type, te: 'trailers' });
+    stream.setTimeout(PATIENCE_MS, () => stream.close(http2.constants.NGHTTP2_CANCEL));
+    const answered = once(stream, 'response');
+    stream.write('the beginning');
+    const [response] = await answered;
+    assert(response['grpc-status'] === '12' || response[':status'] === 415, JSON.stringify(response));
+    // Not ended by this side: the server asks to stop, without an error.
+    stream.resume();
+    await once(stream, 'close');
+    assert.equal(stream.rstCode, http2.constants.NGHTTP2_NO_ERROR);
+  }
 });

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import socket
 import struct
 import subprocess
 
@@ -270,3 +271,50 @@ def test_grpc_with_a_wrong_content_type(tmp_path):
         tmp_path, PUT, "--http2-prior-knowledge", "--header", "content-type: application/grpcx", body=frame(b"")
     )
     assert answer.status == 415
+
+
+@VERSIONS
+def test_a_body_beyond_the_maximum_is_refused_and_the_answer_arrives(tmp_path, version):
+    """The answer is there before curl has sent all; not one of forty may be lost on the way."""
+    body = tmp_path / "body"
+    body.write_bytes(b"x" * (64 << 20))
+    lost = []
+    for attempt in range(40):
+        command = ["curl", "--silent", "--show-error", "--max-time", "30", version, "--output", tmp_path / "answer"]
+        command += ["--write-out", "%{http_code}", "--header", "content-type: application/json", "--header", "expect:"]
+        command += ["--data-binary", f"@{body}", f"http://{TARGET}{PUT}"]
+        done = subprocess.run(command, capture_output=True, timeout=60)
+        answer = tmp_path / "answer"
+        code = json.loads(answer.read_bytes())["code"] if answer.exists() else ""
+        answer.unlink(missing_ok=True)
+        if (done.returncode, done.stdout, code) != (0, b"413", "resource_exhausted"):
+            lost.append((attempt, done.returncode, done.stdout, done.stderr))
+    assert not lost, f"{len(lost)} of 40: {lost[0]}"
+
+
+@pytest.mark.parametrize(
+    "path, kind, status",
+    [
+        (PUT, "application/grpc", 415),
+        (PUT, "text/plain", 415),
+        ("/no/such/path", "application/json", 404),
+        ("/readyz", "application/json", 405),
+    ],
+)
+def test_an_error_comes_before_a_body_without_end(path, kind, status):
+    host, port = TARGET.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        head = f"POST {path} HTTP/1.1\r\nhost: {TARGET}\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
+        client.sendall(head.encode() + b"5\r\nhello\r\n")
+        answer = client.makefile("rb").read()
+    line, _, rest = answer.partition(b"\r\n")
+    assert int(line.split()[1]) == status
+    assert b"connection: close" in rest
+
+
+def test_a_refused_request_gets_no_permission_to_go_on(tmp_path):
+    """A client that asks first (`expect: 100-continue`) hears the refusal, and sends no body."""
+    arguments = ["--http1.1", "--header", "expect: 100-continue", "--header", "content-type: text/plain"]
+    answer = curl(tmp_path, PUT, *arguments, body=b"x" * (1 << 20))
+    assert answer.status == 415
+    assert b"100 Continue" not in (tmp_path / "headers").read_bytes()

@@ -1,5 +1,7 @@
 """gRPC itself, through grpcio: deadlines, cancellation, sizes, metadata, compression, many streams at once."""
 
+import concurrent.futures
+import threading
 import time
 
 import grpc
@@ -159,3 +161,78 @@ def test_many_channels_see_the_same_data(fresh_id):
     finally:
         for channel in channels:
             channel.close()
+
+
+def test_sixteen_threads_read_large_pages_on_one_channel_and_write_beside_them(fresh_id):
+    """All read as fast as they can; no answer is lost, and every write is what its caller was told."""
+    value = b"v" * 1_000_000
+    with grpc.insecure_channel(TARGET, OPTIONS) as channel:
+        client = Client(channel)
+        put(client, fresh_id, [(b"k", value)])
+
+        def work(number):
+            for round in range(12):
+                assert pairs(get(client, fresh_id)) == [(b"k", value)]
+                put(client, f"{fresh_id}-{number}-{round}", [(b"k", b"small")])
+
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            for done in [pool.submit(work, number) for number in range(16)]:
+                done.result()
+
+
+def test_more_is_asked_for_than_may_wait_and_every_answer_comes(fresh_id):
+    """A hundred pages of 1 MB at once, three times what the gateway lets wait for a connection."""
+    value = b"v" * 1_000_000
+    with grpc.insecure_channel(TARGET, OPTIONS) as channel:
+        client = Client(channel)
+        put(client, fresh_id, [(b"k", value)])
+        request = kv.GetRequest(namespace=NAMESPACE, id=fresh_id)
+        gets, puts = [], []
+        for n in range(100):
+            gets.append(client.kv.Get.future(request, timeout=PATIENCE_S))
+            item = kv.Item(key=b"k", value=b"small")
+            puts.append(client.kv.Put.future(kv.PutRequest(namespace=NAMESPACE, id=f"{fresh_id}-{n}", items=[item])))
+        for call in gets:
+            assert pairs(call.result()) == [(b"k", value)]
+        for call in puts:
+            assert call.result().HasField("result")
+
+
+@pytest.mark.parametrize(
+    "path, code",
+    [
+        ("/prism.keyvalue.v1.KeyValue/Nothing", grpc.StatusCode.UNIMPLEMENTED),
+        ("/no.such.Service/Method", grpc.StatusCode.UNIMPLEMENTED),
+    ],
+)
+def test_an_error_comes_before_the_client_has_ended_its_call(client, path, code):
+    """A bidirectional call keeps its side open until it is answered."""
+    may_end = threading.Event()
+
+    def requests():
+        yield b"one"
+        may_end.wait(PATIENCE_S)
+
+    call = client.channel.stream_stream(path)(requests(), timeout=PATIENCE_S)
+    began = time.monotonic()
+    with pytest.raises(grpc.RpcError) as caught:
+        next(call)
+    may_end.set()
+    assert caught.value.code() == code
+    assert time.monotonic() - began < PATIENCE_S / 3
+
+
+def test_a_second_message_of_a_unary_call_is_refused_at_once(client, fresh_id):
+    message = kv.GetRequest(namespace=NAMESPACE, id=fresh_id).SerializeToString()
+    may_end = threading.Event()
+
+    def requests():
+        yield message
+        yield message
+        may_end.wait(PATIENCE_S)
+
+    call = client.channel.stream_stream("/prism.keyvalue.v1.KeyValue/Get")(requests(), timeout=PATIENCE_S)
+    with pytest.raises(grpc.RpcError) as caught:
+        next(call)
+    may_end.set()
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED

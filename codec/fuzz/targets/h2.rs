@@ -1,7 +1,9 @@
 //! HTTP/2 connections, server and client: what happened does not depend on how the bytes were cut nor on whether header
 //! blocks are remembered, what is sent is well-formed, and memory is bounded.
 
-use prism_codec::h2::{Config, Connection, ConnectionError, Event, HeaderList, Input, PREFACE, StreamId};
+use prism_codec::h2::{
+    Config, Connection, ConnectionError, Event, HeaderList, Input, PREFACE, Role, StreamId,
+};
 
 use super::pieces;
 
@@ -107,7 +109,14 @@ impl Driver {
                 let consumed = input.consumed();
                 kept.drain(..consumed);
                 let config = self.connection.config();
-                let bound = config.output_max + config.send_queue_max + (1 << 20);
+                // A server's replies are its driver's to bound: at most 40,300 bytes here, on so many streams.
+                let replies = config.max_concurrent_streams as usize * 41_000;
+                let bound = config.output_max
+                    + match config.role {
+                        Role::Server => replies,
+                        Role::Client => config.send_queue_max,
+                    }
+                    + (1 << 20);
                 assert!(self.connection.queued_bytes() <= bound, "bounded memory");
                 let full = !self.connection.wants_read();
                 self.sent.append(self.connection.output());

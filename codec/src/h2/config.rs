@@ -33,8 +33,9 @@ pub struct Config {
     pub max_header_list: u32,
     /// Output bytes at which [`super::Connection::wants_read`] turns false.
     pub output_max: usize,
-    /// Bytes held back by flow control, over all streams, from which on `send_data` answers
-    /// [`super::SendError::QueueFull`] and new streams are refused. One message may overshoot it.
+    /// Bytes held back by flow control, over all streams, from which on `send_data` and `send_grpc_message` answer
+    /// [`super::SendError::QueueFull`]. One message may overshoot it. A whole reply is never refused: what it answers has
+    /// been done. A server bounds its replies where it starts its calls, by [`super::Connection::queued_bytes`].
     pub send_queue_max: usize,
     /// Bytes queued on one stream from which on its drain is told by [`super::Event::Writable`].
     pub stream_queue_mark: usize,
@@ -53,7 +54,7 @@ impl Config {
             header_table_size: limits::HTTP2_HEADER_TABLE,
             max_header_list: limits::HTTP2_HEADER_LIST_MAX,
             output_max: limits::HTTP2_OUTPUT_MAX,
-            send_queue_max: limits::HTTP2_SEND_QUEUE_MAX,
+            send_queue_max: usize::MAX,
             stream_queue_mark: limits::HTTP2_STREAM_QUEUE_MARK,
         }
     }

@@ -116,7 +116,7 @@ pub enum SendError {
     /// The peer is going away, or all stream ids are used: open another connection (client).
     GoingAway,
     /// The peer does not take what is queued already ([`super::Config::send_queue_max`]); wait for
-    /// [`super::Event::Writable`]. A unary reply that meets this has reset its stream with ENHANCE_YOUR_CALM.
+    /// [`super::Event::Writable`].
     QueueFull,
     /// The field list is larger than the peer's SETTINGS_MAX_HEADER_LIST_SIZE.
     HeaderListTooLarge,

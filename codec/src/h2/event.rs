@@ -85,6 +85,16 @@ pub enum Event<'c, 'i> {
         /// The peer sends nothing more on this stream.
         end_stream: bool,
     },
+    /// A request whose header list is larger than [`super::Config::max_header_list`]. What fits of it is here, and not
+    /// validated: enough to answer with an error in the protocol of the request.
+    OversizedHeaders {
+        /// The stream, new.
+        stream: StreamId,
+        /// The fields that fit.
+        headers: &'c HeaderList,
+        /// The peer sends nothing more on this stream.
+        end_stream: bool,
+    },
     /// A piece of the body, in order. Frames up to [`super::Config::whole_frame_max`] come in one piece; larger ones as
     /// they arrive. `data` may be empty only together with `end_stream`.
     Data {

@@ -30,6 +30,8 @@ pub struct Head<'a> {
     pub keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body: answer with [`super::put_continue`], or refuse.
     pub expects_continue: bool,
+    /// Bytes of the body that follows; `u64::MAX` if it is chunked, so that nobody knows.
+    pub body_left: u64,
 }
 
 impl<'a> Head<'a> {
@@ -181,6 +183,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Head<'_>, Framing), HttpError> {
         },
         keep_alive: special.keep_alive,
         expects_continue: special.expects_continue,
+        body_left: match special.framing {
+            Framing::Length(length) => length,
+            Framing::Chunked => u64::MAX,
+        },
     };
     Ok((head, special.framing))
 }

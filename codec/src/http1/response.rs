@@ -93,6 +93,7 @@ pub fn put_continue(out: &mut Vec<u8>) {
 /// Appends the answer to a request that was refused, as JSON that a Connect client understands, and `connection: close`.
 pub fn put_error(out: &mut Vec<u8>, error: &HttpError) {
     let code = match error.status {
+        408 => "deadline_exceeded",
         413 | 414 | 431 => "resource_exhausted",
         501 | 505 => "unimplemented",
         _ => "invalid_argument",

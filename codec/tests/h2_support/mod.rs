@@ -105,6 +105,7 @@ pub enum Seen {
     Data(u32, Vec<u8>, bool),
     Trailers(u32, Vec<(String, String)>),
     MemoTrailers(u32, u32),
+    Oversized(u32, Vec<(String, String)>, bool),
     Reset(u32, ErrorCode),
     Writable(u32),
     GoAway(u32, ErrorCode),
@@ -164,7 +165,10 @@ impl Subject {
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
                 Ok(Some(event)) => {
-                    if let Event::Headers { stream, .. } | Event::MemoHeaders { stream, .. } = &event {
+                    if let Event::Headers { stream, .. }
+                    | Event::MemoHeaders { stream, .. }
+                    | Event::OversizedHeaders { stream, .. } = &event
+                    {
                         self.streams.push(*stream);
                     }
                     self.seen.push(own(&event));
@@ -247,6 +251,11 @@ pub fn own(event: &Event<'_, '_>) -> Seen {
             memo,
             end_stream,
         } => Seen::Memo(stream.value(), *memo, *end_stream),
+        Event::OversizedHeaders {
+            stream,
+            headers,
+            end_stream,
+        } => Seen::Oversized(stream.value(), own_list(headers), *end_stream),
         Event::Data {
             stream,
             data,

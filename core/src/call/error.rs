@@ -8,6 +8,7 @@ use prism_backends::StoreError;
 use prism_codec::{
     error::DecodeError,
     grpc::{Code, Status},
+    limits,
     method::Api,
 };
 use prism_wal::{disk::DiskErrorKind, group_commit::AppendError};
@@ -113,6 +114,47 @@ pub(crate) fn overloaded(what: &'static str) -> Box<Status> {
         )
         .with_reason("OVERLOADED", &[])
         .with_retry_after(RETRY_AFTER),
+    )
+}
+
+/// The caller's connection has too many answers that it does not read; nothing was done.
+#[cold]
+pub(crate) fn unread_answers(bytes_max: usize) -> Box<Status> {
+    Box::new(
+        Status::new(
+            Code::ResourceExhausted,
+            format!(
+                "this connection leaves {bytes_max} bytes of answers unread, the most that is allowed \
+                 (limits.output_bytes_max); nothing was done: read them, or use another connection"
+            ),
+        )
+        .with_reason("ANSWERS_UNREAD", &[("limit_bytes", &bytes_max.to_string())])
+        .with_retry_after(RETRY_AFTER),
+    )
+}
+
+/// The request's header fields are too large.
+#[cold]
+pub(crate) fn large_head() -> Box<Status> {
+    let max = limits::HTTP2_HEADER_LIST_MAX;
+    Box::new(
+        Status::new(
+            Code::ResourceExhausted,
+            format!("the request's header fields (metadata) are larger than {max} bytes; nothing was done: send less of them"),
+        )
+        .with_reason("HEADERS_TOO_LARGE", &[("limit_bytes", &max.to_string())]),
+    )
+}
+
+/// A request did not become complete in time; nothing was done.
+#[cold]
+pub(crate) fn request_incomplete() -> Box<Status> {
+    Box::new(
+        Status::new(
+            Code::DeadlineExceeded,
+            "the request did not become complete in time (limits.receive_timeout, limits.body_rate_min); nothing was done",
+        )
+        .with_reason("REQUEST_INCOMPLETE", &[]),
     )
 }
 

@@ -184,6 +184,24 @@ pub const KEYS: &[Key] = &[
         show: |options| options.limits.connections_max.to_string(),
     },
     Key {
+        path: "limits.connections_per_client_max",
+        env: "PRISM_LIMITS_CONNECTIONS_PER_CLIENT_MAX",
+        allowed: "auto, or a whole number from 1 to 1000000",
+        doc: "Of these, connections of one client address (IPv6: one network of 64 bits), so that no client takes the last places\n\
+              from others. auto: nine tenths.",
+        set: |options, text| {
+            options.limits.connections_per_client_max = match text {
+                "auto" => None,
+                number => Some(whole(number, 1, 1_000_000)?),
+            };
+            Ok(())
+        },
+        show: |options| match options.limits.connections_per_client_max {
+            None => "auto".to_owned(),
+            Some(number) => number.to_string(),
+        },
+    },
+    Key {
         path: "limits.inflight_per_shard_max",
         env: "PRISM_LIMITS_INFLIGHT_PER_SHARD_MAX",
         allowed: "a whole number from 1 to 1000000",
@@ -239,6 +257,79 @@ pub const KEYS: &[Key] = &[
             Ok(())
         },
         show: |options| format_duration(options.limits.idle_timeout),
+    },
+    Key {
+        path: "limits.receive_timeout",
+        env: "PRISM_LIMITS_RECEIVE_TIMEOUT",
+        allowed: "a duration from 1s to 1h",
+        doc: "How long a request may take to become complete, besides a second for each body_rate_min bytes of it; then it is\n\
+              refused. Also how long a frame or a header block may take.",
+        set: |options, text| {
+            options.limits.receive_timeout =
+                duration(text, Duration::from_secs(1), Duration::from_secs(3_600))?;
+            Ok(())
+        },
+        show: |options| format_duration(options.limits.receive_timeout),
+    },
+    Key {
+        path: "limits.body_rate_min",
+        env: "PRISM_LIMITS_BODY_RATE_MIN",
+        allowed: "a size from 1B to 1GiB",
+        doc: "Least rate of a request's body, bytes a second.",
+        set: |options, text| {
+            options.limits.body_rate_min = size(text, 1, 1 << 30)?;
+            Ok(())
+        },
+        show: |options| format_size(options.limits.body_rate_min as u64),
+    },
+    Key {
+        path: "limits.keepalive_interval",
+        env: "PRISM_LIMITS_KEEPALIVE_INTERVAL",
+        allowed: "0s or a duration up to 1day",
+        doc: "How long a client may be silent before the gateway asks for a sign of life (PING of HTTP/2, keepalive of TCP).\n\
+              0s: never; then the connections of machines that vanish stay.",
+        set: |options, text| {
+            options.limits.keepalive_interval = duration(text, Duration::ZERO, Duration::from_secs(86_400))?;
+            Ok(())
+        },
+        show: |options| format_duration(options.limits.keepalive_interval),
+    },
+    Key {
+        path: "limits.keepalive_timeout",
+        env: "PRISM_LIMITS_KEEPALIVE_TIMEOUT",
+        allowed: "a duration from 1s to 1h",
+        doc: "How long the client then has for an answer before its connection is closed.",
+        set: |options, text| {
+            options.limits.keepalive_timeout =
+                duration(text, Duration::from_secs(1), Duration::from_secs(3_600))?;
+            Ok(())
+        },
+        show: |options| format_duration(options.limits.keepalive_timeout),
+    },
+    Key {
+        path: "limits.connection_age_max",
+        env: "PRISM_LIMITS_CONNECTION_AGE_MAX",
+        allowed: "0s or a duration up to 30days",
+        doc: "Age at which a client is asked to open another connection, give or take a tenth, so that a balancer can spread the\n\
+              load anew. 0s: none.",
+        set: |options, text| {
+            options.limits.connection_age_max =
+                duration(text, Duration::ZERO, Duration::from_secs(30 * 86_400))?;
+            Ok(())
+        },
+        show: |options| format_duration(options.limits.connection_age_max),
+    },
+    Key {
+        path: "limits.connection_age_grace",
+        env: "PRISM_LIMITS_CONNECTION_AGE_GRACE",
+        allowed: "a duration from 1s to 30days",
+        doc: "How long the calls of a connection that is too old may still run before it is closed.",
+        set: |options, text| {
+            options.limits.connection_age_grace =
+                duration(text, Duration::from_secs(1), Duration::from_secs(30 * 86_400))?;
+            Ok(())
+        },
+        show: |options| format_duration(options.limits.connection_age_grace),
     },
     Key {
         path: "limits.drain_timeout",

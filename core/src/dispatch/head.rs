@@ -99,6 +99,24 @@ impl Head {
             && head.route != Route::Preflight;
         (head, (!is_plain).then(|| Box::new(extra)))
     }
+
+    /// The same request, refused for what the protocol layer says of its head.
+    pub(crate) fn refused(self, http_status: u16, status: Box<Status>) -> (Self, Extra) {
+        let head = Self {
+            route: Route::Refused,
+            ..self
+        };
+        let refusal = Refusal {
+            http_status,
+            status,
+            field: None,
+        };
+        let extra = Extra {
+            refusal: Some(refusal),
+            ..Extra::default()
+        };
+        (head, extra)
+    }
 }
 
 macro_rules! raw_head {

@@ -33,7 +33,7 @@ use prism_codec::{
 };
 
 use self::{
-    finish::code_of,
+    finish::{Pass, code_of},
     gate::Arrival,
     http_rules::HttpRules,
     logged::{Log, LoggedCall},
@@ -211,6 +211,21 @@ impl Dispatcher {
             Route::HealthList => Progress::Done(self.health_list(message)),
             Route::HealthWatch => self.watch_health(message),
             _ => Progress::Done(self.plain(route)),
+        }
+    }
+
+    /// Counts a call that was refused before it was started.
+    #[cold]
+    pub(crate) fn count_refused(&mut self, method: Method, message: &[u8], code: Code) {
+        self.metrics.shed.add(1);
+        let Method::KeyValue(of_keyvalue) = method else {
+            return;
+        };
+        let Ok(request) = Request::decode(of_keyvalue, message) else {
+            return;
+        };
+        if let Some(namespace) = self.namespaces.by_name(request.namespace()) {
+            self.finish(Pass::new(namespace, method), code, 0);
         }
     }
 

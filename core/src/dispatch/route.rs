@@ -35,6 +35,11 @@ pub(crate) enum Route {
 }
 
 impl Route {
+    /// Whether the head alone shows that the request is refused.
+    pub(crate) fn is_error(self) -> bool {
+        matches!(self, Self::Unknown | Self::Refused)
+    }
+
     /// Whether the answer is known from the head alone.
     pub(crate) fn needs_no_body(self) -> bool {
         self.method().is_none()

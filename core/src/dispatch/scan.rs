@@ -91,6 +91,16 @@ impl Scan {
         }
     }
 
+    /// Whether the next step, if it may, asks for a page.
+    pub(crate) fn wants_page(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+
+    /// Whether a page that was asked for has not come.
+    pub(crate) fn awaits_page(&self) -> bool {
+        matches!(self.state, State::Asked)
+    }
+
     /// Moves on. `may_ask` is false while the client has enough to read.
     pub(crate) fn step(&mut self, may_ask: bool, gateway: &mut Dispatcher) -> ScanStep {
         match &mut self.state {

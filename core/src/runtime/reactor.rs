@@ -29,6 +29,8 @@ use monoio::{
     net::{TcpStream, UnixStream},
 };
 
+use socket2::{SockRef, TcpKeepalive};
+
 use super::notify::Notify;
 
 /// How the shards wait for the network.
@@ -165,11 +167,11 @@ pub(crate) async fn sleep(duration: Duration) {
     monoio::time::sleep(duration).await;
 }
 
-/// Resolves to `true` when `future` ended before `deadline`, else drops it and resolves to `false`.
-pub(crate) async fn before(deadline: Instant, future: impl Future<Output = ()>) -> bool {
+/// The value of `future` if it comes before `deadline`.
+pub(crate) async fn value_before<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
     monoio::time::timeout_at(monoio::time::Instant::from_std(deadline), future)
         .await
-        .is_ok()
+        .ok()
 }
 
 /// The number of an open socket, for whoever must shut it from outside of the reactor.
@@ -184,12 +186,32 @@ impl Descriptor {
     }
 }
 
+/// Resolves to `true` when `future` ended before `deadline`, else drops it and resolves to `false`.
+pub(crate) async fn before(deadline: Instant, future: impl Future<Output = ()>) -> bool {
+    value_before(deadline, future).await.is_some()
+}
+
+/// Probes without an answer after which the kernel closes a connection.
+const KEEPALIVE_PROBES: u32 = 4;
+
 /// A listening socket.
 pub(crate) struct Listener(monoio::net::TcpListener);
 
 impl Listener {
-    /// Takes over a bound, non-blocking socket.
-    pub(crate) fn new(listener: TcpListener) -> io::Result<Self> {
+    /// Takes over a bound, non-blocking socket. The kernel closes connections of machines that are silent for `interval` (zero:
+    /// never) and then do not answer for `timeout`: they inherit that from the socket.
+    pub(crate) fn new(listener: TcpListener, interval: Duration, timeout: Duration) -> io::Result<Self> {
+        if !interval.is_zero() {
+            let probes = (timeout / KEEPALIVE_PROBES).max(Duration::from_secs(1));
+            let keepalive = TcpKeepalive::new()
+                .with_time(interval.max(Duration::from_secs(1)))
+                .with_interval(probes)
+                .with_retries(KEEPALIVE_PROBES);
+            let socket = SockRef::from(&listener);
+            socket.set_tcp_keepalive(&keepalive)?;
+            // Keepalive is silent while something is on its way; this is not.
+            socket.set_tcp_user_timeout(Some(interval + timeout))?;
+        }
         monoio::net::TcpListener::from_std(listener).map(Self)
     }
 
@@ -231,8 +253,13 @@ impl Sender {
         self.1
     }
 
-    /// Sends all of `buffer` and hands it back.
-    pub(crate) async fn send_all(&mut self, mut buffer: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+    /// Sends all of `buffer` and hands it back. `on_progress` gets how many bytes are left, each time that the kernel takes
+    /// some and not all.
+    pub(crate) async fn send_all(
+        &mut self,
+        mut buffer: Vec<u8>,
+        on_progress: impl Fn(usize),
+    ) -> (io::Result<()>, Vec<u8>) {
         let total = buffer.len();
         let mut sent = 0;
         while sent < total {
@@ -240,7 +267,12 @@ impl Sender {
             buffer = slice.into_inner();
             match result {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
-                Ok(count) => sent += count,
+                Ok(count) => {
+                    sent += count;
+                    if sent < total {
+                        on_progress(total - sent);
+                    }
+                }
                 Err(error) => return (Err(error), buffer),
             }
         }

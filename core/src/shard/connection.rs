@@ -7,19 +7,20 @@
 //! An idle connection holds a small receive buffer and no output buffer; busy ones borrow large buffers from the shard.
 
 use std::{
-    cell::{Cell, RefCell},
-    future::{Future, poll_fn},
-    net::SocketAddr,
-    pin::pin,
+    cell::RefCell,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
-    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
 use prism_backends::NamespaceId;
-use prism_codec::h2::Config;
 
-use super::{Shard, h1_session::H1Session, h2_session::H2Session};
+use super::{
+    Shard,
+    ending::Ending,
+    lifetime::{Lifetime, Step, View},
+    session::Session,
+};
 use crate::{
     call::{
         job::Reply,
@@ -41,14 +42,12 @@ const RECEIVE_BYTES_MAX: usize = 64 << 10;
 const POOLED_BYTES_MAX: usize = 256 << 10;
 /// Buffers that one shard keeps for later use.
 const POOLED_BUFFERS_MAX: usize = 64;
-/// A client that takes nothing for this long while there is something to send is gone.
-const SEND_STALL_MAX: Duration = Duration::from_secs(60);
-/// Incomplete request bodies of one connection: this many messages of the largest size.
-const BODIES_MAX: usize = 4;
-
-/// The first bytes of every HTTP/2 connection (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
+/// How long a client may go on sending after its last answer: in all, without a pause, and while the gateway drains.
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_SILENCE: Duration = Duration::from_secs(5);
+const LINGER_DRAINING: Duration = Duration::from_secs(1);
+/// And how much it may send.
+const LINGER_BYTES: usize = 1 << 30;
 /// A connection.
 pub(crate) struct Connection {
     shard: Rc<Shard>,
@@ -63,18 +62,8 @@ pub(crate) struct Connection {
     output_waits: Notify,
     /// Raised when output has left.
     output_left: Notify,
-    /// Set once: both tasks end.
-    closed: Closed,
-    opened: Instant,
-    last_active: Cell<Instant>,
-    send_began: Cell<Option<Instant>>,
-}
-
-enum Session {
-    /// Not enough bytes to tell the protocol.
-    Unknown,
-    H1(Box<H1Session>),
-    H2(Box<H2Session>),
+    ending: Ending,
+    lifetime: RefCell<Lifetime>,
 }
 
 /// What is to be done after the session has processed a receive.
@@ -87,36 +76,36 @@ enum Next {
 impl Connection {
     /// Registers a connection and starts its tasks, unless the shard has as many as it may have.
     pub(crate) fn start(shard: &Rc<Shard>, receiver: Receiver, sender: Sender, peer: SocketAddr) {
-        let now = Instant::now();
         let descriptor = sender.descriptor();
         let mut sender = Some(sender);
-        let connection = shard.connections.borrow_mut().insert(|slot, generation| {
-            let call = CallId::Request(0);
-            Rc::new(Self {
-                shard: shard.clone(),
-                address: Ticket {
-                    shard: shard.number,
-                    slot,
-                    generation,
-                    call,
-                    namespace: NamespaceId(0),
-                },
-                peer,
-                descriptor,
-                session: RefCell::new(Session::Unknown),
-                sender: RefCell::new(sender.take()),
-                output_waits: Notify::default(),
-                output_left: Notify::default(),
-                closed: Closed::default(),
-                opened: now,
-                last_active: Cell::new(now),
-                send_began: Cell::new(None),
-            })
-        });
+        let connection = shard
+            .connections
+            .borrow_mut()
+            .insert(peer.ip(), |slot, generation| {
+                let call = CallId::Request(0);
+                Rc::new(Self {
+                    shard: shard.clone(),
+                    address: Ticket {
+                        shard: shard.number,
+                        slot,
+                        generation,
+                        call,
+                        namespace: NamespaceId(0),
+                    },
+                    peer,
+                    descriptor,
+                    session: RefCell::new(Session::Unknown),
+                    sender: RefCell::new(sender.take()),
+                    output_waits: Notify::default(),
+                    output_left: Notify::default(),
+                    ending: Ending::default(),
+                    lifetime: RefCell::new(Lifetime::new(u32::from(peer.port()))),
+                })
+            });
         let gateway = shard.gateway.borrow();
         let metrics = gateway.metrics();
         match connection {
-            Some(connection) => {
+            Ok(connection) => {
                 metrics.connections_accepted.add(1);
                 metrics
                     .connections_open
@@ -125,12 +114,20 @@ impl Connection {
                 reactor::spawn(connection.read(receiver));
             }
             // Dropping both halves closes it: the client sees the refusal at once.
-            None => metrics.connections_refused.add(1),
+            Err(refusal) => {
+                tracing::debug!(%peer, ?refusal, "refusing a connection");
+                metrics.connections_refused.add(1);
+            }
         }
     }
 
     pub(crate) fn address(&self) -> &Ticket {
         &self.address
+    }
+
+    /// Whose places it takes.
+    pub(crate) fn client(&self) -> IpAddr {
+        self.peer.ip()
     }
 
     /// The reader task: until the peer closes, breaks the protocol, or the shard wants the connection gone.
@@ -139,19 +136,22 @@ impl Connection {
         loop {
             if !self.wants_read() {
                 // The client does not take its replies: stop taking its requests.
-                let Some(()) = self.closed.unless(0, self.output_left.notified()).await else {
-                    break;
+                let Some(()) = self.ending.while_open(self.output_left.notified()).await else {
+                    return self.end(Some(receiver)).await;
                 };
             } else {
                 let filled = buffer.len();
                 let Some((result, filled_buffer)) =
-                    self.closed.unless(0, receiver.recv(buffer, filled)).await
+                    self.ending.while_open(receiver.recv(buffer, filled)).await
                 else {
-                    return self.end().await;
+                    return self.end(Some(receiver)).await;
                 };
                 buffer = filled_buffer;
                 match result {
-                    Ok(0) | Err(_) => break,
+                    Ok(0) | Err(_) => {
+                        self.recycle(buffer);
+                        return self.end(None).await;
+                    }
                     Ok(_) => {}
                 }
             }
@@ -165,18 +165,17 @@ impl Connection {
             buffer = self.fit(buffer, received);
         }
         self.recycle(buffer);
-        self.end().await;
+        self.end(Some(receiver)).await;
     }
 
     /// Lets the session process what has been received, and removes from the buffer what it used.
     fn process(&self, buffer: &mut Vec<u8>) -> Next {
         let now = Instant::now();
-        self.last_active.set(now);
         let mut gateway = self.shard.gateway.borrow_mut();
         gateway.begin_batch();
         let mut session = self.session.borrow_mut();
         if matches!(*session, Session::Unknown) {
-            match Session::recognise(buffer, self, &gateway) {
+            match Session::recognise(buffer, self.address, &gateway) {
                 Some(recognised) => *session = recognised,
                 None => return Next::Receive,
             }
@@ -201,6 +200,12 @@ impl Connection {
         self.shard.poller.note(gateway.outstanding());
         // What is left over is the start of a frame, so this moves little.
         buffer.drain(..used);
+        let partial = match &mut *session {
+            Session::H2(session) => !buffer.is_empty() || session.h2().is_within_frame(),
+            // It keeps the time of its requests itself.
+            Session::H1(_) | Session::Unknown => false,
+        };
+        self.lifetime.borrow_mut().received(partial, used > 0);
         if go_on { Next::Receive } else { Next::Close }
     }
 
@@ -227,11 +232,11 @@ impl Connection {
 
     /// The sender task: sends what answers from elsewhere have put into the output.
     async fn send_later(self: Rc<Self>) {
-        while let Some(()) = self.closed.unless(1, self.output_waits.notified()).await {
+        while let Some(()) = self.ending.unless_closed(1, self.output_waits.notified()).await {
             self.flush().await;
-            // While the reader sends, closing would cut off what it sends; it closes itself afterwards.
+            // While the reader sends, ending would cut off what it sends; it ends by itself afterwards.
             if self.is_drained() && !self.is_sending() {
-                self.closed.set();
+                self.ending.end();
             }
         }
     }
@@ -255,14 +260,15 @@ impl Connection {
                 .metrics()
                 .sent_bytes
                 .add(output.len() as u64);
-            self.send_began.set(Some(self.last_active.get()));
-            let sent = self.closed.unless(2, sender.send_all(output)).await;
-            self.send_began.set(None);
+            self.lifetime.borrow_mut().sent();
+            let sent = sender.send_all(output, |left| self.note_sent(left));
+            let sent = self.ending.unless_closed(2, sent).await;
+            self.note_sent(0);
             let Some((result, output)) = sent else { break };
             something_left = true;
             self.recycle(output);
             if result.is_err() {
-                self.closed.set();
+                self.ending.close();
                 break;
             }
         }
@@ -279,23 +285,51 @@ impl Connection {
         }
     }
 
-    /// The end of the reader: forgets all calls, lets the last output go, closes.
-    async fn end(self: Rc<Self>) {
+    /// The kernel has taken all but `left` bytes of what it was given: lets go on what waited for that.
+    fn note_sent(&self, left: usize) {
+        self.lifetime.borrow_mut().sent();
+        let mut session = self.session.borrow_mut();
+        match &mut *session {
+            Session::H2(session) => {
+                session.h2().set_sending(left);
+                if session.holds_any() {
+                    let mut gateway = self.shard.gateway.borrow_mut();
+                    session.resume(Instant::now(), &mut gateway);
+                    self.shard.poller.note(gateway.outstanding());
+                }
+                if !session.h2().wants_read() {
+                    return;
+                }
+            }
+            Session::H1(session) => session.set_sending(left),
+            Session::Unknown => {}
+        }
+        self.output_left.notify();
+    }
+
+    /// The end of the reader: forgets all calls, lets the last output go, closes. With a `receiver` it is this side that
+    /// ends the connection.
+    async fn end(self: Rc<Self>, receiver: Option<Receiver>) {
         self.session
             .borrow_mut()
             .close(&mut self.shard.gateway.borrow_mut());
         self.flush().await;
         // The last output may be in the hands of the other task; closing now would cut it off.
         while self.is_sending() {
-            if self.closed.unless(0, self.output_left.notified()).await.is_none() {
+            let left = self.output_left.notified();
+            if self.ending.unless_closed(0, left).await.is_none() {
                 break;
             }
         }
-        self.closed.set();
         let sender = self.sender.borrow_mut().take();
         if let Some(mut sender) = sender {
             sender.shutdown().await;
+            if let Some(receiver) = receiver {
+                self.ending.end();
+                self.ending.unless_closed(0, self.linger(receiver)).await;
+            }
         }
+        self.ending.close();
         self.shard.forget(&self);
     }
 
@@ -304,22 +338,43 @@ impl Connection {
         self.descriptor.shutdown();
     }
 
+    /// Receives and drops what the client still sends, until it closes as well. Closing a socket while data arrives makes the
+    /// kernel say RST, and the last answer would be lost on its way to a client that is still sending (RFC 9112 section 9.6).
+    async fn linger(&self, mut receiver: Receiver) {
+        let end = Instant::now()
+            + if self.shard.draining.get() {
+                LINGER_DRAINING
+            } else {
+                LINGER
+            };
+        let mut buffer = self.pooled();
+        buffer.reserve(RECEIVE_BYTES_MAX);
+        let mut left = LINGER_BYTES;
+        loop {
+            let until = end.min(Instant::now() + LINGER_SILENCE);
+            let received = reactor::value_before(until, receiver.recv(std::mem::take(&mut buffer), 0)).await;
+            let Some((Ok(count @ 1..), filled)) = received else {
+                break;
+            };
+            left = left.saturating_sub(count);
+            if left == 0 {
+                break;
+            }
+            buffer = filled;
+            buffer.clear();
+        }
+        self.recycle(buffer);
+    }
+
     /// Hands an answer to its call; the caller wakes the sender.
     pub(crate) fn handle_reply(&self, reply: Reply, gateway: &mut Dispatcher) {
-        match &mut *self.session.borrow_mut() {
-            Session::H2(session) => session.handle_reply(reply.ticket, reply.result, gateway),
-            Session::H1(session) => session.handle_reply(reply.ticket, reply.result, gateway),
-            Session::Unknown => {}
-        }
+        let mut session = self.session.borrow_mut();
+        session.handle_reply(reply.ticket, reply.result, gateway);
     }
 
     /// Answers a call whose deadline has passed; the caller wakes the sender.
     pub(crate) fn handle_deadline(&self, ticket: Ticket, gateway: &mut Dispatcher) {
-        match &mut *self.session.borrow_mut() {
-            Session::H2(session) => session.handle_deadline(ticket, gateway),
-            Session::H1(session) => session.handle_deadline(ticket, gateway),
-            Session::Unknown => {}
-        }
+        self.session.borrow_mut().handle_deadline(ticket, gateway);
     }
 
     /// There is output that the reader does not know of.
@@ -332,41 +387,49 @@ impl Connection {
         match &mut *self.session.borrow_mut() {
             Session::H2(session) => session.drain(gateway),
             Session::H1(session) => session.drain(gateway),
-            Session::Unknown => self.closed.set(),
+            Session::Unknown => self.ending.close(),
+        }
+        if self.ending.has_begun() {
+            self.ending.close();
         }
     }
 
-    /// Once a second: closes what is stuck, gives back budget to the defences of the protocol.
-    pub(crate) fn tick(&self, now: Instant, limits: &ServeLimits) {
-        let idle = now.duration_since(self.last_active.get());
-        let stalled = self
-            .send_began
-            .get()
-            .is_some_and(|began| now.duration_since(began) > SEND_STALL_MAX);
-        let mut has_output = false;
-        let (late, unused) = match &mut *self.session.borrow_mut() {
-            Session::Unknown => (now.duration_since(self.opened) > limits.handshake_timeout, false),
-            Session::H1(session) => {
-                session.tick();
-                has_output = session.has_output();
-                (
-                    session.is_incomplete() && idle > limits.handshake_timeout,
-                    session.is_idle(),
-                )
-            }
-            Session::H2(session) => {
-                session.tick();
-                has_output = !session.h2().output().is_empty();
-                (false, session.h2().open_streams() == 0)
-            }
-        };
-        if has_output {
-            self.wake_sender();
+    /// Once a second: lets time pass for the session, and ends what its client does not use.
+    pub(crate) fn tick(&self, seconds: u32, now: Instant, limits: &ServeLimits) {
+        if self.ending.has_begun() {
+            // What is left is to send the last of it, or to see the client close; the former may take as long as ever.
+            return self.tick_ending(seconds, limits);
         }
-        let idle_too_long = unused && !limits.idle_timeout.is_zero() && idle > limits.idle_timeout;
-        if stalled || late || idle_too_long {
-            tracing::debug!(peer = %self.peer, stalled, late, idle_too_long, "closing a connection");
-            self.closed.set();
+        let mut gateway = self.shard.gateway.borrow_mut();
+        let mut session = self.session.borrow_mut();
+        let view = session.tick(seconds, now, self.is_sending(), &mut gateway);
+        let step = self.lifetime.borrow_mut().tick(seconds, view, limits);
+        match step {
+            Step::Stay => {}
+            Step::Ping => session.ping(),
+            Step::GoAway => session.go_away(&mut gateway),
+            Step::End(why) => {
+                tracing::debug!(peer = %self.peer, why = why.sentence(), "ending a connection");
+                session.end(why);
+                self.ending.end();
+            }
+            Step::Close(why) => {
+                tracing::debug!(peer = %self.peer, why = why.sentence(), "closing a connection");
+                self.ending.close();
+            }
+        }
+        if session.has_output() || session.is_drained() {
+            self.output_waits.notify();
+        }
+    }
+
+    fn tick_ending(&self, seconds: u32, limits: &ServeLimits) {
+        let view = View {
+            sending: self.is_sending(),
+            ..View::ENDING
+        };
+        if let Step::Close(_) = self.lifetime.borrow_mut().tick(seconds, view, limits) {
+            self.ending.close();
         }
     }
 
@@ -376,19 +439,11 @@ impl Connection {
     }
 
     fn wants_read(&self) -> bool {
-        match &mut *self.session.borrow_mut() {
-            Session::H2(session) => session.h2().wants_read(),
-            Session::H1(session) => session.wants_read(),
-            Session::Unknown => true,
-        }
+        self.session.borrow_mut().wants_read()
     }
 
     fn is_drained(&self) -> bool {
-        match &mut *self.session.borrow_mut() {
-            Session::H2(session) => session.h2().is_drained(),
-            Session::H1(session) => session.is_drained(),
-            Session::Unknown => false,
-        }
+        self.session.borrow_mut().is_drained()
     }
 
     fn pooled(&self) -> Vec<u8> {
@@ -402,82 +457,6 @@ impl Connection {
             buffer.clear();
             buffers.push(buffer);
         }
-    }
-}
-
-impl Session {
-    /// Tells HTTP/2 from HTTP/1.1 by the first bytes. `None`: more are needed.
-    fn recognise(bytes: &[u8], connection: &Connection, gateway: &Dispatcher) -> Option<Self> {
-        let known = bytes.len().min(PREFACE.len());
-        if bytes[..known] != PREFACE[..known] {
-            let session = H1Session::new(connection.address, gateway.limits().message_bytes_max);
-            return Some(Self::H1(Box::new(session)));
-        }
-        if known < PREFACE.len() {
-            return None;
-        }
-        let limits = gateway.limits();
-        let mut config = Config::server();
-        config.output_max = limits.output_bytes_max;
-        let session = H2Session::new(config, connection.address, BODIES_MAX * limits.message_bytes_max);
-        Some(Self::H2(Box::new(session)))
-    }
-
-    fn take_output(&mut self) -> Vec<u8> {
-        match self {
-            Self::H2(session) => session.h2().take_output(Vec::new()),
-            Self::H1(session) => session.take_output(),
-            Self::Unknown => Vec::new(),
-        }
-    }
-
-    fn close(&mut self, gateway: &mut Dispatcher) {
-        match self {
-            Self::H2(session) => session.close(gateway),
-            Self::H1(session) => session.close(gateway),
-            Self::Unknown => {}
-        }
-    }
-}
-
-/// A flag that is set once and ends the waits of all tasks of a connection.
-#[derive(Default)]
-struct Closed {
-    set: Cell<bool>,
-    waiters: [RefCell<Option<Waker>>; 3],
-}
-
-impl Closed {
-    fn set(&self) {
-        self.set.set(true);
-        for waiter in &self.waiters {
-            if let Some(waker) = waiter.borrow_mut().take() {
-                waker.wake();
-            }
-        }
-    }
-
-    /// Runs `future` to its end, or drops it as soon as the flag is set. `place` names the waiting task: two waits at the
-    /// same time must not share it.
-    async fn unless<T>(&self, place: usize, future: impl Future<Output = T>) -> Option<T> {
-        let mut future = pin!(future);
-        poll_fn(|context| {
-            if self.set.get() {
-                return Poll::Ready(None);
-            }
-            if let Poll::Ready(value) = future.as_mut().poll(context) {
-                return Poll::Ready(Some(value));
-            }
-            let mut waiter = self.waiters[place].borrow_mut();
-            if !waiter
-                .as_ref()
-                .is_some_and(|known| known.will_wake(context.waker()))
-            {
-                *waiter = Some(context.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await
     }
 }
 

@@ -5,15 +5,16 @@ use std::time::Instant;
 use prism_codec::{
     format::{Format, KEEP_ALIVE},
     grpc::{Code, Status},
-    http1::{self, Connection, Event, Version},
+    http1::{self, Connection, Event, HttpError, Version},
 };
 
-use super::{h1_reply::Reply, h2_session::KEEP_ALIVE_SECONDS, reply, unary};
+use super::{h1_reply::Reply, h2_session::KEEP_ALIVE_SECONDS, lifetime, reply, unary};
 use crate::{
     call::{
         job::Answer,
         ticket::{CallId, Ticket},
     },
+    config::ServeLimits,
     dispatch::{
         Dispatcher, Progress,
         head::{Extra, Head},
@@ -27,17 +28,26 @@ use crate::{
 /// A streaming reply pauses while more than this waits for its client.
 const STREAM_QUEUE_BYTES: usize = 1 << 20;
 
+/// A body of known length up to this is awaited before the request is refused, in bytes.
+const SHORT_BODY_BYTES: u64 = 64 << 10;
+
 /// One HTTP/1.1 connection's requests.
 pub(crate) struct H1Session {
     parser: Connection,
     output: Vec<u8>,
+    /// Bytes of earlier output that the kernel has not taken yet.
+    sending: usize,
+    /// Bytes that may wait for the client before no further request is looked at.
+    output_bytes_max: usize,
     request: Option<Request>,
     /// Number of the request that is being read or answered.
     number: u64,
     body_bytes_max: usize,
     draining: bool,
-    /// Bytes of an incomplete request have been seen.
-    incomplete: bool,
+    /// Bytes of an incomplete request have been seen, since when.
+    incomplete: Option<u32>,
+    /// Seconds of the connection.
+    clock: u32,
     address: Ticket,
 }
 
@@ -66,16 +76,19 @@ enum Phase {
 }
 
 impl H1Session {
-    pub(crate) fn new(address: Ticket, message_bytes_max: usize) -> Self {
+    pub(crate) fn new(address: Ticket, message_bytes_max: usize, output_bytes_max: usize) -> Self {
         let body_bytes_max = unary::body_bytes_max(Format::GrpcWebText, message_bytes_max);
         Self {
             parser: Connection::new(body_bytes_max),
             output: Vec::new(),
+            sending: 0,
+            output_bytes_max,
             request: None,
             number: 0,
             body_bytes_max,
             draining: false,
-            incomplete: false,
+            incomplete: None,
+            clock: 0,
             address,
         }
     }
@@ -89,24 +102,31 @@ impl H1Session {
     ) -> (usize, bool) {
         let mut rest = bytes;
         loop {
-            // While a request is being answered the next one stays in the buffer: answers go out in order.
-            if self.is_waiting() {
+            // While a request is being answered the next one stays in the buffer: answers go out in order, and no faster
+            // than the client reads them.
+            if !self.wants_read() {
                 break;
             }
             let before = rest;
             match self.parser.poll_event(&mut rest) {
                 Ok(None) => {
-                    self.incomplete = self.request.is_some() || !rest.is_empty();
+                    let begun = self.request.is_some() || !rest.is_empty();
+                    self.incomplete = begun.then(|| self.incomplete.unwrap_or(self.clock));
                     break;
                 }
-                Ok(Some(Event::Head(head))) => self.begin(&head, now, gateway),
+                Ok(Some(Event::Head(head))) => {
+                    if self.begin(&head, now, gateway) {
+                        self.start(now, gateway);
+                        return (bytes.len(), false);
+                    }
+                }
                 Ok(Some(Event::Body(data))) => {
                     if let Some(request) = &mut self.request {
                         request.body.extend_from_slice(data);
                     }
                 }
                 Ok(Some(Event::End)) => {
-                    self.incomplete = false;
+                    self.incomplete = None;
                     self.start(now, gateway);
                 }
                 Err(error) => {
@@ -121,15 +141,13 @@ impl H1Session {
         }
         (
             bytes.len() - rest.len(),
-            self.is_waiting() || self.parser.keep_alive(),
+            !self.wants_read() || self.parser.keep_alive(),
         )
     }
 
-    fn begin(&mut self, head: &http1::Head<'_>, now: Instant, gateway: &Dispatcher) {
+    /// Takes in a request's head. True: it is refused without its body, and the connection ends.
+    fn begin(&mut self, head: &http1::Head<'_>, now: Instant, gateway: &Dispatcher) -> bool {
         self.number += 1;
-        if head.expects_continue {
-            http1::put_continue(&mut self.output);
-        }
         let target = head.path_and_query();
         let pseudo: [(&[u8], &[u8]); 3] = [
             (b":method", head.method.as_bytes()),
@@ -153,6 +171,17 @@ impl H1Session {
             begun: false,
             keep_alive_in: KEEP_ALIVE_SECONDS,
         });
+        // A client that waits for permission to send its body, or whose body is long or without a known end, gets its answer
+        // now: who keeps its side open would wait for ever. A short body is on its way; it costs less than a new connection.
+        if parsed.route.is_error() && (head.expects_continue || head.body_left > SHORT_BODY_BYTES) {
+            self.parser.close();
+            self.incomplete = None;
+            return true;
+        }
+        if head.expects_continue {
+            http1::put_continue(&mut self.output);
+        }
+        false
     }
 
     /// The request is complete.
@@ -268,7 +297,7 @@ impl H1Session {
     /// when output has left.
     pub(crate) fn pump(&mut self, gateway: &mut Dispatcher) {
         loop {
-            let may_ask = self.output.len() <= STREAM_QUEUE_BYTES;
+            let may_ask = self.output.len() + self.sending <= STREAM_QUEUE_BYTES;
             let Some(Phase::Scanning(scan)) = self.request.as_mut().map(|request| &mut request.phase) else {
                 return;
             };
@@ -371,17 +400,46 @@ impl H1Session {
         }
     }
 
-    /// Once a second: a sign of life on a stream of events.
-    pub(crate) fn tick(&mut self) {
+    /// Tells how many seconds have passed: gives a sign of life on a stream of events, answers a request that is slower than
+    /// allowed.
+    pub(crate) fn tick(&mut self, seconds: u32, limits: &ServeLimits) {
+        self.clock = self.clock.saturating_add(seconds);
+        self.keep_stream_alive(seconds);
+        let Some(since) = self.incomplete else { return };
+        if !self.wants_read() {
+            // Not its fault.
+            self.incomplete = Some(self.clock);
+            return;
+        }
+        let received = self.request.as_ref().map_or(0, |request| request.body.len());
+        if lifetime::is_late(self.clock - since, received, limits) {
+            self.time_out();
+        }
+    }
+
+    fn keep_stream_alive(&mut self, seconds: u32) {
         let Some(request) = &mut self.request else { return };
         if request.head.format != Format::Sse || !request.begun {
             return;
         }
-        request.keep_alive_in = request.keep_alive_in.saturating_sub(1);
+        let seconds = u8::try_from(seconds).unwrap_or(u8::MAX);
+        request.keep_alive_in = request.keep_alive_in.saturating_sub(seconds);
         if request.keep_alive_in == 0 {
             request.keep_alive_in = KEEP_ALIVE_SECONDS;
             Reply::of(request.version).put(&mut self.output, KEEP_ALIVE);
         }
+    }
+
+    /// Answers a request that does not become complete.
+    pub(crate) fn time_out(&mut self) {
+        let error = HttpError {
+            status: 408,
+            message: "the request did not become complete in time; nothing was done",
+        };
+        http1::put_error(&mut self.output, &error);
+        self.parser.close();
+        self.request = None;
+        self.incomplete = None;
     }
 
     /// The connection is gone.
@@ -399,16 +457,22 @@ impl H1Session {
     }
 
     pub(crate) fn take_output(&mut self) -> Vec<u8> {
+        self.sending = self.output.len();
         std::mem::take(&mut self.output)
+    }
+
+    /// The kernel has not taken so many bytes of what it was given last.
+    pub(crate) fn set_sending(&mut self, bytes: usize) {
+        self.sending = bytes;
     }
 
     pub(crate) fn has_output(&self) -> bool {
         !self.output.is_empty()
     }
 
-    /// Requests are read one at a time, so that a client cannot pile them up.
+    /// Requests are read one at a time, and not while much waits for the client, so that it cannot pile them up.
     pub(crate) fn wants_read(&self) -> bool {
-        !self.is_waiting()
+        !self.is_waiting() && self.output.len() + self.sending < self.output_bytes_max
     }
 
     /// Whether all is answered and no further request is wanted.
@@ -416,14 +480,14 @@ impl H1Session {
         self.request.is_none() && !self.parser.keep_alive() && self.output.is_empty()
     }
 
-    /// Whether a request has begun and not ended.
-    pub(crate) fn is_incomplete(&self) -> bool {
-        self.incomplete
+    /// Requests that are being read or answered.
+    pub(crate) fn open_calls(&self) -> usize {
+        usize::from(self.request.is_some())
     }
 
-    /// Whether no request is being read or answered.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.request.is_none() && !self.incomplete
+    /// Requests whose head has come.
+    pub(crate) fn calls_begun(&self) -> u64 {
+        self.number
     }
 
     fn is_waiting(&self) -> bool {

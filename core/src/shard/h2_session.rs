@@ -4,15 +4,24 @@
 //! before anything is sent. A unary call whose message lies whole in one DATA frame is served from the receive buffer
 //! without being copied.
 
+mod early;
+mod output;
+mod streaming;
+
 use std::time::Instant;
 
 use prism_codec::{
-    format::{Format, KEEP_ALIVE},
+    format::Format,
     grpc::{Code, Status},
     h2::{Config, Connection, ErrorCode, Event, Input, StreamId},
 };
 
-use super::{h2_reply::Refused, reply, unary};
+use self::output::weight;
+use super::{
+    backpressure::{Backpressure, Weight},
+    h2_reply::Refused,
+    reply, unary,
+};
 use crate::{
     call::{
         error,
@@ -25,7 +34,7 @@ use crate::{
         pending::Pending,
         reflection,
         route::Route,
-        scan::{Scan, ScanStep},
+        scan::Scan,
     },
 };
 
@@ -45,6 +54,14 @@ pub(crate) struct H2Session {
     /// Bytes of request bodies that are not complete yet.
     body_bytes: usize,
     body_bytes_max: usize,
+    backpressure: Backpressure<StreamId>,
+    /// Calls that are answered with an error when what was received with their heads is processed, unless they end by then.
+    refused: Vec<StreamId>,
+    taken: output::Taken,
+    /// Seconds since the connection began, as far as the driver has said.
+    clock: u32,
+    /// The same without those in which the client was not read from.
+    receive_clock: u32,
     address: Ticket,
     draining: bool,
 }
@@ -54,6 +71,8 @@ struct Call {
     head: Head,
     extra: Option<Box<Extra>>,
     deadline: Option<Instant>,
+    /// When what is being received of it began, by the session's `receive_clock`.
+    receiving_since: u32,
     phase: Phase,
     /// The response has begun.
     begun: bool,
@@ -68,29 +87,37 @@ pub(super) const KEEP_ALIVE_SECONDS: u8 = 15;
 enum Phase {
     /// The request is not complete.
     Receiving(Vec<u8>),
-    /// The answer is known and needs no body; so many bytes of it have come. The answer waits for the request's end, so
-    /// that a malformed rest is still told as what it is, and a client that sends first and reads later is not cut off.
+    /// The answer is known and needs no body; so many bytes of it have come. An error waits only for what was received with
+    /// the head, and for a body that is short and of known length: so that a malformed rest is still told as what it is,
+    /// and a client that sends first and reads later is not cut off.
     Discarding(usize),
+    /// The request is complete, but its client has too much to read: nothing was done yet. Since when.
+    Held(Vec<u8>, u32),
     /// A store, another shard or the control thread has it.
     Waiting(Box<Pending>),
     /// A Scan between pages or waiting for one.
     Scanning(Box<Scan>),
     /// A health watch: open until the client leaves.
     Watching,
-    /// Server reflection: messages are answered as they come.
-    Reflecting(Vec<u8>),
+    /// Server reflection: messages are answered as they come. The flag: the client has ended its request.
+    Reflecting(Vec<u8>, bool),
 }
 
 impl H2Session {
     /// A server-side session. `address` is the ticket of this connection; its call is filled in for each stream.
     pub(crate) fn new(config: Config, address: Ticket, body_bytes_max: usize) -> Self {
-        let h2 = Connection::new(config);
+        let backpressure = Backpressure::new(config.output_max);
         Self {
-            h2,
+            h2: Connection::new(config),
             heads: Vec::new(),
             calls: Vec::new(),
             body_bytes: 0,
             body_bytes_max,
+            backpressure,
+            refused: Vec::new(),
+            taken: output::Taken::default(),
+            clock: 0,
+            receive_clock: 0,
             address,
             draining: false,
         }
@@ -109,7 +136,11 @@ impl H2Session {
         let mut input = Input::new(bytes);
         loop {
             match self.h2.poll_event(&mut input) {
-                Ok(None) => return (input.consumed(), true),
+                Ok(None) => {
+                    self.answer_refused(gateway);
+                    self.resume(now, gateway);
+                    return (input.consumed(), true);
+                }
                 Err(_) => return (input.consumed(), false),
                 Ok(Some(event)) => match event {
                     Event::MemoHeaders {
@@ -134,6 +165,15 @@ impl H2Session {
                             self.h2.memoize(memo);
                         }
                         self.begin(stream, head, extra, end_stream, now, gateway);
+                    }
+                    Event::OversizedHeaders {
+                        stream,
+                        headers,
+                        end_stream,
+                    } => {
+                        let (head, _) = Head::from_fields(headers.iter(), true, gateway.http());
+                        let (head, extra) = head.refused(431, error::large_head());
+                        self.begin(stream, head, Some(Box::new(extra)), end_stream, now, gateway);
                     }
                     Event::Data {
                         stream,
@@ -167,15 +207,30 @@ impl H2Session {
             Phase::Waiting(pending) => {
                 if let Some(result) = gateway.handle_answer(pending, result) {
                     self.remove(stream);
+                    if weight(head.route) == Weight::Heavy {
+                        self.backpressure.note_read(gateway.reply.len());
+                    }
                     self.respond(stream, head, None, result, gateway);
                 }
             }
             Phase::Scanning(scan) => {
-                if scan.handle_page(result, gateway) {
+                let awaited = scan.awaits_page();
+                let go_on = scan.handle_page(result, gateway);
+                if awaited && !scan.awaits_page() {
+                    self.backpressure.read_ended();
+                }
+                if go_on {
                     self.pump_scan(stream, gateway);
                 }
             }
-            Phase::Receiving(_) | Phase::Discarding(_) | Phase::Watching | Phase::Reflecting(_) => {}
+            Phase::Receiving(_)
+            | Phase::Discarding(_)
+            | Phase::Held(..)
+            | Phase::Watching
+            | Phase::Reflecting(..) => {}
+        }
+        if self.holds_any() {
+            self.resume(Instant::now(), gateway);
         }
     }
 
@@ -190,7 +245,11 @@ impl H2Session {
         match &mut call.phase {
             Phase::Waiting(pending) => gateway.expire(pending),
             Phase::Scanning(scan) => scan.expire(gateway),
-            Phase::Receiving(_) | Phase::Discarding(_) | Phase::Watching | Phase::Reflecting(_) => {}
+            Phase::Receiving(_)
+            | Phase::Discarding(_)
+            | Phase::Held(..)
+            | Phase::Watching
+            | Phase::Reflecting(..) => {}
         }
         self.fail(stream, &call, Box::new(deadline_exceeded()), gateway);
     }
@@ -213,27 +272,11 @@ impl H2Session {
                     gateway.reply = last;
                     self.remove(stream);
                 }
-                Phase::Reflecting(body) if body.is_empty() => self.end_idle_dialogue(stream, gateway),
+                Phase::Reflecting(body, _) if body.is_empty() => self.end_idle_dialogue(stream, gateway),
                 _ => {}
             }
         }
         self.h2.goaway();
-    }
-
-    /// Once a second: signs of life on streams of events.
-    pub(crate) fn tick(&mut self) {
-        self.h2.tick(1);
-        for call in self.calls.iter_mut().flatten() {
-            if call.head.format != Format::Sse || !call.begun {
-                continue;
-            }
-            call.keep_alive_in = call.keep_alive_in.saturating_sub(1);
-            if call.keep_alive_in == 0 {
-                call.keep_alive_in = KEEP_ALIVE_SECONDS;
-                // A stream whose queue is full needs no sign of life.
-                let _ = self.h2.send_data(call.stream, KEEP_ALIVE, false);
-            }
-        }
     }
 
     fn end_idle_dialogue(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
@@ -281,7 +324,7 @@ impl H2Session {
         }
         let deadline = head.timeout.and_then(|timeout| now.checked_add(timeout));
         let phase = match head.route {
-            Route::Reflection { .. } => Phase::Reflecting(Vec::new()),
+            Route::Reflection { .. } => Phase::Reflecting(Vec::new(), false),
             route if route.needs_no_body() => Phase::Discarding(0),
             _ => Phase::Receiving(Vec::new()),
         };
@@ -290,13 +333,15 @@ impl H2Session {
             head,
             extra,
             deadline,
+            receiving_since: self.receive_clock,
             phase,
             begun: false,
             keep_alive_in: KEEP_ALIVE_SECONDS,
         });
         if end_stream {
-            self.data(stream, &[], true, now, gateway);
+            return self.data(stream, &[], true, now, gateway);
         }
+        self.refuse_early(stream, head, gateway);
     }
 
     fn insert(&mut self, call: Call) {
@@ -348,6 +393,11 @@ impl H2Session {
                 }
                 body.extend_from_slice(data);
                 self.body_bytes += data.len();
+                if !end_stream && let Some(status) = unary::error_within(call.head, body, message_max) {
+                    let head = call.head;
+                    self.drop_body(stream);
+                    return self.respond(stream, head, None, Err(status), gateway);
+                }
                 if end_stream {
                     let (head, deadline) = (call.head, call.deadline);
                     let body = std::mem::take(body);
@@ -363,21 +413,39 @@ impl H2Session {
                     self.plain(stream, head, extra.as_deref(), gateway);
                 }
             }
-            Phase::Reflecting(body) => {
+            Phase::Reflecting(body, ended) => {
+                *ended |= end_stream;
                 if body.len() + data.len() > reflection::REQUEST_BYTES_MAX {
                     let status = unary::message_too_large(reflection::REQUEST_BYTES_MAX);
                     return self.fail_dialogue(stream, Box::new(status), gateway);
                 }
                 body.extend_from_slice(data);
                 self.body_bytes += data.len();
-                self.reflect(stream, end_stream, gateway);
+                self.reflect(stream, gateway);
             }
-            Phase::Waiting(_) | Phase::Scanning(_) | Phase::Watching => {}
+            Phase::Held(..) | Phase::Waiting(_) | Phase::Scanning(_) | Phase::Watching => {}
         }
     }
 
-    /// The request of a unary or server-streaming call is complete.
+    /// The request of a unary or server-streaming call is complete: starts it, unless its client has too much to read.
     fn start(
+        &mut self,
+        stream: StreamId,
+        head: Head,
+        deadline: Option<Instant>,
+        body: &[u8],
+        now: Instant,
+        gateway: &mut Dispatcher,
+    ) {
+        let weight = weight(head.route);
+        if self.backpressure.admits(weight, self.h2.queued_bytes()) {
+            self.start_admitted(stream, head, deadline, body, now, gateway);
+        } else {
+            self.hold(stream, head, weight, body, gateway);
+        }
+    }
+
+    fn start_admitted(
         &mut self,
         stream: StreamId,
         head: Head,
@@ -406,9 +474,17 @@ impl H2Session {
         match progress {
             Progress::Done(result) => {
                 self.remove(stream);
+                if weight(head.route) == Weight::Heavy {
+                    self.backpressure.note_read(gateway.reply.len());
+                }
                 self.respond(stream, head, None, result, gateway);
             }
-            Progress::Waiting(pending) => self.set_phase(stream, Phase::Waiting(pending)),
+            Progress::Waiting(pending) => {
+                self.set_phase(stream, Phase::Waiting(pending));
+                if weight(head.route) == Weight::Heavy {
+                    self.backpressure.read_began();
+                }
+            }
             Progress::Scan(scan) => {
                 self.set_phase(stream, Phase::Scanning(scan));
                 self.pump_scan(stream, gateway);
@@ -429,108 +505,31 @@ impl H2Session {
         }
     }
 
-    /// Moves a Scan forward: sends the page that has come, asks for the next one unless the client is slow.
-    fn pump_scan(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
-        loop {
-            let queued = self.h2.stream_queued(stream);
-            let Some(call) = self.call_mut(stream) else { return };
-            let Phase::Scanning(scan) = &mut call.phase else {
-                return;
-            };
-            let head = call.head;
-            match scan.step(queued <= STREAM_QUEUE_BYTES, gateway) {
-                ScanStep::Wait => return,
-                ScanStep::Send { last } => {
-                    let message = scan.take_page();
-                    if let Err(refused) = self.send_message(stream, head, &message, gateway) {
-                        return self.give_up(stream, refused, gateway);
-                    }
-                    if last {
-                        self.end_stream(stream, head, Ok(()));
-                        self.remove(stream);
-                        return;
-                    }
-                }
-                ScanStep::Failed(status) => {
-                    if let Some(call) = self.remove(stream) {
-                        self.fail(stream, &call, status, gateway);
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    fn reflect(&mut self, stream: StreamId, end_stream: bool, gateway: &mut Dispatcher) {
-        loop {
-            let Some(call) = self.call_mut(stream) else { return };
-            let (Phase::Reflecting(body), Route::Reflection { alpha }) = (&mut call.phase, call.head.route)
-            else {
-                return;
-            };
-            let head = call.head;
-            let Some(length) = unary::whole_message_length(body) else {
-                break;
-            };
-            let rest = body.split_off(unary::PREFIX_BYTES + length);
-            let envelope = std::mem::replace(body, rest);
-            self.body_bytes -= envelope.len();
-            let answered = unary::message(head, None, &envelope, gateway)
-                .and_then(|message| reflection::answer(&message, alpha, &mut gateway.reply));
-            if let Err(status) = answered {
-                return self.fail_dialogue(stream, status, gateway);
-            }
-            let answer = std::mem::take(&mut gateway.reply);
-            let sent = self.send_message(stream, head, &answer, gateway);
-            gateway.reply = answer;
-            if let Err(refused) = sent {
-                return self.give_up(stream, refused, gateway);
-            }
-        }
-        let Some(Call {
-            phase: Phase::Reflecting(rest),
-            head,
-            ..
-        }) = self.call_mut(stream)
-        else {
-            return;
-        };
-        let (head, complete) = (*head, rest.is_empty());
-        if end_stream && complete {
-            self.begin_response(stream, gateway);
-            self.drop_body(stream);
-            self.end_stream(stream, head, Ok(()));
-        } else if end_stream {
-            let status = Status::new(Code::InvalidArgument, "the stream ends within a message");
-            self.fail_dialogue(stream, Box::new(status), gateway);
-        } else if complete && self.draining {
-            self.end_idle_dialogue(stream, gateway);
-        }
-    }
-
-    fn fail_dialogue(&mut self, stream: StreamId, status: Box<Status>, gateway: &mut Dispatcher) {
-        if let Some(call) = self.drop_body(stream) {
-            self.fail(stream, &call, status, gateway);
-        }
-    }
-
     /// Requests that are not calls, or can't be one.
     fn plain(&mut self, stream: StreamId, head: Head, extra: Option<&Extra>, gateway: &mut Dispatcher) {
         if head.route == Route::Metrics {
+            if !self.backpressure.admits(Weight::Heavy, self.h2.queued_bytes()) {
+                let status = error::unread_answers(self.backpressure.max());
+                return self.respond(stream, head, None, Err(status), gateway);
+            }
             let ticket = Ticket {
                 call: CallId::Stream(stream),
                 ..self.address
             };
             match gateway.start_metrics(ticket) {
-                Progress::Waiting(pending) => self.insert(Call {
-                    stream,
-                    head,
-                    extra: None,
-                    deadline: None,
-                    phase: Phase::Waiting(pending),
-                    begun: false,
-                    keep_alive_in: KEEP_ALIVE_SECONDS,
-                }),
+                Progress::Waiting(pending) => {
+                    self.insert(Call {
+                        stream,
+                        head,
+                        extra: None,
+                        deadline: None,
+                        receiving_since: self.receive_clock,
+                        phase: Phase::Waiting(pending),
+                        begun: false,
+                        keep_alive_in: KEEP_ALIVE_SECONDS,
+                    });
+                    self.backpressure.read_began();
+                }
                 Progress::Done(result) => self.respond(stream, head, None, result, gateway),
                 Progress::Scan(_) | Progress::Watch => {}
             }
@@ -593,9 +592,14 @@ impl H2Session {
     }
 
     fn remove(&mut self, stream: StreamId) -> Option<Call> {
-        self.calls
+        let call = self
+            .calls
             .get_mut(stream.slot())?
-            .take_if(|call| call.stream == stream)
+            .take_if(|call| call.stream == stream)?;
+        if call.awaits_read() {
+            self.backpressure.read_ended();
+        }
+        Some(call)
     }
 
     fn set_phase(&mut self, stream: StreamId, phase: Phase) {
@@ -607,7 +611,7 @@ impl H2Session {
     /// Removes a call that may be receiving, with its part of the buffered bytes.
     fn drop_body(&mut self, stream: StreamId) -> Option<Call> {
         let call = self.remove(stream)?;
-        if let Phase::Receiving(body) | Phase::Reflecting(body) = &call.phase {
+        if let Phase::Receiving(body) | Phase::Reflecting(body, _) | Phase::Held(body, _) = &call.phase {
             self.body_bytes -= body.len();
         }
         Some(call)
@@ -624,7 +628,11 @@ fn cancel_call(call: Call, gateway: &mut Dispatcher) {
     match call.phase {
         Phase::Waiting(mut pending) => gateway.cancel(&mut pending),
         Phase::Scanning(mut scan) => scan.cancel(gateway),
-        Phase::Receiving(_) | Phase::Discarding(_) | Phase::Watching | Phase::Reflecting(_) => {}
+        Phase::Receiving(_)
+        | Phase::Discarding(_)
+        | Phase::Held(..)
+        | Phase::Watching
+        | Phase::Reflecting(..) => {}
     }
 }
 

@@ -15,17 +15,21 @@
 
 #[cfg(test)]
 mod allocation_tests;
+mod backpressure;
 #[cfg(test)]
 mod bench;
 pub(crate) mod connection;
 mod connections;
+mod ending;
 #[cfg(test)]
 mod ending_tests;
 mod h1_reply;
 mod h1_session;
 mod h2_reply;
 mod h2_session;
+mod lifetime;
 mod reply;
+mod session;
 #[cfg(test)]
 mod stream_tests;
 mod unary;
@@ -168,7 +172,13 @@ pub(crate) fn run(setup: ShardSetup, gateway: impl FnOnce() -> Dispatcher) -> io
 }
 
 async fn main(setup: ShardSetup, gateway: Dispatcher) -> io::Result<()> {
-    let listener = Listener::new(setup.listener)?;
+    let limits = *gateway.limits();
+    let per_client_max = limits.places_per_client(setup.connections_max);
+    let listener = Listener::new(
+        setup.listener,
+        limits.keepalive_interval,
+        limits.keepalive_timeout,
+    )?;
     let door = listener.descriptor();
     let sleeper = ShardSleeper::new(setup.inbox.waker.clone())?;
     let idle_poll = match setup.driver {
@@ -178,7 +188,7 @@ async fn main(setup: ShardSetup, gateway: Dispatcher) -> io::Result<()> {
     let shard = Rc::new(Shard {
         number: setup.number,
         gateway: RefCell::new(gateway),
-        connections: RefCell::new(Connections::new(setup.connections_max)),
+        connections: RefCell::new(Connections::new(setup.connections_max, per_client_max)),
         draining: Cell::new(false),
         buffers: RefCell::new(Vec::new()),
         poller: Poller::new(idle_poll),
@@ -271,7 +281,12 @@ async fn empty_mailboxes(shard: Rc<Shard>, orders: Rc<Orders>) {
                     ShardCommand::End => orders.end.notify(),
                     command => {
                         if let ShardCommand::Serve(connections_max) = command {
-                            shard.connections.borrow_mut().set_max(connections_max);
+                            let limits = *shard.gateway.borrow().limits();
+                            let per_client_max = limits.places_per_client(connections_max);
+                            shard
+                                .connections
+                                .borrow_mut()
+                                .set_max(connections_max, per_client_max);
                         }
                         shard.gateway.borrow_mut().obey(command);
                     }
@@ -366,16 +381,20 @@ async fn expire(shard: Rc<Shard>) {
 
 /// Once a second: time-outs of connections, defence budgets, expired items.
 async fn tick(shard: Rc<Shard>, orders: Rc<Orders>) {
+    let mut last = Instant::now();
     loop {
         reactor::sleep(Duration::from_secs(1)).await;
         if threads::fault_point(Kind::Shard) {
             return orders.give_up("a test has asked for its end");
         }
         let now = Instant::now();
+        // A busy shard ticks late; what is left of a second counts in the next tick.
+        let seconds = u32::try_from(now.duration_since(last).as_secs()).unwrap_or(u32::MAX);
+        last += Duration::from_secs(u64::from(seconds));
         let limits = *shard.gateway.borrow().limits();
         let all = shard.connections.borrow().all();
         for connection in all {
-            connection.tick(now, &limits);
+            connection.tick(seconds, now, &limits);
         }
         shard.gateway.borrow_mut().sweep(SWEEP_STEP);
     }
@@ -411,7 +430,7 @@ impl Shard {
     /// A connection is gone.
     pub(crate) fn forget(&self, connection: &Connection) {
         let mut connections = self.connections.borrow_mut();
-        connections.remove(connection.address());
+        connections.remove(connection.address(), connection.client());
         self.gateway
             .borrow()
             .metrics()

@@ -153,6 +153,7 @@ fn failure(head: Head, extra: Option<&Extra>, status: &Status, gateway: &Dispatc
             response.status = match (refusal, head.route) {
                 (Some(refusal), _) => refusal.http_status,
                 (None, Route::Readyz) => 503,
+                (None, _) if status.reason().as_deref() == Some("MESSAGE_TOO_LARGE") => 413,
                 (None, _) => status.code.http_status(),
             };
             if let Some((name, value)) = refusal.and_then(|refusal| refusal.field) {

@@ -28,21 +28,21 @@ fn address() -> Ticket {
 #[test]
 fn an_idle_stream_of_http_1_gives_signs_of_life() {
     let mut gateway = lone_dispatcher();
-    let mut session = H1Session::new(address(), 1 << 20);
+    let mut session = H1Session::new(address(), 1 << 20, 32 << 20);
     let request = format!("GET {PATH} HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n");
     let (used, goes_on) = session.handle_recv(request.as_bytes(), Instant::now(), &mut gateway);
     assert_eq!((used, goes_on), (request.len(), true));
     assert!(!session.take_output().is_empty());
     for _ in 0..2 {
         for _ in 1..KEEP_ALIVE_SECONDS {
-            session.tick();
+            session.tick(1, gateway.limits());
             assert!(session.take_output().is_empty());
         }
-        session.tick();
+        session.tick(1, gateway.limits());
         assert_eq!(session.take_output(), [b"e\r\n", SIGN_OF_LIFE, b"\r\n"].concat());
     }
     session.close(&mut gateway);
-    session.tick();
+    session.tick(1, gateway.limits());
     assert!(session.take_output().is_empty());
 }
 
@@ -69,7 +69,7 @@ fn an_idle_stream_of_http_2_gives_signs_of_life() {
         String::from_utf8_lossy(&first)
     );
     for second in 1..=2 * KEEP_ALIVE_SECONDS {
-        session.tick();
+        session.tick(1, Instant::now(), &mut gateway);
         let said = data(&mut client, &session.h2().take_output(Vec::new()));
         let expected = if second % KEEP_ALIVE_SECONDS == 0 {
             SIGN_OF_LIFE

@@ -36,6 +36,22 @@ pub(crate) fn whole_message_length(body: &[u8]) -> Option<usize> {
     (body.len() - PREFIX_BYTES >= length).then_some(length)
 }
 
+/// The error that the beginning of a request's body shows already, if it does.
+pub(crate) fn error_within(head: Head, body: &[u8], max: usize) -> Option<Box<Status>> {
+    if head.format.row().envelope != Envelope::Prefixed || head.by_get {
+        return None;
+    }
+    let [flag, length @ ..] = body.first_chunk::<PREFIX_BYTES>()?;
+    let length = u32::from_be_bytes(*length) as usize;
+    if *flag == 1 && head.encoding == Encoding::Unsupported {
+        return inflate(head.encoding, Cow::Borrowed(&[]), max).err();
+    }
+    if length > max || body.len() > PREFIX_BYTES + length {
+        return enveloped(head, body, max).err();
+    }
+    None
+}
+
 /// The one protobuf message of a call's request: unwrapped, decompressed, turned from JSON.
 pub(crate) fn message<'a>(
     head: Head,

@@ -620,7 +620,7 @@ pub(super) fn http_get(gateway: &Gateway, path: &str) -> (u16, String) {
     socket.set_read_timeout(Some(CALL_TIMEOUT)).expect("a time-out");
     write!(
         socket,
-        "GET {path} HTTP/1.1\r\nhost: prism\r\nconnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
     )
     .expect("a request");
     let mut text = String::new();
@@ -634,7 +634,7 @@ fn readiness(gateway: &Gateway) -> (u16, String) {
 }
 
 /// The sum of a metric over the shards, once it has reached `at_least`: gauges of the log are set ten times a second.
-fn metric(gateway: &Gateway, name: &str, at_least: f64) -> f64 {
+pub(super) fn metric(gateway: &Gateway, name: &str, at_least: f64) -> f64 {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let (_, text) = http_get(gateway, "/metrics");

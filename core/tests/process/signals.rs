@@ -91,7 +91,7 @@ fn a_client_that_never_ends_its_call_holds_the_end_for_the_drain_at_most() {
     use std::io::Write as _;
     let mut gateway = Setup::new().start();
     let mut stream = gateway.connect();
-    let head = "POST /prism.keyvalue.v1.KeyValue/Get HTTP/1.1\r\nhost: prism\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    let head = "POST /prism.keyvalue.v1.KeyValue/Get HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
     stream.write_all(head.as_bytes()).expect("half a request");
     gateway.get("/healthz").expect("an answer");
     let began = Instant::now();

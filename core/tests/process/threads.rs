@@ -152,7 +152,7 @@ fn a_dead_shard_cuts_its_connections_while_the_others_drain() {
         let mut gateway = setup.args(&drain).env("PRISM_TEST_END", &fault).start();
         // Calls that never become complete: a shard that drains waits for them.
         let mut open: Vec<_> = (0..32).map(|_| gateway.connect()).collect();
-        let head = "POST /prism.keyvalue.v1.KeyValue/Get HTTP/1.1\r\nhost: prism\r\ncontent-type: application/json\r\n\
+        let head = "POST /prism.keyvalue.v1.KeyValue/Get HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                     content-length: 100\r\n\r\n{";
         for stream in &mut open {
             stream.write_all(head.as_bytes()).expect("half a request");

@@ -102,6 +102,8 @@ impl Connection {
         };
         start.continuations += 1;
         if start.continuations > limits::HTTP2_CONTINUATIONS_MAX {
+            let id = start.stream;
+            self.count_as_taken(id);
             return Err(ConnectionError::calm("too many CONTINUATION frames"));
         }
         input.advance(HEADER_LEN);
@@ -129,6 +131,9 @@ impl Connection {
             return Ok(Progress::More);
         }
         if self.block.len() + left as usize > limits::HTTP2_HEADER_BLOCK_MAX {
+            if let Some(start) = self.continuing {
+                self.count_as_taken(start.stream);
+            }
             return Err(ConnectionError::calm("header block too large"));
         }
         self.block.extend_from_slice(&bytes[..piece]);
@@ -168,12 +173,27 @@ impl Connection {
             return Err(ConnectionError::calm("header block too large"));
         }
         let place = self.place(start.stream)?;
-        let understood = self.understand(place, block)?;
+        let understood = match self.understand(place, block) {
+            Ok(understood) => understood,
+            Err(error) => {
+                self.count_as_taken(start.stream);
+                return Err(error);
+            }
+        };
         match place {
             Place::Request => self.open_stream(start, understood),
             Place::Response(stream) => self.response(stream, start, understood),
             Place::Trailers(stream) => self.trailers(stream, start, understood),
             Place::Closed => self.headers_of_closed(start.stream),
+        }
+    }
+
+    /// Lets the last GOAWAY name a stream whose head ends the connection: a client that took it for not looked at would send
+    /// the same again on another connection, without end.
+    #[cold]
+    fn count_as_taken(&mut self, id: u32) {
+        if self.config.role == Role::Server && id % 2 == 1 && !self.is_past_goaway(id) {
+            self.last_peer_id = self.last_peer_id.max(id);
         }
     }
 
@@ -242,7 +262,7 @@ impl Connection {
         };
         let memoizable = match facts {
             // Interim responses come without an event, so nobody could remember them.
-            Ok(facts) if section != Section::Response || facts.status >= 200 => {
+            Ok(facts) if !info.too_large && (section != Section::Response || facts.status >= 200) => {
                 let version = self.decoder.table_version();
                 self.memos
                     .offer(section, block, info, version, facts.content_length)
@@ -265,13 +285,12 @@ impl Connection {
         if start.self_dependent {
             return self.refuse(id, ErrorCode::PROTOCOL_ERROR);
         }
-        // Section 5.1.2. A peer that does not take its replies gets no new work either: safe to retry.
-        let full = self.streams.open() >= self.config.max_concurrent_streams as usize;
-        if full || self.streams.queued() >= self.config.send_queue_max {
+        // Section 5.1.2: safe to retry, since nothing was done.
+        if self.streams.open() >= self.config.max_concurrent_streams as usize {
             return self.refuse(id, ErrorCode::REFUSED_STREAM);
         }
         if understood.too_large {
-            return self.refuse_large_list(id, start.end_stream);
+            return self.open_oversized(start);
         }
         let Ok(facts) = understood.facts else {
             return self.refuse(id, ErrorCode::PROTOCOL_ERROR);
@@ -279,16 +298,24 @@ impl Connection {
         if start.end_stream && facts.content_length > 0 {
             return self.refuse(id, ErrorCode::PROTOCOL_ERROR);
         }
+        let stream = self.insert_stream(start);
+        if let Some(found) = self.streams.get_mut(stream) {
+            found.content_left = facts.content_length;
+        }
+        Ok(Progress::Event(Self::headers_step(stream, start, &understood)))
+    }
+
+    #[inline]
+    fn insert_stream(&mut self, start: BlockStart) -> StreamId {
         let stream = self.streams.insert(
-            id,
+            start.stream,
             SendWindow::new(self.peer.initial_window),
             ReceiveWindow::new(self.local_window),
         );
         if let Some(found) = self.streams.get_mut(stream) {
-            found.content_left = facts.content_length;
             found.remote_ended = start.end_stream;
         }
-        Ok(Progress::Event(Self::headers_step(stream, start, &understood)))
+        stream
     }
 
     /// A final request or response section as an event.
@@ -309,17 +336,16 @@ impl Connection {
         }
     }
 
-    /// Answers 431 (RFC 9113 section 10.5.1, RFC 6585 section 5) to a request whose fields are too large.
+    /// A request whose fields are too large (RFC 9113 section 10.5.1): its driver answers. It costs allowance, as what is no
+    /// use to anybody does.
     #[cold]
-    fn refuse_large_list<'i>(&mut self, id: u32, end_stream: bool) -> Outcome<'i> {
-        self.write_headers(id, &[(b":status", b"431")], true);
+    fn open_oversized<'i>(&mut self, start: BlockStart) -> Outcome<'i> {
         self.budgets.spend_stream_error()?;
-        if end_stream {
-            self.closed.remember(id, Closed::Ended);
-        } else {
-            self.write_reset(id, ErrorCode::NO_ERROR);
-        }
-        Ok(Progress::Next)
+        let stream = self.insert_stream(start);
+        Ok(Progress::Event(Step::OversizedHeaders {
+            stream,
+            end_stream: start.end_stream,
+        }))
     }
 
     /// Client: interim or final response headers.

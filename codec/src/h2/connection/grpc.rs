@@ -53,19 +53,20 @@ enum Tail {
 
 impl Connection {
     /// Server: a whole unary gRPC reply: headers, one message, `grpc-status: 0`. `encode` appends the message to the buffer
-    /// (and must leave alone what is in it); the 5-byte prefix is added here. If the request has not ended yet, the client
-    /// is told to stop sending it (RST_STREAM, NO_ERROR).
+    /// (and must leave alone what is in it); the 5-byte prefix is added here. If the request has not ended yet, its
+    /// rest is dropped; see [`Connection::tick`].
     ///
     /// # Errors
-    /// [`SendError::StreamClosed`], [`SendError::WrongState`] if headers were sent, [`SendError::QueueFull`] (the stream is
-    /// then reset). `encode` is not called then.
+    /// [`SendError::StreamClosed`], [`SendError::ConnectionClosed`], [`SendError::WrongState`] if headers were sent. `encode`
+    /// is not called then.
     #[inline]
     pub fn send_grpc_reply(
         &mut self,
         stream: StreamId,
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), SendError> {
-        self.admit_reply(stream)?;
+        self.check_alive()?;
+        self.begin_reply(stream)?;
         self.write_grpc_headers(stream.id);
         self.write_message(stream, Tail::GrpcOk, encode);
         Ok(())
@@ -158,18 +159,6 @@ impl Connection {
     }
 
     // ---- parts ------------------------------------------------------------------------------------------------------
-
-    /// Whether a unary reply may be sent; if not because of a full queue, nobody would ever end the stream, so it is reset.
-    #[inline]
-    fn admit_reply(&mut self, stream: StreamId) -> Result<(), SendError> {
-        if let Err(error) = self.check_queue() {
-            if error == SendError::QueueFull {
-                self.reset(stream, ErrorCode::ENHANCE_YOUR_CALM);
-            }
-            return Err(error);
-        }
-        self.begin_reply(stream)
-    }
 
     /// Marks the headers of a reply as sent.
     #[inline]

@@ -11,9 +11,9 @@
 //! ```
 //!
 //! Memory: an idle connection that has served small calls owns less than 4 KiB of heap besides the two HPACK tables (at
-//! most [`Config::header_table_size`] bytes of entries each). At worst: [`Config::output_max`] plus one event's output,
-//! [`Config::send_queue_max`] plus one message, one header block (32 KiB), one header list (16 KiB), and about 100
-//! bytes for each concurrent stream.
+//! most [`Config::header_table_size`] bytes of entries each). At worst: [`Config::output_max`] plus one event's output, what
+//! its driver sends beyond the peer's windows ([`Connection::queued_bytes`]), one header block (128 KiB), one header list
+//! (16 KiB), and about 100 bytes for each concurrent stream.
 
 mod blocks;
 mod control;
@@ -45,6 +45,8 @@ pub type Fields<'a> = [(&'a [u8], &'a [u8])];
 pub struct Connection {
     config: Config,
     output: Vec<u8>,
+    /// Bytes of earlier output that the transport has not taken yet, as the driver says.
+    sending: usize,
     streams: Streams,
     decoder: hpack::Decoder,
     encoder: hpack::Encoder,
@@ -70,6 +72,9 @@ pub struct Connection {
     receive_window: ReceiveWindow,
     /// Streams that wait for the connection's window, in turn.
     ring: VecDeque<StreamId>,
+    /// Server: streams whose replies are complete and whose requests are not, since the last tick and since the one before.
+    unwanted: Vec<StreamId>,
+    unwanted_due: Vec<StreamId>,
 
     /// Server: the largest stream id that the peer has used.
     last_peer_id: u32,
@@ -113,6 +118,7 @@ impl Connection {
         let config = config.checked();
         let mut connection = Self {
             output: Vec::new(),
+            sending: 0,
             streams: Streams::default(),
             decoder: hpack::Decoder::new(hpack::DEFAULT_TABLE_SIZE),
             encoder: hpack::Encoder::new(config.header_table_size as usize),
@@ -141,6 +147,8 @@ impl Connection {
             send_window: SendWindow::new(flow::WINDOW_DEFAULT),
             receive_window: ReceiveWindow::new(config.connection_window),
             ring: VecDeque::new(),
+            unwanted: Vec::new(),
+            unwanted_due: Vec::new(),
             last_peer_id: 0,
             next_id: 1,
             drain: Drain::No,
@@ -201,12 +209,12 @@ impl Connection {
         }
     }
 
-    /// Whether the driver should read from the peer. False while the output is longer than
+    /// Whether the driver should read from the peer. False while the output, with what is being sent of it, is longer than
     /// [`Config::output_max`]: then `poll_event` returns `None` and leaves the input as it is. Drain the output, then poll
     /// again, even if nothing new was received. False also when the connection has failed.
     #[inline]
     pub fn wants_read(&self) -> bool {
-        self.output.len() <= self.config.output_max && self.failed.is_none()
+        self.output.len() + self.sending <= self.config.output_max && self.failed.is_none()
     }
 
     /// Resets a stream, drops what is queued on it. Does nothing if it is gone already.
@@ -252,15 +260,28 @@ impl Connection {
         std::mem::replace(&mut self.output, spare)
     }
 
-    /// Bytes in the output and held back by flow control.
+    /// Says how many bytes of what [`Connection::take_output`] gave have not left yet: they wait for the peer as the rest does.
+    pub fn set_sending(&mut self, bytes: usize) {
+        self.sending = bytes;
+    }
+
+    /// Bytes that wait for the peer: in the output, being sent, and held back by flow control.
+    #[inline]
     pub fn queued_bytes(&self) -> usize {
-        self.output.len() + self.streams.queued()
+        self.output.len() + self.sending + self.streams.queued()
     }
 
     /// Bytes of one stream that are held back by flow control; 0 if it is gone.
     pub fn stream_queued(&self, stream: StreamId) -> usize {
         let queue = self.streams.get(stream).and_then(|found| found.queue.as_ref());
         queue.map_or(0, |queue| queue.len())
+    }
+
+    /// Body bytes that the request's `content-length` still promises (RFC 9113 section 8.1.1); `None` if it has none, or the
+    /// stream is gone.
+    pub fn body_left(&self, stream: StreamId) -> Option<u64> {
+        let left = self.streams.get(stream)?.content_left;
+        u64::try_from(left).ok()
     }
 
     /// Whether the stream is still open for sending: a reply to it would be sent.
@@ -313,6 +334,22 @@ impl Connection {
         done && self.output.is_empty()
     }
 
+    /// Whether the peer has begun a frame, a header block or the opening and not completed it, besides what is left in the
+    /// input.
+    pub fn is_within_frame(&self) -> bool {
+        self.continuing.is_some() || !matches!(self.reading, Reading::Frame)
+    }
+
+    /// Whether the peer's SETTINGS have come, which open every connection (RFC 9113 section 3.4).
+    pub fn is_greeted(&self) -> bool {
+        self.settings_received
+    }
+
+    /// The largest id of a stream that the peer has opened; 0: none.
+    pub fn last_peer_stream(&self) -> u32 {
+        self.last_peer_id
+    }
+
     /// Streams that are open in either direction.
     pub fn open_streams(&self) -> usize {
         self.streams.open()
@@ -340,9 +377,13 @@ impl Connection {
     }
 
     /// Tells how many seconds have passed since the last call; gives back budget to the defences. Without it only useful
-    /// work does, and a connection that is idle for hours but for PINGs would be closed.
+    /// work does, and a connection that is idle for hours but for PINGs would be closed. At every second call the requests
+    /// whose replies were complete before the first are reset with NO_ERROR (RFC 9113 section 8.1).
     pub fn tick(&mut self, elapsed_seconds: u32) {
         self.budgets.earn_time(elapsed_seconds);
+        if elapsed_seconds > 0 {
+            self.reset_unwanted();
+        }
     }
 
     /// Remembers `value` for the header block of the last [`Event::Headers`] or [`Event::Trailers`] if that was

@@ -9,6 +9,7 @@ use super::{Connection, Drain, Role};
 use crate::h2::error::{ConnectionError, ErrorCode};
 use crate::h2::event::{Event, Input, StreamId};
 use crate::h2::frame::{FrameHeader, HEADER_LEN, flag, kind};
+use crate::h2::stream::Stream;
 
 /// Where in the byte stream we are.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +46,10 @@ pub(crate) enum Step<'i> {
     MemoHeaders {
         stream: StreamId,
         memo: u32,
+        end_stream: bool,
+    },
+    OversizedHeaders {
+        stream: StreamId,
         end_stream: bool,
     },
     Data {
@@ -137,6 +142,11 @@ impl Connection {
             } => Event::MemoHeaders {
                 stream,
                 memo,
+                end_stream,
+            },
+            Step::OversizedHeaders { stream, end_stream } => Event::OversizedHeaders {
+                stream,
+                headers,
                 end_stream,
             },
             Step::Data {
@@ -351,7 +361,12 @@ impl Connection {
         };
         let bytes = input.remaining();
         let piece = bytes.len().min(left as usize);
-        let Some(auto) = self.streams.get(stream).map(|found| found.auto_release) else {
+        let unwanted = |found: &Stream| found.local_ended && found.queue.is_none();
+        let Some((auto, unwanted)) = self
+            .streams
+            .get(stream)
+            .map(|found| (found.auto_release, unwanted(found)))
+        else {
             // The driver has reset the stream in the middle of the frame.
             self.skip_received(left + padding, left);
             return Progress::Next;
@@ -378,6 +393,14 @@ impl Connection {
         if piece == 0 && !end_stream {
             return Progress::Next;
         }
+        if unwanted && self.config.role == Role::Server {
+            // The reply is complete. The stream's window stays as it is: soon the client can send no more.
+            self.free_received_connection(piece as u32);
+            if end_stream {
+                self.end_remote(stream);
+            }
+            return Progress::Next;
+        }
         if !auto && let Some(found) = self.streams.get_mut(stream) {
             found.held += piece as u32;
         }
@@ -398,7 +421,10 @@ impl Connection {
     #[cold]
     fn data_of_closed<'i>(&mut self, header: FrameHeader, taken: usize) -> Outcome<'i> {
         self.check_not_idle(header.stream)?;
-        self.budgets.spend_frames(cost::FRAME)?;
+        if header.len < LATE_DATA_FREE {
+            // What is larger was on its way within the stream's window, which does not open again.
+            self.budgets.spend_frames(cost::FRAME)?;
+        }
         let padding_byte = (taken - HEADER_LEN) as u32;
         self.skip_received(header.len - padding_byte, header.len);
         match self.closed.how(header.stream) {
@@ -517,6 +543,9 @@ impl Connection {
         Progress::Next
     }
 }
+
+/// DATA of a closed stream with at least so many bytes costs no allowance.
+const LATE_DATA_FREE: u32 = 1_024;
 
 pub(super) fn frame_size(reason: &'static str) -> ConnectionError {
     ConnectionError::new(ErrorCode::FRAME_SIZE_ERROR, reason)

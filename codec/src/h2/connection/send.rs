@@ -300,9 +300,20 @@ impl Connection {
             self.remove_stream(stream);
             self.closed.remember(stream.id, super::defence::Closed::Ended);
         } else if self.config.role == Role::Server {
-            // Section 8.1: a reply that is complete before its request asks the client to stop sending.
-            self.write_reset(stream.id, ErrorCode::NO_ERROR);
-            self.remove_stream(stream);
+            if self.unwanted.len() >= UNWANTED_NOTED {
+                let streams = &self.streams;
+                self.unwanted.retain(|noted| streams.get(*noted).is_some());
+            }
+            self.unwanted.push(stream);
+        }
+    }
+
+    /// Asks clients to stop sending whose replies were complete before their requests (section 8.1), a second or two after:
+    /// most have stopped by themselves then, and some lose the reply when the reset comes with it.
+    pub(super) fn reset_unwanted(&mut self) {
+        let due = std::mem::replace(&mut self.unwanted_due, std::mem::take(&mut self.unwanted));
+        for stream in due {
+            self.reset(stream, ErrorCode::NO_ERROR);
         }
     }
 
@@ -425,6 +436,9 @@ impl Connection {
         self.finish_headers(start);
     }
 }
+
+/// Notes of streams whose requests are not wanted any more, before those that have ended are dropped.
+const UNWANTED_NOTED: usize = 4_096;
 
 /// Whether a field should enter the peer's header table.
 ///

@@ -29,8 +29,8 @@ pub struct BlockInfo {
     /// need not be decoded for the table's sake, as long as [`Decoder::table_version`] is unchanged. Literal fields that
     /// are not inserted do no harm: their bytes are in the block. (nghttp2 never inserts `:path` and `content-length`.)
     pub repeatable: bool,
-    /// The list is larger than allowed. Fields up to the limit are in the list, the rest were dropped; the table is in
-    /// step, so the connection may live on (answer the one stream with 431).
+    /// The list is larger than allowed. What fits is in the list, fields that did not were dropped; the table is in step, so
+    /// the connection may live on (answer the one stream with 431).
     pub too_large: bool,
     /// The size of the whole list, dropped fields included, as RFC 9113 section 6.5.2 counts it.
     pub list_bytes: u64,
@@ -55,8 +55,8 @@ impl Decoder {
         self.update_required |= limit < self.table.max_size();
     }
 
-    /// Decodes a whole header block into `out`, which is cleared first. Fields beyond `max_list` bytes (counted as in RFC
-    /// 9113 section 6.5.2) are decoded, for the table's sake, and dropped.
+    /// Decodes a whole header block into `out`, which is cleared first. Fields that do not fit into `max_list` bytes (counted
+    /// as in RFC 9113 section 6.5.2) are decoded, for the table's sake, and dropped; smaller ones after them may fit.
     ///
     /// # Errors
     /// Any [`HpackError`]; the decoder must not be used again.
@@ -194,6 +194,8 @@ struct Sink<'a> {
     out: &'a mut HeaderList,
     /// The size of the list as if nothing were dropped.
     list_bytes: u64,
+    /// The size of what was dropped.
+    dropped: u64,
     list_bytes_max: u64,
     /// Where decoding gives up.
     far_too_large: u64,
@@ -206,6 +208,7 @@ impl<'a> Sink<'a> {
         Self {
             out,
             list_bytes: 0,
+            dropped: 0,
             list_bytes_max,
             far_too_large,
         }
@@ -235,14 +238,19 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    /// Counts a field of `len` bytes and tells whether the list may hold it. Once one is dropped, all later ones are.
+    /// Counts a field of `len` bytes and tells whether the list may hold it.
     #[inline]
     fn has_room(&mut self, len: usize) -> Result<bool, HpackError> {
-        self.list_bytes += (len + ENTRY_OVERHEAD) as u64;
+        let size = (len + ENTRY_OVERHEAD) as u64;
+        self.list_bytes += size;
         if self.list_bytes > self.far_too_large {
             return Err(HpackError::ListFarTooLarge);
         }
-        Ok(!self.too_large())
+        let fits = self.list_bytes - self.dropped <= self.list_bytes_max;
+        if !fits {
+            self.dropped += size;
+        }
+        Ok(fits)
     }
 }
 

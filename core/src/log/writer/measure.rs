@@ -250,7 +250,7 @@ async fn answer(mut receiver: reactor::Receiver, mut sender: reactor::Sender, un
         let work = REQUEST_WORK * (buffer.len() / REQUEST_BYTES) as u32;
         let end = Instant::now() + work;
         while Instant::now() < end {}
-        (_, buffer) = sender.send_all(buffer).await;
+        (_, buffer) = sender.send_all(buffer, |_| ()).await;
     }
     sender.shutdown().await;
 }
@@ -270,7 +270,7 @@ async fn run_shard(
     connections: usize,
     file: LogFile,
 ) -> Burst {
-    let listener = Listener::new(listener).expect("a listener");
+    let listener = Listener::new(listener, Duration::ZERO, Duration::ZERO).expect("a listener");
     let until = Instant::now() + BURST;
     for _ in 0..connections {
         let (receiver, sender, _) = listener.accept().await.expect("a client");

@@ -1,0 +1,182 @@
+//! The calls of an HTTP/2 connection whose client has too much to read: held before they have any effect, started in
+//! their turn, or refused.
+
+use std::time::Instant;
+
+use prism_codec::{
+    grpc::Status,
+    h2::StreamId,
+    method::{Effect, Method},
+};
+
+use super::{Call, H2Session, Head, Phase, Route, Weight, deadline_exceeded};
+use crate::{call::error, dispatch::Dispatcher};
+
+/// How long a call is held while its client takes nothing, in seconds; then it is refused. The client may have forgotten to
+/// read, and must not wait for an answer that needs room which nobody makes.
+const HELD_SECONDS_MAX: u32 = 5;
+
+/// So many bytes within that time show that the client reads; less may be answers to its PINGs.
+const READING_BYTES: u64 = 16 << 10;
+
+/// What a client has taken of its answers.
+#[derive(Default)]
+pub(super) struct Taken {
+    bytes: u64,
+    /// When the client was last seen to read, and how much it had taken then.
+    seen: (u32, u64),
+}
+
+impl Taken {
+    fn note(&mut self, clock: u32) {
+        if self.bytes - self.seen.1 >= READING_BYTES {
+            self.seen = (clock, self.bytes);
+        }
+    }
+}
+
+impl Call {
+    /// Whether an answer that may be large is still to come.
+    pub(super) fn awaits_read(&self) -> bool {
+        match &self.phase {
+            Phase::Waiting(_) => weight(self.head.route) == Weight::Heavy,
+            Phase::Scanning(scan) => scan.awaits_page(),
+            _ => false,
+        }
+    }
+}
+
+impl H2Session {
+    /// Keeps a complete request until its client has read more.
+    #[cold]
+    pub(super) fn hold(
+        &mut self,
+        stream: StreamId,
+        head: Head,
+        weight: Weight,
+        body: &[u8],
+        gateway: &mut Dispatcher,
+    ) {
+        if self.body_bytes + body.len() > self.body_bytes_max {
+            let status = error::unread_answers(self.backpressure.max());
+            return self.refuse(stream, head, body, status, gateway);
+        }
+        self.body_bytes += body.len();
+        self.set_phase(stream, Phase::Held(body.to_vec(), self.clock));
+        self.backpressure.hold(weight, stream);
+    }
+
+    /// Takes the output, to be sent.
+    pub(crate) fn take_output(&mut self) -> Vec<u8> {
+        let output = self.h2.take_output(Vec::new());
+        self.taken.bytes += output.len() as u64;
+        self.h2.set_sending(output.len());
+        output
+    }
+
+    /// Whether any call waits for its client to read.
+    pub(crate) fn holds_any(&self) -> bool {
+        self.backpressure.holds_any()
+    }
+
+    /// Starts what is held, as far as there is room.
+    #[inline]
+    pub(crate) fn resume(&mut self, now: Instant, gateway: &mut Dispatcher) {
+        if self.backpressure.holds_any() {
+            self.resume_held(now, gateway);
+        }
+    }
+
+    #[cold]
+    fn resume_held(&mut self, now: Instant, gateway: &mut Dispatcher) {
+        gateway.begin_batch();
+        while let Some(stream) = self.backpressure.next(self.h2.queued_bytes()) {
+            let Some(call) = self.call_mut(stream) else {
+                continue;
+            };
+            let (head, deadline) = (call.head, call.deadline);
+            match &mut call.phase {
+                Phase::Held(body, _) => {
+                    let body = std::mem::take(body);
+                    self.body_bytes -= body.len();
+                    self.start_admitted(stream, head, deadline, &body, now, gateway);
+                }
+                Phase::Scanning(_) => self.pump(stream, true, gateway),
+                Phase::Reflecting(..) => self.reflect(stream, gateway),
+                _ => {}
+            }
+        }
+        gateway.end_batch(now);
+    }
+
+    /// Tells how many seconds have passed. Refuses what has been held for too long, or beyond its deadline.
+    pub(crate) fn tick(&mut self, seconds: u32, now: Instant, gateway: &mut Dispatcher) {
+        self.clock = self.clock.saturating_add(seconds);
+        self.h2.tick(seconds);
+        self.keep_streams_alive(seconds);
+        self.taken.note(self.clock);
+        if self.h2.wants_read() {
+            self.receive_clock = self.receive_clock.saturating_add(seconds);
+            self.answer_late(gateway);
+        }
+        if !self.backpressure.holds_any() {
+            return;
+        }
+        let held: Vec<StreamId> = self.backpressure.held().collect();
+        for stream in held {
+            let (clock, last_read, max) = (self.clock, self.taken.seen.0, self.backpressure.max());
+            let Some(call) = self.call_mut(stream) else {
+                continue;
+            };
+            let Phase::Held(body, since) = &mut call.phase else {
+                continue;
+            };
+            let status = if call.deadline.is_some_and(|deadline| deadline <= now) {
+                Box::new(deadline_exceeded())
+            } else if clock - last_read.max(*since) > HELD_SECONDS_MAX {
+                error::unread_answers(max)
+            } else {
+                continue;
+            };
+            let (head, body) = (call.head, std::mem::take(body));
+            self.body_bytes -= body.len();
+            self.refuse(stream, head, &body, status, gateway);
+        }
+        gateway.end_batch(now);
+        self.resume(now, gateway);
+    }
+
+    /// Answers a call that was not started, and counts it as its client sees it.
+    fn refuse(
+        &mut self,
+        stream: StreamId,
+        head: Head,
+        body: &[u8],
+        status: Box<Status>,
+        gateway: &mut Dispatcher,
+    ) {
+        let extra = self.remove(stream).and_then(|call| call.extra);
+        if let (Route::Call(method), Ok(message)) = (
+            head.route,
+            super::unary::message(head, extra.as_deref(), body, gateway),
+        ) {
+            gateway.count_refused(method, &message, status.code);
+        }
+        self.respond(stream, head, None, Err(status), gateway);
+    }
+}
+
+/// Of what weight a call's answer may be.
+#[inline]
+pub(super) fn weight(route: Route) -> Weight {
+    let method = match route {
+        Route::Call(method) => method,
+        Route::Admin(method) => Method::from(method),
+        Route::Metrics => return Weight::Heavy,
+        _ => return Weight::Light,
+    };
+    match method.spec().effect {
+        Effect::None => Weight::Heavy,
+        Effect::Certain | Effect::Judged | Effect::Direct => Weight::Light,
+    }
+}

@@ -1,0 +1,146 @@
+//! Calls whose replies are streams: the pages of a Scan, the answers of server reflection, signs of life.
+
+use prism_codec::{
+    format::{Format, KEEP_ALIVE},
+    grpc::{Code, Status},
+    h2::StreamId,
+};
+
+use super::{Call, H2Session, KEEP_ALIVE_SECONDS, Phase, STREAM_QUEUE_BYTES, Weight, unary};
+use crate::dispatch::{Dispatcher, reflection, route::Route, scan::ScanStep};
+
+impl H2Session {
+    /// Moves a Scan forward: sends the page that has come, asks for the next one unless the client is slow.
+    pub(super) fn pump_scan(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
+        self.pump(stream, false, gateway);
+    }
+
+    /// The same; `in_turn`: it is this Scan's turn among the calls that wait for their client to read.
+    pub(super) fn pump(&mut self, stream: StreamId, mut in_turn: bool, gateway: &mut Dispatcher) {
+        loop {
+            let admitted = std::mem::take(&mut in_turn)
+                || self.backpressure.admits(Weight::Heavy, self.h2.queued_bytes());
+            let may_ask = self.h2.stream_queued(stream) <= STREAM_QUEUE_BYTES;
+            let Some(call) = self.call_mut(stream) else { return };
+            let Phase::Scanning(scan) = &mut call.phase else {
+                return;
+            };
+            let head = call.head;
+            if may_ask && !admitted && scan.wants_page() {
+                // Its own stream is read, others of the connection are not.
+                return self.backpressure.hold(Weight::Heavy, stream);
+            }
+            let awaited = scan.awaits_page();
+            let step = scan.step(may_ask, gateway);
+            let asked = !awaited && scan.awaits_page();
+            let message = match step {
+                ScanStep::Send { .. } => scan.take_page(),
+                ScanStep::Wait | ScanStep::Failed(_) => Vec::new(),
+            };
+            if asked {
+                self.backpressure.read_began();
+            }
+            match step {
+                ScanStep::Wait => return,
+                ScanStep::Send { last } => {
+                    self.backpressure.note_read(message.len());
+                    if let Err(refused) = self.send_message(stream, head, &message, gateway) {
+                        return self.give_up(stream, refused, gateway);
+                    }
+                    if last {
+                        self.end_stream(stream, head, Ok(()));
+                        self.remove(stream);
+                        return;
+                    }
+                }
+                ScanStep::Failed(status) => {
+                    if let Some(call) = self.remove(stream) {
+                        self.fail(stream, &call, status, gateway);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Answers the whole messages of a reflection call, and ends it after the last.
+    pub(super) fn reflect(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
+        let clock = self.receive_clock;
+        loop {
+            let full = self.h2.queued_bytes() >= self.backpressure.max();
+            let Some(call) = self.call_mut(stream) else { return };
+            let (Phase::Reflecting(body, _), Route::Reflection { alpha }) =
+                (&mut call.phase, call.head.route)
+            else {
+                return;
+            };
+            let head = call.head;
+            let Some(length) = unary::whole_message_length(body) else {
+                break;
+            };
+            if full {
+                return self.backpressure.hold(Weight::Light, stream);
+            }
+            let rest = body.split_off(unary::PREFIX_BYTES + length);
+            let envelope = std::mem::replace(body, rest);
+            call.receiving_since = clock;
+            self.body_bytes -= envelope.len();
+            let answered = unary::message(head, None, &envelope, gateway)
+                .and_then(|message| reflection::answer(&message, alpha, &mut gateway.reply));
+            if let Err(status) = answered {
+                return self.fail_dialogue(stream, status, gateway);
+            }
+            let answer = std::mem::take(&mut gateway.reply);
+            let sent = self.send_message(stream, head, &answer, gateway);
+            gateway.reply = answer;
+            if let Err(refused) = sent {
+                return self.give_up(stream, refused, gateway);
+            }
+        }
+        let Some(Call {
+            phase: Phase::Reflecting(rest, ended),
+            receiving_since,
+            head,
+            ..
+        }) = self.call_mut(stream)
+        else {
+            return;
+        };
+        let (head, complete, end_stream) = (*head, rest.is_empty(), *ended);
+        if complete {
+            *receiving_since = clock;
+        }
+        if end_stream && complete {
+            self.begin_response(stream, gateway);
+            self.drop_body(stream);
+            self.end_stream(stream, head, Ok(()));
+        } else if end_stream {
+            let status = Status::new(Code::InvalidArgument, "the stream ends within a message");
+            self.fail_dialogue(stream, Box::new(status), gateway);
+        } else if complete && self.draining {
+            self.end_idle_dialogue(stream, gateway);
+        }
+    }
+
+    pub(super) fn fail_dialogue(&mut self, stream: StreamId, status: Box<Status>, gateway: &mut Dispatcher) {
+        if let Some(call) = self.drop_body(stream) {
+            self.fail(stream, &call, status, gateway);
+        }
+    }
+
+    /// Gives signs of life on streams of events that have had nothing to say for long.
+    pub(super) fn keep_streams_alive(&mut self, seconds: u32) {
+        let seconds = u8::try_from(seconds).unwrap_or(u8::MAX);
+        for call in self.calls.iter_mut().flatten() {
+            if call.head.format != Format::Sse || !call.begun {
+                continue;
+            }
+            call.keep_alive_in = call.keep_alive_in.saturating_sub(seconds);
+            if call.keep_alive_in == 0 {
+                call.keep_alive_in = KEEP_ALIVE_SECONDS;
+                // A stream that is gone needs none.
+                let _ = self.h2.send_data(call.stream, KEEP_ALIVE, false);
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The session of a connection: its calls, in whichever protocol its first bytes spoke.
+
+use std::time::Instant;
+
+use prism_codec::{
+    grpc::Status,
+    h2::{Config, ErrorCode},
+};
+
+use super::{
+    h1_session::H1Session,
+    h2_session::H2Session,
+    lifetime::{Cause, View},
+};
+use crate::{
+    call::{job::Answer, ticket::Ticket},
+    dispatch::Dispatcher,
+};
+
+/// The first bytes of every HTTP/2 connection (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Incomplete request bodies of one connection: this many messages of the largest size.
+const BODIES_MAX: usize = 4;
+
+/// The PING that asks for a sign of life.
+const KEEPALIVE: [u8; 8] = *b"prism-ka";
+
+/// The session.
+pub(super) enum Session {
+    /// Not enough bytes to tell the protocol.
+    Unknown,
+    /// HTTP/1.1.
+    H1(Box<H1Session>),
+    /// HTTP/2.
+    H2(Box<H2Session>),
+}
+
+impl Session {
+    /// Tells HTTP/2 from HTTP/1.1 by the first bytes. `None`: more are needed.
+    pub(super) fn recognise(bytes: &[u8], address: Ticket, gateway: &Dispatcher) -> Option<Self> {
+        let limits = gateway.limits();
+        let known = bytes.len().min(PREFACE.len());
+        if bytes[..known] != PREFACE[..known] {
+            let session = H1Session::new(address, limits.message_bytes_max, limits.output_bytes_max);
+            return Some(Self::H1(Box::new(session)));
+        }
+        if known < PREFACE.len() {
+            return None;
+        }
+        let mut config = Config::server();
+        config.output_max = limits.output_bytes_max;
+        let session = H2Session::new(config, address, BODIES_MAX * limits.message_bytes_max);
+        Some(Self::H2(Box::new(session)))
+    }
+
+    /// Takes the output, to be sent.
+    pub(super) fn take_output(&mut self) -> Vec<u8> {
+        match self {
+            Self::H2(session) => session.take_output(),
+            Self::H1(session) => session.take_output(),
+            Self::Unknown => Vec::new(),
+        }
+    }
+
+    /// Whether there is something to send.
+    pub(super) fn has_output(&mut self) -> bool {
+        match self {
+            Self::H2(session) => !session.h2().output().is_empty(),
+            Self::H1(session) => session.has_output(),
+            Self::Unknown => false,
+        }
+    }
+
+    /// Whether more should be received.
+    pub(super) fn wants_read(&mut self) -> bool {
+        match self {
+            Self::H2(session) => session.h2().wants_read(),
+            Self::H1(session) => session.wants_read(),
+            Self::Unknown => true,
+        }
+    }
+
+    /// Whether all is answered and sent, and nothing more will come.
+    pub(super) fn is_drained(&mut self) -> bool {
+        match self {
+            Self::H2(session) => session.h2().is_drained(),
+            Self::H1(session) => session.is_drained(),
+            Self::Unknown => false,
+        }
+    }
+
+    /// Hands an answer to its call.
+    pub(super) fn handle_reply(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Answer, Box<Status>>,
+        gateway: &mut Dispatcher,
+    ) {
+        match self {
+            Self::H2(session) => session.handle_reply(ticket, result, gateway),
+            Self::H1(session) => session.handle_reply(ticket, result, gateway),
+            Self::Unknown => {}
+        }
+    }
+
+    /// Answers a call whose deadline has passed.
+    pub(super) fn handle_deadline(&mut self, ticket: Ticket, gateway: &mut Dispatcher) {
+        match self {
+            Self::H2(session) => session.handle_deadline(ticket, gateway),
+            Self::H1(session) => session.handle_deadline(ticket, gateway),
+            Self::Unknown => {}
+        }
+    }
+
+    /// Tells how many seconds have passed; answers what is late. Returns what there is to see.
+    pub(super) fn tick(
+        &mut self,
+        seconds: u32,
+        now: Instant,
+        sending: bool,
+        gateway: &mut Dispatcher,
+    ) -> View {
+        match self {
+            Self::Unknown => View {
+                greeted: false,
+                calls: 0,
+                calls_begun: 0,
+                sending,
+                answers_pings: false,
+            },
+            Self::H1(session) => {
+                session.tick(seconds, gateway.limits());
+                View {
+                    greeted: session.calls_begun() > 0,
+                    calls: session.open_calls(),
+                    calls_begun: session.calls_begun(),
+                    sending,
+                    answers_pings: false,
+                }
+            }
+            Self::H2(session) => {
+                session.tick(seconds, now, gateway);
+                let h2 = session.h2();
+                View {
+                    greeted: h2.is_greeted(),
+                    calls: h2.open_streams(),
+                    calls_begun: u64::from(h2.last_peer_stream()),
+                    sending,
+                    answers_pings: true,
+                }
+            }
+        }
+    }
+
+    /// Asks the client for a sign of life.
+    pub(super) fn ping(&mut self) {
+        if let Self::H2(session) = self {
+            session.h2().ping(KEEPALIVE);
+        }
+    }
+
+    /// Asks the client to begin no further call here; the second time it need not have agreed.
+    pub(super) fn go_away(&mut self, gateway: &mut Dispatcher) {
+        match self {
+            Self::H2(session) => session.h2().goaway(),
+            Self::H1(session) => session.drain(gateway),
+            Self::Unknown => {}
+        }
+    }
+
+    /// Says why the connection ends, as far as the protocol can.
+    pub(super) fn end(&mut self, cause: Cause) {
+        match self {
+            Self::H2(session) => session.h2().abort(match cause {
+                Cause::NoGreeting => ErrorCode::SETTINGS_TIMEOUT,
+                Cause::Incomplete => ErrorCode::PROTOCOL_ERROR,
+                Cause::NotGone | Cause::Silent | Cause::Stalled => ErrorCode::NO_ERROR,
+            }),
+            Self::H1(session) if matches!(cause, Cause::NoGreeting | Cause::Incomplete) => session.time_out(),
+            Self::H1(_) | Self::Unknown => {}
+        }
+    }
+
+    /// Forgets all calls: the connection is gone.
+    pub(super) fn close(&mut self, gateway: &mut Dispatcher) {
+        match self {
+            Self::H2(session) => session.close(gateway),
+            Self::H1(session) => session.close(gateway),
+            Self::Unknown => {}
+        }
+    }
+}
