@@ -5,6 +5,7 @@
 //! documentation in another ([`KEYS`]). A flag counts more than the environment, the environment more than
 //! the file, the file more than the default. Leaves to others: reading the process's arguments and the file.
 
+mod environment;
 mod keys;
 
 use std::fmt::Write as _;
@@ -13,6 +14,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use environment::{PREFIX, unknown_variables};
 pub use keys::{KEYS, Key};
 
 use crate::namespace::problem::{Problem, did_you_mean};

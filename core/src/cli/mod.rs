@@ -22,6 +22,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use prism_core::client::{Client, ClientError};
+use prism_core::config::unknown_variables;
 use prism_core::namespace::Problem;
 use prism_core::namespace::units::parse_duration;
 
@@ -318,6 +319,12 @@ impl From<ClientError> for Failure {
 pub(crate) fn main() -> ExitCode {
     let cli = arguments();
     let mut printer = Printer::new(cli.global.output);
+    // The gateway says it in its diagnostics.
+    if !matches!(cli.command, Command::Serve(_)) {
+        for unknown in unknown_variables(&serve::environment()) {
+            printer.note(&unknown);
+        }
+    }
     let result = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Namespace(command) => namespace::run(&command, &cli.global, &mut printer),

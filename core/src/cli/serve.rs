@@ -67,7 +67,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
             Err(problems.join("; "))
         }
     };
-    prism_core::serve::run(effective.options, reload)
+    let warnings = config::unknown_variables(&environment());
+    prism_core::serve::run(effective.options, &warnings, reload)
         .map_err(|error| Failure::new(Exit::Serve, error.to_string()))
 }
 
@@ -98,13 +99,13 @@ fn read_file(args: &ServeArgs) -> Result<Option<(String, String)>, Failure> {
 }
 
 /// Variables that are not UTF-8 cannot be a key's.
-fn environment() -> Vec<(String, String)> {
+pub(super) fn environment() -> Vec<(String, String)> {
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
     std::env::vars_os()
         .filter_map(text)
-        .filter(|(name, _)| name.starts_with("PRISM_"))
+        .filter(|(name, _)| name.starts_with(config::PREFIX))
         .collect()
 }
 

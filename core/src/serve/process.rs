@@ -50,16 +50,21 @@ const END_POLL: Timespec = Timespec {
 const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Runs the gateway until SIGTERM or SIGINT, then drains it: it ends within `limits.drain_timeout` and 2 s, whatever its
-/// threads do. A second signal ends the process at once. `reload` reads the configuration again, for SIGHUP; what can
+/// threads do. A second signal ends the process at once. `warnings` come first in
+/// the diagnostics. `reload` reads the configuration again, for SIGHUP; what can
 /// change while the gateway runs does.
 ///
 /// # Errors
 /// Everything that keeps it from starting, a thread that ends, and an end that takes too long.
 pub fn run(
     options: ServeOptions,
+    warnings: &[String],
     reload: impl FnMut() -> Result<ServeOptions, String> + Send + 'static,
 ) -> Result<(), ServeError> {
     let diagnostics = install(&options.log).map_err(ServeError)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     descriptors::raise();
     let result = Process::start(options, reload, &diagnostics)
         .map_err(|cause| failed("cannot start", &cause))

@@ -2,6 +2,7 @@
 
 mod descriptors;
 mod diagnostics;
+mod environment;
 mod signals;
 mod support;
 mod threads;
