@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -36,7 +37,7 @@ use crate::{
         LogNews,
         open::{LogDirectory, Opened},
     },
-    metrics::Registry,
+    metrics::{Registry, render_disk},
     namespace::{Durability, NamespaceConfig, spec::NamespaceSpec},
     runtime::{
         mailbox::{Mailbox, Waker},
@@ -58,6 +59,8 @@ pub(crate) struct Control {
     pub(crate) context: ServiceContext,
     pub(crate) registry: Arc<Registry>,
     pub(crate) driver: DriverInUse,
+    /// Where the store and the log lie; `None` where nothing is on disk.
+    pub(crate) data_dir: Option<PathBuf>,
     pub(crate) mailbox: Arc<Mailbox<ControlJob>>,
     pub(crate) waker: Arc<Waker>,
     pub(crate) replies: Vec<Arc<Mailbox<Reply>>>,
@@ -134,7 +137,11 @@ impl Control {
     fn execute(&mut self, job: ControlJob) {
         let (ticket, result) = match job {
             ControlJob::Metrics { ticket } => {
-                (ticket, Ok(self.registry.render(self.driver.name()).into_bytes()))
+                let mut page = self.registry.render(self.driver.name());
+                if let Some(data_dir) = &self.data_dir {
+                    render_disk(data_dir, &mut page);
+                }
+                (ticket, Ok(page.into_bytes()))
             }
             ControlJob::Admin { ticket, method, body } => (ticket, self.admin(method, &body)),
         };

@@ -20,6 +20,9 @@ use prism_codec::{
 use crate::runtime::{clock::HybridClock, diagnostics, threads::Failure};
 
 mod log;
+mod process;
+
+pub(crate) use process::render_disk;
 
 /// Upper bounds of the latency buckets in microseconds; a last bucket takes the rest.
 pub const LATENCY_BOUNDS_MICROS: [u64; 19] = [
@@ -315,6 +318,7 @@ impl Registry {
              # TYPE prism_clock_ahead_seconds gauge\nprism_clock_ahead_seconds {}",
             self.clock.ahead_ns() as f64 / 1e9
         );
+        process::render(&mut out);
         self.render_shards(&mut out);
         log::render(&lock(&self.logs), &mut out);
         self.render_namespaces(&mut out);
@@ -407,6 +411,12 @@ impl Registry {
     }
 
     fn render_namespaces(&self, out: &mut String) {
+        // Each shard has added each of them.
+        let namespaces = lock(&self.namespaces).len() / lock(&self.shards).len().max(1);
+        let _ = writeln!(
+            out,
+            "# HELP prism_namespaces Namespaces that exist.\n# TYPE prism_namespaces gauge\nprism_namespaces {namespaces}"
+        );
         let mut by_name: Vec<(String, Vec<Arc<NamespaceMetrics>>)> = Vec::new();
         for (name, metrics) in lock(&self.namespaces).iter() {
             match by_name.iter_mut().find(|(known, _)| known == name) {

@@ -354,6 +354,7 @@ impl Ground {
             },
             registry: self.registry.clone(),
             driver: self.driver,
+            data_dir: store.map(|_| self.options.data_dir.clone()),
             mailbox: self.mailboxes.neighbours.control.clone(),
             waker: self.mailboxes.control_waker.clone(),
             replies: self.mailboxes.neighbours.replies.clone(),

@@ -18,6 +18,7 @@ use prism_backends::NamespaceId;
 use super::{
     Shard,
     ending::Ending,
+    foreign,
     lifetime::{Lifetime, Step, View},
     session::Session,
 };
@@ -175,6 +176,11 @@ impl Connection {
         gateway.begin_batch();
         let mut session = self.session.borrow_mut();
         if matches!(*session, Session::Unknown) {
+            if let Some(protocol) = foreign::protocol_of(buffer) {
+                foreign::mention(self.peer, protocol);
+                gateway.metrics().connections_failed.add(1);
+                return Next::Close;
+            }
             match Session::recognise(buffer, self.address, &gateway) {
                 Some(recognised) => *session = recognised,
                 None => return Next::Receive,
@@ -189,6 +195,7 @@ impl Connection {
                 }
                 let (used, go_on) = session.handle_recv(buffer, now, &mut gateway);
                 if !go_on {
+                    tracing::debug!(peer = %self.peer, "closing a connection: it broke HTTP/2 or used up an allowance");
                     gateway.metrics().connections_failed.add(1);
                 }
                 (used, go_on && !session.h2().is_drained())

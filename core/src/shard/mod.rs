@@ -23,6 +23,7 @@ mod connections;
 mod ending;
 #[cfg(test)]
 mod ending_tests;
+mod foreign;
 mod h1_reply;
 mod h1_session;
 mod h2_reply;

@@ -3,6 +3,7 @@
 mod descriptors;
 mod diagnostics;
 mod environment;
+mod operators;
 mod signals;
 mod support;
 mod threads;
