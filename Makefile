@@ -47,6 +47,11 @@ run: ## Build the gateway and start it on 127.0.0.1:8980
 	$(CARGO) build --release --locked -p prism-core
 	exec $(TARGET)/release/prism serve $(SERVE)
 
+.PHONY: dist
+dist: ## Build the gateway to be handed on: target/dist/prism, stripped, and prism.debug with its symbols
+	$(CARGO) build --release --locked -p prism-core
+	stack/dist $(TARGET)/release/prism $(TARGET)/dist
+
 .PHONY: stack-up stack-status stack-down
 stack-up: ## Start PostgreSQL, Redis, NATS and Kafka on loopback (SERVERS="postgres redis" for some)
 	@stack/servers up $(SERVERS)

@@ -66,3 +66,39 @@ fn a_client_that_speaks_tls_or_proxy_is_cut_and_named_once() {
     assert!(line.contains("DEBUG"), "throttled: {line}");
     assert_eq!(gateway.readyz().as_deref(), Some("200 ready\n"));
 }
+
+/// What `make dist` makes, of the program under test.
+#[cfg(debug_assertions)]
+#[test]
+fn a_stripped_program_with_its_symbols_beside_it_names_lines_in_its_backtraces() {
+    use std::{path::Path, process::Command};
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../stack/dist");
+    let made = Command::new(script)
+        .arg(env!("CARGO_BIN_EXE_prism"))
+        .arg(folder.path())
+        .status();
+    assert!(made.expect("stack/dist runs").success());
+    let size = |path: &Path| path.metadata().expect("a file").len();
+    let program = folder.path().join("prism");
+    assert!(size(&program) < size(Path::new(env!("CARGO_BIN_EXE_prism"))));
+    let fault = folder.path().join("fault");
+    std::fs::write(&fault, "").expect("a file");
+    let done = Command::new(&program)
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--embedded",
+            "memory",
+            "--set",
+            "limits.drain_timeout=0s",
+        ])
+        .env("PRISM_TEST_END", format!("prism-shard:panic:{}", fault.display()))
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .expect("the program runs");
+    let printed = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(4), "{printed}");
+    assert!(printed.contains("core/src/shard/mod.rs:"), "{printed}");
+}
