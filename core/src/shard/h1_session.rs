@@ -141,7 +141,8 @@ impl H1Session {
         }
         (
             bytes.len() - rest.len(),
-            !self.wants_read() || self.parser.keep_alive(),
+            // A request of which only the head has come is still to be answered.
+            self.request.is_some() || !self.wants_read() || self.parser.keep_alive(),
         )
     }
 

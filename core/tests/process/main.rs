@@ -3,6 +3,7 @@
 mod descriptors;
 mod diagnostics;
 mod environment;
+mod http1;
 mod operators;
 mod signals;
 mod support;
