@@ -166,7 +166,7 @@ def until_refused(address):
     for _ in range(1000):
         try:
             with socket.create_connection((host, int(port)), timeout=5) as probe:
-                probe.sendall(b"GET /readyz HTTP/1.1\r\nhost: prism\r\nconnection: close\r\n\r\n")
+                probe.sendall(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
                 if b" 200 " not in probe.recv(64):
                     return
         except OSError:

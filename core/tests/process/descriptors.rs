@@ -3,10 +3,11 @@
 use std::{
     fs::{self, File},
     io::Read as _,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use crate::support::{Setup, get, put};
+use crate::support::{PATIENCE, Setup, get, put};
 
 /// The soft and the hard limit of open files of a process.
 fn limits(pid: u32) -> (String, String) {
@@ -31,11 +32,17 @@ fn idle_connections_leave_the_log_what_it_needs() {
         let setup = Setup::with_limits("ulimit -n 96").args(&["--shards", "1", "--driver", driver]);
         let path = setup.file("greeting");
         let gateway = setup.stdout(File::create(&path).expect("a file")).start();
-        let greeting = fs::read_to_string(&path).expect("a greeting");
-        let line = greeting
-            .lines()
-            .find(|line| line.trim_start().starts_with("connections "))
-            .expect("a line");
+        // A thread of its own writes the greeting, perhaps after the gateway has become ready.
+        let deadline = Instant::now() + PATIENCE;
+        let line = loop {
+            let greeting = fs::read_to_string(&path).expect("a greeting");
+            let mut lines = greeting.lines();
+            if let Some(line) = lines.find(|line| line.trim_start().starts_with("connections ")) {
+                break line.to_owned();
+            }
+            assert!(Instant::now() < deadline, "no such line: {greeting}");
+            thread::sleep(Duration::from_millis(10));
+        };
         assert!(line.contains("ulimit -n"), "{line}");
         let mut client = gateway.client();
         gateway

@@ -14,7 +14,7 @@ fn a_request_that_ends_its_connection_is_answered_though_its_body_comes_later() 
     let body = r#"{"name":"none"}"#;
     let length = body.len();
     let head = format!(
-        "POST /prism.admin.v1.Namespaces/Get HTTP/1.1\r\nhost: prism\r\nconnection: close\r\n\
+        "POST /prism.admin.v1.Namespaces/Get HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
     );
     let mut stream = gateway.connect();
