@@ -12,8 +12,7 @@
 //! still on its way had arrived ([`Reader::get_over`]).
 
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::error::StoreError;
 use crate::ids::{NamespaceId, UnixMillis};
@@ -21,28 +20,15 @@ use crate::mutation::{Mutation, Outcome};
 use crate::query::{GetQuery, ItemSink, PageToken, ScanQuery};
 use crate::store::{Capabilities, KeyValueStore, Sweep};
 
-mod checkpointer;
-mod files;
-mod gather;
-mod marks;
-mod overlay;
-mod reader;
-mod room;
-mod schema;
-mod stamps;
-mod streams;
-mod swap_table;
-mod sweep;
-#[allow(unsafe_code)]
-mod system_calls;
-mod transaction;
-mod wal_pages;
-mod writer;
+mod file;
+mod keyvalue;
 
-pub use checkpointer::{Checkpoint, Checkpointer};
-pub use reader::{Reader, ReaderFactory};
-pub use streams::{DeadLetter, OwnedDeadLetter, StreamPosition};
-pub use writer::Writer;
+pub use file::checkpointer::{Checkpoint, Checkpointer};
+pub use file::positions::{DeadLetter, OwnedDeadLetter, StreamPosition};
+pub use keyvalue::reader::{Reader, ReaderFactory};
+pub use keyvalue::writer::Writer;
+
+use file::{Shared, files, schema, system_calls};
 
 /// How a SQLite store behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,48 +123,6 @@ pub fn open(path: &Path, options: Options) -> Result<Parts, StoreError> {
         readers,
         checkpointer,
     })
-}
-
-/// The little that the parts tell each other, whichever threads they live on.
-#[derive(Debug)]
-struct Shared {
-    files: files::Files,
-    room: room::Room,
-    /// Passed for each transaction of the writer, and by the round of a checkpoint that holds the writer.
-    gate: files::Gate,
-    wal_pages: wal_pages::WalPages,
-    /// Moves on when a namespace is created or dropped.
-    namespace_epoch: AtomicU64,
-    /// Held during a round of a checkpoint: SQLite would refuse a second one instead of waiting.
-    checkpointing: Mutex<()>,
-}
-
-impl Shared {
-    fn new(files: files::Files, options: &Options) -> Shared {
-        Shared {
-            files,
-            room: room::Room::new(options.room_bytes_min),
-            gate: files::Gate::default(),
-            wal_pages: wal_pages::WalPages::new(options),
-            namespace_epoch: AtomicU64::default(),
-            checkpointing: Mutex::default(),
-        }
-    }
-
-    /// Waits until nobody is in the middle of a round of a checkpoint, and keeps others from beginning one.
-    fn take_turn(&self) -> MutexGuard<'_, ()> {
-        // The guarded value is empty: a thread that panicked with it left nothing half done.
-        self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_checkpoint_due(&self) -> bool {
-        self.room.is_short() || self.wal_pages.is_checkpoint_due()
-    }
-
-    /// Whether the checkpointer has work.
-    fn is_checkpointer_due(&self) -> bool {
-        self.wal_pages.is_sync_due() || self.is_checkpoint_due()
-    }
 }
 
 /// Writer, a reader and the checkpointer on one thread: the whole store behind the trait.

@@ -9,17 +9,16 @@ use std::ops::Bound;
 use rusqlite::{Connection, params};
 use smallvec::SmallVec;
 
-use super::schema::version_of;
-use super::writer::blob;
 use crate::error::StoreError;
 use crate::ids::UnixMillis;
 use crate::limits::RANGE_DELETES_PER_ID_MAX;
 use crate::mutation::{ItemRef, Mutation, Operation, PredicateRef, range_contains};
 use crate::query::GetQuery;
+use crate::sqlite::file::schema::{blob, version_of};
 use crate::version::Version;
 
 /// The keys that a page may hold.
-pub(super) enum Wanted<'q> {
+pub(in crate::sqlite) enum Wanted<'q> {
     /// These, in order, each once.
     Keys(SmallVec<[&'q [u8]; 2]>),
     /// All from the first key up to, not including, the second; an empty second is no bound.
@@ -28,7 +27,7 @@ pub(super) enum Wanted<'q> {
 
 impl<'q> Wanted<'q> {
     /// What is left of the predicate behind the key `after`.
-    pub(super) fn new(predicate: &PredicateRef<'q>, after: Option<&'q [u8]>) -> Wanted<'q> {
+    pub(in crate::sqlite) fn new(predicate: &PredicateRef<'q>, after: Option<&'q [u8]>) -> Wanted<'q> {
         let (start, end): (&[u8], &[u8]) = match *predicate {
             PredicateRef::Keys(keys) => {
                 let mut keys: SmallVec<[&[u8]; 2]> = SmallVec::from_slice(keys);
@@ -70,7 +69,7 @@ impl<'q> Wanted<'q> {
 }
 
 /// The pending mutations of the query's id that the writer would not refuse.
-pub(super) fn own_mutations<'p, 'm>(
+pub(in crate::sqlite) fn own_mutations<'p, 'm>(
     query: &GetQuery<'_>,
     pending: &'p [Mutation<'m>],
 ) -> SmallVec<[&'p Mutation<'m>; 8]> {
@@ -82,7 +81,7 @@ pub(super) fn own_mutations<'p, 'm>(
 }
 
 /// Whether any of the mutations bears on the wanted keys; if so, whether any of them can meet a stored range delete.
-pub(super) fn touches(own: &[&Mutation<'_>], wanted: &Wanted<'_>) -> Option<bool> {
+pub(in crate::sqlite) fn touches(own: &[&Mutation<'_>], wanted: &Wanted<'_>) -> Option<bool> {
     let mut deletes_range = false;
     for mutation in own {
         match &mutation.operation {
@@ -100,14 +99,14 @@ pub(super) fn touches(own: &[&Mutation<'_>], wanted: &Wanted<'_>) -> Option<bool
 }
 
 /// A remembered delete of a range.
-pub(super) struct RangeDelete<'m> {
+pub(in crate::sqlite) struct RangeDelete<'m> {
     start: Cow<'m, [u8]>,
     end: Cow<'m, [u8]>,
     version: Version,
 }
 
 /// The range deletes that the store remembers for the query's id, the oldest first.
-pub(super) fn stored_range_deletes(
+pub(in crate::sqlite) fn stored_range_deletes(
     connection: &Connection,
     query: &GetQuery<'_>,
 ) -> Result<Vec<RangeDelete<'static>>, StoreError> {
@@ -125,7 +124,7 @@ pub(super) fn stored_range_deletes(
 }
 
 /// What the pending mutations leave for the wanted keys.
-pub(super) struct Overlay<'m> {
+pub(in crate::sqlite) struct Overlay<'m> {
     rows: BTreeMap<&'m [u8], Row<'m>>,
     killed: Killed<'m>,
 }
@@ -137,7 +136,7 @@ struct Row<'m> {
 }
 
 /// Whose row of a key counts.
-pub(super) enum Winner<'o> {
+pub(in crate::sqlite) enum Winner<'o> {
     /// That of the store.
     Stored,
     /// This item.
@@ -148,7 +147,7 @@ pub(super) enum Winner<'o> {
 
 impl<'m> Overlay<'m> {
     /// Applies the mutations in their order to nothing but what the store remembers of deleted ranges.
-    pub(super) fn new(
+    pub(in crate::sqlite) fn new(
         own: &[&Mutation<'m>],
         wanted: &Wanted<'_>,
         range_deletes: Vec<RangeDelete<'m>>,
@@ -191,12 +190,12 @@ impl<'m> Overlay<'m> {
     }
 
     /// The keys with a pending row, in order.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+    pub(in crate::sqlite) fn keys(&self) -> impl Iterator<Item = &[u8]> {
         self.rows.keys().copied()
     }
 
     /// Decides for one key, whose stored row, if any, has the version `stored`.
-    pub(super) fn winner(&self, key: &[u8], stored: Option<Version>) -> Winner<'_> {
+    pub(in crate::sqlite) fn winner(&self, key: &[u8], stored: Option<Version>) -> Winner<'_> {
         let stored = stored.filter(|stored| self.killed.at(key).is_none_or(|killer| killer <= *stored));
         match (self.rows.get(key), stored) {
             (Some(row), stored) if stored.is_none_or(|stored| stored < row.version) => match &row.item {

@@ -16,7 +16,7 @@ use crate::error::StoreError;
 /// descriptor of the file. So this is made before the first connection and dropped after the last: it lives in
 /// [`super::Shared`], which every part holds behind its connection.
 #[derive(Debug)]
-pub(super) struct Files {
+pub(in crate::sqlite) struct Files {
     path: PathBuf,
     database: File,
     wal: OnceLock<File>,
@@ -27,7 +27,7 @@ pub(super) struct Files {
 
 impl Files {
     /// Opens the database file, and makes it if there is none, as SQLite would.
-    pub(super) fn open(path: &Path) -> Result<Files, StoreError> {
+    pub(in crate::sqlite) fn open(path: &Path) -> Result<Files, StoreError> {
         let database = OpenOptions::new()
             .read(true)
             .write(true)
@@ -46,7 +46,7 @@ impl Files {
 
     /// Opens the write-ahead file, which the first connection has made, and makes the names of both durable. The bytes that
     /// it takes.
-    pub(super) fn open_wal(&self) -> Result<u64, StoreError> {
+    pub(in crate::sqlite) fn open_wal(&self) -> Result<u64, StoreError> {
         let path = schema::sibling(&self.path, "-wal");
         let unopenable = |error: io::Error| schema::unopenable(&path, &error.to_string());
         let wal = File::open(&path).map_err(unopenable)?;
@@ -72,7 +72,7 @@ impl Files {
     /// syncs its new header before it writes the first new frame, so that a power cut never leaves new frames behind an
     /// old header. The file is never replaced by another while the store is open: SQLite removes it with the last
     /// connection, and the checkpointer has one.
-    pub(super) fn sync_wal(&self) -> Result<(), StoreError> {
+    pub(in crate::sqlite) fn sync_wal(&self) -> Result<(), StoreError> {
         match self.wal.get() {
             Some(wal) => self.sync(wal, "the write-ahead file"),
             None => Ok(()),
@@ -80,12 +80,12 @@ impl Files {
     }
 
     /// Makes everything durable that was moved to the database file before the call.
-    pub(super) fn sync_database(&self) -> Result<(), StoreError> {
+    pub(in crate::sqlite) fn sync_database(&self) -> Result<(), StoreError> {
         self.sync(&self.database, "the database file")
     }
 
     /// Bytes that may still be written to the file system of both, by whoever comes first. `None` if it does not say.
-    pub(super) fn free_bytes(&self) -> Option<u64> {
+    pub(in crate::sqlite) fn free_bytes(&self) -> Option<u64> {
         let found = rustix::fs::fstatvfs(&self.database).ok()?;
         Some(found.f_bavail.saturating_mul(found.f_frsize))
     }
@@ -99,12 +99,12 @@ impl Files {
     }
 
     /// From now on nothing counts as synced any more, and the write-ahead file is kept.
-    pub(super) fn poison(&self, detail: &str) {
+    pub(in crate::sqlite) fn poison(&self, detail: &str) {
         self.failed.get_or_init(|| detail.to_owned());
     }
 
     /// The first error, if there was one.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
+    pub(in crate::sqlite) fn check(&self) -> Result<(), StoreError> {
         match self.failed.get() {
             None => Ok(()),
             Some(detail) => Err(StoreError::Io {
@@ -117,14 +117,14 @@ impl Files {
 /// Lets one of two threads through at a time, in turn. A plain mutex would let the one that comes around quickly have it
 /// again and again; SQLite's own waiting sleeps by the millisecond.
 #[derive(Debug, Default)]
-pub(super) struct Gate {
+pub(in crate::sqlite) struct Gate {
     /// Held while waiting for `inside`, so that whoever comes around again queues behind.
     next: Mutex<()>,
     inside: Mutex<()>,
 }
 
 impl Gate {
-    pub(super) fn pass(&self) -> MutexGuard<'_, ()> {
+    pub(in crate::sqlite) fn pass(&self) -> MutexGuard<'_, ()> {
         // The guarded values are empty: a thread that panicked with one left nothing half done.
         let _next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)

@@ -10,7 +10,7 @@ use crate::error::StoreError;
 /// Runs `work` in a transaction of its own; rolls back if it fails.
 ///
 /// Errors: as of `work`, of SQLite, and [`StoreError::Full`] when room is short and pages cannot be moved.
-pub(super) fn in_transaction<T>(
+pub(in crate::sqlite) fn in_transaction<T>(
     connection: &Connection,
     shared: &Shared,
     work: impl FnOnce() -> Result<T, StoreError>,

@@ -20,7 +20,7 @@ const REFUSE_FOR: Duration = Duration::from_millis(250);
 
 /// What was seen when somebody last looked.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(in crate::sqlite) struct Room {
     /// See [`super::Options::room_bytes_min`].
     bytes_min: u64,
     /// Pages in the write-ahead file at the last look.
@@ -48,7 +48,7 @@ impl Room {
     }
 
     /// When the store is opened, with a write-ahead file that may have been left by another process.
-    pub(super) fn at_start(&self, wal_bytes: u64, free: Option<u64>) {
+    pub(in crate::sqlite) fn at_start(&self, wal_bytes: u64, free: Option<u64>) {
         let is_short = self.is_short_of(free, wal_bytes / u64::from(PAGE_SIZE));
         self.short.store(wal_bytes > 0 && is_short, Ordering::Relaxed);
     }

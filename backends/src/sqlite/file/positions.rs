@@ -6,14 +6,15 @@
 
 use rusqlite::{Connection, Row, params};
 
+use super::schema::blob;
 use super::transaction::in_transaction;
-use super::writer::{Writer, blob};
 use crate::error::StoreError;
 use crate::ids::{NamespaceId, UnixMillis};
 use crate::limits::{
     DEAD_LETTER_BYTES_PER_NAMESPACE_MAX, DEAD_LETTER_REASON_BYTES_MAX, DEAD_LETTERS_MAX,
     DEAD_LETTERS_PER_NAMESPACE_MAX, PAGE_BYTES_MAX,
 };
+use crate::sqlite::Writer;
 
 /// How far a stream of ordered records has been applied for one namespace: up to and including `position`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -159,7 +160,10 @@ impl Writer {
 }
 
 /// Notes positions within a running transaction; whether any of them moved.
-pub(super) fn note(connection: &Connection, positions: &[StreamPosition]) -> Result<bool, StoreError> {
+pub(in crate::sqlite) fn note(
+    connection: &Connection,
+    positions: &[StreamPosition],
+) -> Result<bool, StoreError> {
     if positions.is_empty() {
         return Ok(false);
     }

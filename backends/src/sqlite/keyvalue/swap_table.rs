@@ -2,15 +2,15 @@
 
 use rusqlite::{Connection, Row, params};
 
-use super::schema::version_bytes;
 use crate::error::StoreError;
 use crate::ids::UnixMillis;
 use crate::limits::SWAPS_REMEMBERED_MAX;
 use crate::mutation::OwnedItem;
+use crate::sqlite::file::schema::version_bytes;
 use crate::swaps::{Kinship, SwapCall, SwapKey, Verdict};
 
 /// The answer that a repeat of a call gets; an error for another call under its token.
-pub(super) fn recall(
+pub(in crate::sqlite) fn recall(
     connection: &Connection,
     name: &SwapKey,
     call: SwapCall,
@@ -33,7 +33,7 @@ pub(super) fn recall(
 }
 
 /// Notes the answer to the call with this number; numbers grow by one.
-pub(super) fn remember(
+pub(in crate::sqlite) fn remember(
     connection: &Connection,
     sequence: i64,
     name: &SwapKey,

@@ -11,26 +11,26 @@ use crate::version::stable_hash_with;
 
 /// Counts the range deletes of each (namespace, id), by hash.
 #[derive(Debug, Default)]
-pub(super) struct Marks {
+pub(in crate::sqlite) struct Marks {
     counts: HashMap<u64, u32, FxBuildHasher>,
     total: usize,
 }
 
 impl Marks {
-    pub(super) fn may_have(&self, namespace: NamespaceId, id: &[u8]) -> bool {
+    pub(in crate::sqlite) fn may_have(&self, namespace: NamespaceId, id: &[u8]) -> bool {
         self.total > 0 && self.counts.contains_key(&subject(namespace, id))
     }
 
-    pub(super) fn total(&self) -> usize {
+    pub(in crate::sqlite) fn total(&self) -> usize {
         self.total
     }
 
-    pub(super) fn add(&mut self, namespace: NamespaceId, id: &[u8]) {
+    pub(in crate::sqlite) fn add(&mut self, namespace: NamespaceId, id: &[u8]) {
         *self.counts.entry(subject(namespace, id)).or_default() += 1;
         self.total += 1;
     }
 
-    pub(super) fn remove(&mut self, namespace: NamespaceId, id: &[u8]) {
+    pub(in crate::sqlite) fn remove(&mut self, namespace: NamespaceId, id: &[u8]) {
         let subject = subject(namespace, id);
         if let Some(count) = self.counts.get_mut(&subject) {
             *count -= 1;

@@ -14,7 +14,7 @@ const STEP_NS: i64 = 1_000_000_000;
 
 /// The note and what is to be noted.
 #[derive(Debug)]
-pub(super) struct Stamps {
+pub(in crate::sqlite) struct Stamps {
     /// What the file says.
     noted: i64,
     /// What the running transaction says.
@@ -24,7 +24,7 @@ pub(super) struct Stamps {
 }
 
 impl Stamps {
-    pub(super) fn load(connection: &Connection) -> Result<Stamps, StoreError> {
+    pub(in crate::sqlite) fn load(connection: &Connection) -> Result<Stamps, StoreError> {
         let mut statement = connection.prepare(LOAD)?;
         let bytes: Option<Vec<u8>> = statement.query_row([], |row| row.get(0)).optional()?;
         let noted = match bytes {
@@ -39,17 +39,17 @@ impl Stamps {
     }
 
     /// No stamp in the file is higher.
-    pub(super) fn noted(&self) -> i64 {
+    pub(in crate::sqlite) fn noted(&self) -> i64 {
         self.noted
     }
 
     /// The next transaction holds writes with stamps up to this one.
-    pub(super) fn expect(&mut self, stamp_ns: i64) {
+    pub(in crate::sqlite) fn expect(&mut self, stamp_ns: i64) {
         self.highest = self.highest.max(stamp_ns);
     }
 
     /// Within the transaction: notes what it holds, if that is not noted already.
-    pub(super) fn note(&mut self, connection: &Connection) -> Result<(), StoreError> {
+    pub(in crate::sqlite) fn note(&mut self, connection: &Connection) -> Result<(), StoreError> {
         if self.highest > self.noted {
             self.write(connection, self.highest.saturating_add(STEP_NS))?;
         }
@@ -57,7 +57,7 @@ impl Stamps {
     }
 
     /// Within a transaction at the end: takes back what was noted ahead.
-    pub(super) fn note_exactly(&mut self, connection: &Connection) -> Result<(), StoreError> {
+    pub(in crate::sqlite) fn note_exactly(&mut self, connection: &Connection) -> Result<(), StoreError> {
         if self.is_ahead() {
             self.write(connection, self.highest)?;
         }
@@ -65,12 +65,12 @@ impl Stamps {
     }
 
     /// Whether more is noted than there was need for.
-    pub(super) fn is_ahead(&self) -> bool {
+    pub(in crate::sqlite) fn is_ahead(&self) -> bool {
         self.noted > self.highest
     }
 
     /// After a transaction.
-    pub(super) fn settle(&mut self, committed: bool) {
+    pub(in crate::sqlite) fn settle(&mut self, committed: bool) {
         if committed {
             self.noted = self.noting;
         } else {

@@ -21,22 +21,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 
-use super::Options;
 use crate::error::StoreError;
+use crate::sqlite::Options;
 use crate::version::Version;
 
 /// `kind` of a remembered delete.
-pub(super) const TOMBSTONE: i64 = -1;
+pub(in crate::sqlite) const TOMBSTONE: i64 = -1;
 
 /// Places reserved for one large value: 16 MiB in chunks of 1 MiB.
-pub(super) const PLACES_PER_VALUE: i64 = 16;
+pub(in crate::sqlite) const PLACES_PER_VALUE: i64 = 16;
 
 /// Sixteen bytes that order as versions do.
-pub(super) type VersionBytes = [u8; 16];
+pub(in crate::sqlite) type VersionBytes = [u8; 16];
 
-pub(super) fn version_bytes(version: Version) -> VersionBytes {
+pub(in crate::sqlite) fn version_bytes(version: Version) -> VersionBytes {
     let mut bytes = [0; 16];
     // The sign bit is turned over, so that times before 1970 come first.
     let time = (version.generation_time_ns as u64) ^ (1 << 63);
@@ -45,7 +45,7 @@ pub(super) fn version_bytes(version: Version) -> VersionBytes {
     bytes
 }
 
-pub(super) fn version_of(bytes: &[u8]) -> Result<Version, StoreError> {
+pub(in crate::sqlite) fn version_of(bytes: &[u8]) -> Result<Version, StoreError> {
     let (halves, rest) = bytes.as_chunks::<8>();
     match (halves, rest) {
         ([time, hash], []) => Ok(Version {
@@ -60,12 +60,12 @@ pub(super) fn version_of(bytes: &[u8]) -> Result<Version, StoreError> {
 
 /// Holds the right to be the one process that writes the file. Given up when dropped, or when the process ends.
 #[derive(Debug)]
-pub(super) struct FileLock {
+pub(in crate::sqlite) struct FileLock {
     _file: File,
 }
 
 impl FileLock {
-    pub(super) fn take(path: &Path) -> Result<FileLock, StoreError> {
+    pub(in crate::sqlite) fn take(path: &Path) -> Result<FileLock, StoreError> {
         if let Some(directory) = path.parent()
             && !directory.as_os_str().is_empty()
             && !directory.is_dir()
@@ -90,7 +90,7 @@ impl FileLock {
 }
 
 /// Opens the connection that makes and changes the file, and makes or checks its schema.
-pub(super) fn open_writer(path: &Path, options: &Options) -> Result<Connection, StoreError> {
+pub(in crate::sqlite) fn open_writer(path: &Path, options: &Options) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let mut connection = connect(path, flags, options)?;
     let for_path = |error| about_path(path, error);
@@ -119,7 +119,7 @@ pub(super) fn open_writer(path: &Path, options: &Options) -> Result<Connection, 
 }
 
 /// Opens a connection that only reads.
-pub(super) fn open_reader(path: &Path, options: &Options) -> Result<Connection, StoreError> {
+pub(in crate::sqlite) fn open_reader(path: &Path, options: &Options) -> Result<Connection, StoreError> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, options)?;
     configure(&connection, options.reader_cache_bytes)?;
     pragma(&connection, "query_only = ON")?;
@@ -128,7 +128,7 @@ pub(super) fn open_reader(path: &Path, options: &Options) -> Result<Connection, 
 }
 
 /// Opens the connection that moves pages from the write-ahead file.
-pub(super) fn open_checkpointer(path: &Path, options: &Options) -> Result<Connection, StoreError> {
+pub(in crate::sqlite) fn open_checkpointer(path: &Path, options: &Options) -> Result<Connection, StoreError> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, options)?;
     configure(&connection, 64 * 1024)?;
     Ok(connection)
@@ -318,18 +318,18 @@ const FORMAT: i64 = 5;
 /// A put copies its page into the write-ahead file, so smaller is better as long as a row fits: with 256-byte values a
 /// put at 2 KiB writes half of what it does at 4 KiB and costs an eighth less; at 1 KiB its row overflows into a second
 /// page and it costs twice as much.
-pub(super) const PAGE_SIZE: u32 = 2048;
+pub(in crate::sqlite) const PAGE_SIZE: u32 = 2048;
 const STATEMENTS_MAX: usize = 64;
 const _: () = assert!(PLACES_PER_VALUE == 16, "the trigger counts 16 places");
 
 /// The path with something appended to its file name.
-pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
+pub(in crate::sqlite) fn sibling(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
-pub(super) fn unopenable(path: &Path, why: &str) -> StoreError {
+pub(in crate::sqlite) fn unopenable(path: &Path, why: &str) -> StoreError {
     StoreError::Unopenable {
         detail: format!("{}: {why}", path.display()),
     }
@@ -352,6 +352,16 @@ fn about_path(path: &Path, error: rusqlite::Error) -> StoreError {
             detail: format!("{path}: {detail}"),
         },
         other => other,
+    }
+}
+
+/// The blob in a column; what else may lie there is damage.
+pub(in crate::sqlite) fn blob<'r>(row: &'r Row<'_>, column: usize) -> Result<&'r [u8], StoreError> {
+    match row.get_ref(column)?.as_blob() {
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(StoreError::Corrupt {
+            detail: format!("column {column}: {error}"),
+        }),
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Checkpointer {
 }
 
 impl Checkpointer {
-    pub(super) fn new(
+    pub(in crate::sqlite) fn new(
         connection: Connection,
         shared: Arc<Shared>,
         lock: Arc<FileLock>,
@@ -176,7 +176,11 @@ impl Checkpointer {
 /// Runs one round of a checkpoint on this connection, whose turn it is.
 ///
 /// Errors: as of [`Checkpointer::checkpoint`].
-pub(super) fn run(connection: &Connection, shared: &Shared, text: &str) -> Result<Checkpoint, StoreError> {
+pub(in crate::sqlite) fn run(
+    connection: &Connection,
+    shared: &Shared,
+    text: &str,
+) -> Result<Checkpoint, StoreError> {
     // The write-ahead file must not begin anew when a sync has failed: what it holds may be nowhere else.
     shared.files.check()?;
     let found = round(connection, text);
@@ -198,7 +202,7 @@ fn round(connection: &Connection, text: &str) -> Result<(i64, i64, i64), StoreEr
 }
 
 /// A round that waits for nobody.
-pub(super) const PASSIVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+pub(in crate::sqlite) const PASSIVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
 /// A round that holds the writer and waits for readers, so that the file begins anew.
 const RESTART: &str = "PRAGMA wal_checkpoint(RESTART)";

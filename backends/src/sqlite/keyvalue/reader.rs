@@ -12,23 +12,24 @@ use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
 use super::overlay::{self, Overlay, Wanted, Winner};
-use super::schema::{self, FileLock, TOMBSTONE, version_of};
-use super::writer::{NamespaceState, append_chunks, blob, check_namespace, load_namespaces};
-use super::{Options, Shared};
+use super::writer::{NamespaceState, append_chunks, check_namespace, load_namespaces};
 use crate::error::StoreError;
 use crate::ids::{NamespaceId, UnixMillis};
 use crate::limits::CHUNK_BYTES;
 use crate::mutation::{ItemRef, Mutation, PredicateRef, is_expired};
 use crate::query::{GetQuery, ItemSink, PageBudget, PageToken, ScanQuery};
+use crate::sqlite::Options;
+use crate::sqlite::file::Shared;
+use crate::sqlite::file::schema::{self, FileLock, TOMBSTONE, blob, version_of};
 use crate::token;
 
 /// Makes readers, on whichever thread wants one.
 #[derive(Clone, Debug)]
 pub struct ReaderFactory {
-    pub(super) path: PathBuf,
-    pub(super) options: Options,
-    pub(super) shared: Arc<Shared>,
-    pub(super) lock: Arc<FileLock>,
+    pub(in crate::sqlite) path: PathBuf,
+    pub(in crate::sqlite) options: Options,
+    pub(in crate::sqlite) shared: Arc<Shared>,
+    pub(in crate::sqlite) lock: Arc<FileLock>,
 }
 
 impl ReaderFactory {

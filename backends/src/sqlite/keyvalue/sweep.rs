@@ -3,15 +3,15 @@
 
 use rusqlite::{Connection, params};
 
-use super::Options;
-use super::schema::TOMBSTONE;
-use super::writer::{NamespaceState, SET_NAMESPACE, State, blob, delete_chunks};
+use super::writer::{NamespaceState, SET_NAMESPACE, State, delete_chunks};
 use crate::error::StoreError;
 use crate::ids::{NamespaceId, UnixMillis};
+use crate::sqlite::Options;
+use crate::sqlite::file::schema::{TOMBSTONE, blob};
 use crate::store::Sweep;
 
 /// Removes a step's worth of a dropped namespace; its number once nothing is left.
-pub(super) fn sweep_namespace(
+pub(in crate::sqlite) fn sweep_namespace(
     connection: &Connection,
     state: &mut State,
     namespace: NamespaceId,
@@ -52,7 +52,7 @@ pub(super) fn sweep_namespace(
 }
 
 /// Expired items become remembered deletes, or an older write could come back; remembered deletes go.
-pub(super) fn sweep_items(
+pub(in crate::sqlite) fn sweep_items(
     connection: &Connection,
     options: &Options,
     now: UnixMillis,
@@ -92,7 +92,7 @@ pub(super) fn sweep_items(
     Ok(())
 }
 
-pub(super) fn sweep_range_deletes(
+pub(in crate::sqlite) fn sweep_range_deletes(
     connection: &Connection,
     state: &mut State,
     now: UnixMillis,
@@ -122,7 +122,7 @@ pub(super) fn sweep_range_deletes(
 }
 
 /// Shrinks the file by a step if more than a quarter of it is free; less is kept for what is written next.
-pub(super) fn give_back_pages(connection: &Connection, budget: usize) -> Result<(), StoreError> {
+pub(in crate::sqlite) fn give_back_pages(connection: &Connection, budget: usize) -> Result<(), StoreError> {
     let number = |text: &str| -> rusqlite::Result<i64> {
         connection.prepare_cached(text)?.query_row([], |row| row.get(0))
     };

@@ -3,12 +3,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Options;
 use super::schema::PAGE_SIZE;
+use crate::sqlite::Options;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct WalPages {
+pub(in crate::sqlite) struct WalPages {
     /// As of the writer's last commit.
     now: AtomicU64,
     /// When a checkpoint last left the file as it is; 0 when it has begun anew since.
@@ -40,7 +40,7 @@ impl WalPages {
         self.now.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set(&self, pages: u64) {
+    pub(in crate::sqlite) fn set(&self, pages: u64) {
         self.now.store(pages, Ordering::Relaxed);
     }
 

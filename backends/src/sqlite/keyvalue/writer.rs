@@ -8,19 +8,23 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use rustc_hash::FxBuildHasher;
 
 use super::marks::Marks;
-use super::schema::{FileLock, PLACES_PER_VALUE, TOMBSTONE, VersionBytes, version_bytes, version_of};
-use super::stamps::Stamps;
-use super::streams::{self, StreamPosition};
-use super::transaction::in_transaction;
-use super::{Options, Shared, swap_table, sweep};
+use super::{swap_table, sweep};
 use crate::error::StoreError;
 use crate::ids::{NamespaceId, UnixMillis};
 use crate::limits::{CHUNK_BYTES, RANGE_DELETES_PER_ID_MAX, VALUE_BYTES_MAX};
 use crate::mutation::{Expected, ItemRef, Mutation, Operation, Outcome, OwnedItem, PredicateRef, is_expired};
+use crate::sqlite::Options;
+use crate::sqlite::file::Shared;
+use crate::sqlite::file::positions::{self, StreamPosition};
+use crate::sqlite::file::schema::{
+    FileLock, PLACES_PER_VALUE, TOMBSTONE, VersionBytes, blob, version_bytes, version_of,
+};
+use crate::sqlite::file::stamps::Stamps;
+use crate::sqlite::file::transaction::in_transaction;
 use crate::store::{Capabilities, Sweep};
 use crate::swaps::{SwapCall, SwapKey, Verdict, is_left_by};
 use crate::version::Version;
@@ -34,21 +38,21 @@ const FIRST_VALUE: i64 = 1;
 /// Applies mutations. One per store; `Send`, so that it can live on a helper thread.
 #[derive(Debug)]
 pub struct Writer {
-    pub(super) connection: Connection,
+    pub(in crate::sqlite) connection: Connection,
     capabilities: Capabilities,
     options: Options,
-    pub(super) shared: Arc<Shared>,
-    pub(super) state: State,
+    pub(in crate::sqlite) shared: Arc<Shared>,
+    pub(in crate::sqlite) state: State,
     _lock: Arc<FileLock>,
 }
 
 /// What the writer keeps in memory beside the file.
 #[derive(Debug)]
-pub(super) struct State {
+pub(in crate::sqlite) struct State {
     namespaces: HashMap<NamespaceId, NamespaceState, FxBuildHasher>,
-    pub(super) range_deletes: Marks,
+    pub(in crate::sqlite) range_deletes: Marks,
     /// Range deletes that the running transaction removes; unmarked once it has committed.
-    pub(super) unmarked: Vec<(NamespaceId, Vec<u8>)>,
+    pub(in crate::sqlite) unmarked: Vec<(NamespaceId, Vec<u8>)>,
     /// The number of the next value that needs chunks; [`FIRST_VALUE`] while there are none.
     next_value: i64,
     next_swap: i64,
@@ -56,14 +60,14 @@ pub(super) struct State {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NamespaceState {
+pub(in crate::sqlite) enum NamespaceState {
     Live,
     Dropped,
     Swept,
 }
 
 impl Writer {
-    pub(super) fn new(
+    pub(in crate::sqlite) fn new(
         mut connection: Connection,
         options: Options,
         shared: Arc<Shared>,
@@ -164,7 +168,7 @@ impl Writer {
                 outcomes.push(change.apply()?);
             }
             state.stamps.note(connection)?;
-            streams::note(connection, positions).map(drop)
+            positions::note(connection, positions).map(drop)
         });
         state.settle(result.is_ok());
         if result.is_err() {
@@ -300,7 +304,7 @@ impl State {
         check_namespace(&self.namespaces, namespace)
     }
 
-    pub(super) fn is_dropped(&self, namespace: NamespaceId) -> bool {
+    pub(in crate::sqlite) fn is_dropped(&self, namespace: NamespaceId) -> bool {
         matches!(
             self.namespaces.get(&namespace),
             Some(NamespaceState::Dropped | NamespaceState::Swept)
@@ -308,7 +312,7 @@ impl State {
     }
 }
 
-pub(super) fn check_namespace(
+pub(in crate::sqlite) fn check_namespace(
     namespaces: &HashMap<NamespaceId, NamespaceState, FxBuildHasher>,
     namespace: NamespaceId,
 ) -> Result<(), StoreError> {
@@ -319,7 +323,7 @@ pub(super) fn check_namespace(
     }
 }
 
-pub(super) fn load_namespaces(
+pub(in crate::sqlite) fn load_namespaces(
     connection: &Connection,
 ) -> Result<HashMap<NamespaceId, NamespaceState, FxBuildHasher>, StoreError> {
     let mut namespaces = HashMap::default();
@@ -660,7 +664,10 @@ impl Change<'_, '_, '_> {
 }
 
 /// Deletes the chunks of a value that is not there any more, if it had any.
-pub(super) fn delete_chunks(connection: &Connection, place: Option<i64>) -> Result<(), StoreError> {
+pub(in crate::sqlite) fn delete_chunks(
+    connection: &Connection,
+    place: Option<i64>,
+) -> Result<(), StoreError> {
     if let Some(place) = place {
         let mut statement = connection.prepare_cached(DELETE_CHUNKS)?;
         statement.execute(params![place, place + PLACES_PER_VALUE])?;
@@ -669,7 +676,7 @@ pub(super) fn delete_chunks(connection: &Connection, place: Option<i64>) -> Resu
 }
 
 /// Appends the chunks behind the first of a large value, whose whole length is `bytes`.
-pub(super) fn append_chunks(
+pub(in crate::sqlite) fn append_chunks(
     connection: &Connection,
     place: i64,
     bytes: Option<i64>,
@@ -699,17 +706,7 @@ pub(super) fn append_chunks(
     Ok(())
 }
 
-/// The blob in a column; what else may lie there is damage.
-pub(super) fn blob<'r>(row: &'r Row<'_>, column: usize) -> Result<&'r [u8], StoreError> {
-    match row.get_ref(column)?.as_blob() {
-        Ok(bytes) => Ok(bytes),
-        Err(error) => Err(StoreError::Corrupt {
-            detail: format!("column {column}: {error}"),
-        }),
-    }
-}
-
-pub(super) const SET_NAMESPACE: &str = "INSERT INTO namespace (id, state) VALUES (?1, ?2)
+pub(in crate::sqlite) const SET_NAMESPACE: &str = "INSERT INTO namespace (id, state) VALUES (?1, ?2)
     ON CONFLICT (id) DO UPDATE SET state = excluded.state";
 const PUT: &str = "INSERT INTO item (namespace, id, key, version, expires_at, kind, value, rest, bytes)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)

@@ -23,7 +23,7 @@ static REPLACED: OnceLock<bool> = OnceLock::new();
 
 /// Runs one transaction of this thread. The frames that its commit appends are gathered; when it returns, all of a
 /// successful commit have been written.
-pub(super) fn gathered<T>(transaction: impl FnOnce() -> T) -> T {
+pub(in crate::sqlite) fn gathered<T>(transaction: impl FnOnce() -> T) -> T {
     /// Also when the transaction panics.
     struct End;
     impl Drop for End {
@@ -38,7 +38,7 @@ pub(super) fn gathered<T>(transaction: impl FnOnce() -> T) -> T {
 }
 
 /// Replaces the two calls for all connections of the process, once. To be called before a store's first connection.
-pub(super) fn replace_once() {
+pub(in crate::sqlite) fn replace_once() {
     REPLACED.get_or_init(replace);
 }
 
