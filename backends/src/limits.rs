@@ -38,6 +38,9 @@ pub const SWAP_VALUE_REMEMBERED_MAX: usize = 1024;
 /// Range deletes that are remembered for one id; the oldest gives way.
 pub const RANGE_DELETES_PER_ID_MAX: usize = 64;
 
+/// Deletes of ranges whose rows a SQLite store has yet to remove; the next one removes its own at once.
+pub const REMOVALS_MAX: usize = 1024;
+
 /// Dead letters that a store keeps.
 pub const DEAD_LETTERS_MAX: usize = 10_000;
 

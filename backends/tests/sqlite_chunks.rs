@@ -1,4 +1,5 @@
-//! The chunks of large values: whatever replaces a value takes its chunks away, and what is refused leaves them.
+//! The chunks of large values: whatever replaces a value takes its chunks away, at once or in later
+//! steps, and what is refused leaves them.
 
 use std::path::Path;
 
@@ -43,6 +44,14 @@ fn apply(writer: &mut Writer, version: i64, operation: Operation<'_>) {
         operation,
     };
     writer.apply(&[mutation], &mut Vec::new()).expect("a batch");
+    finish(writer);
+}
+
+/// Deletes what batches have left to be deleted.
+fn finish(writer: &mut Writer) {
+    while writer.is_step_due() {
+        writer.step(1_000).expect("a step");
+    }
 }
 
 fn read(reader: &Reader) -> Option<Vec<u8>> {
@@ -171,6 +180,7 @@ fn the_sweep_takes_the_chunks_of_what_has_expired() {
     writer.sweep(NOW.plus(999), 100).expect("a sweep");
     assert!(chunks(&path) > 0, "it has not expired yet");
     writer.sweep(NOW.plus(1_000), 100).expect("a sweep");
+    finish(&mut writer);
     assert_eq!(chunks(&path), 0);
 }
 
@@ -195,6 +205,7 @@ fn a_value_that_is_replaced_twice_in_one_batch_leaves_the_chunks_of_the_last() {
     writer.apply(&batch[..1], &mut Vec::new()).expect("a batch");
     let one = chunks(&path);
     writer.apply(&batch, &mut Vec::new()).expect("a batch");
+    finish(&mut writer);
     assert_eq!((chunks(&path), read(&reader)), (one, Some(large(3))));
     writer.drop_namespace(SPACE).expect("a namespace");
     while writer.sweep(NOW, 100).expect("a sweep").more {}

@@ -1,15 +1,16 @@
-//! The SQLite store: one file, one writer that applies a batch as one transaction, readers beside it with their own
-//! connections, and a checkpointer that the caller drives off the writer's path.
+//! The SQLite store: one file, one writer that applies a batch as one transaction, readers beside
+//! it with their own connections, and a checkpointer that the caller drives off the writer's path.
 //!
 //! ```text
 //!   waiting mutations ──► Writer ──► -wal file ──► Checkpointer ──► database file
 //!                                        └──────► Reader, Reader, …  (one snapshot per query)
 //! ```
 //!
-//! For a caller that keeps mutations in a log of its own before they come here: the writer notes how far a *stream* of
-//! records has been applied in the transaction that applies them ([`Writer::apply_at`]) and keeps those that never can be
-//! ([`Writer::bury`]); the checkpointer says when that is durable ([`Checkpointer::sync`]); readers answer as if what is
-//! still on its way had arrived ([`Reader::get_over`]).
+//! For a caller that keeps mutations in a log of its own before they come here: the writer notes
+//! how far a *stream* of records has been applied in the transaction that applies them
+//! ([`Writer::apply_at`]) and keeps those that never can be ([`Writer::bury`]); the checkpointer
+//! says when that is durable ([`Checkpointer::sync`]); readers answer as if what is still on its
+//! way had arrived ([`Reader::get_over`]).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,45 +27,58 @@ mod keyvalue;
 pub use file::checkpointer::{Checkpoint, Checkpointer};
 pub use file::positions::{DeadLetter, OwnedDeadLetter, StreamPosition};
 pub use keyvalue::reader::{Reader, ReaderFactory};
+pub use keyvalue::relocation::Relocation;
 pub use keyvalue::writer::Writer;
 
 use file::{Shared, files, schema, system_calls};
+use keyvalue::removals::Unfinished;
 
 /// How a SQLite store behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// How long a delete is remembered, in milliseconds; see [`crate::memory::Options::tombstone_window_ms`].
+    /// How long a delete is remembered, in milliseconds; see
+    /// [`crate::memory::Options::tombstone_window_ms`].
     pub tombstone_window_ms: u64,
-    /// How many deletes of ranges are remembered at most; each costs 50 bytes of memory. Deletes of keys are rows, and
-    /// bounded by the disk and the window only.
+    /// How many deletes of ranges are remembered at most; each costs 50 bytes of memory. Deletes of
+    /// keys are rows, and bounded by the disk and the window only.
     pub range_deletes_max: usize,
-    /// Largest page cache of the writer, in bytes. Filled by work only, and given back by [`Writer::release_memory`].
+    /// Rows that one batch removes at most by its deletes of ranges and by what it replaces; 4
+    /// KiB of a large value count as a row. What is beyond that is hidden with the batch and
+    /// removed in steps ([`Writer::step`]), so that no batch holds the writer for long.
+    pub remove_at_once_max: usize,
+    /// Largest page cache of the writer, in bytes. Filled by work only, and given back by
+    /// [`Writer::release_memory`].
     pub writer_cache_bytes: usize,
-    /// Largest page cache of each reader, in bytes. A commit of the writer makes it worthless, so it is small.
+    /// Largest page cache of each reader, in bytes. A commit of the writer makes it worthless, so
+    /// it is small.
     pub reader_cache_bytes: usize,
-    /// How much of the file each reader maps into memory instead of reading it, in bytes; 0 maps nothing. A get costs a
-    /// third less with it, but a disk that fails while it is read then ends the process instead of giving an error.
+    /// How much of the file each reader maps into memory instead of reading it, in bytes; 0 maps
+    /// nothing. A get costs a third less with it, but a disk that fails while it is read then ends
+    /// the process instead of giving an error.
     pub reader_mmap_bytes: u64,
     /// How long to wait for somebody else's lock, in milliseconds.
     pub busy_timeout_ms: u32,
-    /// The checkpointer syncs the write-ahead file whenever it has grown by this much, in bytes, so that the disk gets it in
-    /// small portions: whoever else writes to the disk waits behind a large one for as long as it takes. It also bounds what
-    /// a power cut takes of the writes that nobody logged.
+    /// The checkpointer syncs the write-ahead file whenever it has grown by this much, in bytes, so
+    /// that the disk gets it in small portions: whoever else writes to the disk waits behind a
+    /// large one for as long as it takes. It also bounds what a power cut takes of the writes that
+    /// nobody logged.
     pub sync_bytes: u64,
-    /// A checkpoint is due when the write-ahead file has grown by this much, in bytes. Each checkpoint holds the
-    /// writer for some milliseconds at its end, so rare ones are better; pages written several times meanwhile are moved
-    /// once. From twice this size on a checkpoint holds the writer for as long as it takes, so that the file begins anew.
-    /// Costs the room on disk, and the time to read it at the start that follows a kill.
+    /// A checkpoint is due when the write-ahead file has grown by this much, in bytes. Each
+    /// checkpoint holds the writer for some milliseconds at its end, so rare ones are better; pages
+    /// written several times meanwhile are moved once. From twice this size on a checkpoint holds
+    /// the writer for as long as it takes, so that the file begins anew. Costs the room on disk,
+    /// and the time to read it at the start that follows a kill.
     pub checkpoint_bytes: u64,
-    /// When the write-ahead file has grown to this, in bytes, because the checkpointer is not driven or too slow, the
-    /// writer moves its pages itself before the next batch.
+    /// When the write-ahead file has grown to this, in bytes, because the checkpointer is not
+    /// driven or too slow, the writer moves its pages itself before the next batch.
     pub wal_bytes_max: u64,
-    /// When less than this is free on the disk beside as much as the write-ahead file holds, in bytes, a checkpoint is due at
-    /// once, and gives the room of that file back; until it has, the writer moves pages before each transaction. More than
-    /// the largest transaction adds, 4 MiB for a batch of a stream.
+    /// When less than this is free on the disk beside as much as the write-ahead file holds, in
+    /// bytes, a checkpoint is due at once, and gives the room of that file back; until it has, the
+    /// writer moves pages before each transaction. More than the largest transaction adds, 4 MiB
+    /// for a batch of a stream.
     pub room_bytes_min: u64,
-    /// Largest database file, in bytes; beyond it writes are refused with [`StoreError::Full`]. `None`: the disk
-    /// decides.
+    /// Largest database file, in bytes; beyond it writes are refused with [`StoreError::Full`].
+    /// `None`: the disk decides.
     pub file_bytes_max: Option<u64>,
 }
 
@@ -73,6 +87,7 @@ impl Default for Options {
         Options {
             tombstone_window_ms: 10 * 60 * 1000,
             range_deletes_max: 100_000,
+            remove_at_once_max: 512,
             writer_cache_bytes: 128 * 1024 * 1024,
             reader_cache_bytes: 512 * 1024,
             reader_mmap_bytes: 0,
@@ -99,8 +114,9 @@ pub struct Parts {
 
 /// Opens the store at `path` (a file; made if absent, its directory must exist).
 ///
-/// Errors: [`StoreError::Unopenable`] (directory missing or not writable), [`StoreError::WrongFormat`] (not a
-/// database, not ours, or of a newer program), [`StoreError::Busy`] (another process has it open).
+/// Errors: [`StoreError::Unopenable`] (directory missing or not writable),
+/// [`StoreError::WrongFormat`] (not a database, not ours, or of a newer program),
+/// [`StoreError::Busy`] (another process has it open).
 pub fn open(path: &Path, options: Options) -> Result<Parts, StoreError> {
     system_calls::replace_once();
     let lock = Arc::new(schema::FileLock::take(path)?);
@@ -109,13 +125,21 @@ pub fn open(path: &Path, options: Options) -> Result<Parts, StoreError> {
     let connection = schema::open_writer(path, &options)?;
     let wal_bytes = shared.files.open_wal()?;
     shared.room.at_start(wal_bytes, shared.files.free_bytes());
-    let writer = Writer::new(connection, options, shared.clone(), lock.clone())?;
+    let unfinished = Arc::new(Unfinished::default());
+    let writer = Writer::new(
+        connection,
+        options,
+        shared.clone(),
+        unfinished.clone(),
+        lock.clone(),
+    )?;
     let connection = schema::open_checkpointer(path, &options)?;
     let checkpointer = Checkpointer::new(connection, shared.clone(), lock.clone())?;
     let readers = ReaderFactory {
         path: path.to_owned(),
         options,
         shared,
+        unfinished,
         lock,
     };
     Ok(Parts {
@@ -193,6 +217,9 @@ impl KeyValueStore for SqliteStore {
     }
 
     async fn sweep(&mut self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError> {
-        self.writer.sweep(now, budget)
+        self.writer.relocate(budget)?;
+        let mut done = self.writer.sweep(now, budget)?;
+        done.more |= self.writer.relocation().is_some();
+        Ok(done)
     }
 }

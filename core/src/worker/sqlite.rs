@@ -62,6 +62,17 @@ const BATCH_MUTATIONS_MAX: usize = 512;
 /// Rows that one step of the sweep looks at, when the writer has nothing else to do.
 const SWEEP_STEP: usize = 500;
 
+/// Rows that one step removes of what large deletes have left, between two batches: less than a millisecond or two.
+const REMOVAL_STEP: usize = 256;
+
+/// Values of a file of an older format are moved in steps of about 1 MiB, with a pause after each: the disk is to carry some
+/// 50 MB/s of it, not all that it can.
+const RELOCATION_STEP: usize = 512;
+const RELOCATION_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a step that failed is not tried again.
+const STEP_PAUSE: Duration = Duration::from_secs(1);
+
 /// How often an idle writer looks for expired items.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
@@ -132,6 +143,8 @@ pub(crate) fn spawn_writer(
         queue: FairQueue::default(),
         jobs: 0,
         settling: Vec::new(),
+        next_removal: Instant::now(),
+        next_relocation: Instant::now(),
     };
     threads::spawn(Kind::StoreWriter, None, move || {
         if common.raise_priority {
@@ -157,6 +170,9 @@ struct WriterThread {
     jobs: usize,
     /// Who waits for those.
     settling: Vec<SyncSender<()>>,
+    /// When the next step of each kind may be taken.
+    next_removal: Instant,
+    next_relocation: Instant,
 }
 
 /// What the writer is to do for one namespace.
@@ -169,6 +185,11 @@ impl WriterThread {
     fn run(mut self) {
         let mut next_sweep = Instant::now() + SWEEP_PAUSE;
         let mut release_at = None;
+        if self.writer.relocation().is_some() {
+            tracing::info!(
+                "the store's file has an older format: its larger values are moved to a place of their own while it serves"
+            );
+        }
         loop {
             self.collect();
             let tasks = self.queue.take(BATCH_MUTATIONS_MAX);
@@ -185,9 +206,7 @@ impl WriterThread {
                     self.jobs -= jobs.len();
                     self.apply(&jobs);
                 }
-                if self.writer.is_checkpointer_due() {
-                    self.checkpoint_waker.wake();
-                }
+                self.go_on(Instant::now());
                 continue;
             }
             if self.stop.is_set() || threads::fault_point(Kind::StoreWriter) {
@@ -203,14 +222,57 @@ impl WriterThread {
                     tracing::warn!(%error, "cannot give the store's page cache back");
                 }
             }
+            if self.go_on(now) {
+                continue;
+            }
             if now >= next_sweep {
                 next_sweep = if self.sweep() { now } else { now + SWEEP_PAUSE };
                 continue;
             }
+            let mut until = next_sweep;
+            if self.writer.relocation().is_some() {
+                until = until.min(self.next_relocation);
+            }
             let (mailbox, stop) = (&self.mailbox, &self.stop);
             self.waker
-                .wait_blocking(Some(next_sweep - now), || !mailbox.is_empty() || stop.is_set());
+                .wait_blocking(Some(until.saturating_duration_since(now)), || {
+                    !mailbox.is_empty() || stop.is_set()
+                });
         }
+    }
+
+    /// Does a bounded part of what transactions, or older programs, have left to do; also between two batches of a writer that
+    /// is never idle, or it would never be done. Whether there is more to do at once.
+    fn go_on(&mut self, now: Instant) -> bool {
+        let mut more = false;
+        if self.writer.is_step_due() && now >= self.next_removal {
+            match self.writer.step(REMOVAL_STEP) {
+                Ok(left) => more = left,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot remove what is deleted; trying again in a second");
+                    self.next_removal = now + STEP_PAUSE;
+                }
+            }
+        }
+        if self.writer.relocation().is_some() && now >= self.next_relocation {
+            self.next_relocation = now + RELOCATION_PAUSE;
+            match self.writer.relocate(RELOCATION_STEP) {
+                Ok(moved) if self.writer.relocation().is_none() => tracing::info!(
+                    values = moved.values,
+                    bytes = moved.bytes,
+                    "all larger values of the store's file are moved"
+                ),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot move values of an older format; trying again in a second");
+                    self.next_relocation = now + STEP_PAUSE;
+                }
+            }
+        }
+        if self.writer.is_checkpointer_due() {
+            self.checkpoint_waker.wake();
+        }
+        more
     }
 
     /// Empties the mailbox into the queue; obeys commands as they come.
@@ -539,120 +601,4 @@ fn weight_of(job: &Job) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use prism_backends::sqlite;
-    use prism_codec::message::keyvalue::{ExpectedView, ItemView, encode_compare_and_swap_request};
-
-    use super::*;
-    use crate::{
-        call::{
-            owner::owner_of,
-            ticket::{CallId, Stamp},
-        },
-        log::committed::RecordsMailbox,
-    };
-
-    /// A swap of one id that was taken by a shard. Its stamp is its number.
-    fn swap(shard: u16, id: &str, expected: ExpectedView<'_>, value: &[u8], number: i64) -> WriterMessage {
-        let item = ItemView {
-            key: b"k",
-            value,
-            ttl: None,
-            compression: 0,
-        };
-        let mut body = Vec::new();
-        encode_compare_and_swap_request(&mut body, "events", id, b"k", None, expected, Some(&item));
-        let namespace = NamespaceId(1);
-        let ticket = Ticket {
-            shard,
-            slot: 0,
-            generation: 0,
-            call: CallId::Request(0),
-            namespace,
-        };
-        let work = Work::Unary {
-            method: KeyValueMethod::CompareAndSwap,
-            namespace,
-            default_ttl_ms: None,
-            body,
-            stamp: Stamp {
-                time_ns: number,
-                shard,
-            },
-            part: false,
-            log: true,
-            overlay: Vec::new(),
-        };
-        WriterMessage::Job(Job {
-            ticket,
-            deadline: None,
-            work,
-        })
-    }
-
-    #[test]
-    fn records_reach_the_owner_in_the_order_of_the_commits_before_the_writer_is_settled() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut store =
-            sqlite::open(&directory.path().join("keyvalue.db"), sqlite::Options::default()).unwrap();
-        store.writer.create_namespace(NamespaceId(1)).unwrap();
-        let id = (0..)
-            .map(|number| format!("id-{number}"))
-            .find(|id| owner_of(NamespaceId(1), id, 2) == 1)
-            .unwrap();
-        let waker = Waker::for_thread;
-        let logs = [0, 1].map(|_| Arc::new(RecordsMailbox::new(waker())));
-        let shards = ToShards {
-            replies: (0..2).map(|_| Arc::new(Mailbox::new(16, waker()))).collect(),
-            news: (0..2).map(|_| Arc::new(Mailbox::new(16, waker()))).collect(),
-            logs: logs
-                .iter()
-                .map(|mailbox| Outlet {
-                    mailbox: mailbox.clone(),
-                    metrics: Arc::default(),
-                })
-                .collect(),
-        };
-        let (writer_waker, stop) = (waker(), Arc::new(Stop::default()));
-        let mailbox = Arc::new(Mailbox::new(16, writer_waker.clone()));
-        let (done, settled) = std::sync::mpsc::sync_channel(1);
-        for message in [
-            swap(0, &id, ExpectedView::Absent, b"a", 1),
-            swap(1, &id, ExpectedView::Value(b"a"), b"b", 2),
-            swap(1, &id, ExpectedView::Value(b"a"), b"refused", 3),
-            swap(0, &id, ExpectedView::Value(b"b"), b"c", 4),
-            WriterMessage::Settle(done),
-        ] {
-            mailbox.send(message).unwrap();
-        }
-        let writer = spawn_writer(
-            store.writer,
-            Common {
-                wall: WallClock::default(),
-                stop: stop.clone(),
-                raise_priority: false,
-            },
-            mailbox,
-            writer_waker.clone(),
-            shards,
-            waker(),
-        )
-        .unwrap();
-        settled.recv_timeout(Duration::from_secs(20)).unwrap();
-        let stamps = |log: &RecordsMailbox| -> Vec<i64> {
-            let records = std::iter::from_fn(|| log.receive()).flatten();
-            records
-                .map(|record| {
-                    let logged = LoggedWrite::decode(record.namespace, &record.record).unwrap();
-                    assert!(logged.swapped_at.is_some(), "as the store has decided it");
-                    logged.context.stamp.time_ns
-                })
-                .collect()
-        };
-        assert_eq!(stamps(&logs[1]), [1, 2, 4], "what was refused leaves no record");
-        assert_eq!(stamps(&logs[0]), [0; 0], "whichever shard took the call");
-        stop.set();
-        writer_waker.wake();
-        writer.join().unwrap();
-    }
-}
+mod tests;

@@ -1,5 +1,5 @@
-//! Moves written pages from the write-ahead file into the database file, beside the writer, and keeps the former from
-//! growing without end.
+//! Moves written pages from the write-ahead file into the database file, beside the writer, and
+//! keeps the former from growing without end.
 //!
 //! ```text
 //!   all the while          sync -wal, a few MiB at a time
@@ -7,10 +7,11 @@
 //!   holding the writer     sync -wal ─► copy the rest ─► sync database ─► the -wal file may begin anew
 //! ```
 //!
-//! A passive round never makes the writer wait, but what the writer adds meanwhile keeps the write-ahead file from
-//! starting anew. So a last round holds the writer. All that it has to copy and sync is what was added since the round
-//! before: SQLite itself syncs the database file only in a round that reaches the end, and would leave the pages of all
-//! earlier rounds to the last one, so we sync it after each.
+//! A passive round never makes the writer wait, but what the writer adds meanwhile keeps the
+//! write-ahead file from starting anew. So a last round holds the writer. All that it has to copy
+//! and sync is what was added since the round before: SQLite itself syncs the database file only in
+//! a round that reaches the end, and would leave the pages of all earlier rounds to the last one,
+//! so we sync it after each.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,18 +22,19 @@ use super::Shared;
 use super::schema::FileLock;
 use crate::error::StoreError;
 
-/// What one checkpoint did.
+/// Result of one checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Pages in the write-ahead file when it ended.
     pub wal_pages: u64,
     /// How many of them are in the database file now.
     pub moved_pages: u64,
-    /// Whether the writer begins the write-ahead file anew. Not so while a reader is in the middle of a query, or while
-    /// the writer adds pages faster than they can be moved and the file is not too large yet; then a later checkpoint
-    /// will do it.
+    /// Whether the writer begins the write-ahead file anew. Not so while a reader is in the middle
+    /// of a query, or while the writer adds pages faster than they can be moved and the file is not
+    /// too large yet; then a later checkpoint will do it.
     pub restarted: bool,
-    /// The disk has hardly any room, and the checkpoint could not change that: another one at once would not either.
+    /// The disk has hardly any room, and the checkpoint could not change that: another one at once
+    /// would not either.
     pub room_is_short: bool,
 }
 
@@ -50,11 +52,12 @@ impl Checkpointer {
         shared: Arc<Shared>,
         lock: Arc<FileLock>,
     ) -> Result<Checkpointer, StoreError> {
-        // Reads the file, so that this connection, too, has the write-ahead file open: SQLite removes the latter with
-        // the last connection that has, and `sync` needs it for as long as the checkpointer is there.
+        // Reads the file, so that this connection, too, has the write-ahead file open: SQLite
+        // removes the latter with the last connection that has, and `sync` needs it for as long as
+        // the checkpointer is there.
         connection.query_row("SELECT count(*) FROM namespace", [], |_| Ok(()))?;
-        // Nobody is waited for by SQLite, which sleeps by the millisecond: the writer is held by us, and a reader that
-        // is in the way is gone in a moment or stays for long.
+        // Nobody is waited for by SQLite, which sleeps by the millisecond: the writer is held by
+        // us, and a reader that is in the way is gone in a moment or stays for long.
         connection.busy_timeout(Duration::ZERO)?;
         Ok(Checkpointer {
             connection,
@@ -63,10 +66,12 @@ impl Checkpointer {
         })
     }
 
-    /// Puts everything that was committed before this call onto the disk for good; the writer goes on meanwhile.
+    /// Puts everything that was committed before this call onto the disk for good; the writer goes
+    /// on meanwhile.
     ///
-    /// Errors: [`StoreError::Io`]. After one every later call fails too, until the store is opened anew: the system
-    /// forgets what it could not write, so that a sync tried again would report a success that is none.
+    /// Errors: [`StoreError::Io`]. After one every later call fails too, until the store is opened
+    /// anew: the system forgets what it could not write, so that a sync tried again would report a
+    /// success that is none.
     pub fn sync(&mut self) -> Result<(), StoreError> {
         let pages = self.shared.wal_pages.get();
         self.shared.files.sync_wal()?;
@@ -74,9 +79,10 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Whether there is something for [`Checkpointer::run_due`] to do: the write-ahead file has grown by
-    /// [`super::Options::sync_bytes`] since it was last synced, or by [`super::Options::checkpoint_bytes`] since the last
-    /// checkpoint, or the disk is short of room (see [`super::Options::room_bytes_min`]). A few loads of atomics.
+    /// Whether there is something for [`Checkpointer::run_due`] to do: the write-ahead file has
+    /// grown by [`super::Options::sync_bytes`] since it was last synced, or by
+    /// [`super::Options::checkpoint_bytes`] since the last checkpoint, or the disk is short of room
+    /// (see [`super::Options::room_bytes_min`]). A few loads of atomics.
     pub fn is_due(&self) -> bool {
         self.shared.is_checkpointer_due()
     }
@@ -91,17 +97,20 @@ impl Checkpointer {
         self.sync().map(|()| Checkpoint::default())
     }
 
-    /// Runs one checkpoint. The writer goes on meanwhile, except for a short end while the last few pages are moved.
+    /// Runs one checkpoint. The writer goes on meanwhile, except for a short end while the last few
+    /// pages are moved.
     ///
-    /// Errors: [`StoreError::Full`]: nothing is lost, run it again. [`StoreError::Io`]: nothing is lost, but every later
-    /// call fails too, until the store is opened anew; see [`Checkpointer::sync`].
+    /// Errors: [`StoreError::Full`]: nothing is lost, run it again. [`StoreError::Io`]: nothing is
+    /// lost, but every later call fails too, until the store is opened anew; see
+    /// [`Checkpointer::sync`].
     pub fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
         let checkpoint = self.rounds()?;
         Ok(self.note(checkpoint))
     }
 
-    /// Moves all that is left and gives the room of the write-ahead file back, so that the next start has nothing to read:
-    /// for the end, when the writer and the readers are done. Without it nothing is lost.
+    /// Moves all that is left and gives the room of the write-ahead file back, so that the next
+    /// start has nothing to read: for the end, when the writer and the readers are done. Without it
+    /// nothing is lost.
     ///
     /// Errors: as of [`Checkpointer::checkpoint`].
     pub fn finish(&mut self) -> Result<Checkpoint, StoreError> {
@@ -110,7 +119,7 @@ impl Checkpointer {
         Ok(self.note(checkpoint))
     }
 
-    /// What a checkpoint has changed.
+    /// Notes the changes that a checkpoint made.
     fn note(&self, mut checkpoint: Checkpoint) -> Checkpoint {
         if checkpoint.restarted {
             self.shared.wal_pages.begin_anew();
@@ -134,7 +143,8 @@ impl Checkpointer {
             if rest <= REST_PAGES {
                 break;
             }
-            // Not getting nearer: the writer is faster than the disk. It may go on once; then it has to wait.
+            // Not getting nearer: the writer is faster than the disk. It may go on once; then it
+            // has to wait.
             if rest > rest_before - rest_before / 8 {
                 if !self.shared.wal_pages.is_far_too_many() && !self.shared.room.is_short() {
                     return Ok(Checkpoint {
@@ -154,7 +164,8 @@ impl Checkpointer {
         })
     }
 
-    /// Holds the writer, moves the rest, and lets the write-ahead file begin anew unless a reader is in the way.
+    /// Holds the writer, moves the rest, and lets the write-ahead file begin anew unless a reader
+    /// is in the way.
     fn restart(&self, text: &str) -> Result<Checkpoint, StoreError> {
         let _held = self.shared.gate.pass();
         let begin = Instant::now();
@@ -181,7 +192,8 @@ pub(in crate::sqlite) fn run(
     shared: &Shared,
     text: &str,
 ) -> Result<Checkpoint, StoreError> {
-    // The write-ahead file must not begin anew when a sync has failed: what it holds may be nowhere else.
+    // The write-ahead file must not begin anew when a sync has failed: what it holds may be nowhere
+    // else.
     shared.files.check()?;
     let found = round(connection, text);
     if let Err(StoreError::Io { detail }) = &found {

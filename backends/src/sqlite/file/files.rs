@@ -1,5 +1,5 @@
-//! The database file and its write-ahead file through descriptors of our own, for syncs that hold none of SQLite's locks,
-//! and the gate at which writer and checkpointer wait for each other.
+//! The database file and its write-ahead file through descriptors of our own, for syncs that hold
+//! none of SQLite's locks, and the gate at which writer and checkpointer wait for each other.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,16 +12,17 @@ use crate::error::StoreError;
 
 /// The two files.
 ///
-/// SQLite holds POSIX locks on the database file, and the system drops those of a whole process when it closes any
-/// descriptor of the file. So this is made before the first connection and dropped after the last: it lives in
-/// [`super::Shared`], which every part holds behind its connection.
+/// SQLite holds POSIX locks on the database file, and the system drops those of a whole process
+/// when it closes any descriptor of the file. So this is made before the first connection and
+/// dropped after the last: it lives in [`super::Shared`], which every part holds behind its
+/// connection.
 #[derive(Debug)]
 pub(in crate::sqlite) struct Files {
     path: PathBuf,
     database: File,
     wal: OnceLock<File>,
-    /// The first error. The system forgets what it could not write, so a sync that is tried again may report a success
-    /// that is none.
+    /// The first error. The system forgets what it could not write, so a sync that is tried again
+    /// may report a success that is none.
     failed: OnceLock<String>,
 }
 
@@ -44,8 +45,8 @@ impl Files {
         })
     }
 
-    /// Opens the write-ahead file, which the first connection has made, and makes the names of both durable. The bytes that
-    /// it takes.
+    /// Opens the write-ahead file, which the first connection has made, and makes the names of both
+    /// durable. The bytes that it takes.
     pub(in crate::sqlite) fn open_wal(&self) -> Result<u64, StoreError> {
         let path = schema::sibling(&self.path, "-wal");
         let unopenable = |error: io::Error| schema::unopenable(&path, &error.to_string());
@@ -64,14 +65,15 @@ impl Files {
 
     /// Makes everything durable that was committed before the call.
     ///
-    /// A commit's frames, and the header and frames before them that its checksums hang on, are written to the
-    /// write-ahead file before the commit returns. At the time of the sync they are still there, and then the sync makes
-    /// them durable. Or SQLite has begun the file anew since: it does so only when all frames are in the database file
-    /// and that file is synced, because every connection of ours has `synchronous = NORMAL`; so the commit was durable
-    /// already. A beginning anew at the same time is one or the other for each commit that came before the call. It
-    /// syncs its new header before it writes the first new frame, so that a power cut never leaves new frames behind an
-    /// old header. The file is never replaced by another while the store is open: SQLite removes it with the last
-    /// connection, and the checkpointer has one.
+    /// A commit's frames, and the header and frames before them that its checksums hang on, are
+    /// written to the write-ahead file before the commit returns. At the time of the sync they are
+    /// still there, and then the sync makes them durable. Or SQLite has begun the file anew since:
+    /// it does so only when all frames are in the database file and that file is synced, because
+    /// every connection of ours has `synchronous = NORMAL`; so the commit was durable already. A
+    /// beginning anew at the same time is one or the other for each commit that came before the
+    /// call. It syncs its new header before it writes the first new frame, so that a power cut
+    /// never leaves new frames behind an old header. The file is never replaced by another while
+    /// the store is open: SQLite removes it with the last connection, and the checkpointer has one.
     pub(in crate::sqlite) fn sync_wal(&self) -> Result<(), StoreError> {
         match self.wal.get() {
             Some(wal) => self.sync(wal, "the write-ahead file"),
@@ -84,7 +86,8 @@ impl Files {
         self.sync(&self.database, "the database file")
     }
 
-    /// Bytes that may still be written to the file system of both, by whoever comes first. `None` if it does not say.
+    /// Bytes that may still be written to the file system of both, by whoever comes first. `None`
+    /// if it does not say.
     pub(in crate::sqlite) fn free_bytes(&self) -> Option<u64> {
         let found = rustix::fs::fstatvfs(&self.database).ok()?;
         Some(found.f_bavail.saturating_mul(found.f_frsize))
@@ -114,8 +117,8 @@ impl Files {
     }
 }
 
-/// Lets one of two threads through at a time, in turn. A plain mutex would let the one that comes around quickly have it
-/// again and again; SQLite's own waiting sleeps by the millisecond.
+/// Lets one of two threads through at a time, in turn. A plain mutex would let the one that comes
+/// around quickly have it again and again; SQLite's own waiting sleeps by the millisecond.
 #[derive(Debug, Default)]
 pub(in crate::sqlite) struct Gate {
     /// Held while waiting for `inside`, so that whoever comes around again queues behind.

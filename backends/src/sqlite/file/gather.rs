@@ -1,9 +1,11 @@
-//! Gathers the frames that a commit appends to the write-ahead file, so that one system call writes them all.
+//! Gathers the frames that a commit appends to the write-ahead file, so that one system call writes
+//! them all.
 //!
-//! SQLite writes each frame with two calls, 24 bytes of header and then the page, and nobody looks at any of them before
-//! the last is written: only then does it publish them in the index. Pure: the calls themselves are an argument. What does
-//! not look like the next frame, or is read, first sends what was gathered on its way, so that the file is in every case
-//! what it would be without. Frame format: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>.
+//! SQLite writes each frame with two calls, 24 bytes of header and then the page, and nobody looks
+//! at any of them before the last is written: only then does it publish them in the index. Pure:
+//! the calls themselves are an argument. What does not look like the next frame, or is read, first
+//! sends what was gathered on its way, so that the file is in every case what it would be without.
+//! Frame format: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>.
 
 use super::schema::PAGE_SIZE;
 
@@ -12,10 +14,11 @@ const PAGE_BYTES: usize = PAGE_SIZE as usize;
 /// In front of the first frame.
 const FILE_HEADER_BYTES: u64 = 32;
 const FRAME_BYTES: u64 = (HEADER_BYTES + PAGE_BYTES) as u64;
-/// What is gathered at the most.
+/// Bytes that are gathered at the most.
 const BYTES_MAX: usize = 256 << 10;
 
-/// What a system call returns: how many bytes, or less than nothing for an error that the system keeps in `errno`.
+/// Return value of a system call: how many bytes, or less than nothing for an error that the system
+/// keeps in `errno`.
 pub(super) type Returned = isize;
 
 /// Frames of one file on their way, of one thread.
@@ -28,7 +31,7 @@ pub(super) struct Gather {
     next: Next,
 }
 
-/// What would go on with the frames before.
+/// Next call that would go on with the frames before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     /// Nothing: the place of the next frame is not known.
@@ -63,8 +66,9 @@ impl Gather {
 
     /// Writes `bytes` at `offset`, now or together with what follows. `write` is the system call.
     ///
-    /// Only frames that follow each other are gathered. A header alone, as SQLite writes it when the checksums of frames
-    /// in the middle must be made anew, is never where the next frame is expected, and goes to the file at once.
+    /// Only frames that follow each other are gathered. A header alone, as SQLite writes it when
+    /// the checksums of frames in the middle must be made anew, is never where the next frame is
+    /// expected, and goes to the file at once.
     pub(super) fn write(
         &mut self,
         file: i32,
@@ -115,8 +119,9 @@ impl Gather {
         written
     }
 
-    /// Before anything is read: sends what was gathered on its way. Returns 1, or what the call that failed returned; the
-    /// rest of what was gathered is lost then, and the transaction fails with it.
+    /// Before anything is read: sends what was gathered on its way. Returns 1, or what the call
+    /// that failed returned; the rest of what was gathered is lost then, and the transaction fails
+    /// with it.
     pub(super) fn flush(&mut self, mut write: impl FnMut(i32, &[u8], u64) -> Returned) -> Returned {
         let mut done = 0;
         while done < self.bytes.len() {

@@ -8,6 +8,7 @@ use crate::sqlite::Options;
 
 pub(in crate::sqlite) mod checkpointer;
 pub(in crate::sqlite) mod files;
+mod formats;
 mod gather;
 pub(in crate::sqlite) mod positions;
 pub(in crate::sqlite) mod room;
@@ -23,7 +24,8 @@ pub(in crate::sqlite) mod wal_pages;
 pub(in crate::sqlite) struct Shared {
     pub(in crate::sqlite) files: files::Files,
     pub(in crate::sqlite) room: room::Room,
-    /// Passed for each transaction of the writer, and by the round of a checkpoint that holds the writer.
+    /// Passed for each transaction of the writer, and by the round of a checkpoint that holds the
+    /// writer.
     gate: files::Gate,
     pub(in crate::sqlite) wal_pages: wal_pages::WalPages,
     /// Moves on when a namespace is created or dropped.
@@ -44,7 +46,8 @@ impl Shared {
         }
     }
 
-    /// Waits until nobody is in the middle of a round of a checkpoint, and keeps others from beginning one.
+    /// Waits until nobody is in the middle of a round of a checkpoint, and keeps others from
+    /// beginning one.
     fn take_turn(&self) -> MutexGuard<'_, ()> {
         // The guarded value is empty: a thread that panicked with it left nothing half done.
         self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner)

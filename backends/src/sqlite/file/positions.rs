@@ -1,8 +1,9 @@
-//! What the store keeps for a log in front of it: how far each stream of records has been applied, and the records that
-//! can never be. Both are noted in the transaction that they belong to, so that a crash leaves both or neither.
+//! Notes of the store for a log in front of it: how far each stream of records has been applied,
+//! and the records that can never be. Both are noted in the transaction that they belong to, so
+//! that a crash leaves both or neither.
 //!
-//! A stream is a number to the store and a position is a number within it; what they stand for, and when a stream is no
-//! longer needed, is the caller's to know.
+//! A stream is a number to the store and a position is a number within it; what they stand for, and
+//! when a stream is no longer needed, is the caller's to know.
 
 use rusqlite::{Connection, Row, params};
 
@@ -16,12 +17,13 @@ use crate::limits::{
 };
 use crate::sqlite::Writer;
 
-/// How far a stream of ordered records has been applied for one namespace: up to and including `position`.
+/// How far a stream of ordered records has been applied for one namespace: up to and including
+/// `position`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamPosition {
     /// Which stream.
     pub stream: u32,
-    /// Whose records of it.
+    /// Namespace whose records are meant.
     pub namespace: NamespaceId,
     /// Number of the last record that was applied; at most 2^63 - 1.
     pub position: u64,
@@ -41,7 +43,7 @@ pub struct DeadLetter<'a> {
 /// A buried record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedDeadLetter {
-    /// Its number in this store; later letters have greater ones, and none is used twice.
+    /// Number in this store; later letters have greater ones, and none is used twice.
     pub number: u64,
     /// Where it stood.
     pub position: StreamPosition,
@@ -65,8 +67,8 @@ impl Writer {
         Ok(positions)
     }
 
-    /// Forgets all positions of a stream; its dead letters stay. For a stream whose records are gone for good: they
-    /// would otherwise be applied again.
+    /// Forgets all positions of a stream; its dead letters stay. For a stream whose records are
+    /// gone for good: they would otherwise be applied again.
     pub fn forget_stream(&mut self, stream: u32) -> Result<(), StoreError> {
         self.connection
             .prepare_cached("DELETE FROM applied WHERE stream = ?1")?
@@ -74,12 +76,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Keeps a record that can never be applied and notes its position, in one transaction; the letter's number. The
-    /// same record at the same position again gets the number it has. If its namespace was dropped, and its data with
-    /// it, nothing is kept: the position is noted and the number is 0.
+    /// Keeps a record that can never be applied and notes its position, in one transaction; the
+    /// letter's number. The same record at the same position again gets the number it has. If its
+    /// namespace was dropped, and its data with it, nothing is kept: the position is noted and the
+    /// number is 0.
     ///
     /// Errors: [`StoreError::Full`] beyond [`DEAD_LETTERS_MAX`], or its namespace's share
-    /// ([`DEAD_LETTERS_PER_NAMESPACE_MAX`], [`DEAD_LETTER_BYTES_PER_NAMESPACE_MAX`]); nothing was noted.
+    /// ([`DEAD_LETTERS_PER_NAMESPACE_MAX`], [`DEAD_LETTER_BYTES_PER_NAMESPACE_MAX`]); nothing was
+    /// noted.
     pub fn bury(&mut self, letter: &DeadLetter<'_>, now: UnixMillis) -> Result<u64, StoreError> {
         let connection = &self.connection;
         let is_dropped = self.state.is_dropped(letter.position.namespace);
@@ -96,8 +100,9 @@ impl Writer {
         })
     }
 
-    /// Buried records with numbers above `after`, in their order: of one namespace, or of all that were not dropped.
-    /// At most `limit`, and no more than fit 4 MiB, but at least one if there is one.
+    /// Buried records with numbers above `after`, in their order: of one namespace, or of all that
+    /// were not dropped. At most `limit`, and no more than fit 4 MiB, but at least one if there is
+    /// one.
     pub fn dead_letters(
         &self,
         namespace: Option<NamespaceId>,
@@ -147,7 +152,8 @@ impl Writer {
         Ok(statement.execute([number])? > 0)
     }
 
-    /// How many records of each namespace are buried; those without any, and dropped ones, are left out.
+    /// How many records of each namespace are buried; those without any, and dropped ones, are left
+    /// out.
     pub fn dead_letter_counts(&self) -> Result<Vec<(NamespaceId, u64)>, StoreError> {
         let mut statement = self.connection.prepare_cached(DEAD_LETTER_COUNTS)?;
         let mut rows = statement.query([])?;

@@ -1,10 +1,12 @@
 //! Whether the disk has room for what a checkpoint must move.
 //!
-//! The write-ahead file keeps the room that it took, and a checkpoint needs room of its own, for each page that is new in
-//! the database file. With all room of a disk in the former, neither could a checkpoint move a page nor a commit add one:
-//! the store would be stuck for good. So where room is short, the write-ahead file is not left to grow as it is elsewhere:
-//! the writer moves what is there before it adds to it, and refuses transactions while there is no room for that, so that
-//! whatever comes free is for the database file first; and a checkpoint gives the write-ahead file's room back.
+//! The write-ahead file keeps the room that it took, and a checkpoint needs room of its own, for
+//! each page that is new in the database file. With all room of a disk in the former, neither could
+//! a checkpoint move a page nor a commit add one: the store would be stuck for good. So where room
+//! is short, the write-ahead file is not left to grow as it is elsewhere: the writer moves what is
+//! there before it adds to it, and refuses transactions while there is no room for that, so that
+//! whatever comes free is for the database file first; and a checkpoint gives the write-ahead
+//! file's room back.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,14 +16,14 @@ use super::schema::PAGE_SIZE;
 /// Pages that the write-ahead file may grow by before the writer looks again: 1 MiB.
 const LOOK_EVERY: u64 = 512;
 
-/// How long the writer refuses transactions without another try at moving pages, after one that found no room for them: each
-/// writes every page again that has a place already.
+/// How long the writer refuses transactions without another try at moving pages, after one that
+/// found no room for them: each writes every page again that has a place already.
 const REFUSE_FOR: Duration = Duration::from_millis(250);
 
-/// What was seen when somebody last looked.
+/// Room as it was when somebody last looked.
 #[derive(Debug)]
 pub(in crate::sqlite) struct Room {
-    /// See [`super::Options::room_bytes_min`].
+    /// Bound of [`crate::sqlite::Options::room_bytes_min`].
     bytes_min: u64,
     /// Pages in the write-ahead file at the last look.
     looked_at: AtomicU64,
@@ -47,7 +49,8 @@ impl Room {
         self.short.load(Ordering::Relaxed)
     }
 
-    /// When the store is opened, with a write-ahead file that may have been left by another process.
+    /// When the store is opened, with a write-ahead file that may have been left by another
+    /// process.
     pub(in crate::sqlite) fn at_start(&self, wal_bytes: u64, free: Option<u64>) {
         let is_short = self.is_short_of(free, wal_bytes / u64::from(PAGE_SIZE));
         self.short.store(wal_bytes > 0 && is_short, Ordering::Relaxed);
@@ -58,7 +61,8 @@ impl Room {
         self.try_at.store(self.nanos(now + REFUSE_FOR), Ordering::Relaxed);
     }
 
-    /// Whether the writer may try to move pages, or tried only a moment ago and is to refuse at once.
+    /// Whether the writer may try to move pages, or tried only a moment ago and is to refuse at
+    /// once.
     pub(super) fn may_try(&self, now: Instant) -> bool {
         self.nanos(now) >= self.try_at.load(Ordering::Relaxed)
     }
@@ -67,8 +71,8 @@ impl Room {
         u64::try_from(moment.saturating_duration_since(self.opened).as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// After a transaction of the writer: looks if the file has grown by so much that it is worth a system call, or if
-    /// there was no room for the transaction.
+    /// After a transaction of the writer: looks if the file has grown by so much that it is worth a
+    /// system call, or if there was no room for the transaction.
     pub(super) fn after_transaction(
         &self,
         wal_pages: u64,
@@ -86,7 +90,8 @@ impl Room {
         }
     }
 
-    /// After a checkpoint: what there is to do about it is done. Whether room is short all the same.
+    /// After a checkpoint: what there is to do about it is done. Whether room is short all the
+    /// same.
     pub(super) fn after_checkpoint(&self, wal_pages: u64, free: Option<u64>) -> bool {
         self.short.store(false, Ordering::Relaxed);
         self.is_short_of(free, wal_pages)

@@ -1,20 +1,4 @@
-//! The file: its format, how connections to it are opened, and what SQLite's errors mean to us.
-//!
-//! ```text
-//! namespace    (id, state)                                          0 live, 1 dropped, 2 dropped and swept
-//! item         (namespace, id, key) -> version, expires_at, kind, value, rest, bytes
-//! chunk        (place) -> data                                      place = value number * 16 + chunk number
-//! range_delete (number) -> namespace, id, start, end, version, forget_at
-//! swap         (slot) -> sequence, namespace, version, subject, verdict, item, digest (since format 5)
-//! applied      (stream, namespace) -> position                      since format 2
-//! dead_letter  (number) -> stream, namespace, position, time_ms, reason, record        since format 2
-//! stamp        (one) -> highest                                                        since format 4
-//! ```
-//!
-//! `item` is clustered by its primary key, so one id's items lie together in key order and a put touches one tree.
-//! `version` is sixteen bytes whose order as bytes is the order of versions. `kind` is the compression of an item, or
-//! [`TOMBSTONE`]. A value above 1 MiB has its first chunk in `value`, the others in `chunk` from place `rest` on, and
-//! its length in `bytes`; chunk 0 lies in the row that makes the item visible, so it commits the others.
+//! How connections to the file are opened, whose file it is, and what SQLite's errors mean to us.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -23,15 +7,13 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 
+use super::formats::{self, FORMAT};
 use crate::error::StoreError;
 use crate::sqlite::Options;
 use crate::version::Version;
 
 /// `kind` of a remembered delete.
 pub(in crate::sqlite) const TOMBSTONE: i64 = -1;
-
-/// Places reserved for one large value: 16 MiB in chunks of 1 MiB.
-pub(in crate::sqlite) const PLACES_PER_VALUE: i64 = 16;
 
 /// Sixteen bytes that order as versions do.
 pub(in crate::sqlite) type VersionBytes = [u8; 16];
@@ -58,7 +40,8 @@ pub(in crate::sqlite) fn version_of(bytes: &[u8]) -> Result<Version, StoreError>
     }
 }
 
-/// Holds the right to be the one process that writes the file. Given up when dropped, or when the process ends.
+/// Holds the right to be the one process that writes the file. Given up when dropped, or when the
+/// process ends.
 #[derive(Debug)]
 pub(in crate::sqlite) struct FileLock {
     _file: File,
@@ -135,15 +118,16 @@ pub(in crate::sqlite) fn open_checkpointer(path: &Path, options: &Options) -> Re
 }
 
 fn connect(path: &Path, flags: OpenFlags, options: &Options) -> Result<Connection, StoreError> {
-    // Each connection belongs to one thread at a time (the types are Send, not Sync): SQLite need not lock it.
+    // Each connection belongs to one thread at a time (the types are Send, not Sync): SQLite need
+    // not lock it.
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| about_path(path, error))?;
     connection.busy_timeout(Duration::from_millis(u64::from(options.busy_timeout_ms)))?;
-    // Without the stability guarantee SQLite, built with STAT4, plans a statement anew whenever other values are bound
-    // to it: most of the time of a get went there.
+    // Without the stability guarantee SQLite, built with STAT4, plans a statement anew whenever
+    // other values are bound to it: most of the time of a get went there.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    // The last to close would move all pages and remove the write-ahead file, whether or not a sync has failed. The
-    // checkpointer does that, which knows: see `Checkpointer::finish`.
+    // The last to close would move all pages and remove the write-ahead file, whether or not a sync
+    // has failed. The checkpointer does that, which knows: see `Checkpointer::finish`.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(connection)
@@ -152,8 +136,9 @@ fn connect(path: &Path, flags: OpenFlags, options: &Options) -> Result<Connectio
 fn configure(connection: &Connection, cache_bytes: usize) -> rusqlite::Result<()> {
     // Negative is KiB.
     pragma(connection, &format!("cache_size = -{}", cache_bytes / 1024))?;
-    // A power cut may lose the last commits, which `eventual` and `best-effort` allow, but cannot harm the file: the
-    // write-ahead file is synced before a checkpoint, the database file before the former is used anew.
+    // A power cut may lose the last commits, which `eventual` and `best-effort` allow, but cannot
+    // harm the file: the write-ahead file is synced before a checkpoint, the database file before
+    // the former is used anew.
     pragma(connection, "synchronous = NORMAL")?;
     // Checkpoints are the checkpointer's, never the writer's in the middle of a batch.
     pragma(connection, "wal_autocheckpoint = 0")?;
@@ -202,8 +187,9 @@ fn make_schema(connection: &mut Connection) -> rusqlite::Result<()> {
         return Ok(());
     }
     let transaction = connection.transaction()?;
-    // A new file is an old one of format 0: it goes the same way as those that are brought up to date.
-    for step in STEPS.iter().skip(usize::try_from(format).unwrap_or(0)) {
+    // A new file is an old one of format 0: it goes the same way as those that are brought up to
+    // date.
+    for step in formats::STEPS.iter().skip(usize::try_from(format).unwrap_or(0)) {
         transaction.execute_batch(step)?;
     }
     transaction.execute_batch(&format!(
@@ -212,115 +198,13 @@ fn make_schema(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// What makes the next format of each: the first of an empty file, the second of the first, and so on. A step that
-/// was once released is never changed.
-const STEPS: [&str; FORMAT as usize] = [FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5];
-
-const FORMAT_1: &str = "
-    CREATE TABLE namespace (
-        id INTEGER PRIMARY KEY,
-        state INTEGER NOT NULL
-    );
-    CREATE TABLE item (
-        namespace INTEGER NOT NULL,
-        id BLOB NOT NULL,
-        key BLOB NOT NULL,
-        version BLOB NOT NULL,
-        expires_at INTEGER,
-        kind INTEGER NOT NULL,
-        value BLOB NOT NULL,
-        rest INTEGER,
-        bytes INTEGER,
-        PRIMARY KEY (namespace, id, key)
-    ) WITHOUT ROWID;
-    CREATE INDEX item_expiry ON item (expires_at) WHERE expires_at IS NOT NULL;
-    CREATE TABLE chunk (
-        place INTEGER PRIMARY KEY,
-        data BLOB NOT NULL
-    );
-    CREATE TRIGGER item_replaced AFTER UPDATE ON item WHEN old.rest IS NOT NULL BEGIN
-        DELETE FROM chunk WHERE place BETWEEN old.rest AND old.rest + 15;
-    END;
-    CREATE TRIGGER item_removed AFTER DELETE ON item WHEN old.rest IS NOT NULL BEGIN
-        DELETE FROM chunk WHERE place BETWEEN old.rest AND old.rest + 15;
-    END;
-    CREATE TABLE range_delete (
-        number INTEGER PRIMARY KEY,
-        namespace INTEGER NOT NULL,
-        id BLOB NOT NULL,
-        start BLOB NOT NULL,
-        \"end\" BLOB NOT NULL,
-        version BLOB NOT NULL,
-        forget_at INTEGER NOT NULL
-    );
-    CREATE INDEX range_delete_subject ON range_delete (namespace, id);
-    CREATE INDEX range_delete_expiry ON range_delete (forget_at);
-    CREATE TABLE swap (
-        slot INTEGER PRIMARY KEY,
-        sequence INTEGER NOT NULL,
-        namespace INTEGER NOT NULL,
-        version BLOB NOT NULL,
-        subject INTEGER NOT NULL,
-        verdict INTEGER NOT NULL,
-        value BLOB,
-        expires_at INTEGER,
-        compression INTEGER
-    );
-    CREATE INDEX swap_call ON swap (namespace, version, subject);
-";
-
-/// How far streams of records are applied, and the records that never can be. Numbers of dead letters are not used
-/// twice, so that one which an operator has in mind does not become another.
-const FORMAT_2: &str = "
-    CREATE TABLE applied (
-        stream INTEGER NOT NULL,
-        namespace INTEGER NOT NULL,
-        position INTEGER NOT NULL,
-        PRIMARY KEY (stream, namespace)
-    ) WITHOUT ROWID;
-    CREATE TABLE dead_letter (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
-        stream INTEGER NOT NULL,
-        namespace INTEGER NOT NULL,
-        position INTEGER NOT NULL,
-        time_ms INTEGER NOT NULL,
-        reason TEXT NOT NULL,
-        record BLOB NOT NULL
-    );
-    CREATE INDEX dead_letter_namespace ON dead_letter (namespace, number);
-";
-
-/// Whoever updates an item deletes the chunks of its old value: the writer, and the sweep. `item_removed` stays, for deletes.
-const FORMAT_3: &str = "DROP TRIGGER item_replaced";
-
-/// The highest stamp that a gateway has given to a write, as a version. Stamps are told from the versions of clients' tokens,
-/// whose times are the clients', by the hash, which is a shard's number and a position: of a token, 54 of its bits are random.
-const FORMAT_4: &str = "
-    CREATE TABLE stamp (
-        one INTEGER PRIMARY KEY CHECK (one = 1),
-        highest BLOB NOT NULL
-    );
-    INSERT INTO stamp (one, highest) SELECT 1, highest FROM (
-        SELECT max(version) AS highest FROM (
-            SELECT max(version) AS version FROM item WHERE substr(version, 9) < x'0000000004000000'
-            UNION ALL
-            SELECT max(version) FROM range_delete WHERE substr(version, 9) < x'0000000004000000'
-        )
-    ) WHERE highest IS NOT NULL;
-";
-
-/// Which call it was; nothing for those of older programs, and for calls without a token.
-const FORMAT_5: &str = "ALTER TABLE swap ADD COLUMN digest INTEGER";
-
 /// "PRSM".
 const APPLICATION_ID: i64 = 0x5052_534d;
-const FORMAT: i64 = 5;
-/// A put copies its page into the write-ahead file, so smaller is better as long as a row fits: with 256-byte values a
-/// put at 2 KiB writes half of what it does at 4 KiB and costs an eighth less; at 1 KiB its row overflows into a second
-/// page and it costs twice as much.
+/// A put copies its page into the write-ahead file, so smaller is better as long as a row fits:
+/// with 256-byte values a put at 2 KiB writes half of what it does at 4 KiB and costs an eighth
+/// less; at 1 KiB its row overflows into a second page and it costs twice as much.
 pub(in crate::sqlite) const PAGE_SIZE: u32 = 2048;
 const STATEMENTS_MAX: usize = 64;
-const _: () = assert!(PLACES_PER_VALUE == 16, "the trigger counts 16 places");
 
 /// The path with something appended to its file name.
 pub(in crate::sqlite) fn sibling(path: &Path, suffix: &str) -> PathBuf {

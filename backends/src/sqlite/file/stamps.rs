@@ -1,7 +1,8 @@
-//! The highest stamp of the writes in the file: what a gateway stamps later must lie above it, whatever its wall clock says.
+//! The highest stamp of the writes in the file: what a gateway stamps later must lie above it,
+//! whatever its wall clock says.
 //!
-//! It is noted in the transaction of the write that has it, so the file never holds a write above the note. To spare the
-//! other transactions the row, a step of a second is noted ahead.
+//! It is noted in the transaction of the write that has it, so the file never holds a write above
+//! the note. To spare the other transactions the row, a step of a second is noted ahead.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -15,11 +16,12 @@ const STEP_NS: i64 = 1_000_000_000;
 /// The note and what is to be noted.
 #[derive(Debug)]
 pub(in crate::sqlite) struct Stamps {
-    /// What the file says.
+    /// Stamp that the file has noted.
     noted: i64,
-    /// What the running transaction says.
+    /// Stamp that the running transaction notes.
     noting: i64,
-    /// The highest stamp of the writes that were given to the writer; at first, what earlier runs noted.
+    /// The highest stamp of the writes that were given to the writer; at first, what earlier runs
+    /// noted.
     highest: i64,
 }
 

@@ -1,9 +1,11 @@
-//! The system calls of SQLite's own VFS for `unix` that go through [`Gather`]: `pwrite64` and `pread64`, replaced by the
-//! interface that SQLite has for that (`xSetSystemCall`, <https://www.sqlite.org/c3ref/vfs.html>).
+//! The system calls of SQLite's own VFS for `unix` that go through [`Gather`]: `pwrite64` and
+//! `pread64`, replaced by the interface that SQLite has for that (`xSetSystemCall`,
+//! <https://www.sqlite.org/c3ref/vfs.html>).
 //!
-//! Nothing is gathered outside of [`gathered`], which the writer calls for each of its transactions; elsewhere a
-//! replaced call costs a look at a variable of the thread. Unsafe, because the interface is one of C. With it the writer does
-//! a tenth more puts in a closed loop, and the median at 85,000 puts/s is a quarter shorter: see `docs/BENCHMARKS.md`.
+//! Nothing is gathered outside of [`gathered`], which the writer calls for each of its
+//! transactions; elsewhere a replaced call costs a look at a variable of the thread. Unsafe,
+//! because the interface is one of C. With it the writer does a tenth more puts in a closed loop,
+//! and the median at 85,000 puts/s is a quarter shorter: see `docs/BENCHMARKS.md`.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_int, c_void};
@@ -21,8 +23,8 @@ thread_local! {
 /// Whether SQLite has taken the replacements; asked of it once.
 static REPLACED: OnceLock<bool> = OnceLock::new();
 
-/// Runs one transaction of this thread. The frames that its commit appends are gathered; when it returns, all of a
-/// successful commit have been written.
+/// Runs one transaction of this thread. The frames that its commit appends are gathered; when it
+/// returns, all of a successful commit have been written.
 pub(in crate::sqlite) fn gathered<T>(transaction: impl FnOnce() -> T) -> T {
     /// Also when the transaction panics.
     struct End;
@@ -37,20 +39,23 @@ pub(in crate::sqlite) fn gathered<T>(transaction: impl FnOnce() -> T) -> T {
     transaction()
 }
 
-/// Replaces the two calls for all connections of the process, once. To be called before a store's first connection.
+/// Replaces the two calls for all connections of the process, once. To be called before a store's
+/// first connection.
 pub(in crate::sqlite) fn replace_once() {
     REPLACED.get_or_init(replace);
 }
 
 /// Says whether SQLite has taken both.
 fn replace() -> bool {
-    // SAFETY: a type, by which SQLite keeps all calls; it casts each to its own before it is called.
+    // SAFETY: a type, by which SQLite keeps all calls; it casts each to its own before it is
+    // called.
     type Kept = unsafe extern "C" fn();
     // SAFETY: a type, too, that of `pread64`.
     type Read = unsafe extern "C" fn(c_int, *mut c_void, usize, i64) -> Returned;
     // SAFETY: a type, too, that of `pwrite64`.
     type Write = unsafe extern "C" fn(c_int, *const c_void, usize, i64) -> Returned;
-    // SAFETY: a null name asks for the default VFS, which SQLite made at its initialization and never frees.
+    // SAFETY: a null name asks for the default VFS, which SQLite made at its initialization and
+    // never frees.
     let Some(vfs) = (unsafe { ffi::sqlite3_vfs_find(std::ptr::null()).as_mut() }) else {
         return false;
     };
@@ -58,14 +63,14 @@ fn replace() -> bool {
         return false;
     };
     let mut put = |names: [&CStr; 2], call: Kept| {
-        // SQLite uses one of the two, as it was built; offsets have 64 bits with both. The other is null.
-        // SAFETY: `get` belongs to this VFS, and the name outlives the call.
+        // SQLite uses one of the two, as it was built; offsets have 64 bits with both. The other is
+        // null. SAFETY: `get` belongs to this VFS, and the name outlives the call.
         let used = names
             .into_iter()
             .find(|name| unsafe { get(vfs, name.as_ptr()).is_some() });
-        // SAFETY: as above, and the function, of the signature that SQLite casts it to, lives as long as the process.
-        // Threads with connections that others opened may call it meanwhile: they find the old one or the new one, which
-        // do the same where nothing is gathered.
+        // SAFETY: as above, and the function, of the signature that SQLite casts it to, lives as
+        // long as the process. Threads with connections that others opened may call it meanwhile:
+        // they find the old one or the new one, which do the same where nothing is gathered.
         used.is_some_and(|name| unsafe { set(vfs, name.as_ptr(), Some(call)) == ffi::SQLITE_OK })
     };
     // SAFETY: only the type changes under which SQLite keeps the function.
@@ -86,8 +91,8 @@ unsafe extern "C" fn write(file: c_int, buffer: *const c_void, length: usize, of
         // SAFETY: the caller's promise, passed on.
         return unsafe { libc::pwrite64(file, buffer, length, offset) };
     }
-    // SAFETY: the caller promises that the buffer is readable for `length` bytes, and SQLite does not change it before
-    // this call returns.
+    // SAFETY: the caller promises that the buffer is readable for `length` bytes, and SQLite does
+    // not change it before this call returns.
     let bytes = unsafe { std::slice::from_raw_parts(buffer.cast::<u8>(), length) };
     GATHER.with_borrow_mut(|gather| gather.write(file, bytes, offset.cast_unsigned(), write_now))
 }

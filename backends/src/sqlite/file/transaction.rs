@@ -1,4 +1,5 @@
-//! A transaction of the writer, and what is looked at around it: the gate, the frames that it appends, the room on the disk.
+//! A transaction of the writer, and what is looked at around it: the gate, the frames that it
+//! appends, the room on the disk.
 
 use std::time::Instant;
 
@@ -9,7 +10,8 @@ use crate::error::StoreError;
 
 /// Runs `work` in a transaction of its own; rolls back if it fails.
 ///
-/// Errors: as of `work`, of SQLite, and [`StoreError::Full`] when room is short and pages cannot be moved.
+/// Errors: as of `work`, of SQLite, and [`StoreError::Full`] when room is short and pages cannot be
+/// moved.
 pub(in crate::sqlite) fn in_transaction<T>(
     connection: &Connection,
     shared: &Shared,
@@ -24,7 +26,8 @@ pub(in crate::sqlite) fn in_transaction<T>(
             Ok(value)
         });
         if result.is_err() && !connection.is_autocommit() {
-            // If this fails too the first error still tells the story; SQLite rolls back when next it can.
+            // If this fails too the first error still tells the story; SQLite rolls back when next
+            // it can.
             let _ = connection.execute_batch("ROLLBACK");
         }
         result
@@ -37,7 +40,8 @@ pub(in crate::sqlite) fn in_transaction<T>(
     result
 }
 
-/// Before a transaction: moves pages itself when the write-ahead file must not grow before they are moved.
+/// Before a transaction: moves pages itself when the write-ahead file must not grow before they are
+/// moved.
 fn bound_wal(connection: &Connection, shared: &Shared) -> Result<(), StoreError> {
     let must_not_grow = || shared.wal_pages.is_too_many() || shared.room.is_short();
     if !must_not_grow() {
@@ -52,14 +56,15 @@ fn bound_wal(connection: &Connection, shared: &Shared) -> Result<(), StoreError>
         let detail = "the disk has no room for the pages that are written already".to_owned();
         return Err(StoreError::Full { detail });
     }
-    // With no room for them, this fails, and so does the transaction: it would take what they need. Whatever comes free is
-    // theirs first.
+    // With no room for them, this fails, and so does the transaction: it would take what they need.
+    // Whatever comes free is theirs first.
     let moved = checkpointer::run(connection, shared, checkpointer::PASSIVE);
     if matches!(moved, Err(StoreError::Full { .. })) {
         shared.room.none_for_pages(Instant::now());
     }
     if moved?.restarted {
-        // All is moved: the next commit begins the file anew, unless a reader is in the middle of a query.
+        // All is moved: the next commit begins the file anew, unless a reader is in the middle of a
+        // query.
         shared.wal_pages.begin_anew();
     }
     Ok(())

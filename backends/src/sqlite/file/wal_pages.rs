@@ -1,12 +1,12 @@
-//! How large the write-ahead file is, and what is due because of that. Counts of pages, told by one thread and looked at by
-//! another; a figure that is a moment old does no harm.
+//! How large the write-ahead file is, and what is due because of that. Counts of pages, told by one
+//! thread and looked at by another; a figure that is a moment old does no harm.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::schema::PAGE_SIZE;
 use crate::sqlite::Options;
 
-/// See the module.
+/// Counters of the pages in the write-ahead file.
 #[derive(Debug)]
 pub(in crate::sqlite) struct WalPages {
     /// As of the writer's last commit.

@@ -1,6 +1,6 @@
-//! Which ids may have range deletes: so that the put of an id without any, which is nearly every put, costs no
-//! statement. A mark too many costs one statement; a mark too few would be a fault. So marks are made before the
-//! transaction commits and unmade after.
+//! Which ids may have range deletes: so that the put of an id without any, which is nearly every
+//! put, costs no statement. A mark too many costs one statement; a mark too few would be a fault.
+//! So marks are made before the transaction commits and unmade after.
 
 use std::collections::HashMap;
 

@@ -1,6 +1,6 @@
-//! What the mutations of one id that are still on their way make of what is stored: the rules of the writer, applied in
-//! memory to the keys that a query is about. Stored rows are not needed for it; the reader puts both together, row by
-//! row, where the greater version wins.
+//! Effect of the mutations of one id that are still on their way on what is stored: the rules of
+//! the writer, applied in memory to the keys that a query is about. Stored rows are not needed for
+//! it; the reader puts both together, row by row, where the greater version wins.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,6 +9,7 @@ use std::ops::Bound;
 use rusqlite::{Connection, params};
 use smallvec::SmallVec;
 
+use super::removals::Removal;
 use crate::error::StoreError;
 use crate::ids::UnixMillis;
 use crate::limits::RANGE_DELETES_PER_ID_MAX;
@@ -18,7 +19,7 @@ use crate::sqlite::file::schema::{blob, version_of};
 use crate::version::Version;
 
 /// The keys that a page may hold.
-pub(in crate::sqlite) enum Wanted<'q> {
+pub(super) enum Wanted<'q> {
     /// These, in order, each once.
     Keys(SmallVec<[&'q [u8]; 2]>),
     /// All from the first key up to, not including, the second; an empty second is no bound.
@@ -26,8 +27,8 @@ pub(in crate::sqlite) enum Wanted<'q> {
 }
 
 impl<'q> Wanted<'q> {
-    /// What is left of the predicate behind the key `after`.
-    pub(in crate::sqlite) fn new(predicate: &PredicateRef<'q>, after: Option<&'q [u8]>) -> Wanted<'q> {
+    /// Makes what is left of the predicate after the key `after`.
+    pub(super) fn new(predicate: &PredicateRef<'q>, after: Option<&'q [u8]>) -> Wanted<'q> {
         let (start, end): (&[u8], &[u8]) = match *predicate {
             PredicateRef::Keys(keys) => {
                 let mut keys: SmallVec<[&[u8]; 2]> = SmallVec::from_slice(keys);
@@ -69,7 +70,7 @@ impl<'q> Wanted<'q> {
 }
 
 /// The pending mutations of the query's id that the writer would not refuse.
-pub(in crate::sqlite) fn own_mutations<'p, 'm>(
+pub(super) fn own_mutations<'p, 'm>(
     query: &GetQuery<'_>,
     pending: &'p [Mutation<'m>],
 ) -> SmallVec<[&'p Mutation<'m>; 8]> {
@@ -80,8 +81,9 @@ pub(in crate::sqlite) fn own_mutations<'p, 'm>(
         .collect()
 }
 
-/// Whether any of the mutations bears on the wanted keys; if so, whether any of them can meet a stored range delete.
-pub(in crate::sqlite) fn touches(own: &[&Mutation<'_>], wanted: &Wanted<'_>) -> Option<bool> {
+/// Whether any of the mutations bears on the wanted keys; if so, whether any of them can meet a
+/// stored range delete.
+pub(super) fn touches(own: &[&Mutation<'_>], wanted: &Wanted<'_>) -> Option<bool> {
     let mut deletes_range = false;
     for mutation in own {
         match &mutation.operation {
@@ -99,14 +101,25 @@ pub(in crate::sqlite) fn touches(own: &[&Mutation<'_>], wanted: &Wanted<'_>) -> 
 }
 
 /// A remembered delete of a range.
-pub(in crate::sqlite) struct RangeDelete<'m> {
+pub(super) struct RangeDelete<'m> {
     start: Cow<'m, [u8]>,
     end: Cow<'m, [u8]>,
     version: Version,
 }
 
+impl RangeDelete<'_> {
+    /// One whose rows are not removed yet, which counts whether it is remembered or not.
+    pub(super) fn of(removal: &Removal) -> RangeDelete<'static> {
+        RangeDelete {
+            start: Cow::Owned(removal.start.clone()),
+            end: Cow::Owned(removal.end.clone()),
+            version: removal.version,
+        }
+    }
+}
+
 /// The range deletes that the store remembers for the query's id, the oldest first.
-pub(in crate::sqlite) fn stored_range_deletes(
+pub(super) fn stored_range_deletes(
     connection: &Connection,
     query: &GetQuery<'_>,
 ) -> Result<Vec<RangeDelete<'static>>, StoreError> {
@@ -123,8 +136,8 @@ pub(in crate::sqlite) fn stored_range_deletes(
     Ok(range_deletes)
 }
 
-/// What the pending mutations leave for the wanted keys.
-pub(in crate::sqlite) struct Overlay<'m> {
+/// Rows that the pending mutations leave for the wanted keys.
+pub(super) struct Overlay<'m> {
     rows: BTreeMap<&'m [u8], Row<'m>>,
     killed: Killed<'m>,
 }
@@ -135,8 +148,8 @@ struct Row<'m> {
     item: Option<ItemRef<'m>>,
 }
 
-/// Whose row of a key counts.
-pub(in crate::sqlite) enum Winner<'o> {
+/// Row of a key that counts.
+pub(super) enum Winner<'o> {
     /// That of the store.
     Stored,
     /// This item.
@@ -146,8 +159,9 @@ pub(in crate::sqlite) enum Winner<'o> {
 }
 
 impl<'m> Overlay<'m> {
-    /// Applies the mutations in their order to nothing but what the store remembers of deleted ranges.
-    pub(in crate::sqlite) fn new(
+    /// Applies the mutations in their order to nothing but what the store remembers of deleted
+    /// ranges.
+    pub(super) fn new(
         own: &[&Mutation<'m>],
         wanted: &Wanted<'_>,
         range_deletes: Vec<RangeDelete<'m>>,
@@ -160,7 +174,8 @@ impl<'m> Overlay<'m> {
         for mutation in own {
             let version = mutation.version;
             match mutation.operation {
-                // From the last to the first, as the writer does: of two with one key the later counts.
+                // From the last to the first, as the writer does: of two with one key the later
+                // counts.
                 Operation::Put(items) => {
                     for item in items.iter().rev().filter(|item| wanted.contains(item.key)) {
                         // The file holds no later moment.
@@ -190,12 +205,12 @@ impl<'m> Overlay<'m> {
     }
 
     /// The keys with a pending row, in order.
-    pub(in crate::sqlite) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &[u8]> {
         self.rows.keys().copied()
     }
 
     /// Decides for one key, whose stored row, if any, has the version `stored`.
-    pub(in crate::sqlite) fn winner(&self, key: &[u8], stored: Option<Version>) -> Winner<'_> {
+    pub(super) fn winner(&self, key: &[u8], stored: Option<Version>) -> Winner<'_> {
         let stored = stored.filter(|stored| self.killed.at(key).is_none_or(|killer| killer <= *stored));
         match (self.rows.get(key), stored) {
             (Some(row), stored) if stored.is_none_or(|stored| stored < row.version) => match &row.item {
@@ -217,8 +232,8 @@ struct Making<'m> {
 }
 
 impl<'m> Making<'m> {
-    /// Writes a row unless a remembered range delete, or the pending row that is there, is as new. A stored row that is
-    /// as new is met when a winner is sought.
+    /// Writes a row unless a remembered range delete, or the pending row that is there, is as new.
+    /// A stored row that is as new is met when a winner is sought.
     fn write(&mut self, key: &'m [u8], version: Version, item: Option<ItemRef<'m>>) {
         let is_covered = self
             .range_deletes
@@ -240,7 +255,8 @@ impl<'m> Making<'m> {
             self.rows.remove(key);
         }
         self.killed.add(start, end, version);
-        // As the writer keeps them: what a newer one covers is superfluous, and the oldest gives way.
+        // As the writer keeps them: what a newer one covers is superfluous, and the oldest gives
+        // way.
         let covers = |outer: (&[u8], &[u8]), inner: (&[u8], &[u8])| {
             outer.0 <= inner.0 && (outer.1.is_empty() || (!inner.1.is_empty() && outer.1 >= inner.1))
         };
@@ -264,7 +280,8 @@ impl<'m> Making<'m> {
     }
 }
 
-/// Which stored rows pending range deletes remove: from each key on, up to the next, those older than the version.
+/// Which stored rows pending range deletes remove: from each key on, up to the next, those older
+/// than the version.
 #[derive(Default)]
 struct Killed<'m> {
     steps: BTreeMap<&'m [u8], Option<Version>>,
@@ -290,7 +307,8 @@ impl<'m> Killed<'m> {
     }
 }
 
-/// The keys that a delete by range is about; `None` for a range without any, and for a delete of keys.
+/// The keys that a delete by range is about; `None` for a range without any, and for a delete of
+/// keys.
 fn range_of<'m>(predicate: &PredicateRef<'m>) -> Option<(&'m [u8], &'m [u8])> {
     match *predicate {
         PredicateRef::All => Some((b"", b"")),

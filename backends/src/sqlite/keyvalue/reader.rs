@@ -1,18 +1,19 @@
-//! Readers of a SQLite store, each with its own read-only connection. A query sees one moment's state, whatever the
-//! writer does meanwhile, and neither waits for the other.
+//! Readers of a SQLite store, each with its own read-only connection. A query sees one moment's
+//! state, whatever the writer does meanwhile, and neither waits for the other.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, Row, params};
-use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
+use super::moment::Moment;
+use super::namespaces::{self, Namespaces};
 use super::overlay::{self, Overlay, Wanted, Winner};
-use super::writer::{NamespaceState, append_chunks, check_namespace, load_namespaces};
+use super::removals::Unfinished;
+use super::values::{self, Chunks};
 use crate::error::StoreError;
 use crate::ids::{NamespaceId, UnixMillis};
 use crate::limits::CHUNK_BYTES;
@@ -29,11 +30,13 @@ pub struct ReaderFactory {
     pub(in crate::sqlite) path: PathBuf,
     pub(in crate::sqlite) options: Options,
     pub(in crate::sqlite) shared: Arc<Shared>,
+    pub(in crate::sqlite) unfinished: Arc<Unfinished>,
     pub(in crate::sqlite) lock: Arc<FileLock>,
 }
 
 impl ReaderFactory {
-    /// Opens one more reader. Costs about 1 ms and [`Options::reader_cache_bytes`] once it has read that much.
+    /// Opens one more reader. Costs about 1 ms and [`Options::reader_cache_bytes`] once it has read
+    /// that much.
     pub fn open(&self) -> Result<Reader, StoreError> {
         let connection = schema::open_reader(&self.path, &self.options)?;
         // One behind, so that the first query loads the namespaces.
@@ -45,6 +48,7 @@ impl ReaderFactory {
         Ok(Reader {
             connection,
             shared: self.shared.clone(),
+            unfinished: self.unfinished.clone(),
             namespaces: RefCell::default(),
             namespace_epoch: Cell::new(epoch),
             large: RefCell::default(),
@@ -58,7 +62,8 @@ impl ReaderFactory {
 pub struct Reader {
     connection: Connection,
     shared: Arc<Shared>,
-    namespaces: RefCell<HashMap<NamespaceId, NamespaceState, FxBuildHasher>>,
+    unfinished: Arc<Unfinished>,
+    namespaces: RefCell<Namespaces>,
     namespace_epoch: Cell<u64>,
     /// Where a chunked value is put together.
     large: RefCell<Vec<u8>>,
@@ -66,7 +71,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// See [`crate::KeyValueStore::get`].
+    /// Reads a page as [`crate::KeyValueStore::get`] does.
     pub fn get(
         &self,
         query: &GetQuery<'_>,
@@ -77,37 +82,31 @@ impl Reader {
         self.check_namespace(query.namespace)?;
         let after = position_of(query)?;
         let mut page = Page::new(self, query, now, sink);
-        let is_whole = match &query.predicate {
-            PredicateRef::Keys([key]) if after.is_none() => self.offer_key(query, key, &mut page)?,
-            PredicateRef::Keys(keys) => self.in_one_snapshot(|| {
+        let is_whole = self.at_one_moment(query, &mut page, |page| match &query.predicate {
+            PredicateRef::Keys([key]) if after.is_none() => self.offer_key(query, key, page),
+            PredicateRef::Keys(keys) => {
                 let mut keys: SmallVec<[&[u8]; 16]> = SmallVec::from_slice(keys);
+                keys.retain(|key| after.is_none_or(|after| *key > after));
                 keys.sort_unstable();
                 keys.dedup();
-                for key in keys
-                    .into_iter()
-                    .filter(|key| after.is_none_or(|after| *key > after))
-                {
-                    if !self.offer_key(query, key, &mut page)? {
-                        return Ok(false);
-                    }
-                }
-                Ok(true)
-            })?,
-            PredicateRef::All => self.offer_range(query, (b"", b""), after, &mut page)?,
-            PredicateRef::Range { start, end } => self.offer_range(query, (start, end), after, &mut page)?,
-        };
+                self.in_one_snapshot(|| self.offer_keys(query, &keys, page))
+            }
+            PredicateRef::All => self.offer_range(query, (b"", b""), after, page),
+            PredicateRef::Range { start, end } => self.offer_range(query, (start, end), after, page),
+        })?;
         Ok(page.end(query, is_whole))
     }
 
-    /// As [`Reader::get`], as if `pending` had been applied, in its order, to what is stored. Mutations of other ids, and
-    /// those that the writer would refuse, do not count. What has been applied already may be among them: it changes
-    /// nothing, as long as the store remembers the deletes of ranges among them
-    /// ([`crate::limits::RANGE_DELETES_PER_ID_MAX`]). So a caller takes its pending mutations first, then calls this, and
-    /// misses none that is applied meanwhile.
-    /// Compare-and-swaps cannot be foretold and must not be among them; they are ignored.
+    /// As [`Reader::get`], as if `pending` had been applied, in its order, to what is stored.
+    /// Mutations of other ids, and those that the writer would refuse, do not count. What has been
+    /// applied already may be among them: it changes nothing, as long as the store remembers the
+    /// deletes of ranges among them ([`crate::limits::RANGE_DELETES_PER_ID_MAX`]). So a caller
+    /// takes its pending mutations first, then calls this, and misses none that is applied
+    /// meanwhile. Compare-and-swaps cannot be foretold and must not be among them; they are
+    /// ignored.
     ///
-    /// Costs about what `get` does, and a look at each pending mutation. Stored items that a pending delete of a range
-    /// covers are passed over one by one, as their deletion will.
+    /// Costs about what `get` does, and a look at each pending mutation. Stored items that a
+    /// pending delete of a range covers are passed over one by one, as their deletion will.
     pub fn get_over(
         &self,
         query: &GetQuery<'_>,
@@ -123,24 +122,28 @@ impl Reader {
         let Some(needs_range_deletes) = overlay::touches(&own, &wanted) else {
             return self.get(query, now, sink);
         };
-        self.in_one_snapshot(|| {
-            let range_deletes = match needs_range_deletes {
-                true => overlay::stored_range_deletes(&self.connection, query)?,
-                false => Vec::new(),
-            };
-            let overlay = Overlay::new(&own, &wanted, range_deletes);
-            let mut page = Page::new(self, query, now, sink);
-            let is_whole = match &wanted {
-                Wanted::Keys(keys) => self.offer_keys_over(query, keys, &overlay, &mut page)?,
-                Wanted::Range { from, end } => {
-                    self.offer_range_over(query, (from, end), &overlay, &mut page)?
+        let mut page = Page::new(self, query, now, sink);
+        let is_whole = self.at_one_moment(query, &mut page, |page| {
+            self.in_one_snapshot(|| {
+                let mut range_deletes = Vec::new();
+                if needs_range_deletes {
+                    range_deletes = overlay::stored_range_deletes(&self.connection, query)?;
+                    if !page.moment.holds() {
+                        return Ok(false);
+                    }
+                    range_deletes.extend(page.moment.removals().iter().map(overlay::RangeDelete::of));
                 }
-            };
-            Ok(page.end(query, is_whole))
-        })
+                let overlay = Overlay::new(&own, &wanted, range_deletes);
+                match &wanted {
+                    Wanted::Keys(keys) => self.offer_keys_over(query, keys, &overlay, page),
+                    Wanted::Range { from, end } => self.offer_range_over(query, (from, end), &overlay, page),
+                }
+            })
+        })?;
+        Ok(page.end(query, is_whole))
     }
 
-    /// See [`crate::KeyValueStore::scan`]. Ids come in the order of their bytes.
+    /// Reads a page as [`crate::KeyValueStore::scan`] does. Ids come in the order of their bytes.
     pub fn scan(
         &self,
         query: &ScanQuery<'_>,
@@ -155,6 +158,29 @@ impl Reader {
             // The smallest key behind the one that was shown last.
             key.push(0);
         }
+        let mut moment = Moment::begin(&self.unfinished, self.connection.is_autocommit());
+        let start = (id, key);
+        if moment.is_known() {
+            let done = self.scan_from(query, &start, now, &mut moment, sink)?;
+            if !moment.has_moved() {
+                return Ok(done);
+            }
+        }
+        self.in_one_snapshot(|| {
+            moment.look_up(&self.connection, query.namespace, None)?;
+            self.scan_from(query, &start, now, &mut moment, sink)
+        })
+    }
+
+    fn scan_from(
+        &self,
+        query: &ScanQuery<'_>,
+        (id, key): &(Vec<u8>, Vec<u8>),
+        now: UnixMillis,
+        moment: &mut Moment<'_>,
+        sink: &mut impl ItemSink,
+    ) -> Result<Option<PageToken>, StoreError> {
+        let fingerprint = token::fingerprint_of_scan(query, SCAN_INSTANCE);
         let mut statement = self.connection.prepare_cached(SCAN)?;
         let mut rows = statement.query(params![
             query.namespace.0,
@@ -162,11 +188,18 @@ impl Reader {
             key,
             now.0.min(i64::MAX as u64) as i64
         ])?;
+        let (mut id, mut key) = (id.clone(), key.clone());
         let mut budget = PageBudget::new(&query.selection);
         let mut is_first = true;
         while let Some(row) = rows.next()? {
-            let row_id = blob(row, 6)?;
+            let row_id = blob(row, 7)?;
             let row_key = blob(row, 0)?;
+            if !moment.holds() {
+                return Ok(None);
+            }
+            if moment.hides(query.namespace, row_id, row_key, row)? {
+                continue;
+            }
             let is_new_id = is_first || row_id != id;
             if !budget.take(
                 row_key.len(),
@@ -202,15 +235,16 @@ impl Reader {
     fn check_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError> {
         let epoch = self.shared.namespace_epoch.load(Ordering::Acquire);
         if epoch != self.namespace_epoch.get() {
-            *self.namespaces.borrow_mut() = load_namespaces(&self.connection)?;
+            *self.namespaces.borrow_mut() = namespaces::load(&self.connection)?;
             self.namespace_epoch.set(epoch);
         }
-        check_namespace(&self.namespaces.borrow(), namespace)
+        namespaces::check(&self.namespaces.borrow(), namespace)
     }
 
-    /// Runs several queries on one moment's state, which is no older than this call. Saves each of them the taking and
-    /// giving back of SQLite's lock, four system calls; for a caller that finds several queries waiting. `work` should
-    /// be short: the write-ahead file cannot begin anew meanwhile.
+    /// Runs several queries on one moment's state, which is no older than this call. Saves each of
+    /// them the taking and giving back of SQLite's lock, four system calls; for a caller that finds
+    /// several queries waiting. `work` should be short: the write-ahead file cannot begin anew
+    /// meanwhile.
     pub fn in_one_snapshot<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         if !self.connection.is_autocommit() {
             return work();
@@ -222,6 +256,41 @@ impl Reader {
         result
     }
 
+    /// Runs a query so that it hides what is deleted at the moment whose state it sees, and is not
+    /// removed yet: at first as if that were nothing; once more if that was wrong.
+    fn at_one_moment<'r, S: ItemSink>(
+        &'r self,
+        query: &GetQuery<'_>,
+        page: &mut Page<'r, S>,
+        work: impl Fn(&mut Page<'r, S>) -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
+        if page.moment.is_known() {
+            let is_whole = work(page)?;
+            if !page.moment.has_moved() {
+                return Ok(is_whole);
+            }
+        }
+        self.in_one_snapshot(|| {
+            let id = query.id.as_bytes();
+            page.moment.look_up(&self.connection, query.namespace, Some(id))?;
+            work(page)
+        })
+    }
+
+    fn offer_keys<S: ItemSink>(
+        &self,
+        query: &GetQuery<'_>,
+        keys: &[&[u8]],
+        page: &mut Page<'_, S>,
+    ) -> Result<bool, StoreError> {
+        for key in keys {
+            if !self.offer_key(query, key, page)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn offer_key<S: ItemSink>(
         &self,
         query: &GetQuery<'_>,
@@ -231,9 +300,13 @@ impl Reader {
         let mut statement = self.connection.prepare_cached(GET_KEY)?;
         let now = page.now.0.min(i64::MAX as u64) as i64;
         let mut rows = statement.query(params![query.namespace.0, query.id.as_bytes(), key, now])?;
-        match rows.next()? {
-            Some(row) => page.offer(row),
-            None => Ok(true),
+        let row = rows.next()?;
+        if !page.moment.holds() {
+            return Ok(false);
+        }
+        match row {
+            Some(row) if !page.hides(query, row)? => page.offer(row),
+            _ => Ok(true),
         }
     }
 
@@ -265,7 +338,10 @@ impl Reader {
             statement.query(params![namespace, id, from, now, end])?
         };
         while let Some(row) = rows.next()? {
-            if !page.offer(row)? {
+            if !page.moment.holds() {
+                return Ok(false);
+            }
+            if !page.hides(query, row)? && !page.offer(row)? {
                 return Ok(false);
             }
         }
@@ -282,7 +358,15 @@ impl Reader {
         let mut statement = self.connection.prepare_cached(KEY_OVER)?;
         for key in keys {
             let mut rows = statement.query(params![query.namespace.0, query.id.as_bytes(), key])?;
-            let row = rows.next()?;
+            let mut row = rows.next()?;
+            if !page.moment.holds() {
+                return Ok(false);
+            }
+            if let Some(found) = row
+                && page.hides(query, found)?
+            {
+                row = None;
+            }
             let stored = row.map(|row| version_of(blob(row, 6)?)).transpose()?;
             let goes_on = match (overlay.winner(key, stored), row) {
                 (Winner::Pending(item), _) => page.offer_item(item)?,
@@ -313,7 +397,15 @@ impl Reader {
             statement.query(params![namespace, id, from, end])?
         };
         let mut pending = overlay.keys().peekable();
-        while let Some(row) = rows.next()? {
+        loop {
+            let row = rows.next()?;
+            if !page.moment.holds() {
+                return Ok(false);
+            }
+            let Some(row) = row else { break };
+            if page.hides(query, row)? {
+                continue;
+            }
             let key = blob(row, 0)?;
             while let Some(before) = pending.next_if(|pending| *pending < key) {
                 if let Winner::Pending(item) = overlay.winner(before, None)
@@ -342,32 +434,29 @@ impl Reader {
         Ok(true)
     }
 
-    /// Hands one row to the sink, putting a chunked value together first. The row's statement is still running, so
-    /// the chunks come from the same moment.
+    /// Hands one row to the sink, putting a chunked value together first. The row's statement is
+    /// still running, so the chunks come from the same moment.
     fn show(&self, row: &Row<'_>, key: &[u8], sink: &mut impl ItemSink) -> Result<(), StoreError> {
         let expires_at = row
             .get::<_, Option<i64>>(1)?
             .map(|moment| UnixMillis(moment as u64));
         let compression = row.get(2)?;
         let value = blob(row, 3)?;
-        let Some(place) = row.get::<_, Option<i64>>(4)? else {
+        let mut show = |value: &[u8]| {
             sink.item(&ItemRef {
                 key,
                 value,
                 expires_at,
                 compression,
             });
+        };
+        let Some(chunks) = Chunks::of(row.get(4)?, row.get(5)?) else {
+            show(value);
             return Ok(());
         };
         let mut large = self.large.borrow_mut();
         replace(&mut large, value);
-        append_chunks(&self.connection, place, row.get(5)?, &mut large)?;
-        sink.item(&ItemRef {
-            key,
-            value: &large,
-            expires_at,
-            compression,
-        });
+        values::with_whole(&self.connection, chunks, &mut large, show)?;
         // A reader that once met a large value does not keep its room for ever.
         large.clear();
         large.shrink_to(CHUNK_BYTES);
@@ -378,6 +467,7 @@ impl Reader {
 /// A page of a `get` in the making.
 struct Page<'r, S> {
     reader: &'r Reader,
+    moment: Moment<'r>,
     budget: PageBudget,
     last_key: Option<SmallVec<[u8; 32]>>,
     now: UnixMillis,
@@ -388,11 +478,18 @@ impl<'r, S: ItemSink> Page<'r, S> {
     fn new(reader: &'r Reader, query: &GetQuery<'_>, now: UnixMillis, sink: &'r mut S) -> Page<'r, S> {
         Page {
             reader,
+            moment: Moment::begin(&reader.unfinished, reader.connection.is_autocommit()),
             budget: PageBudget::new(&query.selection),
             last_key: None,
             now,
             sink,
         }
+    }
+
+    /// Whether a row is deleted, though it is still there.
+    fn hides(&self, query: &GetQuery<'_>, row: &Row<'_>) -> Result<bool, StoreError> {
+        self.moment
+            .hides(query.namespace, query.id.as_bytes(), blob(row, 0)?, row)
     }
 
     /// Whether a row that was not chosen for it holds an item that can be seen.
@@ -403,7 +500,8 @@ impl<'r, S: ItemSink> Page<'r, S> {
         Ok(row.get::<_, i64>(2)? != TOMBSTONE && !is_expired(expires_at, self.now))
     }
 
-    /// Takes an item that is no row; false when it belongs to the next page. An expired one needs no room.
+    /// Takes an item that is no row; false when it belongs to the next page. An expired one needs
+    /// no room.
     fn offer_item(&mut self, item: &ItemRef<'_>) -> Result<bool, StoreError> {
         if is_expired(item.expires_at, self.now) {
             return Ok(true);
@@ -473,12 +571,12 @@ fn replace(buffer: &mut Vec<u8>, bytes: &[u8]) {
 /// A position in a file means the same to every process that opens it.
 const SCAN_INSTANCE: u64 = 0x5052_534d_0000_0001;
 
-const GET_KEY: &str = "SELECT key, expires_at, kind, value, rest, bytes FROM item
+const GET_KEY: &str = "SELECT key, expires_at, kind, value, rest, bytes, version FROM item
     WHERE namespace = ?1 AND id = ?2 AND key = ?3 AND kind >= 0 AND (expires_at IS NULL OR expires_at > ?4)";
-const GET_FROM: &str = "SELECT key, expires_at, kind, value, rest, bytes FROM item
+const GET_FROM: &str = "SELECT key, expires_at, kind, value, rest, bytes, version FROM item
     WHERE namespace = ?1 AND id = ?2 AND key >= ?3 AND kind >= 0 AND (+expires_at IS NULL OR +expires_at > ?4)
     ORDER BY key";
-const GET_BETWEEN: &str = "SELECT key, expires_at, kind, value, rest, bytes FROM item
+const GET_BETWEEN: &str = "SELECT key, expires_at, kind, value, rest, bytes, version FROM item
     WHERE namespace = ?1 AND id = ?2 AND key >= ?3 AND key < ?5
     AND kind >= 0 AND (+expires_at IS NULL OR +expires_at > ?4) ORDER BY key";
 const KEY_OVER: &str = "SELECT key, expires_at, kind, value, rest, bytes, version FROM item
@@ -487,6 +585,6 @@ const FROM_OVER: &str = "SELECT key, expires_at, kind, value, rest, bytes, versi
     WHERE namespace = ?1 AND id = ?2 AND key >= ?3 ORDER BY key";
 const BETWEEN_OVER: &str = "SELECT key, expires_at, kind, value, rest, bytes, version FROM item
     WHERE namespace = ?1 AND id = ?2 AND key >= ?3 AND key < ?4 ORDER BY key";
-const SCAN: &str = "SELECT key, expires_at, kind, value, rest, bytes, id FROM item
+const SCAN: &str = "SELECT key, expires_at, kind, value, rest, bytes, version, id FROM item
     WHERE namespace = ?1 AND (id, key) >= (?2, ?3)
     AND kind >= 0 AND (+expires_at IS NULL OR +expires_at > ?4) ORDER BY id, key";
