@@ -61,6 +61,16 @@ impl Child {
         Self::spawn(command, address, None, None)
     }
 
+    /// Starts a gateway of this program or of another version, with a data directory that is there, and waits until it
+    /// listens.
+    pub(crate) fn version(prism: &Path, directory: &Path, arguments: &[&str]) -> Result<Self, String> {
+        let address = free_address()?;
+        let mut command = Command::new(prism);
+        command.args(["serve", "--listen", &address.to_string(), "--data-dir"]);
+        command.arg(directory).args(arguments);
+        Self::spawn(command, address, None, None)?.listening()
+    }
+
     /// Ends it with SIGTERM and waits until it has.
     pub(crate) fn drain(mut self) -> Result<(), String> {
         let failed = |error: &dyn std::fmt::Display| format!("cannot end the server: {error}");

@@ -4,6 +4,7 @@
 //! request, which survives a noisy machine and a slow client better than rates do; servers take turns over several
 //! rounds, and medians are shown. See docs/BENCHMARKS.md for the method.
 
+mod beside;
 mod child;
 mod idle;
 mod light;
@@ -54,6 +55,18 @@ enum Command {
     },
     /// Measure light load instead: what a call costs where the server is idle most of the time
     Light(light::Options),
+    /// Measure small items of one namespace beside large values and a large delete of another instead
+    Beside {
+        /// Another version's `prism`, to be measured side by side.
+        #[arg(long)]
+        other: Option<std::path::PathBuf>,
+        /// Values of 1 MB beside.
+        #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        values: u32,
+        /// Items that are deleted by one call.
+        #[arg(long, default_value_t = 150_000, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+        items: u32,
+    },
     /// Run one of the servers (used by the comparison itself).
     #[command(hide = true)]
     Serve {
@@ -72,6 +85,11 @@ fn main() -> ExitCode {
             light::measure(light, options.rounds, (options.server_core, options.load_core))
         }
         Some(Command::Start { rate }) => start::measure(rate, options.rounds),
+        Some(Command::Beside {
+            ref other,
+            values,
+            items,
+        }) => beside::measure(other.as_deref(), values, items, options.rounds),
         None => compare(&options),
     };
     match result {
