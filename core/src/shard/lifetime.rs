@@ -213,9 +213,10 @@ impl Lifetime {
             return Step::Stay;
         }
         let idle = seconds_of(limits.idle_timeout);
-        let age = seconds_of(limits.connection_age_max);
-        let age = u32::try_from(u64::from(age) * u64::from(self.spread) / 100).unwrap_or(u32::MAX);
-        let patience = if age > 0 && self.clock > age {
+        let age_max = seconds_of(limits.connection_age_max);
+        // Of an age of a few seconds this may be 0, which is an age all the same.
+        let age = u32::try_from(u64::from(age_max) * u64::from(self.spread) / 100).unwrap_or(u32::MAX);
+        let patience = if age_max > 0 && self.clock > age {
             seconds_of(limits.connection_age_grace)
         } else if idle > 0 && view.calls == 0 && self.clock - self.used > idle {
             seconds_of(limits.keepalive_timeout).saturating_add(seconds_of(limits.receive_timeout))
@@ -410,6 +411,21 @@ mod tests {
             })
             .collect();
         assert_eq!(ages.len(), 21, "they do not all leave at once");
+    }
+
+    #[test]
+    fn the_least_age_counts_whatever_the_lot() {
+        let limits = ServeLimits {
+            connection_age_max: Duration::from_secs(1),
+            ..limits()
+        };
+        for lot in 0..21 {
+            let mut lifetime = Lifetime::new(lot);
+            lifetime.received(false, true);
+            let (step, seconds) = run(&mut lifetime, View { calls: 1, ..IDLE }, &limits);
+            assert_eq!(step, Step::GoAway, "lot {lot}");
+            assert!(seconds <= 2, "lot {lot}: {seconds} s");
+        }
     }
 
     #[test]
