@@ -317,7 +317,7 @@ impl Writer {
             .map(drop)?)
     }
 
-    /// Whether the [`crate::sqlite::Checkpointer`] has work: [`crate::sqlite::Checkpointer::is_due`], to be asked
+    /// Whether the checkpointer has work ([`crate::sqlite::Checkpointer::is_due`]): to be asked
     /// after each batch, so that its thread need not be woken for nothing.
     pub fn is_checkpointer_due(&self) -> bool {
         self.shared.is_checkpointer_due()
