@@ -1,6 +1,7 @@
 """gRPC itself, through grpcio: deadlines, cancellation, sizes, metadata, compression, many streams at once."""
 
 import concurrent.futures
+import random
 import threading
 import time
 
@@ -36,11 +37,12 @@ def test_cancel_of_a_unary_call(client, fresh_id):
 
 
 def test_cancel_in_the_middle_of_a_scan():
-    # Windows that do not grow: the server cannot have sent all of the data when the cancel comes.
+    # Windows that do not grow, and data that no compression shrinks: the server cannot have sent all of it when the
+    # cancel comes.
     options = [*OPTIONS, ("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1 << 16)]
     with grpc.insecure_channel(TARGET, options) as channel, scratch_namespace(client := Client(channel), "py-cancel") as name:
         for n in range(64):
-            put(client, f"id-{n}", [(b"k", bytes([n]) * 65536)], namespace=name)
+            put(client, f"id-{n}", [(b"k", random.Random(n).randbytes(65536))], namespace=name)
         request = kv.ScanRequest(namespace=name, selection=kv.Selection(item_limit=1))
         for _ in range(20):
             call = client.kv.Scan(request, timeout=PATIENCE_S)
@@ -57,15 +59,16 @@ def test_cancel_in_the_middle_of_a_scan():
 
 def test_a_slow_reader_gets_everything(client):
     """The stream is larger than every window: the server must wait for the reader, and lose nothing."""
+    values = [random.Random(n).randbytes(1 << 20) for n in range(24)]  # No compression shrinks them.
     with scratch_namespace(client, "py-slow") as name:
-        for n in range(24):
-            put(client, f"id-{n}", [(b"k", bytes([n]) * (1 << 20))], namespace=name)
+        for n, value in enumerate(values):
+            put(client, f"id-{n}", [(b"k", value)], namespace=name)
         call = client.kv.Scan(kv.ScanRequest(namespace=name, selection=kv.Selection(item_limit=1)), timeout=60)
         seen = set()
         for page in call:
             for entry in page.entries:
                 n = int(entry.id.removeprefix("id-"))
-                assert entry.items[0].value == bytes([n]) * (1 << 20)
+                assert entry.items[0].value == values[n]
                 seen.add(n)
             # Not a wait for anything: this is what makes the reader slow.
             time.sleep(0.01)
