@@ -1,4 +1,5 @@
-//! The stores behind the gateway: one trait, honest capabilities, one behaviour suite.
+//! The stores after the gateway: for each API the traits of its stores ([`api`]), what each store offers ([`offer`]), one
+//! behaviour suite.
 //!
 //! A store keeps, for every id of a namespace, a map of binary keys to binary values in key order. It takes
 //! [`Mutation`]s, each with a [`Version`], and answers page by page into an [`ItemSink`]. Time is an argument
@@ -9,10 +10,10 @@
 //! * **The last write wins**, by [`Version`], not by arrival. A write that is older than, or as old as, what an item
 //!   carries has no effect on that item. So a mutation, or a whole sequence of them in its order, can be applied
 //!   again and leaves the same state.
-//! * **Deletes are remembered** for [`Capabilities::tombstone_window_ms`] after they were applied, with their version,
+//! * **Deletes are remembered** for [`Remembers::window_ms`](api::keyvalue::Remembers) after they were applied, with their version,
 //!   also for keys that did not exist and for whole ranges. Within that time an older write cannot bring an item
 //!   back. A sequence applied again *after* that time may: whoever replays must not be that late. The number of
-//!   remembered deletes is bounded ([`Capabilities::tombstones_max`]); beyond it a delete still deletes but is not
+//!   remembered deletes is bounded ([`Remembers::deletes_max`](api::keyvalue::Remembers)); beyond it a delete still deletes but is not
 //!   remembered.
 //! * **Compare-and-swap is ordered by its expectation**: if the expectation holds, the swap takes place even when its
 //!   version is older than the item's (the item then carries the successor of the version it had). The first answer
@@ -26,6 +27,7 @@
 //!
 //! It leaves to others: durability before the reply (the log), permissions, routing of an id to its one owner.
 
+pub mod api;
 pub mod behavior;
 mod digest;
 pub mod error;
@@ -33,21 +35,18 @@ pub mod ids;
 pub mod limits;
 pub mod memory;
 pub mod mutation;
+pub mod offer;
 pub mod query;
 pub mod sqlite;
-pub mod store;
-pub mod stores;
 mod swaps;
 mod token;
 pub mod version;
 
 pub use digest::Digest;
 pub use error::StoreError;
-pub use ids::{NamespaceId, UnixMillis};
+pub use ids::{LogId, LogPosition, NamespaceId, UnixMillis};
 pub use memory::MemoryStore;
 pub use mutation::{Expected, ItemRef, Mutation, Operation, Outcome, OwnedItem, PredicateRef};
 pub use query::{GetQuery, ItemSink, PageToken, ScanQuery, Selection};
 pub use sqlite::SqliteStore;
-pub use store::{Capabilities, KeyValueStore, Sweep};
-pub use stores::Store;
 pub use version::Version;

@@ -26,7 +26,7 @@ pub const PAGE_BYTES_MAX: u32 = 4 * 1024 * 1024;
 /// items bounded.
 pub const ITEM_OVERHEAD_BYTES: usize = 32;
 
-/// Values above this are stored in chunks of this size where a store's [`crate::Capabilities::chunk_bytes`] says so.
+/// Values above this are stored in chunks of this size where a store does not keep them whole.
 pub const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// How many answers to compare-and-swap a store remembers.

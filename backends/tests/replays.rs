@@ -1,12 +1,12 @@
 //! What a log in front of a store relies on when it gives a mutation later than the call came, or once more: it ends as it
 //! did, or would have, at its own time. The same for every store.
 
+use prism_backends::api::keyvalue::{Reads, Store, Upkeep, Writes};
 use prism_backends::behavior::ready;
-use prism_backends::memory::MemoryStore;
 use prism_backends::sqlite::{Options, SqliteStore};
 use prism_backends::{
-    Expected, GetQuery, ItemRef, ItemSink, KeyValueStore, Mutation, NamespaceId, Operation, Outcome,
-    PredicateRef, Selection, Store, UnixMillis, Version,
+    Expected, GetQuery, ItemRef, ItemSink, Mutation, NamespaceId, Operation, Outcome, PredicateRef,
+    Selection, UnixMillis, Version,
 };
 
 const SPACE: NamespaceId = NamespaceId(7);
@@ -14,13 +14,13 @@ const START: UnixMillis = UnixMillis(1_700_000_000_000);
 const SECOND: u64 = 1_000;
 
 /// Calls `test` with an empty store of each kind.
-fn with_each_store(mut test: impl FnMut(&mut Store)) {
+fn with_each_store(mut test: impl FnMut(&Store)) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("items.db");
     let sqlite = SqliteStore::open(&path, Options::default()).expect("a store");
-    for mut store in [Store::Memory(MemoryStore::new()), Store::Sqlite(sqlite)] {
+    for store in [Store::memory(), Store::Sqlite(sqlite)] {
         ready(store.create_namespace(SPACE)).expect("a namespace");
-        test(&mut store);
+        test(&store);
     }
 }
 
@@ -52,9 +52,9 @@ fn item(value: &[u8], expires_at: Option<UnixMillis>) -> ItemRef<'_> {
     }
 }
 
-fn apply(store: &mut Store, mutation: Mutation<'_>) -> Outcome {
+fn apply(store: &Store, mutation: Mutation<'_>) -> Outcome {
     let mut outcomes = Vec::new();
-    ready(store.apply(&[mutation], &mut outcomes)).expect("a batch");
+    ready(store.apply(&[mutation], None, &mut outcomes)).expect("a batch");
     outcomes.remove(0)
 }
 
@@ -108,12 +108,12 @@ fn a_swap_is_judged_by_its_own_time_however_late_it_comes() {
 #[test]
 fn a_delete_is_remembered_from_its_own_time_on() {
     with_each_store(|store| {
-        let window = store.capabilities().tombstone_window_ms;
+        let window = store.remembers().window_ms;
         let deletes = [("key", PredicateRef::Keys(&[b"k"])), ("range", PredicateRef::All)];
         for (id, predicate) in deletes {
             apply(store, mutation(id, 5, START, Operation::Delete(predicate)));
         }
-        let put_older = |store: &mut Store, id| {
+        let put_older = |store: &Store, id| {
             apply(
                 store,
                 mutation(id, 4, START, Operation::Put(&[item(b"older", None)])),

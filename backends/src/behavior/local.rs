@@ -1,20 +1,21 @@
 //! The suite's harness for a store in this process, with a clock that it turns itself.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::join::{ready, run_to_end};
+use super::join::run_to_end;
 use super::{
     Change, Client, Entry, Expectation, Failure, FailureKind, Harness, Page, Paging, Predicate, ScanPage,
     SwapAnswer, WriteToken,
 };
+use crate::api::keyvalue::{Reads, Upkeep, Writes};
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::ids::{NamespaceId, UnixMillis};
 use crate::mutation::{Expected, ItemRef, Mutation, Operation, Outcome, OwnedItem, PredicateRef};
+use crate::offer::Offer;
 use crate::query::{GetQuery, ItemSink, ScanQuery, Selection};
-use crate::store::KeyValueStore;
 use crate::version::Version;
 
 /// A store and its clock.
@@ -33,15 +34,15 @@ pub struct LocalClient<S> {
 
 #[derive(Debug)]
 struct Shared<S> {
-    store: RefCell<S>,
+    store: S,
     now: Cell<UnixMillis>,
 }
 
-impl<S: KeyValueStore> LocalHarness<S> {
+impl<S: Reads + Writes + Upkeep> LocalHarness<S> {
     /// Takes a store for the suite. Namespaces are created from number 1,000 on.
     pub fn new(store: S) -> LocalHarness<S> {
         let shared = Shared {
-            store: RefCell::new(store),
+            store,
             now: Cell::new(UnixMillis(1_700_000_000_000)),
         };
         LocalHarness {
@@ -50,15 +51,7 @@ impl<S: KeyValueStore> LocalHarness<S> {
         }
     }
 
-    /// Runs one case of the suite.
-    ///
-    /// # Panics
-    /// When the case fails.
-    pub fn run_case(&mut self, name: &str) {
-        run_to_end(super::run_case(name, self));
-    }
-
-    /// Runs the whole suite.
+    /// Runs the cases of the suite whose features the store offers, by polling without a runtime.
     ///
     /// # Panics
     /// When a case fails.
@@ -67,13 +60,17 @@ impl<S: KeyValueStore> LocalHarness<S> {
     }
 }
 
-impl<S: KeyValueStore> Harness for LocalHarness<S> {
+impl<S: Reads + Writes + Upkeep> Harness for LocalHarness<S> {
     type Client = LocalClient<S>;
 
     async fn client(&mut self) -> LocalClient<S> {
         self.namespaces += 1;
         let namespace = NamespaceId(self.namespaces);
-        ready(self.shared.store.borrow_mut().create_namespace(namespace)).expect("a new namespace");
+        self.shared
+            .store
+            .create_namespace(namespace)
+            .await
+            .expect("a new namespace");
         LocalClient {
             shared: self.shared.clone(),
             namespace,
@@ -95,27 +92,31 @@ impl<S: KeyValueStore> Harness for LocalHarness<S> {
         let now = self.shared.now.get().plus(time.as_millis() as u64);
         self.shared.now.set(now);
         // Sweeps a little, as the gateway would, so that cases see states before, between and after.
-        ready(self.shared.store.borrow_mut().sweep(now, 64)).expect("a sweep");
+        self.shared.store.sweep(now, 64).await.expect("a sweep");
     }
 
     fn turns_clock(&self) -> bool {
         true
     }
 
+    fn offer(&self) -> Offer {
+        self.shared.store.offer()
+    }
+
     fn value_bytes_max(&self) -> usize {
-        self.shared.store.borrow().capabilities().value_bytes_max
+        self.offer().value_bytes_max
     }
 }
 
-impl<S: KeyValueStore> LocalClient<S> {
-    fn apply(&self, mutations: &[Mutation<'_>]) -> Result<Vec<Outcome>, Failure> {
+impl<S: Writes> LocalClient<S> {
+    async fn apply(&self, mutations: &[Mutation<'_>]) -> Result<Vec<Outcome>, Failure> {
         let mut outcomes = Vec::new();
-        ready(self.shared.store.borrow_mut().apply(mutations, &mut outcomes))?;
+        self.shared.store.apply(mutations, None, &mut outcomes).await?;
         assert_eq!(outcomes.len(), mutations.len(), "one outcome for each mutation");
         Ok(outcomes)
     }
 
-    fn apply_one(
+    async fn apply_one(
         &self,
         id: &str,
         version: Version,
@@ -130,7 +131,7 @@ impl<S: KeyValueStore> LocalClient<S> {
             at: self.shared.now.get(),
             operation,
         };
-        match self.apply(&[mutation])?.remove(0) {
+        match self.apply(&[mutation]).await?.remove(0) {
             Outcome::Refused(error) => Err(error.into()),
             outcome => Ok(outcome),
         }
@@ -159,10 +160,11 @@ impl<S: KeyValueStore> LocalClient<S> {
     }
 }
 
-impl<S: KeyValueStore> Client for LocalClient<S> {
+impl<S: Reads + Writes> Client for LocalClient<S> {
     async fn put(&mut self, id: &str, token: &WriteToken, items: &[Entry]) -> Result<(), Failure> {
         let items: Vec<_> = items.iter().map(|entry| self.item(entry)).collect();
         self.apply_one(id, version(token), None, Operation::Put(&items))
+            .await
             .map(drop)
     }
 
@@ -175,12 +177,11 @@ impl<S: KeyValueStore> Client for LocalClient<S> {
             selection: selection(paging),
         };
         let mut found = Collected::default();
-        let token = ready(
-            self.shared
-                .store
-                .borrow()
-                .get(&query, self.shared.now.get(), &mut found),
-        )?;
+        let token = self
+            .shared
+            .store
+            .get(&query, self.shared.now.get(), &mut found)
+            .await?;
         Ok(Page {
             items: found.items.into_iter().map(|item| self.entry(item)).collect(),
             next_page_token: token.map_or_else(Vec::new, |token| token.as_bytes().to_vec()),
@@ -195,6 +196,7 @@ impl<S: KeyValueStore> Client for LocalClient<S> {
             None,
             Operation::Delete(borrowed(predicate, &keys)),
         )
+        .await
         .map(drop)
     }
 
@@ -204,12 +206,11 @@ impl<S: KeyValueStore> Client for LocalClient<S> {
             selection: selection(paging),
         };
         let mut found = Collected::default();
-        let token = ready(
-            self.shared
-                .store
-                .borrow()
-                .scan(&query, self.shared.now.get(), &mut found),
-        )?;
+        let token = self
+            .shared
+            .store
+            .scan(&query, self.shared.now.get(), &mut found)
+            .await?;
         let mut items = found.items.into_iter();
         let mut entries = Vec::new();
         for (id, count) in found.ids {
@@ -257,7 +258,7 @@ impl<S: KeyValueStore> Client for LocalClient<S> {
             Outcome::Refused(error) => Err(error.into()),
             _ => Ok(()),
         };
-        Ok(self.apply(&mutations)?.into_iter().map(answer).collect())
+        Ok(self.apply(&mutations).await?.into_iter().map(answer).collect())
     }
 
     async fn compare_and_swap(
@@ -279,7 +280,10 @@ impl<S: KeyValueStore> Client for LocalClient<S> {
             expected,
             replacement,
         };
-        match self.apply_one(id, version(token), Some(digest), operation)? {
+        match self
+            .apply_one(id, version(token), Some(digest), operation)
+            .await?
+        {
             Outcome::Swapped(_) => Ok(SwapAnswer {
                 swapped: true,
                 current: None,

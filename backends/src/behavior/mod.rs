@@ -1,7 +1,7 @@
 //! One behaviour suite for all stores, and for the gateway in front of them.
 //!
 //! The cases speak to a [`Client`] in owned types and know nothing of how it reaches the store: [`local`] calls a
-//! [`crate::KeyValueStore`] directly, the gateway's tests call the gRPC API. A case fails by panicking with what it
+//! the traits of [`crate::api::keyvalue`] directly, the gateway's tests call the gRPC API. A case fails by panicking with what it
 //! found. Each case asks the [`Harness`] for an empty namespace of its own, so cases may run in any order.
 //!
 //! ```text
@@ -17,6 +17,8 @@ mod paging;
 mod swaps;
 
 use std::time::Duration;
+
+use crate::offer::{Features, Offer};
 
 pub use self::join::{join_all, ready, yield_once};
 
@@ -189,6 +191,9 @@ pub trait Harness {
     /// Lets this much time pass: turns a clock, or waits.
     async fn pass(&mut self, time: Duration);
 
+    /// What the store under test promises for KeyValue.
+    fn offer(&self) -> Offer;
+
     /// Whether [`Harness::pass`] turns a clock, so that hours cost nothing. Cases that need that are left out if not.
     fn turns_clock(&self) -> bool;
 
@@ -196,20 +201,35 @@ pub trait Harness {
     fn value_bytes_max(&self) -> usize;
 }
 
-/// Runs all cases, one after the other.
+/// One case: its name, and the features of an offer without which it makes no sense.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// Name of the function.
+    pub name: &'static str,
+    /// What a store must offer for it.
+    pub needs: Features,
+}
+
+/// Runs all cases whose features the store offers, one after the other.
 ///
 /// # Panics
 /// When a case fails.
 pub async fn run<H: Harness>(harness: &mut H) {
-    for name in CASES {
-        run_case(name, harness).await;
+    for case in cases_of(&harness.offer()) {
+        run_case(case.name, harness).await;
     }
 }
 
+/// The cases that a store with this offer must pass: a feature that it claims is a feature that is tried.
+pub fn cases_of(offer: &Offer) -> impl Iterator<Item = &'static Case> + use<> {
+    let features = offer.features;
+    CASES.iter().filter(move |case| features.has(case.needs))
+}
+
 macro_rules! cases {
-    ($($module:ident :: $name:ident),* $(,)?) => {
-        /// The names of all cases.
-        pub const CASES: &[&str] = &[$(stringify!($name)),*];
+    ($($module:ident :: $name:ident: $needs:expr),* $(,)?) => {
+        /// All cases.
+        pub const CASES: &[Case] = &[$(Case { name: stringify!($name), needs: $needs }),*];
 
         /// Runs one case.
         ///
@@ -224,35 +244,69 @@ macro_rules! cases {
     };
 }
 
+const NONE: Features = Features::NONE;
+const TTL: Features = Features::TTL;
+const SWAPS: Features = Features::SWAPS;
+const SCANS: Features = Features::SCANS;
+const TOMBSTONES: Features = Features::TOMBSTONES;
+
 cases![
-    cases::items_come_in_key_order,
-    cases::predicates_select,
-    cases::empty_values_and_keys,
-    cases::unicode_and_binary_keys,
-    cases::compression_comes_back,
-    cases::deletes_of_missing_keys_succeed,
-    cases::the_later_of_two_items_with_one_key_counts,
-    cases::the_last_write_wins_by_version,
-    cases::repeats_have_no_effect,
-    cases::deletes_are_remembered,
-    cases::mutations_fail_by_themselves,
-    cases::mutations_of_one_token_apply_in_order,
-    cases::items_expire,
-    swaps::an_expired_item_is_absent_to_swaps,
-    swaps::swaps_hold_their_expectation,
-    swaps::a_repeated_swap_gets_its_first_answer,
-    swaps::a_token_of_another_call_is_refused,
-    swaps::racing_swaps_lose_no_increment,
-    cases::large_values_come_back_whole,
-    cases::large_values_are_replaced_and_deleted,
-    cases::limits_are_checked_and_named,
-    paging::pages_end_by_bytes,
-    paging::pages_end_by_items,
-    paging::a_page_holds_at_least_one_item,
-    paging::page_tokens_are_checked,
-    paging::pages_survive_concurrent_writes,
-    paging::scans_group_ids,
-    paging::scans_survive_concurrent_writes,
-    paging::expired_items_do_not_end_a_page_early,
-    model::random_operations_match_the_model,
+    cases::items_come_in_key_order: NONE,
+    cases::predicates_select: NONE,
+    cases::empty_values_and_keys: NONE,
+    cases::unicode_and_binary_keys: NONE,
+    cases::compression_comes_back: NONE,
+    cases::deletes_of_missing_keys_succeed: NONE,
+    cases::the_later_of_two_items_with_one_key_counts: NONE,
+    cases::the_last_write_wins_by_version: NONE,
+    cases::repeats_have_no_effect: NONE,
+    cases::deletes_are_remembered: TOMBSTONES,
+    cases::mutations_fail_by_themselves: NONE,
+    cases::mutations_of_one_token_apply_in_order: NONE,
+    cases::items_expire: TTL.and(SCANS),
+    swaps::an_expired_item_is_absent_to_swaps: SWAPS.and(TTL),
+    swaps::swaps_hold_their_expectation: SWAPS,
+    swaps::a_repeated_swap_gets_its_first_answer: SWAPS,
+    swaps::a_token_of_another_call_is_refused: SWAPS,
+    swaps::racing_swaps_lose_no_increment: SWAPS,
+    cases::large_values_come_back_whole: NONE,
+    cases::large_values_are_replaced_and_deleted: NONE,
+    cases::limits_are_checked_and_named: SWAPS,
+    paging::pages_end_by_bytes: NONE,
+    paging::pages_end_by_items: NONE,
+    paging::a_page_holds_at_least_one_item: NONE,
+    paging::page_tokens_are_checked: SCANS,
+    paging::pages_survive_concurrent_writes: NONE,
+    paging::scans_group_ids: SCANS,
+    paging::scans_survive_concurrent_writes: SCANS,
+    paging::expired_items_do_not_end_a_page_early: TTL,
+    model::random_operations_match_the_model: SWAPS.and(SCANS).and(TTL).and(TOMBSTONES),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{memory, sqlite};
+
+    #[test]
+    fn what_an_offer_leaves_out_is_left_out_of_its_suite_and_nothing_else() {
+        for offer in [memory::KEYVALUE, sqlite::KEYVALUE] {
+            assert_eq!(cases_of(&offer).count(), CASES.len(), "both offer all");
+        }
+        let modest = Offer {
+            features: memory::KEYVALUE.features.without(SWAPS),
+            ..memory::KEYVALUE
+        };
+        let left: Vec<_> = cases_of(&modest).map(|case| case.name).collect();
+        assert!(!left.contains(&"swaps_hold_their_expectation"), "{left:?}");
+        assert!(left.contains(&"deletes_are_remembered"), "{left:?}");
+        for case in CASES {
+            assert!(
+                left.contains(&case.name) != case.needs.has(SWAPS),
+                "{} needs {:?}",
+                case.name,
+                case.needs
+            );
+        }
+    }
+}

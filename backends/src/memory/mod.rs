@@ -5,6 +5,7 @@ mod items;
 mod space;
 mod swaps;
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
@@ -15,12 +16,13 @@ use smallvec::SmallVec;
 use self::items::{Cell, NEVER};
 use self::space::{PAGE_SLOTS, RangeDelete, SlotNumber, Space};
 use self::swaps::SwapMemory;
+use crate::api::keyvalue::{Reads, Remembers, Sweep, Upkeep, Writes};
 use crate::error::StoreError;
-use crate::ids::{NamespaceId, UnixMillis};
+use crate::ids::{LogPosition, NamespaceId, UnixMillis};
 use crate::limits::{RANGE_DELETES_PER_ID_MAX, VALUE_BYTES_MAX};
 use crate::mutation::{Expected, ItemRef, Mutation, Operation, Outcome, PredicateRef, range_contains};
+use crate::offer::{Acked, Api, Features, Offer, Order, Replay};
 use crate::query::{GetQuery, ItemSink, PageBudget, PageToken, ScanQuery};
-use crate::store::{Capabilities, KeyValueStore, Sweep};
 use crate::swaps::{Kinship, SwapCall, SwapKey, Verdict, is_left_by};
 use crate::token;
 use crate::version::Version;
@@ -47,7 +49,6 @@ impl Default for Options {
 /// A key-value store in memory.
 #[derive(Debug)]
 pub struct MemoryStore {
-    capabilities: Capabilities,
     spaces: HashMap<NamespaceId, Space, FxBuildHasher>,
     /// In order of creation, for the sweep.
     order: Vec<NamespaceId>,
@@ -79,17 +80,6 @@ impl MemoryStore {
     /// An empty store.
     pub fn with_options(options: Options) -> MemoryStore {
         MemoryStore {
-            capabilities: Capabilities {
-                name: "memory",
-                survives_restart: false,
-                survives_power_cut_at_once: false,
-                blocks: false,
-                concurrent_readers: false,
-                value_bytes_max: VALUE_BYTES_MAX,
-                chunk_bytes: None,
-                tombstone_window_ms: options.tombstone_window_ms,
-                tombstones_max: options.tombstones_max,
-            },
             spaces: HashMap::default(),
             order: Vec::new(),
             burnt: HashSet::default(),
@@ -105,7 +95,7 @@ impl MemoryStore {
         }
     }
 
-    /// See [`KeyValueStore::create_namespace`].
+    /// Makes a namespace usable; see [`Upkeep::create_namespace`].
     pub fn create_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
         if self.burnt.contains(&namespace) {
             return Err(StoreError::DroppedNamespace(namespace));
@@ -118,7 +108,7 @@ impl MemoryStore {
         Ok(())
     }
 
-    /// See [`KeyValueStore::drop_namespace`].
+    /// Drops a namespace; see [`Upkeep::drop_namespace`].
     pub fn drop_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
         self.burnt.insert(namespace);
         if let Some(space) = self.spaces.remove(&namespace) {
@@ -164,7 +154,7 @@ impl MemoryStore {
         }
     }
 
-    /// See [`KeyValueStore::get`].
+    /// Reads one page of one id's items; see [`Reads::get`].
     pub fn get(
         &self,
         query: &GetQuery<'_>,
@@ -215,7 +205,7 @@ impl MemoryStore {
         Ok(Some(token::seal(token::fingerprint_of_get(query), &[last_key])))
     }
 
-    /// See [`KeyValueStore::scan`].
+    /// Reads one page of a namespace; see [`Reads::scan`].
     pub fn scan(
         &self,
         query: &ScanQuery<'_>,
@@ -263,7 +253,7 @@ impl MemoryStore {
         Ok(None)
     }
 
-    /// See [`KeyValueStore::sweep`]. Cannot fail.
+    /// Sweeps as [`Upkeep::sweep`] does. Cannot fail.
     pub fn sweep(&mut self, now: UnixMillis, budget: usize) -> Sweep {
         let mut sweep = Sweep::default();
         while sweep.examined < budget {
@@ -629,32 +619,31 @@ fn sorted<'a>(keys: &[&'a [u8]]) -> SmallVec<[&'a [u8]; 16]> {
     keys.dedup();
     keys
 }
-impl KeyValueStore for MemoryStore {
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
 
-    async fn create_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
-        MemoryStore::create_namespace(self, namespace)
-    }
+/// Promises of memory for KeyValue.
+pub const KEYVALUE: Offer = Offer {
+    api: Api::KeyValue,
+    acked: Acked::Volatile,
+    replay: Replay::Idempotent,
+    order: Order::PerKey,
+    features: Features::STRONG_READS
+        .and(Features::TTL)
+        .and(Features::RETENTION)
+        .and(Features::SWAPS)
+        .and(Features::SCANS)
+        .and(Features::TOMBSTONES),
+    value_bytes_max: VALUE_BYTES_MAX,
+    survives_restart: false,
+};
 
-    async fn drop_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
-        MemoryStore::drop_namespace(self, namespace)
-    }
-
-    async fn apply(&mut self, batch: &[Mutation<'_>], outcomes: &mut Vec<Outcome>) -> Result<(), StoreError> {
-        outcomes.clear();
-        outcomes.extend(batch.iter().map(|mutation| self.apply_one(mutation)));
-        Ok(())
-    }
-
+impl Reads for RefCell<MemoryStore> {
     async fn get(
         &self,
         query: &GetQuery<'_>,
         now: UnixMillis,
         sink: &mut impl ItemSink,
     ) -> Result<Option<PageToken>, StoreError> {
-        MemoryStore::get(self, query, now, sink)
+        self.borrow().get(query, now, sink)
     }
 
     async fn scan(
@@ -663,10 +652,51 @@ impl KeyValueStore for MemoryStore {
         now: UnixMillis,
         sink: &mut impl ItemSink,
     ) -> Result<Option<PageToken>, StoreError> {
-        MemoryStore::scan(self, query, now, sink)
+        self.borrow().scan(query, now, sink)
+    }
+}
+
+impl Writes for RefCell<MemoryStore> {
+    async fn apply(
+        &self,
+        batch: &[Mutation<'_>],
+        at: Option<&LogPosition>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), StoreError> {
+        if at.is_some() {
+            return Err(StoreError::Internal {
+                detail: "the memory store keeps no position of a log".to_owned(),
+            });
+        }
+        let mut store = self.borrow_mut();
+        outcomes.clear();
+        outcomes.extend(batch.iter().map(|mutation| store.apply_one(mutation)));
+        Ok(())
+    }
+}
+
+impl Upkeep for RefCell<MemoryStore> {
+    fn offer(&self) -> Offer {
+        KEYVALUE
     }
 
-    async fn sweep(&mut self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError> {
-        Ok(MemoryStore::sweep(self, now, budget))
+    fn remembers(&self) -> Remembers {
+        let store = self.borrow();
+        Remembers {
+            window_ms: store.tombstones.window_ms,
+            deletes_max: store.tombstones.max,
+        }
+    }
+
+    async fn create_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError> {
+        self.borrow_mut().create_namespace(namespace)
+    }
+
+    async fn drop_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError> {
+        self.borrow_mut().drop_namespace(namespace)
+    }
+
+    async fn sweep(&self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError> {
+        Ok(self.borrow_mut().sweep(now, budget))
     }
 }

@@ -12,14 +12,17 @@
 //! says when that is durable ([`Checkpointer::sync`]); readers answer as if what is still on its
 //! way had arrived ([`Reader::get_over`]).
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::api::keyvalue::{Reads, Remembers, Sweep, Upkeep, Writes};
 use crate::error::StoreError;
-use crate::ids::{NamespaceId, UnixMillis};
+use crate::ids::{LogPosition, NamespaceId, UnixMillis};
+use crate::limits::VALUE_BYTES_MAX;
 use crate::mutation::{Mutation, Outcome};
+use crate::offer::{Acked, Api, Features, Offer, Order, Replay};
 use crate::query::{GetQuery, ItemSink, PageToken, ScanQuery};
-use crate::store::{Capabilities, KeyValueStore, Sweep};
 
 mod file;
 mod keyvalue;
@@ -149,13 +152,28 @@ pub fn open(path: &Path, options: Options) -> Result<Parts, StoreError> {
     })
 }
 
-/// Writer, a reader and the checkpointer on one thread: the whole store behind the trait.
+/// Promises of SQLite for KeyValue.
+pub const KEYVALUE: Offer = Offer {
+    api: Api::KeyValue,
+    acked: Acked::DurableOnSync,
+    replay: Replay::Exact,
+    order: Order::PerKey,
+    features: Features::STRONG_READS
+        .and(Features::TTL)
+        .and(Features::RETENTION)
+        .and(Features::SWAPS)
+        .and(Features::SCANS)
+        .and(Features::TOMBSTONES),
+    value_bytes_max: VALUE_BYTES_MAX,
+    survives_restart: true,
+};
+
+/// Writer, a reader and the checkpointer on one thread: the whole store as its traits have it.
 #[derive(Debug)]
 pub struct SqliteStore {
-    writer: Writer,
+    writer: RefCell<Writer>,
     reader: Reader,
     checkpointer: Checkpointer,
-    capabilities: Capabilities,
 }
 
 impl SqliteStore {
@@ -166,12 +184,10 @@ impl SqliteStore {
             readers,
             checkpointer,
         } = open(path, options)?;
-        let capabilities = *writer.capabilities();
         Ok(SqliteStore {
-            writer,
+            writer: RefCell::new(writer),
             reader: readers.open()?,
             checkpointer,
-            capabilities,
         })
     }
 
@@ -181,23 +197,7 @@ impl SqliteStore {
     }
 }
 
-impl KeyValueStore for SqliteStore {
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    async fn create_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
-        self.writer.create_namespace(namespace)
-    }
-
-    async fn drop_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
-        self.writer.drop_namespace(namespace)
-    }
-
-    async fn apply(&mut self, batch: &[Mutation<'_>], outcomes: &mut Vec<Outcome>) -> Result<(), StoreError> {
-        self.writer.apply(batch, outcomes)
-    }
-
+impl Reads for SqliteStore {
     async fn get(
         &self,
         query: &GetQuery<'_>,
@@ -215,11 +215,50 @@ impl KeyValueStore for SqliteStore {
     ) -> Result<Option<PageToken>, StoreError> {
         self.reader.scan(query, now, sink)
     }
+}
 
-    async fn sweep(&mut self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError> {
-        self.writer.relocate(budget)?;
-        let mut done = self.writer.sweep(now, budget)?;
-        done.more |= self.writer.relocation().is_some();
+impl Writes for SqliteStore {
+    /// Applies as the trait says. The file belongs to one gateway, so its positions need no
+    /// [`LogId`](crate::LogId).
+    async fn apply(
+        &self,
+        batch: &[Mutation<'_>],
+        at: Option<&LogPosition>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), StoreError> {
+        let position = at.map(|at| StreamPosition {
+            stream: at.lane,
+            namespace: at.namespace,
+            position: at.lsn,
+        });
+        self.writer
+            .borrow_mut()
+            .apply_at(batch, position.as_slice(), outcomes)
+    }
+}
+
+impl Upkeep for SqliteStore {
+    fn offer(&self) -> Offer {
+        KEYVALUE
+    }
+
+    fn remembers(&self) -> Remembers {
+        self.writer.borrow().remembers()
+    }
+
+    async fn create_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError> {
+        self.writer.borrow_mut().create_namespace(namespace)
+    }
+
+    async fn drop_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError> {
+        self.writer.borrow_mut().drop_namespace(namespace)
+    }
+
+    async fn sweep(&self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError> {
+        let mut writer = self.writer.borrow_mut();
+        writer.relocate(budget)?;
+        let mut done = writer.sweep(now, budget)?;
+        done.more |= writer.relocation().is_some();
         Ok(done)
     }
 }

@@ -8,9 +8,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use prism_backends::behavior::{
-    self, Change, Client as SuiteClient, Entry, Expectation, Failure, FailureKind, Harness, Page, Paging,
-    Predicate, ScanPage, SwapAnswer, WriteToken,
+use prism_backends::{
+    behavior::{
+        self, Change, Client as SuiteClient, Entry, Expectation, Failure, FailureKind, Harness, Page, Paging,
+        Predicate, ScanPage, SwapAnswer, WriteToken,
+    },
+    memory,
+    offer::Offer,
+    sqlite,
 };
 use prism_codec::proto::{
     google::rpc::{BadRequest, ErrorInfo, Status},
@@ -89,13 +94,14 @@ fn run_suite(store: EmbeddedStore, durability: &'static str, shards: usize) {
         .expect("a clock behind 1970");
     let mut harness = GatewayHarness {
         gateway: Gateway::start(store, shards),
+        store,
         durability,
         namespaces: 0,
         now_ns: start.as_nanos() as i64,
     };
-    for name in behavior::CASES {
-        println!("case {name}");
-        run_to_end(behavior::run_case(name, &mut harness));
+    for case in behavior::cases_of(&harness.offer()) {
+        println!("case {}", case.name);
+        run_to_end(behavior::run_case(case.name, &mut harness));
     }
 }
 
@@ -111,6 +117,7 @@ fn run_to_end(future: impl Future<Output = ()>) {
 
 struct GatewayHarness {
     gateway: Gateway,
+    store: EmbeddedStore,
     durability: &'static str,
     namespaces: u32,
     /// The wall clock at the start and what was waited since: cases compare tokens by differences of a microsecond, so
@@ -150,6 +157,13 @@ impl Harness for GatewayHarness {
         // The gateway reads the wall clock; letting time pass is what the case asks for.
         std::thread::sleep(time);
         self.now_ns += time.as_nanos() as i64;
+    }
+
+    fn offer(&self) -> Offer {
+        match self.store {
+            EmbeddedStore::Memory => memory::KEYVALUE,
+            EmbeddedStore::Sqlite => sqlite::KEYVALUE,
+        }
     }
 
     fn turns_clock(&self) -> bool {

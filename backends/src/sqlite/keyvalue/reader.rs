@@ -71,7 +71,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads a page as [`crate::KeyValueStore::get`] does.
+    /// Reads a page as [`crate::api::keyvalue::Reads::get`] does.
     pub fn get(
         &self,
         query: &GetQuery<'_>,
@@ -143,7 +143,8 @@ impl Reader {
         Ok(page.end(query, is_whole))
     }
 
-    /// Reads a page as [`crate::KeyValueStore::scan`] does. Ids come in the order of their bytes.
+    /// Reads a page as [`crate::api::keyvalue::Reads::scan`] does. Ids come in the order of their
+    /// bytes.
     pub fn scan(
         &self,
         query: &ScanQuery<'_>,

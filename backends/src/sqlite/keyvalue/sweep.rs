@@ -7,11 +7,11 @@ use rusqlite::{Connection, params};
 use super::namespaces::{NamespaceState, SET_NAMESPACE};
 use super::values::Chunks;
 use super::writer::State;
+use crate::api::keyvalue::Sweep;
 use crate::error::StoreError;
 use crate::ids::{NamespaceId, UnixMillis};
 use crate::sqlite::Options;
 use crate::sqlite::file::schema::{TOMBSTONE, blob};
-use crate::store::Sweep;
 
 /// Removes a step's worth of a dropped namespace; its number once nothing is left.
 pub(super) fn sweep_namespace(

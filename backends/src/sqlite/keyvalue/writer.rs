@@ -14,9 +14,9 @@ use super::removals::{Removals, Unfinished};
 use super::steps::{self, Budget};
 use super::sweep;
 use super::values::Replaced;
+use crate::api::keyvalue::{Remembers, Sweep};
 use crate::error::StoreError;
 use crate::ids::{NamespaceId, UnixMillis};
-use crate::limits::{CHUNK_BYTES, VALUE_BYTES_MAX};
 use crate::mutation::{Mutation, Outcome};
 use crate::sqlite::Options;
 use crate::sqlite::file::Shared;
@@ -24,7 +24,6 @@ use crate::sqlite::file::positions::{self, StreamPosition};
 use crate::sqlite::file::schema::{FileLock, blob};
 use crate::sqlite::file::stamps::Stamps;
 use crate::sqlite::file::transaction::in_transaction;
-use crate::store::{Capabilities, Sweep};
 
 /// Mutations of a stream's batch after which the thread gives way to others that want its core:
 /// some tens of microseconds.
@@ -38,7 +37,6 @@ const LAST_VALUE: &str =
 #[derive(Debug)]
 pub struct Writer {
     pub(in crate::sqlite) connection: Connection,
-    capabilities: Capabilities,
     options: Options,
     pub(in crate::sqlite) shared: Arc<Shared>,
     pub(in crate::sqlite) state: State,
@@ -80,20 +78,8 @@ impl Writer {
             hooked.wal_pages.set(pages as u64);
             Ok(())
         }))?;
-        let capabilities = Capabilities {
-            name: "sqlite",
-            survives_restart: true,
-            survives_power_cut_at_once: false,
-            blocks: true,
-            concurrent_readers: true,
-            value_bytes_max: VALUE_BYTES_MAX,
-            chunk_bytes: Some(CHUNK_BYTES),
-            tombstone_window_ms: options.tombstone_window_ms,
-            tombstones_max: options.range_deletes_max,
-        };
         Ok(Writer {
             connection,
-            capabilities,
             options,
             shared,
             state,
@@ -102,12 +88,15 @@ impl Writer {
         })
     }
 
-    /// Abilities of the store.
-    pub fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
+    /// How deletes are remembered; those of keys are rows, bounded by the disk and the window only.
+    pub fn remembers(&self) -> Remembers {
+        Remembers {
+            window_ms: self.options.tombstone_window_ms,
+            deletes_max: self.options.range_deletes_max,
+        }
     }
 
-    /// Makes a namespace as [`crate::KeyValueStore::create_namespace`] does.
+    /// Makes a namespace as [`crate::api::keyvalue::Upkeep::create_namespace`] does.
     pub fn create_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
         match self.state.namespaces.get(&namespace) {
             Some(NamespaceState::Live) => Ok(()),
@@ -116,7 +105,7 @@ impl Writer {
         }
     }
 
-    /// Drops a namespace as [`crate::KeyValueStore::drop_namespace`] does.
+    /// Drops a namespace as [`crate::api::keyvalue::Upkeep::drop_namespace`] does.
     pub fn drop_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
         match self.state.namespaces.get(&namespace) {
             Some(NamespaceState::Live) => self.set_namespace(namespace, NamespaceState::Dropped),
@@ -125,7 +114,7 @@ impl Writer {
         }
     }
 
-    /// Applies a batch as one transaction; see [`crate::KeyValueStore::apply`].
+    /// Applies a batch as one transaction; see [`crate::api::keyvalue::Writes::apply`].
     pub fn apply(&mut self, batch: &[Mutation<'_>], outcomes: &mut Vec<Outcome>) -> Result<(), StoreError> {
         self.apply_at(batch, &[], outcomes)
     }
@@ -212,8 +201,8 @@ impl Writer {
         result
     }
 
-    /// Sweeps as [`crate::KeyValueStore::sweep`] does. Goes on with what [`Writer::step`] does,
-    /// too.
+    /// Sweeps as [`crate::api::keyvalue::Upkeep::sweep`] does. Goes on with what [`Writer::step`]
+    /// does, too.
     pub fn sweep(&mut self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError> {
         let more = self.is_step_due() && self.step(budget)?;
         let Writer {
