@@ -17,6 +17,7 @@ const FILES: &[&str] = &[
     "prism/common/v1/common.proto",
     "prism/keyvalue/v1/keyvalue.proto",
     "prism/options.proto",
+    "prism/pubsub/v1/pubsub.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -33,6 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("methods.rs"), method_table(&pool)?)?;
     let mut config = prost_build::Config::new();
     config.include_file("proto.rs");
+    // In the order of their names, so that equal messages have equal bytes.
+    config.btree_map([".prism.pubsub"]);
     config.compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

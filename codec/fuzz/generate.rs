@@ -3,7 +3,7 @@
 use prism_codec::h2::PREFACE;
 use prism_codec::h2::hpack::{Encoder, Indexing};
 use prism_codec::proto::prism::common::v1::IdempotencyToken;
-use prism_codec::proto::prism::keyvalue::v1 as proto;
+use prism_codec::proto::prism::{keyvalue::v1 as proto, pubsub::v1 as pubsub};
 use prost::Message;
 
 /// A seeded generator: the same seed, the same inputs.
@@ -463,7 +463,7 @@ fn request(random: &mut Random, out: &mut Vec<u8>) {
     let idempotency_token = random.once_in(2).then(IdempotencyToken::default);
     let items = (0..random.below(4)).map(|_| item(random)).collect::<Vec<_>>();
     let predicate = random.once_in(2).then(|| predicate(random));
-    match out[0] % 6 {
+    match out[0] % 9 {
         0 => proto::PutRequest {
             namespace,
             id,
@@ -503,6 +503,29 @@ fn request(random: &mut Random, out: &mut Vec<u8>) {
             }
             .encode(out)
         }
+        5 => pubsub::PublishRequest {
+            namespace,
+            idempotency_token,
+            message: Some(message(random)),
+        }
+        .encode(out),
+        6 => pubsub::PublishBatchRequest {
+            namespace,
+            idempotency_token,
+            messages: (0..random.below(4)).map(|_| message(random)).collect(),
+        }
+        .encode(out),
+        7 => pubsub::SubscribeRequest {
+            namespace,
+            topics: ["a.*", ">", "x"][..random.below(4)]
+                .iter()
+                .map(|topic| (*topic).to_owned())
+                .collect(),
+            group: "g".repeat(random.below(3)),
+            batch_messages: random.below(1_200) as u32,
+            ..Default::default()
+        }
+        .encode(out),
         _ => {
             let (key, item) = (random.bytes(10), items.into_iter().next());
             let expected = random
@@ -520,6 +543,17 @@ fn request(random: &mut Random, out: &mut Vec<u8>) {
         }
     }
     .expect("a vector grows");
+}
+
+fn message(random: &mut Random) -> pubsub::Message {
+    pubsub::Message {
+        topic: ["", "orders.eu", "login"][random.below(3)].to_owned(),
+        payload: random.bytes(40),
+        ordering_key: random.text(5),
+        attributes: (0..random.below(3))
+            .map(|index| (format!("n{index}"), random.text(5)))
+            .collect(),
+    }
 }
 
 fn item(random: &mut Random) -> proto::Item {

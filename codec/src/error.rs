@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-/// What is wrong with a message, and in which field. 24 bytes, `Copy`, made without allocation.
+/// What is wrong with a message, and in which field. At most 32 bytes, `Copy`, made without allocation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct DecodeError {
     kind: DecodeErrorKind,
@@ -61,7 +61,16 @@ impl DecodeError {
         use DecodeErrorKind::*;
         matches!(
             self.kind,
-            Missing | TooLong { .. } | TooMany { .. } | OutOfRange | Mismatch
+            Missing
+                | TooLong { .. }
+                | TooMany { .. }
+                | OutOfRange
+                | NotWithin { .. }
+                | Mismatch
+                | NoTopic
+                | NoPattern
+                | NoAttributeName
+                | Twice
         )
     }
 
@@ -119,8 +128,23 @@ pub enum DecodeErrorKind {
     },
     /// Limit: a number outside of the range that makes sense.
     OutOfRange,
+    /// Limit: a number outside of these bounds, which are allowed themselves.
+    NotWithin {
+        /// The least number allowed.
+        min: u32,
+        /// The greatest number allowed.
+        max: u32,
+    },
     /// Limit: the value contradicts another field of the same request.
     Mismatch,
+    /// Limit: a text that is no topic.
+    NoTopic,
+    /// Limit: a text that is no pattern of topics.
+    NoPattern,
+    /// Limit: a text that cannot name an attribute.
+    NoAttributeName,
+    /// Limit: two entries of one name.
+    Twice,
 }
 
 impl fmt::Display for DecodeErrorKind {
@@ -137,7 +161,20 @@ impl fmt::Display for DecodeErrorKind {
             DecodeErrorKind::TooLong { max } => write!(f, "is longer than {max} bytes"),
             DecodeErrorKind::TooMany { max } => write!(f, "has more than {max} elements"),
             DecodeErrorKind::OutOfRange => f.write_str("is out of range"),
+            DecodeErrorKind::NotWithin { min, max } => write!(f, "must lie between {min} and {max}"),
             DecodeErrorKind::Mismatch => f.write_str("contradicts another field of the request"),
+            DecodeErrorKind::NoTopic => f.write_str(
+                "is no topic: write tokens joined by single dots, without spaces, control characters, * and >",
+            ),
+            DecodeErrorKind::NoPattern => f.write_str(
+                "is no pattern of topics: write tokens joined by single dots, where * stands for one token, \
+                 and > at the end for one or more",
+            ),
+            DecodeErrorKind::NoAttributeName => f.write_str(
+                "holds a name that is not allowed: write 1 to 64 lower-case letters, digits and hyphens, \
+                 not beginning with prism-",
+            ),
+            DecodeErrorKind::Twice => f.write_str("holds two entries of one name"),
         }
     }
 }
@@ -216,7 +253,11 @@ fields! {
     Absent = "absent",
     All = "all",
     Applied = "applied",
+    Attributes = "attributes",
+    BatchBytes = "batch_bytes",
+    BatchMessages = "batch_messages",
     Code = "code",
+    CommitTimeout = "commit_timeout",
     Compression = "compression",
     Current = "current",
     Delete = "delete",
@@ -225,7 +266,9 @@ fields! {
     End = "end",
     Entries = "entries",
     Expected = "expected",
+    Gap = "gap",
     GenerationTime = "generation_time",
+    Group = "group",
     Id = "id",
     IdempotencyToken = "idempotency_token",
     Item = "item",
@@ -237,13 +280,19 @@ fields! {
     Lane = "lane",
     Lsn = "lsn",
     Message = "message",
+    MessageId = "message_id",
+    Messages = "messages",
     Mutations = "mutations",
     Namespace = "namespace",
     Nanos = "nanos",
     NextPageToken = "next_page_token",
+    OldestLeftTime = "oldest_left_time",
     Operation = "operation",
+    OrderingKey = "ordering_key",
     PageBytes = "page_bytes",
     PageToken = "page_token",
+    Payload = "payload",
+    Position = "position",
     Predicate = "predicate",
     Put = "put",
     Range = "range",
@@ -253,11 +302,17 @@ fields! {
     Selection = "selection",
     Start = "start",
     Status = "status",
+    StoreTime = "store_time",
     Swapped = "swapped",
+    Time = "time",
     Token = "token",
+    Topic = "topic",
+    Topics = "topics",
     Ttl = "ttl",
     TypeUrl = "type_url",
+    UncommittedMessagesMax = "uncommitted_messages_max",
     Value = "value",
+    WaitingForCommit = "waiting_for_commit",
 }
 
 const PATH_SEGMENTS_MAX: usize = 6;

@@ -83,6 +83,32 @@ pub const RANGE_BOUND_BYTES_MAX: u32 = KEY_BYTES_MAX + 1;
 pub const ITEMS_MAX: u32 = 1_000;
 /// Most mutations of one Mutate.
 pub const MUTATIONS_MAX: u32 = 1_000;
+/// Most bytes of a topic, a pattern of topics, or an ordering key (UTF-8); empty ones are legal.
+pub const TOPIC_BYTES_MAX: u32 = 255;
+/// Most attributes of one message.
+pub const ATTRIBUTES_MAX: u32 = 64;
+/// Most bytes of the names and values of one message's attributes together.
+pub const ATTRIBUTES_BYTES_MAX: u32 = 8 << 10;
+/// Most bytes of an attribute's name; the least is 1.
+pub const ATTRIBUTE_NAME_BYTES_MAX: u32 = 64;
+/// Most messages of one PublishBatch, and of one answer of Subscribe.
+pub const BATCH_MESSAGES_MAX: u32 = 1_000;
+/// Most bytes of the messages of one PublishBatch together, and of one answer of Subscribe.
+pub const BATCH_BYTES_MAX: u32 = 4 << 20;
+/// Messages of one answer of Subscribe where the client names no number.
+pub const BATCH_MESSAGES_DEFAULT: u32 = 100;
+/// Bytes of one answer of Subscribe where the client names no number.
+pub const BATCH_BYTES_DEFAULT: u32 = 256 << 10;
+/// Most patterns of topics of one subscription.
+pub const PATTERNS_MAX: u32 = 16;
+/// Most bytes of the name of a group of subscribers.
+pub const GROUP_BYTES_MAX: u32 = 64;
+/// Most bytes of a position in a namespace's messages.
+pub const POSITION_BYTES_MAX: u32 = 2_048;
+/// Most messages that a subscriber of a group may be told to have uncommitted.
+pub const UNCOMMITTED_MESSAGES_MAX: u32 = 10_000;
+/// Longest time in seconds that a subscriber of a group may take until it commits; the least is 1.
+pub const COMMIT_TIMEOUT_SECONDS_MAX: i64 = 12 * 3_600;
 /// Most bytes of an idempotency token; the least is 1.
 pub const TOKEN_BYTES_MAX: u32 = 64;
 /// Most bytes of a page token as a client sends it back. Ours hold an id, a key and a few numbers.

@@ -82,7 +82,7 @@ impl Api {
     /// Whether its calls are about the data of a namespace, and served by the shards.
     pub const fn is_data(self) -> bool {
         match self {
-            Self::KeyValue => true,
+            Self::KeyValue | Self::PubSub => true,
             Self::DeadLetters | Self::Namespaces | Self::Health | Self::ServerReflection => false,
         }
     }

@@ -4,7 +4,10 @@
 use std::collections::BTreeSet;
 
 use prism_codec::{
-    method::{Api, DeadLettersMethod, Effect, KeyValueMethod, Method, NamespacesMethod, Permissions, Shape},
+    method::{
+        Api, DeadLettersMethod, Effect, KeyValueMethod, Method, NamespacesMethod, Permissions, PubSubMethod,
+        Shape,
+    },
     proto::FILE_DESCRIPTOR_SET,
 };
 use prost_reflect::DescriptorPool;
@@ -78,13 +81,20 @@ fn rows_say_what_the_protos_say() {
     const READ: Permissions = Permissions::READ;
     const WRITE: Permissions = Permissions::WRITE;
     const ADMIN: Permissions = Permissions::ADMIN;
-    let expected: [(Method, Permissions, Effect); 10] = [
+    let expected: [(Method, Permissions, Effect); 17] = [
         (KeyValueMethod::Put.into(), WRITE, Certain),
         (KeyValueMethod::Get.into(), READ, None),
         (KeyValueMethod::Delete.into(), WRITE, Certain),
         (KeyValueMethod::Scan.into(), READ, None),
         (KeyValueMethod::Mutate.into(), WRITE, Certain),
         (KeyValueMethod::CompareAndSwap.into(), READ.and(WRITE), Judged),
+        (PubSubMethod::Publish.into(), WRITE, Certain),
+        (PubSubMethod::PublishBatch.into(), WRITE, Certain),
+        (PubSubMethod::Subscribe.into(), READ, None),
+        (PubSubMethod::Commit.into(), READ, Direct),
+        (PubSubMethod::ListGroups.into(), READ, None),
+        (PubSubMethod::ResetGroup.into(), ADMIN, Judged),
+        (PubSubMethod::DeleteGroup.into(), ADMIN, Judged),
         (NamespacesMethod::Validate.into(), Permissions::NONE, None),
         (NamespacesMethod::Create.into(), ADMIN, Direct),
         (DeadLettersMethod::Redrive.into(), ADMIN, Direct),

@@ -11,7 +11,7 @@ use crate::{
         DecodeErrorKind::{self, Missing, OutOfRange, TooLong},
         Field,
     },
-    limits::{TOKEN_BYTES_MAX, TTL_SECONDS_MAX},
+    limits::{MESSAGE_DEPTH_MAX, NAMESPACE_BYTES_MAX, TOKEN_BYTES_MAX, TTL_SECONDS_MAX},
     reader::{LEN, Reader, VARINT, key},
     writer::{bytes_len, len_field_len, put_bytes, put_len_key, put_varint_field, varint_field_len},
 };
@@ -92,6 +92,24 @@ impl TimestampView {
             .checked_add(i64::from(self.nanos))
     }
 
+    pub(crate) fn merge(&mut self, bytes: &[u8], depth: u32) -> Result<(), DecodeError> {
+        merge_seconds_nanos(bytes, &mut self.seconds, &mut self.nanos, depth)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), DecodeErrorKind> {
+        self.as_unix_nanos().map(drop).ok_or(OutOfRange)
+    }
+
+    pub(crate) fn field_len(&self) -> usize {
+        len_field_len(self.encoded_len())
+    }
+
+    pub(crate) fn put(&self, out: &mut Vec<u8>, field: u32) {
+        put_len_key(out, field, self.encoded_len());
+        put_varint_field(out, 1, self.seconds as u64);
+        put_varint_field(out, 2, self.nanos as i64 as u64);
+    }
+
     /// From nanoseconds since the Unix epoch.
     pub fn from_unix_nanos(nanos: i64) -> Self {
         TimestampView {
@@ -145,7 +163,7 @@ impl<'a> TokenView<'a> {
                 GENERATION_TIME => {
                     let nested = reader.bytes().map_err(at(Field::GenerationTime))?;
                     let time = self.generation_time.get_or_insert_default();
-                    merge_seconds_nanos(nested, &mut time.seconds, &mut time.nanos, depth - 1)
+                    time.merge(nested, depth - 1)
                         .map_err(|error| error.within(Field::GenerationTime))?;
                 }
                 TOKEN => self.token = reader.bytes().map_err(at(Field::Token))?,
@@ -171,17 +189,13 @@ impl<'a> TokenView<'a> {
     }
 
     fn encoded_len(&self) -> usize {
-        self.generation_time
-            .map_or(0, |time| len_field_len(time.encoded_len()))
-            + bytes_len(self.token)
+        self.generation_time.map_or(0, |time| time.field_len()) + bytes_len(self.token)
     }
 
     pub(crate) fn put(&self, out: &mut Vec<u8>, field: u32) {
         put_len_key(out, field, self.encoded_len());
         if let Some(time) = self.generation_time {
-            put_len_key(out, 1, time.encoded_len());
-            put_varint_field(out, 1, time.seconds as u64);
-            put_varint_field(out, 2, time.nanos as i64 as u64);
+            time.put(out, 1);
         }
         put_bytes(out, 2, self.token);
     }
@@ -269,7 +283,7 @@ impl<'a> AnyView<'a> {
 impl<'a> Element<'a> for AnyView<'a> {
     fn from_validated(bytes: &'a [u8]) -> Self {
         let mut any = AnyView::default();
-        let accepted = any.merge(bytes, crate::limits::MESSAGE_DEPTH_MAX);
+        let accepted = any.merge(bytes, MESSAGE_DEPTH_MAX);
         debug_assert!(accepted.is_ok());
         any
     }
@@ -333,6 +347,43 @@ const STATUS_CODE: u32 = key(1, VARINT);
 const STATUS_MESSAGE: u32 = key(2, LEN);
 pub(crate) const STATUS_DETAILS: u32 = key(3, LEN);
 
+/// A `google.rpc.Status` to be sent within a message.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+pub struct StatusOut<'a> {
+    /// A gRPC status code.
+    pub code: i32,
+    /// For people.
+    pub message: &'a str,
+    /// Typed details.
+    pub details: &'a [AnyView<'a>],
+}
+
+impl StatusOut<'_> {
+    pub(crate) fn encoded_len(&self) -> usize {
+        let details: usize = self
+            .details
+            .iter()
+            .map(|detail| len_field_len(any_len(detail)))
+            .sum();
+        varint_field_len(self.code as i64 as u64) + bytes_len(self.message.as_bytes()) + details
+    }
+
+    pub(crate) fn put(&self, out: &mut Vec<u8>, field: u32) {
+        put_len_key(out, field, self.encoded_len());
+        put_varint_field(out, 1, self.code as i64 as u64);
+        put_bytes(out, 2, self.message.as_bytes());
+        for detail in self.details {
+            put_len_key(out, 3, any_len(detail));
+            put_bytes(out, 1, detail.type_url.as_bytes());
+            put_bytes(out, 2, detail.value);
+        }
+    }
+}
+
+fn any_len(any: &AnyView<'_>) -> usize {
+    bytes_len(any.type_url.as_bytes()) + bytes_len(any.value)
+}
+
 /// Checks a message that has no fields of its own.
 pub(crate) fn validate_empty(bytes: &[u8], depth: u32) -> Result<(), DecodeError> {
     let mut reader = Reader::new(bytes);
@@ -341,6 +392,49 @@ pub(crate) fn validate_empty(bytes: &[u8], depth: u32) -> Result<(), DecodeError
         reader.unknown(key, 0, depth).map_err(DecodeError::new)?;
     }
     Ok(())
+}
+
+/// Merges a piece of a request's `idempotency_token`.
+#[inline]
+pub(crate) fn merge_token<'a>(token: &mut Option<TokenView<'a>>, bytes: &'a [u8]) -> Result<(), DecodeError> {
+    let merged = token.get_or_insert_default().merge(bytes, MESSAGE_DEPTH_MAX - 1);
+    merged.map_err(|error| error.within(Field::IdempotencyToken))
+}
+
+#[inline]
+pub(crate) fn check_token(token: &Option<TokenView<'_>>) -> Result<(), DecodeError> {
+    match token {
+        Some(token) => token
+            .check()
+            .map_err(|error| error.within(Field::IdempotencyToken)),
+        None => Ok(()),
+    }
+}
+
+#[inline]
+pub(crate) fn check_namespace(namespace: &str) -> Result<(), DecodeError> {
+    match namespace.len() {
+        0 => Err(DecodeError::at(Missing, Field::Namespace)),
+        length if length > NAMESPACE_BYTES_MAX as usize => Err(DecodeError::at(
+            TooLong {
+                max: NAMESPACE_BYTES_MAX,
+            },
+            Field::Namespace,
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Merges a piece of a response's `result`. `depth`: of the message that holds the result.
+pub(crate) fn merge_result(
+    result: &mut Option<WriteResultView>,
+    bytes: &[u8],
+    depth: u32,
+) -> Result<(), DecodeError> {
+    result
+        .get_or_insert_default()
+        .merge(bytes, depth - 1)
+        .map_err(|error| error.within(Field::Result))
 }
 
 /// For `map_err`: names the field.

@@ -12,6 +12,7 @@
 
 pub mod common;
 pub mod keyvalue;
+pub mod pubsub;
 
 mod repeated;
 

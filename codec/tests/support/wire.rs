@@ -1,7 +1,7 @@
 //! Makes protobuf bytes that follow a schema, more or less: fields in any order, repeated, split, over-long varints,
 //! unknown fields and groups, now and then something illegal. Everything comes from one seed.
 
-use Kind::{Bytes, Message, Text, Varint};
+use Kind::{Bytes, Map, Message, Text, Varint, Word};
 
 /// A small generator of random numbers (xorshift64*), so that a failure is repeated by its seed.
 #[derive(Clone)]
@@ -48,9 +48,13 @@ impl Random {
 
 pub(crate) enum Kind {
     Text,
+    /// A text that is mostly a legal name.
+    Word,
     Bytes,
     Varint,
     Message(&'static [(u32, Kind)]),
+    /// The entries of a map.
+    Map(&'static [(u32, Kind)]),
 }
 
 pub(crate) type Schema = &'static [(u32, Kind)];
@@ -97,6 +101,41 @@ pub(crate) const SCAN_RESPONSE: Schema = &[(1, Message(&[(1, Text), (2, Message(
 pub(crate) const MUTATE_RESPONSE: Schema = &[(1, Message(&[(1, Message(STATUS)), (2, Message(RESULT))]))];
 pub(crate) const CAS_RESPONSE: Schema = &[(1, Varint), (2, Message(ITEM)), (3, Message(RESULT))];
 
+pub(crate) const MESSAGE: Schema = &[
+    (1, Word),
+    (2, Bytes),
+    (3, Text),
+    (4, Map(&[(1, Word), (2, Text)])),
+];
+pub(crate) const PUBLISH: Schema = &[(1, Word), (2, Message(TOKEN)), (3, Message(MESSAGE))];
+pub(crate) const SUBSCRIBE: Schema = &[
+    (1, Word),
+    (2, Word),
+    (
+        3,
+        Message(&[(1, Varint), (2, Message(SECONDS_NANOS)), (3, Bytes)]),
+    ),
+    (4, Word),
+    (5, Varint),
+    (6, Varint),
+    (7, Varint),
+    (8, Message(SECONDS_NANOS)),
+];
+pub(crate) const PUBLISH_RESPONSE: Schema = &[(1, Message(RESULT)), (2, Bytes)];
+pub(crate) const PUBLISH_BATCH_RESPONSE: Schema = &[(
+    1,
+    Message(&[(1, Message(STATUS)), (2, Message(RESULT)), (3, Bytes)]),
+)];
+pub(crate) const SUBSCRIBE_RESPONSE: Schema = &[
+    (
+        1,
+        Message(&[(1, Bytes), (2, Message(MESSAGE)), (3, Message(SECONDS_NANOS))]),
+    ),
+    (2, Bytes),
+    (3, Message(&[(1, Varint), (2, Message(SECONDS_NANOS))])),
+    (4, Varint),
+];
+
 /// Appends a message. `wild`: percentage of illegal things at each field, 0 for messages that parsers accept.
 pub(crate) fn message(random: &mut Random, schema: Schema, wild: usize, out: &mut Vec<u8>) {
     // Most fields once, so that requests are mostly complete; then a few more in any order, so that pieces are merged.
@@ -138,14 +177,18 @@ fn field(random: &mut Random, number: u32, kind: &Kind, wild: usize, out: &mut V
             return varint(random, value, out);
         }
         Bytes => random.bytes(9),
-        Text => {
-            let mut text = random.text(6).into_bytes();
+        Text | Word => {
+            let text = match kind {
+                Word if random.percent(85) => ["a", "b-1", "orders", "n"][random.below(4)].to_owned(),
+                _ => random.text(6),
+            };
+            let mut text = text.into_bytes();
             if random.percent(wild) {
                 text.push(0x80 | random.next() as u8);
             }
             text
         }
-        Message(schema) => {
+        Message(schema) | Map(schema) => {
             let mut content = Vec::new();
             message(random, schema, wild, &mut content);
             content
@@ -161,7 +204,7 @@ fn field(random: &mut Random, number: u32, kind: &Kind, wild: usize, out: &mut V
 }
 
 fn unknown(random: &mut Random, wild: usize, depth: usize, out: &mut Vec<u8>) {
-    let number = [8, 15, 16, 1_000, (1 << 29) - 1][random.below(5)];
+    let number = [9, 15, 16, 1_000, (1 << 29) - 1][random.below(5)];
     let wire_type = if random.percent(wild) {
         random.below(8)
     } else {

@@ -9,7 +9,7 @@ use prism_codec::{
     error::DecodeError,
     grpc::{Code, Status},
     limits,
-    method::Api,
+    method::{Api, Method},
 };
 use prism_wal::{disk::DiskErrorKind, group_commit::AppendError};
 
@@ -64,6 +64,19 @@ pub(crate) fn other_api(name: &str, api: Api) -> Box<Status> {
             format!("namespace \"{name}\" takes calls of {} only", api.service()),
         )
         .with_reason("OTHER_API", &[("namespace", name), ("service", api.service())]),
+    )
+}
+
+/// This version lacks the method, so no namespace serves it; nothing was done.
+#[cold]
+pub(crate) fn not_served(method: Method) -> Box<Status> {
+    let path = method.spec().path;
+    Box::new(
+        Status::new(
+            Code::Unimplemented,
+            format!("{path} is not served by this version; nothing was done"),
+        )
+        .with_reason("NAMESPACE_UNSUPPORTED", &[("method", path)]),
     )
 }
 

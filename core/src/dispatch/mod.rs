@@ -206,6 +206,7 @@ impl Dispatcher {
             Route::Call(Method::KeyValue(method)) => {
                 self.start_keyvalue(method, ticket, deadline, now, message)
             }
+            Route::Call(method @ Method::PubSub(_)) => Progress::Done(Err(error::not_served(method))),
             Route::Admin(method) => self.start_admin(method, ticket, deadline, now, message),
             Route::HealthCheck => Progress::Done(self.health(message, self.readiness().is_ok())),
             Route::HealthList => Progress::Done(self.health_list(message)),

@@ -78,7 +78,7 @@ impl Route {
 impl From<Method> for Route {
     fn from(method: Method) -> Self {
         match method {
-            Method::KeyValue(_) => Self::Call(method),
+            Method::KeyValue(_) | Method::PubSub(_) => Self::Call(method),
             Method::Namespaces(method) => Self::Admin(AdminMethod::Namespaces(method)),
             Method::DeadLetters(method) => Self::Admin(AdminMethod::DeadLetters(method)),
             Method::Health(HealthMethod::Check) => Self::HealthCheck,

@@ -8,7 +8,7 @@
 
 use super::{ExpectedView, ItemView, SelectionView};
 use crate::{
-    message::common::{AnyView, TokenView, WriteResultView},
+    message::common::{StatusOut, TokenView, WriteResultView},
     writer::{
         Open, bytes_len, close, len_field_len, open, put_bytes, put_bytes_always, put_len_key,
         put_varint_field, varint_field_len,
@@ -356,43 +356,6 @@ impl Drop for ScanResponseWriter<'_> {
     fn drop(&mut self) {
         self.end_entry();
     }
-}
-
-/// A `google.rpc.Status` to be sent within a message.
-#[derive(Clone, Copy, Default, PartialEq, Debug)]
-pub struct StatusOut<'a> {
-    /// A gRPC status code.
-    pub code: i32,
-    /// For people.
-    pub message: &'a str,
-    /// Typed details.
-    pub details: &'a [AnyView<'a>],
-}
-
-impl StatusOut<'_> {
-    fn encoded_len(&self) -> usize {
-        let details: usize = self
-            .details
-            .iter()
-            .map(|detail| len_field_len(any_len(detail)))
-            .sum();
-        varint_field_len(self.code as i64 as u64) + bytes_len(self.message.as_bytes()) + details
-    }
-
-    fn put(&self, out: &mut Vec<u8>, field: u32) {
-        put_len_key(out, field, self.encoded_len());
-        put_varint_field(out, 1, self.code as i64 as u64);
-        put_bytes(out, 2, self.message.as_bytes());
-        for detail in self.details {
-            put_len_key(out, 3, any_len(detail));
-            put_bytes(out, 1, detail.type_url.as_bytes());
-            put_bytes(out, 2, detail.value);
-        }
-    }
-}
-
-fn any_len(any: &AnyView<'_>) -> usize {
-    bytes_len(any.type_url.as_bytes()) + bytes_len(any.value)
 }
 
 /// Writes a `MutateResponse`, result by result.

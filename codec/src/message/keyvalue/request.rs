@@ -11,9 +11,9 @@ use crate::{
         DecodeErrorKind::{Mismatch, Missing, TooLong, TooMany},
         Field,
     },
-    limits::{ID_BYTES_MAX, ITEMS_MAX, KEY_BYTES_MAX, MESSAGE_DEPTH_MAX, MUTATIONS_MAX, NAMESPACE_BYTES_MAX},
+    limits::{ID_BYTES_MAX, ITEMS_MAX, KEY_BYTES_MAX, MESSAGE_DEPTH_MAX, MUTATIONS_MAX},
     message::{
-        common::{TokenView, at, validate_empty},
+        common::{TokenView, at, check_namespace, check_token, merge_token, validate_empty},
         repeated::{Element, Pieces, Repeated},
     },
     reader::{LEN, Reader, key},
@@ -540,22 +540,6 @@ impl ItemsCheck {
     }
 }
 
-#[inline]
-fn merge_token<'a>(token: &mut Option<TokenView<'a>>, bytes: &'a [u8]) -> Result<(), DecodeError> {
-    let merged = token.get_or_insert_default().merge(bytes, MESSAGE_DEPTH_MAX - 1);
-    merged.map_err(|error| error.within(Field::IdempotencyToken))
-}
-
-#[inline]
-fn check_token(token: &Option<TokenView<'_>>) -> Result<(), DecodeError> {
-    match token {
-        Some(token) => token
-            .check()
-            .map_err(|error| error.within(Field::IdempotencyToken)),
-        None => Ok(()),
-    }
-}
-
 fn merge_predicate<'a>(
     predicate: &mut Option<PredicateMerge<'a>>,
     bytes: &'a [u8],
@@ -589,20 +573,6 @@ fn merge_selection<'a>(selection: &mut SelectionView<'a>, bytes: &'a [u8]) -> Re
 fn check_target(namespace: &str, id: &str) -> Result<(), DecodeError> {
     check_namespace(namespace)?;
     check_id(id)
-}
-
-#[inline]
-fn check_namespace(namespace: &str) -> Result<(), DecodeError> {
-    match namespace.len() {
-        0 => Err(DecodeError::at(Missing, Field::Namespace)),
-        length if length > NAMESPACE_BYTES_MAX as usize => Err(DecodeError::at(
-            TooLong {
-                max: NAMESPACE_BYTES_MAX,
-            },
-            Field::Namespace,
-        )),
-        _ => Ok(()),
-    }
 }
 
 #[inline]

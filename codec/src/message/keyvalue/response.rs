@@ -9,7 +9,7 @@ use crate::{
     error::{DecodeError, Field},
     limits::MESSAGE_DEPTH_MAX,
     message::{
-        common::{STATUS_DETAILS, StatusMerge, StatusView, WriteResultView, at},
+        common::{STATUS_DETAILS, StatusMerge, StatusView, WriteResultView, at, merge_result},
         repeated::{Element, Repeated},
     },
     reader::{LEN, Reader, VARINT, key},
@@ -61,14 +61,6 @@ fn decode_result_only(bytes: &[u8]) -> Result<Option<WriteResultView>, DecodeErr
         }
     }
     Ok(result)
-}
-
-/// `depth`: of the message that holds the result.
-fn merge_result(result: &mut Option<WriteResultView>, bytes: &[u8], depth: u32) -> Result<(), DecodeError> {
-    result
-        .get_or_insert_default()
-        .merge(bytes, depth - 1)
-        .map_err(|error| error.within(Field::Result))
 }
 
 /// A `GetResponse`.
