@@ -32,6 +32,7 @@ pub mod behavior;
 mod digest;
 pub mod error;
 pub mod ids;
+pub mod kind;
 pub mod limits;
 pub mod memory;
 pub mod mutation;

@@ -7,6 +7,7 @@
 
 mod environment;
 mod keys;
+mod stores;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,8 +15,11 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use prism_backends::kind::StoreKind;
+
 pub use environment::{PREFIX, unknown_variables};
 pub use keys::{KEYS, Key};
+pub use stores::{EMBEDDED, StoreOptions};
 
 use crate::namespace::problem::{Problem, did_you_mean};
 use crate::namespace::yaml::{self, Node, Value, join};
@@ -44,6 +48,8 @@ pub struct ServeOptions {
     pub idle_poll: Duration,
     /// The store of namespaces for which no other store is configured.
     pub embedded: EmbeddedStore,
+    /// The stores beside it, in the order of the file; each name once.
+    pub stores: Vec<StoreOptions>,
     /// Every maximum that the operator can move.
     pub limits: ServeLimits,
     /// What browsers may do, and how replies are compressed.
@@ -204,6 +210,28 @@ impl EmbeddedStore {
             Self::Memory => "memory".to_owned(),
         }
     }
+
+    /// The kind of store that it is.
+    pub fn kind(self) -> StoreKind {
+        match self {
+            Self::Sqlite => StoreKind::Sqlite,
+            Self::Memory => StoreKind::Memory,
+        }
+    }
+}
+
+impl ServeOptions {
+    /// All stores, the embedded one last.
+    pub fn all_stores(&self) -> Vec<StoreOptions> {
+        let embedded = StoreOptions::plain(EMBEDDED, self.embedded.kind());
+        self.stores.iter().cloned().chain([embedded]).collect()
+    }
+
+    /// Whether a store lies on this machine's disk, and the log and the catalog with it.
+    pub fn has_disk(&self) -> bool {
+        self.embedded == EmbeddedStore::Sqlite
+            || self.stores.iter().any(|store| store.kind == StoreKind::Sqlite)
+    }
 }
 
 /// What is written to standard error, and how.
@@ -230,12 +258,13 @@ impl Default for ServeOptions {
             data_dir: PathBuf::from("./prism-data"),
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8980),
             insecure_listen: false,
-            shards: default_shards(EmbeddedStore::Sqlite, available_cores()),
+            shards: default_shards(true, available_cores()),
             pin_shards: true,
             raise_priority: true,
             driver: DriverChoice::Auto,
             idle_poll: Duration::from_micros(200),
             embedded: EmbeddedStore::Sqlite,
+            stores: Vec::new(),
             limits: ServeLimits::default(),
             http: HttpOptions::default(),
             wal: LogLimits::default(),
@@ -281,11 +310,8 @@ fn available_cores() -> NonZeroUsize {
 
 /// One shard per core, at most [`SHARDS_MAX`]. With SQLite one core is left to the store's writer, if there is another: it
 /// does most of the work of a write, and a shard that is pinned to its core would keep it waiting.
-fn default_shards(embedded: EmbeddedStore, cores: NonZeroUsize) -> NonZeroUsize {
-    let shards = match embedded {
-        EmbeddedStore::Memory => cores.get(),
-        EmbeddedStore::Sqlite => cores.get() - 1,
-    };
+fn default_shards(has_sqlite: bool, cores: NonZeroUsize) -> NonZeroUsize {
+    let shards = cores.get() - usize::from(has_sqlite);
     NonZeroUsize::new(shards.min(SHARDS_MAX)).unwrap_or(NonZeroUsize::MIN)
 }
 
@@ -294,7 +320,7 @@ fn default_shards(embedded: EmbeddedStore, cores: NonZeroUsize) -> NonZeroUsize 
 pub struct Sources {
     /// The configuration file: its name for messages, and its text.
     pub file: Option<(String, String)>,
-    /// Environment variables; those that are no key's are ignored.
+    /// Environment variables: those of keys, and those that values of the file name.
     pub environment: Vec<(String, String)>,
     /// Flags: key such as `limits.drain_timeout`, value, and the flag for messages.
     pub flags: Vec<(String, String, String)>,
@@ -335,7 +361,13 @@ pub fn load(sources: &Sources) -> Result<Effective, Vec<Problem>> {
     if let Some((name, text)) = &sources.file {
         let before = problems.len();
         match yaml::parse(text, &mut problems) {
-            Ok(root) => effective.apply_file("", &root, name, &mut problems),
+            Ok(root) => {
+                let source = FileSource {
+                    name,
+                    variables: &sources.environment,
+                };
+                effective.apply_file("", &root, &source, &mut problems);
+            }
             Err(problem) => problems.push(problem),
         }
         for problem in &mut problems[before..] {
@@ -370,6 +402,7 @@ pub fn load(sources: &Sources) -> Result<Effective, Vec<Problem>> {
     }
     effective.set_default_shards();
     let options = &effective.options;
+    problems.extend(second_sqlite(options, sources));
     if !options.listen.ip().is_loopback() && !options.insecure_listen {
         let what = format!(
             "{} is not a loopback address, and this version has neither TLS nor authentication: whoever reaches it may read \
@@ -394,7 +427,7 @@ impl Effective {
             .zip(&self.origins)
             .find(|(key, _)| key.path == "shards");
         if matches!(origin, Some((_, Origin::Default))) {
-            self.options.shards = default_shards(self.options.embedded, available_cores());
+            self.options.shards = default_shards(self.options.has_disk(), available_cores());
         }
     }
 
@@ -409,7 +442,11 @@ impl Effective {
     }
 
     /// Walks the file's tree; every leaf must be a key.
-    fn apply_file(&mut self, path: &str, node: &Node, name: &str, problems: &mut Vec<Problem>) {
+    fn apply_file(&mut self, path: &str, node: &Node, source: &FileSource<'_>, problems: &mut Vec<Problem>) {
+        if path == stores::SECTION {
+            self.options.stores = stores::parse(node, source.variables, problems);
+            return;
+        }
         if let Some(index) = KEYS.iter().position(|key| key.path == path) {
             match &node.value {
                 Value::Scalar(text) => {
@@ -417,7 +454,7 @@ impl Effective {
                     self.set(
                         index,
                         text,
-                        Origin::File(name.to_owned(), node.line),
+                        Origin::File(source.name.to_owned(), node.line),
                         path,
                         problems,
                     );
@@ -443,7 +480,7 @@ impl Effective {
             Value::Null if section => {}
             Value::Map(entries) if section => {
                 for entry in entries {
-                    self.apply_file(&join(path, &entry.key), &entry.value, name, problems);
+                    self.apply_file(&join(path, &entry.key), &entry.value, source, problems);
                 }
             }
             _ if section => {
@@ -477,7 +514,24 @@ impl Effective {
             let value = quote((key.show)(&self.options));
             let _ = writeln!(out, "{indent}{leaf}: {value}  # {origin}");
         }
+        self.write_stores(&mut out);
         out
+    }
+
+    /// The section of the stores, with references to variables as they were written.
+    fn write_stores(&self, out: &mut String) {
+        out.push_str("\n# Stores beside the embedded one, by name; a namespace gets the first that can keep what it needs.\n");
+        if self.options.stores.is_empty() {
+            let _ = writeln!(out, "{}: {{}}  # default", stores::SECTION);
+            return;
+        }
+        let _ = writeln!(out, "{}:", stores::SECTION);
+        for store in &self.options.stores {
+            let _ = writeln!(out, "  {}:  # from line {}", store.name, store.line());
+            for (key, value) in store.written() {
+                let _ = writeln!(out, "    {key}: {}", quote(value.to_owned()));
+            }
+        }
     }
 }
 
@@ -494,7 +548,37 @@ impl std::fmt::Display for Origin {
     }
 }
 
+/// The configuration file, while it is applied.
+struct FileSource<'a> {
+    name: &'a str,
+    /// Environment variables that values may name.
+    variables: &'a [(String, String)],
+}
+
+/// The problem of a second store of SQLite: one file holds the data of all namespaces that have none elsewhere.
+fn second_sqlite(options: &ServeOptions, sources: &Sources) -> Option<Problem> {
+    let mut sqlite = options
+        .stores
+        .iter()
+        .filter(|store| store.kind == StoreKind::Sqlite);
+    let first = sqlite.next()?;
+    let (second, taken) = match options.embedded {
+        EmbeddedStore::Sqlite => (first, EMBEDDED),
+        EmbeddedStore::Memory => (sqlite.next()?, &*first.name),
+    };
+    let file = sources.file.as_ref().map_or("", |(name, _)| name);
+    let field = format!("{file}: {}.{}.kind", stores::SECTION, second.name);
+    let what = format!(
+        "the store {taken} is SQLite already, and one file in the data directory serves all its namespaces"
+    );
+    Some(Problem::new(field, second.line(), what).suggest("take the entry out"))
+}
+
 fn unknown_key(field: &str, path: &str, line: u32) -> Problem {
+    if path.starts_with(stores::SECTION) {
+        let what = "stores are named in the configuration file only";
+        return Problem::new(field, line, what).suggest("write them there, and pass it with --config");
+    }
     let paths: Vec<_> = KEYS.iter().map(|key| key.path).collect();
     let mut suggestion = did_you_mean(path, &paths);
     if suggestion.is_empty() {

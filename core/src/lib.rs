@@ -9,6 +9,7 @@ mod dispatch;
 mod log;
 pub mod metrics;
 pub mod namespace;
+pub mod plan;
 pub mod runtime;
 pub mod serve;
 mod shard;

@@ -29,5 +29,10 @@ pub(super) fn run(command: &ConfigCommand, printer: &mut Printer) -> Result<(), 
             json!({ "value": value, "origin": origin.to_string(), "env": key.env }),
         );
     }
+    let stores = effective.options.stores.iter().map(|store| {
+        let written = store.written().map(|(key, value)| (key.to_owned(), json!(value)));
+        (store.name.clone(), Value::Object(written.collect()))
+    });
+    keys.insert("stores".to_owned(), Value::Object(stores.collect()));
     printer.json(&Value::Object(keys))
 }

@@ -103,10 +103,7 @@ pub(super) fn environment() -> Vec<(String, String)> {
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
-    std::env::vars_os()
-        .filter_map(text)
-        .filter(|(name, _)| name.starts_with(config::PREFIX))
-        .collect()
+    std::env::vars_os().filter_map(text).collect()
 }
 
 fn flags(args: &ServeArgs) -> Result<Vec<(String, String, String)>, Failure> {

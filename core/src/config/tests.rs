@@ -26,22 +26,16 @@ fn nothing_given_means_the_defaults() {
 
 #[test]
 fn sqlite_leaves_a_core_to_its_writer() {
-    let shards = |embedded, cores| {
+    let shards = |has_sqlite, cores| {
         let cores = NonZeroUsize::new(cores).unwrap();
-        default_shards(embedded, cores).get()
+        default_shards(has_sqlite, cores).get()
     };
-    assert_eq!(
-        [1, 2, 8, 999].map(|cores| shards(EmbeddedStore::Sqlite, cores)),
-        [1, 1, 7, 256]
-    );
-    assert_eq!(
-        [1, 2, 8, 999].map(|cores| shards(EmbeddedStore::Memory, cores)),
-        [1, 2, 8, 256]
-    );
+    assert_eq!([1, 2, 8, 999].map(|cores| shards(true, cores)), [1, 1, 7, 256]);
+    assert_eq!([1, 2, 8, 999].map(|cores| shards(false, cores)), [1, 2, 8, 256]);
     // The store may be named after the shards' default is known, and the shards whatever the store.
     let cores = available_cores();
     let memory = load(&file("embedded: memory\n")).unwrap().options;
-    assert_eq!(memory.shards, default_shards(EmbeddedStore::Memory, cores));
+    assert_eq!(memory.shards, default_shards(false, cores));
     assert_eq!(load(&file("shards: 9\n")).unwrap().options.shards.get(), 9);
 }
 
@@ -170,4 +164,132 @@ fn every_key_has_its_row_and_reads_what_it_shows() {
         .collect();
     sections.dedup();
     assert_eq!(sections, ["", "limits", "http", "wal", "log"]);
+}
+
+/// The form that `stack/servers` writes, with a server of each kind that it starts.
+const STACK: &str = "# Written by `stack/servers up`: the servers that run on this machine, as stores of the gateway.\nstores:\n\
+    \x20 postgres:\n    kind: postgres\n    url: postgresql://prism@127.0.0.1:5432/postgres\n\
+    \x20 redis:\n    kind: redis\n    url: redis://127.0.0.1:6379\n\
+    \x20 nats:\n    kind: nats\n    url: nats://127.0.0.1:4222\n\
+    \x20 kafka:\n    kind: kafka\n    address: 127.0.0.1:9092\n";
+
+#[test]
+fn the_stores_of_the_local_stack_are_read_and_kinds_without_a_driver_refused_by_name() {
+    let problems = match load(&file(STACK)) {
+        Ok(effective) => {
+            let kinds: Vec<_> = effective.options.stores.iter().map(|store| store.kind).collect();
+            assert_eq!(
+                kinds,
+                [
+                    StoreKind::Postgres,
+                    StoreKind::Redis,
+                    StoreKind::Nats,
+                    StoreKind::Kafka
+                ]
+            );
+            Vec::new()
+        }
+        Err(problems) => problems,
+    };
+    let titles = [
+        (StoreKind::Postgres, 4),
+        (StoreKind::Redis, 7),
+        (StoreKind::Nats, 10),
+        (StoreKind::Kafka, 13),
+    ];
+    let missing: Vec<_> = titles
+        .iter()
+        .filter(|(kind, _)| kind.offers().is_empty())
+        .collect();
+    assert_eq!(problems.len(), missing.len(), "{problems:?}");
+    for (problem, (kind, line)) in problems.iter().zip(missing) {
+        assert_eq!(
+            (&*problem.field, problem.line, &*problem.suggestion),
+            (
+                &*format!("prism.yaml: stores.{}.kind", kind.name()),
+                *line,
+                "take the entry out"
+            )
+        );
+        let wanted = format!(
+            "this version has no driver for {}; it has those for memory and sqlite",
+            kind.title()
+        );
+        assert!(problem.description.starts_with(&wanted[..40]), "{problem}");
+    }
+}
+
+#[test]
+fn stores_are_read_and_printed_back_without_their_secrets() {
+    let text = "embedded: sqlite\nstores:\n  cache: {kind: memory}\n  second: {kind: memory}\n";
+    let effective = load(&file(text)).unwrap();
+    let names: Vec<_> = effective
+        .options
+        .all_stores()
+        .into_iter()
+        .map(|store| (store.name, store.kind))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            ("cache".to_owned(), StoreKind::Memory),
+            ("second".to_owned(), StoreKind::Memory),
+            (EMBEDDED.to_owned(), StoreKind::Sqlite)
+        ]
+    );
+    let printed = effective.to_yaml();
+    assert!(
+        printed.contains("\nstores:\n  cache:  # from line 3\n    kind: memory\n"),
+        "{printed}"
+    );
+    let again = load(&file(&printed)).unwrap().options;
+    assert_eq!(again.all_stores().len(), 3);
+    assert!(load(&file("stores:\n")).unwrap().options.stores.is_empty());
+    assert!(
+        load(&file("embedded: memory\nstores: {disk: {kind: sqlite}}\n"))
+            .unwrap()
+            .options
+            .has_disk()
+    );
+}
+
+#[test]
+fn bad_stores_are_all_reported() {
+    let text = "stores:\n  embedded: {kind: memory}\n  Cache: {kind: memory}\n  a: {kind: memry}\n  b: {kind: [memory]}\n\
+                \x20 c: {}\n  d: memory\n  e: {kind: memory, url: x}\n  f: {kind: sqlite}\n";
+    assert_eq!(
+        refused(&file(text)),
+        [
+            "line 2: prism.yaml: stores.embedded: this name is that of the store that the key `embedded` makes (give this store \
+             another name)",
+            "line 3: prism.yaml: stores.Cache: this is not a name for a store; allowed: 1 to 63 lower-case letters, digits and \
+             hyphens, starting with a letter and not ending with a hyphen",
+            "line 4: prism.yaml: stores.a.kind: \"memry\" is no kind of store; allowed: memory, sqlite, postgres, redis, nats, kafka, \
+             clickhouse, gremlin, neo4j (did you mean \"memory\"?)",
+            "line 5: prism.yaml: stores.b.kind: a kind of store is expected here, not a list",
+            "line 6: prism.yaml: stores.c: the key kind is missing; one of memory, sqlite, postgres, redis, nats, kafka, clickhouse, \
+             gremlin, neo4j",
+            "line 7: prism.yaml: stores.d: keys are expected here, at least `kind`, not a single value",
+            "line 8: prism.yaml: stores.e.url: kind memory has no such key; it has none beside kind",
+            "line 9: prism.yaml: stores.f.kind: the store embedded is SQLite already, and one file in the data directory serves all \
+             its namespaces (take the entry out)",
+        ]
+    );
+    assert_eq!(
+        refused(&file("stores: [memory]\n")),
+        ["line 1: prism.yaml: stores: names of stores with their keys are expected here, not a list"]
+    );
+    let many: String = (0..65)
+        .map(|number| format!("  s{number}: {{kind: memory}}\n"))
+        .collect();
+    assert!(refused(&file(&format!("stores:\n{many}")))[0].contains("at most 64 are allowed"));
+    let sources = Sources {
+        flags: vec![(
+            "stores.a.kind".into(),
+            "memory".into(),
+            "--set stores.a.kind".into(),
+        )],
+        ..Sources::default()
+    };
+    assert!(refused(&sources)[0].contains("in the configuration file only"));
 }

@@ -58,7 +58,7 @@ const STRANGERS: &[(&str, &[&str], &str)] = &[
 const FLOORS: &[&[&str]] = &[
     &["runtime", "namespace", "wal_key", "client"],
     &["call", "config"],
-    &["api", "metrics"],
+    &["api", "metrics", "plan"],
     &["log"],
     &["worker", "dispatch"],
     &["shard", "control"],
