@@ -29,6 +29,18 @@ pub const ITEM_OVERHEAD_BYTES: usize = 32;
 /// Values above this are stored in chunks of this size where a store does not keep them whole.
 pub const CHUNK_BYTES: usize = 1024 * 1024;
 
+/// Longest topic, in bytes of UTF-8; the empty one is legal.
+pub const TOPIC_BYTES_MAX: usize = 255;
+
+/// Longest ordering key, in bytes of UTF-8; the empty one is legal.
+pub const ORDERING_KEY_BYTES_MAX: usize = 255;
+
+/// Longest id of a message, in bytes: a token, and four for a place in a batch.
+pub const MESSAGE_ID_BYTES_MAX: usize = 68;
+
+/// Most bytes of a message's attributes as a store gets them, which may be more than what they say.
+pub const ATTRIBUTES_BYTES_MAX: usize = 16 * 1024;
+
 /// How many answers to compare-and-swap a store remembers.
 pub const SWAPS_REMEMBERED_MAX: usize = 8192;
 

@@ -14,6 +14,7 @@ mod join;
 pub mod local;
 mod model;
 mod paging;
+pub mod pubsub;
 mod swaps;
 
 use std::time::Duration;
@@ -136,6 +137,12 @@ pub enum FailureKind {
     InvalidPageToken,
     /// The token belongs to another call (gRPC: INVALID_ARGUMENT with the reason TOKEN_REUSED).
     TokenReused,
+    /// The token is too old to tell whether the call is a repeat (gRPC: FAILED_PRECONDITION with the reason TOKEN_EXPIRED).
+    TokenExpired,
+    /// Messages after the position are gone (gRPC: OUT_OF_RANGE with the reason POSITION_EXPIRED).
+    PositionExpired,
+    /// The position is not one of this namespace and these topics (gRPC: INVALID_ARGUMENT with the reason POSITION_INVALID).
+    PositionInvalid,
     /// Anything else.
     Other,
 }

@@ -2,8 +2,11 @@
 //! plain methods do not block and need no future. Overwriting an item with a value of like size allocates nothing.
 
 mod items;
+mod messages;
 mod space;
 mod swaps;
+
+pub use self::messages::{Messages, PUBSUB, RING_BYTES_MAX};
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};

@@ -26,12 +26,14 @@ use crate::query::{GetQuery, ItemSink, PageToken, ScanQuery};
 
 mod file;
 mod keyvalue;
+mod pubsub;
 
 pub use file::checkpointer::{Checkpoint, Checkpointer};
 pub use file::positions::{DeadLetter, OwnedDeadLetter, StreamPosition};
 pub use keyvalue::reader::{Reader, ReaderFactory};
 pub use keyvalue::relocation::Relocation;
 pub use keyvalue::writer::Writer;
+pub use pubsub::{Head, PUBSUB};
 
 use file::{Shared, files, schema, system_calls};
 use keyvalue::removals::Unfinished;

@@ -12,6 +12,10 @@
 //! applied      (stream, namespace) -> position                      since format 2
 //! dead_letter  (number) -> stream, namespace, position, time_ms, reason, record        since format 2
 //! stamp        (one) -> highest                                     since format 4
+//! message_space (number) -> namespace, next, time_ms                since format 7
+//! message      (place) -> partition, topic, key, id, time_ms, expires_at, attributes, payload
+//!                                                                   place = number of the space * 2^40 + of the message
+//! message_id   (namespace, id) -> digest, forget_at
 //! ```
 //!
 //! `item` is clustered by its primary key, so one id's items lie together in key order and a put
@@ -27,8 +31,9 @@
 
 /// Statements that make the next format of each: the first of an empty file, the second of the
 /// first, and so on. A step that was once released is never changed.
-pub(super) const STEPS: [&str; FORMAT as usize] =
-    [FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6];
+pub(super) const STEPS: [&str; FORMAT as usize] = [
+    FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6, FORMAT_7,
+];
 
 const FORMAT_1: &str = "
     CREATE TABLE namespace (
@@ -159,5 +164,36 @@ const FORMAT_6: &str = "
     INSERT INTO relocation SELECT 1, 0, x'', x'', 0, 0 WHERE EXISTS (SELECT 1 FROM item);
 ";
 
+/// Messages. A namespace that has some gets a number, which is part of its messages' places, so
+/// that they lie together; the numbers of messages go on when all are removed. `partition` is for
+/// groups of subscribers, which nobody has yet.
+const FORMAT_7: &str = "
+    CREATE TABLE message_space (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        namespace INTEGER NOT NULL UNIQUE,
+        next INTEGER NOT NULL,
+        time_ms INTEGER NOT NULL
+    );
+    CREATE TABLE message (
+        place INTEGER PRIMARY KEY,
+        partition INTEGER NOT NULL,
+        topic TEXT NOT NULL,
+        key TEXT NOT NULL,
+        id BLOB NOT NULL,
+        time_ms INTEGER NOT NULL,
+        expires_at INTEGER,
+        attributes BLOB NOT NULL,
+        payload BLOB NOT NULL
+    );
+    CREATE TABLE message_id (
+        namespace INTEGER NOT NULL,
+        id BLOB NOT NULL,
+        digest INTEGER,
+        forget_at INTEGER NOT NULL,
+        PRIMARY KEY (namespace, id)
+    ) WITHOUT ROWID;
+    CREATE INDEX message_id_expiry ON message_id (forget_at);
+";
+
 /// The newest format, and the only one that is written.
-pub(super) const FORMAT: i64 = 6;
+pub(super) const FORMAT: i64 = 7;

@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::sqlite::Options;
+use crate::sqlite::{Options, pubsub::Heads};
 
 pub(in crate::sqlite) mod checkpointer;
 pub(in crate::sqlite) mod files;
@@ -30,6 +30,8 @@ pub(in crate::sqlite) struct Shared {
     pub(in crate::sqlite) wal_pages: wal_pages::WalPages,
     /// Moves on when a namespace is created or dropped.
     pub(in crate::sqlite) namespace_epoch: AtomicU64,
+    /// How far the messages of each namespace have come.
+    pub(in crate::sqlite) heads: Heads,
     /// Held during a round of a checkpoint: SQLite would refuse a second one instead of waiting.
     checkpointing: Mutex<()>,
 }
@@ -42,6 +44,7 @@ impl Shared {
             gate: files::Gate::default(),
             wal_pages: wal_pages::WalPages::new(options),
             namespace_epoch: AtomicU64::default(),
+            heads: Heads::default(),
             checkpointing: Mutex::default(),
         }
     }

@@ -60,8 +60,8 @@ impl ReaderFactory {
 /// Reads beside the writer; every call sees one moment's state. `Send`, not `Sync`.
 #[derive(Debug)]
 pub struct Reader {
-    connection: Connection,
-    shared: Arc<Shared>,
+    pub(in crate::sqlite) connection: Connection,
+    pub(in crate::sqlite) shared: Arc<Shared>,
     unfinished: Arc<Unfinished>,
     namespaces: RefCell<Namespaces>,
     namespace_epoch: Cell<u64>,
@@ -233,7 +233,7 @@ impl Reader {
             .map(drop)?)
     }
 
-    fn check_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError> {
+    pub(in crate::sqlite) fn check_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError> {
         let epoch = self.shared.namespace_epoch.load(Ordering::Acquire);
         if epoch != self.namespace_epoch.get() {
             *self.namespaces.borrow_mut() = namespaces::load(&self.connection)?;

@@ -12,6 +12,7 @@ use crate::error::StoreError;
 use crate::ids::{NamespaceId, UnixMillis};
 use crate::sqlite::Options;
 use crate::sqlite::file::schema::{TOMBSTONE, blob};
+use crate::sqlite::pubsub;
 
 /// Removes a step's worth of a dropped namespace; its number once nothing is left.
 pub(super) fn sweep_namespace(
@@ -47,6 +48,9 @@ pub(super) fn sweep_namespace(
         state.budget.take_row(0);
     }
     if numbers.len() as i64 >= limit {
+        return Ok(None);
+    }
+    if !pubsub::sweep_dropped(connection, &mut state.spaces, namespace, limit as usize, sweep)? {
         return Ok(None);
     }
     state.removals.forget_namespace(connection, namespace)?;

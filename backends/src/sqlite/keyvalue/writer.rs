@@ -24,6 +24,7 @@ use crate::sqlite::file::positions::{self, StreamPosition};
 use crate::sqlite::file::schema::{FileLock, blob};
 use crate::sqlite::file::stamps::Stamps;
 use crate::sqlite::file::transaction::in_transaction;
+use crate::sqlite::pubsub::{self, Spaces};
 
 /// Mutations of a stream's batch after which the thread gives way to others that want its core:
 /// some tens of microseconds.
@@ -60,6 +61,8 @@ pub(in crate::sqlite) struct State {
     pub(super) next_value: i64,
     pub(super) next_swap: i64,
     stamps: Stamps,
+    /// The namespaces with messages.
+    pub(in crate::sqlite) spaces: Spaces,
 }
 
 impl Writer {
@@ -105,8 +108,14 @@ impl Writer {
         }
     }
 
+    /// The parts that a transaction works with.
+    pub(in crate::sqlite) fn parts(&mut self) -> (&Connection, &Shared, &mut State) {
+        (&self.connection, &self.shared, &mut self.state)
+    }
+
     /// Drops a namespace as [`crate::api::keyvalue::Upkeep::drop_namespace`] does.
     pub fn drop_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
+        self.shared.heads.forget(namespace);
         match self.state.namespaces.get(&namespace) {
             Some(NamespaceState::Live) => self.set_namespace(namespace, NamespaceState::Dropped),
             Some(_) => Ok(()),
@@ -226,7 +235,9 @@ impl Writer {
             }
             sweep::sweep_items(connection, options, state, now, &mut done)?;
             let left = state.budget.left();
-            sweep::sweep_range_deletes(connection, state, now, left, &mut done)
+            sweep::sweep_range_deletes(connection, state, now, left, &mut done)?;
+            let left = budget.saturating_sub(done.removed);
+            pubsub::sweep_expired(connection, &mut state.spaces, now, left, &mut done)
         });
         state.settle(result.is_ok());
         result?;
@@ -234,7 +245,7 @@ impl Writer {
             state.namespaces.insert(namespace, NamespaceState::Swept);
         }
         let is_used_up = state.budget.left() == 0 || done.examined >= budget;
-        done.more = more || is_used_up || state.budget.has_orphans() || state.has_dropped();
+        done.more |= more || is_used_up || state.budget.has_orphans() || state.has_dropped();
         sweep::give_back_pages(connection, budget)?;
         Ok(done)
     }
@@ -341,12 +352,13 @@ impl State {
             next_value: number(LAST_VALUE)? + 1,
             next_swap: number("SELECT ifnull(max(sequence), 0) + 1 FROM swap")?,
             stamps: Stamps::load(connection)?,
+            spaces: Spaces::default(),
         })
     }
 
     /// After a transaction: what was removed is unmarked, or stays marked if it was not removed
-    /// after all.
-    fn settle(&mut self, committed: bool) {
+    /// after all. Returns how far the messages of namespaces have come by it.
+    pub(in crate::sqlite) fn settle(&mut self, committed: bool) -> Vec<(NamespaceId, u64)> {
         self.stamps.settle(committed);
         for (namespace, id) in self.unmarked.drain(..) {
             if committed {
@@ -354,6 +366,12 @@ impl State {
             }
         }
         self.removals.settle(committed);
+        self.spaces.settle(committed)
+    }
+
+    /// Notes within a transaction how far the stamps of writes have come.
+    pub(in crate::sqlite) fn note_stamps(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        self.stamps.note(connection)
     }
 
     fn has_dropped(&self) -> bool {
@@ -362,7 +380,7 @@ impl State {
             .any(|state| *state == NamespaceState::Dropped)
     }
 
-    pub(super) fn check_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError> {
+    pub(in crate::sqlite) fn check_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError> {
         namespaces::check(&self.namespaces, namespace)
     }
 

@@ -1,0 +1,291 @@
+//! PubSub's traits: what a store takes, what its readers see, and how its namespaces are kept.
+//!
+//! A store numbers the messages of a namespace from 1 on, in the order in which it takes them, and a reader's place is the number
+//! of its next message. What every store promises ([`crate::behavior::pubsub`] checks it):
+//!
+//! * **Order**: a reader sees messages by their numbers, each once. A number becomes visible only after all smaller ones, so a
+//!   reader that has passed one misses nothing.
+//! * **Once**: a message whose id the namespace has taken within [`ID_WINDOW_MS`] is not stored again; with the digest of another
+//!   call it is refused. The window is measured by [`Message::at`], so a batch that comes again is judged as at first.
+//! * **Age**: a message is gone from its `expires_at` on, for every reader. Who then misses it gets a [`Gap`].
+//!
+//! Readers ask and are answered at once; to wait until there is something is the caller's business. As everywhere in this crate,
+//! time is an argument.
+
+use std::cell::RefCell;
+
+use crate::error::StoreError;
+use crate::ids::{LogPosition, NamespaceId, UnixMillis};
+use crate::limits::{
+    ATTRIBUTES_BYTES_MAX, MESSAGE_ID_BYTES_MAX, ORDERING_KEY_BYTES_MAX, TOPIC_BYTES_MAX, VALUE_BYTES_MAX,
+};
+use crate::memory::Messages;
+use crate::offer::Offer;
+use crate::sqlite::SqliteStore;
+
+pub use super::keyvalue::Sweep;
+
+/// How long a message's id is remembered at least, in milliseconds.
+pub const ID_WINDOW_MS: u64 = 10 * 60 * 1000;
+
+/// A message on its way into a store.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Namespace that it is published in. Must have been created.
+    pub namespace: NamespaceId,
+    /// Part of the namespace that it belongs to; its topic and key decide.
+    pub partition: u16,
+    /// Names the message within its namespace; 1 to 68 bytes.
+    pub id: &'a [u8],
+    /// Digest of the whole call, if its client gave it a token: a repeat has the same one.
+    pub digest: Option<u64>,
+    /// When the call was taken. A message that is applied later, or once more, keeps it.
+    pub at: UnixMillis,
+    /// When the message disappears; `None` is never.
+    pub expires_at: Option<UnixMillis>,
+    /// 0 to 255 bytes.
+    pub topic: &'a str,
+    /// 0 to 255 bytes.
+    pub key: &'a str,
+    /// What the publisher says beside the payload, opaque to the store; up to 16 KiB.
+    pub attributes: &'a [u8],
+    /// 0 bytes to 16 MiB.
+    pub payload: &'a [u8],
+}
+
+impl Message<'_> {
+    /// Checks every limit. Errors name the field as the messages of `prism.pubsub.v1` do.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let at_most = |field: &str, length: usize, max: usize| match length <= max {
+            true => Ok(()),
+            false => Err(StoreError::invalid(
+                field,
+                format!("must have at most {max} bytes, has {length}"),
+            )),
+        };
+        if self.id.is_empty() {
+            return Err(StoreError::invalid("message_id", "must not be empty"));
+        }
+        at_most("message_id", self.id.len(), MESSAGE_ID_BYTES_MAX)?;
+        at_most("message.topic", self.topic.len(), TOPIC_BYTES_MAX)?;
+        at_most("message.ordering_key", self.key.len(), ORDERING_KEY_BYTES_MAX)?;
+        at_most("message.attributes", self.attributes.len(), ATTRIBUTES_BYTES_MAX)?;
+        at_most("message.payload", self.payload.len(), VALUE_BYTES_MAX)
+    }
+}
+
+/// What became of one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The store has it now.
+    Published,
+    /// The store had it already.
+    Repeat,
+    /// It was not stored.
+    Refused(StoreError),
+}
+
+/// Where a reader begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the next message that is stored.
+    Latest,
+    /// With the oldest message that is left.
+    Earliest,
+    /// With the first message that was stored at this time or later.
+    Time(UnixMillis),
+    /// With the message of this number.
+    Number(u64),
+}
+
+/// What a store says to a reader that wants to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// The number of its first message.
+    At(u64),
+    /// Messages from the wanted number on are gone; the oldest that is left has this time.
+    Expired(Option<UnixMillis>),
+    /// The namespace has not come that far: the number was not made by this store.
+    Unknown,
+}
+
+/// A message as a reader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored<'a> {
+    /// Number of the message in its namespace.
+    pub number: u64,
+    /// Id of the message.
+    pub id: &'a [u8],
+    /// When the store took it. Never falls from one message of a namespace to the next.
+    pub time: UnixMillis,
+    /// Topic.
+    pub topic: &'a str,
+    /// Ordering key.
+    pub key: &'a str,
+    /// Attributes, as they were published.
+    pub attributes: &'a [u8],
+    /// Payload.
+    pub payload: &'a [u8],
+}
+
+/// Takes what a reader gets.
+pub trait MessageSink {
+    /// Whether messages of this topic are wanted. Asked before the rest of a message is read.
+    fn wants(&mut self, topic: &str) -> bool;
+
+    /// One message; its parts are only lent. `false`: there is no room for it, and it must come again.
+    fn message(&mut self, message: &Stored<'_>) -> bool;
+}
+
+/// Messages that went before a reader came to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gap {
+    /// Number of them, of all topics.
+    pub messages: u64,
+    /// Time of the first message after them, if there is one.
+    pub oldest_left: Option<UnixMillis>,
+}
+
+/// How one step of a reader went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Read {
+    /// The number of its next message.
+    pub next: u64,
+    /// What it missed.
+    pub gap: Option<Gap>,
+    /// Whether there is more to read now.
+    pub more: bool,
+}
+
+/// Messages that one step of a reader passes at most, whether or not they are wanted.
+pub const STEP_MESSAGES_MAX: usize = 2_000;
+
+/// The writing half.
+#[allow(
+    async_fn_in_trait,
+    reason = "dispatch is by a closed enum on one thread; no Send bound is wanted"
+)]
+pub trait Writes {
+    /// Stores messages in their order, as one transaction where the store has transactions; `outcomes` is cleared and gets one
+    /// outcome for each. A refused message does not harm the others. On `Err` none was stored (after [`StoreError::Io`]: perhaps
+    /// all were; publish the same batch again).
+    ///
+    /// `at` is the place in a gateway's log of the batch's last record, noted together with its effect.
+    async fn publish(
+        &self,
+        batch: &[Message<'_>],
+        at: Option<&LogPosition>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), StoreError>;
+}
+
+/// The reading half.
+#[allow(
+    async_fn_in_trait,
+    reason = "dispatch is by a closed enum on one thread; no Send bound is wanted"
+)]
+pub trait Reads {
+    /// Finds the number of a reader's first message.
+    async fn open(&self, namespace: NamespaceId, start: Start, now: UnixMillis)
+    -> Result<Opened, StoreError>;
+
+    /// Hands messages from number `next` on to the sink until it is full, none is left, or a step's worth was passed.
+    async fn read(
+        &self,
+        namespace: NamespaceId,
+        next: u64,
+        now: UnixMillis,
+        sink: &mut impl MessageSink,
+    ) -> Result<Read, StoreError>;
+}
+
+/// The namespaces of a store, and the room that they take.
+#[allow(
+    async_fn_in_trait,
+    reason = "dispatch is by a closed enum on one thread; no Send bound is wanted"
+)]
+pub trait Upkeep {
+    /// What this store promises for PubSub.
+    fn offer(&self) -> Offer;
+
+    /// Makes a namespace usable, as [`crate::api::keyvalue::Upkeep::create_namespace`].
+    async fn create_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError>;
+
+    /// Makes all messages of a namespace vanish at once, as [`crate::api::keyvalue::Upkeep::drop_namespace`].
+    async fn drop_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError>;
+
+    /// Gives back the room of expired messages, forgotten ids and dropped namespaces, one step.
+    async fn sweep(&self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError>;
+}
+
+/// Every store that serves PubSub, for dispatch without virtual calls.
+#[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one per shard or process, and it is never moved"
+)]
+pub enum Store {
+    /// In this process's memory; gone with it.
+    Memory(RefCell<Messages>),
+    /// In a SQLite file.
+    Sqlite(SqliteStore),
+}
+
+macro_rules! dispatch {
+    ($self:expr, $store:ident => $call:expr) => {
+        match $self {
+            Store::Memory($store) => $call,
+            Store::Sqlite($store) => $call,
+        }
+    };
+}
+
+impl Writes for Store {
+    async fn publish(
+        &self,
+        batch: &[Message<'_>],
+        at: Option<&LogPosition>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), StoreError> {
+        dispatch!(self, store => Writes::publish(store, batch, at, outcomes).await)
+    }
+}
+
+impl Reads for Store {
+    async fn open(
+        &self,
+        namespace: NamespaceId,
+        start: Start,
+        now: UnixMillis,
+    ) -> Result<Opened, StoreError> {
+        dispatch!(self, store => Reads::open(store, namespace, start, now).await)
+    }
+
+    async fn read(
+        &self,
+        namespace: NamespaceId,
+        next: u64,
+        now: UnixMillis,
+        sink: &mut impl MessageSink,
+    ) -> Result<Read, StoreError> {
+        dispatch!(self, store => Reads::read(store, namespace, next, now, sink).await)
+    }
+}
+
+impl Upkeep for Store {
+    fn offer(&self) -> Offer {
+        dispatch!(self, store => Upkeep::offer(store))
+    }
+
+    async fn create_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError> {
+        dispatch!(self, store => Upkeep::create_namespace(store, namespace).await)
+    }
+
+    async fn drop_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError> {
+        dispatch!(self, store => Upkeep::drop_namespace(store, namespace).await)
+    }
+
+    async fn sweep(&self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError> {
+        dispatch!(self, store => Upkeep::sweep(store, now, budget).await)
+    }
+}

@@ -1,0 +1,207 @@
+//! The behaviour suite of PubSub, for all stores and for the gateway in front of them.
+//!
+//! As KeyValue's ([`super`]): the cases speak to a [`Client`] in owned types, and each asks the [`Harness`] for an empty
+//! namespace of its own. Each carries the number of the promise that it checks, and the features that it needs.
+
+mod cases;
+pub mod local;
+mod starts;
+
+use std::time::Duration;
+
+use super::{Failure, WriteToken};
+use crate::offer::{Features, Offer};
+
+/// A message as its publisher sends it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Topic.
+    pub topic: String,
+    /// Ordering key.
+    pub key: String,
+    /// Names and values, by name.
+    pub attributes: Vec<(String, String)>,
+    /// Payload.
+    pub payload: Vec<u8>,
+}
+
+/// A message as a subscriber gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Id of the message.
+    pub id: Vec<u8>,
+    /// The message.
+    pub message: Sent,
+    /// When the store took it, in milliseconds since 1970.
+    pub time_ms: u64,
+}
+
+/// One answer of a subscription.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Messages, in order.
+    pub messages: Vec<Received>,
+    /// How many messages are missing before these; 0 inside means that it is not known.
+    pub gap: Option<u64>,
+    /// Begins a subscription right after these messages.
+    pub position: Vec<u8>,
+}
+
+/// Where a subscription begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With what is published from now on.
+    Latest,
+    /// With the oldest message.
+    Earliest,
+    /// With the first message at this time or later, in milliseconds since 1970.
+    Time(u64),
+    /// After the answer that held this position.
+    Position(Vec<u8>),
+}
+
+/// Calls on one namespace.
+#[allow(async_fn_in_trait, reason = "the suite is generic over one thread's executor")]
+pub trait Client {
+    /// A subscription that stands.
+    type Subscription: Subscription;
+
+    /// Publishes one message; its id.
+    async fn publish(&mut self, token: Option<&WriteToken>, message: &Sent) -> Result<Vec<u8>, Failure>;
+
+    /// Publishes many; the id of each, or why it was refused.
+    async fn publish_batch(
+        &mut self,
+        token: Option<&WriteToken>,
+        messages: &[Sent],
+    ) -> Result<Vec<Result<Vec<u8>, Failure>>, Failure>;
+
+    /// Subscribes to patterns of topics (none: all), and waits for the first answer.
+    async fn subscribe(&mut self, topics: &[&str], start: &Start) -> Result<Self::Subscription, Failure>;
+}
+
+/// A subscription.
+#[allow(async_fn_in_trait, reason = "the suite is generic over one thread's executor")]
+pub trait Subscription {
+    /// The next answer that has messages or a gap; `None` if nothing comes for so long.
+    async fn next(&mut self, wait: Duration) -> Result<Option<Answer>, Failure>;
+
+    /// Position of the last answer, the first one included.
+    fn position(&self) -> Vec<u8>;
+}
+
+/// Where the suite runs.
+#[allow(async_fn_in_trait, reason = "the suite is generic over one thread's executor")]
+pub trait Harness {
+    /// How cases reach the store.
+    type Client: Client;
+
+    /// A client on a new, empty namespace, ordered, whose messages live for so long.
+    async fn client(&mut self, life: Option<Duration>) -> Self::Client;
+
+    /// One more client on the same namespace.
+    async fn client_beside(&mut self, client: &Self::Client) -> Self::Client;
+
+    /// The time as the store under test has it, in nanoseconds since 1970.
+    fn now_ns(&mut self) -> i64;
+
+    /// Lets this much time pass: turns a clock, or waits.
+    async fn pass(&mut self, time: Duration);
+
+    /// What the store under test promises for PubSub.
+    fn offer(&self) -> Offer;
+
+    /// Whether a gateway stands in front of the store: it checks tokens, topics and positions, which no store does.
+    fn is_gateway(&self) -> bool;
+
+    /// Largest payload that may be published, in bytes.
+    fn payload_bytes_max(&self) -> usize;
+}
+
+/// One case.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// Number of the promise, for example `P7`, in lower case within the name of the function.
+    pub name: &'static str,
+    /// What a store must offer for it.
+    pub needs: Features,
+    /// Where it can be seen.
+    pub seen: Seen,
+}
+
+/// Where a case can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// At a store, and through a gateway.
+    Anywhere,
+    /// Through a gateway only: it is about what that adds.
+    AtGateway,
+    /// At a store only: a gateway's stream does not fall behind while the test looks away.
+    AtStore,
+}
+
+/// Runs all cases that make sense for the harness, one after the other.
+///
+/// # Panics
+/// When a case fails.
+pub async fn run<H: Harness>(harness: &mut H) {
+    let (features, is_gateway) = (harness.offer().features, harness.is_gateway());
+    for case in CASES {
+        let hidden = if is_gateway {
+            Seen::AtStore
+        } else {
+            Seen::AtGateway
+        };
+        if features.has(case.needs) && case.seen != hidden {
+            run_case(case.name, harness).await;
+        }
+    }
+}
+
+macro_rules! cases {
+    ($($module:ident :: $name:ident: $needs:expr, $seen:ident);* $(;)?) => {
+        /// All cases.
+        pub const CASES: &[Case] = &[$(Case {
+            name: stringify!($name),
+            needs: $needs,
+            seen: Seen::$seen,
+        }),*];
+
+        /// Runs one case.
+        ///
+        /// # Panics
+        /// When the case fails, or there is none of that name.
+        pub async fn run_case<H: Harness>(name: &str, harness: &mut H) {
+            match name {
+                $(stringify!($name) => $module::$name(harness).await,)*
+                _ => panic!("the suite has no case {name}"),
+            }
+        }
+    };
+}
+
+const NONE: Features = Features::NONE;
+const TTL: Features = Features::TTL;
+const REPLAY: Features = Features::REPLAY;
+
+cases![
+    starts::p1_latest_begins_after_the_first_answer: NONE, Anywhere;
+    starts::p2_earliest_gives_all_once_and_in_order: REPLAY, Anywhere;
+    starts::p3_time_begins_with_the_first_message_at_it_or_later: REPLAY, Anywhere;
+    starts::p4_every_position_is_a_place_to_go_on_from: REPLAY, Anywhere;
+    cases::p5_each_key_comes_in_the_order_of_its_acknowledgements: NONE, Anywhere;
+    cases::p6_a_batch_keeps_the_order_of_a_key: REPLAY, Anywhere;
+    cases::p6_the_first_failure_takes_the_later_ones_of_its_key_along: REPLAY, AtGateway;
+    cases::p7_a_repeat_has_one_id_and_is_stored_once: REPLAY, Anywhere;
+    cases::p7_a_token_of_another_call_is_refused: REPLAY, Anywhere;
+    cases::p8_a_token_older_than_the_window_stores_nothing: REPLAY, AtGateway;
+    cases::p9_equal_publishes_at_once_are_one_message: REPLAY, Anywhere;
+    cases::p10_without_a_token_there_are_two_messages: REPLAY, Anywhere;
+    cases::p11_patterns_take_their_topics_once: REPLAY, Anywhere;
+    cases::p12_messages_come_back_as_they_were_sent: REPLAY, Anywhere;
+    cases::p12_what_is_too_large_is_refused: REPLAY, Anywhere;
+    starts::p20_who_is_overtaken_by_retention_gets_a_gap: TTL.and(REPLAY), AtStore;
+    starts::p21_an_expired_position_is_refused: TTL.and(REPLAY), Anywhere;
+    starts::p21_positions_of_others_are_refused: REPLAY, AtGateway;
+    starts::p31_old_messages_are_not_delivered: TTL.and(REPLAY), Anywhere;
+];
