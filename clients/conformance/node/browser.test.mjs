@@ -83,7 +83,7 @@ test('a page of an allowed origin', { timeout: 2 * PATIENCE_MS }, async (t) => {
   const namespace = await scratchNamespace(t, 'browser');
   const tab = await opened(origin);
   const results = await tab.evaluate(([url, name]) => globalThis.prism.calls(url, name), [baseUrl, namespace]);
-  const error = ['NotFound', true, ['google.rpc.ErrorInfo']];
+  const error = ['NotFound', true, ['google.rpc.ErrorInfo', 'google.rpc.RequestInfo']];
   for (const transport of ['Connect, protobuf', 'Connect, JSON', 'gRPC-Web, protobuf', 'gRPC-Web, JSON']) {
     const { pages, ...rest } = results[transport];
     assert.deepEqual(rest, { value: true, scanned: ['a', 'b', 'c'], errors: [error, error] }, transport);

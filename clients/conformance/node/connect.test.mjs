@@ -90,7 +90,7 @@ for (const [name, transport] of transports) {
         const error = await refusal(call());
         assert.equal(error.code, Code.NotFound);
         assert.match(error.rawMessage, /"nope" does not exist/);
-        assert.deepEqual(error.details.map(({ type }) => type), ['google.rpc.ErrorInfo']);
+        assert.deepEqual(error.details.map(({ type }) => type), ['google.rpc.ErrorInfo', 'google.rpc.RequestInfo']);
       }
       const tooLong = { namespace, id: 'x', items: [{ key: new Uint8Array(1025) }] };
       assert.equal((await refusal(kv.put(tooLong, within()))).code, Code.InvalidArgument);

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import grpc
@@ -68,6 +69,22 @@ def test_not_beyond_loopback_without_a_word(tmp_path):
 def test_bad_options(options, tmp_path):
     printed = refused("--data-dir", tmp_path / "data", *options)
     assert options[1] in printed
+
+
+def test_the_diagnostics_name_a_failed_request(new_server):
+    with new_server("--embedded", "memory", "--log-level", "debug") as server, Client(server.address) as client:
+        request = kv.GetRequest(namespace="no-such-namespace", id="x")
+        with pytest.raises(grpc.RpcError):
+            client.kv.Get(request, timeout=PATIENCE_S, metadata=[("x-request-id", "order-17")])
+        await_line(server, 'request="order-17"', "/prism.keyvalue.v1.KeyValue/Get", "NAMESPACE_UNKNOWN")
+
+
+def await_line(server, *parts):
+    """Waits until the server has printed a line with all these parts."""
+    until = time.monotonic() + PATIENCE_S
+    while not any(all(part in line for part in parts) for line in server.tail().splitlines()):
+        assert time.monotonic() < until, f"no line has {parts}:\n{server.tail()}"
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("driver", ["epoll", "auto"])

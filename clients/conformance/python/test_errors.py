@@ -1,5 +1,7 @@
 """What a caller is told when something is wrong: status codes and machine-readable details, through grpcio."""
 
+import re
+
 import grpc
 import pytest
 from conftest import DURABILITY, NAMESPACE, PATIENCE_S, status_details
@@ -35,6 +37,22 @@ def test_unknown_namespace(client, fresh_id):
         assert info.domain == "prism"
         assert info.reason == "NAMESPACE_UNKNOWN"
         assert info.metadata["namespace"] == "no-such-namespace"
+
+
+def test_a_failed_request_has_a_name(client, fresh_id):
+    """Its client's, or one of the gateway's own."""
+    names = [("x-request-id", "order-17/retry.2"), ("x-request-id", "not one that can be repeated"), ("x-other", "1")]
+    given, unusable, own = (
+        status_details(refused(get, client, fresh_id, namespace="no-such-namespace", metadata=[name]))["RequestInfo"]
+        for name in names
+    )
+    assert given.request_id == "order-17/retry.2"
+    assert unusable.request_id != own.request_id
+    for info in (unusable, own):
+        assert re.fullmatch(r"[0-9a-f]{8}-\d+-\d+\.\d+-\d+", info.request_id)
+    scan = kv.ScanRequest(namespace="no-such-namespace")
+    error = refused(list, client.kv.Scan(scan, timeout=PATIENCE_S, metadata=[("x-request-id", "a-scan")]))
+    assert status_details(error)["RequestInfo"].request_id == "a-scan"
 
 
 def requests_with_a_bad_field():

@@ -10,6 +10,7 @@ import subprocess
 import pytest
 from conftest import NAMESPACE, PATIENCE_S, PROMISED, TARGET
 from prism.keyvalue.v1 import keyvalue_pb2 as kv
+from test_keyvalue import put
 
 PUT = "/prism.keyvalue.v1.KeyValue/Put"
 GET = "/prism.keyvalue.v1.KeyValue/Get"
@@ -141,6 +142,28 @@ def test_an_error_carries_its_details(tmp_path, version):
     answer = call_json(tmp_path, version, GET, {"namespace": "no-such-namespace", "id": "x"})
     types = [detail["type"] for detail in answer.json()["details"]]
     assert "google.rpc.ErrorInfo" in types
+
+
+@VERSIONS
+def test_a_request_has_a_name(tmp_path, version, client, fresh_id):
+    """A reply repeats its client's name of the request; a failed one without gets the gateway's."""
+    named = ("--header", "x-request-id: order-17")
+    put(client, fresh_id, [(b"k", b"v")])
+    answer = call_json(tmp_path, version, GET, {"namespace": NAMESPACE, "id": fresh_id}, *named)
+    assert (answer.status, answer.headers["x-request-id"]) == (200, "order-17")
+    answer = call_json(tmp_path, version, GET, {"namespace": NAMESPACE, "id": fresh_id})
+    assert answer.status == 200 and "x-request-id" not in answer.headers
+    stream = ("--header", "accept: text/event-stream", *named)
+    answer = call_json(tmp_path, version, "/prism.keyvalue.v1.KeyValue/Scan", {"namespace": NAMESPACE}, *stream)
+    assert (answer.status, answer.headers["x-request-id"]) == (200, "order-17")
+
+    for path, options, status in [(GET, named, 404), (GET, (), 404), ("/no/such/path", named, 404), ("/no/such/path", (), 404)]:
+        answer = call_json(tmp_path, version, path, {"namespace": "no-such-namespace", "id": "x"}, *options)
+        assert answer.status == status
+        name = answer.headers["x-request-id"]
+        assert (name == "order-17") == (options == named)
+        details = {detail["type"]: detail.get("debug") for detail in answer.json()["details"]}
+        assert details["google.rpc.RequestInfo"] == {"requestId": name}
 
 
 @VERSIONS

@@ -233,6 +233,17 @@ impl Status {
         self
     }
 
+    /// Adds a `RequestInfo`: the id under which the request stands in the server's diagnostics.
+    #[must_use]
+    pub fn with_request_id(mut self, id: &str) -> Self {
+        let info = rpc::RequestInfo {
+            request_id: id.to_owned(),
+            serving_data: String::new(),
+        };
+        self.details.push(pack("google.rpc.RequestInfo", &info));
+        self
+    }
+
     /// The status for a request that a view refused: `InvalidArgument`, the sentence, and the field as a violation.
     pub fn from_decode_error(error: &DecodeError) -> Self {
         let status = Status::new(Code::InvalidArgument, error.to_string());

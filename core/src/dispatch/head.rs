@@ -45,6 +45,8 @@ pub(crate) struct Extra {
     pub(crate) resume_after: Option<Vec<u8>>,
     /// What a preflight asks for: the fields that the page wants to send.
     pub(crate) asked_fields: Vec<u8>,
+    /// The client's own name for the request, if it is one that can be repeated in a reply.
+    pub(crate) request_id: Option<Box<str>>,
     /// The methods that the path takes, for a preflight.
     pub(crate) methods: &'static str,
 }
@@ -66,6 +68,9 @@ pub(crate) enum Encoding {
     /// One that this gateway does not decode; an error only if a message really is compressed.
     Unsupported,
 }
+
+/// The longest id of a request that is taken from its client, in bytes.
+const REQUEST_ID_BYTES_MAX: usize = 128;
 
 const IDENTITY: Encoding = Encoding::Known(grpc::Encoding::Identity);
 
@@ -91,11 +96,15 @@ impl Head {
                 *place = Some(value);
             }
         }
-        let mut extra = Extra::default();
+        let mut extra = Extra {
+            request_id: raw.request_id.and_then(usable_id),
+            ..Extra::default()
+        };
         let head = raw.interpret(has_trailers, rules, &mut extra);
         let is_plain = extra.refusal.is_none()
             && extra.message.is_none()
             && extra.resume_after.is_none()
+            && extra.request_id.is_none()
             && head.route != Route::Preflight;
         (head, (!is_plain).then(|| Box::new(extra)))
     }
@@ -160,6 +169,14 @@ raw_head! {
     origin = "origin",
     asked_method = "access-control-request-method",
     asked_fields = "access-control-request-headers",
+    request_id = "x-request-id",
+}
+
+/// A client's name for its request, unless it is one that a reply or a line of diagnostics cannot carry.
+fn usable_id(value: &[u8]) -> Option<Box<str>> {
+    let usable = (1..=REQUEST_ID_BYTES_MAX).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic);
+    let id = usable.then(|| std::str::from_utf8(value).ok()).flatten()?;
+    Some(id.into())
 }
 
 impl RawHead<'_> {

@@ -18,7 +18,7 @@ const PREFLIGHT_SECONDS: &[u8] = b"7200";
 /// What a page may read of a reply beside its body and the few fields that it always may.
 const EXPOSED: &[u8] =
     b"grpc-status, grpc-message, grpc-status-details-bin, grpc-encoding, content-encoding, \
-                         connect-content-encoding";
+                         connect-content-encoding, x-request-id";
 
 /// The rules, as configured.
 #[derive(Debug, Default)]

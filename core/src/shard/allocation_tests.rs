@@ -10,8 +10,9 @@ const COUNTED: usize = 100;
 
 /// A put that hops: its pending call, its message for the other shard, and the reply there.
 const PER_HOP: u64 = 3;
-/// A refusal: the status with its sentence, its details packed and encoded for the wire.
-const PER_REFUSAL: u64 = 30;
+/// A refusal: the status with its sentence, its details (among them the name of the request) packed and encoded for the
+/// wire.
+const PER_REFUSAL: u64 = 42;
 
 #[test]
 fn a_put_in_memory_allocates_nothing() {

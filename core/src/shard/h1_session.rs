@@ -8,7 +8,7 @@ use prism_codec::{
     http1::{self, Connection, Event, HttpError, Version},
 };
 
-use super::{h1_reply::Reply, h2_session::KEEP_ALIVE_SECONDS, lifetime, reply, unary};
+use super::{h1_reply::Reply, h2_session::KEEP_ALIVE_SECONDS, lifetime, reply, request_id, unary};
 use crate::{
     call::{
         job::Answer,
@@ -73,6 +73,12 @@ enum Phase {
     Scanning(Box<Scan>),
     /// A health watch: open until the client leaves.
     Watching,
+}
+
+impl Request {
+    fn given_id(&self) -> Option<&str> {
+        self.extra.as_deref()?.request_id.as_deref()
+    }
 }
 
 impl H1Session {
@@ -187,14 +193,11 @@ impl H1Session {
 
     /// The request is complete.
     fn start(&mut self, now: Instant, gateway: &mut Dispatcher) {
+        let ticket = self.ticket();
         let Some(request) = &mut self.request else { return };
         let head = request.head;
         let body = std::mem::take(&mut request.body);
         debug_assert!(body.len() <= self.body_bytes_max);
-        let ticket = Ticket {
-            call: CallId::Request(self.number),
-            ..self.address
-        };
         let progress = match head.route {
             Route::Metrics => gateway.start_metrics(ticket),
             route if route.needs_no_body() => {
@@ -343,7 +346,10 @@ impl H1Session {
         if self.draining || reply == Reply::UntilClose {
             self.parser.close_after_request();
         }
-        let start = reply::stream_start(request.head, gateway);
+        let mut start = reply::stream_start(request.head, gateway);
+        if let Some(id) = request.given_id() {
+            start.put_request_id(id);
+        }
         reply.begin(&mut self.output, &start, self.parser.keep_alive());
         reply.put(&mut self.output, &start.body);
     }
@@ -357,6 +363,7 @@ impl H1Session {
             Some(request) if request.begun => {
                 let reply = Reply::of(request.version);
                 let mut end = Vec::new();
+                let (_, result) = self.name_failure(request, result);
                 let result = result.as_ref().copied().map_err(|status| &**status);
                 reply::put_stream_end(request.head, result, &mut end);
                 reply.put(&mut self.output, &end);
@@ -374,13 +381,41 @@ impl H1Session {
         if self.draining {
             self.parser.close_after_request();
         }
-        let response = reply::whole(request.head, request.extra.as_deref(), result, gateway);
+        let (id, result) = self.name_failure(&request, result);
+        let mut response = reply::whole(request.head, request.extra.as_deref(), result, gateway);
+        if let Some(id) = &id {
+            response.put_request_id(id);
+        }
         Reply::whole(
             &mut self.output,
             &response,
             request.head.head_only,
             self.parser.keep_alive(),
         );
+    }
+
+    /// Names the request where it failed. Returns the id that the reply carries.
+    fn name_failure(
+        &self,
+        request: &Request,
+        result: Result<(), Box<Status>>,
+    ) -> (Option<Box<str>>, Result<(), Box<Status>>) {
+        let given = request.given_id().map(Box::from);
+        match result {
+            Ok(()) => (given, Ok(())),
+            Err(status) => {
+                let id = given.unwrap_or_else(|| request_id::own(self.ticket()));
+                let status = request_id::mark(request.head, &id, *status);
+                (Some(id), Err(status))
+            }
+        }
+    }
+
+    fn ticket(&self) -> Ticket {
+        Ticket {
+            call: CallId::Request(self.number),
+            ..self.address
+        }
     }
 
     /// Closes after the request that is being answered, or at once if there is none. A health watch ends.

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::{
     h2_session::H2Session,
     reply::{self, Response},
+    request_id,
 };
 use crate::dispatch::{
     Dispatcher,
@@ -41,22 +42,46 @@ impl H2Session {
         result: Result<(), Box<Status>>,
         gateway: &mut Dispatcher,
     ) {
+        let given = self.request_ids.take(stream.value());
+        let (id, result) = self.name_failure(stream, head, given, result);
         // A stream that is gone in the meantime takes no reply; that is a cancelled call, not an error.
         let sent = match (head.format, result) {
-            (Format::Grpc, Ok(())) if !gateway.compresses_reply(head.accepts) => self
+            (Format::Grpc, Ok(())) if id.is_none() && !gateway.compresses_reply(head.accepts) => self
                 .h2
                 .send_grpc_reply(stream, |out| out.extend_from_slice(&gateway.reply)),
             (Format::Grpc, Err(status)) if head.encoding != Encoding::Unsupported => {
                 self.send_grpc_error(stream, &status)
             }
             (_, result) => {
-                let response = reply::whole(head, extra, result, gateway);
+                let mut response = reply::whole(head, extra, result, gateway);
+                if let Some(id) = &id {
+                    response.put_request_id(id);
+                }
                 self.send_response(stream, head, &response)
             }
         };
         if sent.is_err() {
             gateway.metrics().cancelled.add(1);
             self.h2.reset(stream, ErrorCode::INTERNAL_ERROR);
+        }
+    }
+
+    /// Names the request where it failed. Returns the id that the reply carries.
+    #[inline]
+    fn name_failure(
+        &self,
+        stream: StreamId,
+        head: Head,
+        given: Option<Box<str>>,
+        result: Result<(), Box<Status>>,
+    ) -> (Option<Box<str>>, Result<(), Box<Status>>) {
+        match result {
+            Ok(()) => (given, Ok(())),
+            Err(status) => {
+                let id = given.unwrap_or_else(|| request_id::own(self.ticket(stream)));
+                let status = request_id::mark(head, &id, *status);
+                (Some(id), Err(status))
+            }
         }
     }
 
@@ -112,11 +137,15 @@ impl H2Session {
     /// Sends what a stream's response begins with.
     pub(super) fn send_stream_start(&mut self, stream: StreamId, head: Head, gateway: &Dispatcher) {
         // Where the stream is gone the next message finds out.
-        if head.format == Format::Grpc && head.accepts == grpc::Encoding::Identity {
+        let id = self.request_ids.get(stream.value());
+        if head.format == Format::Grpc && head.accepts == grpc::Encoding::Identity && id.is_none() {
             let _ = self.h2.send_grpc_headers(stream);
             return;
         }
-        let start = reply::stream_start(head, gateway);
+        let mut start = reply::stream_start(head, gateway);
+        if let Some(id) = id {
+            start.put_request_id(id);
+        }
         let sent = self.send_head(stream, &start, None, false);
         if sent.is_ok() && !start.body.is_empty() {
             let _ = self.h2.send_data(stream, &start.body, false);
@@ -146,6 +175,8 @@ impl H2Session {
 
     /// Ends a stream whose response has begun.
     pub(super) fn end_stream(&mut self, stream: StreamId, head: Head, result: Result<(), Box<Status>>) {
+        let given = self.request_ids.take(stream.value());
+        let (_, result) = self.name_failure(stream, head, given, result);
         let sent = match result {
             Ok(()) if head.format.needs_trailers() => self.h2.send_grpc_ok(stream),
             Err(status) if head.format.needs_trailers() => self.send_grpc_error(stream, &status),

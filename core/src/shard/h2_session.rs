@@ -20,7 +20,9 @@ use self::output::weight;
 use super::{
     backpressure::{Backpressure, Weight},
     h2_reply::Refused,
-    reply, unary,
+    reply,
+    request_id::RequestIds,
+    unary,
 };
 use crate::{
     call::{
@@ -57,6 +59,8 @@ pub(crate) struct H2Session {
     backpressure: Backpressure<StreamId>,
     /// Calls that are answered with an error when what was received with their heads is processed, unless they end by then.
     refused: Vec<StreamId>,
+    /// Of those streams whose client named its request.
+    pub(super) request_ids: RequestIds,
     taken: output::Taken,
     /// Seconds since the connection began, as far as the driver has said.
     clock: u32,
@@ -115,6 +119,7 @@ impl H2Session {
             body_bytes_max,
             backpressure,
             refused: Vec::new(),
+            request_ids: RequestIds::default(),
             taken: output::Taken::default(),
             clock: 0,
             receive_clock: 0,
@@ -314,11 +319,12 @@ impl H2Session {
         &mut self,
         stream: StreamId,
         head: Head,
-        extra: Option<Box<Extra>>,
+        mut extra: Option<Box<Extra>>,
         end_stream: bool,
         now: Instant,
         gateway: &mut Dispatcher,
     ) {
+        self.request_ids.keep(stream.value(), extra.as_deref_mut());
         if head.route.needs_no_body() && end_stream {
             return self.plain(stream, head, extra.as_deref(), gateway);
         }
@@ -454,10 +460,7 @@ impl H2Session {
         now: Instant,
         gateway: &mut Dispatcher,
     ) {
-        let ticket = Ticket {
-            call: CallId::Stream(stream),
-            ..self.address
-        };
+        let ticket = self.ticket(stream);
         let progress = match (head.format, head.encoding) {
             // Uncompressed gRPC, one message: served from where it lies.
             (Format::Grpc, Encoding::Known(_)) if unary::is_whole_plain_message(body) => {
@@ -512,11 +515,7 @@ impl H2Session {
                 let status = error::unread_answers(self.backpressure.max());
                 return self.respond(stream, head, None, Err(status), gateway);
             }
-            let ticket = Ticket {
-                call: CallId::Stream(stream),
-                ..self.address
-            };
-            match gateway.start_metrics(ticket) {
+            match gateway.start_metrics(self.ticket(stream)) {
                 Progress::Waiting(pending) => {
                     self.insert(Call {
                         stream,
@@ -584,6 +583,13 @@ impl H2Session {
         self.cancel(stream, gateway);
     }
 
+    pub(super) fn ticket(&self, stream: StreamId) -> Ticket {
+        Ticket {
+            call: CallId::Stream(stream),
+            ..self.address
+        }
+    }
+
     fn call_mut(&mut self, stream: StreamId) -> Option<&mut Call> {
         self.calls
             .get_mut(stream.slot())
@@ -618,6 +624,7 @@ impl H2Session {
     }
 
     fn cancel(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
+        self.request_ids.take(stream.value());
         if let Some(call) = self.drop_body(stream) {
             cancel_call(call, gateway);
         }

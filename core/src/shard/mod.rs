@@ -30,6 +30,7 @@ mod h2_reply;
 mod h2_session;
 mod lifetime;
 mod reply;
+mod request_id;
 mod session;
 #[cfg(test)]
 mod stream_tests;

@@ -9,7 +9,7 @@ use prism_codec::{
     grpc::{self, Code, Status},
 };
 
-use super::unary::json_method;
+use super::{request_id, unary::json_method};
 use crate::dispatch::{
     Dispatcher,
     head::{Encoding, Extra, Head},
@@ -32,6 +32,12 @@ pub(crate) struct Response {
 }
 
 impl Response {
+    /// Adds the name that the request goes by.
+    pub(super) fn put_request_id(&mut self, id: &str) {
+        self.fields
+            .push((request_id::FIELD, Cow::Owned(id.as_bytes().to_vec())));
+    }
+
     fn new(head: Head, gateway: &Dispatcher) -> Self {
         let mut fields = Fields::new();
         gateway.http().put_origin(head.origin, &mut fields);

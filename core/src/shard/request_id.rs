@@ -1,0 +1,84 @@
+//! Names of requests: what a client and the gateway's diagnostics call the same request by.
+//!
+//! A client gives one as `x-request-id`; a request that fails without one gets the gateway's. The id stands in the error
+//! (`google.rpc.RequestInfo`, over HTTP in `x-request-id`, too) and in the line of diagnostics about it.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::OnceLock,
+};
+
+use prism_codec::grpc::{Code, Status};
+use rustc_hash::FxHashMap;
+
+use crate::{
+    call::ticket::{CallId, Ticket},
+    dispatch::head::{Extra, Head},
+};
+
+/// The response field that carries the id.
+pub(super) const FIELD: &str = "x-request-id";
+
+/// Ids that clients gave to the open streams of one connection.
+#[derive(Default)]
+pub(super) struct RequestIds(FxHashMap<u32, Box<str>>);
+
+impl RequestIds {
+    /// Takes the id out of what a head said, and keeps it for the reply.
+    pub(super) fn keep(&mut self, stream: u32, extra: Option<&mut Extra>) {
+        if let Some(id) = extra.and_then(|extra| extra.request_id.take()) {
+            self.0.insert(stream, id);
+        }
+    }
+
+    pub(super) fn get(&self, stream: u32) -> Option<&str> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.get(&stream).map(|id| &**id)
+    }
+
+    /// Forgets the id of a stream that has ended, and returns it.
+    #[inline]
+    pub(super) fn take(&mut self, stream: u32) -> Option<Box<str>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.remove(&stream)
+    }
+}
+
+/// The gateway's own name for a request: unique among all gateways' processes but for a chance of one in 2^32 for each pair.
+pub(super) fn own(ticket: Ticket) -> Box<str> {
+    static PROCESS: OnceLock<u32> = OnceLock::new();
+    let process = PROCESS.get_or_init(|| RandomState::new().hash_one(std::process::id()) as u32);
+    let call = match ticket.call {
+        CallId::Stream(stream) => u64::from(stream.value()),
+        CallId::Request(number) => number,
+    };
+    let Ticket {
+        shard,
+        slot,
+        generation,
+        ..
+    } = ticket;
+    format!("{process:08x}-{shard}-{slot}.{generation}-{call}").into()
+}
+
+/// Writes a line of diagnostics about a failed request and names it in its status. A fault of the gateway or its store is
+/// a warning; what a client or the moment causes is written at debug only.
+#[cold]
+pub(super) fn mark(head: Head, id: &str, status: Status) -> Box<Status> {
+    let is_ours = matches!(status.code, Code::Internal | Code::DataLoss);
+    if is_ours || tracing::enabled!(tracing::Level::DEBUG) {
+        let method = head.route.method().map_or("", |method| method.spec().path);
+        let (code, reason) = (status.code.name(), status.reason().unwrap_or_default());
+        let why = &*status.message;
+        if is_ours {
+            tracing::warn!(request = id, method, code, %reason, why, "a request failed");
+        } else {
+            tracing::debug!(request = id, method, code, %reason, why, "a request failed");
+        }
+    }
+    Box::new(status.with_request_id(id))
+}
