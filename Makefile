@@ -27,6 +27,8 @@ STATES ?= 10000000
 # Kills under load that `make crash` does, and further options of clients/crash/run.
 CYCLES ?= 500
 CRASH ?=
+# Power cuts of the whole gateway that `make power` does.
+CUTS ?= 100
 # How often `make repeat` runs each test, and further options of stack/repeat.
 TIMES ?= 20
 REPEAT ?=
@@ -116,6 +118,11 @@ fuzz: ## The fuzz targets, FUZZ_ITERATIONS inputs each (default 200,000)
 crash: ## Kill, stop and starve the real server under load, then check (CYCLES=… kills, CRASH="--only kill --seed 7")
 	$(CARGO) build --locked -p prism-core -p prism-loadgen
 	clients/crash/run --cycles $(CYCLES) $(CRASH)
+
+.PHONY: power
+power: ## Cut the power of the whole gateway under load, then check (CUTS=…; needs root and loop devices)
+	$(CARGO) build --locked -p prism-core -p prism-loadgen
+	clients/crash/run --only power --cuts $(CUTS) $(CRASH)
 
 .PHONY: sim
 sim: ## Random lives of the log by seed (SEED=… COUNT=…); a failure names its seed

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 from api import Api
+from power import power
 from server import Failure
-from stage import BESIDE, Stage, TOOL_SECONDS_MAX
+from stage import BESIDE, Stage, TOOL_SECONDS_MAX, cleanly, tell
 
 # What the disk of the full-disk scenario holds: two lanes of small segments, what three rounds put into the store, and
 # little more: what comes free with the ballast has to go where the store needs it.
@@ -449,34 +450,10 @@ def check_held(stage, place):
         stage.problems.append(f"{place}: a lane is held; {read} ids were served and {refused} refused")
 
 
-# --- common -----------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def cleanly(stage):
-    """Whatever happens, nothing is left running, and the folder stays when something is wrong."""
-    try:
-        yield
-    except Failure as failure:
-        stage.problems.append(str(failure))
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        stage.problems.append(f"the scenario itself failed: {type(error).__name__}: {error}")
-    finally:
-        stage.abandon()
-        stage.journal.flush()
-    if stage.problems:
-        tell(stage, "FAILED")
-        shown = "\n".join(f"  - {problem}" for problem in stage.problems[:12])
-        raise Failure(f"{len(stage.problems)} problems:\n{shown}\n  the folder {stage.folder} is kept")
-
-
-def tell(stage, what):
-    counts = ", ".join(f"{count} {name}" for name, count in stage.counts().items())
-    print(f"    {what}; calls of the writers: {counts}; {stage.reasons()}", flush=True)
-
-
 def remove(folder):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-SCENARIOS = {"checker": checker, "kill": kill, "recovery": recovery, "stall": stall, "full": full, "flip": flip}
+SCENARIOS = {"checker": checker, "kill": kill, "recovery": recovery, "stall": stall, "full": full, "flip": flip, "power": power}
+# Those that need loop devices.
+ON_LOOPS = ("full", "power")

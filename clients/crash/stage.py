@@ -4,6 +4,7 @@ Promises: waits are bounded; exactly the processes that were started here are ki
 finds wrong ends up in `problems`.
 """
 
+import contextlib
 import http.client
 import json
 import random
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 from api import Api, unpack
 from ledger import Counter
@@ -42,6 +44,8 @@ class Stage:
         self.with_load = load and options.loadgen is not None
         self.load, self.threads, self.stop_event = [], [], None
         self.load_runs = 0
+        # Whose load generators' journals are checked.
+        self.loads_checked = self.durabilities
         for durability in self.durabilities:
             namespace = f"crash-{durability}"
             shared = {f"counter-{index}": (Counter(), threading.Lock()) for index in range(COUNTERS)}
@@ -102,6 +106,23 @@ class Stage:
         output = self.server.output()
         if "panicked at" in output:
             self.problems.append("the server panicked: " + output[output.index("panicked at") :][:300])
+
+    def stand_still(self, seconds_max):
+        """Stops the process where it is, and waits until all its threads stand. Says when they did."""
+        self.server.process.send_signal(signal.SIGSTOP)
+        end = time.monotonic() + seconds_max
+        tasks = Path(f"/proc/{self.server.pid}/task")
+        while time.monotonic() < end:
+            try:
+                texts = [(task / "stat").read_text() for task in tasks.iterdir()]
+            except OSError:
+                continue  # a thread ended meanwhile
+            # Behind the name, which is in brackets, comes the state. The kernel's workers for the ring do not stop.
+            threads = [text.rpartition(")") for text in texts]
+            if all(rest.split()[0] in "TZX" for name, _, rest in threads if "(iou-" not in name):
+                return time.monotonic()
+            time.sleep(0.001)
+        raise Failure(f"the process does not stand still {seconds_max} s after SIGSTOP")
 
     # --- load -----------------------------------------------------------------------------------------------------
 
@@ -196,14 +217,14 @@ class Stage:
         if counters:
             self.check_counters(Counter.observe)
         if load and self.with_load:
-            for durability in self.durabilities:
+            for durability in self.loads_checked:
                 self.check_load(durability)
         self.journal.flush()
         return not self.problems
 
-    def check_counters(self, judge):
-        for namespace, counters in self.counters.items():
-            for name, (counter, _) in counters.items():
+    def check_counters(self, judge, namespaces=None):
+        for namespace in namespaces or self.counters:
+            for name, (counter, _) in self.counters[namespace].items():
                 answer = Api(self.address).call("Get", {"namespace": namespace, "id": name})
                 if answer.kind == "ok":
                     items = answer.body.get("items", [])
@@ -259,3 +280,26 @@ class Stage:
             for name, count in writer.reasons.items():
                 total[name] = total.get(name, 0) + count
         return total
+
+
+@contextlib.contextmanager
+def cleanly(stage):
+    """Whatever happens, nothing is left running, and the folder stays when something is wrong."""
+    try:
+        yield
+    except Failure as failure:
+        stage.problems.append(str(failure))
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        stage.problems.append(f"the scenario itself failed: {type(error).__name__}: {error}")
+    finally:
+        stage.abandon()
+        stage.journal.flush()
+    if stage.problems:
+        tell(stage, "FAILED")
+        shown = "\n".join(f"  - {problem}" for problem in stage.problems[:12])
+        raise Failure(f"{len(stage.problems)} problems:\n{shown}\n  the folder {stage.folder} is kept")
+
+
+def tell(stage, what):
+    counts = ", ".join(f"{count} {name}" for name, count in stage.counts().items())
+    print(f"    {what}; calls of the writers: {counts}; {stage.reasons()}", flush=True)

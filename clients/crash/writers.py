@@ -50,7 +50,8 @@ class Writer:
         self.ids = [f"w{number}-{index}" for index in range(IDS)]
         self.ledger = Ledger()
         self.counters, self.journal, self.problems = counters, journal, problems
-        self.sequence, self.last_ns = 0, 0
+        self.sequence, self.last_ns, self.answered = 0, 0, 0.0
+        self.stamps = {}  # sequence -> generation time
         self.again = []  # attempts of unknown outcome, to be sent again
         self.lsns = {}  # lane -> last LSN acknowledged to a first attempt
         self.counts = {"ok": 0, "refused": 0, "unknown": 0, "reads": 0, "again": 0}
@@ -100,24 +101,26 @@ class Writer:
         """Grows strictly, also when the clock does not."""
         self.sequence += 1
         self.last_ns = max(self.last_ns + 1, time.time_ns())
-        seconds, rest = divmod(self.last_ns, 10**9)
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09}Z"
-        return {"generationTime": stamp, "token": pack(f"{self.name}-{self.sequence}")}
+        self.stamps[self.sequence] = self.last_ns
+        return {"generationTime": stamp(self.last_ns), "token": pack(f"{self.name}-{self.sequence}")}
 
     def value(self, name):
         text = f"{self.namespace}/{name}#{self.sequence}#"
         return text + "x" * int(VALUE_BYTES_MAX * self.random.random() ** 4)
 
+    def begin(self, name, value):
+        self.ledger.begin(name, self.sequence, value, time.monotonic())
+
     def put(self):
         name, token = self.random.choice(self.ids), self.token()
         value = self.value(name)
-        self.ledger.begin(name, self.sequence, value)
+        self.begin(name, value)
         body = {"namespace": self.namespace, "id": name, "items": [item(value)], "idempotencyToken": token}
         return Attempt("Put", body, self.sequence, [name])
 
     def delete(self):
         name, token = self.random.choice(self.ids), self.token()
-        self.ledger.begin(name, self.sequence, None)
+        self.begin(name, None)
         return Attempt("Delete", {"namespace": self.namespace, "id": name, "idempotencyToken": token}, self.sequence, [name])
 
     def mutate(self):
@@ -125,7 +128,7 @@ class Writer:
         mutations = []
         for index, name in enumerate(names):
             value = None if index == 3 else self.value(name)
-            self.ledger.begin(name, self.sequence, value)
+            self.begin(name, value)
             change = {"delete": {}} if value is None else {"put": {"items": [item(value)]}}
             mutations.append({"id": name, **change})
         body = {"namespace": self.namespace, "mutations": mutations, "idempotencyToken": token}
@@ -159,6 +162,7 @@ class Writer:
         self.counts["again"] += attempt.sent > 1
         self.journal.add("send", self.name, attempt.method, attempt.sequence, attempt.sent, *attempt.ids, attempt.counter or "")
         answer = self.api.call(attempt.method, attempt.body, self.deadline_ms)
+        self.answered = time.monotonic()
         self.journal.add("got", self.name, attempt.sequence, answer, answer.body.get("result", ""))
         kind = self.take(attempt, answer)
         self.counts[kind] += 1
@@ -183,7 +187,7 @@ class Writer:
         elif attempt.method == "Mutate" and answer.kind == "ok":
             return self.take_parts(attempt, answer)
         elif answer.kind == "ok":
-            self.ledger.acknowledged(attempt.ids[0], attempt.sequence)
+            self.ledger.acknowledged(attempt.ids[0], attempt.sequence, self.answered)
             self.promise(attempt, answer.body.get("result", {}))
         elif answer.kind == "refused":
             for name in attempt.ids:
@@ -194,7 +198,7 @@ class Writer:
         counter, lock = self.counters[attempt.counter]
         with lock:
             if answer.kind == "ok" and answer.body.get("swapped"):
-                problem = counter.swapped(attempt.token)
+                problem = counter.swapped(attempt.token, self.answered)
                 if problem:
                     self.problem(f"{attempt.counter}: {problem}")
             elif answer.kind in ("ok", "refused"):
@@ -209,7 +213,7 @@ class Writer:
         for name, part in zip(attempt.ids, results):
             status = part.get("status", {})
             if not status.get("code"):
-                self.ledger.acknowledged(name, attempt.sequence)
+                self.ledger.acknowledged(name, attempt.sequence, self.answered)
                 self.promise(attempt, part.get("result", {}))
             elif status["code"] == 8 and attempt.sent == 1:  # RESOURCE_EXHAUSTED: nothing was done
                 self.ledger.refused(name, attempt.sequence)
@@ -269,6 +273,48 @@ class Writer:
         self.api.close()
         return unread
 
+    def check_after_cut(self, address, kept_before, in_order):
+        """Reads everything after a power cut that may have taken acknowledged writes: how many ids have lost some."""
+        # Of what has an unknown outcome only increments are sent again: they know by themselves whether they were done.
+        self.again = [attempt for attempt in self.again if attempt.counter]
+        self.api = Api(address)
+        values = {}
+        for name in self.ids:
+            found, answer = self.get(name)
+            if answer.kind != "ok":
+                self.problem(f"{name}: cannot be read: {answer}")
+                return 0
+            values[name] = found
+        self.api.close()
+        lost = self.ledger.lost(values)
+        for problem in self.ledger.after_cut(values, kept_before, in_order):
+            self.problem(problem)
+        return lost
+
+    def check_versions(self, address, ids):
+        """What is stored has the version that it was written with: a write a nanosecond older has no effect, one a nanosecond
+        newer has."""
+        self.api = Api(address)
+        for name in self.random.sample(self.ids, ids):
+            written = self.ledger.ids[name].floor if name in self.ledger.ids else 0
+            # Not those that an earlier check has put there: their neighbours are taken.
+            if self.ledger.text(name, written) is None or isinstance(written, float):
+                continue
+            for step, word in ((-1, "older"), (1, "newer")):
+                # Between the numbers of the writers' own writes.
+                sequence, value = written + step / 4, f"{self.namespace}/{name}#{written} {word}"
+                self.ledger.begin(name, sequence, value, time.monotonic())
+                self.stamps[sequence] = self.stamps[written] + step
+                token = {"generationTime": stamp(self.stamps[sequence]), "token": pack(f"{self.name}-{sequence}-{name}")}
+                body = {"namespace": self.namespace, "id": name, "items": [item(value)], "idempotencyToken": token}
+                answer = self.api.call("Put", body)
+                if answer.kind != "ok":
+                    self.problem(f"Put of an {word} version to {name}: {answer}")
+                    continue
+                self.ledger.acknowledged(name, sequence, time.monotonic())
+                self.read(name, settled=None)
+        self.api.close()
+
     def problem(self, text):
         self.journal.add("WRONG", self.name, text)
         self.problems.append(f"{self.name}: {text}")
@@ -276,3 +322,8 @@ class Writer:
 
 def item(value):
     return {"key": pack(ITEM), "value": pack(value)}
+
+
+def stamp(nanoseconds):
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09}Z"

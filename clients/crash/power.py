@@ -1,0 +1,133 @@
+"""Power cuts of the whole gateway, on a disk that loses what was not synced (`disk.py`)."""
+
+import time
+
+from disk import Disk
+from ledger import Counter
+from server import Failure
+from stage import Stage, cleanly, tell
+
+# Writes at `eventual` that were acknowledged so long before the cut must be in the log: it is written each 10 ms, and the
+# machine may be busy.
+EVENTUAL_SECONDS = 1.0
+# How long is written before a cut, in turn: less than an `eventual` write needs, well more, and about as long. Each tenth time
+# the store syncs at least once meanwhile, as it does every five seconds.
+WORK_SECONDS = ((0.2, 0.8), (1.8, 2.4), (0.8, 1.8))
+LONG_WORK_SECONDS = (6.0, 8.0)
+VERSIONS_CHECKED = 6
+STOP_SECONDS_MAX = 20
+LOSSY = ("eventual", "best-effort")
+
+
+def power(options, folder, seed):
+    """The power is cut under load, many times, and at last on a disk that lies; each time a gateway starts on what the disk has."""
+    folder.mkdir(parents=True)
+    with Disk(folder) as disk:
+        stage = Stage(options, folder / "stage", seed, data=disk.mount / "data")
+        stage.loads_checked = [name for name in stage.durabilities if name == "strong"]
+        with cleanly(stage):
+            tally = Tally()
+            stage.start()
+            stage.create_namespaces()
+            for number in range(options.cuts):
+                # Some work of each length with each kind of cut.
+                cache_lost = number % 4 != 2
+                limits = LONG_WORK_SECONDS if number % 10 == 9 else WORK_SECONDS[number % len(WORK_SECONDS)]
+                seconds = stage.random.uniform(*limits)
+                what = f"cut {number + 1}, after {seconds:.1f} s, the write cache {'lost' if cache_lost else 'kept'}"
+                stopped = cut(stage, disk, seconds, cache_lost, tally)
+                stage.start()
+                check(stage, stopped, tally)
+                if stage.problems:
+                    raise Failure(what)
+            stage.conclude()
+            tell(stage, f"{options.cuts} power cuts: {tally}")
+            stage.problems += tally.shortfalls(stage)
+            if "strong" in stage.durabilities and not stage.problems:
+                notice_a_lie(stage, disk)
+
+
+class Tally:
+    """What the cuts have shown."""
+
+    def __init__(self):
+        self.cuts = 0
+        self.blunt = 0  # the copy had what nobody had synced
+        self.lost = dict.fromkeys(LOSSY, 0)  # ids whose last acknowledged writes were lost
+        self.kept = 0  # ids at `eventual` that had to show a write since the cut before, and do
+        self.strong = 0  # acknowledged writes at `strong` that had to be there
+
+    def __str__(self):
+        lost = ", ".join(f"{count} at {name}" for name, count in self.lost.items())
+        return (f"{self.strong} acknowledged writes at strong are all there; ids that lost their last writes, as they may: {lost}; "
+                f"{self.kept} ids at eventual kept what was older than {EVENTUAL_SECONDS:.0f} s; {self.blunt} copies with what nobody had synced")
+
+    def shortfalls(self, stage):
+        """Why the run shows less than it should."""
+        if self.blunt * 2 > self.cuts:
+            yield f"in {self.blunt} of {self.cuts} copies there is what nobody had synced: they were no power cuts"
+        if "best-effort" in stage.durabilities and not self.lost["best-effort"]:
+            yield "nothing was lost at best-effort: the cuts show nothing"
+        if "eventual" in stage.durabilities and self.cuts > 1 and not self.kept:
+            yield "no write at eventual was old enough to have to be kept: the cuts show nothing of it"
+        if "strong" in stage.durabilities and not self.strong:
+            yield "nothing was acknowledged at strong"
+
+
+def cut(stage, disk, seconds, cache_lost, tally):
+    """Load, the cut, and the disk as the cut left it. Says when the gateway stood still."""
+    disk.prepare()
+    stage.begin()
+    time.sleep(seconds)
+    stopped = stage.stand_still(STOP_SECONDS_MAX)
+    disk.cut(cache_lost)
+    stage.kill()
+    stage.end()
+    tally.cuts += 1
+    tally.blunt += not disk.restore(cache_lost)
+    return stopped
+
+
+def check(stage, stopped, tally):
+    for writer in stage.writers:
+        durability = durability_of(writer.namespace)
+        if durability == "strong":
+            tally.strong += writer.ledger.take_acks()
+            unread = writer.check(stage.address)
+            if unread:
+                stage.problems.append(f"{writer.name}: cannot be read: {unread}")
+        else:
+            kept_before = stopped - EVENTUAL_SECONDS if durability == "eventual" else None
+            tally.kept += writer.ledger.must_be_new(kept_before)
+            tally.lost[durability] += writer.check_after_cut(stage.address, kept_before, in_order=durability == "best-effort")
+    for namespace in stage.counters:
+        durability = durability_of(namespace)
+        kept_before = stopped - EVENTUAL_SECONDS if durability == "eventual" else None
+        stage.check_counters(
+            Counter.observe if durability == "strong" else lambda counter, value: counter.after_cut(value, kept_before),
+            [namespace],
+        )
+    for durability in stage.loads_checked:
+        stage.check_load(durability)
+    if not stage.problems:
+        for writer in stage.writers:
+            writer.check_versions(stage.address, VERSIONS_CHECKED)
+    stage.journal.flush()
+
+
+def durability_of(namespace):
+    return namespace.removeprefix("crash-")
+
+
+def notice_a_lie(stage, disk):
+    """Is the check worth anything? A disk that reports writes as durable and loses them must be noticed by each writer at `strong`."""
+    disk.lie()
+    cut(stage, disk, 1.0, True, Tally())
+    stage.start()
+    for writer in stage.writers:
+        if durability_of(writer.namespace) == "strong":
+            writer.check(stage.address)
+            if not any(text.startswith(writer.name) and "LOST" in text for text in stage.problems):
+                raise Failure(f"{writer.name} does not notice that a lying disk has lost its writes; noticed were {stage.problems}")
+    print(f"    a disk that lies is noticed: {len(stage.problems)} problems, such as {stage.problems[0][:150]}", flush=True)
+    stage.problems.clear()
