@@ -39,10 +39,10 @@ class Client:
     def __exit__(self, *_):
         self.channel.close()
 
-    def create(self, name):
+    def create(self, name, durability="best-effort"):
         from prism.admin.v1 import namespaces_pb2 as admin
 
-        yaml = f"namespace: {name}\nteam: t\nclient_api: keyvalue\nneeds:\n  durability: best-effort\n"
+        yaml = f"namespace: {name}\nteam: t\nclient_api: keyvalue\nneeds:\n  durability: {durability}\n"
         self.namespaces.Create(admin.CreateRequest(yaml=yaml), timeout=PATIENCE_S)
 
     def names(self):
