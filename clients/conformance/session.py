@@ -49,14 +49,19 @@ class Player:
         self.run('curl() { command curl -sS --max-time 20 "$@"; }')
 
     def close(self):
-        self.shell.stdin.close()
-        self.shell.wait(timeout=COMMAND_SECONDS_MAX)
-        self.shell.stdout.close()
+        # The gateway first: where the shell does not end, nothing may be left of it.
         if self.gateway and self.gateway.poll() is None:
             self.gateway.kill()
             self.gateway.wait()
         if self.gateway:
             self.gateway.stdout.close()
+        self.shell.stdin.close()
+        try:
+            self.shell.wait(timeout=COMMAND_SECONDS_MAX)
+        finally:
+            self.shell.kill()
+            self.shell.wait()
+            self.shell.stdout.close()
 
     def run(self, command):
         """What one command prints, on standard output and standard error."""
