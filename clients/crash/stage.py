@@ -108,7 +108,7 @@ class Stage:
             self.problems.append("the server panicked: " + output[output.index("panicked at") :][:300])
 
     def stand_still(self, seconds_max):
-        """Stops the process where it is, and waits until all its threads stand. Says when they did."""
+        """Stops the process where it is, and waits until all its threads stand."""
         self.server.process.send_signal(signal.SIGSTOP)
         end = time.monotonic() + seconds_max
         tasks = Path(f"/proc/{self.server.pid}/task")
@@ -120,7 +120,7 @@ class Stage:
             # Behind the name, which is in brackets, comes the state. The kernel's workers for the ring do not stop.
             threads = [text.rpartition(")") for text in texts]
             if all(rest.split()[0] in "TZX" for name, _, rest in threads if "(iou-" not in name):
-                return time.monotonic()
+                return
             time.sleep(0.001)
         raise Failure(f"the process does not stand still {seconds_max} s after SIGSTOP")
 

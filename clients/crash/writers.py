@@ -39,7 +39,7 @@ class Attempt:
     def __init__(self, method, body, sequence=0, ids=(), counter=None, token=""):
         self.method, self.body, self.sequence = method, body, sequence
         self.ids, self.counter, self.token = list(ids), counter, token
-        self.sent = 0
+        self.sent, self.sent_at = 0, 0.0
 
 
 class Writer:
@@ -54,6 +54,7 @@ class Writer:
         self.stamps = {}  # sequence -> generation time
         self.again = []  # attempts of unknown outcome, to be sent again
         self.lsns = {}  # lane -> last LSN acknowledged to a first attempt
+        self.logged = {}  # lane -> when the last of those was sent: what the lane took before is on disk
         self.counts = {"ok": 0, "refused": 0, "unknown": 0, "reads": 0, "again": 0}
         self.reasons = {}
         self.deadline_ms = None
@@ -159,6 +160,7 @@ class Writer:
 
     def send(self, attempt, give_up=True):
         attempt.sent += 1
+        attempt.sent_at = time.monotonic()
         self.counts["again"] += attempt.sent > 1
         self.journal.add("send", self.name, attempt.method, attempt.sequence, attempt.sent, *attempt.ids, attempt.counter or "")
         answer = self.api.call(attempt.method, attempt.body, self.deadline_ms)
@@ -234,6 +236,7 @@ class Writer:
             if lsn < self.lsns.get(lane, 0) or lsn == 0:
                 self.problem(f"{attempt.method} {attempt.sequence}: record {lsn} of lane {lane} after {self.lsns.get(lane, 0)}")
             self.lsns[lane] = max(lsn, self.lsns.get(lane, 0))
+            self.logged[lane] = attempt.sent_at
 
     # --- reads ----------------------------------------------------------------------------------------------------
 
