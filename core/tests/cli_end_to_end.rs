@@ -698,7 +698,7 @@ fn fill(gateway: &Gateway) -> usize {
 /// A scan whose output nobody has read yet.
 fn unread_scan(gateway: &Gateway) -> Child {
     gateway
-        .command(&["kv", "scan", "user-sessions", "--timeout", "200ms"])
+        .command(&["kv", "scan", "user-sessions", "--timeout", "2s"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -712,8 +712,9 @@ fn a_scan_lives_as_long_as_its_reader() {
     gateway.ok(&["namespace", "create", &example("user-sessions")]);
     let items = fill(&gateway);
     let scan = unread_scan(&gateway);
-    // Time passes while somebody reads the first page: here several times as long as the timeout.
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    // Time passes while somebody reads the first page: here more than twice as long as the timeout, which a busy machine
+    // needs as well.
+    std::thread::sleep(std::time::Duration::from_secs(5));
     let output = scan.wait_with_output().unwrap();
     assert!(
         output.status.success(),
