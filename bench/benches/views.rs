@@ -12,7 +12,8 @@ use criterion::{Bencher, BenchmarkId, Criterion, criterion_group, criterion_main
 use prism_codec::{
     message::{
         common::WriteResultView,
-        keyvalue::{GetResponseWriter, PutView, encode_put_response},
+        keyvalue::{GetResponseWriter, PutView},
+        receipt::encode_write_response,
     },
     proto::prism::{common::v1 as common, keyvalue::v1 as kv},
 };
@@ -142,7 +143,7 @@ fn encode(criterion: &mut Criterion) {
     group.bench_function("put_response", |bencher| {
         measure(bencher, || {
             out.clear();
-            encode_put_response(&mut out, black_box(&result));
+            encode_write_response(&mut out, black_box(&result), &[]);
             out.len()
         });
     });

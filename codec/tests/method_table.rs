@@ -10,7 +10,7 @@ use prism_codec::{
     },
     proto::FILE_DESCRIPTOR_SET,
 };
-use prost_reflect::DescriptorPool;
+use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 fn paths_of_the_descriptors() -> Vec<(String, Shape)> {
     let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("build.rs made it");
@@ -122,6 +122,45 @@ fn rows_say_what_the_protos_say() {
             method.spec().path
         );
     }
+}
+
+/// The log answers writes without knowing their API, by this rule.
+#[test]
+fn every_write_answers_with_its_result_in_field_1() {
+    let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("build.rs made it");
+    let is = |message: &MessageDescriptor, number, name: &str| {
+        let field = message.get_field(number);
+        let kind = field.map(|field| field.kind());
+        kind.and_then(|kind| kind.as_message().map(|message| message.full_name() == name)) == Some(true)
+    };
+    let mut forms = BTreeSet::new();
+    for method in Method::all().filter(|method| method.spec().effect == Effect::Certain) {
+        let service = pool.get_service_by_name(method.api().service()).expect("served");
+        let rpc = service.methods().nth(method.index()).expect("a row for each");
+        let response = rpc.output();
+        let first = response.get_field(1).expect("a field 1");
+        if first.is_list() {
+            let item = first
+                .kind()
+                .as_message()
+                .cloned()
+                .expect("a message for each item");
+            assert!(is(&item, 1, "google.rpc.Status"), "{}", method.spec().path);
+            assert!(
+                is(&item, 2, "prism.common.v1.WriteResult"),
+                "{}",
+                method.spec().path
+            );
+        } else {
+            assert!(
+                is(&response, 1, "prism.common.v1.WriteResult"),
+                "{}",
+                method.spec().path
+            );
+        }
+        forms.insert(first.is_list());
+    }
+    assert_eq!(forms.len(), 2, "single writes and batches");
 }
 
 #[test]

@@ -9,7 +9,11 @@ mod wire;
 
 use prism_codec::{
     error::{DecodeError, DecodeErrorKind},
-    message::keyvalue::*,
+    message::{
+        common::StatusOut,
+        keyvalue::*,
+        receipt::{ItemResultsWriter, encode_write_response},
+    },
     proto::prism::{common::v1 as common, keyvalue::v1 as kv},
 };
 use prost::Message;
@@ -520,10 +524,10 @@ fn responses_are_encoded_as_prost_does() {
         let random = &mut Random::new(seed);
         let result = random_result(random);
         let mut out = vec![1, 2, 3];
-        encode_put_response(&mut out, &result_view(&result));
+        encode_write_response(&mut out, &result_view(&result), &[]);
         assert_eq!(out[3..], kv::PutResponse { result: Some(result) }.encode_to_vec());
         out.clear();
-        encode_delete_response(&mut out, &result_view(&result));
+        encode_write_response(&mut out, &result_view(&result), &[]);
         assert_eq!(out, kv::DeleteResponse { result: Some(result) }.encode_to_vec());
 
         let items: Vec<_> = (0..random.below(9)).map(|_| random_item(random)).collect();
@@ -600,16 +604,15 @@ fn responses_are_encoded_as_prost_does() {
             value: &status.details[0].value,
         }];
         let mut out = Vec::new();
-        let mut writer = MutateResponseWriter::new(&mut out);
+        let mut writer = ItemResultsWriter::new(&mut out);
         let status_out = StatusOut {
             code: status.code,
             message: &status.message,
             details: &details,
         };
-        writer.result(Some(&status_out), None);
-        writer.result(Some(&StatusOut::default()), Some(&result_view(&result)));
-        writer.result(None, None);
-        writer.finish();
+        writer.result(Some(&status_out), None, &[]);
+        writer.result(Some(&StatusOut::default()), Some(&result_view(&result)), &[]);
+        writer.result(None, None, &[]);
         let mutate = kv::MutateResponse {
             results: vec![
                 kv::MutationResult {

@@ -1,7 +1,7 @@
 //! Decoding a view, reading all of it, and encoding into a warm buffer allocate nothing.
 
 use prism_codec::{
-    message::{common::WriteResultView, keyvalue::*},
+    message::{common::WriteResultView, keyvalue::*, receipt::encode_write_response},
     proto::prism::keyvalue::v1 as kv,
 };
 use prost::Message as _;
@@ -64,7 +64,7 @@ fn the_hot_path_does_not_allocate() {
         if let PredicateView::Keys(keys) = view.predicate {
             bytes_seen += keys.iter().map(<[u8]>::len).sum::<usize>();
         }
-        encode_put_response(
+        encode_write_response(
             &mut out,
             &WriteResultView {
                 durability: 1,
@@ -72,6 +72,7 @@ fn the_hot_path_does_not_allocate() {
                 lsn: 0,
                 applied: true,
             },
+            &[],
         );
         let view = PutView::decode(&put).expect("well-formed");
         let mut writer = GetResponseWriter::new(&mut out);

@@ -112,7 +112,7 @@ impl Node {
     /// Appends records of 128 bytes and waits until they are durable.
     fn fill(&mut self) -> Result<(), Box<dyn Error>> {
         self.prepare()?;
-        let payload: std::sync::Arc<[u8]> = [7; 128].into();
+        let payload = prism_wal::tail::Payload::from(&[7; 128][..]);
         for number in 0..RECORDS {
             self.lane.append_strong(0, TARGET, payload.clone())?;
             if number % 500 == 0 {

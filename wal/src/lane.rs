@@ -11,7 +11,6 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use crate::cursor::{Checkpoint, Recycler};
 use crate::disk::{Completion, GroupWriter};
@@ -19,7 +18,7 @@ use crate::group_commit::{AppendError, ClosedSegment, Frees, GroupCommit, Poison
 use crate::ids::{Lsn, SegmentNumber, TargetId};
 use crate::pool::{Durable, Prepared};
 use crate::record::{Record, RecordKind};
-use crate::tail::Tail;
+use crate::tail::{Payload, Tail};
 
 /// Prepared segments that a lane wants to have at hand.
 pub const READY_SEGMENTS: usize = 2;
@@ -74,7 +73,7 @@ impl<W: GroupWriter> Lane<W> {
         &mut self,
         now: u64,
         target: TargetId,
-        payload: Arc<[u8]>,
+        payload: Payload,
     ) -> Result<Lsn, AppendError> {
         let record = Record {
             kind: RecordKind::Strong,
@@ -308,7 +307,7 @@ impl crate::recovery::Visitor for Replay {
     fn record(&mut self, _epoch: crate::ids::Epoch, lsn: Lsn, record: &Record<'_>) {
         match record.kind {
             RecordKind::Strong | RecordKind::Eventual => {
-                self.tail.push(lsn, record.target, Arc::from(record.payload));
+                self.tail.push(lsn, record.target, Payload::from(record.payload));
             }
             RecordKind::Checkpoint => match Checkpoint::decode(record.payload) {
                 Ok(checkpoint) => self.tail.handle_checkpoint(&checkpoint),

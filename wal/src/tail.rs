@@ -13,10 +13,36 @@
 //! appends checks [`Unapplied::bytes`] against its quota first.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::cursor::Checkpoint;
 use crate::ids::{Lsn, TargetId};
+
+/// The bytes of a record that its store does not have yet. Clones share them: whoever made the
+/// bytes hands them over, and they are copied into the group's buffer only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Payload(Arc<Vec<u8>>);
+
+impl Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(bytes))
+    }
+}
+
+impl From<&[u8]> for Payload {
+    fn from(bytes: &[u8]) -> Self {
+        Self::from(bytes.to_vec())
+    }
+}
 
 /// Amount that one target still has to apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +67,7 @@ pub struct Tail {
 #[derive(Debug, Default)]
 struct Queue {
     /// Records that the store does not have yet.
-    records: VecDeque<(Lsn, Arc<[u8]>)>,
+    records: VecDeque<(Lsn, Payload)>,
     /// Bytes of their payloads.
     bytes: usize,
     /// The store has every record up to this one.
@@ -73,7 +99,7 @@ impl Tail {
     ///
     /// # Panics
     /// When records of a target come out of order.
-    pub fn push(&mut self, lsn: Lsn, target: TargetId, payload: Arc<[u8]>) {
+    pub fn push(&mut self, lsn: Lsn, target: TargetId, payload: Payload) {
         if lsn <= self.checkpoint.cursor(target) {
             return;
         }
@@ -110,7 +136,7 @@ impl Tail {
         target: TargetId,
         records_max: usize,
         bytes_max: usize,
-    ) -> impl Iterator<Item = (Lsn, &Arc<[u8]>)> + '_ {
+    ) -> impl Iterator<Item = (Lsn, &Payload)> + '_ {
         let durable = self.durable;
         let mut bytes = 0;
         let records = self
@@ -128,7 +154,7 @@ impl Tail {
 
     /// The payload of a record that the store does not have yet, durable or not.
     #[must_use]
-    pub fn get(&self, target: TargetId, lsn: Lsn) -> Option<&Arc<[u8]>> {
+    pub fn get(&self, target: TargetId, lsn: Lsn) -> Option<&Payload> {
         let records = &self.targets.get(&target)?.records;
         let position = records.binary_search_by_key(&lsn, |(at, _)| *at).ok()?;
         records.get(position).map(|(_, payload)| payload)
@@ -312,7 +338,7 @@ mod tests {
     fn tail(records: &[(u64, TargetId, &[u8])]) -> Tail {
         let mut tail = Tail::default();
         for (lsn, target, payload) in records {
-            tail.push(Lsn(*lsn), *target, Arc::from(*payload));
+            tail.push(Lsn(*lsn), *target, Payload::from(*payload));
         }
         tail
     }
@@ -474,7 +500,7 @@ mod tests {
                 let lsn = Lsn(model.len() as u64 + 1);
                 match draw(6) {
                     0 | 1 => {
-                        tail.push(lsn, target, Arc::from(&[0; 3][..draw(3) as usize]));
+                        tail.push(lsn, target, Payload::from(&[0; 3][..draw(3) as usize]));
                         model.push((target, false, false, false));
                     }
                     2 => {

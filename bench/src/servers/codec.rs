@@ -4,10 +4,7 @@ use std::{cell::RefCell, net::SocketAddr, rc::Rc};
 
 use prism_codec::{
     h2::{Config, Connection, Event, Input},
-    message::{
-        common::WriteResultView,
-        keyvalue::{PutView, encode_put_response},
-    },
+    message::{common::WriteResultView, keyvalue::PutView, receipt::encode_write_response},
 };
 
 use super::Map;
@@ -51,7 +48,7 @@ impl Session {
                     // A stream that is gone takes no reply.
                     let _ = self
                         .h2
-                        .send_grpc_reply(stream, |out| encode_put_response(out, &APPLIED));
+                        .send_grpc_reply(stream, |out| encode_write_response(out, &APPLIED, &[]));
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => break true,

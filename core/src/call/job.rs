@@ -3,13 +3,11 @@
 //! A job carries the request message as it came from the wire; whoever executes it reads it through a view, so nothing
 //! is decoded into owned structures on the way.
 
-use std::{
-    sync::{Arc, mpsc::SyncSender},
-    time::Instant,
-};
+use std::{sync::mpsc::SyncSender, time::Instant};
 
 use prism_backends::{NamespaceId, StoreError, sqlite::OwnedDeadLetter};
 use prism_codec::{grpc::Status, message::common::WriteResultView, method::KeyValueMethod};
+use prism_wal::tail::Payload;
 
 use super::{
     event::ApplyBatch,
@@ -33,7 +31,7 @@ pub(crate) enum Work {
         /// A write whose record the store's writer is to send to the logs of its owners.
         log: bool,
         /// What a read must see beside what the store has: logged writes, in order.
-        overlay: Vec<Arc<[u8]>>,
+        overlay: Vec<Payload>,
     },
     /// Answer when all that the shard has acknowledged in a namespace is in the store.
     Settle { namespace: NamespaceId },
@@ -54,13 +52,15 @@ pub(crate) struct Job {
     pub(crate) work: Work,
 }
 
-/// The outcome of one mutation of a Mutate, on its way to the shard that assembles the response.
+/// The outcome of one item of a batch, on its way to the shard that assembles the response.
 #[derive(Debug)]
 pub(crate) struct PartOutcome {
     /// Position in the request.
     pub(crate) index: u32,
     /// What it says, or why it had no effect.
     pub(crate) outcome: Result<WriteResultView, Box<Status>>,
+    /// What its API says of it beyond that, encoded.
+    pub(crate) rest: Vec<u8>,
 }
 
 /// What came of a job.

@@ -5,8 +5,10 @@
 pub(crate) mod context;
 pub(crate) mod error;
 pub(crate) mod event;
+pub(crate) mod footprint;
 pub(crate) mod job;
 pub(crate) mod method;
 pub(crate) mod owner;
+pub(crate) mod receipt;
 pub(crate) mod record;
 pub(crate) mod ticket;

@@ -16,7 +16,7 @@ use prost::Message;
 
 use super::{Control, decode};
 use crate::{
-    api::keyvalue::Request,
+    api,
     call::{
         error,
         job::{DeadLetterJob, WriterMessage},
@@ -131,10 +131,12 @@ fn read(letter: &OwnedDeadLetter) -> Option<LoggedWrite<'_>> {
 fn message(letter: &OwnedDeadLetter, names: &HashMap<u32, String>) -> DeadLetter {
     let position = letter.position;
     let logged = read(letter);
-    let request = logged
-        .as_ref()
-        .and_then(|logged| Request::decode(logged.method, logged.body).ok());
-    let id = request.as_ref().and_then(Request::id).unwrap_or_default();
+    // One that changes many has no id of its own.
+    let footprint = logged.as_ref().and_then(|logged| api::footprint(logged).ok());
+    let id = match footprint.as_ref().map(|footprint| footprint.keys.as_slice()) {
+        Some([id]) => id,
+        _ => "",
+    };
     let milliseconds = i64::try_from(letter.time.0).unwrap_or(i64::MAX);
     DeadLetter {
         number: letter.number,

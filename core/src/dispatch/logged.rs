@@ -11,16 +11,21 @@ use prism_codec::{
     grpc::{Code, Status},
     method::KeyValueMethod,
 };
-use smallvec::SmallVec;
+use prism_wal::tail::Payload;
+use rustc_hash::FxHashMap;
 
 use super::{Dispatcher, ShardStore};
 use crate::{
-    api::keyvalue::{self, Request},
+    api::keyvalue::{
+        Request,
+        writes::{self, Loggable},
+    },
     call::{
         context::Context,
         error::{self, Stage},
-        job::{Answer, Job, PartOutcome, Reply, Work},
+        job::{Job, Reply, Work},
         owner::{key_hash, owner_of},
+        receipt::{self, Receipt},
         record::{LoggedWrite, Part},
         ticket::Ticket,
     },
@@ -29,12 +34,12 @@ use crate::{
         LogNews,
         committed::{CommittedRecord, RecordsMailbox},
         open::OpenLane,
-        parked::{Form, LogCall},
-        shard_log::{Due, LogLinks, ShardLog, ShardLogParts},
+        parked::LogCall,
+        shard_log::{Due, LogLinks, ReadId, ShardLog, ShardLogParts},
         writer::LogWriter,
     },
     metrics::{LaneState, LogMetrics},
-    runtime::{clock::WallClock, mailbox::Mailbox, notify::Notify, reactor::DriverInUse},
+    runtime::{mailbox::Mailbox, notify::Notify, reactor::DriverInUse},
 };
 
 /// What a shard needs to make a log of a lane that was opened for it.
@@ -44,7 +49,6 @@ pub(crate) struct LogSetup {
     pub(crate) writer: LogWriterKind,
     pub(crate) driver: DriverInUse,
     pub(crate) metrics: Arc<LogMetrics>,
-    pub(crate) wall: WallClock,
     /// What others tell the log.
     pub(crate) news: Arc<Mailbox<LogNews>>,
     /// What the store has first, at `eventual`.
@@ -53,11 +57,23 @@ pub(crate) struct LogSetup {
 
 /// The log of a shard, in whatever state.
 pub(crate) struct Log {
-    setup: LogSetup,
+    setup: Box<LogSetup>,
     state: State,
     /// Raised when the log wants its turn.
     wanted: Rc<Notify>,
     due: Due,
+    /// Reads that wait for the store to have what they must see.
+    reads: FxHashMap<ReadId, Job>,
+    /// How many have waited.
+    reads_made: u64,
+}
+
+/// What a read must see beside the store.
+enum Unapplied {
+    /// These records, in order.
+    Now(Vec<Payload>),
+    /// The store must have more first; the log names the read when it has.
+    Later(ReadId),
 }
 
 enum State {
@@ -81,11 +97,25 @@ impl Log {
     /// A log without a lane.
     pub(crate) fn new(setup: LogSetup) -> Self {
         Self {
-            setup,
+            setup: Box::new(setup),
             state: State::Absent,
             wanted: Rc::default(),
             due: Due::default(),
+            reads: FxHashMap::default(),
+            reads_made: 0,
         }
+    }
+
+    fn unapplied(&mut self, namespace: NamespaceId, key: u64) -> Result<Unapplied, Box<Status>> {
+        let id = ReadId(self.reads_made + 1);
+        let unapplied = self.open()?.unapplied(namespace, key, id);
+        Ok(match unapplied {
+            Some(records) => Unapplied::Now(records),
+            None => {
+                self.reads_made += 1;
+                Unapplied::Later(id)
+            }
+        })
     }
 
     fn open(&mut self) -> Result<&mut ShardLog, Box<Status>> {
@@ -146,7 +176,6 @@ impl Log {
         setup.metrics.state.set(LaneState::Open as u64);
         Ok(ShardLog::new(ShardLogParts {
             shard,
-            wall: setup.wall.clone(),
             lane,
             writer,
             links: setup.links.clone(),
@@ -188,86 +217,49 @@ impl Dispatcher {
         let LoggedCall {
             ticket, method, part, ..
         } = *call;
-        let namespace = context.namespace;
-        let owns = |id: &str| part.is_none_or(|part| part.owns(namespace, id));
-        let writes = keyvalue::writes(request, context, owns);
-        let mut refused = writes.refused;
-        let mut logged = Vec::new();
-        let mut keys: SmallVec<[u64; 1]> = SmallVec::new();
-        // What a store would refuse is refused here, before anything is promised.
-        for prepared in &writes.mutations {
-            match prepared.mutation().check() {
-                Ok(()) => {
-                    logged.push(prepared.index);
-                    keys.push(key_hash(namespace, prepared.id));
-                }
-                Err(cause) if method == KeyValueMethod::Mutate => refused.push(PartOutcome {
-                    index: prepared.index,
-                    outcome: Err(error::from_store(&cause)),
-                }),
-                Err(cause) => return Err(error::from_store(&cause)),
-            }
-        }
-        keys.sort_unstable();
-        keys.dedup();
+        let Loggable { keys, receipt } = writes::loggable(method, request, context, part)?;
         let shard_log = log.open()?;
-        let window = shard_log.hasher().call(namespace, request);
+        let token = request.call_token();
+        let window = token.map(|token| shard_log.hasher().call(context.namespace, &token));
         let first = shard_log.first(window)?;
         let mut context = *context;
-        if method == KeyValueMethod::CompareAndSwap
-            && let Some(first) = first
-        {
+        if let (Receipt::Verdict, Some(first)) = (&receipt, first) {
             // The store knows a repeat by its version, which a token without a time gets from the stamp.
             context.stamp = first.stamp;
         }
-        let nothing_left = logged.is_empty();
-        let form = match method {
-            KeyValueMethod::Mutate => Form::Mutate {
+        let receipt = match receipt {
+            // A batch of which nothing is valid.
+            Receipt::Each {
                 refused,
                 logged,
-                part: part.is_some(),
-            },
-            KeyValueMethod::Delete => Form::Delete,
-            _ => Form::Put,
+                part,
+            } if logged.is_empty() => {
+                self.send_reply(Reply {
+                    ticket,
+                    result: Ok(receipt::answer_of_items(refused, part)),
+                });
+                return Ok(());
+            }
+            receipt => receipt,
         };
-        if nothing_left && let Form::Mutate { refused, part, .. } = form {
-            self.answer_mutate(ticket, refused, part);
-            return Ok(());
-        }
         let record = LoggedWrite {
-            method,
+            method: method.into(),
             part,
-            swapped_at: None,
+            decided: &[],
             context,
             body,
         };
         shard_log.write(LogCall {
             ticket,
-            namespace,
-            method,
+            namespace: context.namespace,
             record: record.encode(),
             stamp: context.stamp,
             keys,
             window,
-            form,
+            receipt,
         })?;
         log.wanted.notify();
         Ok(())
-    }
-
-    /// A Mutate of which nothing is valid.
-    fn answer_mutate(&self, ticket: Ticket, refused: Vec<PartOutcome>, part: bool) {
-        let answer = if part {
-            Answer::Part(refused)
-        } else {
-            let mut message = Vec::new();
-            keyvalue::encode_parts(refused, &mut message);
-            Answer::Message(message)
-        };
-        self.send_reply(Reply {
-            ticket,
-            result: Ok(answer),
-        });
     }
 
     fn read_logged(
@@ -281,9 +273,9 @@ impl Dispatcher {
             return Err(error::status(Code::Internal, "the memory store has no log"));
         };
         let namespace = context.namespace;
-        let shard_log = log.open()?;
-        let id = request.id().unwrap_or_default();
-        let job = Job {
+        let key = key_hash(namespace, request.id().unwrap_or_default());
+        let unapplied = log.unapplied(namespace, key)?;
+        let job = |overlay| Job {
             ticket: call.ticket,
             deadline: call.deadline,
             work: Work::Unary {
@@ -294,16 +286,19 @@ impl Dispatcher {
                 stamp: context.stamp,
                 part: false,
                 log: false,
-                overlay: Vec::new(),
+                overlay,
             },
         };
-        let Some(job) = shard_log.prepare_read(namespace, key_hash(namespace, id), job) else {
-            return Ok(());
-        };
-        self.send_read(job).map_err(|_| {
-            self.metrics.shed.add(1);
-            error::overloaded("the store's mailbox is full")
-        })
+        match unapplied {
+            Unapplied::Now(records) => self.send_read(job(records)).map_err(|_| {
+                self.metrics.shed.add(1);
+                error::overloaded("the store's mailbox is full")
+            }),
+            Unapplied::Later(id) => {
+                log.reads.insert(id, job(Vec::new()));
+                Ok(())
+            }
+        }
     }
 
     fn send_read(&self, job: Job) -> Result<(), Job> {
@@ -447,7 +442,13 @@ impl Dispatcher {
             }
             State::Absent | State::Held(_) => None,
         };
-        for job in log.due.reads.drain(..) {
+        for (id, records) in log.due.reads.drain(..) {
+            let Some(mut job) = log.reads.remove(&id) else {
+                continue;
+            };
+            if let Work::Unary { overlay, .. } = &mut job.work {
+                *overlay = records;
+            }
             if let Err(job) = reader.send(job) {
                 log.due.replies.push(Reply {
                     ticket: job.ticket,
@@ -503,6 +504,7 @@ impl Dispatcher {
     pub(crate) fn close_log(&mut self) {
         if let ShardStore::Sidecar { log, .. } = &mut self.store {
             log.state = State::Absent;
+            log.reads.clear();
         }
     }
 

@@ -317,7 +317,7 @@ impl Dispatcher {
         let namespace = pass.namespace();
         ticket.namespace = namespace.id;
         if let Request::Scan(view) = &request {
-            let selection = keyvalue::selection(&view.selection);
+            let selection = keyvalue::reads::selection(&view.selection);
             let settle = namespace.durability == Durability::Strong;
             let pending = Pending::new(ticket, now, deadline, Some(pass));
             let scan = Scan::new(pending, self.scan_plan(settle), selection);
@@ -336,7 +336,8 @@ impl Dispatcher {
         let durability = namespace.durability;
         let owner = self.owner(durability, context.namespace, &request);
         if let (ShardStore::Memory(store), Owner::Here) = (&mut self.store, &owner) {
-            let result = keyvalue::execute_in_memory(store, method, &request, &context, &mut self.reply);
+            let result =
+                keyvalue::memory::execute_in_memory(store, method, &request, &context, &mut self.reply);
             self.finish(pass, code_of(&result), self.reply.len());
             return Progress::Done(result);
         }
@@ -492,12 +493,12 @@ impl Dispatcher {
                 Request::decode(method, &body).and_then(|request| {
                     if part {
                         let owns = |id: &str| owner_of(namespace, id, shard_count) == shard;
-                        return Ok(Answer::Part(keyvalue::execute_part_in_memory(
+                        return Ok(Answer::Part(keyvalue::memory::execute_part_in_memory(
                             store, &request, &context, owns,
                         )));
                     }
                     let mut message = Vec::new();
-                    keyvalue::execute_in_memory(store, method, &request, &context, &mut message)
+                    keyvalue::memory::execute_in_memory(store, method, &request, &context, &mut message)
                         .map(|()| Answer::Message(message))
                 })
             }
@@ -513,7 +514,7 @@ impl Dispatcher {
                     page_token: &page_token,
                 };
                 let mut message = Vec::new();
-                keyvalue::scan_page(namespace, selection, now, &mut message, |query, sink| {
+                keyvalue::reads::scan_page(namespace, selection, now, &mut message, |query, sink| {
                     store.scan(query, now, sink)
                 })
                 .map(|next| Answer::Page { message, next })

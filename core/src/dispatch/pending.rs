@@ -8,13 +8,11 @@ use super::{
     Dispatcher,
     finish::{Pass, code_of},
 };
-use crate::{
-    api::keyvalue,
-    call::{
-        error,
-        job::{Answer, PartOutcome},
-        ticket::Ticket,
-    },
+use crate::call::{
+    error,
+    job::{Answer, PartOutcome},
+    receipt,
+    ticket::Ticket,
 };
 
 /// A call whose answer comes by mailbox.
@@ -28,7 +26,7 @@ pub(crate) struct Pending {
     gather: Option<Gather>,
 }
 
-/// The parts of a Mutate that several shards share.
+/// The parts of a batch that several shards share.
 struct Gather {
     missing: usize,
     failed: bool,
@@ -123,7 +121,7 @@ impl Dispatcher {
                 if gather.failed {
                     Err(gather.failure())
                 } else {
-                    keyvalue::encode_parts(std::mem::take(&mut gather.parts), &mut self.reply);
+                    receipt::encode_items(std::mem::take(&mut gather.parts), &mut self.reply);
                     Ok(())
                 }
             }
@@ -185,7 +183,12 @@ mod tests {
         let unknown = || Err(error::unknown_outcome());
         let done = || {
             let outcome = Err(error::invalid("items", "whatever it says, it is an outcome"));
-            Ok(Answer::Part(vec![PartOutcome { index: 0, outcome }]))
+            let part = PartOutcome {
+                index: 0,
+                outcome,
+                rest: Vec::new(),
+            };
+            Ok(Answer::Part(vec![part]))
         };
         let of_unknown = (Code::Unavailable, "UNKNOWN_OUTCOME".to_owned());
         assert_eq!(failure_of(vec![unknown(), refused()]), of_unknown);

@@ -4,7 +4,7 @@
 //! store sees a namespace's records in order; a store in trouble is asked again after a pause that doubles, and holds up
 //! its own namespaces only.
 //!
-//! Nobody waits for a record to be applied unless it is a compare-and-swap or a reader says so. So records gather for a
+//! Nobody waits for a record to be applied unless it is a judged call or a reader says so. So records gather for a
 //! few milliseconds first: a transaction for each would take the processor from the calls that are waited for.
 
 use std::{collections::VecDeque, time::Duration};
@@ -34,8 +34,8 @@ pub(crate) struct Note {
     pub(crate) lsn: Lsn,
     /// Hashes of the ids that it may change ([`crate::call::owner::key_hash`]).
     pub(crate) keys: SmallVec<[u64; 1]>,
-    /// Whether it is a compare-and-swap: what it does is known only when it has been applied.
-    pub(crate) swap: bool,
+    /// Whether it is a judged call: what it does is known only when it has been applied.
+    pub(crate) judged: bool,
     /// When it was appended, in nanoseconds of the shard's clock.
     pub(crate) at: u64,
 }
@@ -47,7 +47,7 @@ pub(crate) enum Overlay {
     None,
     /// These records, in order.
     Records(SmallVec<[Lsn; 2]>),
-    /// A compare-and-swap is not applied yet, or too many records are not: the read waits until the store has this one.
+    /// A judged call is not applied yet, or too many records are not: the read waits until the store has this one.
     Await(Lsn),
 }
 
@@ -55,8 +55,8 @@ pub(crate) enum Overlay {
 #[derive(Debug)]
 struct Target<W> {
     notes: VecDeque<Note>,
-    /// How many of them are compare-and-swaps.
-    swaps: usize,
+    /// How many of them are judged calls.
+    judged: usize,
     under_way: bool,
     failures: u32,
     retry_at: u64,
@@ -67,7 +67,7 @@ impl<W> Default for Target<W> {
     fn default() -> Self {
         Self {
             notes: VecDeque::new(),
-            swaps: 0,
+            judged: 0,
             under_way: false,
             failures: 0,
             retry_at: 0,
@@ -77,12 +77,12 @@ impl<W> Default for Target<W> {
 }
 
 impl<W> Target<W> {
-    fn is_swap(&self, lsn: Lsn) -> bool {
-        if self.swaps == 0 {
+    fn is_judged(&self, lsn: Lsn) -> bool {
+        if self.judged == 0 {
             return false;
         }
         let at = self.notes.binary_search_by_key(&lsn, |note| note.lsn);
-        at.is_ok_and(|at| self.notes[at].swap)
+        at.is_ok_and(|at| self.notes[at].judged)
     }
 
     /// When the next batch is to be sent, if there is anything to send and none is under way.
@@ -91,7 +91,7 @@ impl<W> Target<W> {
         if self.under_way {
             return None;
         }
-        let waited_for = self.swaps > 0 || !self.waiting.is_empty() || self.notes.len() >= GATHER_RECORDS;
+        let waited_for = self.judged > 0 || !self.waiting.is_empty() || self.notes.len() >= GATHER_RECORDS;
         if waited_for {
             return Some(self.retry_at);
         }
@@ -128,7 +128,7 @@ impl<W> Applier<W> {
         if target.notes.is_empty() {
             self.active.push(namespace.0);
         }
-        target.swaps += usize::from(note.swap);
+        target.judged += usize::from(note.judged);
         target.notes.push_back(note);
     }
 
@@ -148,7 +148,7 @@ impl<W> Applier<W> {
             return seen.next_back().map_or(Overlay::None, Overlay::Await);
         }
         let records: SmallVec<[Lsn; 2]> = seen.collect();
-        match records.iter().rfind(|lsn| target.is_swap(**lsn)) {
+        match records.iter().rfind(|lsn| target.is_judged(**lsn)) {
             Some(lsn) => Overlay::Await(*lsn),
             None if records.is_empty() => Overlay::None,
             None => Overlay::Records(records),
@@ -210,7 +210,7 @@ impl<W> Applier<W> {
         target.under_way = false;
         target.failures = 0;
         while let Some(note) = target.notes.pop_front_if(|note| note.lsn <= upto) {
-            target.swaps -= usize::from(note.swap);
+            target.judged -= usize::from(note.judged);
             applied(note.at);
             for key in &note.keys {
                 // All records of the batch that concern the id go with the first of them.
@@ -279,11 +279,11 @@ mod tests {
     /// Everything has gathered long enough.
     const LATER: u64 = 1_000_000_000;
 
-    fn note(lsn: u64, key: u64, swap: bool) -> Note {
+    fn note(lsn: u64, key: u64, judged: bool) -> Note {
         Note {
             lsn: Lsn(lsn),
             keys: SmallVec::from_slice(&[key]),
-            swap,
+            judged,
             at: lsn * 10,
         }
     }

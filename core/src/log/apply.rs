@@ -1,60 +1,102 @@
 //! Records of the log against the store's writer: in batches, with their position in the same transaction, and what the
 //! store refuses for ever put aside as dead letters. Runs where the writer lives, at the start and while serving.
-
-use std::sync::Arc;
+//!
+//! What a record does is its API's to know ([`crate::api::apply`]).
 
 use prism_backends::{
-    Mutation, NamespaceId, Outcome, StoreError, UnixMillis,
+    NamespaceId, StoreError, UnixMillis,
     sqlite::{DeadLetter, OwnedDeadLetter, StreamPosition, Writer},
 };
-use prism_codec::method::KeyValueMethod;
-use prism_wal::ids::{LaneId, Lsn};
+use prism_wal::{
+    ids::{LaneId, Lsn},
+    tail::Payload,
+};
 
 use crate::{
-    api::keyvalue,
-    call::{job::DeadLetterJob, record::LoggedWrite},
+    api,
+    call::{
+        error,
+        event::{ApplyBatch, Awaited, Verdict},
+        job::DeadLetterJob,
+        record::LoggedWrite,
+    },
     runtime::clock::unix_millis,
 };
+
+/// Records of one namespace, in order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Records<'a> {
+    pub(crate) lane: LaneId,
+    pub(crate) namespace: NamespaceId,
+    pub(crate) records: &'a [(Lsn, Payload)],
+    /// The judged calls among them whose callers wait, in the same order.
+    pub(crate) awaited: &'a [Awaited],
+    pub(crate) now: UnixMillis,
+}
+
+impl<'a> Records<'a> {
+    /// The records of a batch.
+    pub(crate) fn of(batch: &'a ApplyBatch, now: UnixMillis) -> Self {
+        Self {
+            lane: batch.lane,
+            namespace: batch.namespace,
+            records: &batch.records,
+            awaited: &batch.awaited,
+            now,
+        }
+    }
+
+    fn position(&self, lsn: Lsn) -> StreamPosition {
+        StreamPosition {
+            stream: self.lane.0,
+            namespace: self.namespace,
+            position: lsn.0,
+        }
+    }
+}
 
 /// What came of records that were given to the store.
 #[derive(Debug, Default)]
 pub(crate) struct AppliedRecords {
-    /// How the compare-and-swaps among them ended.
-    pub(crate) swaps: Vec<(Lsn, Outcome)>,
+    pub(crate) verdicts: Vec<Verdict>,
     /// How many are dead letters now.
     pub(crate) buried: u64,
 }
 
-/// Applies records of one namespace in one transaction, with their position. What the store refuses for ever becomes a
-/// dead letter.
+/// Applies records in one transaction, with their position. What the store refuses for ever becomes a dead letter.
 ///
 /// # Errors
 /// Those of [`StoreError`] that may pass; then nothing was applied, or it may be applied again.
 pub(crate) fn apply_records(
     writer: &mut Writer,
-    lane: LaneId,
-    namespace: NamespaceId,
-    records: &[(Lsn, Arc<[u8]>)],
+    records: &Records<'_>,
 ) -> Result<AppliedRecords, StoreError> {
-    if records.is_empty() {
-        return Ok(AppliedRecords::default());
-    }
-    match apply_together(writer, lane, namespace, records) {
-        Err(error) if is_fault_of_a_record(&error) && records.len() > 1 => {
+    match apply_together(writer, records) {
+        Err(error) if is_fault_of_a_record(&error) && records.records.len() > 1 => {
             // One of them is at fault; alone it shows itself.
             let mut all = AppliedRecords::default();
-            for one in records.chunks(1) {
-                let applied = apply_records(writer, lane, namespace, one)?;
-                all.swaps.extend(applied.swaps);
+            for one in records.records.chunks(1) {
+                let awaited = records.awaited.iter().position(|awaited| awaited.lsn == one[0].0);
+                let awaited = awaited.map_or(&[][..], |at| &records.awaited[at..=at]);
+                let one = Records {
+                    records: one,
+                    awaited,
+                    ..*records
+                };
+                let applied = apply_records(writer, &one)?;
+                all.verdicts.extend(applied.verdicts);
                 all.buried += applied.buried;
             }
             Ok(all)
         }
         Err(error) if is_fault_of_a_record(&error) => {
-            let (lsn, record) = &records[0];
-            bury(writer, lane, namespace, (*lsn, record), &error)?;
+            bury(writer, records, 0, &error)?;
+            let refusal = |awaited: &Awaited| Verdict {
+                lsn: awaited.lsn,
+                reply: Err(error::from_store(&error)),
+            };
             Ok(AppliedRecords {
-                swaps: vec![(*lsn, Outcome::Refused(error))],
+                verdicts: records.awaited.iter().map(refusal).collect(),
                 buried: 1,
             })
         }
@@ -80,86 +122,50 @@ fn is_fault_of_a_record(error: &StoreError) -> bool {
     }
 }
 
-/// Whether a mutation that a store refused on its own, without harm to the others, must be kept as a dead letter. Not what
-/// the client was told already, nor what a deleted namespace is owed.
-fn must_be_kept(method: KeyValueMethod, cause: &StoreError) -> bool {
-    match cause {
-        StoreError::DroppedNamespace(_) => false,
-        StoreError::InvalidArgument { .. } => method != KeyValueMethod::Mutate,
-        _ => method != KeyValueMethod::CompareAndSwap,
-    }
-}
-
-fn apply_together(
-    writer: &mut Writer,
-    lane: LaneId,
-    namespace: NamespaceId,
-    records: &[(Lsn, Arc<[u8]>)],
-) -> Result<AppliedRecords, StoreError> {
-    let mut writes = Vec::with_capacity(records.len());
-    let mut highest_stamp = i64::MIN;
-    for (lsn, record) in records {
-        let logged = LoggedWrite::decode(namespace, record).map_err(|_| unreadable())?;
-        highest_stamp = highest_stamp.max(logged.context.stamp.time_ns);
-        writes.push((
-            *lsn,
-            logged.method,
-            keyvalue::writes_of(&logged).map_err(|_| unreadable())?,
-        ));
-    }
-    let mutations: Vec<_> = writes
-        .iter()
-        .flat_map(|(_, _, writes)| writes.mutations.iter().map(keyvalue::Prepared::mutation))
-        .collect();
-    let position = StreamPosition {
-        stream: lane.0,
-        namespace,
-        position: records.last().map_or(0, |(lsn, _)| lsn.0),
+fn apply_together(writer: &mut Writer, records: &Records<'_>) -> Result<AppliedRecords, StoreError> {
+    let Some((last, _)) = records.records.last() else {
+        return Ok(AppliedRecords::default());
     };
-    let mut outcomes = Vec::with_capacity(mutations.len());
-    writer.expect_stamp(highest_stamp);
-    writer.apply_at(&mutations, &[position], &mut outcomes)?;
-    let mut outcomes = outcomes.into_iter();
-    let mut applied = AppliedRecords::default();
-    for ((lsn, method, writes), (_, record)) in writes.iter().zip(records) {
-        let mut refused = None;
-        for outcome in outcomes.by_ref().take(writes.mutations.len()) {
-            match outcome {
-                Outcome::Refused(cause) if must_be_kept(*method, &cause) => refused = Some(cause),
-                outcome if *method == KeyValueMethod::CompareAndSwap => applied.swaps.push((*lsn, outcome)),
-                _ => {}
-            }
-        }
-        if let Some(cause) = refused {
-            // The rest of a Mutate is applied; a redrive applies it once more, which changes nothing.
-            bury(writer, lane, namespace, (*lsn, record), &cause)?;
-            applied.buried += 1;
-        }
+    let mut logged = Vec::with_capacity(records.records.len());
+    let mut highest_stamp = i64::MIN;
+    for (lsn, record) in records.records {
+        let record = LoggedWrite::decode(records.namespace, record).map_err(|_| api::unreadable())?;
+        highest_stamp = highest_stamp.max(record.context.stamp.time_ns);
+        logged.push((*lsn, record));
     }
-    Ok(applied)
+    writer.expect_stamp(highest_stamp);
+    let batch = api::Batch {
+        records: &logged,
+        position: records.position(*last),
+        awaited: records.awaited,
+        now: records.now,
+    };
+    let applied = api::apply(writer, &batch)?;
+    for (index, cause) in &applied.refused {
+        bury(writer, records, *index, cause)?;
+    }
+    Ok(AppliedRecords {
+        verdicts: applied.verdicts,
+        buried: applied.refused.len() as u64,
+    })
 }
 
 fn bury(
     writer: &mut Writer,
-    lane: LaneId,
-    namespace: NamespaceId,
-    (lsn, record): (Lsn, &Arc<[u8]>),
+    records: &Records<'_>,
+    index: usize,
     cause: &StoreError,
 ) -> Result<(), StoreError> {
+    let (lsn, record) = &records.records[index];
     let reason = cause.to_string();
     tracing::error!(
-        namespace = namespace.0,
+        namespace = records.namespace.0,
         lsn = lsn.0,
         reason,
         "the store refuses a record for ever: kept as a dead letter"
     );
-    let position = StreamPosition {
-        stream: lane.0,
-        namespace,
-        position: lsn.0,
-    };
     let letter = DeadLetter {
-        position,
+        position: records.position(*lsn),
         reason: &reason,
         record,
     };
@@ -189,28 +195,9 @@ pub(crate) fn serve_dead_letters(
         return Ok(Vec::new());
     };
     if redrive {
-        let namespace = letter.position.namespace;
-        let record =
-            LoggedWrite::decode(namespace, &letter.record).and_then(|logged| keyvalue::writes_of(&logged));
-        let writes = record.map_err(|_| unreadable())?;
-        // It comes out of its turn: what it would have met at its own time may be gone, so it meets what there is.
-        let mutations: Vec<_> = writes
-            .mutations
-            .iter()
-            .map(|prepared| Mutation {
-                at: now,
-                ..prepared.mutation()
-            })
-            .collect();
-        let mut outcomes = Vec::new();
+        let record = LoggedWrite::decode(letter.position.namespace, &letter.record);
         // The position is behind it already; a crash before the letter is dropped makes it come twice, with one effect.
-        writer.apply(&mutations, &mut outcomes)?;
-        if let Some(Outcome::Refused(cause)) = outcomes
-            .into_iter()
-            .find(|outcome| matches!(outcome, Outcome::Refused(_)))
-        {
-            return Err(cause);
-        }
+        api::redrive(writer, &record.map_err(|_| api::unreadable())?, now)?;
     }
     if drop {
         writer.drop_dead_letter(number)?;
@@ -218,21 +205,19 @@ pub(crate) fn serve_dead_letters(
     Ok(vec![letter])
 }
 
-fn unreadable() -> StoreError {
-    StoreError::Internal {
-        detail: "this version cannot read the record".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use prism_backends::{
-        Expected, ItemRef, Mutation, Operation, PredicateRef, Version,
+        Expected, ItemRef, Mutation, Operation, Outcome, PredicateRef, Version,
         sqlite::{self, Options},
     };
-    use prism_codec::message::keyvalue::{ExpectedView, ItemView, encode_compare_and_swap_request};
+    use prism_codec::{
+        message::keyvalue::{ExpectedView, ItemView, encode_compare_and_swap_request},
+        method::KeyValueMethod,
+    };
 
     use super::*;
+    use crate::api::keyvalue;
 
     const NAMESPACE: NamespaceId = NamespaceId(1);
     const KEY: &[u8] = b"k";
@@ -297,13 +282,20 @@ mod tests {
 
         fn replay(&mut self, records: Vec<Vec<u8>>) {
             let records: Vec<_> = (1..).map(Lsn).zip(records.into_iter().map(Into::into)).collect();
-            apply_records(&mut self.writer, LaneId(1), NAMESPACE, &records).unwrap();
+            let records = Records {
+                lane: LaneId(1),
+                namespace: NAMESPACE,
+                records: &records,
+                awaited: &[],
+                now: unix_millis(),
+            };
+            apply_records(&mut self.writer, &records).unwrap();
         }
     }
 
     /// The record of a swap that took place.
     fn swapped(id: &str, expected: ExpectedView<'_>, value: &[u8], outcome: &Outcome) -> Vec<u8> {
-        let Outcome::Swapped(swapped_at) = *outcome else {
+        let Outcome::Swapped(Some(version)) = *outcome else {
             panic!("{outcome:?}");
         };
         let item = ItemView {
@@ -315,7 +307,7 @@ mod tests {
         let mut body = Vec::new();
         encode_compare_and_swap_request(&mut body, "events", id, KEY, None, expected, Some(&item));
         let write = LoggedWrite {
-            swapped_at,
+            decided: &keyvalue::writes::decided(version),
             ..LoggedWrite::example(NAMESPACE, KeyValueMethod::CompareAndSwap, &body)
         };
         write.encode()

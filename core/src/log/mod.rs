@@ -10,7 +10,8 @@
 //! ```
 //!
 //! One lane for each shard, numbered from 1. `window` remembers idempotency tokens, `parked` is about calls that wait, `applier` keeps the order of application, `shard_log` puts them together on
-//! the shard. Off the shard: `keeper` prepares and recycles segments, `apply` gives records to the store, `committed` brings
+//! the shard. None of them knows an API: they ask [`crate::api::footprint`] for what they need of a record that they find,
+//! and answer by [receipts](crate::call::receipt). Off the shard: `keeper` prepares and recycles segments, `apply` gives records to the store, `committed` brings
 //! what the store had first, at `eventual`, to the shards' logs, `open` starts lanes and brings the store up to date before
 //! the gateway serves, `seen` collects what they hold meanwhile.
 
@@ -26,7 +27,7 @@ pub(crate) mod shard_log;
 pub(crate) mod window;
 pub(crate) mod writer;
 
-use prism_backends::{NamespaceId, Outcome, StoreError};
+use prism_backends::{NamespaceId, StoreError};
 use prism_wal::{
     disk::{DiskError, file::LogFile},
     ids::{LaneId, Lsn, TargetId},
@@ -35,6 +36,7 @@ use prism_wal::{
 
 use self::open::OpenLane;
 pub(crate) use self::open::record_bytes_max;
+use crate::call::event::Verdict;
 
 /// The lane of a shard.
 pub(crate) fn lane_of(shard: u16) -> LaneId {
@@ -56,8 +58,8 @@ pub(crate) enum LogNews {
     Applied {
         namespace: NamespaceId,
         upto: Lsn,
-        /// How the compare-and-swaps among it ended.
-        swaps: Vec<(Lsn, Outcome)>,
+        /// The replies to the judged calls among it whose callers wait.
+        verdicts: Vec<Verdict>,
         /// Records that the store refused for ever and keeps as dead letters.
         buried: u64,
     },

@@ -33,12 +33,12 @@ use prism_wal::{
     manifest::manifest_file_name,
     pool::Prepared,
     start::{Refusal, StartConfig, StartError, Started, start},
-    tail::Tail,
+    tail::{Payload, Tail},
 };
 
 use super::{
     LogNews,
-    apply::apply_records,
+    apply::{Records, apply_records},
     keeper::{self, KeeperJobs, Keepers},
     lane_of,
     seen::{Collector, LaneCalls, Seen},
@@ -612,7 +612,7 @@ impl Store<'_> {
         }
         for target in waiting {
             loop {
-                let batch: Vec<(Lsn, Arc<[u8]>)> = tail
+                let batch: Vec<(Lsn, Payload)> = tail
                     .batch(target, BATCH_RECORDS, usize::MAX)
                     .map(|(lsn, record)| (lsn, record.clone()))
                     .collect();
@@ -620,7 +620,15 @@ impl Store<'_> {
                     break;
                 };
                 done += batch.len();
-                apply_records(self.writer, lane, NamespaceId(target.0), &batch)?;
+                let records = Records {
+                    lane,
+                    namespace: NamespaceId(target.0),
+                    records: &batch,
+                    // Nobody waits for what was logged before the start.
+                    awaited: &[],
+                    now: unix_millis(),
+                };
+                apply_records(self.writer, &records)?;
                 tail.handle_applied(target, upto);
                 if told.elapsed() >= PROGRESS_PAUSE {
                     told = Instant::now();
@@ -652,7 +660,7 @@ mod tests {
     use crate::call::record::LoggedWrite;
 
     /// The record of a Put of nothing.
-    fn record(namespace: u32) -> Arc<[u8]> {
+    fn record(namespace: u32) -> Payload {
         LoggedWrite::example(NamespaceId(namespace), KeyValueMethod::Put, b"")
             .encode()
             .into()

@@ -15,10 +15,12 @@ use prism_wal::{
 };
 use smallvec::{SmallVec, smallvec};
 
-use super::window::{CallHasher, ENTRIES_MAX, First, Place, TokenCall, Window};
+use super::window::{CallHasher, ENTRIES_MAX, First, TokenCall, Window};
 use crate::{
-    api::keyvalue::Request,
+    api,
     call::{
+        event::RecordId,
+        footprint::Footprint,
         owner::owner_of,
         record::{LoggedWrite, Part},
     },
@@ -75,13 +77,14 @@ impl LaneCalls {
         let Ok(logged) = LoggedWrite::decode(namespace, record) else {
             return;
         };
-        let Ok(request) = Request::decode(logged.method, logged.body) else {
+        let Ok(footprint) = api::footprint(&logged) else {
             return;
         };
-        let Some(call) = self.hasher.call(namespace, &request) else {
+        let Some(token) = &footprint.token else {
             return;
         };
-        let owners = self.owners(namespace, logged.part, &request);
+        let call = self.hasher.call(namespace, token);
+        let owners = self.owners(namespace, logged.part, &footprint);
         if owners.is_empty() {
             return;
         }
@@ -91,7 +94,7 @@ impl LaneCalls {
         self.calls.push_back(SeenCall {
             call,
             first: First {
-                place: Place { lane: self.lane, lsn },
+                record: RecordId { lane: self.lane, lsn },
                 stamp: logged.context.stamp,
             },
             owners,
@@ -104,18 +107,17 @@ impl LaneCalls {
     /// parts, which may have been refused or lost. So it is remembered by the shard for which it was cut only, and by none if
     /// the shards were fewer or more then: their parts are others, and a repeat answered from it could acknowledge what was
     /// never logged.
-    fn owners(&self, namespace: NamespaceId, part: Option<Part>, request: &Request<'_>) -> Owners {
-        let owner = |id| owner_of(namespace, id, self.shards);
-        match (part, request) {
-            (Some(part), _) if part.shards == self.shards => smallvec![part.shard],
-            (Some(_), _) => Owners::new(),
-            (None, Request::Mutate(view)) => {
-                let mut owners: Owners = view.mutations.iter().map(|one| owner(one.id)).collect();
+    fn owners(&self, namespace: NamespaceId, part: Option<Part>, footprint: &Footprint<'_>) -> Owners {
+        let owner = |key: &&str| owner_of(namespace, key, self.shards);
+        match part {
+            Some(part) if part.shards == self.shards => smallvec![part.shard],
+            Some(_) => Owners::new(),
+            None => {
+                let mut owners: Owners = footprint.keys.iter().map(owner).collect();
                 owners.sort_unstable();
                 owners.dedup();
                 owners
             }
-            (None, _) => request.id().map(owner).into_iter().collect(),
         }
     }
 }
@@ -195,6 +197,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        api::keyvalue::Request,
         call::{context::Context, ticket::Stamp},
         log::lane_of,
     };
@@ -226,9 +229,9 @@ mod tests {
     /// Reads the record of a Mutate in the lane of `shard`, stamped with `time_ns`.
     fn add(seen: &mut Seen, shard: u16, lsn: u64, time_ns: i64, part: Option<Part>, body: &[u8]) {
         let logged = LoggedWrite {
-            method: KeyValueMethod::Mutate,
+            method: KeyValueMethod::Mutate.into(),
             part,
-            swapped_at: None,
+            decided: &[],
             context: Context {
                 namespace: NAMESPACE,
                 default_ttl_ms: None,
@@ -249,8 +252,8 @@ mod tests {
     /// The shards whose window knows a Mutate.
     fn known_by(seen: &Seen, body: &[u8]) -> Vec<u16> {
         let request = Request::decode(KeyValueMethod::Mutate, body).expect("a request");
-        let call = seen.hasher.call(NAMESPACE, &request);
-        let call = call.expect("it carries a token");
+        let token = request.call_token().expect("it carries a token");
+        let call = seen.hasher.call(NAMESPACE, &token);
         let knows = |shard: &u16| matches!(seen.window(*shard).first(call), Ok(Some(_)));
         (0..seen.shards).filter(knows).collect()
     }

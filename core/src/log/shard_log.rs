@@ -6,15 +6,15 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use prism_backends::{NamespaceId, Outcome};
-use prism_codec::{grpc::Status, method::KeyValueMethod};
+use prism_backends::NamespaceId;
+use prism_codec::{grpc::Status, method::Effect};
 use prism_wal::{
     disk::DiskErrorKind,
     group_commit::{AppendError, ClosedSegment},
     ids::{LaneId, Lsn, TargetId},
     lane::Lane,
     pool::Durable,
-    tail::Tail,
+    tail::{Payload, Tail},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -26,23 +26,23 @@ use super::{
     keeper::{KeeperJob, KeeperJobs},
     lane_of,
     open::OpenLane,
-    parked::{LogCall, Parked, Swap, settled, strong},
-    window::{CallHasher, First, Place, TokenCall, Window},
+    parked::{Judged, LogCall, Parked, settled},
+    window::{CallHasher, First, TokenCall, Window},
     writer::LogWriter,
 };
 use crate::{
-    api::keyvalue,
+    api,
     call::{
         error,
-        event::{ApplyBatch, SyncJob},
-        job::{Answer, Job, Reply, Work, WriterMessage},
+        event::{ApplyBatch, Awaited, RecordId, SyncJob, Verdict},
+        job::{Answer, Reply, WriterMessage},
         owner::key_hash,
         record::LoggedWrite,
         ticket::Ticket,
     },
     config::LogLimits,
     metrics::{LaneState, LogMetrics},
-    runtime::{clock::WallClock, mailbox::Mailbox},
+    runtime::mailbox::Mailbox,
 };
 
 /// Records of one batch for the store, and their bytes, at the most.
@@ -74,24 +74,28 @@ pub(crate) struct LogLinks {
 pub(crate) struct Due {
     /// Replies, of this shard's calls and of others'.
     pub(crate) replies: Vec<Reply>,
-    /// Reads that waited and may go to the store's reader now.
-    pub(crate) reads: Vec<Job>,
+    /// Reads that waited and may go to the store now, each with what it must see beside it.
+    pub(crate) reads: Vec<(ReadId, Vec<Payload>)>,
 }
+
+/// The name of a read, given by whoever keeps it while it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ReadId(pub(crate) u64);
 
 /// Whatever waits for a record to be applied.
 #[derive(Debug)]
 pub(crate) enum Waiting {
-    /// A read of an id.
-    Read(Box<WaitingRead>),
+    /// A read of a key.
+    Read(WaitingRead),
     /// A Scan that asks whether everything before it is in the store.
     Settle(Ticket),
 }
 
 /// A read that waits for the store.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct WaitingRead {
-    job: Job,
-    /// Hash of the id.
+    id: ReadId,
+    /// Hash of the key.
     key: u64,
     /// What was durable when the read came: it must see as much, and no more.
     durable: Lsn,
@@ -102,12 +106,12 @@ pub(crate) struct ShardLog {
     shard: u16,
     lane_id: LaneId,
     lane: Lane<LogWriter>,
-    wall: WallClock,
     clock: LogClock,
     /// Bytes of records that the store does not have yet, of all namespaces.
     unapplied_bytes: usize,
     parked: VecDeque<Parked>,
-    swaps: FxHashMap<Lsn, Swap>,
+    /// Judged calls that are not applied yet.
+    judged: FxHashMap<Lsn, Judged>,
     applier: Applier<Waiting>,
     window: Window,
     links: LogLinks,
@@ -146,7 +150,6 @@ enum Flushing {
 /// What a shard's log is made of.
 pub(crate) struct ShardLogParts {
     pub(crate) shard: u16,
-    pub(crate) wall: WallClock,
     pub(crate) lane: OpenLane,
     pub(crate) writer: LogWriter,
     pub(crate) links: LogLinks,
@@ -158,7 +161,6 @@ impl ShardLog {
     pub(crate) fn new(parts: ShardLogParts) -> Self {
         let ShardLogParts {
             shard,
-            wall,
             lane,
             writer,
             links,
@@ -182,11 +184,10 @@ impl ShardLog {
             shard,
             lane_id: lane_of(shard),
             lane,
-            wall,
             clock,
             unapplied_bytes,
             parked: VecDeque::new(),
-            swaps: FxHashMap::default(),
+            judged: FxHashMap::default(),
             applier,
             window,
             links,
@@ -248,18 +249,18 @@ impl ShardLog {
             return Err(error::not_serving());
         }
         let first = self.first(call.window)?;
-        let swap = call.method == KeyValueMethod::CompareAndSwap;
+        let judged = call.is_judged();
         if let Some(first) = first
-            && !swap
+            && !judged
         {
             // What another lane holds was durable before this process began.
-            let place = first.place;
-            let lsn = if place.lane == self.lane_id {
-                place.lsn
+            let record = first.record;
+            let lsn = if record.lane == self.lane_id {
+                record.lsn
             } else {
                 Lsn::NONE
             };
-            self.park(lsn, place, call);
+            self.park(lsn, record, call);
             return Ok(());
         }
         let target = TargetId(call.namespace.0);
@@ -280,7 +281,7 @@ impl ShardLog {
             return Err(refusal);
         }
         let now = self.now();
-        let record: Arc<[u8]> = call.record.as_slice().into();
+        let record = Payload::from(std::mem::take(&mut call.record));
         let no_segment = self.no_segment;
         let lsn = self.lane.append_strong(now, target, record).map_err(|cause| {
             self.metrics.refused.add(1);
@@ -289,32 +290,32 @@ impl ShardLog {
         self.metrics.records.add(1);
         self.metrics.bytes.add(bytes as u64);
         self.unapplied_bytes += bytes;
-        let place = Place {
+        let record = RecordId {
             lane: self.lane_id,
             lsn,
         };
         if let Some(token) = call.window {
             let stamp = call.stamp;
-            self.window.remember(token, First { place, stamp });
+            self.window.remember(token, First { record, stamp });
         }
         let note = Note {
             lsn,
             keys: std::mem::take(&mut call.keys),
-            swap,
+            judged,
             at: now,
         };
         self.applier.push(call.namespace, note);
-        if swap {
+        if judged {
             // Before it is applied nobody knows how it ends.
-            let (ticket, first) = (call.ticket, first.map_or(place, |first| first.place));
-            self.swaps.insert(lsn, Swap { ticket, first });
+            let (ticket, first) = (call.ticket, first.map_or(record, |first| first.record));
+            self.judged.insert(lsn, Judged { ticket, first });
         } else {
-            self.park(lsn, place, call);
+            self.park(lsn, record, call);
         }
         Ok(())
     }
 
-    fn park(&mut self, lsn: Lsn, first: Place, call: LogCall) {
+    fn park(&mut self, lsn: Lsn, first: RecordId, call: LogCall) {
         let at = self.now();
         let parked = Parked {
             lsn,
@@ -322,7 +323,7 @@ impl ShardLog {
             at,
             namespace: call.namespace,
             ticket: call.ticket,
-            form: call.form,
+            receipt: call.receipt,
         };
         let at = self.parked.partition_point(|before| before.lsn <= lsn);
         self.parked.insert(at, parked);
@@ -340,33 +341,26 @@ impl ShardLog {
         }
     }
 
-    /// Gives a read of the id with this hash what it must see beside the store. `None`: it waits, and comes back in
+    /// What a read of the key with this hash must see beside the store, in order. `None`: it waits, and comes back in
     /// [`Due::reads`].
-    pub(crate) fn prepare_read(&mut self, namespace: NamespaceId, key: u64, job: Job) -> Option<Job> {
+    pub(crate) fn unapplied(&mut self, namespace: NamespaceId, key: u64, id: ReadId) -> Option<Vec<Payload>> {
         let durable = self.lane.commit().durable_lsn();
-        self.overlay_or_wait(namespace, WaitingRead { job, key, durable })
+        self.overlay_or_wait(namespace, WaitingRead { id, key, durable })
     }
 
-    fn overlay_or_wait(&mut self, namespace: NamespaceId, read: WaitingRead) -> Option<Job> {
+    fn overlay_or_wait(&mut self, namespace: NamespaceId, read: WaitingRead) -> Option<Vec<Payload>> {
         match self.applier.overlay(namespace, read.key, read.durable) {
-            Overlay::None => Some(read.job),
-            Overlay::Records(lsns) => Some(self.with_overlay(namespace, &lsns, read.job)),
+            Overlay::None => Some(Vec::new()),
+            Overlay::Records(lsns) => {
+                let (tail, target) = (self.lane.tail(), TargetId(namespace.0));
+                let records = lsns.iter().filter_map(|lsn| tail.get(target, *lsn));
+                Some(records.cloned().collect())
+            }
             Overlay::Await(lsn) => {
-                self.applier.wait(namespace, lsn, Waiting::Read(Box::new(read)));
+                self.applier.wait(namespace, lsn, Waiting::Read(read));
                 None
             }
         }
-    }
-
-    fn with_overlay(&self, namespace: NamespaceId, lsns: &[Lsn], mut job: Job) -> Job {
-        if let Work::Unary { overlay, .. } = &mut job.work {
-            let tail = self.lane.tail();
-            let records = lsns
-                .iter()
-                .filter_map(|lsn| tail.get(TargetId(namespace.0), *lsn));
-            *overlay = records.cloned().collect();
-        }
-        job
     }
 
     /// Answers `ticket` when the store has everything of a namespace that is durable now.
@@ -452,10 +446,9 @@ impl ShardLog {
             );
         }
         let durable = self.lane.commit().durable_lsn();
-        let swaps: Vec<Lsn> = self.swaps.keys().filter(|lsn| **lsn > durable).copied().collect();
-        let swaps = swaps.into_iter().filter_map(|lsn| self.swaps.remove(&lsn));
+        let judged = self.judged.extract_if(|lsn, _| *lsn > durable);
         let tickets = self.parked.drain(..).map(|parked| parked.ticket);
-        for ticket in tickets.chain(swaps.map(|swap| swap.ticket)).collect::<Vec<_>>() {
+        for ticket in tickets.chain(judged.map(|(_, judged)| judged.ticket)) {
             due.replies.push(Reply {
                 ticket,
                 result: Err(error::unknown_outcome()),
@@ -494,6 +487,7 @@ impl ShardLog {
             links,
             shard,
             lane_id,
+            judged,
             ..
         } = self;
         applier.send_due(now, durable, all, |namespace| {
@@ -509,6 +503,7 @@ impl ShardLog {
                 shard: *shard,
                 lane: *lane_id,
                 namespace,
+                awaited: awaited_of(&records, judged),
                 records,
             };
             // A full mailbox empties; the next turn tries again.
@@ -581,9 +576,9 @@ impl ShardLog {
             LogNews::Applied {
                 namespace,
                 upto,
-                swaps,
+                verdicts,
                 buried,
-            } => self.handle_applied(namespace, upto, swaps, buried, due),
+            } => self.handle_applied(namespace, upto, verdicts, buried, due),
             LogNews::NotApplied { namespace, error } => {
                 self.metrics.apply_failures.add(1);
                 let pause = self.applier.handle_not_applied(namespace, now);
@@ -617,7 +612,7 @@ impl ShardLog {
         &mut self,
         namespace: NamespaceId,
         upto: Lsn,
-        swaps: Vec<(Lsn, Outcome)>,
+        verdicts: Vec<Verdict>,
         buried: u64,
         due: &mut Due,
     ) {
@@ -635,31 +630,23 @@ impl ShardLog {
             upto,
             |at| latency.record_nanos(now.saturating_sub(at)),
             |waiting| match waiting {
-                Waiting::Read(read) => reads.push(*read),
+                Waiting::Read(read) => reads.push(read),
                 Waiting::Settle(ticket) => due.replies.push(settled(ticket)),
             },
         );
         for read in reads {
             // What follows the record that it waited for, the store may still not have.
-            due.reads.extend(self.overlay_or_wait(namespace, read));
+            if let Some(unapplied) = self.overlay_or_wait(namespace, read) {
+                due.reads.push((read.id, unapplied));
+            }
         }
-        for (lsn, outcome) in swaps {
-            let Some(swap) = self.swaps.remove(&lsn) else {
-                continue;
-            };
-            let result = strong(swap.first, true);
-            let mut message = Vec::new();
-            let answer = keyvalue::encode_outcome(
-                KeyValueMethod::CompareAndSwap,
-                &outcome,
-                self.wall.unix_millis(),
-                &result,
-                &mut message,
-            );
-            due.replies.push(Reply {
-                ticket: swap.ticket,
-                result: answer.map(|()| Answer::Message(message)),
-            });
+        for verdict in verdicts {
+            if let Some(judged) = self.judged.remove(&verdict.lsn) {
+                due.replies.push(Reply {
+                    ticket: judged.ticket,
+                    result: verdict.reply.map(Answer::Message),
+                });
+            }
         }
         if self.removed.contains(&namespace.0) && !self.applier.has(namespace) {
             self.removed.remove(&namespace.0);
@@ -689,7 +676,7 @@ impl ShardLog {
 
     /// Writes that wait to be answered.
     pub(crate) fn promised(&self) -> usize {
-        self.parked.len() + self.swaps.len()
+        self.parked.len() + self.judged.len()
     }
 
     /// See [`LogWriter::in_flight`].
@@ -736,36 +723,54 @@ impl ShardLog {
     }
 }
 
+/// The judged calls among records whose callers wait.
+fn awaited_of(records: &[(Lsn, Payload)], judged: &FxHashMap<Lsn, Judged>) -> Vec<Awaited> {
+    if judged.is_empty() {
+        return Vec::new();
+    }
+    let of = |(lsn, _): &(Lsn, Payload)| {
+        let first = judged.get(lsn)?.first;
+        Some(Awaited { lsn: *lsn, first })
+    };
+    records.iter().filter_map(of).collect()
+}
+
 /// The books of what the store could not take at the start.
 fn applier_of(tail: &Tail, now: u64) -> Applier<Waiting> {
     let mut applier = Applier::default();
     for target in tail.waiting() {
         let namespace = NamespaceId(target.0);
         for (lsn, record) in tail.batch(target, usize::MAX, usize::MAX) {
-            let logged = LoggedWrite::decode(namespace, record);
-            let writes = logged.and_then(|logged| keyvalue::writes_of(&logged));
-            // One that cannot be read changes no id that is known; applied, it becomes a dead letter.
-            let mut keys: SmallVec<[u64; 1]> = writes.map_or_else(
-                |_| SmallVec::new(),
-                |writes| {
-                    let ids = writes.mutations.iter().map(|prepared| prepared.id);
-                    ids.map(|id| key_hash(namespace, id)).collect()
-                },
-            );
-            keys.sort_unstable();
-            keys.dedup();
-            applier.push(
-                namespace,
-                Note {
-                    lsn,
-                    keys,
-                    swap: logged.is_ok_and(|logged| logged.method == KeyValueMethod::CompareAndSwap),
-                    at: now,
-                },
-            );
+            let note = note_of(namespace, lsn, record, now);
+            applier.push(namespace, note);
         }
     }
     applier
+}
+
+fn note_of(namespace: NamespaceId, lsn: Lsn, record: &[u8], now: u64) -> Note {
+    let mut note = Note {
+        lsn,
+        // One that cannot be read changes no key that is known; applied, it becomes a dead letter.
+        keys: SmallVec::new(),
+        judged: false,
+        at: now,
+    };
+    let Ok(logged) = LoggedWrite::decode(namespace, record) else {
+        return note;
+    };
+    note.judged = logged.method.spec().effect == Effect::Judged;
+    if let Ok(footprint) = api::footprint(&logged) {
+        let part = logged.part;
+        let own = footprint
+            .keys
+            .iter()
+            .filter(|key| part.is_none_or(|part| part.owns(namespace, key)));
+        note.keys = own.map(|key| key_hash(namespace, key)).collect();
+        note.keys.sort_unstable();
+        note.keys.dedup();
+    }
+    note
 }
 
 #[cfg(test)]

@@ -10,13 +10,9 @@ use std::{
 };
 
 use prism_backends::NamespaceId;
-use prism_wal::ids::{LaneId, Lsn};
 use rustc_hash::FxHashMap;
 
-use crate::{
-    api::{digest::digest_of, keyvalue::Request},
-    call::ticket::Stamp,
-};
+use crate::call::{event::RecordId, footprint::CallToken, ticket::Stamp};
 
 /// Entries of one shard's window. About 70 bytes each.
 pub(crate) const ENTRIES_MAX: usize = 65_536;
@@ -37,17 +33,10 @@ pub(crate) struct TokenCall {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TokenReused;
 
-/// Where a write stands in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) lane: LaneId,
-    pub(crate) lsn: Lsn,
-}
-
 /// The first call with its token.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct First {
-    pub(crate) place: Place,
+    pub(crate) record: RecordId,
     pub(crate) stamp: Stamp,
 }
 
@@ -56,15 +45,13 @@ pub(crate) struct First {
 pub(crate) struct CallHasher(RandomState, RandomState);
 
 impl CallHasher {
-    /// What a request is remembered by, if it carries a token.
-    pub(crate) fn call(&self, namespace: NamespaceId, request: &Request<'_>) -> Option<TokenCall> {
-        let token = request.token()?;
-        let time = token.generation_time.map(|time| (time.seconds, time.nanos));
-        let subject = (namespace.0, time, token.token);
-        Some(TokenCall {
+    /// What a call with this token is remembered by.
+    pub(crate) fn call(&self, namespace: NamespaceId, token: &CallToken<'_>) -> TokenCall {
+        let subject = (namespace.0, token.time, token.token);
+        TokenCall {
             key: CallKey(self.0.hash_one(subject), self.1.hash_one(subject)),
-            digest: digest_of(request)?,
-        })
+            digest: token.digest,
+        }
     }
 }
 
@@ -118,6 +105,8 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
+    use prism_wal::ids::{LaneId, Lsn};
+
     use super::*;
 
     #[test]
@@ -128,7 +117,7 @@ mod tests {
             digest: number,
         };
         let first = |number| First {
-            place: Place {
+            record: RecordId {
                 lane: LaneId(1),
                 lsn: Lsn(number),
             },
@@ -136,7 +125,7 @@ mod tests {
         };
         let found = |window: &Window, number| {
             let first = window.first(call(number)).expect("the same call");
-            first.map(|first| first.place.lsn)
+            first.map(|first| first.record.lsn)
         };
         for number in 1..=3 {
             window.remember(call(number), first(number));

@@ -300,7 +300,6 @@ impl Ground {
             writer: self.options.wal_writer,
             driver: self.driver,
             metrics: store.log_metrics[usize::from(setup.number)].clone(),
-            wall: self.options.wall_clock.clone(),
             news: setup.inbox.log_news.clone(),
             committed: setup.inbox.log_records.clone(),
         };

@@ -31,21 +31,26 @@ use prism_codec::{
     grpc::{Code, Status},
     method::KeyValueMethod,
 };
-use prism_wal::ids::Lsn;
+use prism_wal::{ids::Lsn, tail::Payload};
 
 use super::fair_queue::FairQueue;
 use crate::{
-    api::keyvalue::{self, Request, Writes},
+    api::keyvalue::{
+        Request, reads,
+        writes::{self, Change, Writes},
+    },
     call::{
         context::Context,
         error::{self, Stage},
         event::ApplyBatch,
         job::{Answer, Job, Reply, Work, WriterMessage},
+        receipt,
         record::LoggedWrite,
         ticket::Ticket,
     },
     log::{
-        LogNews, apply,
+        LogNews,
+        apply::{self, Records},
         committed::{Committed, Outlet},
     },
     runtime::{
@@ -326,11 +331,12 @@ impl WriterThread {
     /// Applies records of a shard's log and tells the shard.
     fn apply_log(&mut self, batch: &ApplyBatch) {
         let namespace = batch.namespace;
-        let news = match apply::apply_records(&mut self.writer, batch.lane, namespace, &batch.records) {
+        let records = Records::of(batch, self.wall.unix_millis());
+        let news = match apply::apply_records(&mut self.writer, &records) {
             Ok(applied) => LogNews::Applied {
                 namespace,
                 upto: batch.records.last().map_or(Lsn::NONE, |(lsn, _)| *lsn),
-                swaps: applied.swaps,
+                verdicts: applied.verdicts,
                 buried: applied.buried,
             },
             Err(error) => LogNews::NotApplied { namespace, error },
@@ -352,7 +358,7 @@ impl WriterThread {
         let mutations: Vec<_> = prepared
             .iter()
             .flatten()
-            .flat_map(|prepared| prepared.writes.mutations.iter().map(keyvalue::Prepared::mutation))
+            .flat_map(|prepared| prepared.writes.changes.iter().map(Change::mutation))
             .collect();
         let mut outcomes = Vec::with_capacity(mutations.len());
         let applied = if mutations.is_empty() {
@@ -414,7 +420,7 @@ fn prepare(job: &Job, now: Instant, wall_now: UnixMillis) -> Result<Prepared<'_>
     Ok(Prepared {
         method: *method,
         context,
-        writes: keyvalue::writes(&request, &context, |_| true),
+        writes: writes::writes(&request, &context, |_| true),
     })
 }
 
@@ -433,30 +439,31 @@ fn answer(
         context,
         writes,
     } = prepared;
-    let own: Vec<Outcome> = outcomes.by_ref().take(writes.mutations.len()).collect();
-    let mut durability = keyvalue::BEST_EFFORT;
+    let own: Vec<Outcome> = outcomes.by_ref().take(writes.changes.len()).collect();
+    let mut durability = receipt::BEST_EFFORT;
     if let Work::Unary { body, log: true, .. } = &job.work {
-        durability = keyvalue::EVENTUAL;
+        durability = receipt::EVENTUAL;
+        let decided = match own.as_slice() {
+            [Outcome::Swapped(Some(version))] => Some(writes::decided(*version)),
+            _ => None,
+        };
         let write = LoggedWrite {
-            method,
+            method: method.into(),
             part: None,
-            swapped_at: match own.as_slice() {
-                [Outcome::Swapped(version)] => *version,
-                _ => None,
-            },
+            decided: decided.as_ref().map_or(&[], |decided| &decided[..]),
             context,
             body,
         };
         // What had no effect leaves no record: a swap that was refused must not succeed after all when it is replayed on what
         // a store has kept.
         let has_effect = |outcome: &Outcome| matches!(outcome, Outcome::Applied | Outcome::Swapped(Some(_)));
-        let all = writes.mutations.iter().zip(&own);
+        let all = writes.changes.iter().zip(&own);
         let changed = all.filter_map(|(one, outcome)| has_effect(outcome).then_some(one.id));
         committed.push(&write, changed);
     }
-    let result = keyvalue::applied(durability);
+    let result = receipt::applied(durability);
     let mut message = Vec::new();
-    keyvalue::encode_outcomes(
+    writes::encode_outcomes(
         method,
         writes,
         own.into_iter(),
@@ -534,16 +541,16 @@ fn read(reader: &Reader, job: &Job, now: UnixMillis) -> Result<Answer, Box<Statu
                 return Err(error::status(Code::Internal, "a write was sent to a reader"));
             };
             if overlay.is_empty() {
-                keyvalue::get(&view, &context, &mut message, |query, sink| {
+                reads::get(&view, &context, &mut message, |query, sink| {
                     reader.get(query, now, sink)
                 })?;
             } else {
                 let writes = logged_writes(*namespace, overlay)?;
                 let pending: Vec<_> = writes
                     .iter()
-                    .flat_map(|writes| writes.mutations.iter().map(keyvalue::Prepared::mutation))
+                    .flat_map(|writes| writes.changes.iter().map(Change::mutation))
                     .collect();
-                keyvalue::get(&view, &context, &mut message, |query, sink| {
+                reads::get(&view, &context, &mut message, |query, sink| {
                     reader.get_over(query, &pending, now, sink)
                 })?;
             }
@@ -561,7 +568,7 @@ fn read(reader: &Reader, job: &Job, now: UnixMillis) -> Result<Answer, Box<Statu
                 item_limit: *item_limit,
                 page_token,
             };
-            let next = keyvalue::scan_page(*namespace, selection, now, &mut message, |query, sink| {
+            let next = reads::scan_page(*namespace, selection, now, &mut message, |query, sink| {
                 reader.scan(query, now, sink)
             })?;
             Ok(Answer::Page { message, next })
@@ -570,9 +577,8 @@ fn read(reader: &Reader, job: &Job, now: UnixMillis) -> Result<Answer, Box<Statu
 }
 
 /// The writes of records that the store does not have yet.
-fn logged_writes(namespace: NamespaceId, records: &[Arc<[u8]>]) -> Result<Vec<Writes<'_>>, Box<Status>> {
-    let read =
-        |record| LoggedWrite::decode(namespace, record).and_then(|logged| keyvalue::writes_of(&logged));
+fn logged_writes(namespace: NamespaceId, records: &[Payload]) -> Result<Vec<Writes<'_>>, Box<Status>> {
+    let read = |record| LoggedWrite::decode(namespace, record).and_then(|logged| writes::writes_of(&logged));
     records
         .iter()
         .map(|record| read(record))

@@ -20,12 +20,12 @@ use std::{
 use prism_codec::{
     h2::{self, Event, Input, StreamId},
     message::{
-        common::{TokenView, WriteResultView},
+        common::{StatusOut, TokenView, WriteResultView},
         keyvalue::{
-            CompareAndSwapView, DeleteView, ExpectedView, GetResponseWriter, GetView, ItemView,
-            MutateResponseWriter, MutateView, MutationOperation, PredicateView, PutView, ScanResponseWriter,
-            StatusOut, encode_compare_and_swap_response, encode_delete_response, encode_put_response,
+            CompareAndSwapView, DeleteView, ExpectedView, GetResponseWriter, GetView, ItemView, MutateView,
+            MutationOperation, PredicateView, PutView, ScanResponseWriter, encode_compare_and_swap_response,
         },
+        receipt::{ItemResultsWriter, encode_write_response},
     },
 };
 
@@ -254,7 +254,7 @@ fn handle(method: u32, message: &[u8], shared: &Shared, reply: &mut Vec<u8>) -> 
             if !matches!(shared.manner, Manner::ForgetEvery(n) if number.is_multiple_of(n)) {
                 write(store, put.id, time_of(put.token), put.items.iter());
             }
-            encode_put_response(reply, &done);
+            encode_write_response(reply, &done, &[]);
         }
         1 => return get(store, &GetView::decode(message).ok()?, shared, reply),
         2 => {
@@ -265,7 +265,7 @@ fn handle(method: u32, message: &[u8], shared: &Shared, reply: &mut Vec<u8>) -> 
             }
             let deleted = store.deleted.entry(delete.id.to_owned()).or_default();
             *deleted = time.max(*deleted);
-            encode_delete_response(reply, &done);
+            encode_write_response(reply, &done, &[]);
         }
         3 => {
             let mut writer = ScanResponseWriter::new(reply);
@@ -279,15 +279,14 @@ fn handle(method: u32, message: &[u8], shared: &Shared, reply: &mut Vec<u8>) -> 
         }
         4 => {
             let mutate = MutateView::decode(message).ok()?;
-            let mut writer = MutateResponseWriter::new(reply);
+            let mut writer = ItemResultsWriter::new(reply);
             for mutation in mutate.mutations.iter() {
                 let Ok(MutationOperation::Put(items)) = mutation.operation else {
                     return None;
                 };
                 write(store, mutation.id, time_of(mutate.token), items.iter());
-                writer.result(Some(&StatusOut::default()), Some(&done));
+                writer.result(Some(&StatusOut::default()), Some(&done), &[]);
             }
-            writer.finish();
         }
         5 => swap(store, &CompareAndSwapView::decode(message).ok()?, &done, reply),
         _ => return None,

@@ -7,7 +7,6 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use prism_wal::buffer::SECTOR_BYTES;
 use prism_wal::cipher::{KeyEncryptionKey, SecretKey};
@@ -22,6 +21,7 @@ use prism_wal::record::{Record, RecordKind};
 use prism_wal::recovery::{Recovery, Visitor};
 use prism_wal::segment::SegmentSeed;
 use prism_wal::start::{StartConfig, StartError, Started, start};
+use prism_wal::tail::Payload;
 
 pub const LANE: LaneId = LaneId(1);
 
@@ -89,7 +89,7 @@ pub struct Entry {
     pub epoch: Epoch,
     pub kind: RecordKind,
     pub target: TargetId,
-    pub payload: Arc<[u8]>,
+    pub payload: Payload,
 }
 
 /// The checker's journal: what was appended under which number, and what was acknowledged.
@@ -351,7 +351,7 @@ impl World {
                 epoch: commit.epoch(),
                 kind: RecordKind::Cut,
                 target: TargetId::NONE,
-                payload: Arc::default(),
+                payload: Payload::default(),
             },
         );
         self.journal.ack(commit.durable_lsn());
@@ -377,11 +377,11 @@ impl World {
 
     pub fn append(&mut self, kind: RecordKind, target: TargetId, bytes: usize) -> Result<Lsn, AppendError> {
         // Payloads are zeros or noise: zeros must not look like unwritten sectors.
-        let payload: Arc<[u8]> = if self.rng.chance(30) {
-            vec![0; bytes].into()
+        let payload = Payload::from(if self.rng.chance(30) {
+            vec![0; bytes]
         } else {
             (0..bytes).map(|_| self.rng.next() as u8).collect()
-        };
+        });
         let now = self.now;
         let lane = &mut self.running().lane;
         let epoch = lane.commit().epoch();
@@ -411,7 +411,7 @@ impl World {
         let now = self.now;
         let lane = &mut self.running().lane;
         let epoch = lane.commit().epoch();
-        let payload = lane.tail().checkpoint().encode().into();
+        let payload = Payload::from(lane.tail().checkpoint().encode());
         let lsn = lane.checkpoint(now)?;
         self.journal.append(
             lsn,

@@ -8,7 +8,7 @@
 
 use super::{ExpectedView, ItemView, SelectionView};
 use crate::{
-    message::common::{StatusOut, TokenView, WriteResultView},
+    message::common::{TokenView, WriteResultView},
     writer::{
         Open, bytes_len, close, len_field_len, open, put_bytes, put_bytes_always, put_len_key,
         put_varint_field, varint_field_len,
@@ -253,18 +253,6 @@ pub fn encode_compare_and_swap_request(
 
 // ---- responses ----
 
-/// Appends a `PutResponse`.
-#[inline]
-pub fn encode_put_response(out: &mut Vec<u8>, result: &WriteResultView) {
-    result.put(out, 1);
-}
-
-/// Appends a `DeleteResponse`.
-#[inline]
-pub fn encode_delete_response(out: &mut Vec<u8>, result: &WriteResultView) {
-    result.put(out, 1);
-}
-
 /// Appends a `CompareAndSwapResponse`. `current`: when not swapped, the item as it is.
 pub fn encode_compare_and_swap_response(
     out: &mut Vec<u8>,
@@ -356,36 +344,4 @@ impl Drop for ScanResponseWriter<'_> {
     fn drop(&mut self) {
         self.end_entry();
     }
-}
-
-/// Writes a `MutateResponse`, result by result.
-pub struct MutateResponseWriter<'o> {
-    out: &'o mut Vec<u8>,
-}
-
-impl<'o> MutateResponseWriter<'o> {
-    /// Begins after whatever `out` holds.
-    pub fn new(out: &'o mut Vec<u8>) -> Self {
-        MutateResponseWriter { out }
-    }
-
-    /// Appends what became of the next mutation. A success has the status `StatusOut::default()`
-    /// and a result.
-    pub fn result(&mut self, status: Option<&StatusOut<'_>>, result: Option<&WriteResultView>) {
-        let status_len = status.map_or(0, |status| len_field_len(status.encoded_len()));
-        put_len_key(
-            self.out,
-            1,
-            status_len + result.map_or(0, WriteResultView::field_len),
-        );
-        if let Some(status) = status {
-            status.put(self.out, 1);
-        }
-        if let Some(result) = result {
-            result.put(self.out, 2);
-        }
-    }
-
-    /// Ends the response.
-    pub fn finish(self) {}
 }

@@ -8,12 +8,10 @@ mod encode;
 mod request;
 mod response;
 
-pub use super::common::StatusOut;
 pub use encode::{
-    GetResponseWriter, MutateResponseWriter, MutationOperationOut, MutationOut, PredicateOut,
-    ScanResponseWriter, encode_compare_and_swap_request, encode_compare_and_swap_response,
-    encode_delete_request, encode_delete_response, encode_get_request, encode_mutate_request,
-    encode_put_request, encode_put_response, encode_scan_request, item_encoded_len,
+    GetResponseWriter, MutationOperationOut, MutationOut, PredicateOut, ScanResponseWriter,
+    encode_compare_and_swap_request, encode_compare_and_swap_response, encode_delete_request,
+    encode_get_request, encode_mutate_request, encode_put_request, encode_scan_request, item_encoded_len,
 };
 pub use request::{
     CompareAndSwapView, DeleteView, ExpectedView, GetView, MutateView, MutationOperation, MutationView,

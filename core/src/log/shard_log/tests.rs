@@ -2,8 +2,9 @@
 
 use std::{path::Path, rc::Rc, time::Duration};
 
-use prism_codec::message::keyvalue::{
-    ExpectedView, ItemView, encode_compare_and_swap_request, encode_put_request,
+use prism_codec::{
+    message::keyvalue::{ExpectedView, ItemView, encode_compare_and_swap_request, encode_put_request},
+    method::KeyValueMethod,
 };
 use prism_wal::{
     disk::file::FileDisk,
@@ -15,16 +16,17 @@ use prism_wal::{
 
 use super::*;
 use crate::{
-    call::ticket::{CallId, Stamp},
+    call::{
+        receipt::Receipt,
+        ticket::{CallId, Stamp, Ticket},
+    },
     config::LogWriterKind,
     log::{
         keeper::{Keepers, keepers_of, seed},
         lane_of,
         open::{LogDirectory, Opened},
-        parked::Form,
     },
     runtime::{
-        clock::WallClock,
         mailbox::Waker,
         notify::Notify,
         reactor::{self, DriverChoice, DriverInUse},
@@ -65,7 +67,6 @@ impl Bench {
         let writer = LogWriter::new(LogWriterKind::Auto, driver, wake.clone()).expect("a writer");
         let log = ShardLog::new(ShardLogParts {
             shard: 0,
-            wall: WallClock::default(),
             lane: *lane,
             writer,
             links: links.clone(),
@@ -91,7 +92,7 @@ impl Bench {
             let applied = LogNews::Applied {
                 namespace: batch.namespace,
                 upto: batch.records.last().expect("no empty batch").0,
-                swaps: Vec::new(),
+                verdicts: Vec::new(),
                 buried: 0,
             };
             self.log.handle_news(applied, &mut due);
@@ -132,12 +133,11 @@ fn call(number: u64) -> LogCall {
             namespace: NAMESPACE,
         },
         namespace: NAMESPACE,
-        method: KeyValueMethod::Put,
         record: record(KeyValueMethod::Put, b"").to_vec(),
         stamp: Stamp { time_ns: 1, shard: 0 },
         keys: SmallVec::from_slice(&[number]),
         window: None,
-        form: Form::Put,
+        receipt: Receipt::One { rest: Vec::new() },
     }
 }
 
@@ -245,7 +245,70 @@ fn what_comes_first_after_a_stop_of_the_process_is_not_stamped_ahead_of_the_cloc
     .expect("a reactor");
 }
 
-fn record(method: KeyValueMethod, body: &[u8]) -> Arc<[u8]> {
+#[test]
+fn a_judged_call_is_answered_when_it_is_applied_with_the_verdict_of_whoever_applied_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let driver = DriverInUse::choose(DriverChoice::Auto).expect("a driver");
+    reactor::run(driver, async {
+        let mut bench = Bench::new(directory.path(), driver);
+        let judged = LogCall {
+            record: record(KeyValueMethod::CompareAndSwap, b"").to_vec(),
+            receipt: Receipt::Verdict,
+            ..call(1)
+        };
+        bench.log.write(judged).expect("an open lane");
+        let lsn = bench.log.lane.commit().appended_lsn();
+        bench.log.write(call(2)).expect("an open lane");
+        let last = bench.log.lane.commit().appended_lsn();
+        // Both are durable, and the store has neither: only the second may be answered.
+        let mut due = Due::default();
+        while bench.log.lane.commit().durable_lsn() < last {
+            bench.log.turn(&mut due);
+            if due.replies.is_empty() {
+                bench.wake.notified().await;
+            }
+        }
+        bench.log.turn(&mut due);
+        let answered: Vec<_> = due.replies.drain(..).map(|reply| reply.ticket.call).collect();
+        assert_eq!(answered, [CallId::Request(2)], "nobody knows the verdict yet");
+        assert_eq!(bench.log.promised(), 1);
+        let Some(WriterMessage::Apply(batch)) = bench.links.store.receive() else {
+            panic!("the caller of a judged call waits, so the store gets it at once");
+        };
+        let awaited: Vec<_> = batch
+            .awaited
+            .iter()
+            .map(|awaited| (awaited.lsn, awaited.first))
+            .collect();
+        let first = RecordId {
+            lane: lane_of(0),
+            lsn,
+        };
+        assert_eq!(awaited, [(lsn, first)], "the other has its answer");
+        let applied = LogNews::Applied {
+            namespace: NAMESPACE,
+            upto: last,
+            verdicts: vec![Verdict {
+                lsn,
+                reply: Ok(b"what the store said".to_vec()),
+            }],
+            buried: 0,
+        };
+        bench.log.handle_news(applied, &mut due);
+        let [reply] = &due.replies[..] else {
+            panic!("one answer: {:?}", due.replies);
+        };
+        assert_eq!(reply.ticket.call, CallId::Request(1));
+        match &reply.result {
+            Ok(Answer::Message(message)) => assert_eq!(message, b"what the store said"),
+            other => panic!("no message: {other:?}"),
+        }
+        assert_eq!(bench.log.promised(), 0);
+    })
+    .expect("a reactor");
+}
+
+fn record(method: KeyValueMethod, body: &[u8]) -> Payload {
     LoggedWrite::example(NamespaceId(1), method, body).encode().into()
 }
 
@@ -263,7 +326,7 @@ fn what_the_store_could_not_take_at_the_start_is_seen_by_reads() {
     let mut tail = Tail::default();
     tail.push(Lsn(1), TargetId(1), record(KeyValueMethod::Put, &put));
     tail.push(Lsn(2), TargetId(1), record(KeyValueMethod::CompareAndSwap, &swap));
-    tail.push(Lsn(3), TargetId(1), Arc::from(&b"of a newer version"[..]));
+    tail.push(Lsn(3), TargetId(1), Payload::from(&b"of a newer version"[..]));
     tail.handle_durable(Lsn(3));
     let applier = applier_of(&tail, 0);
     let namespace = NamespaceId(1);

@@ -186,7 +186,7 @@ fn records_reach_the_owner_in_the_order_of_the_commits_before_the_writer_is_sett
         records
             .map(|record| {
                 let logged = LoggedWrite::decode(record.namespace, &record.record).unwrap();
-                assert!(logged.swapped_at.is_some(), "as the store has decided it");
+                assert!(!logged.decided.is_empty(), "as the store has decided it");
                 logged.context.stamp.time_ns
             })
             .collect()

@@ -9,7 +9,7 @@ use prism_codec::message::{
     keyvalue::{ExpectedView, ItemView, MutationOperation, PredicateView},
 };
 
-use super::keyvalue::Request;
+use super::Request;
 
 /// The digest of a write; `None` if it carries no token. The token and the namespace, by which calls are looked up, are not
 /// in it.

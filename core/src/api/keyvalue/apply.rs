@@ -1,0 +1,92 @@
+//! Records of the log on their way into the store.
+
+use prism_backends::{Mutation, Outcome, StoreError, UnixMillis, sqlite::Writer};
+use prism_codec::method::{KeyValueMethod, Method};
+
+use super::writes::{Change, Writes, encode_outcome, writes_of};
+use crate::{
+    api::{Applied, Batch, unreadable},
+    call::{
+        event::{Awaited, Verdict},
+        receipt,
+        record::LoggedWrite,
+    },
+};
+
+/// Applies records as [`crate::api::apply`] says.
+pub(crate) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, StoreError> {
+    let mut all = Vec::with_capacity(batch.records.len());
+    for (_, record) in batch.records {
+        all.push(writes_of(record).map_err(|_| unreadable())?);
+    }
+    let mutations: Vec<_> = all
+        .iter()
+        .flat_map(|writes| writes.changes.iter().map(Change::mutation))
+        .collect();
+    let mut outcomes = Vec::with_capacity(mutations.len());
+    writer.apply_at(&mutations, &[batch.position], &mut outcomes)?;
+    let mut outcomes = outcomes.into_iter();
+    let mut awaited = batch.awaited.iter().copied().peekable();
+    let mut applied = Applied::default();
+    for (index, ((lsn, record), writes)) in batch.records.iter().zip(&all).enumerate() {
+        let waits = awaited.next_if(|awaited| awaited.lsn == *lsn);
+        let own = outcomes.by_ref().take(writes.changes.len());
+        if record.method == Method::KeyValue(KeyValueMethod::CompareAndSwap) {
+            // Its caller hears what the store says; nobody else was promised anything.
+            for (awaited, outcome) in waits.into_iter().zip(own) {
+                applied.verdicts.push(verdict(awaited, &outcome, batch.now));
+            }
+        } else if let Some(cause) = own.filter_map(|outcome| to_be_kept(record, outcome)).last() {
+            // The rest of a Mutate is applied; a redrive applies it once more, which changes nothing.
+            applied.refused.push((index, cause));
+        }
+    }
+    Ok(applied)
+}
+
+/// Why a record whose mutation had this outcome must be kept as a dead letter. Not for what the client was told already, nor
+/// for what a deleted namespace is owed.
+fn to_be_kept(record: &LoggedWrite<'_>, outcome: Outcome) -> Option<StoreError> {
+    let is_batch = record.method == Method::KeyValue(KeyValueMethod::Mutate);
+    match outcome {
+        Outcome::Refused(StoreError::DroppedNamespace(_)) => None,
+        Outcome::Refused(StoreError::InvalidArgument { .. }) if is_batch => None,
+        Outcome::Refused(cause) => Some(cause),
+        Outcome::Applied | Outcome::Swapped(_) | Outcome::NotSwapped(_) => None,
+    }
+}
+
+fn verdict(awaited: Awaited, outcome: &Outcome, now: UnixMillis) -> Verdict {
+    let result = receipt::logged(awaited.first, true);
+    let mut message = Vec::new();
+    let method = KeyValueMethod::CompareAndSwap;
+    let reply = encode_outcome(method, outcome, now, &result, &mut message).map(|()| message);
+    Verdict {
+        lsn: awaited.lsn,
+        reply,
+    }
+}
+
+/// Applies the write of a dead letter as [`crate::api::redrive`] says.
+pub(crate) fn redrive(
+    writer: &mut Writer,
+    record: &LoggedWrite<'_>,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let Writes { changes, .. } = writes_of(record).map_err(|_| unreadable())?;
+    // What it would have met at its own time may be gone.
+    let mutations: Vec<_> = changes
+        .iter()
+        .map(|change| Mutation {
+            at: now,
+            ..change.mutation()
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    writer.apply(&mutations, &mut outcomes)?;
+    let refused = outcomes.into_iter().find_map(|outcome| match outcome {
+        Outcome::Refused(cause) => Some(cause),
+        _ => None,
+    });
+    refused.map_or(Ok(()), Err)
+}

@@ -1,0 +1,66 @@
+//! Calls on a shard's own memory store, answered inline.
+
+use prism_backends::{Outcome, memory::MemoryStore};
+use prism_codec::{grpc::Status, method::KeyValueMethod};
+
+use super::{
+    Request,
+    reads::get,
+    writes::{Writes, encode_outcome, encode_outcomes, part_outcomes, writes},
+};
+use crate::call::{
+    context::Context,
+    job::PartOutcome,
+    receipt::{BEST_EFFORT, applied},
+};
+
+/// Serves a unary request from a shard's own memory store, inline.
+pub(crate) fn execute_in_memory(
+    store: &mut MemoryStore,
+    method: KeyValueMethod,
+    request: &Request<'_>,
+    context: &Context,
+    out: &mut Vec<u8>,
+) -> Result<(), Box<Status>> {
+    if let Request::Get(view) = request {
+        return get(view, context, out, |query, sink| {
+            store.get(query, context.now, sink)
+        });
+    }
+    let writes = writes(request, context, |_| true);
+    if let [one] = writes.changes.as_slice()
+        && method != KeyValueMethod::Mutate
+    {
+        let outcome = store.apply_one(&one.mutation());
+        return encode_outcome(method, &outcome, context.now, &applied(BEST_EFFORT), out);
+    }
+    let outcomes = apply_each(store, &writes);
+    encode_outcomes(
+        method,
+        writes,
+        outcomes.into_iter(),
+        context.now,
+        &applied(BEST_EFFORT),
+        out,
+    )
+}
+
+/// Serves the part of a Mutate whose ids this shard owns.
+pub(crate) fn execute_part_in_memory(
+    store: &mut MemoryStore,
+    request: &Request<'_>,
+    context: &Context,
+    owns: impl Fn(&str) -> bool,
+) -> Vec<PartOutcome> {
+    let writes = writes(request, context, owns);
+    let outcomes = apply_each(store, &writes);
+    part_outcomes(writes, outcomes.into_iter(), &applied(BEST_EFFORT))
+}
+
+fn apply_each(store: &mut MemoryStore, writes: &Writes<'_>) -> Vec<Outcome> {
+    writes
+        .changes
+        .iter()
+        .map(|one| store.apply_one(&one.mutation()))
+        .collect()
+}
