@@ -33,6 +33,11 @@ pub enum StoreError {
         /// What the store said.
         detail: String,
     },
+    /// The store's server cannot be reached. Nothing was changed. Retryable.
+    Unreachable {
+        /// Which server, and why.
+        detail: String,
+    },
     /// Reading or writing failed. Whether the change took place is unknown after a failed commit. Retryable with the
     /// same version.
     Io {
@@ -65,7 +70,10 @@ impl StoreError {
     /// Whether the same call may succeed later without anybody changing it.
     pub fn is_retryable(&self) -> bool {
         match self {
-            StoreError::Full { .. } | StoreError::Busy { .. } | StoreError::Io { .. } => true,
+            StoreError::Full { .. }
+            | StoreError::Busy { .. }
+            | StoreError::Unreachable { .. }
+            | StoreError::Io { .. } => true,
             StoreError::InvalidArgument { .. }
             | StoreError::TokenReused
             | StoreError::InvalidPageToken
@@ -101,6 +109,7 @@ impl fmt::Display for StoreError {
             StoreError::DroppedNamespace(NamespaceId(id)) => write!(f, "namespace {id} was dropped"),
             StoreError::Full { detail } => write!(f, "the store is full: {detail}"),
             StoreError::Busy { detail } => write!(f, "the store is locked by somebody else: {detail}"),
+            StoreError::Unreachable { detail } => write!(f, "the store is out of reach: {detail}"),
             StoreError::Io { detail } => write!(f, "the store could not read or write: {detail}"),
             StoreError::Unopenable { detail } => write!(f, "the store cannot be opened: {detail}"),
             StoreError::WrongFormat { detail } => write!(f, "the store's file cannot be used: {detail}"),

@@ -17,7 +17,7 @@
 //!   remembered.
 //! * **Compare-and-swap is ordered by its expectation**: if the expectation holds, the swap takes place even when its
 //!   version is older than the item's (the item then carries the successor of the version it had). The first answer
-//!   is remembered for the last [`limits::SWAPS_REMEMBERED_MAX`] calls of a store, so the same call with the same
+//!   is remembered for the last [`limits::SWAPS_REMEMBERED_MAX`] calls of a store (in PostgreSQL for ten minutes), so the same call with the same
 //!   version gets the same verdict and has one effect, and another call with that version, as [`Mutation::digest`] shows,
 //!   is refused. The item shown with a remembered refusal is the first one
 //!   while its value has at most [`limits::SWAP_VALUE_REMEMBERED_MAX`] bytes, else the item as it is now.
@@ -37,6 +37,7 @@ pub mod limits;
 pub mod memory;
 pub mod mutation;
 pub mod offer;
+pub mod postgres;
 pub mod query;
 pub mod sqlite;
 mod swaps;

@@ -109,6 +109,11 @@ impl PageBudget {
         }
     }
 
+    /// Bytes that are left of the page.
+    pub(crate) fn bytes_left(&self) -> usize {
+        self.bytes_left
+    }
+
     /// Takes room for an item with this much key and value, and for its id where that comes new into the page.
     /// False means the item belongs to the next page.
     pub(crate) fn take(&mut self, key_bytes: usize, value_bytes: usize, new_id_bytes: Option<usize>) -> bool {

@@ -46,6 +46,31 @@ pub(crate) fn open(fingerprint: u64, token: &[u8]) -> Result<Option<&[u8]>, Stor
     }
 }
 
+/// Makes the token of a scan in the order of bytes that goes on after this item.
+pub(crate) fn seal_place(fingerprint: u64, id: &[u8], key: &[u8]) -> PageToken {
+    seal(fingerprint, &[&(id.len() as u16).to_le_bytes(), id, key])
+}
+
+/// Id and key of an item.
+pub(crate) type ItemPlace = (Vec<u8>, Vec<u8>);
+
+/// Place of the last item that such a scan has shown; `None` for the first page's token.
+pub(crate) fn open_place(fingerprint: u64, token: &[u8]) -> Result<Option<ItemPlace>, StoreError> {
+    let split = |position: &[u8]| {
+        let (length, rest) = position.split_first_chunk::<2>()?;
+        let (id, key) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+        Some((id.to_vec(), key.to_vec()))
+    };
+    match open(fingerprint, token)? {
+        None => Ok(None),
+        Some(position) => split(position).map(Some).ok_or(StoreError::InvalidPageToken),
+    }
+}
+
+/// Instance of all stores that scan in the order of bytes: a place means the same in each of them,
+/// and to every process.
+pub(crate) const BY_BYTES: u64 = 0x5052_534d_0000_0001;
+
 /// Fingerprint of a `get`: everything but the selection, so that the page size may change on the way.
 pub(crate) fn fingerprint_of_get(query: &GetQuery<'_>) -> u64 {
     let mut hash = stable_hash_with(u64::from(query.namespace.0) << 8 | 1, query.id.as_bytes());

@@ -1,6 +1,8 @@
 //! Versions: the order in which writes to one item win. A version is made from an idempotency token and is the same
 //! on every machine and in every release, because it is stored.
 
+use crate::error::StoreError;
+
 /// Orders the writes to one item: first by the time at which the token was made, then by a hash of the token's bytes.
 ///
 /// Two different tokens made in the same nanosecond tie with a probability of 2^-54; the write that comes second is
@@ -47,6 +49,33 @@ impl Version {
                 token_hash: 0,
             },
         }
+    }
+}
+
+/// Sixteen bytes that order as versions do.
+pub(crate) type VersionBytes = [u8; 16];
+
+/// The bytes of a version, as stores keep it.
+pub(crate) fn version_bytes(version: Version) -> VersionBytes {
+    let mut bytes = [0; 16];
+    // The sign bit is turned over, so that times before 1970 come first.
+    let time = (version.generation_time_ns as u64) ^ (1 << 63);
+    bytes[..8].copy_from_slice(&time.to_be_bytes());
+    bytes[8..].copy_from_slice(&version.token_hash.to_be_bytes());
+    bytes
+}
+
+/// The version that bytes stand for.
+pub(crate) fn version_of(bytes: &[u8]) -> Result<Version, StoreError> {
+    let (halves, rest) = bytes.as_chunks::<8>();
+    match (halves, rest) {
+        ([time, hash], []) => Ok(Version {
+            generation_time_ns: (u64::from_be_bytes(*time) ^ (1 << 63)) as i64,
+            token_hash: u64::from_be_bytes(*hash),
+        }),
+        _ => Err(StoreError::Corrupt {
+            detail: format!("a version of {} bytes", bytes.len()),
+        }),
     }
 }
 
@@ -117,5 +146,27 @@ mod tests {
         assert_eq!(stable_hash(b"token"), 0xaf91_e3ba_dff8_f8b0);
         assert_eq!(stable_hash(b"0123456789abcdef"), 0x3b4a_3a1e_492d_0d59);
         assert_ne!(stable_hash(b"a\0"), stable_hash(b"a"), "the length counts");
+    }
+
+    #[test]
+    fn version_bytes_order_as_versions_do() {
+        let mut versions = Vec::new();
+        for generation_time_ns in [i64::MIN, -1, 0, 1, i64::MAX] {
+            for token_hash in [0, 1, u64::MAX] {
+                versions.push(Version {
+                    generation_time_ns,
+                    token_hash,
+                });
+            }
+        }
+        assert!(versions.is_sorted());
+        let bytes: Vec<_> = versions.iter().map(|version| version_bytes(*version)).collect();
+        assert!(bytes.is_sorted());
+        let back: Vec<_> = bytes
+            .iter()
+            .map(|bytes| version_of(bytes).expect("sixteen bytes"))
+            .collect();
+        assert_eq!(back, versions);
+        assert!(version_of(b"short").is_err());
     }
 }

@@ -321,6 +321,11 @@ pub(crate) fn from_store(cause: &StoreError) -> Box<Status> {
                 .with_reason("STORE_BUSY", &[])
                 .with_retry_after(RETRY_AFTER),
         ),
+        StoreError::Unreachable { .. } => Box::new(
+            Status::new(Code::Unavailable, format!("{sentence}; nothing was done"))
+                .with_reason("STORE_UNREACHABLE", &[])
+                .with_retry_after(RETRY_AFTER),
+        ),
         StoreError::Io { .. } => Box::new(
             Status::new(
                 Code::Unavailable,

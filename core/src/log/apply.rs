@@ -115,6 +115,7 @@ fn is_fault_of_a_record(error: &StoreError) -> bool {
         | StoreError::Internal { .. } => true,
         StoreError::Full { .. }
         | StoreError::Busy { .. }
+        | StoreError::Unreachable { .. }
         | StoreError::Io { .. }
         | StoreError::Unopenable { .. }
         | StoreError::WrongFormat { .. }

@@ -10,35 +10,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 use super::formats::{self, FORMAT};
 use crate::error::StoreError;
 use crate::sqlite::Options;
-use crate::version::Version;
+pub(in crate::sqlite) use crate::version::{VersionBytes, version_bytes, version_of};
 
 /// `kind` of a remembered delete.
 pub(in crate::sqlite) const TOMBSTONE: i64 = -1;
-
-/// Sixteen bytes that order as versions do.
-pub(in crate::sqlite) type VersionBytes = [u8; 16];
-
-pub(in crate::sqlite) fn version_bytes(version: Version) -> VersionBytes {
-    let mut bytes = [0; 16];
-    // The sign bit is turned over, so that times before 1970 come first.
-    let time = (version.generation_time_ns as u64) ^ (1 << 63);
-    bytes[..8].copy_from_slice(&time.to_be_bytes());
-    bytes[8..].copy_from_slice(&version.token_hash.to_be_bytes());
-    bytes
-}
-
-pub(in crate::sqlite) fn version_of(bytes: &[u8]) -> Result<Version, StoreError> {
-    let (halves, rest) = bytes.as_chunks::<8>();
-    match (halves, rest) {
-        ([time, hash], []) => Ok(Version {
-            generation_time_ns: (u64::from_be_bytes(*time) ^ (1 << 63)) as i64,
-            token_hash: u64::from_be_bytes(*hash),
-        }),
-        _ => Err(StoreError::Corrupt {
-            detail: format!("a version of {} bytes", bytes.len()),
-        }),
-    }
-}
 
 /// Holds the right to be the one process that writes the file. Given up when dropped, or when the
 /// process ends.
@@ -270,32 +245,5 @@ impl From<rusqlite::Error> for StoreError {
             ErrorCode::DatabaseCorrupt => StoreError::Corrupt { detail },
             _ => StoreError::Internal { detail },
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn version_bytes_order_as_versions_do() {
-        let mut versions = Vec::new();
-        for generation_time_ns in [i64::MIN, -1, 0, 1, i64::MAX] {
-            for token_hash in [0, 1, u64::MAX] {
-                versions.push(Version {
-                    generation_time_ns,
-                    token_hash,
-                });
-            }
-        }
-        assert!(versions.is_sorted());
-        let bytes: Vec<_> = versions.iter().map(|version| version_bytes(*version)).collect();
-        assert!(bytes.is_sorted());
-        let back: Vec<_> = bytes
-            .iter()
-            .map(|bytes| version_of(bytes).expect("sixteen bytes"))
-            .collect();
-        assert_eq!(back, versions);
-        assert!(version_of(b"short").is_err());
     }
 }

@@ -152,10 +152,10 @@ impl Reader {
         sink: &mut impl ItemSink,
     ) -> Result<Option<PageToken>, StoreError> {
         self.check_namespace(query.namespace)?;
-        let fingerprint = token::fingerprint_of_scan(query, SCAN_INSTANCE);
+        let fingerprint = token::fingerprint_of_scan(query, token::BY_BYTES);
         let (mut id, mut key): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
-        if let Some(position) = token::open(fingerprint, query.selection.page_token)? {
-            (id, key) = split_position(position).ok_or(StoreError::InvalidPageToken)?;
+        if let Some(place) = token::open_place(fingerprint, query.selection.page_token)? {
+            (id, key) = place;
             // The smallest key behind the one that was shown last.
             key.push(0);
         }
@@ -181,7 +181,7 @@ impl Reader {
         moment: &mut Moment<'_>,
         sink: &mut impl ItemSink,
     ) -> Result<Option<PageToken>, StoreError> {
-        let fingerprint = token::fingerprint_of_scan(query, SCAN_INSTANCE);
+        let fingerprint = token::fingerprint_of_scan(query, token::BY_BYTES);
         let mut statement = self.connection.prepare_cached(SCAN)?;
         let mut rows = statement.query(params![
             query.namespace.0,
@@ -207,8 +207,7 @@ impl Reader {
                 value_bytes(row)?,
                 is_new_id.then_some(row_id.len()),
             ) {
-                let length = (id.len() as u16).to_le_bytes();
-                return Ok(Some(token::seal(fingerprint, &[&length, &id, &key])));
+                return Ok(Some(token::seal_place(fingerprint, &id, &key)));
             }
             if is_new_id {
                 let text = std::str::from_utf8(row_id).map_err(|error| StoreError::Corrupt {
@@ -558,19 +557,10 @@ fn value_bytes(row: &Row<'_>) -> Result<usize, StoreError> {
     }
 }
 
-fn split_position(position: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-    let (length, rest) = position.split_first_chunk::<2>()?;
-    let (id, key) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
-    Some((id.to_vec(), key.to_vec()))
-}
-
 fn replace(buffer: &mut Vec<u8>, bytes: &[u8]) {
     buffer.clear();
     buffer.extend_from_slice(bytes);
 }
-
-/// A position in a file means the same to every process that opens it.
-const SCAN_INSTANCE: u64 = 0x5052_534d_0000_0001;
 
 const GET_KEY: &str = "SELECT key, expires_at, kind, value, rest, bytes, version FROM item
     WHERE namespace = ?1 AND id = ?2 AND key = ?3 AND kind >= 0 AND (expires_at IS NULL OR expires_at > ?4)";

@@ -1,0 +1,271 @@
+//! The configuration of a PostgreSQL store: as it is written, and as it was checked.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_postgres::config::{Host, SslMode};
+
+use crate::error::StoreError;
+
+/// Entries of the configuration, unchecked.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct RawConfig {
+    /// `postgresql://USER[:PASSWORD]@HOST[:PORT]/DATABASE`, or libpq's `key=value` form.
+    pub url: String,
+    /// File whose content, without white space at its end, is the password.
+    pub credentials_file: Option<PathBuf>,
+    /// Whether and how TLS is used: `off`, `system` or a path of certificates in PEM.
+    pub tls: Option<String>,
+    /// Connections that the gateway opens at most, over all shards; 10 if absent.
+    pub pool_max: Option<u32>,
+}
+
+/// Trust in the server's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// Connections are not encrypted.
+    Off,
+    /// The system's roots sign the server's certificate.
+    System,
+    /// Certificates of this file sign it.
+    File(PathBuf),
+}
+
+/// A configuration that can be used. `Debug` shows no password.
+#[derive(Clone)]
+pub struct Config {
+    pub(super) connection: tokio_postgres::Config,
+    /// Place of the server, for messages: host, port and database.
+    pub address: String,
+    /// How the server is trusted.
+    pub tls: Tls,
+    /// Connections that the gateway opens at most.
+    pub pool_max: u32,
+    /// Time that an unused connection stays open.
+    pub idle_max: Duration,
+    /// Time that deletes, and the answers to swaps, are remembered.
+    pub window: Duration,
+}
+
+/// Connections when the configuration names no number. PostgreSQL allows 100 by default, to all.
+const POOL_MAX_DEFAULT: u32 = 10;
+const POOL_MAX: u32 = 1_000;
+
+/// Longest time to connect, with TLS and authentication.
+pub(super) const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// Longest time that sent bytes may stay unacknowledged by the server's host.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+
+/// Longest time of one statement. The server ends it, so that no call is forgotten there.
+const STATEMENT_MAX_MS: u32 = 30_000;
+
+/// Longest wait for a lock, and longest pause within a transaction: both mean that somebody else
+/// stands still.
+const LOCK_MAX_MS: u32 = 10_000;
+const IDLE_IN_TRANSACTION_MAX_MS: u32 = 60_000;
+
+impl RawConfig {
+    /// Checks the entries. Errors name the entry, what is allowed and what to do.
+    pub fn check(&self) -> Result<Config, StoreError> {
+        let mut connection: tokio_postgres::Config = self.url.parse().map_err(|error| {
+            let cause = source_of(&error);
+            StoreError::invalid(
+                "url",
+                format!("must be postgresql://USER@HOST:PORT/DATABASE: {cause}"),
+            )
+        })?;
+        if connection.get_hosts().is_empty() {
+            return Err(StoreError::invalid(
+                "url",
+                "names no host; write postgresql://USER@HOST:PORT/DATABASE",
+            ));
+        }
+        if connection.get_user().is_none() {
+            return Err(StoreError::invalid(
+                "url",
+                "names no user; write postgresql://USER@HOST:PORT/DATABASE",
+            ));
+        }
+        if let Some(file) = &self.credentials_file {
+            if connection.get_password().is_some() {
+                let reason = "is given, and url holds a password, too; leave one of them out";
+                return Err(StoreError::invalid("credentials_file", reason));
+            }
+            let password = std::fs::read_to_string(file).map_err(|error| {
+                StoreError::invalid(
+                    "credentials_file",
+                    format!("{} cannot be read: {error}", file.display()),
+                )
+            })?;
+            connection.password(password.trim_end());
+        }
+        let pool_max = self.pool_max.unwrap_or(POOL_MAX_DEFAULT);
+        if !(1..=POOL_MAX).contains(&pool_max) {
+            let reason = format!("must be 1 to {POOL_MAX}, is {pool_max}");
+            return Err(StoreError::invalid("pool_max", reason));
+        }
+        let tls = tls_of(self.tls.as_deref(), connection.get_ssl_mode());
+        connection.ssl_mode(match tls {
+            Tls::Off => SslMode::Disable,
+            Tls::System | Tls::File(_) => SslMode::Require,
+        });
+        let address = address_of(&connection);
+        let options = session_options(connection.get_options());
+        connection
+            .application_name("prism")
+            .connect_timeout(CONNECT_MAX)
+            .tcp_user_timeout(UNACKNOWLEDGED_MAX)
+            .keepalives_idle(UNACKNOWLEDGED_MAX)
+            .options(options);
+        Ok(Config {
+            connection,
+            address,
+            tls,
+            pool_max,
+            idle_max: Duration::from_secs(300),
+            window: Duration::from_secs(600),
+        })
+    }
+}
+
+/// How TLS is to be used. Without an entry the URL's `sslmode=require` asks for it.
+fn tls_of(entry: Option<&str>, mode: SslMode) -> Tls {
+    match entry {
+        None if mode == SslMode::Require => Tls::System,
+        None | Some("off") => Tls::Off,
+        Some("system") => Tls::System,
+        Some(path) => Tls::File(PathBuf::from(path)),
+    }
+}
+
+fn session_options(own: Option<&str>) -> String {
+    let own = own.map_or_else(String::new, |own| format!("{own} "));
+    format!(
+        "{own}-c statement_timeout={STATEMENT_MAX_MS} -c lock_timeout={LOCK_MAX_MS} \
+         -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MAX_MS}"
+    )
+}
+
+fn address_of(connection: &tokio_postgres::Config) -> String {
+    let ports = connection.get_ports();
+    let hosts = connection.get_hosts().iter().enumerate().map(|(at, host)| {
+        let port = ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+        match host {
+            Host::Tcp(name) => format!("{name}:{port}"),
+            Host::Unix(path) => format!("{}:{port}", path.display()),
+        }
+    });
+    let database = connection
+        .get_dbname()
+        .or(connection.get_user())
+        .unwrap_or_default();
+    format!("{}/{database}", hosts.collect::<Vec<_>>().join(","))
+}
+
+/// The cause within one of the driver's errors, which themselves say only where it happened.
+pub(super) fn source_of(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => cause.to_string(),
+        None => error.to_string(),
+    }
+}
+
+impl fmt::Debug for RawConfig {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RawConfig")
+            .field("credentials_file", &self.credentials_file)
+            .field("tls", &self.tls)
+            .field("pool_max", &self.pool_max)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Config")
+            .field("address", &self.address)
+            .field("tls", &self.tls)
+            .field("pool_max", &self.pool_max)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(url: &str) -> RawConfig {
+        RawConfig {
+            url: url.to_owned(),
+            ..RawConfig::default()
+        }
+    }
+
+    #[test]
+    fn no_text_of_it_shows_the_password() {
+        let raw = raw("postgresql://prism:geheim@127.0.0.1:5433/app");
+        let config = raw.check().expect("a configuration");
+        assert_eq!(config.address, "127.0.0.1:5433/app");
+        assert!(!format!("{raw:?} {config:?} {}", config.address).contains("geheim"));
+        assert_eq!(config.connection.get_password(), Some(&b"geheim"[..]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_remedy() {
+        let reason = |raw: &RawConfig| raw.check().expect_err("a refusal").to_string();
+        assert!(reason(&raw("mysql://x@y/z")).starts_with("url: must be postgresql://USER@HOST"));
+        assert!(reason(&raw("postgresql:///app?user=x")).starts_with("url: names no host"));
+        assert!(reason(&raw("postgresql://127.0.0.1/app")).starts_with("url: names no user"));
+        let many = RawConfig {
+            pool_max: Some(0),
+            ..raw("postgresql://u@h/d")
+        };
+        assert_eq!(reason(&many), "pool_max: must be 1 to 1000, is 0");
+        let missing = RawConfig {
+            credentials_file: Some(PathBuf::from("/does/not/exist")),
+            ..raw("postgresql://u@h/d")
+        };
+        assert!(reason(&missing).starts_with("credentials_file: /does/not/exist cannot be read"));
+        let twice = RawConfig {
+            url: "postgresql://u:p@h/d".to_owned(),
+            ..missing
+        };
+        assert!(reason(&twice).starts_with("credentials_file: is given, and url holds a password"));
+    }
+
+    #[test]
+    fn a_password_comes_from_its_file_without_its_line_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("password");
+        std::fs::write(&file, "geheim\n").expect("a file");
+        let raw = RawConfig {
+            credentials_file: Some(file),
+            ..raw("postgresql://u@h/d")
+        };
+        let config = raw.check().expect("a configuration");
+        assert_eq!(config.connection.get_password(), Some(&b"geheim"[..]));
+    }
+
+    #[test]
+    fn tls_is_what_the_entry_says_or_the_url_asks_for() {
+        let tls = |url: &str, entry: Option<&str>| {
+            let raw = RawConfig {
+                tls: entry.map(str::to_owned),
+                ..raw(url)
+            };
+            raw.check().expect("a configuration").tls
+        };
+        assert_eq!(tls("postgresql://u@h/d", None), Tls::Off);
+        assert_eq!(tls("postgresql://u@h/d?sslmode=require", None), Tls::System);
+        assert_eq!(tls("postgresql://u@h/d", Some("system")), Tls::System);
+        assert_eq!(
+            tls("postgresql://u@h/d", Some("/etc/ca.pem")),
+            Tls::File(PathBuf::from("/etc/ca.pem"))
+        );
+        assert_eq!(tls("postgresql://u@h/d?sslmode=require", Some("off")), Tls::Off);
+    }
+}

@@ -1,0 +1,277 @@
+//! One connection: how it is made, its prepared statements, and what the driver's errors mean.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use rustc_hash::FxHashMap;
+use tokio::task::JoinHandle;
+use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, NoTls, Row, Statement};
+
+use super::config::{CONNECT_MAX, Config, source_of};
+use super::tls::Encryption;
+use crate::error::StoreError;
+
+/// Parameters of a statement.
+pub(super) type Parameters<'p> = &'p [&'p (dyn ToSql + Sync)];
+
+/// Facts about a server that decide what it may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Major version.
+    pub version: u32,
+    /// Whether a commit is on disk when it is acknowledged. Prism asks for it in each of its
+    /// sessions, so only `fsync = off` of the whole server prevents it.
+    pub is_durable: bool,
+    /// Whether the server takes no writes, as a standby.
+    pub is_read_only: bool,
+    /// Connections that the server allows to all its clients together.
+    pub connections_max: u32,
+}
+
+/// An open connection. It ends when it is dropped, whatever is under way on it.
+pub(super) struct Link {
+    client: Client,
+    /// Statements by their text.
+    statements: RefCell<FxHashMap<&'static str, Statement>>,
+    task: JoinHandle<()>,
+    pub(super) facts: Facts,
+}
+
+impl Link {
+    /// Connects and looks at the session.
+    pub(super) async fn open(config: &Config, encryption: Option<&Encryption>) -> Result<Link, StoreError> {
+        let unreachable = |what: String| StoreError::Unreachable {
+            detail: format!("postgresql at {}: {what}", config.address),
+        };
+        let opening = async {
+            let (client, task) = match encryption {
+                Some(encryption) => {
+                    let (client, connection) = config.connection.connect(encryption.clone()).await?;
+                    (client, tokio::spawn(async { drop(connection.await) }))
+                }
+                None => {
+                    let (client, connection) = config.connection.connect(NoTls).await?;
+                    (client, tokio::spawn(async { drop(connection.await) }))
+                }
+            };
+            // From here on the task ends with the link.
+            let mut link = Link {
+                client,
+                statements: RefCell::default(),
+                task,
+                facts: Facts {
+                    version: 0,
+                    is_durable: false,
+                    is_read_only: false,
+                    connections_max: 0,
+                },
+            };
+            link.facts = link.look().await?;
+            Ok::<_, tokio_postgres::Error>(link)
+        };
+        match tokio::time::timeout(CONNECT_MAX, opening).await {
+            Ok(Ok(link)) => Ok(link),
+            Ok(Err(error)) => Err(match error.as_db_error() {
+                Some(refusal) if is_lasting(refusal.code()) => StoreError::Unopenable {
+                    detail: format!("postgresql at {}: {}", config.address, refusal.message()),
+                },
+                Some(refusal) => unreachable(refusal.message().to_owned()),
+                None => unreachable(source_of(&error)),
+            }),
+            Err(_) => Err(unreachable(format!(
+                "no connection within {} s",
+                CONNECT_MAX.as_secs()
+            ))),
+        }
+    }
+
+    /// Whether the connection has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed() || self.task.is_finished()
+    }
+
+    /// Runs a statement that is prepared once for each connection.
+    pub(super) async fn query(
+        &self,
+        text: &'static str,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let statement = self.prepared(text).await?;
+        self.client.query(&statement, parameters).await
+    }
+
+    /// Runs a statement whose rows do not matter; the number of rows that it changed.
+    pub(super) async fn execute(
+        &self,
+        text: &'static str,
+        parameters: Parameters<'_>,
+    ) -> Result<u64, tokio_postgres::Error> {
+        let statement = self.prepared(text).await?;
+        self.client.execute(&statement, parameters).await
+    }
+
+    /// Runs statements without parameters.
+    pub(super) async fn run(&self, text: &str) -> Result<(), tokio_postgres::Error> {
+        self.client.batch_execute(text).await
+    }
+
+    /// Prepares statements ahead of a pipeline: the first use of one is a round trip of its own,
+    /// which would otherwise let the statements after it overtake.
+    pub(super) async fn prepare(&self, texts: &[&'static str]) -> Result<(), tokio_postgres::Error> {
+        for text in texts {
+            self.prepared(text).await?;
+        }
+        Ok(())
+    }
+
+    async fn prepared(&self, text: &'static str) -> Result<Statement, tokio_postgres::Error> {
+        if let Some(statement) = self.statements.borrow().get(text) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(text).await?;
+        self.statements.borrow_mut().insert(text, statement.clone());
+        Ok(statement)
+    }
+
+    async fn look(&self) -> Result<Facts, tokio_postgres::Error> {
+        let row = self.client.query_one(LOOK, &[]).await?;
+        let setting = |at| row.try_get::<_, String>(at);
+        // A weaker default of the server, the database or the user must not weaken our promises.
+        if matches!(setting(0)?.as_str(), "off" | "local" | "remote_write") {
+            self.run("SET synchronous_commit = on").await?;
+        }
+        Ok(Facts {
+            version: row.try_get::<_, i32>(3)?.unsigned_abs() / 10_000,
+            is_durable: setting(1)? == "on",
+            is_read_only: row.try_get(2)?,
+            connections_max: row.try_get::<_, i32>(4)?.unsigned_abs(),
+        })
+    }
+}
+
+const LOOK: &str =
+    "SELECT current_setting('synchronous_commit'), current_setting('fsync'), pg_is_in_recovery(),
+    current_setting('server_version_num')::int4, current_setting('max_connections')::int4";
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Link")
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A failure within a call, before it is one of the store.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The driver's. The server has answered with an error, or has not answered.
+    Driver(tokio_postgres::Error),
+    /// The store's own.
+    Store(StoreError),
+}
+
+impl Fault {
+    /// Whether the transaction was undone because of others, and may succeed when it is tried again.
+    pub(super) fn is_conflict(&self) -> bool {
+        let Fault::Driver(error) = self else { return false };
+        error.code().is_some_and(|code| {
+            *code == SqlState::T_R_SERIALIZATION_FAILURE || *code == SqlState::T_R_DEADLOCK_DETECTED
+        })
+    }
+
+    /// Whether the connection has failed, and not the statement.
+    pub(super) fn is_of_connection(&self) -> bool {
+        match self {
+            Fault::Driver(error) => error
+                .as_db_error()
+                .is_none_or(|refusal| ends_session(refusal.code())),
+            Fault::Store(_) => false,
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Fault {
+    fn from(error: tokio_postgres::Error) -> Fault {
+        Fault::Driver(error)
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Fault {
+        Fault::Store(error)
+    }
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> StoreError {
+        match fault {
+            Fault::Store(error) => error,
+            Fault::Driver(error) => match error.as_db_error() {
+                Some(refusal) => of_server(refusal),
+                // The answer is missing: the statement may have taken place.
+                None => StoreError::Io {
+                    detail: format!("postgresql: {}", source_of(&error)),
+                },
+            },
+        }
+    }
+}
+
+/// An error that the server has answered with: its transaction was undone.
+fn of_server(refusal: &DbError) -> StoreError {
+    let code = refusal.code();
+    let detail = format!("postgresql: {} ({})", refusal.message(), code.code());
+    let is = |codes: &[SqlState]| codes.contains(code);
+    if is(&[SqlState::DISK_FULL]) {
+        StoreError::Full { detail }
+    } else if is(&[SqlState::DATA_CORRUPTED, SqlState::INDEX_CORRUPTED]) {
+        StoreError::Corrupt { detail }
+    } else if is(&[
+        SqlState::UNDEFINED_TABLE,
+        SqlState::UNDEFINED_COLUMN,
+        SqlState::INVALID_SCHEMA_NAME,
+    ]) {
+        StoreError::WrongFormat { detail }
+    } else if is_lasting(code) || is(&[SqlState::READ_ONLY_SQL_TRANSACTION]) {
+        StoreError::Unopenable { detail }
+    } else if ends_session(code) {
+        // Also told to a statement that waits at its commit, so it may have taken place.
+        StoreError::Io { detail }
+    } else if code.code().starts_with("22") || code.code().starts_with("42") || code.code().starts_with("23")
+    {
+        StoreError::Internal { detail }
+    } else {
+        // Lock and statement timeouts, conflicts, a lack of memory or of connections.
+        StoreError::Busy { detail }
+    }
+}
+
+/// Whether only an operator can mend it.
+fn is_lasting(code: &SqlState) -> bool {
+    let lasting = [
+        SqlState::INVALID_PASSWORD,
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+        SqlState::INVALID_CATALOG_NAME,
+        SqlState::INSUFFICIENT_PRIVILEGE,
+    ];
+    lasting.contains(code)
+}
+
+fn ends_session(code: &SqlState) -> bool {
+    let ending = [
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CRASH_SHUTDOWN,
+        SqlState::CANNOT_CONNECT_NOW,
+        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+    ];
+    ending.contains(code) || code.code().starts_with("08")
+}

@@ -1,0 +1,207 @@
+//! The connections of one shard: the [pool's](super::pool) decisions, carried out.
+//!
+//! A connection is never closed because somebody stopped waiting: a call runs to its end on it, and
+//! then it is released. So the server never has more sessions of ours than places, and no answer
+//! can be read by another call. Only if a call's future is dropped in the middle, as at the end of
+//! the process, its connection goes with it.
+
+use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::config::Config;
+use super::connect::{Facts, Link};
+use super::pool::{Acquired, Limits, Place, Pool};
+use super::tls::Encryption;
+use crate::error::StoreError;
+
+/// Pauses between attempts to connect.
+const BACKOFF_MIN: std::time::Duration = std::time::Duration::from_millis(50);
+const BACKOFF_MAX: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Connections of one thread.
+#[derive(Debug)]
+pub(super) struct Connections {
+    config: Config,
+    encryption: Option<Encryption>,
+    pool: RefCell<Pool>,
+    /// Idle connections, by place.
+    idle: RefCell<Vec<Option<Link>>>,
+    /// Facts of the connection made last.
+    facts: Cell<Option<Facts>>,
+    last_refusal: RefCell<String>,
+    changed: Notify,
+}
+
+impl Connections {
+    /// No connection yet; at most `cap` of them.
+    pub(super) fn new(config: Config, cap: u32) -> Result<Rc<Connections>, StoreError> {
+        let limits = Limits {
+            cap,
+            idle_max: config.idle_max,
+            backoff_min: BACKOFF_MIN,
+            backoff_max: BACKOFF_MAX,
+        };
+        Ok(Rc::new(Connections {
+            encryption: Encryption::new(&config.tls)?,
+            config,
+            pool: RefCell::new(Pool::new(limits)),
+            idle: RefCell::new((0..cap).map(|_| None).collect()),
+            facts: Cell::new(None),
+            last_refusal: RefCell::default(),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// A connection of one's own. Waits while all are in use.
+    ///
+    /// Errors: [`StoreError::Unreachable`] and [`StoreError::Unopenable`]; nothing was sent.
+    pub(super) async fn acquire(self: &Rc<Connections>) -> Result<Lease, StoreError> {
+        loop {
+            let changed = self.changed.notified();
+            let acquired = self.pool.borrow_mut().acquire(Instant::now());
+            match acquired {
+                Acquired::Ready(place) => {
+                    let link = self.idle.borrow_mut()[place.0 as usize].take();
+                    match link.filter(|link| !link.is_closed()) {
+                        Some(link) => return Ok(self.lease(place, link)),
+                        None => self.give_up(place),
+                    }
+                }
+                Acquired::Connect(place) => return self.connect(place).await,
+                Acquired::Wait => changed.await,
+                Acquired::Down { .. } => {
+                    return Err(StoreError::Unreachable {
+                        detail: self.last_refusal.borrow().clone(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Closes connections that nobody has used for long.
+    pub(super) fn close_idle(&self) {
+        let closed = self.pool.borrow_mut().close_idle(Instant::now());
+        for place in closed {
+            self.idle.borrow_mut()[place.0 as usize] = None;
+        }
+    }
+
+    /// Facts about the server; `None` while there was no connection.
+    pub(super) fn facts(&self) -> Option<Facts> {
+        self.facts.get()
+    }
+
+    /// Place of the server, for messages.
+    pub(super) fn address(&self) -> &str {
+        &self.config.address
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    async fn connect(self: &Rc<Connections>, place: Place) -> Result<Lease, StoreError> {
+        let mut attempt = Attempt {
+            connections: self,
+            place: Some(place),
+        };
+        let opened = Link::open(&self.config, self.encryption.as_ref()).await;
+        attempt.place = None;
+        match opened {
+            Ok(link) => {
+                self.facts.set(Some(link.facts));
+                self.pool.borrow_mut().handle_connected(place);
+                self.changed.notify_waiters();
+                Ok(self.lease(place, link))
+            }
+            Err(error) => {
+                *self.last_refusal.borrow_mut() = error.to_string();
+                let jitter = RandomState::new().hash_one(place) as u32;
+                self.pool
+                    .borrow_mut()
+                    .handle_failed(place, Instant::now(), jitter);
+                self.changed.notify_waiters();
+                Err(error)
+            }
+        }
+    }
+
+    fn lease(self: &Rc<Connections>, place: Place, link: Link) -> Lease {
+        Lease {
+            connections: self.clone(),
+            place,
+            link: Some(link),
+            is_clean: Cell::new(true),
+        }
+    }
+
+    fn give_up(&self, place: Place) {
+        self.pool.borrow_mut().handle_lost(place);
+        self.changed.notify_waiters();
+    }
+}
+
+impl std::fmt::Debug for Encryption {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Encryption").finish_non_exhaustive()
+    }
+}
+
+/// An attempt to connect. One that is dropped in the middle frees its place.
+struct Attempt<'c> {
+    connections: &'c Connections,
+    place: Option<Place>,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.connections.give_up(place);
+        }
+    }
+}
+
+/// A connection that is one call's until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    connections: Rc<Connections>,
+    place: Place,
+    link: Option<Link>,
+    /// Whether nothing is under way: no statement unanswered, no transaction open.
+    is_clean: Cell<bool>,
+}
+
+impl Lease {
+    /// The connection, for statements that are all answered, and transactions that are all ended,
+    /// before [`Lease::finish`].
+    pub(super) fn begin(&self) -> &Link {
+        self.is_clean.set(false);
+        self.link
+            .as_ref()
+            .expect("a lease holds its connection until it is dropped")
+    }
+
+    /// Nothing is under way any more: the connection may serve others.
+    pub(super) fn finish(&self) {
+        self.is_clean.set(true);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(link) = self.link.take() else { return };
+        if !self.is_clean.get() || link.is_closed() {
+            self.connections.give_up(self.place);
+            return;
+        }
+        self.connections.idle.borrow_mut()[self.place.0 as usize] = Some(link);
+        let mut pool = self.connections.pool.borrow_mut();
+        pool.release(self.place, Instant::now());
+        drop(pool);
+        self.connections.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,66 @@
+//! The PostgreSQL store: tables of one schema, and connections that a shard's sidecar drives.
+//!
+//! ```text
+//!   calls ──> KeyValue ──> Connections ──> PostgreSQL, schema prism
+//!                │              └ Pool: which place, when to connect (pure)
+//!                └ one statement for a batch of writes, one for a page
+//! ```
+//!
+//! An acknowledgement means that the server has committed with `synchronous_commit = on`: durable
+//! there, unless it runs with `fsync = off`, which [`Facts`] say. Everything runs on one thread
+//! within a tokio runtime; each shard opens a store of its own, with its [`Share`] of the
+//! connections. Several gateways may use one database.
+
+mod config;
+mod connect;
+mod connections;
+mod keyvalue;
+mod pool;
+mod positions;
+mod provision;
+mod tls;
+
+use std::rc::Rc;
+
+pub use config::{Config, RawConfig, Tls};
+pub use connect::Facts;
+pub use keyvalue::{KEYVALUE, KeyValue};
+pub use pool::{Acquired, Limits, Place, Pool, Share};
+pub use provision::{FORMAT, Observed};
+
+use self::connections::Connections;
+use crate::error::StoreError;
+
+/// The store as one thread uses it.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    connections: Rc<Connections>,
+}
+
+impl Postgres {
+    /// A store without connections yet: they are made when calls need them.
+    ///
+    /// Errors: [`StoreError::InvalidArgument`] if the certificates cannot be read.
+    pub fn new(config: &Config, share: Share) -> Result<Postgres, StoreError> {
+        Ok(Postgres {
+            connections: Connections::new(config.clone(), share.own().max(1))?,
+        })
+    }
+
+    /// Facts about the server, for whoever asks whether it keeps what it acknowledges. Connects if
+    /// there is no connection yet.
+    pub async fn facts(&self) -> Result<Facts, StoreError> {
+        if let Some(facts) = self.connections.facts() {
+            return Ok(facts);
+        }
+        drop(self.connections.acquire().await?);
+        self.connections.facts().ok_or_else(|| StoreError::Internal {
+            detail: "a connection without facts".to_owned(),
+        })
+    }
+
+    /// Closes connections that nobody has used for five minutes. To be called now and then.
+    pub fn close_idle(&self) {
+        self.connections.close_idle();
+    }
+}

@@ -1,0 +1,100 @@
+//! How far the logs of gateways are applied here. A position is noted in the transaction that
+//! applies its records, so that after a crash the store has both or neither.
+//!
+//! An acknowledged commit is durable, so whatever is noted is synced.
+
+use super::Postgres;
+use super::connect::{Fault, Link};
+use crate::error::StoreError;
+use crate::ids::{LogId, LogPosition, NamespaceId};
+
+/// A position as it is stored.
+pub(super) struct Stored {
+    log: [u8; 16],
+    pub(super) lane: i64,
+    pub(super) namespace: i64,
+    pub(super) lsn: i64,
+}
+
+impl Stored {
+    pub(super) fn new(at: &LogPosition) -> Result<Stored, StoreError> {
+        let lsn = i64::try_from(at.lsn).map_err(|_| {
+            StoreError::invalid("lsn", format!("must be at most {}, is {}", i64::MAX, at.lsn))
+        })?;
+        Ok(Stored {
+            log: log_bytes(at.log),
+            lane: i64::from(at.lane),
+            namespace: i64::from(at.namespace.0),
+            lsn,
+        })
+    }
+
+    pub(super) fn log(&self) -> &[u8] {
+        &self.log
+    }
+}
+
+/// Notes a position within a transaction; false if it is noted already, or a later one is.
+pub(super) async fn note(link: &Link, at: &LogPosition) -> Result<bool, Fault> {
+    let stored = Stored::new(at)?;
+    let noted = link
+        .execute(
+            NOTE,
+            &[&stored.log(), &stored.lane, &stored.namespace, &stored.lsn],
+        )
+        .await?;
+    Ok(noted > 0)
+}
+
+impl Postgres {
+    /// All positions that are noted of one log, by lane and namespace.
+    pub async fn positions(&self, log: LogId) -> Result<Vec<LogPosition>, StoreError> {
+        let lease = self.connections.acquire().await?;
+        let bytes = log_bytes(log);
+        let rows = lease
+            .begin()
+            .query(POSITIONS, &[&bytes.as_slice()])
+            .await
+            .map_err(Fault::from)?;
+        lease.finish();
+        let mut positions = Vec::with_capacity(rows.len());
+        for row in rows {
+            let number = |at| row.try_get::<_, i64>(at).map_err(Fault::from);
+            positions.push(LogPosition {
+                log,
+                lane: narrow(number(0)?)?,
+                namespace: NamespaceId(narrow(number(1)?)?),
+                lsn: number(2)?.max(0).cast_unsigned(),
+            });
+        }
+        Ok(positions)
+    }
+
+    /// Forgets the positions of one lane: its records are gone for good.
+    pub async fn forget(&self, log: LogId, lane: u32) -> Result<(), StoreError> {
+        let lease = self.connections.acquire().await?;
+        let bytes = log_bytes(log);
+        let link = lease.begin();
+        link.execute(FORGET, &[&bytes.as_slice(), &i64::from(lane)])
+            .await
+            .map_err(Fault::from)?;
+        lease.finish();
+        Ok(())
+    }
+}
+
+fn log_bytes(LogId(log): LogId) -> [u8; 16] {
+    log.to_be_bytes()
+}
+
+fn narrow(number: i64) -> Result<u32, StoreError> {
+    u32::try_from(number).map_err(|_| StoreError::Corrupt {
+        detail: format!("a position with the number {number}"),
+    })
+}
+
+static NOTE: &str = "INSERT INTO prism.applied AS a (log, lane, namespace, lsn) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (log, lane, namespace) DO UPDATE SET lsn = excluded.lsn WHERE excluded.lsn > a.lsn";
+static POSITIONS: &str =
+    "SELECT lane, namespace, lsn FROM prism.applied WHERE log = $1 ORDER BY lane, namespace";
+static FORGET: &str = "DELETE FROM prism.applied WHERE log = $1 AND lane = $2";

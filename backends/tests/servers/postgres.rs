@@ -1,0 +1,332 @@
+//! A real PostgreSQL for tests: its programs are Debian's, its data lies in a temporary folder, and it ends with the
+//! test process, however that ends.
+//!
+//! ```text
+//!   test process ── pipe ──> sh, which waits for its end ──> postgres
+//! ```
+//!
+//! A test binary that needs no crash of the server uses the [`shared`] one, with a database for each test.
+
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Longest time that a server takes to start or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server of one's own. It ends, and its data goes, when this is dropped.
+pub(crate) struct Server {
+    folder: PathBuf,
+    port: u16,
+    settings: &'static [&'static str],
+    guard: Option<Child>,
+}
+
+/// The server that all tests of a binary share. It syncs nothing: its tests neither kill it nor ask what a crash leaves.
+pub(crate) fn shared() -> &'static Server {
+    static SHARED: OnceLock<Server> = OnceLock::new();
+    SHARED.get_or_init(|| Server::start(&["fsync=off", "full_page_writes=off"]))
+}
+
+impl Server {
+    /// Makes a database cluster and starts its server; `settings` are `name=value`.
+    pub(crate) fn start(settings: &'static [&'static str]) -> Server {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("prism-postgres-{}-{number}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a temporary folder");
+        let mut server = Server {
+            folder,
+            port: free_port(),
+            settings,
+            guard: None,
+        };
+        let user = server.as_user();
+        let made = command(&user, "initdb")
+            .args([
+                "-U",
+                "prism",
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--locale=C.UTF-8",
+                "--no-sync",
+                "-D",
+            ])
+            .arg(server.data())
+            .output()
+            .expect("initdb runs");
+        assert!(
+            made.status.success(),
+            "initdb: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        server.resume();
+        server
+    }
+
+    /// Starts the server on the data that is there.
+    pub(crate) fn resume(&mut self) {
+        let begun = Instant::now();
+        loop {
+            self.spawn();
+            while begun.elapsed() < PATIENCE {
+                if self.is_ready() {
+                    return;
+                }
+                // Sessions of a server that was killed may still hold its memory: then it ends at once.
+                if self
+                    .guard
+                    .as_mut()
+                    .is_none_or(|guard| guard.try_wait().is_ok_and(|end| end.is_some()))
+                {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "postgres does not start: {}",
+                self.log()
+            );
+        }
+    }
+
+    /// Kills the server and its sessions, as a crash of the machine would.
+    pub(crate) fn kill(&mut self) {
+        let sessions = self.sessions();
+        self.signal("KILL");
+        for pid in sessions {
+            send_signal("KILL", pid);
+        }
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            assert!(begun.elapsed() < PATIENCE, "a killed server still listens");
+            thread::sleep(Duration::from_millis(5));
+        }
+        if let Some(mut guard) = self.guard.take() {
+            // The pipe stays open until the guard has seen the server's end, so the data stays.
+            let pipe = guard.stdin.take();
+            let _ = guard.wait();
+            drop(pipe);
+        }
+    }
+
+    /// Sends a signal to the server and all its sessions: STOP makes it hang, CONT lets it go on.
+    pub(crate) fn signal_all(&self, name: &str) {
+        for pid in self.sessions() {
+            send_signal(name, pid);
+        }
+        self.signal(name);
+    }
+
+    /// A new, empty database; its URL.
+    pub(crate) fn database(&self) -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        self.url(&name)
+    }
+
+    /// URL of a database.
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("postgresql://prism@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// What psql, a plain client, prints for a statement, without decoration.
+    pub(crate) fn sql(&self, database: &str, statement: &str) -> String {
+        let done = Command::new(program("psql"))
+            .args([
+                "-X",
+                "-A",
+                "-t",
+                "-q",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-c",
+                statement,
+                &self.url(database),
+            ])
+            .output()
+            .expect("psql runs");
+        assert!(
+            done.status.success(),
+            "{statement}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        String::from_utf8_lossy(&done.stdout).trim_end().to_owned()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    fn is_ready(&self) -> bool {
+        let ready = Command::new(program("pg_isready"))
+            .args([
+                "-q",
+                "-h",
+                "127.0.0.1",
+                "-U",
+                "prism",
+                "-p",
+                &self.port.to_string(),
+            ])
+            .status();
+        ready.is_ok_and(|status| status.success())
+    }
+
+    fn spawn(&mut self) {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.join("log"))
+            .expect("a log");
+        let user = self.as_user();
+        // Ends the server, and removes its data, when the pipe closes: when this process ends, or drops it.
+        let script = r#"exec 3<&0; folder=$1; shift; "$@" </dev/null 3<&- & server=$!
+            (read -r _ <&3; : >"$folder/ended"; kill -INT $server) & reader=$!
+            wait $server; kill $reader 2>/dev/null; [ ! -e "$folder/ended" ] || rm -rf "$folder""#;
+        let mut guard = Command::new("sh");
+        guard
+            .args(["-c", script, "sh"])
+            .arg(&self.folder)
+            .args(&user)
+            .arg(program("postgres"))
+            .arg("-D")
+            .arg(self.data());
+        let port = format!("port={}", self.port);
+        let settings = [
+            port.as_str(),
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "shared_buffers=32MB",
+            "max_connections=60",
+        ];
+        for setting in settings.iter().chain(self.settings) {
+            guard.args(["-c", setting]);
+        }
+        let guard = guard
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("sh runs");
+        self.guard = Some(guard);
+    }
+
+    /// A prefix under which the server, which refuses to run as root, takes itself for somebody else.
+    fn as_user(&self) -> Vec<String> {
+        let id = Command::new("id").arg("-u").output().expect("id runs");
+        if String::from_utf8_lossy(&id.stdout).trim() != "0" {
+            return Vec::new();
+        }
+        let namespace = ["unshare", "--user", "--map-user=1000", "--map-group=1000"];
+        let tried = Command::new(namespace[0])
+            .args(&namespace[1..])
+            .arg("true")
+            .output();
+        if tried.is_ok_and(|tried| tried.status.success()) {
+            return namespace.map(str::to_owned).to_vec();
+        }
+        // Without user namespaces: the package's own user.
+        let given = Command::new("chown").arg("postgres").arg(&self.folder).status();
+        assert!(
+            given.is_ok_and(|status| status.success()),
+            "chown to the user postgres"
+        );
+        [
+            "setpriv",
+            "--reuid=postgres",
+            "--regid=postgres",
+            "--clear-groups",
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    fn pid(&self) -> Option<u32> {
+        let file = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
+        file.lines().next()?.trim().parse().ok()
+    }
+
+    fn sessions(&self) -> Vec<u32> {
+        let Some(pid) = self.pid() else { return Vec::new() };
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .collect()
+    }
+
+    fn signal(&self, name: &str) {
+        send_signal(name, self.pid().expect("a server that runs"));
+    }
+
+    fn end_guard(&mut self) {
+        if let Some(mut guard) = self.guard.take() {
+            drop(guard.stdin.take());
+            let _ = guard.wait();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end_guard();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn send_signal(name: &str, pid: u32) {
+    // A session may have ended by itself.
+    let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).output();
+    assert!(sent.is_ok(), "kill runs");
+}
+
+fn command(user: &[String], name: &str) -> Command {
+    match user.split_first() {
+        None => Command::new(program(name)),
+        Some((first, rest)) => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program(name));
+            command
+        }
+    }
+}
+
+/// A program of the newest PostgreSQL that is installed.
+fn program(name: &str) -> PathBuf {
+    let version = |folder: &Path| folder.file_name()?.to_str()?.parse::<u32>().ok();
+    let versions = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let newest = versions
+        .map(|entry| entry.path())
+        .filter(|folder| folder.join("bin/initdb").is_file())
+        .max_by_key(|folder| version(folder));
+    let folder = newest.expect(
+        "PostgreSQL's programs are not installed; run `stack/setup test`, or `apt-get install postgresql`",
+    );
+    folder.join("bin").join(name)
+}
+
+fn free_port() -> u16 {
+    let probe = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    probe.local_addr().expect("an address").port()
+}
