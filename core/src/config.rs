@@ -203,14 +203,6 @@ impl ServeLimits {
 }
 
 impl EmbeddedStore {
-    /// Where a namespace's data lie, for people: `SQLite table "user-sessions"` or `memory`.
-    pub fn describe(self, namespace: &str) -> String {
-        match self {
-            Self::Sqlite => format!("SQLite table \"{namespace}\""),
-            Self::Memory => "memory".to_owned(),
-        }
-    }
-
     /// The kind of store that it is.
     pub fn kind(self) -> StoreKind {
         match self {

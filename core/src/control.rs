@@ -19,14 +19,18 @@ use std::{
 use prism_backends::{NamespaceId, StoreError};
 use prism_codec::{
     grpc::{Code, Status},
-    method::{Api, NamespacesMethod},
+    method::NamespacesMethod,
     proto::prism::admin::v1::{
         CreateRequest, DeleteRequest, DeleteResponse, GetRequest, ListRequest, ValidateRequest,
     },
 };
 use prost::Message;
 
-use self::{catalog::Catalog, service::ServiceContext};
+use self::{
+    catalog::{Catalog, StoreRef},
+    service::ServiceContext,
+    stores::OpenStore,
+};
 use crate::{
     call::{
         error,
@@ -38,7 +42,11 @@ use crate::{
         open::{LogDirectory, Opened},
     },
     metrics::{Registry, render_disk},
-    namespace::{Durability, NamespaceConfig, spec::NamespaceSpec},
+    namespace::{
+        Durability, NamespaceConfig,
+        spec::{Home, NamespaceSpec, Path, Unapplied},
+    },
+    plan::api_of,
     runtime::{
         mailbox::{Mailbox, Waker},
         reactor::DriverInUse,
@@ -49,6 +57,7 @@ use crate::{
 pub(crate) mod catalog;
 mod dead_letters;
 pub(crate) mod service;
+pub(crate) mod stores;
 
 /// How long the shards and the store may take to learn of a namespace.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,12 +91,20 @@ impl Control {
     /// A sentence for the operator.
     pub(crate) fn recover(&mut self) -> Result<usize, String> {
         let dropped = self.catalog.dropped().map_err(|cause| cause.to_string())?;
-        for id in dropped {
-            self.store(|done| WriterMessage::DropNamespace(NamespaceId(id), done))
+        for (id, store) in dropped {
+            let Some(store) = self.context.stores.find(&store.name, &store.kind) else {
+                tracing::warn!(
+                    store = store.name,
+                    "data of a deleted namespace is left in a store that is not configured"
+                );
+                continue;
+            };
+            self.drop_in(store.home, NamespaceId(id))
                 .map_err(|cause| cause.to_string())?;
             self.catalog.forget(id).map_err(|cause| cause.to_string())?;
         }
         let entries = self.catalog.entries().map_err(|cause| cause.to_string())?;
+        let mut specs = Vec::with_capacity(entries.len());
         for entry in &entries {
             let config = match entry.config() {
                 Ok(config) => config,
@@ -97,7 +114,17 @@ impl Control {
                     continue;
                 }
             };
-            let Some(spec) = spec(entry.id, &config) else {
+            let StoreRef { name, kind } = &entry.store;
+            let Some(store) = self.context.stores.find(name, kind) else {
+                tracing::error!(
+                    namespace = entry.name,
+                    store = name,
+                    kind,
+                    "this store is not configured: the namespace stays out of service"
+                );
+                continue;
+            };
+            let Some(spec) = spec(entry.id, &config, store) else {
                 tracing::error!(
                     namespace = entry.name,
                     client_api = %config.client_api,
@@ -105,9 +132,11 @@ impl Control {
                 );
                 continue;
             };
-            self.announce(&spec)
-                .map_err(|cause| format!("namespace {}: {cause}", entry.name))?;
+            specs.push(spec);
         }
+        // In one message, since a message for each would keep the gateway from serving for seconds.
+        self.announce(specs)
+            .map_err(|cause| format!("the namespaces of the catalog: {cause}"))?;
         Ok(entries.len())
     }
 
@@ -184,9 +213,10 @@ impl Control {
         let created =
             service::create(&self.context, &mut self.catalog, SystemTime::now(), request).map_err(refused)?;
         let ready = self.open_log_for(&created.config).and_then(|()| {
-            let spec = spec(created.id, &created.config)
+            let spec = spec(created.id, &created.config, &created.store)
                 .ok_or_else(|| error::status(Code::Internal, "a namespace of an API that is not served"))?;
-            self.announce(&spec).map_err(|cause| error::from_store(&cause))
+            self.announce(vec![spec])
+                .map_err(|cause| error::from_store(&cause))
         });
         if let Err(status) = ready {
             tracing::error!(namespace = created.config.name, error = %status, "cannot create the namespace");
@@ -209,18 +239,15 @@ impl Control {
 
     fn delete(&mut self, request: &DeleteRequest) -> Result<Vec<u8>, Box<Status>> {
         let deleted = service::delete(&mut self.catalog, request).map_err(refused)?;
-        let gone = NamespaceSpec {
-            id: NamespaceId(deleted.id),
-            name: deleted.name.clone(),
-            api: Api::KeyValue,
-            ttl_ms: None,
-            value_bytes_max: 0,
-            durability: Durability::BestEffort,
-        };
+        let id = NamespaceId(deleted.id);
+        let store = self.context.stores.find(&deleted.store.name, &deleted.store.kind);
         // The catalog has forgotten it already: what fails from here on is mended at the next start.
         let removed = self
-            .tell_shards(|done| ShardCommand::RemoveNamespace(gone.clone(), done))
-            .and_then(|()| self.store(|done| WriterMessage::DropNamespace(gone.id, done)));
+            .tell_shards(|done| ShardCommand::RemoveNamespace(id, done))
+            .and_then(|()| match store {
+                Some(store) => self.drop_in(store.home, id),
+                None => Err(busy("its store is not configured")),
+            });
         self.registry.remove_namespace(&deleted.name);
         match removed {
             Ok(()) => {
@@ -248,10 +275,23 @@ impl Control {
         Ok(())
     }
 
-    /// Makes a namespace usable: in the store first, then on all shards.
-    fn announce(&self, spec: &NamespaceSpec) -> Result<(), StoreError> {
-        self.store(|done| WriterMessage::CreateNamespace(spec.id, done))?;
-        self.tell_shards(|done| ShardCommand::AddNamespace(spec.clone(), done))
+    /// Makes namespaces usable: in their store first, then on all shards.
+    fn announce(&self, specs: Vec<Arc<NamespaceSpec>>) -> Result<(), StoreError> {
+        let in_store = |spec: &&Arc<NamespaceSpec>| matches!(spec.home, Home::Store(_));
+        let ids: Vec<_> = specs.iter().filter(in_store).map(|spec| spec.id).collect();
+        if !ids.is_empty() {
+            self.store(|done| WriterMessage::CreateNamespaces(ids, done))?;
+        }
+        let specs: Arc<[_]> = specs.into();
+        self.tell_shards(|done| ShardCommand::AddNamespaces(specs.clone(), done))
+    }
+
+    /// Removes the data of a namespace; that in the shards' memory has gone with the namespace.
+    fn drop_in(&self, home: Home, id: NamespaceId) -> Result<(), StoreError> {
+        match home {
+            Home::Shards => Ok(()),
+            Home::Store(_) => self.store(|done| WriterMessage::DropNamespace(id, done)),
+        }
     }
 
     /// Has the store's writer do something. Without a writer there is nothing to do.
@@ -309,9 +349,10 @@ fn busy(what: &str) -> StoreError {
 }
 
 /// The namespace as the shards see it; `None` if this version does not serve its API.
-fn spec(id: u32, config: &NamespaceConfig) -> Option<NamespaceSpec> {
+fn spec(id: u32, config: &NamespaceConfig, store: &OpenStore) -> Option<Arc<NamespaceSpec>> {
     let value_bytes_max = config.needs.max_message_size.unwrap_or(u64::MAX);
-    Some(NamespaceSpec {
+    let path = Path::of(config.durability());
+    Some(Arc::new(NamespaceSpec {
         id: NamespaceId(id),
         name: config.name.clone(),
         api: config.client_api.service()?,
@@ -319,8 +360,13 @@ fn spec(id: u32, config: &NamespaceConfig) -> Option<NamespaceSpec> {
             .item_ttl()
             .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         value_bytes_max: usize::try_from(value_bytes_max).unwrap_or(usize::MAX),
-        durability: config.durability(),
-    })
+        home: store.home,
+        path,
+        unapplied: match path {
+            Path::LogFirst => store.unapplied(api_of(config.client_api)),
+            Path::StoreOnly | Path::StoreThenLog => Unapplied::Ignore,
+        },
+    }))
 }
 
 fn decode<M: Message + Default>(body: &[u8]) -> Result<M, Box<Status>> {

@@ -3,7 +3,10 @@
 //! A job carries the request message as it came from the wire; whoever executes it reads it through a view, so nothing
 //! is decoded into owned structures on the way.
 
-use std::{sync::mpsc::SyncSender, time::Instant};
+use std::{
+    sync::{Arc, mpsc::SyncSender},
+    time::Instant,
+};
 
 use prism_backends::{NamespaceId, StoreError, sqlite::OwnedDeadLetter};
 use prism_codec::{grpc::Status, message::common::WriteResultView, method::KeyValueMethod};
@@ -42,6 +45,17 @@ pub(crate) enum Work {
         item_limit: u32,
         page_token: Vec<u8>,
     },
+}
+
+impl Work {
+    /// The namespace that it is about.
+    pub(crate) fn namespace(&self) -> NamespaceId {
+        match self {
+            Self::Unary { namespace, .. } | Self::Settle { namespace } | Self::ScanPage { namespace, .. } => {
+                *namespace
+            }
+        }
+    }
 }
 
 /// Work with its sender's address.
@@ -99,8 +113,8 @@ pub(crate) enum ControlJob {
 /// What the control thread tells a shard. Each is answered when it has taken effect.
 #[derive(Debug)]
 pub(crate) enum ShardCommand {
-    AddNamespace(NamespaceSpec, SyncSender<Result<(), StoreError>>),
-    RemoveNamespace(NamespaceSpec, SyncSender<Result<(), StoreError>>),
+    AddNamespaces(Arc<[Arc<NamespaceSpec>]>, SyncSender<Result<(), StoreError>>),
+    RemoveNamespace(NamespaceId, SyncSender<Result<(), StoreError>>),
     /// All namespaces are known: be ready, for so many connections at the most.
     Serve(usize),
     /// Take no new work from clients, finish until then what was taken, and say so.
@@ -138,6 +152,6 @@ pub(crate) enum WriterMessage {
     ),
     /// Answer when the jobs that came before are done and their records are with the logs.
     Settle(SyncSender<()>),
-    CreateNamespace(NamespaceId, SyncSender<Result<(), StoreError>>),
+    CreateNamespaces(Vec<NamespaceId>, SyncSender<Result<(), StoreError>>),
     DropNamespace(NamespaceId, SyncSender<Result<(), StoreError>>),
 }

@@ -7,6 +7,7 @@ pub(crate) mod error;
 pub(crate) mod event;
 pub(crate) mod footprint;
 pub(crate) mod job;
+pub(crate) mod link;
 pub(crate) mod method;
 pub(crate) mod owner;
 pub(crate) mod receipt;

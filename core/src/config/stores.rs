@@ -83,6 +83,15 @@ impl StoreOptions {
         self.written.iter().map(|(key, value)| (*key, value.as_str()))
     }
 
+    /// Whether the other is the same store with the same settings, wherever it stands in the file.
+    pub(crate) fn says_the_same_as(&self, other: &Self) -> bool {
+        let anywhere = |store: &Self| Self {
+            line: 0,
+            ..store.clone()
+        };
+        anywhere(self) == anywhere(other)
+    }
+
     /// Line of the file, from 1; 0 where there was none.
     pub fn line(&self) -> u32 {
         self.line

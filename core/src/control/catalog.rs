@@ -18,7 +18,7 @@ use crate::namespace::problem::Problem;
 /// The catalog's file within the data directory.
 pub(crate) const FILE_NAME: &str = "catalog.db";
 /// Version of the schema that this code reads and writes.
-pub(crate) const SCHEMA_VERSION: i32 = 1;
+pub(crate) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 /// Marks the file as a Prism catalog in SQLite's header ("Prsm").
 const APPLICATION_ID: i32 = 0x5072_736D;
 
@@ -45,10 +45,21 @@ pub(crate) struct CatalogEntry {
     pub(crate) durability: String,
     /// The store that serves it, for people.
     pub(crate) backend: String,
+    /// The store that has its data.
+    pub(crate) store: StoreRef,
     /// Nanoseconds since 1970 of the gateway's clock.
     pub(crate) create_time_ns: i64,
     /// The file as it was submitted.
     pub(crate) yaml: String,
+}
+
+/// Name of a store in the catalog. One of the same name and another kind is another store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoreRef {
+    /// As in the configuration; `embedded` for that one.
+    pub(crate) name: String,
+    /// The word for its kind in the configuration.
+    pub(crate) kind: String,
 }
 
 impl CatalogEntry {
@@ -223,9 +234,7 @@ impl Catalog {
         let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
         let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         if tables == 0 {
-            connection.execute_batch(&format!(
-                "BEGIN EXCLUSIVE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            ))?;
+            self.make_steps(&STEPS)?;
             return Ok(());
         }
         let place = self.place.clone();
@@ -245,6 +254,17 @@ impl Catalog {
                 place,
                 reason: verdict,
             }));
+        }
+        self.make_steps(&STEPS[version as usize..])
+    }
+
+    /// Makes these last steps of the schema, all or none.
+    fn make_steps(&self, steps: &[&str]) -> Result<(), Failure> {
+        if !steps.is_empty() {
+            let steps = steps.concat();
+            self.connection.execute_batch(&format!(
+                "BEGIN EXCLUSIVE; {steps} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            ))?;
         }
         Ok(())
     }
@@ -289,8 +309,8 @@ impl Catalog {
             }));
         }
         transaction.execute(
-            "INSERT INTO namespaces (name, team, client_api, durability, backend, create_time_ns, yaml) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO namespaces (name, team, client_api, durability, backend, create_time_ns, yaml, store, store_kind) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 entry.name,
                 entry.team,
@@ -298,7 +318,9 @@ impl Catalog {
                 entry.durability,
                 entry.backend,
                 entry.create_time_ns,
-                entry.yaml
+                entry.yaml,
+                entry.store.name,
+                entry.store.kind
             ],
         )?;
         let Ok(id) = u32::try_from(transaction.last_insert_rowid()) else {
@@ -356,8 +378,8 @@ impl Catalog {
             let removed = transaction.query_row(&query, [name], read_entry).optional()?;
             if let Some(entry) = &removed {
                 transaction.execute(
-                    "INSERT INTO dropped (id, name) VALUES (?1, ?2)",
-                    params![entry.id, entry.name],
+                    "INSERT INTO dropped (id, name, store, store_kind) VALUES (?1, ?2, ?3, ?4)",
+                    params![entry.id, entry.name, entry.store.name, entry.store.kind],
                 )?;
             }
             transaction.commit()?;
@@ -366,14 +388,17 @@ impl Catalog {
         remove().map_err(|error: rusqlite::Error| classify(&place, &error))
     }
 
-    /// Ids of deleted namespaces whose data may still be in the store: the work that a crash interrupted.
+    /// Deleted namespaces whose data may still be in their store: the work that a crash interrupted.
     ///
     /// # Errors
     /// `Store` or `Corrupt`.
-    pub(crate) fn dropped(&self) -> Result<Vec<u32>, CatalogError> {
+    pub(crate) fn dropped(&self) -> Result<Vec<(u32, StoreRef)>, CatalogError> {
         self.run(|connection| {
-            let mut statement = connection.prepare_cached("SELECT id FROM dropped ORDER BY id")?;
-            statement.query_map([], |row| row.get(0))?.collect()
+            let query = "SELECT id, store, store_kind FROM dropped ORDER BY id";
+            let mut statement = connection.prepare_cached(query)?;
+            statement
+                .query_map([], |row| Ok((row.get(0)?, read_store(row, 1)?)))?
+                .collect()
         })
     }
 
@@ -394,8 +419,11 @@ impl Catalog {
     }
 }
 
+/// The schema, step by step. A step that was released is never changed: old files get those that they lack.
+const STEPS: [&str; 2] = [FIRST, STORES];
+
 /// AUTOINCREMENT is what keeps the id of a deleted row from coming back.
-const SCHEMA: &str = "
+const FIRST: &str = "
 CREATE TABLE namespaces (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE,
@@ -409,7 +437,16 @@ CREATE TABLE namespaces (
 CREATE TABLE dropped (id INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT;
 ";
 
-const COLUMNS: &str = "id, name, team, client_api, durability, backend, create_time_ns, yaml";
+/// A catalog on disk came with the embedded SQLite store and no other.
+const STORES: &str = "
+ALTER TABLE namespaces ADD COLUMN store TEXT NOT NULL DEFAULT 'embedded';
+ALTER TABLE namespaces ADD COLUMN store_kind TEXT NOT NULL DEFAULT 'sqlite';
+ALTER TABLE dropped ADD COLUMN store TEXT NOT NULL DEFAULT 'embedded';
+ALTER TABLE dropped ADD COLUMN store_kind TEXT NOT NULL DEFAULT 'sqlite';
+";
+
+const COLUMNS: &str =
+    "id, name, team, client_api, durability, backend, create_time_ns, yaml, store, store_kind";
 
 fn read_entry(row: &Row<'_>) -> rusqlite::Result<CatalogEntry> {
     Ok(CatalogEntry {
@@ -421,6 +458,15 @@ fn read_entry(row: &Row<'_>) -> rusqlite::Result<CatalogEntry> {
         backend: row.get(5)?,
         create_time_ns: row.get(6)?,
         yaml: row.get(7)?,
+        store: read_store(row, 8)?,
+    })
+}
+
+/// The two columns of a store, from `first` on.
+fn read_store(row: &Row<'_>, first: usize) -> rusqlite::Result<StoreRef> {
+    Ok(StoreRef {
+        name: row.get(first)?,
+        kind: row.get(first + 1)?,
     })
 }
 
@@ -459,6 +505,10 @@ mod tests {
             client_api: "keyvalue".into(),
             durability: "best-effort".into(),
             backend: "memory".into(),
+            store: StoreRef {
+                name: "cache".into(),
+                kind: "memory".into(),
+            },
             create_time_ns: 1_700_000_000_000_000_001,
             yaml: format!("namespace: {name}\nclient_api: keyvalue\n"),
         }
@@ -480,11 +530,40 @@ mod tests {
         assert_eq!(catalog.entries().unwrap(), std::slice::from_ref(&first));
         assert_eq!(catalog.entry("b").unwrap(), Some(first));
         assert_eq!(catalog.entry("a").unwrap(), None);
-        assert_eq!(catalog.dropped().unwrap(), [2], "its data still has to go");
+        let dropped = catalog.dropped().unwrap();
+        assert_eq!(dropped, [(2, entry("a").store)], "its data still has to go");
         catalog.forget(2).unwrap();
-        assert_eq!(catalog.dropped().unwrap(), [] as [u32; 0]);
+        assert!(catalog.dropped().unwrap().is_empty());
         assert_eq!(catalog.create(&entry("a"), 10).unwrap().id, 3);
         assert_eq!(catalog.entry("a").unwrap().unwrap().config().unwrap().name, "a");
+    }
+
+    #[test]
+    fn a_catalog_of_the_first_schema_gets_the_steps_that_it_lacks() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = Connection::open(dir.path().join(FILE_NAME)).unwrap();
+        old.execute_batch(&format!(
+            "{FIRST} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;
+             INSERT INTO namespaces VALUES (7, 'old', 't', 'keyvalue', 'strong', 'SQLite table \"old\"', 1, 'x');
+             INSERT INTO dropped VALUES (6, 'gone');"
+        ))
+        .unwrap();
+        drop(old);
+        let embedded = StoreRef {
+            name: "embedded".into(),
+            kind: "sqlite".into(),
+        };
+        // Twice: the second time there is nothing to do.
+        for _ in 0..2 {
+            let catalog = Catalog::open(dir.path()).unwrap();
+            let found = catalog.entry("old").unwrap().unwrap();
+            assert_eq!((found.id, found.store), (7, embedded.clone()));
+            assert_eq!(catalog.dropped().unwrap(), [(6, embedded.clone())]);
+        }
+        let mut catalog = Catalog::open(dir.path()).unwrap();
+        let created = catalog.create(&entry("new"), 10).unwrap();
+        assert_eq!(created.id, 8, "a number is not given twice");
+        assert_eq!(catalog.entry("new").unwrap(), Some(created));
     }
 
     #[test]

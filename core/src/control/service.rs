@@ -13,11 +13,12 @@ use prism_codec::proto::google::rpc::{BadRequest, ErrorInfo, Status, bad_request
 use prism_codec::proto::prism::admin::v1 as admin;
 use prost::Message;
 
-use super::catalog::{Catalog, CatalogEntry, CatalogError};
-use crate::config::EmbeddedStore;
+use super::catalog::{Catalog, CatalogEntry, CatalogError, StoreRef};
+use super::stores::{OpenStore, Stores};
 use crate::namespace::file::{self, FileLimits};
-use crate::namespace::model::{Durability, NamespaceConfig, check_name, unsupported};
+use crate::namespace::model::{NamespaceConfig, check_name, unsupported};
 use crate::namespace::problem::{PROBLEM_TYPE_URL, Problem, descriptions};
+use crate::plan::{Excuse, Rule};
 
 /// A refusal. Boxed, since it is large and rare.
 pub(crate) type Refusal = Box<Status>;
@@ -29,10 +30,8 @@ pub(crate) struct ServiceContext {
     pub(crate) file: FileLimits,
     /// Most namespaces in the catalog.
     pub(crate) namespaces_max: usize,
-    /// The store that new namespaces get.
-    pub(crate) embedded: EmbeddedStore,
-    /// Why `durability: strong` cannot be promised here; `None` if it can.
-    pub(crate) strong_refused: Option<String>,
+    /// The stores that a new namespace may get.
+    pub(crate) stores: Stores,
 }
 
 /// A namespace that is in the catalog and that the shards do not know yet.
@@ -42,6 +41,8 @@ pub(crate) struct Created {
     pub(crate) id: u32,
     /// Its checked configuration.
     pub(crate) config: NamespaceConfig,
+    /// The store that it gets.
+    pub(crate) store: OpenStore,
     /// The reply, to be sent when the shards know it.
     pub(crate) response: admin::CreateResponse,
 }
@@ -53,6 +54,8 @@ pub(crate) struct Deleted {
     pub(crate) id: u32,
     /// Its name.
     pub(crate) name: String,
+    /// The store that has its data.
+    pub(crate) store: StoreRef,
 }
 
 /// `Validate`: every problem of a file. Never refuses: a file that is too long is a problem, too.
@@ -72,8 +75,7 @@ pub(crate) fn validate(
 ///
 /// # Errors
 /// INVALID_ARGUMENT `NAMESPACE_INVALID`, UNIMPLEMENTED `NAMESPACE_UNSUPPORTED`, FAILED_PRECONDITION
-/// `DURABILITY_IMPOSSIBLE`, ALREADY_EXISTS
-/// `NAMESPACE_EXISTS`, RESOURCE_EXHAUSTED `NAMESPACES_FULL`, UNAVAILABLE `CATALOG_UNAVAILABLE`.
+/// `DURABILITY_IMPOSSIBLE` or `NO_STORE`, ALREADY_EXISTS `NAMESPACE_EXISTS`, RESOURCE_EXHAUSTED `NAMESPACES_FULL`, UNAVAILABLE `CATALOG_UNAVAILABLE`.
 pub(crate) fn create(
     context: &ServiceContext,
     catalog: &mut Catalog,
@@ -85,14 +87,21 @@ pub(crate) fn create(
     if !missing.is_empty() {
         return Err(not_yet(&config, &missing));
     }
-    check_durability(context, &config)?;
+    let store = context
+        .stores
+        .pick(&config)
+        .map_err(|excuses| no_store(&config, &excuses))?;
     let entry = CatalogEntry {
         id: 0,
         name: config.name.clone(),
         team: config.team.clone(),
         client_api: config.client_api.to_string(),
         durability: config.durability().to_string(),
-        backend: context.embedded.describe(&config.name),
+        backend: store.describe(&config.name),
+        store: StoreRef {
+            name: store.candidate.name.clone(),
+            kind: store.candidate.kind.name().to_owned(),
+        },
         create_time_ns: unix_nanos(now),
         yaml: request.yaml.clone(),
     };
@@ -103,6 +112,7 @@ pub(crate) fn create(
     Ok(Created {
         id,
         config,
+        store: store.clone(),
         response: admin::CreateResponse {
             namespace: Some(namespace_message(entry)),
         },
@@ -194,6 +204,7 @@ pub(crate) fn delete(catalog: &mut Catalog, request: &admin::DeleteRequest) -> R
         Ok(Some(entry)) => Ok(Deleted {
             id: entry.id,
             name: entry.name,
+            store: entry.store,
         }),
         Ok(None) => Err(not_found(&request.name)),
         Err(error) => Err(catalog_refusal(&error)),
@@ -256,32 +267,58 @@ fn not_yet(config: &NamespaceConfig, missing: &[Problem]) -> Refusal {
     refusal
 }
 
-/// A promise that the store or the file system cannot keep is refused when it is asked for, not broken later.
-fn check_durability(context: &ServiceContext, config: &NamespaceConfig) -> Result<(), Refusal> {
-    let durability = config.durability();
-    let (name, note) = match config.needs.durability {
-        None => (&config.name, " (which holds where none is declared)"),
-        Some(_) => (&config.name, ""),
+/// What no store can keep is refused when it is asked for, not broken later. One excuse for each store.
+fn no_store(config: &NamespaceConfig, excuses: &[Excuse]) -> Refusal {
+    let all = |rule: Rule| excuses.iter().all(|excuse| excuse.rule == rule);
+    let (code, reason) = if all(Rule::NotThisApi) {
+        (code::UNIMPLEMENTED, "NAMESPACE_UNSUPPORTED")
+    } else if all(Rule::Durability) {
+        (code::FAILED_PRECONDITION, "DURABILITY_IMPOSSIBLE")
+    } else {
+        (code::FAILED_PRECONDITION, "NO_STORE")
     };
-    let refuse = |why: &str| {
-        let message = format!("namespace \"{name}\" cannot be created: {why}");
-        Err(refusal(
-            code::FAILED_PRECONDITION,
-            "DURABILITY_IMPOSSIBLE",
-            &message,
-            &[("namespace", name), ("durability", durability.as_str())],
-        ))
-    };
-    match (durability, context.embedded, &context.strong_refused) {
-        (Durability::BestEffort, _, _) => Ok(()),
-        (_, EmbeddedStore::Memory, _) => refuse(&format!(
-            "durability {durability}{note} needs a store that survives a restart, and this gateway runs with --embedded \
-             memory; write durability: best-effort, or start it with --embedded sqlite"
-        )),
-        (Durability::Strong, _, Some(why)) => refuse(why),
-        _ => Ok(()),
+    let each = excuses.iter().take(EXCUSES_SENT_MAX);
+    let mut sentences: Vec<_> = each
+        .clone()
+        .map(|excuse| format!("{}: {}", excuse.title, excuse.sentence))
+        .collect();
+    if excuses.len() > EXCUSES_SENT_MAX {
+        sentences.push(format!("and {} more", excuses.len() - EXCUSES_SENT_MAX));
     }
+    let note = match config.needs.durability {
+        None if reason == "DURABILITY_IMPOSSIBLE" => " (durability strong holds where none is declared)",
+        _ => "",
+    };
+    let advice = match reason {
+        "DURABILITY_IMPOSSIBLE" => {
+            "; write durability: best-effort, or give the gateway a store that keeps it: start it with --embedded sqlite, on a \
+             file system that keeps what is synced"
+        }
+        _ => "",
+    };
+    let message = format!(
+        "namespace \"{}\" cannot be created, since no store can keep what it needs{note}: {}{advice}",
+        config.name,
+        sentences.join("; ")
+    );
+    let durability = config.durability();
+    let mut metadata = vec![
+        ("namespace", config.name.as_str()),
+        ("client_api", config.client_api.as_str()),
+        ("durability", durability.as_str()),
+    ];
+    // A program finds the rule that each store breaks under its name.
+    let keys: Vec<_> = each
+        .clone()
+        .map(|excuse| format!("store-{}", excuse.store))
+        .collect();
+    let rules = each.map(|excuse| excuse.rule.code());
+    metadata.extend(keys.iter().map(String::as_str).zip(rules));
+    refusal(code, reason, &message, &metadata)
 }
+
+/// Most excuses that one refusal carries: all of it travels in one header.
+const EXCUSES_SENT_MAX: usize = 10;
 
 fn check_request_name(name: &str) -> Result<(), Refusal> {
     check_name(name).map_err(|problem| {
@@ -415,23 +452,34 @@ fn unix_nanos(now: SystemTime) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{EmbeddedStore, ServeOptions};
 
-    const CONTEXT: ServiceContext = ServiceContext {
-        file: FileLimits {
-            write_rps_max: 50_000,
-            value_bytes_max: 16 << 20,
-            logged_value_bytes_max: 16 << 20,
-        },
-        namespaces_max: 1_000,
-        embedded: EmbeddedStore::Sqlite,
-        strong_refused: None,
-    };
+    /// A gateway with this embedded store, and why its log cannot keep `strong`.
+    fn context(embedded: EmbeddedStore, log_refusal: Option<&str>) -> ServiceContext {
+        let options = ServeOptions {
+            embedded,
+            ..ServeOptions::default()
+        };
+        ServiceContext {
+            file: FileLimits {
+                write_rps_max: 50_000,
+                value_bytes_max: 16 << 20,
+                logged_value_bytes_max: 16 << 20,
+            },
+            namespaces_max: 1_000,
+            stores: Stores::of(&options, log_refusal),
+        }
+    }
+
+    fn sqlite() -> ServiceContext {
+        context(EmbeddedStore::Sqlite, None)
+    }
     const GOOD: &str =
         "namespace: user-sessions\nteam: web\nclient_api: keyvalue\nneeds: {durability: best-effort}\n";
 
     fn create_yaml(catalog: &mut Catalog, yaml: &str) -> Result<Created, Refusal> {
         create(
-            &CONTEXT,
+            &sqlite(),
             catalog,
             UNIX_EPOCH + Duration::from_millis(1_500),
             &admin::CreateRequest { yaml: yaml.into() },
@@ -525,7 +573,7 @@ mod tests {
         let mut catalog = Catalog::in_memory().unwrap();
         let yaml = "namespace: e\nclient_api: pubsub\npolicies: {audit_logging: enabled, compliance: pci}\n";
         assert!(
-            validate(&CONTEXT, &admin::ValidateRequest { yaml: yaml.into() })
+            validate(&sqlite(), &admin::ValidateRequest { yaml: yaml.into() })
                 .problems
                 .is_empty()
         );
@@ -553,14 +601,11 @@ mod tests {
     #[test]
     fn a_durability_that_cannot_be_kept_is_refused_with_the_reason() {
         let mut catalog = Catalog::in_memory().unwrap();
-        let memory = ServiceContext {
-            embedded: EmbeddedStore::Memory,
-            ..CONTEXT
-        };
-        let tmpfs = ServiceContext {
-            strong_refused: Some("durability strong cannot be kept in /tmp: tmpfs is memory".into()),
-            ..CONTEXT
-        };
+        let memory = context(EmbeddedStore::Memory, None);
+        let tmpfs = context(
+            EmbeddedStore::Sqlite,
+            Some("durability strong cannot be kept in /tmp: tmpfs is memory"),
+        );
         let mut ask = |context: &ServiceContext, durability: &str| {
             let yaml = format!(
                 "namespace: {durability}\nclient_api: keyvalue\nneeds: {{durability: {durability}}}\n"
@@ -582,7 +627,7 @@ mod tests {
         let refusal = ask(&tmpfs, "strong").unwrap_err();
         assert!(refusal.message.contains("tmpfs is memory"), "{}", refusal.message);
         ask(&tmpfs, "eventual").unwrap();
-        ask(&CONTEXT, "strong").unwrap();
+        ask(&sqlite(), "strong").unwrap();
     }
 
     #[test]
@@ -592,7 +637,7 @@ mod tests {
         let refusal = create_yaml(&mut catalog, &keys).unwrap_err();
         assert!(refusal.message.contains("502 problems"), "{}", refusal.message);
         assert!(refusal.encoded_len() < 8_000, "{}", refusal.encoded_len());
-        let response = validate(&CONTEXT, &admin::ValidateRequest { yaml: keys });
+        let response = validate(&sqlite(), &admin::ValidateRequest { yaml: keys });
         assert_eq!(response.problems.len(), 502);
     }
 

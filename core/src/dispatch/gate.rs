@@ -38,8 +38,8 @@ impl Dispatcher {
             });
         };
         // The figures of a namespace are those of its own API's methods, so another API's call counts for nobody.
-        if namespace.api != arrival.method.api() {
-            return Err(error::other_api(request.namespace(), namespace.api));
+        if namespace.spec.api != arrival.method.api() {
+            return Err(error::other_api(request.namespace(), namespace.spec.api));
         }
         let checked = self.check(&namespace, arrival, request);
         let pass = Pass::new(namespace, arrival.method);
@@ -70,7 +70,7 @@ impl Dispatcher {
         }
         let drift_max_ns = i64::try_from(self.limits.clock_drift_max.as_nanos()).unwrap_or(i64::MAX);
         keyvalue::check_drift(request, self.stamper.wall_ns(), drift_max_ns)?;
-        keyvalue::check_values(request, namespace.value_bytes_max)
+        keyvalue::check_values(request, namespace.spec.value_bytes_max)
     }
 
     /// Takes one of the places for calls that wait. [`Dispatcher::answer_received`] gives it back.

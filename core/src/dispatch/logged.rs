@@ -6,7 +6,7 @@
 
 use std::{iter, rc::Rc, sync::Arc, time::Instant};
 
-use prism_backends::NamespaceId;
+use prism_backends::{NamespaceId, StoreError};
 use prism_codec::{
     grpc::{Code, Status},
     method::KeyValueMethod,
@@ -14,7 +14,7 @@ use prism_codec::{
 use prism_wal::tail::Payload;
 use rustc_hash::FxHashMap;
 
-use super::{Dispatcher, ShardStore};
+use super::Dispatcher;
 use crate::{
     api::keyvalue::{
         Request,
@@ -24,6 +24,7 @@ use crate::{
         context::Context,
         error::{self, Stage},
         job::{Job, Reply, Work},
+        link::StoreLink,
         owner::{key_hash, owner_of},
         receipt::{self, Receipt},
         record::{LoggedWrite, Part},
@@ -39,6 +40,7 @@ use crate::{
         writer::LogWriter,
     },
     metrics::{LaneState, LogMetrics},
+    namespace::spec::{Home, StoreId},
     runtime::{mailbox::Mailbox, notify::Notify, reactor::DriverInUse},
 };
 
@@ -211,8 +213,8 @@ impl Dispatcher {
         body: &[u8],
         context: &Context,
     ) -> Result<(), Box<Status>> {
-        let ShardStore::Sidecar { log, .. } = &mut self.store else {
-            return Err(error::status(Code::Internal, "the memory store has no log"));
+        let Some(log) = &mut self.places.log else {
+            return Err(error::status(Code::Internal, "this gateway has no log"));
         };
         let LoggedCall {
             ticket, method, part, ..
@@ -269,8 +271,8 @@ impl Dispatcher {
         body: &[u8],
         context: &Context,
     ) -> Result<(), Box<Status>> {
-        let ShardStore::Sidecar { log, .. } = &mut self.store else {
-            return Err(error::status(Code::Internal, "the memory store has no log"));
+        let Some(log) = &mut self.places.log else {
+            return Err(error::status(Code::Internal, "this gateway has no log"));
         };
         let namespace = context.namespace;
         let key = key_hash(namespace, request.id().unwrap_or_default());
@@ -290,10 +292,13 @@ impl Dispatcher {
             },
         };
         match unapplied {
-            Unapplied::Now(records) => self.send_read(job(records)).map_err(|_| {
-                self.metrics.shed.add(1);
-                error::overloaded("the store's mailbox is full")
-            }),
+            Unapplied::Now(records) => {
+                let link = self.link_of(namespace)?;
+                link.reads.send(job(records)).map_err(|_| {
+                    self.metrics.shed.add(1);
+                    error::overloaded("the store's mailbox is full")
+                })
+            }
             Unapplied::Later(id) => {
                 log.reads.insert(id, job(Vec::new()));
                 Ok(())
@@ -301,10 +306,11 @@ impl Dispatcher {
         }
     }
 
-    fn send_read(&self, job: Job) -> Result<(), Job> {
-        match &self.store {
-            ShardStore::Sidecar { reader, .. } => reader.send(job),
-            ShardStore::Memory(_) => Err(job),
+    /// The way to the store of a namespace.
+    fn link_of(&self, namespace: NamespaceId) -> Result<&StoreLink, Box<Status>> {
+        match self.namespaces.home_of(namespace) {
+            Some(Home::Store(StoreId(number))) => Ok(&self.places.stores[usize::from(number)]),
+            _ => Err(error::from_store(&StoreError::DroppedNamespace(namespace))),
         }
     }
 
@@ -384,7 +390,7 @@ impl Dispatcher {
     }
 
     fn settle(&mut self, namespace: NamespaceId, ticket: Ticket) -> Result<(), Box<Status>> {
-        let ShardStore::Sidecar { log, .. } = &mut self.store else {
+        let Some(log) = &mut self.places.log else {
             return Ok(());
         };
         match &mut log.state {
@@ -403,7 +409,7 @@ impl Dispatcher {
     /// Takes in what other threads told the log, and the records that the store's writer sent.
     pub(crate) fn hear_log_news(&mut self) {
         let shard = self.shard;
-        if let ShardStore::Sidecar { log, .. } = &mut self.store {
+        if let Some(log) = &mut self.places.log {
             // Received before the news and appended behind it: that the lane is open was said before its first record came.
             let committed: Vec<_> = iter::from_fn(|| log.setup.committed.receive()).collect();
             let mut heard = !committed.is_empty();
@@ -422,19 +428,14 @@ impl Dispatcher {
 
     /// Raised when the log wants its turn; `None` where there can be no log.
     pub(crate) fn log_wanted(&self) -> Option<Rc<Notify>> {
-        match &self.store {
-            ShardStore::Sidecar { log, .. } => Some(log.wanted.clone()),
-            ShardStore::Memory(_) => None,
-        }
+        self.places.log.as_ref().map(|log| log.wanted.clone())
     }
 
     /// The log's turn. Returns this shard's own replies; those of others are sent. And when it wants its next turn even
     /// if nothing happens.
     pub(crate) fn turn_log(&mut self, own: &mut Vec<Reply>) -> Option<Instant> {
         let shard = self.shard;
-        let ShardStore::Sidecar { log, reader, .. } = &mut self.store else {
-            return None;
-        };
+        let log = self.places.log.as_mut()?;
         let next = match &mut log.state {
             State::Open(shard_log) => {
                 shard_log.turn(&mut log.due);
@@ -442,6 +443,7 @@ impl Dispatcher {
             }
             State::Absent | State::Held(_) => None,
         };
+        let mut reads = Vec::new();
         for (id, records) in log.due.reads.drain(..) {
             let Some(mut job) = log.reads.remove(&id) else {
                 continue;
@@ -449,14 +451,22 @@ impl Dispatcher {
             if let Work::Unary { overlay, .. } = &mut job.work {
                 *overlay = records;
             }
-            if let Err(job) = reader.send(job) {
-                log.due.replies.push(Reply {
-                    ticket: job.ticket,
-                    result: Err(error::overloaded("the store's mailbox is full")),
+            reads.push(job);
+        }
+        let mut replies = std::mem::take(&mut log.due.replies);
+        for job in reads {
+            let ticket = job.ticket;
+            let full = |_| error::overloaded("the store's mailbox is full");
+            let sent = self
+                .link_of(job.work.namespace())
+                .and_then(|link| link.reads.send(job).map_err(full));
+            if let Err(status) = sent {
+                replies.push(Reply {
+                    ticket,
+                    result: Err(status),
                 });
             }
         }
-        let replies = std::mem::take(&mut log.due.replies);
         for reply in replies {
             if reply.ticket.shard == shard {
                 own.push(reply);
@@ -470,7 +480,7 @@ impl Dispatcher {
     /// No call is open any more: the log is to give the store everything and close.
     pub(crate) fn flush_log(&mut self) {
         self.hear_log_news();
-        if let ShardStore::Sidecar { log, .. } = &mut self.store
+        if let Some(log) = &mut self.places.log
             && let State::Open(shard_log) = &mut log.state
         {
             shard_log.flush();
@@ -478,31 +488,29 @@ impl Dispatcher {
         }
     }
 
+    fn open_log(&self) -> Option<&ShardLog> {
+        match &self.places.log.as_ref()?.state {
+            State::Open(shard_log) => Some(shard_log),
+            State::Absent | State::Held(_) => None,
+        }
+    }
+
     /// Writes of the log whose end has not been heard of.
     pub(crate) fn log_writes_in_flight(&self) -> usize {
-        match &self.store {
-            ShardStore::Sidecar { log, .. } => match &log.state {
-                State::Open(shard_log) => shard_log.writes_in_flight(),
-                State::Absent | State::Held(_) => 0,
-            },
-            ShardStore::Memory(_) => 0,
-        }
+        self.open_log()
+            .map_or(0, |shard_log| shard_log.writes_in_flight())
     }
 
     /// Calls that wait for this shard's log, and its durable writes that are under way.
     pub(super) fn log_promises(&self) -> (usize, usize) {
-        match &self.store {
-            ShardStore::Sidecar { log, .. } => match &log.state {
-                State::Open(shard_log) => (shard_log.promised(), shard_log.writes_in_flight()),
-                State::Absent | State::Held(_) => (0, 0),
-            },
-            ShardStore::Memory(_) => (0, 0),
-        }
+        self.open_log().map_or((0, 0), |shard_log| {
+            (shard_log.promised(), shard_log.writes_in_flight())
+        })
     }
 
     /// The end: closes the lane's files and ends its threads.
     pub(crate) fn close_log(&mut self) {
-        if let ShardStore::Sidecar { log, .. } = &mut self.store {
+        if let Some(log) = &mut self.places.log {
             log.state = State::Absent;
             log.reads.clear();
         }
@@ -510,12 +518,6 @@ impl Dispatcher {
 
     /// Whether the log is closed, or there is none.
     pub(crate) fn is_log_flushed(&self) -> bool {
-        match &self.store {
-            ShardStore::Sidecar { log, .. } => match &log.state {
-                State::Open(shard_log) => shard_log.is_flushed(),
-                State::Absent | State::Held(_) => true,
-            },
-            ShardStore::Memory(_) => true,
-        }
+        self.open_log().is_none_or(ShardLog::is_flushed)
     }
 }

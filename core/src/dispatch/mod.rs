@@ -1,10 +1,10 @@
 //! The gateway logic of one shard: which namespace, which owner, which limits; calls in, answers out.
 //!
 //! ```text
-//!   request ──> decode ──> namespace ──> owner of the key?
-//!                                          ├─ this shard's memory store: answered at once
-//!                                          ├─ another shard: a job in its mailbox, an answer in ours
-//!                                          └─ SQLite: a job for its writer or for this shard's reader
+//!   request ──> decode ──> gate ──> way ─┬─ this shard's memory: answered at once
+//!                                        ├─ another shard: a job in its mailbox, an answer in ours
+//!                                        ├─ this shard's log: append, park the reply
+//!                                        └─ a store: a job for its threads
 //! ```
 //!
 //! A call that cannot be answered at once becomes a `Pending` of its connection. Every answer comes back to the shard
@@ -23,13 +23,14 @@ pub(crate) mod pending;
 pub(crate) mod reflection;
 pub(crate) mod route;
 pub(crate) mod scan;
+mod way;
 
 use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Instant};
 
-use prism_backends::{NamespaceId, UnixMillis, memory::MemoryStore};
+use prism_backends::{NamespaceId, StoreError, UnixMillis, memory::MemoryStore};
 use prism_codec::{
     grpc::{self, Code, Status},
-    method::{KeyValueMethod, Method},
+    method::{Effect, KeyValueMethod, Method},
 };
 
 use self::{
@@ -41,6 +42,7 @@ use self::{
     pending::Pending,
     route::Route,
     scan::{Scan, ScanPlan},
+    way::{Shards, Way, way},
 };
 use crate::{
     api::keyvalue::{self, Request},
@@ -48,13 +50,14 @@ use crate::{
         context::Context,
         error::{self, Stage},
         job::{Answer, ControlJob, Job, Reply, ShardCommand, Work, WriterMessage},
+        link::StoreLink,
         method::AdminMethod,
         owner::owner_of,
         ticket::{Stamp, Ticket},
     },
     config::ServeLimits,
     metrics::{Registry, ShardMetrics},
-    namespace::model::Durability,
+    namespace::spec::{Home, NamespaceSpec, Path, StoreId},
     runtime::{clock::Stamper, idle_poll::Outstanding, mailbox::Mailbox, notify::Notify},
 };
 
@@ -68,25 +71,22 @@ pub(crate) struct Neighbours {
     pub(crate) control: Arc<Mailbox<ControlJob>>,
 }
 
-/// Where the data of this shard's keys lies.
-pub(crate) enum ShardStore {
-    /// In the shard itself; other shards hold the other keys.
-    Memory(Box<MemoryStore>),
-    /// Behind helper threads, shared by all shards: one writer, and a reader of this shard's own. What is written at
-    /// `strong` or `eventual` passes through the shard's log as well.
-    Sidecar {
-        writer: Arc<Mailbox<WriterMessage>>,
-        reader: Arc<Mailbox<Job>>,
-        log: Log,
-    },
+/// The places where the data of a shard's keys may lie. Its namespaces say in which each of them has its home.
+pub(crate) struct Places {
+    /// The shard itself, for the keys that it owns.
+    pub(crate) memory: Box<MemoryStore>,
+    /// The stores that all shards share, by their number.
+    pub(crate) stores: Vec<StoreLink>,
+    /// The shard's log, where there can be one.
+    pub(crate) log: Option<Log>,
 }
 
-/// Whom a job is for.
+/// The thread that runs a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Destination {
     Shard(u16),
-    Writer,
-    Reader,
+    Writer(StoreId),
+    Reader(StoreId),
 }
 
 /// What becomes of a call that was started.
@@ -105,7 +105,7 @@ pub(crate) enum Progress {
 pub(crate) struct Dispatcher {
     shard: u16,
     neighbours: Neighbours,
-    store: ShardStore,
+    places: Places,
     namespaces: Namespaces,
     limits: ServeLimits,
     metrics: Arc<ShardMetrics>,
@@ -131,7 +131,7 @@ impl Dispatcher {
     pub(crate) fn new(
         shard: u16,
         neighbours: Neighbours,
-        store: ShardStore,
+        places: Places,
         limits: ServeLimits,
         metrics: Arc<ShardMetrics>,
         registry: Arc<Registry>,
@@ -140,7 +140,7 @@ impl Dispatcher {
         Self {
             shard,
             neighbours,
-            store,
+            places,
             namespaces: Namespaces::new(registry.clone()),
             limits,
             metrics,
@@ -185,11 +185,8 @@ impl Dispatcher {
         if !self.serving {
             return Err("draining".to_owned());
         }
-        match &self.store {
-            ShardStore::Memory(_) => Ok(()),
-            // Every shard knows of the trouble of every lane: a probe may reach any of them.
-            ShardStore::Sidecar { .. } => self.registry.lane_trouble().map_or(Ok(()), Err),
-        }
+        // Every shard knows of the trouble of every lane: a probe may reach any of them.
+        self.registry.lane_trouble().map_or(Ok(()), Err)
     }
 
     /// Starts a call whose request message is complete. `now` is when its last byte arrived.
@@ -233,27 +230,11 @@ impl Dispatcher {
     /// Obeys the control thread. A drain is the caller's business.
     pub(crate) fn obey(&mut self, command: ShardCommand) {
         let (result, done) = match command {
-            ShardCommand::AddNamespace(spec, done) => {
-                let result = match &mut self.store {
-                    ShardStore::Memory(store) => store.create_namespace(spec.id),
-                    ShardStore::Sidecar { .. } => Ok(()),
-                };
-                if result.is_ok() {
-                    self.namespaces.add(&spec);
-                }
+            ShardCommand::AddNamespaces(specs, done) => {
+                let result = specs.iter().try_for_each(|spec| self.add_namespace(spec));
                 (result, done)
             }
-            ShardCommand::RemoveNamespace(spec, done) => {
-                self.namespaces.remove(&spec.name);
-                let result = match &mut self.store {
-                    ShardStore::Memory(store) => store.drop_namespace(spec.id),
-                    ShardStore::Sidecar { log, .. } => {
-                        log.remove_namespace(spec.id);
-                        Ok(())
-                    }
-                };
-                (result, done)
-            }
+            ShardCommand::RemoveNamespace(id, done) => (self.remove_namespace(id), done),
             ShardCommand::Serve(_) => {
                 self.serving = true;
                 return;
@@ -264,13 +245,28 @@ impl Dispatcher {
         let _ = done.send(result);
     }
 
+    fn add_namespace(&mut self, spec: &Arc<NamespaceSpec>) -> Result<(), StoreError> {
+        match spec.home {
+            Home::Shards => self.places.memory.create_namespace(spec.id)?,
+            Home::Store(_) => {}
+        }
+        self.namespaces.add(spec.clone());
+        Ok(())
+    }
+
+    fn remove_namespace(&mut self, id: NamespaceId) -> Result<(), StoreError> {
+        self.namespaces.remove(id);
+        if let Some(log) = &mut self.places.log {
+            log.remove_namespace(id);
+        }
+        // Its number is never used again, wherever it lay.
+        self.places.memory.drop_namespace(id)
+    }
+
     /// Gives back room of what has expired or was deleted: a bounded step. Returns whether more is left.
     pub(crate) fn sweep(&mut self, budget: usize) -> bool {
         let now = self.wall_millis();
-        match &mut self.store {
-            ShardStore::Memory(store) => store.sweep(now, budget).more,
-            ShardStore::Sidecar { .. } => false,
-        }
+        self.places.memory.sweep(now, budget).more
     }
 
     /// Answers what needs neither a message nor a store.
@@ -315,12 +311,12 @@ impl Dispatcher {
             Err(status) => return Progress::Done(Err(status)),
         };
         let namespace = pass.namespace();
-        ticket.namespace = namespace.id;
+        ticket.namespace = namespace.spec.id;
         if let Request::Scan(view) = &request {
             let selection = keyvalue::reads::selection(&view.selection);
-            let settle = namespace.durability == Durability::Strong;
+            let plan = self.scan_plan(&namespace.spec);
             let pending = Pending::new(ticket, now, deadline, Some(pass));
-            let scan = Scan::new(pending, self.scan_plan(settle), selection);
+            let scan = Scan::new(pending, plan, selection);
             return Progress::Scan(Box::new(scan));
         }
         let stamp = Stamp {
@@ -328,22 +324,25 @@ impl Dispatcher {
             shard: self.shard,
         };
         let context = Context {
-            namespace: namespace.id,
-            default_ttl_ms: namespace.ttl_ms,
+            namespace: namespace.spec.id,
+            default_ttl_ms: namespace.spec.ttl_ms,
             now: self.stamper.wall_millis(),
             stamp,
         };
-        let durability = namespace.durability;
-        let owner = self.owner(durability, context.namespace, &request);
-        if let (ShardStore::Memory(store), Owner::Here) = (&mut self.store, &owner) {
+        let (home, path) = (namespace.spec.home, namespace.spec.path);
+        let owners = || self.owners(context.namespace, &request);
+        let effect = Method::from(method).spec().effect;
+        let way = way(home, path, namespace.spec.unapplied, effect, owners, self.shard);
+        if way == Way::Inline {
+            let store = &mut self.places.memory;
             let result =
                 keyvalue::memory::execute_in_memory(store, method, &request, &context, &mut self.reply);
             self.finish(pass, code_of(&result), self.reply.len());
             return Progress::Done(result);
         }
         let mut pending = Box::new(Pending::new(ticket, now, deadline, Some(pass)));
-        let result = match owner {
-            Owner::Here => self.take_place(&pending).and_then(|()| {
+        let result = match way {
+            Way::Log => self.take_place(&pending).and_then(|()| {
                 let call = LoggedCall {
                     ticket,
                     deadline,
@@ -352,7 +351,7 @@ impl Dispatcher {
                 };
                 self.start_logged(&call, &request, message, &context)
             }),
-            _ => self.forward(&owner, &context, durability, method, message, &mut pending),
+            way => self.forward(way, (home, path), &context, method, message, &mut pending),
         };
         match result {
             Ok(()) => {
@@ -366,12 +365,12 @@ impl Dispatcher {
         }
     }
 
-    /// Sends a unary request to whoever owns its key, or to several shards if it has many.
+    /// Sends a unary request to its store, to the shard that owns its key, or to several shards if it has many.
     fn forward(
         &mut self,
-        owner: &Owner,
+        way: Way,
+        (home, path): (Home, Path),
         context: &Context,
-        durability: Durability,
         method: KeyValueMethod,
         message: &[u8],
         pending: &mut Pending,
@@ -383,20 +382,25 @@ impl Dispatcher {
             body: message.to_vec(),
             stamp: context.stamp,
             part,
-            log: durability == Durability::Eventual,
+            log: path == Path::StoreThenLog,
             overlay: Vec::new(),
         };
-        match owner {
-            Owner::Sidecar if method == KeyValueMethod::Get => {
-                self.submit(Destination::Reader, pending, work(false))
+        match (way, home) {
+            (Way::Store, Home::Store(store)) => {
+                let to = match Method::from(method).spec().effect {
+                    Effect::None => Destination::Reader(store),
+                    Effect::Certain | Effect::Judged | Effect::Direct => Destination::Writer(store),
+                };
+                self.submit(to, pending, work(false))
             }
-            Owner::Sidecar => self.submit(Destination::Writer, pending, work(false)),
-            Owner::Here => self.submit(Destination::Shard(self.shard), pending, work(false)),
-            Owner::Shard(shard) => self.submit(Destination::Shard(*shard), pending, work(false)),
-            Owner::Several(shards) => {
+            (Way::Inline | Way::Log | Way::Store, _) => {
+                self.submit(Destination::Shard(self.shard), pending, work(false))
+            }
+            (Way::Peer(shard), _) => self.submit(Destination::Shard(shard), pending, work(false)),
+            (Way::Peers(shards), _) => {
                 pending.gather(shards.len());
-                for (sent, shard) in shards.iter().enumerate() {
-                    let result = self.submit(Destination::Shard(*shard), pending, work(true));
+                for (sent, shard) in shards.into_iter().enumerate() {
+                    let result = self.submit(Destination::Shard(shard), pending, work(true));
                     if sent == 0 {
                         result?;
                     } else if result.is_err() {
@@ -417,18 +421,18 @@ impl Dispatcher {
             deadline: pending.deadline,
             work,
         };
-        let sent = match (to, &self.store) {
-            (Destination::Writer, ShardStore::Sidecar { writer, .. }) => {
-                writer.send(WriterMessage::Job(job)).is_ok()
+        let sent = match to {
+            Destination::Writer(store) => {
+                let link = &self.places.stores[usize::from(store.0)];
+                link.writes.send(WriterMessage::Job(job)).is_ok()
             }
-            (Destination::Reader, ShardStore::Sidecar { reader, .. }) => reader.send(job).is_ok(),
-            (Destination::Shard(shard), _) => {
+            Destination::Reader(store) => self.places.stores[usize::from(store.0)].reads.send(job).is_ok(),
+            Destination::Shard(shard) => {
                 if shard != self.shard {
                     self.metrics.hops.add(1);
                 }
                 self.neighbours.shards[usize::from(shard)].send(job).is_ok()
             }
-            (Destination::Writer | Destination::Reader, ShardStore::Memory(_)) => false,
         };
         if !sent {
             self.metrics.shed.add(1);
@@ -446,32 +450,47 @@ impl Dispatcher {
         pending: &Pending,
         work: Work,
     ) -> Result<(), Box<Status>> {
-        let to = match (plan.by_shard, &work) {
-            (false, Work::ScanPage { .. }) => Destination::Reader,
+        let to = match (plan.home, &work) {
+            (Home::Store(store), Work::ScanPage { .. }) => Destination::Reader(store),
             _ => Destination::Shard(shard),
         };
         self.submit(to, pending, work)
     }
 
-    /// How a Scan of this gateway's store goes.
-    fn scan_plan(&self, settle: bool) -> ScanPlan {
-        let all = self.neighbours.shards.len() as u16;
-        let by_shard = matches!(self.store, ShardStore::Memory(_));
+    /// How a Scan of a namespace goes.
+    fn scan_plan(&self, spec: &NamespaceSpec) -> ScanPlan {
+        let all = self.shard_count();
         ScanPlan {
-            by_shard,
-            shards: if by_shard { all } else { 1 },
-            settle: if settle { all } else { 0 },
+            home: spec.home,
+            shards: match spec.home {
+                Home::Shards => all,
+                Home::Store(_) => 1,
+            },
+            settle: match spec.path {
+                Path::LogFirst => all,
+                Path::StoreOnly | Path::StoreThenLog => 0,
+            },
         }
     }
 
     /// Executes a job that another shard (or a Scan of this one) sent to this shard.
     pub(crate) fn execute(&mut self, job: Job) {
+        let namespace = job.work.namespace();
+        match self.namespaces.home_of(namespace) {
+            Some(Home::Shards) => self.execute_in_memory(job),
+            Some(Home::Store(_)) => self.execute_logged(job),
+            None => self.send_reply(Reply {
+                ticket: job.ticket,
+                result: Err(error::from_store(&StoreError::DroppedNamespace(namespace))),
+            }),
+        }
+    }
+
+    fn execute_in_memory(&mut self, job: Job) {
         let now = self.wall_millis();
         let shard_count = self.shard_count();
         let shard = self.shard;
-        let ShardStore::Memory(store) = &mut self.store else {
-            return self.execute_logged(job);
-        };
+        let store = &mut self.places.memory;
         let expired = job.deadline.is_some_and(|deadline| deadline <= Instant::now());
         let result = match job.work {
             _ if expired => Err(error::deadline_exceeded(Stage::Store)),
@@ -599,33 +618,21 @@ impl Dispatcher {
         }
     }
 
-    fn owner(&self, durability: Durability, namespace: NamespaceId, request: &Request<'_>) -> Owner {
-        if matches!(self.store, ShardStore::Sidecar { .. }) && durability != Durability::Strong {
-            // One writer serves all shards: it is the owner of every key.
-            return Owner::Sidecar;
-        }
+    /// The shards that own the ids of a request, in order, each once. With one shard there is nothing to ask.
+    fn owners(&self, namespace: NamespaceId, request: &Request<'_>) -> Shards {
         let count = self.shard_count();
         if count == 1 {
-            return Owner::Here;
+            return Shards::new();
         }
         if let Request::Mutate(view) = request {
-            let mut shards: Vec<u16> = view
-                .mutations
-                .iter()
-                .map(|mutation| owner_of(namespace, mutation.id, count))
-                .collect();
+            let owner = |id| owner_of(namespace, id, count);
+            let mut shards: Shards = view.mutations.iter().map(|mutation| owner(mutation.id)).collect();
             shards.sort_unstable();
             shards.dedup();
-            return match shards.as_slice() {
-                [one] if *one == self.shard => Owner::Here,
-                [one] => Owner::Shard(*one),
-                _ => Owner::Several(shards),
-            };
+            return shards;
         }
-        match request.id().map(|id| owner_of(namespace, id, count)) {
-            Some(shard) if shard != self.shard => Owner::Shard(shard),
-            _ => Owner::Here,
-        }
+        let owner = request.id().map(|id| owner_of(namespace, id, count));
+        owner.into_iter().collect()
     }
 
     fn shard_count(&self) -> u16 {
@@ -636,13 +643,6 @@ impl Dispatcher {
     fn wall_millis(&self) -> UnixMillis {
         self.stamper.clock().wall().unix_millis()
     }
-}
-
-enum Owner {
-    Here,
-    Shard(u16),
-    Several(Vec<u16>),
-    Sidecar,
 }
 
 const WELCOME: &str = "Prism, a data gateway.\n\n\

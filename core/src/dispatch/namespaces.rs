@@ -3,23 +3,18 @@
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use prism_backends::NamespaceId;
-use prism_codec::method::{Api, Method};
+use prism_codec::method::Method;
 use rustc_hash::FxHashMap;
 
 use crate::{
     metrics::{NamespaceMetrics, Registry},
-    namespace::{model::Durability, spec::NamespaceSpec},
+    namespace::spec::{Home, NamespaceSpec},
 };
 
-/// A namespace as one shard sees it.
+/// A namespace as one shard sees it: the snapshot that all shards share, and this one's counters.
 #[derive(Debug)]
 pub(crate) struct Namespace {
-    pub(crate) id: NamespaceId,
-    /// Whose calls it takes.
-    pub(crate) api: Api,
-    pub(crate) ttl_ms: Option<u64>,
-    pub(crate) value_bytes_max: usize,
-    pub(crate) durability: Durability,
+    pub(crate) spec: Arc<NamespaceSpec>,
     pub(crate) metrics: Arc<NamespaceMetrics>,
     /// Calls of this shard that wait for an answer.
     pub(crate) waiting: Cell<usize>,
@@ -72,26 +67,27 @@ impl Namespaces {
         self.by_id.get(&id.0).cloned()
     }
 
-    pub(crate) fn add(&mut self, spec: &NamespaceSpec) {
+    /// Where the data of a namespace lies; `None` if it is not known.
+    pub(crate) fn home_of(&self, id: NamespaceId) -> Option<Home> {
+        self.by_id.get(&id.0).map(|namespace| namespace.spec.home)
+    }
+
+    pub(crate) fn add(&mut self, spec: Arc<NamespaceSpec>) {
         let namespace = Rc::new(Namespace {
-            id: spec.id,
-            api: spec.api,
-            ttl_ms: spec.ttl_ms,
-            value_bytes_max: spec.value_bytes_max,
-            durability: spec.durability,
             metrics: self.registry.add_namespace(&spec.name, spec.api),
             waiting: Cell::new(0),
             batch: spec.api.methods().iter().map(|_| Cell::new(0)).collect(),
             in_batch: Cell::new(false),
+            spec,
         });
-        self.by_id.insert(spec.id.0, namespace.clone());
-        self.by_name.insert(spec.name.clone(), namespace);
+        self.by_id.insert(namespace.spec.id.0, namespace.clone());
+        self.by_name.insert(namespace.spec.name.clone(), namespace);
     }
 
-    /// Calls that already wait keep the namespace alive until they are answered.
-    pub(crate) fn remove(&mut self, name: &str) {
-        if let Some(namespace) = self.by_name.remove(name) {
-            self.by_id.remove(&namespace.id.0);
+    /// Removes a namespace. Calls that already wait keep it alive until they are answered.
+    pub(crate) fn remove(&mut self, id: NamespaceId) {
+        if let Some(namespace) = self.by_id.remove(&id.0) {
+            self.by_name.remove(&namespace.spec.name);
         }
     }
 }

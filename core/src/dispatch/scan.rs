@@ -9,16 +9,19 @@ use prism_backends::Selection;
 use prism_codec::grpc::{Code, Status};
 
 use super::{Dispatcher, pending::Pending};
-use crate::call::{
-    error,
-    job::{Answer, Work},
+use crate::{
+    call::{
+        error,
+        job::{Answer, Work},
+    },
+    namespace::spec::Home,
 };
 
 /// How a Scan goes, given the store and the namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ScanPlan {
-    /// Whether each shard holds its own keys.
-    pub(crate) by_shard: bool,
+    /// Where the namespace's data lies.
+    pub(crate) home: Home,
     /// Shards to be read, one after the other.
     pub(crate) shards: u16,
     /// Shards whose log must have given the store what it acknowledged, before the first page; 0 for none.

@@ -1,11 +1,11 @@
-//! A namespace as the control thread describes it to the shards.
+//! A namespace as all shards see it: one immutable snapshot.
 
 use prism_backends::NamespaceId;
 use prism_codec::method::Api;
 
 use super::model::Durability;
 
-/// Specification of a namespace, as the control thread sends it to all shards.
+/// Snapshot of a namespace, shared by all shards. A change makes a new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamespaceSpec {
     pub(crate) id: NamespaceId,
@@ -16,6 +16,56 @@ pub(crate) struct NamespaceSpec {
     pub(crate) ttl_ms: Option<u64>,
     /// Largest value.
     pub(crate) value_bytes_max: usize,
-    /// When its writes are acknowledged.
-    pub(crate) durability: Durability,
+    /// Where its data lies.
+    pub(crate) home: Home,
+    /// How its writes get there.
+    pub(crate) path: Path,
+    /// How its reads treat acknowledged writes that the store lacks.
+    pub(crate) unapplied: Unapplied,
+}
+
+/// Number of a store that the shards share, in the order of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct StoreId(pub(crate) u8);
+
+/// Where the data of a namespace lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// In the memory of the shards, each with the keys that it owns.
+    Shards,
+    /// In a store that all shards reach by threads of its own.
+    Store(StoreId),
+}
+
+/// The order in which a write reaches store and log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// The store alone: `best-effort`.
+    StoreOnly,
+    /// The store, which is acknowledged, then the log's copy: `eventual`.
+    StoreThenLog,
+    /// The log, which is acknowledged, then the store: `strong`.
+    LogFirst,
+}
+
+impl Path {
+    /// The path that keeps a durability.
+    pub(crate) fn of(durability: Durability) -> Self {
+        match durability {
+            Durability::BestEffort => Self::StoreOnly,
+            Durability::Eventual => Self::StoreThenLog,
+            Durability::Strong => Self::LogFirst,
+        }
+    }
+}
+
+/// How reads treat acknowledged writes that the store lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unapplied {
+    /// As if there were none: they never lack any, or need not be seen.
+    Ignore,
+    /// Wait until the store has those of the keys that are read.
+    Wait,
+    /// Lay them over what the store has.
+    Overlay,
 }

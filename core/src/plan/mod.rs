@@ -179,8 +179,10 @@ impl Default for Facts {
 /// Why one store does not serve a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excuse {
-    /// The store, as people name it.
+    /// The name of the store.
     pub store: String,
+    /// The store, as people name it.
+    pub title: String,
     /// The rule that it breaks.
     pub rule: Rule,
     /// What is asked, and what there is. Without a full stop.
@@ -238,12 +240,13 @@ pub fn pick(asked: &Asked, candidates: &[Candidate], current: Option<&str>) -> R
         }
     }
     for index in by_name {
-        let store = candidates[index].title();
-        if !excuses.iter().any(|excuse| excuse.store == store) {
+        let Candidate { name, kind, .. } = &candidates[index];
+        if !excuses.iter().any(|excuse| excuse.store == *name) {
             excuses.push(Excuse {
-                store,
+                store: name.clone(),
+                title: candidates[index].title(),
                 rule: Rule::NotThisApi,
-                sentence: rules::not_this_api(asked, candidates[index].kind),
+                sentence: rules::not_this_api(asked, *kind),
             });
         }
     }
@@ -295,10 +298,10 @@ fn first(
         let Some((rule, sentence)) = broken else {
             return true;
         };
-        let store = candidate.title();
-        if !excuses.iter().any(|known| known.store == store) {
+        if !excuses.iter().any(|known| known.store == candidate.name) {
             excuses.push(Excuse {
-                store,
+                store: candidate.name.clone(),
+                title: candidate.title(),
                 rule,
                 sentence,
             });

@@ -1,15 +1,21 @@
 //! The greeting: what runs where, and what to do next.
 
 use super::Server;
-use crate::{config::EmbeddedStore, runtime::reactor::DriverInUse};
+use prism_backends::kind::StoreKind;
+
+use crate::{
+    config::{EMBEDDED, StoreOptions},
+    runtime::reactor::DriverInUse,
+};
 
 impl Server {
     /// The greeting. Says the same in a line of the diagnostics.
     pub(super) fn greet(&self) -> String {
-        let store = match self.options.embedded {
-            EmbeddedStore::Memory => "memory (everything is gone after a restart)".to_owned(),
-            EmbeddedStore::Sqlite => format!("SQLite in {}", self.options.data_dir.display()),
-        };
+        let mut stores = self.options.all_stores();
+        // The one that everybody has comes first here.
+        stores.rotate_right(1);
+        let stores: Vec<_> = stores.iter().map(|store| self.describe(store)).collect();
+        let store = stores.join(", ");
         tracing::info!(
             address = %self.address,
             driver = self.driver.name(),
@@ -48,5 +54,17 @@ impl Server {
             shards = self.options.shards,
             namespaces = self.namespaces,
         )
+    }
+
+    fn describe(&self, store: &StoreOptions) -> String {
+        let name = match &*store.name {
+            EMBEDDED => String::new(),
+            name => format!(" \"{name}\""),
+        };
+        match store.kind {
+            StoreKind::Memory => format!("memory{name} (everything is gone after a restart)"),
+            StoreKind::Sqlite => format!("SQLite{name} in {}", self.options.data_dir.display()),
+            kind => format!("{}{name}", kind.title()),
+        }
     }
 }

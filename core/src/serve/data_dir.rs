@@ -10,7 +10,7 @@ use prism_backends::{NamespaceId, sqlite};
 
 use super::{ServeError, mailboxes::Mailboxes};
 use crate::{
-    config::{EmbeddedStore, ServeLimits, ServeOptions},
+    config::{ServeLimits, ServeOptions},
     control::{
         catalog::{Catalog, CatalogEntry},
         tell_logs,
@@ -20,9 +20,10 @@ use crate::{
     wal_key::read_key_file,
 };
 
-/// Makes and locks the data directory and opens the catalog in it. The memory store leaves no trace on disk.
+/// Makes and locks the data directory and opens the catalog in it. A gateway whose stores are all memory leaves no trace
+/// on disk.
 pub(super) fn open(options: &ServeOptions) -> Result<(Option<File>, Catalog), ServeError> {
-    if options.embedded == EmbeddedStore::Memory {
+    if !options.has_disk() {
         let catalog = Catalog::in_memory().map_err(|cause| ServeError(cause.to_string()))?;
         return Ok((None, catalog));
     }
@@ -84,21 +85,19 @@ pub(super) fn tombstone_window_ms(limits: &ServeLimits) -> u64 {
 }
 
 pub(super) fn open_store(options: &ServeOptions) -> Result<Option<sqlite::Parts>, ServeError> {
-    match options.embedded {
-        EmbeddedStore::Memory => Ok(None),
-        EmbeddedStore::Sqlite => {
-            let path = options.data_dir.join("keyvalue.db");
-            sqlite::open(
-                &path,
-                sqlite::Options {
-                    tombstone_window_ms: tombstone_window_ms(&options.limits),
-                    ..sqlite::Options::default()
-                },
-            )
-            .map(Some)
-            .map_err(|cause| ServeError(cause.to_string()))
-        }
+    if !options.has_disk() {
+        return Ok(None);
     }
+    let path = options.data_dir.join("keyvalue.db");
+    sqlite::open(
+        &path,
+        sqlite::Options {
+            tombstone_window_ms: tombstone_window_ms(&options.limits),
+            ..sqlite::Options::default()
+        },
+    )
+    .map(Some)
+    .map_err(|cause| ServeError(cause.to_string()))
 }
 
 /// Opens the log if there is one, or a namespace that needs one, and tells the shards.
@@ -120,13 +119,12 @@ pub(super) fn open_log(
         .iter()
         .filter(|entry| entry.durability != Durability::BestEffort.as_str())
         .collect();
-    for entry in &logged {
-        // The store may have lost the note of its latest namespaces in a power cut; the catalog and the log have not.
-        parts
-            .writer
-            .create_namespace(NamespaceId(entry.id))
-            .map_err(|cause| ServeError(format!("namespace {}: {cause}", entry.name)))?;
-    }
+    // The store may have lost the note of its latest namespaces in a power cut; the catalog and the log have not.
+    let ids: Vec<_> = logged.iter().map(|entry| NamespaceId(entry.id)).collect();
+    parts
+        .writer
+        .create_namespaces(&ids)
+        .map_err(|cause| ServeError(format!("the namespaces of the catalog: {cause}")))?;
     let strong = |entry: &&&CatalogEntry| entry.durability == Durability::Strong.as_str();
     let mut store = log::open::Store {
         writer: &mut parts.writer,

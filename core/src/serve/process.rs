@@ -30,7 +30,7 @@ use super::{
     signals::{Action, Signals},
 };
 use crate::{
-    config::{KEYS, Key, LogFormat, LogOptions, ServeOptions},
+    config::{KEYS, Key, LogFormat, LogOptions, ServeOptions, StoreOptions},
     runtime::{
         diagnostics::{self, Diagnostics},
         threads::{self, Entered, Failure, Kind},
@@ -232,6 +232,11 @@ fn apply(current: &mut ServeOptions, new: &ServeOptions, diagnostics: &Diagnosti
         .filter(changed)
         .map(|key| key.path)
         .partition(|path| RELOADABLE.contains(path));
+    let fixed: Vec<_> = fixed
+        .into_iter()
+        .map(str::to_owned)
+        .chain(changed_stores(current, new))
+        .collect();
     if !fixed.is_empty() {
         tracing::warn!(
             keys = fixed.join(", "),
@@ -249,6 +254,20 @@ fn apply(current: &mut ServeOptions, new: &ServeOptions, diagnostics: &Diagnosti
         }
         Err(problem) => tracing::error!(problem, "the configuration has not changed"),
     }
+}
+
+/// The keys of stores that were added, changed or taken out.
+fn changed_stores(current: &ServeOptions, new: &ServeOptions) -> Vec<String> {
+    let differs = |from: &ServeOptions, to: &ServeOptions| -> Vec<String> {
+        let is_in = |store: &StoreOptions| to.stores.iter().any(|other| other.says_the_same_as(store));
+        let stores = from.stores.iter().filter(|store| !is_in(store));
+        stores.map(|store| format!("stores.{}", store.name)).collect()
+    };
+    let mut changed = differs(current, new);
+    changed.extend(differs(new, current));
+    changed.sort();
+    changed.dedup();
+    changed
 }
 
 /// Wakes the main thread.

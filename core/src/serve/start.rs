@@ -21,11 +21,14 @@ use super::{
     mailboxes::{JOBS_MAX, Mailboxes},
 };
 use crate::{
-    call::job::{Job, ShardCommand, WriterMessage},
+    call::{
+        job::{Job, ShardCommand},
+        link::StoreLink,
+    },
     config::ServeOptions,
-    control::{Control, catalog::Catalog, service::ServiceContext},
+    control::{Control, catalog::Catalog, service::ServiceContext, stores::Stores},
     dispatch::{
-        Dispatcher, ShardStore,
+        Dispatcher, Places,
         http_rules::HttpRules,
         logged::{Log, LogSetup},
     },
@@ -304,8 +307,10 @@ impl Ground {
             committed: setup.inbox.log_records.clone(),
         };
         StoreOfShard {
-            writer: store.links.store.clone(),
-            reader: store.readers[usize::from(setup.number)].clone(),
+            link: StoreLink {
+                writes: store.links.store.clone(),
+                reads: store.readers[usize::from(setup.number)].clone(),
+            },
             log,
         }
     }
@@ -318,20 +323,19 @@ impl Ground {
         let started = self.link.sender.clone();
         threads::spawn(Kind::Shard, Some(u32::from(number)), move || {
             let ended = shard::run(setup, || {
-                let store = match store {
-                    None => ShardStore::Memory(Box::new(MemoryStore::with_options(memory::Options {
-                        tombstone_window_ms: tombstone_window_ms(&limits),
-                        ..memory::Options::default()
-                    }))),
-                    Some(StoreOfShard { writer, reader, log }) => ShardStore::Sidecar {
-                        writer,
-                        reader,
-                        log: Log::new(log),
-                    },
+                let memory = MemoryStore::with_options(memory::Options {
+                    tombstone_window_ms: tombstone_window_ms(&limits),
+                    ..memory::Options::default()
+                });
+                let (stores, log) = store.map(|store| (store.link, Log::new(store.log))).unzip();
+                let places = Places {
+                    memory: Box::new(memory),
+                    stores: stores.into_iter().collect(),
+                    log,
                 };
                 // The receiver lives as long as the server.
                 let _ = started.send(Event::ShardStarted);
-                Dispatcher::new(number, neighbours, store, limits, metrics, registry, http)
+                Dispatcher::new(number, neighbours, places, limits, metrics, registry, http)
             });
             ended.map_err(|cause| io::Error::new(cause.kind(), format!("{cause}{}", advice(&cause))))
         })
@@ -348,8 +352,10 @@ impl Ground {
                     record_bytes_max(&self.options.wal) as u64,
                 ),
                 namespaces_max: limits.namespaces_max,
-                embedded: self.options.embedded,
-                strong_refused: log.as_ref().and_then(LogDirectory::refusal),
+                stores: Stores::of(
+                    &self.options,
+                    log.as_ref().and_then(LogDirectory::refusal).as_deref(),
+                ),
             },
             registry: self.registry.clone(),
             driver: self.driver,
@@ -408,8 +414,7 @@ impl Ground {
 
 /// The store of one shard, as it is sent to the shard's thread.
 struct StoreOfShard {
-    writer: Arc<Mailbox<WriterMessage>>,
-    reader: Arc<Mailbox<Job>>,
+    link: StoreLink,
     log: LogSetup,
 }
 

@@ -24,9 +24,9 @@ use crate::{
         ticket::{CallId, Ticket},
     },
     config::ServeLimits,
-    dispatch::{Dispatcher, Neighbours, ShardStore, http_rules::HttpRules},
+    dispatch::{Dispatcher, Neighbours, Places, http_rules::HttpRules},
     metrics::Registry,
-    namespace::{Durability, spec::NamespaceSpec},
+    namespace::spec::{Home, NamespaceSpec, Path, Unapplied},
     runtime::mailbox::{Mailbox, Waker},
 };
 
@@ -347,12 +347,16 @@ fn dispatcher(
     limits: ServeLimits,
     registry: Arc<Registry>,
 ) -> Dispatcher {
-    let store = ShardStore::Memory(Box::new(MemoryStore::new()));
+    let places = Places {
+        memory: Box::new(MemoryStore::new()),
+        stores: Vec::new(),
+        log: None,
+    };
     let metrics = registry.add_shard();
     let mut dispatcher = Dispatcher::new(
         number,
         neighbours,
-        store,
+        places,
         limits,
         metrics,
         registry,
@@ -365,9 +369,11 @@ fn dispatcher(
         api: Api::KeyValue,
         ttl_ms: Some(60_000),
         value_bytes_max: VALUE_BYTES_MAX,
-        durability: Durability::BestEffort,
+        home: Home::Shards,
+        path: Path::StoreOnly,
+        unapplied: Unapplied::Ignore,
     };
-    dispatcher.obey(ShardCommand::AddNamespace(spec, done));
+    dispatcher.obey(ShardCommand::AddNamespaces([Arc::new(spec)].into(), done));
     added.recv().unwrap().unwrap();
     dispatcher.obey(ShardCommand::Serve(1));
     dispatcher

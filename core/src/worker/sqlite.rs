@@ -302,8 +302,8 @@ impl WriterThread {
                     ));
                 }
                 WriterMessage::Settle(done) => self.settling.push(done),
-                WriterMessage::CreateNamespace(id, done) => {
-                    let _ = done.send(self.writer.create_namespace(id));
+                WriterMessage::CreateNamespaces(ids, done) => {
+                    let _ = done.send(self.writer.create_namespaces(&ids));
                 }
                 WriterMessage::DropNamespace(id, done) => {
                     let _ = done.send(self.writer.drop_namespace(id));

@@ -4,6 +4,7 @@
 mod behavior;
 mod clock;
 mod fairness;
+mod homes;
 mod idle_poll;
 mod late;
 mod log;

@@ -57,10 +57,16 @@ fn sighup_changes_the_level_of_the_diagnostics_and_names_what_needs_a_restart() 
         .create_namespace("loud", "best-effort")
         .expect("a namespace");
     lines.find("loud");
-    write("log:\n  level: info\nlimits:\n  namespaces_max: 8\n");
+    write("log:\n  level: info\nlimits:\n  namespaces_max: 8\nstores: {cache: {kind: memory}}\n");
     gateway.signal(Signal::HUP);
     let restart = lines.find("restart the gateway");
-    assert!(restart.contains("limits.namespaces_max"), "{restart}");
+    for key in ["limits.namespaces_max", "stores.cache"] {
+        assert!(restart.contains(key), "{restart}");
+    }
+    write("stores: {cache: {kind: kafka, address: 'broker:9092'}}\n");
+    gateway.signal(Signal::HUP);
+    let refused = lines.find("the configuration has not changed");
+    assert!(refused.contains("no driver for Kafka"), "{refused}");
     write("log:\n  level: nothing\n");
     gateway.signal(Signal::HUP);
     let refused = lines.find("the configuration has not changed");

@@ -113,6 +113,38 @@ impl Writer {
         (&self.connection, &self.shared, &mut self.state)
     }
 
+    /// Makes many namespaces as [`Writer::create_namespace`] does, in one transaction.
+    ///
+    /// Errors: as of that; none of them was made then.
+    pub fn create_namespaces(&mut self, namespaces: &[NamespaceId]) -> Result<(), StoreError> {
+        let mut missing = Vec::new();
+        for namespace in namespaces {
+            match self.state.namespaces.get(namespace) {
+                Some(NamespaceState::Live) => {}
+                Some(_) => return Err(StoreError::DroppedNamespace(*namespace)),
+                None => missing.push(*namespace),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let connection = &self.connection;
+        in_transaction(connection, &self.shared, || {
+            let mut statement = connection.prepare_cached(SET_NAMESPACE)?;
+            for namespace in &missing {
+                statement.execute(params![namespace.0, NamespaceState::Live as i64])?;
+            }
+            Ok(())
+        })?;
+        let live = missing
+            .into_iter()
+            .map(|namespace| (namespace, NamespaceState::Live));
+        self.state.namespaces.extend(live);
+        // Readers load the namespaces anew before their next query.
+        self.shared.namespace_epoch.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
     /// Drops a namespace as [`crate::api::keyvalue::Upkeep::drop_namespace`] does.
     pub fn drop_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
         self.shared.heads.forget(namespace);

@@ -187,7 +187,7 @@ fn a_store_that_syncs_rarely_is_passed_over_with_its_reason() {
     let [excuse] = &choice.excuses[..] else {
         panic!("{:?}", choice.excuses)
     };
-    assert_eq!((&*excuse.store, excuse.rule), ("NATS \"bus\"", Rule::LogBudget));
+    assert_eq!((&*excuse.title, excuse.rule), ("NATS \"bus\"", Rule::LogBudget));
     assert!(
         excuse.sentence.contains("would have to hold"),
         "{}",
@@ -243,7 +243,7 @@ fn without_a_store_there_is_one_excuse_for_each() {
     .expect_err("none");
     let mut rules: Vec<_> = excuses
         .iter()
-        .map(|excuse| (&*excuse.store, excuse.rule))
+        .map(|excuse| (&*excuse.title, excuse.rule))
         .collect();
     rules.sort_by_key(|(store, _)| (*store).to_owned());
     assert_eq!(

@@ -1,0 +1,108 @@
+//! The stores of the running gateway: which may be picked for a namespace, and where each keeps its data.
+
+use prism_backends::{kind::StoreKind, offer::Api};
+
+use crate::{
+    config::{EMBEDDED, ServeOptions},
+    namespace::{
+        NamespaceConfig,
+        spec::{Home, StoreId, Unapplied},
+    },
+    plan::{self, Asked, Candidate, Excuse},
+};
+
+/// One of the stores.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenStore {
+    pub(crate) candidate: Candidate,
+    pub(crate) home: Home,
+}
+
+/// All stores, in the order of the configuration, the embedded one last.
+#[derive(Clone, Debug)]
+pub(crate) struct Stores(Vec<OpenStore>);
+
+impl Stores {
+    /// The stores of a configuration. `log_refusal` is why the log cannot keep `strong` here, if it cannot.
+    pub(crate) fn of(options: &ServeOptions, log_refusal: Option<&str>) -> Self {
+        let mut shared = 0;
+        let open = |store: crate::config::StoreOptions| {
+            let home = match store.kind {
+                StoreKind::Memory => Home::Shards,
+                _ => {
+                    shared += 1;
+                    Home::Store(StoreId(shared - 1))
+                }
+            };
+            let mut candidate = Candidate::new(&store.name, store.kind);
+            candidate.is_embedded = store.name == EMBEDDED;
+            candidate.facts.log_refusal = log_refusal.map(str::to_owned);
+            OpenStore { candidate, home }
+        };
+        Self(options.all_stores().into_iter().map(open).collect())
+    }
+
+    /// The store for a new namespace.
+    ///
+    /// # Errors
+    /// An excuse for each store.
+    pub(crate) fn pick(&self, config: &NamespaceConfig) -> Result<&OpenStore, Vec<Excuse>> {
+        let candidates: Vec<_> = self.0.iter().map(|store| store.candidate.clone()).collect();
+        let choice = plan::pick(&Asked::of(config), &candidates, None)?;
+        Ok(&self.0[choice.stores[0]])
+    }
+
+    /// The store of this name, if it is of this kind.
+    pub(crate) fn find(&self, name: &str, kind: &str) -> Option<&OpenStore> {
+        self.0
+            .iter()
+            .find(|store| store.candidate.name == name && store.candidate.kind.name() == kind)
+    }
+}
+
+impl OpenStore {
+    /// Where a namespace's data lies, for people: `SQLite table "user-sessions"`, `memory` or `memory "cache"`.
+    pub(crate) fn describe(&self, namespace: &str) -> String {
+        match self.candidate.kind {
+            StoreKind::Memory => self.candidate.title(),
+            kind => format!("{} table \"{namespace}\"", kind.title()),
+        }
+    }
+
+    /// How reads of an API treat acknowledged writes that the store lacks.
+    pub(crate) fn unapplied(&self, api: Api) -> Unapplied {
+        match (self.candidate.kind, api) {
+            (StoreKind::Memory, _) => Unapplied::Ignore,
+            (StoreKind::Sqlite, Api::KeyValue) => Unapplied::Overlay,
+            _ => Unapplied::Wait,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{EmbeddedStore, StoreOptions};
+
+    #[test]
+    fn each_shared_store_has_a_number_and_memory_has_none() {
+        let options = ServeOptions {
+            embedded: EmbeddedStore::Memory,
+            stores: vec![
+                StoreOptions::plain("cache", StoreKind::Memory),
+                StoreOptions::plain("disk", StoreKind::Sqlite),
+            ],
+            ..ServeOptions::default()
+        };
+        let stores = Stores::of(&options, None);
+        let home = |name, kind| stores.find(name, kind).map(|store| store.home);
+        assert_eq!(home("cache", "memory"), Some(Home::Shards));
+        assert_eq!(home("disk", "sqlite"), Some(Home::Store(StoreId(0))));
+        assert_eq!(home(EMBEDDED, "memory"), Some(Home::Shards));
+        assert_eq!(home(EMBEDDED, "sqlite"), None, "another kind is another store");
+        let describe = |name, kind| stores.find(name, kind).map(|store| store.describe("n"));
+        assert_eq!(describe("cache", "memory").as_deref(), Some("memory \"cache\""));
+        assert_eq!(describe("disk", "sqlite").as_deref(), Some("SQLite table \"n\""));
+        assert_eq!(describe(EMBEDDED, "memory").as_deref(), Some("memory"));
+    }
+}
