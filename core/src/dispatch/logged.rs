@@ -40,7 +40,7 @@ use crate::{
         writer::LogWriter,
     },
     metrics::{LaneState, LogMetrics},
-    namespace::spec::{Home, StoreId},
+    namespace::spec::{self, Home, StoreId},
     runtime::{mailbox::Mailbox, notify::Notify, reactor::DriverInUse},
 };
 
@@ -108,9 +108,14 @@ impl Log {
         }
     }
 
-    fn unapplied(&mut self, namespace: NamespaceId, key: u64) -> Result<Unapplied, Box<Status>> {
+    fn unapplied(
+        &mut self,
+        namespace: NamespaceId,
+        key: u64,
+        overlays: bool,
+    ) -> Result<Unapplied, Box<Status>> {
         let id = ReadId(self.reads_made + 1);
-        let unapplied = self.open()?.unapplied(namespace, key, id);
+        let unapplied = self.open()?.unapplied(namespace, key, id, overlays);
         Ok(match unapplied {
             Some(records) => Unapplied::Now(records),
             None => {
@@ -276,7 +281,9 @@ impl Dispatcher {
         };
         let namespace = context.namespace;
         let key = key_hash(namespace, request.id().unwrap_or_default());
-        let unapplied = log.unapplied(namespace, key)?;
+        let spec = self.namespaces.spec_of(namespace);
+        let overlays = spec.is_some_and(|spec| spec.unapplied == spec::Unapplied::Overlay);
+        let unapplied = log.unapplied(namespace, key, overlays)?;
         let job = |overlay| Job {
             ticket: call.ticket,
             deadline: call.deadline,
@@ -308,7 +315,7 @@ impl Dispatcher {
 
     /// The way to the store of a namespace.
     fn link_of(&self, namespace: NamespaceId) -> Result<&StoreLink, Box<Status>> {
-        match self.namespaces.home_of(namespace) {
+        match self.namespaces.spec_of(namespace).map(|spec| spec.home) {
             Some(Home::Store(StoreId(number))) => Ok(&self.places.stores[usize::from(number)]),
             _ => Err(error::from_store(&StoreError::DroppedNamespace(namespace))),
         }

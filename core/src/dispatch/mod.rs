@@ -476,7 +476,7 @@ impl Dispatcher {
     /// Executes a job that another shard (or a Scan of this one) sent to this shard.
     pub(crate) fn execute(&mut self, job: Job) {
         let namespace = job.work.namespace();
-        match self.namespaces.home_of(namespace) {
+        match self.namespaces.spec_of(namespace).map(|spec| spec.home) {
             Some(Home::Shards) => self.execute_in_memory(job),
             Some(Home::Store(_)) => self.execute_logged(job),
             None => self.send_reply(Reply {

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     metrics::{NamespaceMetrics, Registry},
-    namespace::spec::{Home, NamespaceSpec},
+    namespace::spec::NamespaceSpec,
 };
 
 /// A namespace as one shard sees it: the snapshot that all shards share, and this one's counters.
@@ -67,9 +67,9 @@ impl Namespaces {
         self.by_id.get(&id.0).cloned()
     }
 
-    /// Where the data of a namespace lies; `None` if it is not known.
-    pub(crate) fn home_of(&self, id: NamespaceId) -> Option<Home> {
-        self.by_id.get(&id.0).map(|namespace| namespace.spec.home)
+    /// The snapshot of a namespace; `None` if it is not known.
+    pub(crate) fn spec_of(&self, id: NamespaceId) -> Option<&NamespaceSpec> {
+        self.by_id.get(&id.0).map(|namespace| &*namespace.spec)
     }
 
     pub(crate) fn add(&mut self, spec: Arc<NamespaceSpec>) {

@@ -99,6 +99,8 @@ pub(crate) struct WaitingRead {
     key: u64,
     /// What was durable when the read came: it must see as much, and no more.
     durable: Lsn,
+    /// Whether its store can lay records over what it has; else the store must have them.
+    overlays: bool,
 }
 
 /// The log of one shard. See the module.
@@ -343,13 +345,30 @@ impl ShardLog {
 
     /// What a read of the key with this hash must see beside the store, in order. `None`: it waits, and comes back in
     /// [`Due::reads`].
-    pub(crate) fn unapplied(&mut self, namespace: NamespaceId, key: u64, id: ReadId) -> Option<Vec<Payload>> {
-        let durable = self.lane.commit().durable_lsn();
-        self.overlay_or_wait(namespace, WaitingRead { id, key, durable })
+    pub(crate) fn unapplied(
+        &mut self,
+        namespace: NamespaceId,
+        key: u64,
+        id: ReadId,
+        overlays: bool,
+    ) -> Option<Vec<Payload>> {
+        let read = WaitingRead {
+            id,
+            key,
+            durable: self.lane.commit().durable_lsn(),
+            overlays,
+        };
+        self.overlay_or_wait(namespace, read)
     }
 
     fn overlay_or_wait(&mut self, namespace: NamespaceId, read: WaitingRead) -> Option<Vec<Payload>> {
-        match self.applier.overlay(namespace, read.key, read.durable) {
+        let overlay = match self.applier.overlay(namespace, read.key, read.durable) {
+            Overlay::Records(lsns) if !read.overlays => {
+                lsns.last().map_or(Overlay::None, |last| Overlay::Await(*last))
+            }
+            overlay => overlay,
+        };
+        match overlay {
             Overlay::None => Some(Vec::new()),
             Overlay::Records(lsns) => {
                 let (tail, target) = (self.lane.tail(), TargetId(namespace.0));

@@ -308,6 +308,57 @@ fn a_judged_call_is_answered_when_it_is_applied_with_the_verdict_of_whoever_appl
     .expect("a reactor");
 }
 
+#[test]
+fn a_read_of_a_store_that_cannot_lay_records_over_waits_until_it_has_them() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let driver = DriverInUse::choose(DriverChoice::Auto).expect("a driver");
+    reactor::run(driver, async {
+        let mut bench = Bench::new(directory.path(), driver);
+        bench.log.write(call(1)).expect("an open lane");
+        let last = bench.log.lane.commit().appended_lsn();
+        let mut due = Due::default();
+        while bench.log.lane.commit().durable_lsn() < last {
+            bench.log.turn(&mut due);
+            if due.replies.is_empty() {
+                bench.wake.notified().await;
+            }
+        }
+        let (waits, other, overlaid) = (ReadId(1), ReadId(2), ReadId(3));
+        let records = bench.log.unapplied(NAMESPACE, 1, overlaid, true);
+        assert_eq!(
+            records.map(|records| records.len()),
+            Some(1),
+            "laid over what is stored"
+        );
+        assert!(
+            bench.log.unapplied(NAMESPACE, 1, waits, false).is_none(),
+            "the store lacks it"
+        );
+        let nothing = bench.log.unapplied(NAMESPACE, 2, other, false);
+        assert_eq!(
+            nothing.map(|records| records.len()),
+            Some(0),
+            "another key lacks nothing"
+        );
+        bench.log.turn(&mut due);
+        assert!(due.reads.is_empty(), "the store has not answered");
+        let applied = LogNews::Applied {
+            namespace: NAMESPACE,
+            upto: last,
+            verdicts: Vec::new(),
+            buried: 0,
+        };
+        bench.log.handle_news(applied, &mut due);
+        let reads: Vec<_> = due
+            .reads
+            .iter()
+            .map(|(id, records)| (*id, records.len()))
+            .collect();
+        assert_eq!(reads, [(waits, 0)], "once, and with nothing beside the store");
+    })
+    .expect("a reactor");
+}
+
 fn record(method: KeyValueMethod, body: &[u8]) -> Payload {
     LoggedWrite::example(NamespaceId(1), method, body).encode().into()
 }
