@@ -2,6 +2,8 @@
 
 import contextlib
 import http.client
+import itertools
+import os
 import shlex
 import signal
 import socket
@@ -106,8 +108,25 @@ class Server:
         raise Failure(f"the server {what}; the end of its output:\n{self.tail()}")
 
 
+# Ports below those that the kernel gives to whoever asks for any, connections included.
+FIRST_PORT, PORTS = 10_000, 20_000
+_next_port = itertools.count(os.getpid())
+_names = []
+
+
 def free_port():
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on, and that no other test takes as long as this process lives: a name goes with it."""
+    for _ in range(PORTS):
+        port = FIRST_PORT + next(_next_port) % PORTS
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0prism-test-port-{port}")
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            name.close()
+            continue
+        _names.append(name)
+        return port
+    raise Failure("no port is free")

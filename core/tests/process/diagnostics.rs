@@ -100,7 +100,8 @@ fn losses_are_counted_and_said_when_the_file_takes_lines_again() {
         File::open(&path)
             .and_then(|mut file| file.read_to_string(&mut text))
             .expect("a file");
-        if text.contains("lines of the diagnostics were lost") {
+        // The line of "late" may come before or after that of the losses.
+        if text.contains("late") && text.contains("lines of the diagnostics were lost") {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(20));

@@ -2,10 +2,17 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr as UnixAddress, UnixListener},
+    },
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc::{Receiver, channel},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,10 +31,36 @@ pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long after a signal or a failure the process may still run, with some slack for a busy machine.
 pub(crate) const END_MAX: Duration = Duration::from_secs(1 + 2 + 3);
 
+/// Ports below those that the kernel gives to whoever asks for any, connections included.
+const FIRST_PORT: u16 = 10_000;
+const PORTS: u16 = 20_000;
+
+/// A loopback port for one gateway. No other test takes it meanwhile, of whichever process: the name goes with the port.
+struct Port {
+    address: SocketAddr,
+    _name: UnixListener,
+}
+
+impl Port {
+    fn take() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let taken = (0..PORTS).find_map(|_| {
+            let number = std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed);
+            let port = FIRST_PORT + u16::try_from(number % u32::from(PORTS)).ok()?;
+            let name = UnixAddress::from_abstract_name(format!("prism-test-port-{port}")).ok()?;
+            let name = UnixListener::bind_addr(&name).ok()?;
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            TcpListener::bind(address).ok()?;
+            Some(Self { address, _name: name })
+        });
+        taken.expect("a free port")
+    }
+}
+
 /// A gateway that is to be started.
 pub(crate) struct Setup {
     command: Command,
-    address: SocketAddr,
+    port: Port,
     directory: TempDir,
 }
 
@@ -47,12 +80,9 @@ impl Setup {
 
     fn of(mut command: Command) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        // Taken again by the gateway; nobody else is given it so soon.
-        let address = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port");
+        let port = Port::take();
         command
-            .args(["serve", "--listen", &address.to_string(), "--data-dir"])
+            .args(["serve", "--listen", &port.address.to_string(), "--data-dir"])
             .arg(directory.path().join("data"))
             .args(["--set", "wal.allow_unsafe_filesystem=true"])
             .args(["--set", "wal.segment_bytes=4MiB"])
@@ -66,7 +96,7 @@ impl Setup {
             .stderr(Stdio::null());
         Self {
             command,
-            address,
+            port,
             directory,
         }
     }
@@ -101,7 +131,7 @@ impl Setup {
         let child = self.command.spawn().expect("the program starts");
         Gateway {
             child,
-            address: self.address,
+            port: self.port,
             _directory: self.directory,
         }
     }
@@ -124,19 +154,19 @@ impl Setup {
 /// A running gateway; killed when the test is done with it.
 pub(crate) struct Gateway {
     child: Child,
-    address: SocketAddr,
+    port: Port,
     _directory: TempDir,
 }
 
 impl Gateway {
     pub(crate) fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect_timeout(&self.address, PATIENCE).expect("a connection");
+        let stream = TcpStream::connect_timeout(&self.port.address, PATIENCE).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client::connect(&self.address.to_string(), PATIENCE).expect("the gateway takes connections")
+        Client::connect(&self.port.address.to_string(), PATIENCE).expect("the gateway takes connections")
     }
 
     /// The answer of `/readyz`: status code and body; `None` if nobody listens.
@@ -146,7 +176,7 @@ impl Gateway {
 
     /// The answer of a path: status code and body; `None` if nobody listens.
     pub(crate) fn get(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect_timeout(&self.address, PATIENCE).ok()?;
+        let mut stream = TcpStream::connect_timeout(&self.port.address, PATIENCE).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).ok()?;
@@ -213,7 +243,7 @@ impl Gateway {
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
