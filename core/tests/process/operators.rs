@@ -91,8 +91,9 @@ fn a_stripped_program_with_its_symbols_beside_it_names_lines_in_its_backtraces()
             "127.0.0.1:0",
             "--embedded",
             "memory",
+            // The process waits so long for the shards, which describe their ends first.
             "--set",
-            "limits.drain_timeout=0s",
+            "limits.drain_timeout=20s",
         ])
         .env("PRISM_TEST_END", format!("prism-shard:panic:{}", fault.display()))
         .env("RUST_BACKTRACE", "1")
