@@ -515,3 +515,89 @@ fn completions_for_three_shells() {
         );
     }
 }
+
+/// Writes the configuration of servers that were never started, as `stack/servers up` does of those that run.
+const WRITE_STACK: &str = "
+import importlib.machinery, importlib.util, sys
+loader = importlib.machinery.SourceFileLoader('servers', sys.argv[1])
+module = importlib.util.module_from_spec(importlib.util.spec_from_loader('servers', loader))
+loader.exec_module(module)
+servers = [make() for make in module.SERVERS.values()]
+for server in servers:
+    server.write_state(ports={name: 5432 for name in server.port_names})
+module.write_configuration(servers)
+print(*[server.name for server in servers])
+";
+
+#[test]
+fn the_configuration_of_the_local_stack_is_read_but_for_kinds_without_a_driver() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let servers = format!("{}/../stack/servers", env!("CARGO_MANIFEST_DIR"));
+    let written = Command::new("python3")
+        .args(["-c", WRITE_STACK, &servers])
+        .env("PRISM_STACK_DATA", directory.path())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("python3, which stack/ needs");
+    assert!(written.status.success(), "{}", err(&written));
+    let names = out(&written);
+    let path = directory.path().join("prism.yaml").display().to_string();
+    let output = run(&["config", "print", "--config", &path]);
+    let said = out(&output) + &err(&output);
+    let missing = said.matches("this version has no driver for").count();
+    assert_eq!(code(&output), if missing > 0 { 2 } else { 0 }, "{said}");
+    assert_eq!(
+        said.matches("stores.").count(),
+        missing,
+        "nothing else is wrong with it:\n{said}"
+    );
+    assert_eq!(names.split_whitespace().count(), 4, "{names}");
+    for name in names.split_whitespace() {
+        let is_shown = said.contains(&format!("\n  {name}:  # from line "));
+        let is_refused = said.contains(&format!("stores.{name}.kind: this version has no driver"));
+        // A file with one problem is not printed at all.
+        assert!(is_shown || is_refused || missing > 0, "{name} in:\n{said}");
+    }
+}
+
+#[test]
+fn serve_refuses_a_store_that_it_cannot_reach_or_whose_secret_is_written_out() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("prism.yaml");
+    let shown = path.display().to_string();
+    for (text, (key, wanted)) in [
+        (
+            "stores: {bus: {kind: kafka, address: 'broker:9092'}}",
+            ("stores.bus.kind", "this version has no driver for Kafka"),
+        ),
+        (
+            "stores: {bus: {kind: nats, url: 'nats://u:hunter2@bus:4222'}}",
+            ("stores.bus.url", "a password is written out"),
+        ),
+        (
+            "stores: {bus: {kind: nats, url: 'nats://u:${NO_SUCH}@bus:4222'}}",
+            ("stores.bus.url", "the environment variable NO_SUCH is not set"),
+        ),
+        (
+            "stores: {disk: {kind: sqlite}}",
+            ("stores.disk.kind", "the store embedded is SQLite already"),
+        ),
+    ] {
+        std::fs::write(&path, text).expect("a file");
+        let output = run(&["serve", "--config", &shown]);
+        assert_eq!(code(&output), 2, "{text}");
+        let said = err(&output);
+        for word in [key, wanted, "line 1"] {
+            assert!(said.contains(word), "{word} is missing in {said}");
+        }
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+    std::fs::write(&path, "stores: {cache: {kind: memory}}").expect("a file");
+    let output = run(&["--output", "json", "config", "print", "--config", &shown]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert!(
+        out(&output).contains(r#""stores":{"cache":{"kind":"memory"}}"#),
+        "{}",
+        out(&output)
+    );
+}
