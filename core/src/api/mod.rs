@@ -3,29 +3,145 @@
 //! The functions of this file are the only ones that list the APIs: whoever has a record and does not know its API asks here.
 
 pub(crate) mod keyvalue;
+pub(crate) mod service;
 
 use prism_backends::{
-    StoreError, UnixMillis,
-    sqlite::{StreamPosition, Writer},
+    NamespaceId, Selection, StoreError, UnixMillis,
+    memory::MemoryStore,
+    sqlite::{Reader, StreamPosition, Writer},
 };
-use prism_codec::method::Method;
-use prism_wal::ids::Lsn;
+use prism_codec::{
+    grpc::Status,
+    method::{Api, Method},
+};
+use prism_wal::{ids::Lsn, tail::Payload};
 
+use self::{
+    keyvalue::KeyValue,
+    service::{Request, Service},
+};
 use crate::call::{
+    context::Context,
+    error,
     event::{Awaited, Verdict},
     footprint::Footprint,
-    record::{LoggedWrite, Unreadable},
+    job::Answer,
+    record::{LoggedWrite, Part, Unreadable},
+    ticket::Ticket,
 };
+
+/// The namespace that a request names; `None` if it cannot be read, or is not about data.
+pub(crate) fn namespace_of(method: Method, message: &[u8]) -> Option<&str> {
+    match method {
+        Method::KeyValue(method) => KeyValue::decode(method, message)
+            .ok()
+            .map(|request| request.namespace()),
+        _ => None,
+    }
+}
+
+/// Serves a call, or the part of a batch, that another shard sent because this one holds its keys in memory.
+///
+/// # Errors
+/// Nothing was done.
+pub(crate) fn serve(
+    memory: &mut MemoryStore,
+    method: Method,
+    message: &[u8],
+    context: &Context,
+    part: Option<Part>,
+) -> Result<Answer, Box<Status>> {
+    match method {
+        Method::KeyValue(method) => serve_as::<KeyValue>(memory, method, message, context, part),
+        _ => Err(error::not_served(method)),
+    }
+}
+
+fn serve_as<S: Service>(
+    memory: &mut MemoryStore,
+    method: S::Method,
+    message: &[u8],
+    context: &Context,
+    part: Option<Part>,
+) -> Result<Answer, Box<Status>> {
+    let request = S::decode(method, message)?;
+    if let Some(part) = part {
+        return Ok(Answer::Part(S::serve_part(memory, &request, context, part)));
+    }
+    let mut message = Vec::new();
+    S::serve(memory, method, &request, context, &mut message)?;
+    Ok(Answer::Message(message))
+}
 
 /// The keys and the token of a write that was logged.
 pub(crate) fn footprint<'a>(record: &LoggedWrite<'a>) -> Result<Footprint<'a>, Unreadable> {
     match record.method {
         Method::KeyValue(method) => {
-            let request = keyvalue::Request::decode(method, record.body).map_err(|_| Unreadable)?;
+            let request = KeyValue::decode(method, record.body).map_err(|_| Unreadable)?;
             Ok(request.footprint())
         }
         _ => Err(Unreadable),
     }
+}
+
+/// A unary call on the threads of a store.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StoreCall<'a> {
+    pub(crate) ticket: Ticket,
+    pub(crate) method: Method,
+    pub(crate) context: Context,
+    pub(crate) body: &'a [u8],
+    /// A write whose record is to follow into the log.
+    pub(crate) log: bool,
+}
+
+/// Applies the writes of many calls of one API in one transaction. Calls `answer` for each, in order, with its response
+/// message; before that `committed` for one that is to be logged, with its record and the keys that it changed.
+pub(crate) fn write(
+    writer: &mut Writer,
+    calls: &[StoreCall<'_>],
+    committed: impl FnMut(&LoggedWrite<'_>, &[&str]),
+    mut answer: impl FnMut(&StoreCall<'_>, Result<Vec<u8>, Box<Status>>),
+) {
+    match calls.first().map(|call| call.method.api()) {
+        None => {}
+        Some(Api::KeyValue) => keyvalue::execute::write(writer, calls, committed, answer),
+        Some(_) => calls
+            .iter()
+            .for_each(|call| answer(call, Err(error::not_served(call.method)))),
+    }
+}
+
+/// Serves a read of what the store has and of `unapplied`, records that it lacks, in order. Appends the response message to
+/// `out`.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) fn read(
+    reader: &Reader,
+    call: &StoreCall<'_>,
+    unapplied: &[Payload],
+    out: &mut Vec<u8>,
+) -> Result<(), Box<Status>> {
+    match call.method.api() {
+        Api::KeyValue => keyvalue::execute::read(reader, call, unapplied, out),
+        _ => Err(error::not_served(call.method)),
+    }
+}
+
+/// Reads one page of a stream. Appends it to `out` as a response message, and returns the token of the next page, empty at
+/// the end.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) fn read_page(
+    reader: &Reader,
+    namespace: NamespaceId,
+    selection: Selection<'_>,
+    now: UnixMillis,
+    out: &mut Vec<u8>,
+) -> Result<Vec<u8>, Box<Status>> {
+    keyvalue::execute::read_page(reader, namespace, selection, now, out)
 }
 
 /// Records of one namespace that are to be applied together.

@@ -33,6 +33,18 @@ pub(crate) fn invalid(field: &str, description: &str) -> Box<Status> {
     )
 }
 
+/// The time of an idempotency token lies too far from the gateway's clock.
+#[cold]
+pub(crate) fn clock_drift(max: Duration) -> Box<Status> {
+    invalid(
+        "idempotency_token.generation_time",
+        &format!(
+            "must lie within {} s of the gateway's clock; leave it out to use that clock",
+            max.as_secs()
+        ),
+    )
+}
+
 /// The request message cannot be read.
 #[cold]
 pub(crate) fn from_decode(cause: &DecodeError) -> Box<Status> {

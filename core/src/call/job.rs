@@ -9,7 +9,7 @@ use std::{
 };
 
 use prism_backends::{NamespaceId, StoreError, sqlite::OwnedDeadLetter};
-use prism_codec::{grpc::Status, message::common::WriteResultView, method::KeyValueMethod};
+use prism_codec::{grpc::Status, message::common::WriteResultView, method::Method};
 use prism_wal::tail::Payload;
 
 use super::{
@@ -22,14 +22,14 @@ use crate::namespace::spec::NamespaceSpec;
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// A unary call of KeyValue.
+    /// A unary call.
     Unary {
-        method: KeyValueMethod,
+        method: Method,
         namespace: NamespaceId,
         default_ttl_ms: Option<u64>,
         body: Vec<u8>,
         stamp: Stamp,
-        /// Restricts a Mutate to the ids that this shard owns.
+        /// Restricts a batch to the keys that this shard owns.
         part: bool,
         /// A write whose record the store's writer is to send to the logs of its owners.
         log: bool,

@@ -7,7 +7,7 @@ use prism_codec::{grpc::Status, method::Method};
 
 use super::{Dispatcher, finish::Pass, namespaces::Namespace, pending::Pending};
 use crate::{
-    api::keyvalue::{self, Request},
+    api::service::Request,
     call::{
         error::{self, Stage},
         ticket::Ticket,
@@ -29,7 +29,11 @@ impl Dispatcher {
     ///
     /// # Errors
     /// Nothing was done.
-    pub(super) fn admit(&mut self, arrival: &Arrival, request: &Request<'_>) -> Result<Pass, Box<Status>> {
+    pub(super) fn admit<'a>(
+        &mut self,
+        arrival: &Arrival,
+        request: &impl Request<'a>,
+    ) -> Result<Pass, Box<Status>> {
         let Some(namespace) = self.namespaces.by_name(request.namespace()) else {
             return Err(match self.serving {
                 true => error::unknown_namespace(request.namespace()),
@@ -55,11 +59,11 @@ impl Dispatcher {
         }
     }
 
-    fn check(
+    fn check<'a>(
         &self,
         namespace: &Namespace,
         arrival: &Arrival,
-        request: &Request<'_>,
+        request: &impl Request<'a>,
     ) -> Result<(), Box<Status>> {
         // It may have passed while the body was on its way, or be shorter than any answer could take.
         if arrival
@@ -68,9 +72,22 @@ impl Dispatcher {
         {
             return Err(error::deadline_exceeded(Stage::Answer));
         }
-        let drift_max_ns = i64::try_from(self.limits.clock_drift_max.as_nanos()).unwrap_or(i64::MAX);
-        keyvalue::check_drift(request, self.stamper.wall_ns(), drift_max_ns)?;
-        keyvalue::check_values(request, namespace.spec.value_bytes_max)
+        self.check_drift(request)?;
+        request.check(namespace.spec.value_bytes_max)
+    }
+
+    /// Refuses a token whose clock is too far from the wall clock: its write could win or lose against all others for that
+    /// long.
+    fn check_drift<'a>(&self, request: &impl Request<'a>) -> Result<(), Box<Status>> {
+        let Some(time) = request.token().and_then(|token| token.generation_time) else {
+            return Ok(());
+        };
+        let (wall_ns, max) = (self.stamper.wall_ns(), self.limits.clock_drift_max);
+        let near = |time: i64| u128::from(time.abs_diff(wall_ns)) <= max.as_nanos();
+        if time.as_unix_nanos().is_some_and(near) {
+            return Ok(());
+        }
+        Err(error::clock_drift(max))
     }
 
     /// Takes one of the places for calls that wait. [`Dispatcher::answer_received`] gives it back.

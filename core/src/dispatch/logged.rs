@@ -9,16 +9,16 @@ use std::{iter, rc::Rc, sync::Arc, time::Instant};
 use prism_backends::{NamespaceId, StoreError};
 use prism_codec::{
     grpc::{Code, Status},
-    method::KeyValueMethod,
+    method::{Effect, Method},
 };
 use prism_wal::tail::Payload;
 use rustc_hash::FxHashMap;
 
 use super::Dispatcher;
 use crate::{
-    api::keyvalue::{
-        Request,
-        writes::{self, Loggable},
+    api::{
+        keyvalue::KeyValue,
+        service::{Loggable, Request, Service},
     },
     call::{
         context::Context,
@@ -87,11 +87,11 @@ enum State {
 
 /// A call of a logged namespace.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LoggedCall {
+pub(crate) struct LoggedCall<M> {
     pub(crate) ticket: Ticket,
     pub(crate) deadline: Option<Instant>,
-    pub(crate) method: KeyValueMethod,
-    /// The part of a Mutate that this shard owns.
+    pub(crate) method: M,
+    /// The part of a batch that this shard owns.
     pub(crate) part: Option<Part>,
 }
 
@@ -197,24 +197,24 @@ impl Dispatcher {
     ///
     /// # Errors
     /// Nothing was done; no reply comes.
-    pub(super) fn start_logged(
+    pub(super) fn start_logged<S: Service>(
         &mut self,
-        call: &LoggedCall,
-        request: &Request<'_>,
+        call: &LoggedCall<S::Method>,
+        request: &S::Request<'_>,
         body: &[u8],
         context: &Context,
     ) -> Result<(), Box<Status>> {
-        let result = self.take_logged(call, request, body, context);
+        let result = self.take_logged::<S>(call, request, body, context);
         if result.is_err() && call.ticket.shard == self.shard {
             self.answer_received(&call.ticket);
         }
         result
     }
 
-    fn write_logged(
+    fn write_logged<S: Service>(
         &mut self,
-        call: &LoggedCall,
-        request: &Request<'_>,
+        call: &LoggedCall<S::Method>,
+        request: &S::Request<'_>,
         body: &[u8],
         context: &Context,
     ) -> Result<(), Box<Status>> {
@@ -224,7 +224,7 @@ impl Dispatcher {
         let LoggedCall {
             ticket, method, part, ..
         } = *call;
-        let Loggable { keys, receipt } = writes::loggable(method, request, context, part)?;
+        let Loggable { keys, receipt } = S::loggable(method, request, context, part)?;
         let shard_log = log.open()?;
         let token = request.call_token();
         let window = token.map(|token| shard_log.hasher().call(context.namespace, &token));
@@ -269,10 +269,10 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn read_logged(
+    fn read_logged<S: Service>(
         &mut self,
-        call: &LoggedCall,
-        request: &Request<'_>,
+        call: &LoggedCall<S::Method>,
+        request: &S::Request<'_>,
         body: &[u8],
         context: &Context,
     ) -> Result<(), Box<Status>> {
@@ -280,7 +280,14 @@ impl Dispatcher {
             return Err(error::status(Code::Internal, "this gateway has no log"));
         };
         let namespace = context.namespace;
-        let key = key_hash(namespace, request.id().unwrap_or_default());
+        let mut key = None;
+        request.keys(|id| key = key.or(Some(key_hash(namespace, id))));
+        let Some(key) = key else {
+            return Err(error::status(
+                Code::Internal,
+                "a read of many keys was sent to a log",
+            ));
+        };
         let spec = self.namespaces.spec_of(namespace);
         let overlays = spec.is_some_and(|spec| spec.unapplied == spec::Unapplied::Overlay);
         let unapplied = log.unapplied(namespace, key, overlays)?;
@@ -288,7 +295,7 @@ impl Dispatcher {
             ticket: call.ticket,
             deadline: call.deadline,
             work: Work::Unary {
-                method: KeyValueMethod::Get,
+                method: call.method.into(),
                 namespace,
                 default_ttl_ms: context.default_ttl_ms,
                 body: body.to_vec(),
@@ -351,14 +358,18 @@ impl Dispatcher {
                         shards: self.shard_count(),
                         shard: self.shard,
                     });
-                    let call = LoggedCall {
-                        ticket,
-                        deadline,
-                        method,
-                        part,
-                    };
-                    Request::decode(method, &body)
-                        .and_then(|request| self.take_logged(&call, &request, &body, &context))
+                    match method {
+                        Method::KeyValue(method) => {
+                            let call = LoggedCall {
+                                ticket,
+                                deadline,
+                                method,
+                                part,
+                            };
+                            self.take_sent::<KeyValue>(&call, &body, &context)
+                        }
+                        method => Err(error::not_served(method)),
+                    }
                 }
             }
             Work::Settle { namespace } => self.settle(namespace, ticket),
@@ -375,24 +386,38 @@ impl Dispatcher {
         }
     }
 
-    /// As [`Dispatcher::start_logged`], for a call whose place is counted elsewhere.
-    fn take_logged(
+    fn take_sent<S: Service>(
         &mut self,
-        call: &LoggedCall,
-        request: &Request<'_>,
+        call: &LoggedCall<S::Method>,
         body: &[u8],
         context: &Context,
     ) -> Result<(), Box<Status>> {
-        debug_assert!(
-            call.part.is_some()
-                || request
-                    .id()
-                    .is_none_or(|id| owner_of(context.namespace, id, self.shard_count()) == self.shard)
-        );
-        if call.method == KeyValueMethod::Get {
-            self.read_logged(call, request, body, context)
+        let request = S::decode(call.method, body)?;
+        self.take_logged::<S>(call, &request, body, context)
+    }
+
+    /// As [`Dispatcher::start_logged`], for a call whose place is counted elsewhere.
+    fn take_logged<S: Service>(
+        &mut self,
+        call: &LoggedCall<S::Method>,
+        request: &S::Request<'_>,
+        body: &[u8],
+        context: &Context,
+    ) -> Result<(), Box<Status>> {
+        if cfg!(debug_assertions) && call.part.is_none() {
+            let count = self.shard_count();
+            request.keys(|key| {
+                debug_assert_eq!(
+                    owner_of(context.namespace, key, count),
+                    self.shard,
+                    "not the owner"
+                )
+            });
+        }
+        if call.method.into().spec().effect == Effect::None {
+            self.read_logged::<S>(call, request, body, context)
         } else {
-            self.write_logged(call, request, body, context)
+            self.write_logged::<S>(call, request, body, context)
         }
     }
 

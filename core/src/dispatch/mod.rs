@@ -45,7 +45,11 @@ use self::{
     way::{Shards, Way, way},
 };
 use crate::{
-    api::keyvalue::{self, Request},
+    api::{
+        self,
+        keyvalue::{self, KeyValue, KeyValueRequest},
+        service::{Request, Service},
+    },
     call::{
         context::Context,
         error::{self, Stage},
@@ -53,6 +57,7 @@ use crate::{
         link::StoreLink,
         method::AdminMethod,
         owner::owner_of,
+        record::Part,
         ticket::{Stamp, Ticket},
     },
     config::ServeLimits,
@@ -200,8 +205,11 @@ impl Dispatcher {
     ) -> Progress {
         self.reply.clear();
         match route {
+            Route::Call(Method::KeyValue(KeyValueMethod::Scan)) => {
+                self.start_scan(ticket, deadline, now, message)
+            }
             Route::Call(Method::KeyValue(method)) => {
-                self.start_keyvalue(method, ticket, deadline, now, message)
+                self.start_call::<KeyValue>(method, ticket, deadline, now, message)
             }
             Route::Call(method @ Method::PubSub(_)) => Progress::Done(Err(error::not_served(method))),
             Route::Admin(method) => self.start_admin(method, ticket, deadline, now, message),
@@ -216,13 +224,8 @@ impl Dispatcher {
     #[cold]
     pub(crate) fn count_refused(&mut self, method: Method, message: &[u8], code: Code) {
         self.metrics.shed.add(1);
-        let Method::KeyValue(of_keyvalue) = method else {
-            return;
-        };
-        let Ok(request) = Request::decode(of_keyvalue, message) else {
-            return;
-        };
-        if let Some(namespace) = self.namespaces.by_name(request.namespace()) {
+        let name = api::namespace_of(method, message);
+        if let Some(namespace) = name.and_then(|name| self.namespaces.by_name(name)) {
             self.finish(Pass::new(namespace, method), code, 0);
         }
     }
@@ -289,15 +292,48 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn start_keyvalue(
+    fn start_scan(
         &mut self,
-        method: KeyValueMethod,
         mut ticket: Ticket,
         deadline: Option<Instant>,
         now: Instant,
         message: &[u8],
     ) -> Progress {
-        let request = match Request::decode(method, message) {
+        let method = KeyValueMethod::Scan;
+        let request = match KeyValue::decode(method, message) {
+            Ok(request) => request,
+            Err(status) => return Progress::Done(Err(status)),
+        };
+        let arrival = Arrival {
+            method: method.into(),
+            bytes: message.len(),
+            deadline,
+        };
+        let pass = match self.admit(&arrival, &request) {
+            Ok(pass) => pass,
+            Err(status) => return Progress::Done(Err(status)),
+        };
+        let KeyValueRequest::Scan(view) = &request else {
+            return Progress::Done(Err(error::not_served(method.into())));
+        };
+        let namespace = pass.namespace();
+        ticket.namespace = namespace.spec.id;
+        let selection = keyvalue::reads::selection(&view.selection);
+        let plan = self.scan_plan(&namespace.spec);
+        let pending = Pending::new(ticket, now, deadline, Some(pass));
+        Progress::Scan(Box::new(Scan::new(pending, plan, selection)))
+    }
+
+    /// Starts a unary call of an API.
+    fn start_call<S: Service>(
+        &mut self,
+        method: S::Method,
+        mut ticket: Ticket,
+        deadline: Option<Instant>,
+        now: Instant,
+        message: &[u8],
+    ) -> Progress {
+        let request = match S::decode(method, message) {
             Ok(request) => request,
             Err(status) => return Progress::Done(Err(status)),
         };
@@ -312,13 +348,6 @@ impl Dispatcher {
         };
         let namespace = pass.namespace();
         ticket.namespace = namespace.spec.id;
-        if let Request::Scan(view) = &request {
-            let selection = keyvalue::reads::selection(&view.selection);
-            let plan = self.scan_plan(&namespace.spec);
-            let pending = Pending::new(ticket, now, deadline, Some(pass));
-            let scan = Scan::new(pending, plan, selection);
-            return Progress::Scan(Box::new(scan));
-        }
         let stamp = Stamp {
             time_ns: self.stamper.stamp(),
             shard: self.shard,
@@ -331,12 +360,11 @@ impl Dispatcher {
         };
         let (home, path) = (namespace.spec.home, namespace.spec.path);
         let owners = || self.owners(context.namespace, &request);
-        let effect = Method::from(method).spec().effect;
+        let effect = method.into().spec().effect;
         let way = way(home, path, namespace.spec.unapplied, effect, owners, self.shard);
         if way == Way::Inline {
-            let store = &mut self.places.memory;
-            let result =
-                keyvalue::memory::execute_in_memory(store, method, &request, &context, &mut self.reply);
+            let memory = &mut self.places.memory;
+            let result = S::serve(memory, method, &request, &context, &mut self.reply);
             self.finish(pass, code_of(&result), self.reply.len());
             return Progress::Done(result);
         }
@@ -349,9 +377,9 @@ impl Dispatcher {
                     method,
                     part: None,
                 };
-                self.start_logged(&call, &request, message, &context)
+                self.start_logged::<S>(&call, &request, message, &context)
             }),
-            way => self.forward(way, (home, path), &context, method, message, &mut pending),
+            way => self.forward(way, (home, path), &context, method.into(), message, &mut pending),
         };
         match result {
             Ok(()) => {
@@ -371,7 +399,7 @@ impl Dispatcher {
         way: Way,
         (home, path): (Home, Path),
         context: &Context,
-        method: KeyValueMethod,
+        method: Method,
         message: &[u8],
         pending: &mut Pending,
     ) -> Result<(), Box<Status>> {
@@ -387,7 +415,7 @@ impl Dispatcher {
         };
         match (way, home) {
             (Way::Store, Home::Store(store)) => {
-                let to = match Method::from(method).spec().effect {
+                let to = match method.spec().effect {
                     Effect::None => Destination::Reader(store),
                     Effect::Certain | Effect::Judged | Effect::Direct => Destination::Writer(store),
                 };
@@ -509,17 +537,11 @@ impl Dispatcher {
                     now,
                     stamp,
                 };
-                Request::decode(method, &body).and_then(|request| {
-                    if part {
-                        let owns = |id: &str| owner_of(namespace, id, shard_count) == shard;
-                        return Ok(Answer::Part(keyvalue::memory::execute_part_in_memory(
-                            store, &request, &context, owns,
-                        )));
-                    }
-                    let mut message = Vec::new();
-                    keyvalue::memory::execute_in_memory(store, method, &request, &context, &mut message)
-                        .map(|()| Answer::Message(message))
-                })
+                let part = part.then_some(Part {
+                    shards: shard_count,
+                    shard,
+                });
+                api::serve(store, method, &body, &context, part)
             }
             Work::ScanPage {
                 namespace,
@@ -618,21 +640,17 @@ impl Dispatcher {
         }
     }
 
-    /// The shards that own the ids of a request, in order, each once. With one shard there is nothing to ask.
-    fn owners(&self, namespace: NamespaceId, request: &Request<'_>) -> Shards {
+    /// The shards that own the keys of a request, in order, each once. With one shard there is nothing to ask.
+    fn owners<'a>(&self, namespace: NamespaceId, request: &impl Request<'a>) -> Shards {
         let count = self.shard_count();
         if count == 1 {
             return Shards::new();
         }
-        if let Request::Mutate(view) = request {
-            let owner = |id| owner_of(namespace, id, count);
-            let mut shards: Shards = view.mutations.iter().map(|mutation| owner(mutation.id)).collect();
-            shards.sort_unstable();
-            shards.dedup();
-            return shards;
-        }
-        let owner = request.id().map(|id| owner_of(namespace, id, count));
-        owner.into_iter().collect()
+        let mut shards = Shards::new();
+        request.keys(|key| shards.push(owner_of(namespace, key, count)));
+        shards.sort_unstable();
+        shards.dedup();
+        shards
     }
 
     fn shard_count(&self) -> u16 {

@@ -197,7 +197,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::keyvalue::Request,
+        api::{
+            keyvalue::KeyValue,
+            service::{Request, Service},
+        },
         call::{context::Context, ticket::Stamp},
         log::lane_of,
     };
@@ -251,7 +254,7 @@ mod tests {
 
     /// The shards whose window knows a Mutate.
     fn known_by(seen: &Seen, body: &[u8]) -> Vec<u16> {
-        let request = Request::decode(KeyValueMethod::Mutate, body).expect("a request");
+        let request = KeyValue::decode(KeyValueMethod::Mutate, body).expect("a request");
         let token = request.call_token().expect("it carries a token");
         let call = seen.hasher.call(NAMESPACE, &token);
         let knows = |shard: &u16| matches!(seen.window(*shard).first(call), Ok(Some(_)));

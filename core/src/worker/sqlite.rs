@@ -24,28 +24,20 @@ use std::{
 };
 
 use prism_backends::{
-    NamespaceId, Outcome, Selection, StoreError, UnixMillis,
+    Selection, UnixMillis,
     sqlite::{Reader, Writer},
 };
-use prism_codec::{
-    grpc::{Code, Status},
-    method::KeyValueMethod,
-};
+use prism_codec::grpc::{Code, Status};
 use prism_wal::{ids::Lsn, tail::Payload};
 
 use super::fair_queue::FairQueue;
 use crate::{
-    api::keyvalue::{
-        Request, reads,
-        writes::{self, Change, Writes},
-    },
+    api::{self, StoreCall},
     call::{
         context::Context,
         error::{self, Stage},
         event::ApplyBatch,
         job::{Answer, Job, Reply, Work, WriterMessage},
-        receipt,
-        record::LoggedWrite,
         ticket::Ticket,
     },
     log::{
@@ -344,41 +336,39 @@ impl WriterThread {
         tell(&self.shards.news, batch.shard, news);
     }
 
-    /// Applies the writes of many calls in one transaction, answers each, and sends their records to the logs. A shard that
-    /// sleeps is woken once for all that it gets.
+    /// Applies the writes of many calls, one transaction for each API, answers each, and sends their records to the logs. A
+    /// shard that sleeps is woken once for all that it gets.
     fn apply(&mut self, batch: &[Job]) {
         let (now, wall_now) = (Instant::now(), self.wall.unix_millis());
-        let prepared: Vec<Result<Prepared<'_>, Box<Status>>> =
-            batch.iter().map(|job| prepare(job, now, wall_now)).collect();
-        let stamps = prepared
-            .iter()
-            .flatten()
-            .map(|prepared| prepared.context.stamp.time_ns);
-        self.writer.expect_stamp(stamps.max().unwrap_or(i64::MIN));
-        let mutations: Vec<_> = prepared
-            .iter()
-            .flatten()
-            .flat_map(|prepared| prepared.writes.changes.iter().map(Change::mutation))
-            .collect();
-        let mut outcomes = Vec::with_capacity(mutations.len());
-        let applied = if mutations.is_empty() {
-            Ok(())
-        } else {
-            self.writer.apply(&mutations, &mut outcomes)
-        };
-        drop(mutations);
-        if let Err(cause) = &applied {
-            tracing::warn!(error = %cause, calls = batch.len(), "the store refused a batch");
-        }
-        let mut outcomes = outcomes.into_iter();
-        for (job, prepared) in batch.iter().zip(prepared) {
-            let result = prepared
-                .and_then(|prepared| answer(job, prepared, &applied, &mut outcomes, &mut self.committed));
-            let sent = self.shards.replies[usize::from(job.ticket.shard)].push(Reply {
-                ticket: job.ticket,
-                result,
-            });
+        let Self {
+            writer,
+            shards,
+            committed,
+            ..
+        } = self;
+        let answer = |ticket: Ticket, result: Result<Vec<u8>, Box<Status>>| {
+            let result = result.map(Answer::Message);
+            let sent = shards.replies[usize::from(ticket.shard)].push(Reply { ticket, result });
             debug_assert!(sent.is_ok(), "{ROOM_FOR_ANSWERS}");
+        };
+        let mut calls = Vec::with_capacity(batch.len());
+        for job in batch {
+            match call_of(job, now, wall_now) {
+                Ok((call, _)) => calls.push(call),
+                Err(status) => answer(job.ticket, Err(status)),
+            }
+        }
+        let stamps = calls.iter().map(|call| call.context.stamp.time_ns);
+        writer.expect_stamp(stamps.max().unwrap_or(i64::MIN));
+        // Stable: the writes of a namespace, which has one API, stay in their order.
+        calls.sort_by_key(|call| call.method.api() as usize);
+        for calls in calls.chunk_by(|one, next| one.method.api() == next.method.api()) {
+            api::write(
+                writer,
+                calls,
+                |write, changed| committed.push(write, changed.iter().copied()),
+                |call, result| answer(call.ticket, result),
+            );
         }
         self.committed.hand_over(&self.shards.logs);
         for (replies, log) in self.shards.replies.iter().zip(&self.shards.logs) {
@@ -388,14 +378,12 @@ impl WriterThread {
     }
 }
 
-/// The writes of one call.
-struct Prepared<'a> {
-    method: KeyValueMethod,
-    context: Context,
-    writes: Writes<'a>,
-}
-
-fn prepare(job: &Job, now: Instant, wall_now: UnixMillis) -> Result<Prepared<'_>, Box<Status>> {
+/// The call of a job, and what a read must see beside the store.
+fn call_of(
+    job: &Job,
+    now: Instant,
+    wall_now: UnixMillis,
+) -> Result<(StoreCall<'_>, &[Payload]), Box<Status>> {
     if job.deadline.is_some_and(|deadline| deadline <= now) {
         return Err(error::deadline_exceeded(Stage::Store));
     }
@@ -405,73 +393,26 @@ fn prepare(job: &Job, now: Instant, wall_now: UnixMillis) -> Result<Prepared<'_>
         default_ttl_ms,
         body,
         stamp,
+        log,
+        overlay,
         ..
     } = &job.work
     else {
-        return Err(error::status(Code::Internal, "a read was sent to the writer"));
+        return Err(error::status(Code::Internal, "this is no unary call"));
     };
-    let context = Context {
-        namespace: *namespace,
-        default_ttl_ms: *default_ttl_ms,
-        now: wall_now,
-        stamp: *stamp,
-    };
-    let request = Request::decode(*method, body)?;
-    Ok(Prepared {
+    let call = StoreCall {
+        ticket: job.ticket,
         method: *method,
-        context,
-        writes: writes::writes(&request, &context, |_| true),
-    })
-}
-
-fn answer(
-    job: &Job,
-    prepared: Prepared<'_>,
-    applied: &Result<(), StoreError>,
-    outcomes: &mut impl Iterator<Item = Outcome>,
-    committed: &mut Committed,
-) -> Result<Answer, Box<Status>> {
-    if let Err(cause) = applied {
-        return Err(error::from_store(cause));
-    }
-    let Prepared {
-        method,
-        context,
-        writes,
-    } = prepared;
-    let own: Vec<Outcome> = outcomes.by_ref().take(writes.changes.len()).collect();
-    let mut durability = receipt::BEST_EFFORT;
-    if let Work::Unary { body, log: true, .. } = &job.work {
-        durability = receipt::EVENTUAL;
-        let decided = match own.as_slice() {
-            [Outcome::Swapped(Some(version))] => Some(writes::decided(*version)),
-            _ => None,
-        };
-        let write = LoggedWrite {
-            method: method.into(),
-            part: None,
-            decided: decided.as_ref().map_or(&[], |decided| &decided[..]),
-            context,
-            body,
-        };
-        // What had no effect leaves no record: a swap that was refused must not succeed after all when it is replayed on what
-        // a store has kept.
-        let has_effect = |outcome: &Outcome| matches!(outcome, Outcome::Applied | Outcome::Swapped(Some(_)));
-        let all = writes.changes.iter().zip(&own);
-        let changed = all.filter_map(|(one, outcome)| has_effect(outcome).then_some(one.id));
-        committed.push(&write, changed);
-    }
-    let result = receipt::applied(durability);
-    let mut message = Vec::new();
-    writes::encode_outcomes(
-        method,
-        writes,
-        own.into_iter(),
-        context.now,
-        &result,
-        &mut message,
-    )?;
-    Ok(Answer::Message(message))
+        context: Context {
+            namespace: *namespace,
+            default_ttl_ms: *default_ttl_ms,
+            now: wall_now,
+            stamp: *stamp,
+        },
+        body,
+        log: *log,
+    };
+    Ok((call, overlay))
 }
 
 /// Starts the reader thread of one shard.
@@ -517,73 +458,28 @@ pub(crate) fn spawn_reader(
 }
 
 fn read(reader: &Reader, job: &Job, now: UnixMillis) -> Result<Answer, Box<Status>> {
+    let mut message = Vec::new();
+    let Work::ScanPage {
+        namespace,
+        page_bytes,
+        item_limit,
+        page_token,
+    } = &job.work
+    else {
+        let (call, unapplied) = call_of(job, Instant::now(), now)?;
+        api::read(reader, &call, unapplied, &mut message)?;
+        return Ok(Answer::Message(message));
+    };
     if job.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
         return Err(error::deadline_exceeded(Stage::Store));
     }
-    let mut message = Vec::new();
-    match &job.work {
-        Work::Unary {
-            method,
-            namespace,
-            default_ttl_ms,
-            body,
-            stamp,
-            overlay,
-            ..
-        } => {
-            let context = Context {
-                namespace: *namespace,
-                default_ttl_ms: *default_ttl_ms,
-                now,
-                stamp: *stamp,
-            };
-            let Request::Get(view) = Request::decode(*method, body)? else {
-                return Err(error::status(Code::Internal, "a write was sent to a reader"));
-            };
-            if overlay.is_empty() {
-                reads::get(&view, &context, &mut message, |query, sink| {
-                    reader.get(query, now, sink)
-                })?;
-            } else {
-                let writes = logged_writes(*namespace, overlay)?;
-                let pending: Vec<_> = writes
-                    .iter()
-                    .flat_map(|writes| writes.changes.iter().map(Change::mutation))
-                    .collect();
-                reads::get(&view, &context, &mut message, |query, sink| {
-                    reader.get_over(query, &pending, now, sink)
-                })?;
-            }
-            Ok(Answer::Message(message))
-        }
-        Work::Settle { .. } => Err(error::status(Code::Internal, "a reader was asked about the log")),
-        Work::ScanPage {
-            namespace,
-            page_bytes,
-            item_limit,
-            page_token,
-        } => {
-            let selection = Selection {
-                page_bytes: *page_bytes,
-                item_limit: *item_limit,
-                page_token,
-            };
-            let next = reads::scan_page(*namespace, selection, now, &mut message, |query, sink| {
-                reader.scan(query, now, sink)
-            })?;
-            Ok(Answer::Page { message, next })
-        }
-    }
-}
-
-/// The writes of records that the store does not have yet.
-fn logged_writes(namespace: NamespaceId, records: &[Payload]) -> Result<Vec<Writes<'_>>, Box<Status>> {
-    let read = |record| LoggedWrite::decode(namespace, record).and_then(|logged| writes::writes_of(&logged));
-    records
-        .iter()
-        .map(|record| read(record))
-        .collect::<Result<_, _>>()
-        .map_err(|_| error::status(Code::Internal, "a record that was just logged cannot be read"))
+    let selection = Selection {
+        page_bytes: *page_bytes,
+        item_limit: *item_limit,
+        page_token,
+    };
+    let next = api::read_page(reader, *namespace, selection, now, &mut message)?;
+    Ok(Answer::Page { message, next })
 }
 
 pub(crate) fn tell(news: &News, shard: u16, said: LogNews) {

@@ -9,25 +9,26 @@ use prism_codec::message::{
     keyvalue::{ExpectedView, ItemView, MutationOperation, PredicateView},
 };
 
-use super::Request;
+use super::KeyValueRequest;
+use crate::api::service::Request;
 
 /// The digest of a write; `None` if it carries no token. The token and the namespace, by which calls are looked up, are not
 /// in it.
-pub(crate) fn digest_of(request: &Request<'_>) -> Option<u64> {
+pub(crate) fn digest_of(request: &KeyValueRequest<'_>) -> Option<u64> {
     request.token()?;
     let mut digest = Digest::default();
     match request {
-        Request::Put(view) => {
+        KeyValueRequest::Put(view) => {
             digest.number(OF_PUT);
             digest.bytes(view.id.as_bytes());
             add_items(&mut digest, view.items.iter());
         }
-        Request::Delete(view) => {
+        KeyValueRequest::Delete(view) => {
             digest.number(OF_DELETE);
             digest.bytes(view.id.as_bytes());
             add_predicate(&mut digest, &view.predicate);
         }
-        Request::Mutate(view) => {
+        KeyValueRequest::Mutate(view) => {
             digest.number(OF_MUTATE);
             for mutation in view.mutations.iter() {
                 digest.bytes(mutation.id.as_bytes());
@@ -45,7 +46,7 @@ pub(crate) fn digest_of(request: &Request<'_>) -> Option<u64> {
                 }
             }
         }
-        Request::CompareAndSwap(view) => {
+        KeyValueRequest::CompareAndSwap(view) => {
             digest.number(OF_SWAP);
             digest.bytes(view.id.as_bytes());
             digest.bytes(view.key);
@@ -61,7 +62,7 @@ pub(crate) fn digest_of(request: &Request<'_>) -> Option<u64> {
                 add_item(&mut digest, &ItemView { key: b"", ..*item });
             }
         }
-        Request::Get(_) | Request::Scan(_) => {}
+        KeyValueRequest::Get(_) | KeyValueRequest::Scan(_) => {}
     }
     Some(digest.finish())
 }
@@ -134,7 +135,7 @@ mod tests {
     use super::*;
 
     fn digest(method: KeyValueMethod, body: &[u8]) -> u64 {
-        let request = Request::decode(method, body).expect("a request");
+        let request = KeyValueRequest::decode(method, body).expect("a request");
         digest_of(&request).expect("it carries a token")
     }
 

@@ -4,7 +4,7 @@ use prism_backends::{Outcome, memory::MemoryStore};
 use prism_codec::{grpc::Status, method::KeyValueMethod};
 
 use super::{
-    Request,
+    KeyValueRequest,
     reads::get,
     writes::{Writes, encode_outcome, encode_outcomes, part_outcomes, writes},
 };
@@ -12,17 +12,18 @@ use crate::call::{
     context::Context,
     job::PartOutcome,
     receipt::{BEST_EFFORT, applied},
+    record::Part,
 };
 
-/// Serves a unary request from a shard's own memory store, inline.
-pub(crate) fn execute_in_memory(
+/// Serves a call as [`Service::serve`](crate::api::service::Service::serve) says.
+pub(super) fn serve(
     store: &mut MemoryStore,
     method: KeyValueMethod,
-    request: &Request<'_>,
+    request: &KeyValueRequest<'_>,
     context: &Context,
     out: &mut Vec<u8>,
 ) -> Result<(), Box<Status>> {
-    if let Request::Get(view) = request {
+    if let KeyValueRequest::Get(view) = request {
         return get(view, context, out, |query, sink| {
             store.get(query, context.now, sink)
         });
@@ -46,12 +47,13 @@ pub(crate) fn execute_in_memory(
 }
 
 /// Serves the part of a Mutate whose ids this shard owns.
-pub(crate) fn execute_part_in_memory(
+pub(super) fn serve_part(
     store: &mut MemoryStore,
-    request: &Request<'_>,
+    request: &KeyValueRequest<'_>,
     context: &Context,
-    owns: impl Fn(&str) -> bool,
+    part: Part,
 ) -> Vec<PartOutcome> {
+    let owns = |id: &str| part.owns(context.namespace, id);
     let writes = writes(request, context, owns);
     let outcomes = apply_each(store, &writes);
     part_outcomes(writes, outcomes.into_iter(), &applied(BEST_EFFORT))

@@ -5,10 +5,12 @@
 
 pub(crate) mod apply;
 mod digest;
-pub(crate) mod memory;
+pub(crate) mod execute;
+mod memory;
 pub(crate) mod reads;
 pub(crate) mod writes;
 
+use prism_backends::memory::MemoryStore;
 use prism_codec::{
     grpc::Status,
     message::{
@@ -19,16 +21,53 @@ use prism_codec::{
     },
     method::KeyValueMethod,
 };
-use smallvec::SmallVec;
 
 use self::digest::digest_of;
-use crate::call::{
-    error,
-    footprint::{CallToken, Footprint},
-};
+use super::service::{Loggable, Request, Service};
+use crate::call::{context::Context, error, job::PartOutcome, record::Part};
+
+/// The service.
+pub(crate) struct KeyValue;
+
+impl Service for KeyValue {
+    type Method = KeyValueMethod;
+    type Request<'a> = KeyValueRequest<'a>;
+
+    fn decode(method: KeyValueMethod, message: &[u8]) -> Result<KeyValueRequest<'_>, Box<Status>> {
+        KeyValueRequest::decode(method, message)
+    }
+
+    fn serve(
+        memory: &mut MemoryStore,
+        method: KeyValueMethod,
+        request: &KeyValueRequest<'_>,
+        context: &Context,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Box<Status>> {
+        memory::serve(memory, method, request, context, out)
+    }
+
+    fn serve_part(
+        memory: &mut MemoryStore,
+        request: &KeyValueRequest<'_>,
+        context: &Context,
+        part: Part,
+    ) -> Vec<PartOutcome> {
+        memory::serve_part(memory, request, context, part)
+    }
+
+    fn loggable(
+        method: KeyValueMethod,
+        request: &KeyValueRequest<'_>,
+        context: &Context,
+        part: Option<Part>,
+    ) -> Result<Loggable, Box<Status>> {
+        writes::loggable(method, request, context, part)
+    }
+}
 
 /// A decoded request. Everything in it has been checked against the limits of the wire.
-pub(crate) enum Request<'a> {
+pub(crate) enum KeyValueRequest<'a> {
     Put(PutView<'a>),
     Get(GetView<'a>),
     Delete(DeleteView<'a>),
@@ -37,9 +76,8 @@ pub(crate) enum Request<'a> {
     CompareAndSwap(CompareAndSwapView<'a>),
 }
 
-impl<'a> Request<'a> {
-    /// Decodes the request message of a method.
-    pub(crate) fn decode(method: KeyValueMethod, message: &'a [u8]) -> Result<Self, Box<Status>> {
+impl<'a> KeyValueRequest<'a> {
+    fn decode(method: KeyValueMethod, message: &'a [u8]) -> Result<Self, Box<Status>> {
         let decoded = match method {
             KeyValueMethod::Put => PutView::decode(message).map(Self::Put),
             KeyValueMethod::Get => GetView::decode(message).map(Self::Get),
@@ -50,9 +88,10 @@ impl<'a> Request<'a> {
         };
         decoded.map_err(|cause| error::from_decode(&cause))
     }
+}
 
-    /// The namespace that the request names.
-    pub(crate) fn namespace(&self) -> &'a str {
+impl<'a> Request<'a> for KeyValueRequest<'a> {
+    fn namespace(&self) -> &'a str {
         match self {
             Self::Put(view) => view.namespace,
             Self::Get(view) => view.namespace,
@@ -63,19 +102,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The id that the request is about; `None` for those about many.
-    pub(crate) fn id(&self) -> Option<&'a str> {
-        match self {
-            Self::Put(view) => Some(view.id),
-            Self::Get(view) => Some(view.id),
-            Self::Delete(view) => Some(view.id),
-            Self::CompareAndSwap(view) => Some(view.id),
-            Self::Scan(_) | Self::Mutate(_) => None,
-        }
-    }
-
-    /// The idempotency token of a write.
-    pub(crate) fn token(&self) -> Option<TokenView<'a>> {
+    fn token(&self) -> Option<TokenView<'a>> {
         match self {
             Self::Put(view) => view.token,
             Self::Delete(view) => view.token,
@@ -85,8 +112,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The ids that the request is about, those of a batch in its order.
-    pub(crate) fn keys(&self, mut each: impl FnMut(&'a str)) {
+    fn keys(&self, mut each: impl FnMut(&'a str)) {
         match self {
             Self::Put(view) => each(view.id),
             Self::Get(view) => each(view.id),
@@ -97,76 +123,39 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The token of a write, with the digest that tells its repeats from other calls.
-    pub(crate) fn call_token(&self) -> Option<CallToken<'a>> {
-        let token = self.token()?;
-        Some(CallToken {
-            time: token.generation_time.map(|time| (time.seconds, time.nanos)),
-            token: token.token,
-            digest: digest_of(self)?,
-        })
+    fn digest(&self) -> Option<u64> {
+        digest_of(self)
     }
 
-    /// What the log must know of a write.
-    pub(crate) fn footprint(&self) -> Footprint<'a> {
-        let mut keys = SmallVec::new();
-        self.keys(|key| keys.push(key));
-        Footprint {
-            keys,
-            token: self.call_token(),
-        }
-    }
-}
-
-/// Refuses a token whose clock is too far from the wall clock: its write could win or lose against all others for that long.
-pub(crate) fn check_drift(request: &Request<'_>, wall_ns: i64, drift_max_ns: i64) -> Result<(), Box<Status>> {
-    let Some(time) = request.token().and_then(|token| token.generation_time) else {
-        return Ok(());
-    };
-    let near = time
-        .as_unix_nanos()
-        .is_some_and(|time| time.abs_diff(wall_ns) <= drift_max_ns.unsigned_abs());
-    if near {
-        return Ok(());
-    }
-    Err(error::invalid(
-        "idempotency_token.generation_time",
-        &format!(
-            "must lie within {} s of the gateway's clock; leave it out to use that clock",
-            drift_max_ns / 1_000_000_000
-        ),
-    ))
-}
-
-/// Refuses values above the namespace's own maximum, which the wire's limits do not know.
-pub(crate) fn check_values(request: &Request<'_>, value_bytes_max: usize) -> Result<(), Box<Status>> {
-    let refuse = |field: &str, length: usize| {
-        Err(error::invalid(
-            field,
-            &format!(
-                "must have at most {value_bytes_max} bytes (the namespace's max_message_size), has {length}"
-            ),
-        ))
-    };
-    match request {
-        Request::Put(view) => match view.items.iter().find(|item| item.value.len() > value_bytes_max) {
-            Some(item) => refuse("items[].value", item.value.len()),
-            None => Ok(()),
-        },
-        Request::CompareAndSwap(view) => match &view.item {
-            Some(item) if item.value.len() > value_bytes_max => refuse("item.value", item.value.len()),
-            _ => Ok(()),
-        },
-        Request::Mutate(view) => {
-            for mutation in view.mutations.iter() {
-                if let Ok(MutationOperation::Put(items)) = &mutation.operation
-                    && let Some(item) = items.iter().find(|item| item.value.len() > value_bytes_max)
-                {
-                    return refuse("mutations[].put.items[].value", item.value.len());
+    fn check(&self, value_bytes_max: usize) -> Result<(), Box<Status>> {
+        let refuse = |field: &str, length: usize| {
+            Err(error::invalid(
+                field,
+                &format!(
+                    "must have at most {value_bytes_max} bytes (the namespace's max_message_size), has {length}"
+                ),
+            ))
+        };
+        match self {
+            Self::Put(view) => match view.items.iter().find(|item| item.value.len() > value_bytes_max) {
+                Some(item) => refuse("items[].value", item.value.len()),
+                None => Ok(()),
+            },
+            Self::CompareAndSwap(view) => match &view.item {
+                Some(item) if item.value.len() > value_bytes_max => refuse("item.value", item.value.len()),
+                _ => Ok(()),
+            },
+            Self::Mutate(view) => {
+                for mutation in view.mutations.iter() {
+                    if let Ok(MutationOperation::Put(items)) = &mutation.operation
+                        && let Some(item) = items.iter().find(|item| item.value.len() > value_bytes_max)
+                    {
+                        return refuse("mutations[].put.items[].value", item.value.len());
+                    }
                 }
+                Ok(())
             }
-            Ok(())
+            Self::Get(_) | Self::Delete(_) | Self::Scan(_) => Ok(()),
         }
-        Request::Get(_) | Request::Delete(_) | Request::Scan(_) => Ok(()),
     }
 }

@@ -14,15 +14,18 @@ use prism_codec::{
 };
 use smallvec::SmallVec;
 
-use super::{Request, digest::digest_of, reads::item_view};
-use crate::call::{
-    context::Context,
-    error,
-    job::PartOutcome,
-    owner::key_hash,
-    receipt::{self, LoggedItem, Receipt},
-    record::{LoggedWrite, Part, Unreadable},
-    ticket::Stamp,
+use super::{KeyValueRequest, digest::digest_of, reads::item_view};
+use crate::{
+    api::service::{Loggable, Request},
+    call::{
+        context::Context,
+        error,
+        job::PartOutcome,
+        owner::key_hash,
+        receipt::{self, LoggedItem, Receipt},
+        record::{LoggedWrite, Part, Unreadable},
+        ticket::Stamp,
+    },
 };
 
 /// One mutation, with the arrays that it borrows.
@@ -103,14 +106,14 @@ impl Change<'_> {
 
 /// The mutations that a write asks for. `owns` says which ids of a Mutate are meant; all, usually.
 pub(crate) fn writes<'a>(
-    request: &Request<'a>,
+    request: &KeyValueRequest<'a>,
     context: &Context,
     owns: impl Fn(&str) -> bool,
 ) -> Writes<'a> {
     let version = version_of(request.token(), context.stamp);
     // Only swaps are remembered by stores.
     let digest = match request {
-        Request::CompareAndSwap(_) => digest_of(request),
+        KeyValueRequest::CompareAndSwap(_) => digest_of(request),
         _ => None,
     };
     let prepared = |id, index: u32, kind| Change {
@@ -125,15 +128,15 @@ pub(crate) fn writes<'a>(
     let mut all = SmallVec::new();
     let mut refused = Vec::new();
     match request {
-        Request::Put(view) => {
+        KeyValueRequest::Put(view) => {
             all.push(prepared(
                 view.id,
                 0,
                 Kind::Put(view.items.iter().map(|item| item_ref(&item, context)).collect()),
             ));
         }
-        Request::Delete(view) => all.push(prepared(view.id, 0, delete_kind(&view.predicate))),
-        Request::CompareAndSwap(view) => {
+        KeyValueRequest::Delete(view) => all.push(prepared(view.id, 0, delete_kind(&view.predicate))),
+        KeyValueRequest::CompareAndSwap(view) => {
             let expected = match view.expected {
                 ExpectedView::Absent => Expected::Absent,
                 ExpectedView::Value(value) => Expected::Value(value),
@@ -149,7 +152,7 @@ pub(crate) fn writes<'a>(
                 },
             ));
         }
-        Request::Mutate(view) => {
+        KeyValueRequest::Mutate(view) => {
             for (index, mutation) in view
                 .mutations
                 .iter()
@@ -175,7 +178,7 @@ pub(crate) fn writes<'a>(
                 all.push(one);
             }
         }
-        Request::Get(_) | Request::Scan(_) => {}
+        KeyValueRequest::Get(_) | KeyValueRequest::Scan(_) => {}
     }
     Writes {
         changes: all,
@@ -188,7 +191,7 @@ pub(crate) fn writes_of<'a>(record: &LoggedWrite<'a>) -> Result<Writes<'a>, Unre
     let Method::KeyValue(method) = record.method else {
         return Err(Unreadable);
     };
-    let request = Request::decode(method, record.body).map_err(|_| Unreadable)?;
+    let request = KeyValueRequest::decode(method, record.body).map_err(|_| Unreadable)?;
     let (part, namespace) = (record.part, record.context.namespace);
     let owns = |id: &str| part.is_none_or(|part| part.owns(namespace, id));
     let mut writes = writes(&request, &record.context, owns);
@@ -219,16 +222,10 @@ pub(crate) fn decided_version(bytes: &[u8]) -> Result<Version, Unreadable> {
     }
 }
 
-/// What is logged of a write on the shard that owns its ids: hashes of the ids that it may change, and its reply.
-pub(crate) struct Loggable {
-    pub(crate) keys: SmallVec<[u64; 1]>,
-    pub(crate) receipt: Receipt,
-}
-
 /// Prepares a write, or the part of one, for the log. What a store would refuse is refused here, before anything is promised.
 pub(crate) fn loggable(
     method: KeyValueMethod,
-    request: &Request<'_>,
+    request: &KeyValueRequest<'_>,
     context: &Context,
     part: Option<Part>,
 ) -> Result<Loggable, Box<Status>> {

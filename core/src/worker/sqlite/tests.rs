@@ -1,12 +1,16 @@
 //! Tests of the writer thread with a store of its own: what it sends, and what it does by itself.
 
-use prism_backends::sqlite;
-use prism_codec::message::keyvalue::{ExpectedView, ItemView, encode_compare_and_swap_request};
+use prism_backends::{NamespaceId, sqlite};
+use prism_codec::{
+    message::keyvalue::{ExpectedView, ItemView, encode_compare_and_swap_request},
+    method::KeyValueMethod,
+};
 
 use super::*;
 use crate::{
     call::{
         owner::owner_of,
+        record::LoggedWrite,
         ticket::{CallId, Stamp},
     },
     log::committed::RecordsMailbox,
@@ -114,7 +118,7 @@ fn swap(shard: u16, id: &str, expected: ExpectedView<'_>, value: &[u8], number: 
         namespace,
     };
     let work = Work::Unary {
-        method: KeyValueMethod::CompareAndSwap,
+        method: KeyValueMethod::CompareAndSwap.into(),
         namespace,
         default_ttl_ms: None,
         body,

@@ -1,0 +1,167 @@
+//! Calls on the threads of a store: writes of many calls in one transaction, reads one at a time.
+
+use prism_backends::{
+    NamespaceId, Outcome, Selection, StoreError, UnixMillis,
+    sqlite::{Reader, Writer},
+};
+use prism_codec::{
+    grpc::{Code, Status},
+    method::{KeyValueMethod, Method},
+};
+use prism_wal::tail::Payload;
+use smallvec::SmallVec;
+
+use super::{
+    KeyValueRequest, reads,
+    writes::{self, Change, Writes},
+};
+use crate::{
+    api::StoreCall,
+    call::{context::Context, error, receipt, record::LoggedWrite},
+};
+
+/// The writes of one call.
+struct Prepared<'a> {
+    method: KeyValueMethod,
+    writes: Writes<'a>,
+}
+
+/// Writes as [`crate::api::write`] says.
+pub(crate) fn write(
+    writer: &mut Writer,
+    calls: &[StoreCall<'_>],
+    mut committed: impl FnMut(&LoggedWrite<'_>, &[&str]),
+    mut answer: impl FnMut(&StoreCall<'_>, Result<Vec<u8>, Box<Status>>),
+) {
+    let prepared: Vec<_> = calls.iter().map(prepare).collect();
+    let mutations: Vec<_> = prepared
+        .iter()
+        .flatten()
+        .flat_map(|prepared| prepared.writes.changes.iter().map(Change::mutation))
+        .collect();
+    let mut outcomes = Vec::with_capacity(mutations.len());
+    let applied = if mutations.is_empty() {
+        Ok(())
+    } else {
+        writer.apply(&mutations, &mut outcomes)
+    };
+    drop(mutations);
+    if let Err(cause) = &applied {
+        tracing::warn!(error = %cause, calls = calls.len(), "the store refused a batch");
+    }
+    let mut outcomes = outcomes.into_iter();
+    for (call, prepared) in calls.iter().zip(prepared) {
+        let result =
+            prepared.and_then(|prepared| finish(call, prepared, &applied, &mut outcomes, &mut committed));
+        answer(call, result);
+    }
+}
+
+fn prepare<'a>(call: &StoreCall<'a>) -> Result<Prepared<'a>, Box<Status>> {
+    let method = keyvalue_method(call.method)?;
+    let request = KeyValueRequest::decode(method, call.body)?;
+    Ok(Prepared {
+        method,
+        writes: writes::writes(&request, &call.context, |_| true),
+    })
+}
+
+fn finish(
+    call: &StoreCall<'_>,
+    prepared: Prepared<'_>,
+    applied: &Result<(), StoreError>,
+    outcomes: &mut impl Iterator<Item = Outcome>,
+    committed: &mut impl FnMut(&LoggedWrite<'_>, &[&str]),
+) -> Result<Vec<u8>, Box<Status>> {
+    if let Err(cause) = applied {
+        return Err(error::from_store(cause));
+    }
+    let Prepared { method, writes } = prepared;
+    let own: Vec<Outcome> = outcomes.by_ref().take(writes.changes.len()).collect();
+    let mut durability = receipt::BEST_EFFORT;
+    if call.log {
+        durability = receipt::EVENTUAL;
+        let decided = match own.as_slice() {
+            [Outcome::Swapped(Some(version))] => Some(writes::decided(*version)),
+            _ => None,
+        };
+        let write = LoggedWrite {
+            method: call.method,
+            part: None,
+            decided: decided.as_ref().map_or(&[], |decided| &decided[..]),
+            context: call.context,
+            body: call.body,
+        };
+        // What had no effect leaves no record: a swap that was refused must not succeed after all when it is replayed on what
+        // a store has kept.
+        let has_effect = |outcome: &Outcome| matches!(outcome, Outcome::Applied | Outcome::Swapped(Some(_)));
+        let all = writes.changes.iter().zip(&own);
+        let changed: SmallVec<[&str; 1]> = all
+            .filter_map(|(one, outcome)| has_effect(outcome).then_some(one.id))
+            .collect();
+        committed(&write, &changed);
+    }
+    let result = receipt::applied(durability);
+    let mut message = Vec::new();
+    let outcomes = own.into_iter();
+    writes::encode_outcomes(method, writes, outcomes, call.context.now, &result, &mut message)?;
+    Ok(message)
+}
+
+/// Reads as [`crate::api::read`] says.
+pub(crate) fn read(
+    reader: &Reader,
+    call: &StoreCall<'_>,
+    unapplied: &[Payload],
+    out: &mut Vec<u8>,
+) -> Result<(), Box<Status>> {
+    let KeyValueRequest::Get(view) = KeyValueRequest::decode(keyvalue_method(call.method)?, call.body)?
+    else {
+        return Err(error::status(Code::Internal, "a write was sent to a reader"));
+    };
+    let now = call.context.now;
+    if unapplied.is_empty() {
+        return reads::get(&view, &call.context, out, |query, sink| {
+            reader.get(query, now, sink)
+        });
+    }
+    let writes = writes_of_records(&call.context, unapplied)?;
+    let pending: Vec<_> = writes
+        .iter()
+        .flat_map(|writes| writes.changes.iter().map(Change::mutation))
+        .collect();
+    reads::get(&view, &call.context, out, |query, sink| {
+        reader.get_over(query, &pending, now, sink)
+    })
+}
+
+/// The writes of records that the store does not have yet.
+fn writes_of_records<'a>(context: &Context, records: &'a [Payload]) -> Result<Vec<Writes<'a>>, Box<Status>> {
+    let read =
+        |record| LoggedWrite::decode(context.namespace, record).and_then(|logged| writes::writes_of(&logged));
+    records
+        .iter()
+        .map(|record| read(record))
+        .collect::<Result<_, _>>()
+        .map_err(|_| error::status(Code::Internal, "a record that was just logged cannot be read"))
+}
+
+/// Reads a page of a namespace as [`crate::api::read_page`] says.
+pub(crate) fn read_page(
+    reader: &Reader,
+    namespace: NamespaceId,
+    selection: Selection<'_>,
+    now: UnixMillis,
+    out: &mut Vec<u8>,
+) -> Result<Vec<u8>, Box<Status>> {
+    reads::scan_page(namespace, selection, now, out, |query, sink| {
+        reader.scan(query, now, sink)
+    })
+}
+
+fn keyvalue_method(method: Method) -> Result<KeyValueMethod, Box<Status>> {
+    match method {
+        Method::KeyValue(method) => Ok(method),
+        _ => Err(error::status(Code::Internal, "a call of another API")),
+    }
+}
