@@ -145,6 +145,12 @@ impl Client {
         Err(unreachable(failure))
     }
 
+    /// The same connection with another time for each call.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
     /// One request, one reply. `path` is `/package.Service/Method`.
     ///
     /// # Errors

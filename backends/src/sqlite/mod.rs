@@ -32,7 +32,7 @@ pub use file::checkpointer::{Checkpoint, Checkpointer};
 pub use file::positions::{DeadLetter, OwnedDeadLetter, StreamPosition};
 pub use keyvalue::reader::{Reader, ReaderFactory};
 pub use keyvalue::relocation::Relocation;
-pub use keyvalue::writer::Writer;
+pub use keyvalue::writer::{Presence, Writer};
 pub use pubsub::{Head, PUBSUB};
 
 use file::{Shared, files, schema, system_calls};

@@ -41,6 +41,68 @@ def test_a_namespace_from_creation_to_deletion(client):
     client.namespaces.Delete(admin.DeleteRequest(name=name), timeout=PATIENCE_S)
 
 
+def test_a_batch_is_created_whole_or_not_at_all(client):
+    names = [f"py-batch-{n}" for n in range(20)]
+    yamls = [namespace_yaml(name) for name in names]
+    wrong = yamls[:5] + ["namespace: [1, 2", namespace_yaml(NAMESPACE), yamls[0]]
+    refused = client.namespaces.CreateBatch(admin.CreateBatchRequest(yamls=wrong), timeout=PATIENCE_S).results
+    codes = [grpc_code(result.status) for result in refused]
+    invalid, exists = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS
+    assert codes == [grpc.StatusCode.ABORTED] * 5 + [invalid, exists, invalid]
+    assert not any(result.HasField("namespace") for result in refused)
+    listed = client.namespaces.List(admin.ListRequest(page_size=1000), timeout=PATIENCE_S).namespaces
+    assert not {namespace.name for namespace in listed} & set(names), "nothing was done"
+    created = client.namespaces.CreateBatch(admin.CreateBatchRequest(yamls=yamls), timeout=PATIENCE_S).results
+    assert [result.namespace.name for result in created] == names
+    assert all(result.status.code == 0 and result.namespace.state == "active" for result in created)
+    item = kv.Item(key=b"k", value=b"v")
+    for name in names:
+        client.kv.Put(kv.PutRequest(namespace=name, id="x", items=[item]), timeout=PATIENCE_S)
+    again = client.namespaces.CreateBatch(admin.CreateBatchRequest(yamls=yamls), timeout=PATIENCE_S).results
+    assert {grpc_code(result.status) for result in again} == {grpc.StatusCode.ALREADY_EXISTS}
+    for name in names:
+        client.namespaces.Delete(admin.DeleteRequest(name=name), timeout=PATIENCE_S)
+
+
+def grpc_code(status):
+    return next(code for code in grpc.StatusCode if code.value[0] == status.code)
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+def test_a_batch_of_the_wrong_size_is_refused(client, count):
+    yamls = [namespace_yaml(f"py-size-{n}") for n in range(count)]
+    with pytest.raises(grpc.RpcError) as caught:
+        client.namespaces.CreateBatch(admin.CreateBatchRequest(yamls=yamls), timeout=PATIENCE_S)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert f"yamls holds {count} files; allowed: 1 to 1000" in caught.value.details()
+
+
+def test_an_update_makes_the_next_version(client):
+    name = "py-update"
+    client.namespaces.Create(admin.CreateRequest(yaml=namespace_yaml(name)), timeout=PATIENCE_S)
+    item = kv.Item(key=b"k", value=b"v" * 100)
+    put = kv.PutRequest(namespace=name, id="x", items=[item])
+    client.kv.Put(put, timeout=PATIENCE_S)
+    smaller = namespace_yaml(name).replace("8MB", "10B")
+    update = admin.UpdateRequest(yaml=smaller, base_version=1)
+    updated = client.namespaces.Update(update, timeout=PATIENCE_S).namespace
+    assert (updated.version, updated.state, updated.yaml) == (2, "active", smaller)
+    with pytest.raises(grpc.RpcError) as caught:
+        client.kv.Put(put, timeout=PATIENCE_S)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT, "the new file holds for the next call"
+    got = client.kv.Get(kv.GetRequest(namespace=name, id="x"), timeout=PATIENCE_S)
+    assert got.items[0].value == item.value, "what is stored stays"
+    with pytest.raises(grpc.RpcError) as caught:
+        client.namespaces.Update(update, timeout=PATIENCE_S)
+    assert caught.value.code() == grpc.StatusCode.ABORTED
+    strong = admin.UpdateRequest(yaml=namespace_yaml(name).replace("best-effort", "strong"))
+    with pytest.raises(grpc.RpcError) as caught:
+        client.namespaces.Update(strong, timeout=PATIENCE_S)
+    assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert status_details(caught.value)["ErrorInfo"].reason == "IMMUTABLE_FIELD"
+    client.namespaces.Delete(admin.DeleteRequest(name=name), timeout=PATIENCE_S)
+
+
 def test_list_page_by_page(client):
     names = [f"py-list-{n}" for n in range(5)]
     for name in names:

@@ -13,6 +13,8 @@ use prism_codec::{
 };
 use prism_wal::{disk::DiskErrorKind, group_commit::AppendError};
 
+use crate::namespace::state::NamespaceState;
+
 /// When a shed call is worth trying again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
@@ -90,6 +92,29 @@ pub(crate) fn not_served(method: Method) -> Box<Status> {
         )
         .with_reason("NAMESPACE_UNSUPPORTED", &[("method", path)]),
     )
+}
+
+/// The namespace is not ready yet, or is being deleted; nothing was done.
+#[cold]
+pub(crate) fn not_in_service(name: &str, state: NamespaceState) -> Box<Status> {
+    let shown: String = name.chars().take(64).collect();
+    let namespace = [("namespace", shown.as_str())];
+    Box::new(match state {
+        NamespaceState::Deleting => Status::new(
+            Code::FailedPrecondition,
+            format!("namespace \"{shown}\" is being deleted; nothing was done"),
+        )
+        .with_reason("NAMESPACE_DELETING", &namespace),
+        _ => Status::new(
+            Code::Unavailable,
+            format!(
+                "namespace \"{shown}\" is not ready yet: its store is still being prepared; nothing was done, try again in \
+                 a moment (`prism namespace show {shown}` says how far it is)"
+            ),
+        )
+        .with_reason("NAMESPACE_NOT_READY", &namespace)
+        .with_retry_after(Duration::from_secs(1)),
+    })
 }
 
 /// Where a call stood when its deadline passed.

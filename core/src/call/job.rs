@@ -8,16 +8,19 @@ use std::{
     time::Instant,
 };
 
-use prism_backends::{NamespaceId, StoreError, sqlite::OwnedDeadLetter};
+use prism_backends::{
+    NamespaceId, StoreError,
+    sqlite::{OwnedDeadLetter, Presence},
+};
 use prism_codec::{grpc::Status, message::common::WriteResultView, method::Method};
 use prism_wal::tail::Payload;
 
 use super::{
+    change::{Acknowledge, NamespaceChange},
     event::ApplyBatch,
     method::AdminMethod,
     ticket::{Stamp, Ticket},
 };
-use crate::namespace::spec::NamespaceSpec;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -100,21 +103,22 @@ pub(crate) struct Reply {
 /// Work for the control thread.
 #[derive(Debug)]
 pub(crate) enum ControlJob {
-    /// A call of the Namespaces service, with its request message.
+    /// A call of the administration, with its request message.
     Admin {
         ticket: Ticket,
         method: AdminMethod,
         body: Vec<u8>,
+        deadline: Instant,
     },
     /// Render all metrics.
     Metrics { ticket: Ticket },
 }
 
-/// What the control thread tells a shard. Each is answered when it has taken effect.
+/// Commands of the control thread to a shard.
 #[derive(Debug)]
 pub(crate) enum ShardCommand {
-    AddNamespaces(Arc<[Arc<NamespaceSpec>]>, SyncSender<Result<(), StoreError>>),
-    RemoveNamespace(NamespaceId, SyncSender<Result<(), StoreError>>),
+    /// Change the table of namespaces, and acknowledge that where asked to.
+    Namespaces(Arc<[NamespaceChange]>, Option<Acknowledge>),
     /// All namespaces are known: be ready, for so many connections at the most.
     Serve(usize),
     /// Take no new work from clients, finish until then what was taken, and say so.
@@ -152,6 +156,18 @@ pub(crate) enum WriterMessage {
     ),
     /// Answer when the jobs that came before are done and their records are with the logs.
     Settle(SyncSender<()>),
-    CreateNamespaces(Vec<NamespaceId>, SyncSender<Result<(), StoreError>>),
-    DropNamespace(NamespaceId, SyncSender<Result<(), StoreError>>),
+    /// A step of provisioning, answered with what the store has of the namespace then.
+    Provision(
+        NamespaceId,
+        ProvisionStep,
+        SyncSender<Result<Presence, StoreError>>,
+    ),
+}
+
+/// A step of provisioning a namespace in a store of tables that all namespaces share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProvisionStep {
+    Inspect,
+    Create,
+    Drop,
 }

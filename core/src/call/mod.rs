@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows which API a message belongs to, which store serves it, or how it gets there.
 
+pub(crate) mod change;
 pub(crate) mod context;
 pub(crate) mod error;
 pub(crate) mod event;

@@ -1,5 +1,7 @@
-//! `prism namespace`: create, validate, list, show and delete. The texts of `create` are those of
-//! the user's guide, word for word.
+//! `prism namespace`: create, update, validate, list, show and delete. The texts of `create` are
+//! those of the user's guide, word for word.
+
+mod create;
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -18,10 +20,20 @@ use super::{Exit, Failure, Global, connect};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum NamespaceCommand {
-    /// Create a namespace from its file
+    /// Create namespaces from their files
+    #[command(long_about = CREATE_HELP)]
     Create {
+        /// Namespace files, YAML, or directories of them; `-` for standard input
+        #[arg(required = true, value_name = "FILE|DIR")]
+        files: Vec<PathBuf>,
+    },
+    /// Put a new file in the place of a namespace's
+    Update {
         /// The namespace file, YAML; `-` for standard input
         file: PathBuf,
+        /// Update this version only, as `show` prints it
+        #[arg(long, value_name = "VERSION")]
+        base_version: Option<u64>,
     },
     /// Check namespace files without a gateway, and report every problem
     Validate {
@@ -46,9 +58,17 @@ pub(super) enum NamespaceCommand {
     },
 }
 
+const CREATE_HELP: &str = "\
+Create namespaces from their files.
+
+Several files, or a directory of them (all that end with .yaml or .yml), are created together: if the gateway refuses one \
+of them, none is created, and each refused file is named with its problems. A call holds 1,000 files and 4 MiB; more are \
+checked here first and then sent in several calls.";
+
 pub(super) fn run(command: &NamespaceCommand, global: &Global, printer: &mut Printer) -> Result<(), Failure> {
     match command {
-        NamespaceCommand::Create { file } => create(file, global, printer),
+        NamespaceCommand::Create { files } => create::run(files, global, printer),
+        NamespaceCommand::Update { file, base_version } => update(file, *base_version, global, printer),
         NamespaceCommand::Validate { files } => validate(files, printer),
         NamespaceCommand::List => list(global, printer),
         NamespaceCommand::Show { name } => show(name, global, printer),
@@ -56,10 +76,13 @@ pub(super) fn run(command: &NamespaceCommand, global: &Global, printer: &mut Pri
     }
 }
 
-fn create(path: &Path, global: &Global, printer: &mut Printer) -> Result<(), Failure> {
-    let request = admin::CreateRequest { yaml: read(path)? };
-    let reply: admin::CreateResponse = connect(global)?
-        .unary(NamespacesMethod::Create.spec().path, &request)
+fn update(path: &Path, base: Option<u64>, global: &Global, printer: &mut Printer) -> Result<(), Failure> {
+    let request = admin::UpdateRequest {
+        yaml: read(path)?,
+        base_version: base.unwrap_or(0),
+    };
+    let reply: admin::UpdateResponse = connect(global)?
+        .unary(NamespacesMethod::Update.spec().path, &request)
         .map_err(|error| Failure {
             place: name_of(path),
             ..Failure::from(error)
@@ -68,16 +91,8 @@ fn create(path: &Path, global: &Global, printer: &mut Printer) -> Result<(), Fai
     if printer.is_json() {
         return printer.json(&namespace_json(&namespace));
     }
-    printer.done(&format!("Namespace {} created", namespace.name))?;
-    printer.done(&format!("Backend provisioned: {}", namespace.backend))?;
-    printer.done("Access policies configured")?;
-    printer.done("Ready to use")?;
-    // Recorded, so that the file need not change when the gateway learns who is calling; but nobody
-    // should rely on it.
-    if namespace.yaml.lines().any(|line| line.starts_with("access:")) {
-        printer.note("this version records access policies and does not enforce them yet");
-    }
-    Ok(())
+    let (name, version) = (&namespace.name, namespace.version);
+    printer.done(&format!("Namespace {name} updated: version {version}"))
 }
 
 /// Checks every file before it answers: the first bad one does not hide the others.
@@ -150,15 +165,24 @@ fn list(global: &Global, printer: &mut Printer) -> Result<(), Failure> {
         printer.note("there are no namespaces yet; create one with `prism namespace create FILE`");
         return Ok(());
     }
-    let heads = ["NAME", "TEAM", "CLIENT API", "DURABILITY", "BACKEND", "CREATED"].map(str::to_owned);
-    let rows: Vec<[String; 6]> = std::iter::once(heads).chain(namespaces.iter().map(row)).collect();
+    let heads = [
+        "NAME",
+        "TEAM",
+        "CLIENT API",
+        "DURABILITY",
+        "STATE",
+        "BACKEND",
+        "CREATED",
+    ]
+    .map(str::to_owned);
+    let rows: Vec<[String; 7]> = std::iter::once(heads).chain(namespaces.iter().map(row)).collect();
     let width = |column: usize| {
         rows.iter()
             .map(|row| row[column].chars().count())
             .max()
             .unwrap_or(0)
     };
-    let widths: Vec<_> = (0..6).map(width).collect();
+    let widths: Vec<_> = (0..7).map(width).collect();
     for row in &rows {
         let cells: Vec<_> = row
             .iter()
@@ -170,7 +194,7 @@ fn list(global: &Global, printer: &mut Printer) -> Result<(), Failure> {
     Ok(())
 }
 
-fn row(namespace: &admin::Namespace) -> [String; 6] {
+fn row(namespace: &admin::Namespace) -> [String; 7] {
     let team = if namespace.team.is_empty() {
         "-"
     } else {
@@ -181,6 +205,7 @@ fn row(namespace: &admin::Namespace) -> [String; 6] {
         team.to_owned(),
         namespace.client_api.clone(),
         namespace.durability.clone(),
+        namespace.state.clone(),
         namespace.backend.clone(),
         created(namespace),
     ]
@@ -211,6 +236,11 @@ fn show(name: &str, global: &Global, printer: &mut Printer) -> Result<(), Failur
             &namespace.team
         }
     ))?;
+    printer.line(&format!("state: {}", namespace.state))?;
+    if !namespace.trouble.is_empty() {
+        printer.line(&format!("trouble: {}; it is tried again", namespace.trouble))?;
+    }
+    printer.line(&format!("version: {}", namespace.version))?;
     printer.line(&format!("client_api: {}", namespace.client_api))?;
     printer.line(&format!("durability: {}", namespace.durability))?;
     printer.line(&format!("backend: {}", namespace.backend))?;
@@ -267,6 +297,9 @@ fn namespace_json(namespace: &admin::Namespace) -> Value {
         "client_api": namespace.client_api,
         "durability": namespace.durability,
         "backend": namespace.backend,
+        "state": namespace.state,
+        "version": namespace.version,
+        "trouble": namespace.trouble,
         "create_time": namespace.create_time.as_ref().map(show_time),
         "yaml": namespace.yaml,
     })

@@ -1,4 +1,5 @@
-//! The stores of the running gateway: which may be picked for a namespace, and where each keeps its data.
+//! The stores of the running gateway: which may be picked for a namespace, and where each keeps its
+//! data.
 
 use prism_backends::{kind::StoreKind, offer::Api};
 
@@ -23,7 +24,8 @@ pub(crate) struct OpenStore {
 pub(crate) struct Stores(Vec<OpenStore>);
 
 impl Stores {
-    /// The stores of a configuration. `log_refusal` is why the log cannot keep `strong` here, if it cannot.
+    /// The stores of a configuration. `log_refusal` is why the log cannot keep `strong` here, if it
+    /// cannot.
     pub(crate) fn of(options: &ServeOptions, log_refusal: Option<&str>) -> Self {
         let mut shared = 0;
         let open = |store: crate::config::StoreOptions| {
@@ -52,6 +54,16 @@ impl Stores {
         Ok(&self.0[choice.stores[0]])
     }
 
+    /// Checks whether a store can keep what the new file of a namespace asks for that lies there.
+    ///
+    /// # Errors
+    /// Its excuse; none if it is not configured.
+    pub(crate) fn check(&self, name: &str, kind: &str, config: &NamespaceConfig) -> Result<(), Vec<Excuse>> {
+        let candidate = self.find(name, kind).map(|store| store.candidate.clone());
+        let candidates: Vec<_> = candidate.into_iter().collect();
+        plan::pick(&Asked::of(config), &candidates, None).map(drop)
+    }
+
     /// The store of this name, if it is of this kind.
     pub(crate) fn find(&self, name: &str, kind: &str) -> Option<&OpenStore> {
         self.0
@@ -61,7 +73,8 @@ impl Stores {
 }
 
 impl OpenStore {
-    /// Where a namespace's data lies, for people: `SQLite table "user-sessions"`, `memory` or `memory "cache"`.
+    /// The place of a namespace's data, for people: `SQLite table "user-sessions"`, `memory` or
+    /// `memory "cache"`.
     pub(crate) fn describe(&self, namespace: &str) -> String {
         match self.candidate.kind {
             StoreKind::Memory => self.candidate.title(),

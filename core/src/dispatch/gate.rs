@@ -45,7 +45,10 @@ impl Dispatcher {
         if namespace.spec.api != arrival.method.api() {
             return Err(error::other_api(request.namespace(), namespace.spec.api));
         }
-        let checked = self.check(&namespace, arrival, request);
+        let checked = match namespace.spec.state.serves() {
+            true => self.check(&namespace, arrival, request),
+            false => Err(error::not_in_service(request.namespace(), namespace.spec.state)),
+        };
         let pass = Pass::new(namespace, arrival.method);
         match checked {
             Ok(()) => {

@@ -25,7 +25,12 @@ pub(crate) mod route;
 pub(crate) mod scan;
 mod way;
 
-use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use prism_backends::{NamespaceId, StoreError, UnixMillis, memory::MemoryStore};
 use prism_codec::{
@@ -51,6 +56,7 @@ use crate::{
         service::{Request, Service},
     },
     call::{
+        change::NamespaceChange,
         context::Context,
         error::{self, Stage},
         job::{Answer, ControlJob, Job, Reply, ShardCommand, Work, WriterMessage},
@@ -62,7 +68,10 @@ use crate::{
     },
     config::ServeLimits,
     metrics::{Registry, ShardMetrics},
-    namespace::spec::{Home, NamespaceSpec, Path, StoreId},
+    namespace::{
+        spec::{Home, NamespaceSpec, Path, StoreId},
+        state::NamespaceState,
+    },
     runtime::{clock::Stamper, idle_poll::Outstanding, mailbox::Mailbox, notify::Notify},
 };
 
@@ -85,6 +94,9 @@ pub(crate) struct Places {
     /// The shard's log, where there can be one.
     pub(crate) log: Option<Log>,
 }
+
+/// How long a call of the administration may take whose caller sets no deadline.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The thread that runs a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,40 +242,40 @@ impl Dispatcher {
         }
     }
 
-    /// Obeys the control thread. A drain is the caller's business.
+    /// Executes a command of the control thread. A drain is the caller's business.
     pub(crate) fn obey(&mut self, command: ShardCommand) {
-        let (result, done) = match command {
-            ShardCommand::AddNamespaces(specs, done) => {
-                let result = specs.iter().try_for_each(|spec| self.add_namespace(spec));
-                (result, done)
+        match command {
+            ShardCommand::Namespaces(changes, acknowledge) => {
+                // One that fails must not keep the others from being served.
+                let results = changes.iter().map(|change| self.change_namespace(change));
+                let result = results.fold(Ok(()), Result::and);
+                if let Some(acknowledge) = acknowledge {
+                    acknowledge.send(result);
+                }
             }
-            ShardCommand::RemoveNamespace(id, done) => (self.remove_namespace(id), done),
-            ShardCommand::Serve(_) => {
-                self.serving = true;
-                return;
-            }
-            ShardCommand::Drain(_) | ShardCommand::Flush(_) | ShardCommand::End => return,
-        };
-        // The control thread may have given up waiting; then nobody needs the answer.
-        let _ = done.send(result);
+            ShardCommand::Serve(_) => self.serving = true,
+            ShardCommand::Drain(_) | ShardCommand::Flush(_) | ShardCommand::End => {}
+        }
     }
 
-    fn add_namespace(&mut self, spec: &Arc<NamespaceSpec>) -> Result<(), StoreError> {
-        match spec.home {
-            Home::Shards => self.places.memory.create_namespace(spec.id)?,
-            Home::Store(_) => {}
+    fn change_namespace(&mut self, change: &NamespaceChange) -> Result<(), StoreError> {
+        match change {
+            NamespaceChange::Set(spec) => {
+                if spec.state.serves() && spec.home == Home::Shards {
+                    self.places.memory.create_namespace(spec.id)?;
+                }
+                if spec.state == NamespaceState::Deleting {
+                    if let Some(log) = &mut self.places.log {
+                        log.remove_namespace(spec.id);
+                    }
+                    // Its number is never used again, wherever it lay.
+                    self.places.memory.drop_namespace(spec.id)?;
+                }
+                self.namespaces.set(spec.clone());
+            }
+            NamespaceChange::Forget(id) => self.namespaces.forget(*id),
         }
-        self.namespaces.add(spec.clone());
         Ok(())
-    }
-
-    fn remove_namespace(&mut self, id: NamespaceId) -> Result<(), StoreError> {
-        self.namespaces.remove(id);
-        if let Some(log) = &mut self.places.log {
-            log.remove_namespace(id);
-        }
-        // Its number is never used again, wherever it lay.
-        self.places.memory.drop_namespace(id)
     }
 
     /// Gives back room of what has expired or was deleted: a bounded step. Returns whether more is left.
@@ -586,11 +598,14 @@ impl Dispatcher {
         now: Instant,
         message: &[u8],
     ) -> Progress {
-        let mut pending = Box::new(Pending::new(ticket, now, deadline, None));
+        // No call of the administration waits for ever: a store may not answer.
+        let deadline = deadline.unwrap_or(now + ADMIN_TIMEOUT);
+        let mut pending = Box::new(Pending::new(ticket, now, Some(deadline), None));
         match self.submit_control(ControlJob::Admin {
             ticket,
             method,
             body: message.to_vec(),
+            deadline,
         }) {
             Ok(()) => {
                 self.watch_deadline(&mut pending);

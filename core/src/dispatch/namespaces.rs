@@ -72,10 +72,14 @@ impl Namespaces {
         self.by_id.get(&id.0).map(|namespace| &*namespace.spec)
     }
 
-    pub(crate) fn add(&mut self, spec: Arc<NamespaceSpec>) {
+    /// Adds a namespace, or puts its new snapshot in the place of the one before.
+    pub(crate) fn set(&mut self, spec: Arc<NamespaceSpec>) {
+        let before = self.by_id.get(&spec.id.0);
+        let metrics = before.map(|before| before.metrics.clone());
         let namespace = Rc::new(Namespace {
-            metrics: self.registry.add_namespace(&spec.name, spec.api),
-            waiting: Cell::new(0),
+            metrics: metrics.unwrap_or_else(|| self.registry.add_namespace(&spec.name, spec.api)),
+            // Answers to calls of the one before give their places back here.
+            waiting: Cell::new(before.map_or(0, |before| before.waiting.get())),
             batch: spec.api.methods().iter().map(|_| Cell::new(0)).collect(),
             in_batch: Cell::new(false),
             spec,
@@ -84,8 +88,8 @@ impl Namespaces {
         self.by_name.insert(namespace.spec.name.clone(), namespace);
     }
 
-    /// Removes a namespace. Calls that already wait keep it alive until they are answered.
-    pub(crate) fn remove(&mut self, id: NamespaceId) {
+    /// Forgets a deleted namespace. Calls that already wait keep it alive until they are answered.
+    pub(crate) fn forget(&mut self, id: NamespaceId) {
         if let Some(namespace) = self.by_id.remove(&id.0) {
             self.by_name.remove(&namespace.spec.name);
         }

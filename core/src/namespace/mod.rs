@@ -14,6 +14,7 @@ mod limits;
 pub mod model;
 pub mod problem;
 pub(crate) mod spec;
+pub(crate) mod state;
 pub mod units;
 mod values;
 pub mod yaml;

@@ -3,13 +3,15 @@
 use prism_backends::NamespaceId;
 use prism_codec::method::Api;
 
-use super::model::Durability;
+use super::{model::Durability, state::NamespaceState};
 
 /// Snapshot of a namespace, shared by all shards. A change makes a new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamespaceSpec {
     pub(crate) id: NamespaceId,
     pub(crate) name: String,
+    /// Whether its calls are served.
+    pub(crate) state: NamespaceState,
     /// API whose calls it takes.
     pub(crate) api: Api,
     /// Time to live of items for which the writer gives none.

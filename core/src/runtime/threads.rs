@@ -37,6 +37,8 @@ pub(crate) enum Kind {
     LogWriter,
     /// Serves the catalog and the metrics page.
     Control,
+    /// Makes, alters and removes what namespaces need in a store.
+    Provision,
     /// Reads a lane of the log at the start.
     LaneReader,
     /// Starts the gateway, waits for its end, and ends it.
@@ -48,7 +50,7 @@ pub(crate) enum Kind {
 }
 
 /// Each kind with the name of its threads and of its kind in tests.
-const NAMES: [(Kind, &str); 11] = [
+const NAMES: [(Kind, &str); 12] = [
     (Kind::Shard, "prism-shard"),
     (Kind::StoreWriter, "prism-writer"),
     (Kind::StoreReader, "prism-reader"),
@@ -56,6 +58,7 @@ const NAMES: [(Kind, &str); 11] = [
     (Kind::Keeper, "prism-keeper"),
     (Kind::LogWriter, "prism-log"),
     (Kind::Control, "prism-control"),
+    (Kind::Provision, "prism-provision"),
     (Kind::LaneReader, "prism-read"),
     (Kind::Gateway, "prism-gateway"),
     (Kind::Diagnostics, "prism-diagnostics"),

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use prism_backends::{NamespaceId, sqlite};
+use prism_backends::{NamespaceId, kind::StoreKind, sqlite};
 
 use super::{ServeError, mailboxes::Mailboxes};
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
         tell_logs,
     },
     log::{self, keeper::Keepers, open::LogDirectory},
-    namespace::Durability,
+    namespace::{Durability, state::NamespaceState},
     wal_key::read_key_file,
 };
 
@@ -115,12 +115,17 @@ pub(super) fn open_log(
     let news = mailboxes.log_news();
     let mut log = LogDirectory::new(&options.data_dir, options.wal, key, news.clone(), keepers.clone());
     let entries = catalog.entries().map_err(|cause| ServeError(cause.to_string()))?;
-    let logged: Vec<_> = entries
-        .iter()
+    let kept = || {
+        entries
+            .iter()
+            .filter(|entry| entry.state != NamespaceState::Deleting)
+    };
+    let logged: Vec<_> = kept()
         .filter(|entry| entry.durability != Durability::BestEffort.as_str())
         .collect();
     // The store may have lost the note of its latest namespaces in a power cut; the catalog and the log have not.
-    let ids: Vec<_> = logged.iter().map(|entry| NamespaceId(entry.id)).collect();
+    let in_sqlite = kept().filter(|entry| entry.store.kind == StoreKind::Sqlite.name());
+    let ids: Vec<_> = in_sqlite.map(|entry| NamespaceId(entry.id)).collect();
     parts
         .writer
         .create_namespaces(&ids)

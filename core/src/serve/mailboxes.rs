@@ -5,6 +5,7 @@ use std::{io, sync::Arc};
 use crate::{
     call::job::ShardCommand,
     config::ServeOptions,
+    control,
     dispatch::Neighbours,
     log::{
         LogNews,
@@ -18,27 +19,28 @@ use crate::{
 
 /// Messages that wait for a shard's memory store, the store's writer or a reader, at the most.
 pub(super) const JOBS_MAX: usize = 16_384;
-/// Calls that wait for the control thread, at the most.
-const CONTROL_JOBS_MAX: usize = 256;
+/// Commands that wait for a shard, at the most: those of every change that may be under way, and the
+/// few at the start and the end.
+const COMMANDS_MAX: usize = 1_024;
 
 /// All mailboxes.
 pub(super) struct Mailboxes {
     pub(super) neighbours: Neighbours,
     pub(super) inboxes: Vec<Inbox>,
     pub(super) commands: Vec<Arc<Mailbox<ShardCommand>>>,
-    pub(super) control_waker: Arc<Waker>,
+    pub(super) control: control::Inbox,
 }
 
 impl Mailboxes {
     pub(super) fn new(options: &ServeOptions, count: u16) -> io::Result<Self> {
-        let control_waker = Waker::for_thread();
+        let control = control::Inbox::new(usize::from(count));
         let mut inboxes = Vec::new();
         for _ in 0..count {
             let waker = Waker::new()?;
             inboxes.push(Inbox {
                 jobs: Arc::new(Mailbox::new(JOBS_MAX, waker.clone())),
                 replies: Arc::new(Mailbox::new(options.limits.inflight_per_shard_max, waker.clone())),
-                commands: Arc::new(Mailbox::new(64, waker.clone())),
+                commands: Arc::new(Mailbox::new(COMMANDS_MAX, waker.clone())),
                 // One batch for each namespace is under way at the most, and a few questions more.
                 log_news: Arc::new(Mailbox::new(options.limits.namespaces_max + 64, waker.clone())),
                 log_records: Arc::new(RecordsMailbox::new(waker.clone())),
@@ -48,14 +50,14 @@ impl Mailboxes {
         let neighbours = Neighbours {
             shards: inboxes.iter().map(|inbox| inbox.jobs.clone()).collect(),
             replies: inboxes.iter().map(|inbox| inbox.replies.clone()).collect(),
-            control: Arc::new(Mailbox::new(CONTROL_JOBS_MAX, control_waker.clone())),
+            control: control.calls.clone(),
         };
         let commands = inboxes.iter().map(|inbox| inbox.commands.clone()).collect();
         Ok(Self {
             neighbours,
             inboxes,
             commands,
-            control_waker,
+            control,
         })
     }
 

@@ -26,7 +26,14 @@ use crate::{
         link::StoreLink,
     },
     config::ServeOptions,
-    control::{Control, catalog::Catalog, service::ServiceContext, stores::Stores},
+    control::{
+        self, Control,
+        catalog::Catalog,
+        changes::Changes,
+        provision::{Links, LogMaker, Memory, Provisioning, Sqlite},
+        service::ServiceContext,
+        stores::Stores,
+    },
     dispatch::{
         Dispatcher, Places,
         http_rules::HttpRules,
@@ -80,9 +87,9 @@ impl Server {
             Some(parts) => Some(ground.start_store(parts)?),
         };
         let shards = ground.start_shards(listeners, store.as_ref())?;
-        let control = ground.control(catalog, log, store.as_ref());
+        let (control, provisioning) = ground.control(catalog, log, store.as_ref());
         let mut server = ground.server(address, lock, store, shards, &control);
-        if let Err(error) = server.serve(control) {
+        if let Err(error) = server.serve(control, provisioning) {
             server.stop_all();
             return Err(error);
         }
@@ -90,7 +97,7 @@ impl Server {
     }
 
     /// Waits for the shards, makes them know what the catalog holds, and opens the gateway.
-    fn serve(&mut self, mut control: Control) -> Result<(), ServeError> {
+    fn serve(&mut self, mut control: Control, provisioning: Vec<Provisioning>) -> Result<(), ServeError> {
         let deadline = Instant::now() + START_TIMEOUT;
         let mut started = 0;
         while started < self.shards.len() {
@@ -113,8 +120,14 @@ impl Server {
                 return Err(ServeError("a shard does not take its orders".to_owned()));
             }
         }
-        let started = control.spawn();
-        self.helpers.control = Some(started.map_err(|cause| failed("cannot start a thread", &cause))?);
+        // Control first: when it ends, so do the others.
+        let provisioning = (0..)
+            .zip(provisioning)
+            .map(|(number, thread)| thread.spawn(number));
+        for started in std::iter::once(control.spawn()).chain(provisioning) {
+            let thread = started.map_err(|cause| failed("cannot start a thread", &cause))?;
+            self.helpers.control.push(thread);
+        }
         Ok(())
     }
 }
@@ -341,34 +354,52 @@ impl Ground {
         })
     }
 
-    fn control(&self, catalog: Catalog, log: Option<LogDirectory>, store: Option<&SharedStore>) -> Control {
+    fn control(
+        &self,
+        catalog: Catalog,
+        log: Option<LogDirectory>,
+        store: Option<&SharedStore>,
+    ) -> (Control, Vec<Provisioning>) {
         let limits = &self.options.limits;
-        Control {
+        let stop = Arc::new(AtomicBool::new(false));
+        let context = ServiceContext {
+            file: FileLimits::of_gateway(
+                limits.namespace_write_rps_max,
+                limits.message_bytes_max as u64,
+                record_bytes_max(&self.options.wal) as u64,
+            ),
+            namespaces_max: limits.namespaces_max,
+            stores: Stores::of(
+                &self.options,
+                log.as_ref().and_then(LogDirectory::refusal).as_deref(),
+            ),
+        };
+        let log = log.map(|log| Arc::new(LogMaker::new(log, self.mailboxes.log_news())));
+        let inbox = self.mailboxes.control.clone();
+        let (memory, shards) = Provisioning::new(Box::new(Memory), None, &inbox);
+        let (mut threads, mut stores) = (vec![memory], Vec::new());
+        if let Some(store) = store {
+            let sqlite = Sqlite::new(store.links.store.clone(), stop.clone());
+            let (thread, link) = Provisioning::new(Box::new(sqlite), log, &inbox);
+            threads.push(thread);
+            stores.push(link);
+        }
+        let changes = Changes::new(usize::from(self.count), context.stores.clone());
+        let control = Control {
             catalog,
-            context: ServiceContext {
-                file: FileLimits::of_gateway(
-                    limits.namespace_write_rps_max,
-                    limits.message_bytes_max as u64,
-                    record_bytes_max(&self.options.wal) as u64,
-                ),
-                namespaces_max: limits.namespaces_max,
-                stores: Stores::of(
-                    &self.options,
-                    log.as_ref().and_then(LogDirectory::refusal).as_deref(),
-                ),
-            },
+            context,
             registry: self.registry.clone(),
             driver: self.driver,
             data_dir: store.map(|_| self.options.data_dir.clone()),
-            mailbox: self.mailboxes.neighbours.control.clone(),
-            waker: self.mailboxes.control_waker.clone(),
+            inbox,
             replies: self.mailboxes.neighbours.replies.clone(),
             shards: self.mailboxes.commands.clone(),
-            writer: store.map(|store| store.links.store.clone()),
-            stop: Arc::new(AtomicBool::new(false)),
-            log,
-            log_news: self.mailboxes.log_news(),
-        }
+            links: Links { shards, stores },
+            stop,
+            changes,
+            dead_letters: control::DeadLetterCalls::default(),
+        };
+        (control, threads)
     }
 
     /// Puts the running threads together.
@@ -382,14 +413,15 @@ impl Ground {
     ) -> Server {
         let mut helpers = Helpers {
             control_stop: control.stop.clone(),
-            control_waker: self.mailboxes.control_waker,
+            control_waker: self.mailboxes.control.waker,
             sidecar_stop: self.sidecar_stop,
             sidecar_wakers: Vec::new(),
-            control: None,
+            control: Vec::new(),
             sidecars: Vec::new(),
             checkpointing: None,
             keepers: self.keepers,
         };
+        let writer = store.as_ref().map(|store| store.links.store.clone());
         if let Some(store) = store {
             helpers.sidecar_wakers = store.wakers;
             helpers.sidecars = store.threads;
@@ -405,7 +437,7 @@ impl Ground {
             is_stop_asked: false,
             commands: self.mailboxes.commands,
             shards,
-            writer: control.writer.clone(),
+            writer,
             helpers,
             _lock: lock,
         }

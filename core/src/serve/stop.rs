@@ -34,7 +34,8 @@ pub(super) struct Helpers {
     pub(super) control_waker: Arc<Waker>,
     pub(super) sidecar_stop: Arc<Stop>,
     pub(super) sidecar_wakers: Vec<Arc<Waker>>,
-    pub(super) control: Option<JoinHandle<()>>,
+    /// The control thread, and those of the stores that wait for it.
+    pub(super) control: Vec<JoinHandle<()>>,
     pub(super) sidecars: Vec<JoinHandle<()>>,
     /// Ends when all of those have.
     pub(super) checkpointing: Option<Checkpointing>,
@@ -114,7 +115,7 @@ impl Helpers {
         for waker in &self.sidecar_wakers {
             waker.wake();
         }
-        for thread in self.control.take().into_iter().chain(self.sidecars.drain(..)) {
+        for thread in self.control.drain(..).chain(self.sidecars.drain(..)) {
             join(thread);
         }
         for keeper in keepers_of(&self.keepers).drain(..) {

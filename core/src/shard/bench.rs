@@ -2,7 +2,7 @@
 //! do in a shard, and nothing moves until the test says so.
 
 use std::{
-    sync::{Arc, mpsc::sync_channel},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,7 @@ use prost::Message as _;
 use super::h2_session::H2Session;
 use crate::{
     call::{
+        change::NamespaceChange,
         job::{Job, Reply, ShardCommand, Work},
         owner::owner_of,
         ticket::{CallId, Ticket},
@@ -26,7 +27,10 @@ use crate::{
     config::ServeLimits,
     dispatch::{Dispatcher, Neighbours, Places, http_rules::HttpRules},
     metrics::Registry,
-    namespace::spec::{Home, NamespaceSpec, Path, Unapplied},
+    namespace::{
+        spec::{Home, NamespaceSpec, Path, Unapplied},
+        state::NamespaceState,
+    },
     runtime::mailbox::{Mailbox, Waker},
 };
 
@@ -362,10 +366,10 @@ fn dispatcher(
         registry,
         HttpRules::default(),
     );
-    let (done, added) = sync_channel(1);
     let spec = NamespaceSpec {
         id: NAMESPACE,
         name: "sessions".to_owned(),
+        state: NamespaceState::Active,
         api: Api::KeyValue,
         ttl_ms: Some(60_000),
         value_bytes_max: VALUE_BYTES_MAX,
@@ -373,8 +377,8 @@ fn dispatcher(
         path: Path::StoreOnly,
         unapplied: Unapplied::Ignore,
     };
-    dispatcher.obey(ShardCommand::AddNamespaces([Arc::new(spec)].into(), done));
-    added.recv().unwrap().unwrap();
+    let changes = Arc::new([NamespaceChange::Set(Arc::new(spec))]);
+    dispatcher.obey(ShardCommand::Namespaces(changes, None));
     dispatcher.obey(ShardCommand::Serve(1));
     dispatcher
 }

@@ -37,7 +37,7 @@ use crate::{
         context::Context,
         error::{self, Stage},
         event::ApplyBatch,
-        job::{Answer, Job, Reply, Work, WriterMessage},
+        job::{Answer, Job, ProvisionStep, Reply, Work, WriterMessage},
         ticket::Ticket,
     },
     log::{
@@ -294,11 +294,13 @@ impl WriterThread {
                     ));
                 }
                 WriterMessage::Settle(done) => self.settling.push(done),
-                WriterMessage::CreateNamespaces(ids, done) => {
-                    let _ = done.send(self.writer.create_namespaces(&ids));
-                }
-                WriterMessage::DropNamespace(id, done) => {
-                    let _ = done.send(self.writer.drop_namespace(id));
+                WriterMessage::Provision(id, step, done) => {
+                    let result = match step {
+                        ProvisionStep::Inspect => Ok(()),
+                        ProvisionStep::Create => self.writer.create_namespace(id),
+                        ProvisionStep::Drop => self.writer.drop_namespace(id),
+                    };
+                    let _ = done.send(result.map(|()| self.writer.presence(id)));
                 }
             }
         }

@@ -4,6 +4,7 @@ mod descriptors;
 mod diagnostics;
 mod environment;
 mod http1;
+mod namespaces;
 mod operators;
 mod signals;
 mod support;

@@ -78,8 +78,16 @@ impl Setup {
         Self::of(command)
     }
 
-    fn of(mut command: Command) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+    /// A gateway on the data directory of one that has ended.
+    pub(crate) fn on(directory: TempDir) -> Self {
+        Self::within(Command::new(env!("CARGO_BIN_EXE_prism")), directory)
+    }
+
+    fn of(command: Command) -> Self {
+        Self::within(command, tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    fn within(mut command: Command, directory: TempDir) -> Self {
         let port = Port::take();
         command
             .args(["serve", "--listen", &port.address.to_string(), "--data-dir"])
@@ -132,7 +140,7 @@ impl Setup {
         Gateway {
             child,
             port: self.port,
-            _directory: self.directory,
+            directory: Some(self.directory),
         }
     }
 
@@ -155,10 +163,24 @@ impl Setup {
 pub(crate) struct Gateway {
     child: Child,
     port: Port,
-    _directory: TempDir,
+    /// `None` once somebody else has it.
+    directory: Option<TempDir>,
 }
 
 impl Gateway {
+    /// Kills the process, as a power cut or the kernel would; the directory that it leaves.
+    pub(crate) fn kill(mut self) -> TempDir {
+        self.child.kill().expect("a running process");
+        self.child.wait().expect("a child");
+        self.directory.take().expect("a directory")
+    }
+
+    /// A file of the data directory.
+    pub(crate) fn data_file(&self, name: &str) -> PathBuf {
+        let directory = self.directory.as_ref().expect("a directory");
+        directory.path().join("data").join(name)
+    }
+
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect_timeout(&self.port.address, PATIENCE).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");

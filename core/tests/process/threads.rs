@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use crate::support::{DRAIN_TIMEOUT, END_MAX, Gateway, PATIENCE, Setup, get, put};
 
 /// All kinds of threads by the names of their threads, but for those that end with the start.
-const KINDS: [&str; 10] = [
+const KINDS: [&str; 11] = [
     "prism-shard",
     "prism-writer",
     "prism-reader",
@@ -25,6 +25,7 @@ const KINDS: [&str; 10] = [
     "prism-keeper",
     "prism-log",
     "prism-control",
+    "prism-provision",
     "prism-gateway",
     "prism-diagnostics",
     "main",

@@ -26,6 +26,7 @@ const HELD: &[&str] = &[
     "codec/src/message",
     "core/src/cli",
     "core/src/client",
+    "core/src/control",
     "core/src/namespace",
     "core/tests/wal_tools",
 ];

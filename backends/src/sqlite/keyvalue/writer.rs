@@ -65,6 +65,17 @@ pub(in crate::sqlite) struct State {
     pub(in crate::sqlite) spaces: Spaces,
 }
 
+/// Answer of [`Writer::presence`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// The number was never used.
+    Absent,
+    /// The namespace takes data.
+    Live,
+    /// It was dropped; its rows are gone, or go step by step.
+    Dropped,
+}
+
 impl Writer {
     pub(in crate::sqlite) fn new(
         mut connection: Connection,
@@ -152,6 +163,15 @@ impl Writer {
             Some(NamespaceState::Live) => self.set_namespace(namespace, NamespaceState::Dropped),
             Some(_) => Ok(()),
             None => self.set_namespace(namespace, NamespaceState::Swept),
+        }
+    }
+
+    /// Reports what the store knows of a namespace.
+    pub fn presence(&self, namespace: NamespaceId) -> Presence {
+        match self.state.namespaces.get(&namespace) {
+            None => Presence::Absent,
+            Some(NamespaceState::Live) => Presence::Live,
+            Some(_) => Presence::Dropped,
         }
     }
 
