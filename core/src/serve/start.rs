@@ -376,11 +376,11 @@ impl Ground {
         };
         let log = log.map(|log| Arc::new(LogMaker::new(log, self.mailboxes.log_news())));
         let inbox = self.mailboxes.control.clone();
-        let (memory, shards) = Provisioning::new(Box::new(Memory), None, &inbox);
+        let (memory, shards) = Provisioning::new(Box::new(Memory), None, &inbox, stop.clone());
         let (mut threads, mut stores) = (vec![memory], Vec::new());
         if let Some(store) = store {
             let sqlite = Sqlite::new(store.links.store.clone(), stop.clone());
-            let (thread, link) = Provisioning::new(Box::new(sqlite), log, &inbox);
+            let (thread, link) = Provisioning::new(Box::new(sqlite), log, &inbox, stop.clone());
             threads.push(thread);
             stores.push(link);
         }

@@ -21,7 +21,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -178,6 +178,8 @@ pub(crate) struct Provisioning {
     log: Option<Arc<LogMaker>>,
     tasks: Receiver<Task>,
     events: Arc<Mailbox<ControlEvent>>,
+    /// Set when the gateway ends.
+    stop: Arc<AtomicBool>,
 }
 
 impl Provisioning {
@@ -186,6 +188,7 @@ impl Provisioning {
         provisioner: Box<dyn Provisioner>,
         log: Option<Arc<LogMaker>>,
         control: &Inbox,
+        stop: Arc<AtomicBool>,
     ) -> (Self, Link) {
         let (sender, tasks) = sync_channel(TASKS_MAX);
         let provisioning = Self {
@@ -193,11 +196,12 @@ impl Provisioning {
             log,
             tasks,
             events: control.events.clone(),
+            stop,
         };
         (provisioning, Link(sender))
     }
 
-    /// Starts the thread. It ends when all links are gone.
+    /// Starts the thread. It ends with the gateway, when control has.
     ///
     /// # Errors
     /// When the system has no thread left.
@@ -210,6 +214,10 @@ impl Provisioning {
                 let event = self.execute(task);
                 let sent = self.events.send(event);
                 debug_assert!(sent.is_ok(), "the mailbox holds an answer for each question");
+            }
+            // Where control has failed, its end is the one that explains the others.
+            while !self.stop.load(Ordering::SeqCst) {
+                thread::sleep(STOP_POLL);
             }
             Ok(())
         })

@@ -21,7 +21,8 @@ fn with_store(test: impl FnOnce(&mut Provisioning) + Send) {
     let waker = Waker::for_thread();
     let mailbox = Arc::new(Mailbox::new(16, waker.clone()));
     let provisioner = Sqlite::new(mailbox.clone(), Arc::default());
-    let (mut provisioning, _link) = Provisioning::new(Box::new(provisioner), None, &Inbox::new(1));
+    let (mut provisioning, _link) =
+        Provisioning::new(Box::new(provisioner), None, &Inbox::new(1), Arc::default());
     let (ended, end) = channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {
@@ -88,7 +89,8 @@ fn a_store_that_does_not_answer_is_tried_again() {
     let stop = Arc::new(AtomicBool::new(true));
     let mailbox = Arc::new(Mailbox::new(1, Waker::for_thread()));
     let provisioner = Sqlite::new(mailbox, stop);
-    let (mut provisioning, _link) = Provisioning::new(Box::new(provisioner), None, &Inbox::new(1));
+    let (mut provisioning, _link) =
+        Provisioning::new(Box::new(provisioner), None, &Inbox::new(1), Arc::default());
     assert!(outcome(&mut provisioning, Action::Create, 1).contains("it does not answer"));
     assert!(outcome(&mut provisioning, Action::Create, 1).contains("its mailbox is full"));
 }
