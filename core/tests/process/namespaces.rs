@@ -236,6 +236,37 @@ fn a_kill_at_any_step_of_a_change_is_mended_by_the_next_start() {
 }
 
 #[test]
+#[cfg(debug_assertions)]
+fn a_store_that_hangs_delays_its_own_namespaces_only() {
+    let setup = Setup::new();
+    let (file, config) = (setup.file("fault"), setup.file("prism.yaml"));
+    fs::write(&config, "stores:\n  cache: {kind: memory}\n").expect("a file");
+    let fault = format!("prism-writer:stall:{}", file.display());
+    let setup = setup.args(&["--config", config.to_str().expect("UTF-8")]);
+    let gateway = setup.env("PRISM_TEST_END", &fault).start();
+    gateway.create_namespace("kept", "eventual").expect("a namespace");
+    fs::write(file, "").expect("a file");
+    await_hang(&gateway, "prism-writer");
+    let mut client = client_of_a_live_shard(&gateway, AT_ONCE);
+    let eventual = |name: &str| yaml(name, "").replace("best-effort", "eventual");
+    // Of a batch whose namespaces lie in both stores the one of the store that hangs is late.
+    let results = batch(&mut client, vec![yaml("quick", ""), eventual("late")]);
+    let expected = "namespace \"late\" is still being provisioned";
+    assert!(results[1].1.starts_with(expected), "{results:?}");
+    create(&mut client, "memory-1").expect("its store does not hang");
+    put(&mut client, "memory-1", "id", b"v").expect("a put");
+    let shown = show(&mut client, "memory-1").expect("a namespace");
+    assert_eq!((&*shown.state, &*shown.backend), ("active", "memory \"cache\""));
+    assert_eq!(
+        show(&mut client, "late").expect("a namespace").state,
+        "provisioning"
+    );
+    delete(&mut client, "memory-1").expect("its store does not hang");
+    let error = delete(&mut client, "kept").expect_err("its store hangs");
+    assert_eq!(reason(&error), "NAMESPACE_DELETING");
+}
+
+#[test]
 fn a_create_whose_caller_has_gone_is_finished_when_the_store_is_free() {
     let gateway = Setup::new().start();
     create(&mut gateway.client(), "kept").expect("a namespace");
