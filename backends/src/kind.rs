@@ -78,8 +78,8 @@ impl StoreKind {
     /// What this version offers on such a store, one entry an API; empty where it has no driver.
     pub const fn offers(self) -> &'static [Offer] {
         match self {
-            StoreKind::Memory => &[memory::KEYVALUE],
-            StoreKind::Sqlite => &[sqlite::KEYVALUE],
+            StoreKind::Memory => &[memory::KEYVALUE, memory::PUBSUB],
+            StoreKind::Sqlite => &[sqlite::KEYVALUE, sqlite::PUBSUB],
             StoreKind::Postgres
             | StoreKind::Redis
             | StoreKind::Nats

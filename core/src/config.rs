@@ -161,6 +161,8 @@ pub struct ServeLimits {
     pub connections_per_client_max: Option<usize>,
     /// Calls of one shard that wait for a store or for another shard.
     pub inflight_per_shard_max: usize,
+    /// Streams that one shard keeps open for one namespace: scans and subscriptions.
+    pub streams_per_namespace_max: usize,
     /// Bytes of one gRPC message after decompression, in or out. The default holds the longest value with its id and key.
     pub message_bytes_max: usize,
     /// Bytes that may wait for one slow reader before the gateway stops reading from it.
@@ -277,6 +279,7 @@ impl Default for ServeLimits {
             connections_max: 10_000,
             connections_per_client_max: None,
             inflight_per_shard_max: 8_192,
+            streams_per_namespace_max: 2_000,
             message_bytes_max: 17 << 20,
             output_bytes_max: 32 << 20,
             handshake_timeout: Duration::from_secs(10),

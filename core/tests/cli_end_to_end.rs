@@ -6,6 +6,9 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
+#[path = "cli_end_to_end/messages.rs"]
+mod messages;
+
 /// A gateway that ends with its test.
 struct Gateway {
     process: Child,
@@ -371,7 +374,7 @@ fn refusals_reach_the_user_with_place_and_remedy() {
     );
     assert!(
         text.ends_with(
-            "\nSolution: this version serves client_api: keyvalue; leave the line out, and do not store such data yet\n"
+            "\nSolution: this version serves client_api: keyvalue and pubsub; leave the line out, and do not store such data yet\n"
         ),
         "each advice once: {text}"
     );

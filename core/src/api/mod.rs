@@ -3,6 +3,7 @@
 //! The functions of this file are the only ones that list the APIs: whoever has a record and does not know its API asks here.
 
 pub(crate) mod keyvalue;
+pub(crate) mod pubsub;
 pub(crate) mod service;
 
 use prism_backends::{
@@ -34,6 +35,9 @@ use crate::call::{
 pub(crate) fn namespace_of(method: Method, message: &[u8]) -> Option<&str> {
     match method {
         Method::KeyValue(method) => KeyValue::decode(method, message)
+            .ok()
+            .map(|request| request.namespace()),
+        Method::PubSub(method) => pubsub::Request::decode(method, message)
             .ok()
             .map(|request| request.namespace()),
         _ => None,
@@ -78,6 +82,10 @@ pub(crate) fn footprint<'a>(record: &LoggedWrite<'a>) -> Result<Footprint<'a>, U
     match record.method {
         Method::KeyValue(method) => {
             let request = KeyValue::decode(method, record.body).map_err(|_| Unreadable)?;
+            Ok(request.footprint())
+        }
+        Method::PubSub(method) => {
+            let request = pubsub::Request::decode(method, record.body).map_err(|_| Unreadable)?;
             Ok(request.footprint())
         }
         _ => Err(Unreadable),
@@ -171,6 +179,7 @@ pub(crate) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, S
     match batch.records.first().map(|(_, record)| record.method) {
         None => Ok(Applied::default()),
         Some(Method::KeyValue(_)) => keyvalue::apply::apply(writer, batch),
+        Some(Method::PubSub(_)) => pubsub::apply::apply(writer, batch),
         Some(_) => Err(unreadable()),
     }
 }
@@ -186,6 +195,7 @@ pub(crate) fn redrive(
 ) -> Result<(), StoreError> {
     match record.method {
         Method::KeyValue(_) => keyvalue::apply::redrive(writer, record, now),
+        Method::PubSub(_) => pubsub::apply::redrive(writer, record, now),
         _ => Err(unreadable()),
     }
 }

@@ -12,12 +12,18 @@ use prism_backends::{
     NamespaceId, StoreError,
     sqlite::{OwnedDeadLetter, Presence},
 };
-use prism_codec::{grpc::Status, message::common::WriteResultView, method::Method};
+use prism_codec::{
+    grpc::Status,
+    message::common::WriteResultView,
+    method::{Method, PubSubMethod},
+};
 use prism_wal::tail::Payload;
 
 use super::{
     change::{Acknowledge, NamespaceChange},
+    context::Context,
     event::ApplyBatch,
+    messages::{Asked, Place, Wanted},
     method::AdminMethod,
     ticket::{Stamp, Ticket},
 };
@@ -41,6 +47,8 @@ pub(crate) enum Work {
     },
     /// Answer when all that the shard has acknowledged in a namespace is in the store.
     Settle { namespace: NamespaceId },
+    /// Work for PubSub.
+    PubSub(PubSubWork),
     /// One page of a Scan.
     ScanPage {
         namespace: NamespaceId,
@@ -57,8 +65,34 @@ impl Work {
             Self::Unary { namespace, .. } | Self::Settle { namespace } | Self::ScanPage { namespace, .. } => {
                 *namespace
             }
+            Self::PubSub(PubSubWork::Publish { context, .. }) => context.namespace,
+            Self::PubSub(PubSubWork::Ask { wanted, .. }) => wanted.namespace,
+            Self::PubSub(PubSubWork::TakeBack { namespace }) => *namespace,
         }
     }
+}
+
+/// Work for PubSub.
+#[derive(Debug)]
+pub(crate) enum PubSubWork {
+    /// A publishing call.
+    Publish {
+        method: PubSubMethod,
+        context: Context,
+        body: Vec<u8>,
+        /// Restricts a batch to the partitions that this shard owns.
+        part: bool,
+        /// The store's writer is to send its record to the logs of its owners.
+        log: bool,
+    },
+    /// The next messages of a subscription, when there are some. `number`: which of its places is asked.
+    Ask {
+        wanted: Arc<Wanted>,
+        place: Place,
+        number: u16,
+    },
+    /// Drop the ask of this ticket: its stream has ended.
+    TakeBack { namespace: NamespaceId },
 }
 
 /// Work with its sender's address.
@@ -87,6 +121,8 @@ pub(crate) enum Answer {
     Message(Vec<u8>),
     /// One page of a Scan as a response message, and the token of the next page (empty: that was the last).
     Page { message: Vec<u8>, next: Vec<u8> },
+    /// The answer to [`PubSubWork::Ask`].
+    Messages { number: u16, chunk: Asked },
     /// A shard's part of a Mutate.
     Part(Vec<PartOutcome>),
     /// The answer to [`Work::Settle`].

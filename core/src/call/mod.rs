@@ -9,6 +9,7 @@ pub(crate) mod event;
 pub(crate) mod footprint;
 pub(crate) mod job;
 pub(crate) mod link;
+pub(crate) mod messages;
 pub(crate) mod method;
 pub(crate) mod owner;
 pub(crate) mod receipt;

@@ -4,7 +4,7 @@
 //! Keys and values are UTF-8 or `base64:…`, both ways; see [`super::output`].
 
 mod mutate;
-mod token;
+pub(super) mod token;
 
 use std::io::Read as _;
 use std::ops::ControlFlow;
@@ -29,7 +29,7 @@ use super::{Exit, Failure, Global, connect, duration};
 
 /// Bytes of an argument.
 #[derive(Clone, Debug)]
-pub(super) struct Bytes(Vec<u8>);
+pub(super) struct Bytes(pub(super) Vec<u8>);
 
 impl std::str::FromStr for Bytes {
     type Err = String;
@@ -470,7 +470,7 @@ fn written(printer: &mut Printer, what: &str, result: Option<WriteResult>) -> Re
     }
 }
 
-fn result_json(result: Option<WriteResult>) -> Value {
+pub(super) fn result_json(result: Option<WriteResult>) -> Value {
     let result = result.unwrap_or_default();
     let durability = match result.durability() {
         Durability::Unspecified => "unspecified",

@@ -10,6 +10,7 @@ mod dlq;
 mod kv;
 mod namespace;
 mod output;
+mod pubsub;
 mod serve;
 mod status;
 mod wal;
@@ -182,6 +183,9 @@ enum Command {
     /// Read and write items of a keyvalue namespace
     #[command(subcommand)]
     Kv(kv::KvCommand),
+    /// Publish and subscribe to messages of a pubsub namespace
+    #[command(subcommand)]
+    Pubsub(pubsub::PubSubCommand),
     /// Show whether the gateway is ready, and how it is doing
     Status,
     /// List, show, redrive and drop acknowledged writes that the store refuses
@@ -329,6 +333,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Namespace(command) => namespace::run(&command, &cli.global, &mut printer),
         Command::Kv(command) => kv::run(&command, &cli.global, &mut printer),
+        Command::Pubsub(command) => pubsub::run(&command, &cli.global, &mut printer),
         Command::Status => status::run(&cli.global, &mut printer),
         Command::Dlq(command) => dlq::run(&command, &cli.global, &mut printer),
         Command::Config(command) => config::run(&command, &mut printer),

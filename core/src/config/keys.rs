@@ -213,6 +213,14 @@ pub const KEYS: &[Key] = &[
         show: |options| options.limits.inflight_per_shard_max.to_string(),
     },
     Key {
+        path: "limits.streams_per_namespace_max",
+        env: "PRISM_LIMITS_STREAMS_PER_NAMESPACE_MAX",
+        allowed: "a whole number from 1 to 4096",
+        doc: "Scans and subscriptions of one namespace that a shard keeps open; more are refused with RESOURCE_EXHAUSTED.",
+        set: |options, text| whole(text, 1, 4_096).map(|max| options.limits.streams_per_namespace_max = max),
+        show: |options| options.limits.streams_per_namespace_max.to_string(),
+    },
+    Key {
         path: "limits.message_bytes_max",
         env: "PRISM_LIMITS_MESSAGE_BYTES_MAX",
         allowed: "a size from 1KiB to 1GiB",

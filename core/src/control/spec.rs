@@ -66,6 +66,8 @@ pub(super) fn spec_of(
             Path::LogFirst => store.unapplied(api_of(config.client_api)),
             Path::StoreOnly | Path::StoreThenLog => Unapplied::Ignore,
         },
+        ordered: config.needs.ordered == Some(true),
+        replay: config.needs.replay != Some(false),
     }))
 }
 
@@ -82,6 +84,8 @@ fn gone(entry: &CatalogEntry, stores: &Stores) -> NamespaceSpec {
         home: home_of(entry, stores).unwrap_or(Home::Shards),
         path: Path::of(durability_of(entry)),
         unapplied: Unapplied::Ignore,
+        ordered: false,
+        replay: false,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     api::service::Request,
     call::{
         error::{self, Stage},
+        job::{Answer, Reply},
         ticket::Ticket,
     },
 };
@@ -34,20 +35,38 @@ impl Dispatcher {
         arrival: &Arrival,
         request: &impl Request<'a>,
     ) -> Result<Pass, Box<Status>> {
-        let Some(namespace) = self.namespaces.by_name(request.namespace()) else {
+        self.admit_if(arrival, request.namespace(), |dispatcher, namespace| {
+            dispatcher.check_drift(request)?;
+            request.check(namespace.spec.value_bytes_max)
+        })
+    }
+
+    /// The same, for a request that `check` judges by its namespace.
+    pub(super) fn admit_if(
+        &mut self,
+        arrival: &Arrival,
+        name: &str,
+        check: impl FnOnce(&Self, &Namespace) -> Result<(), Box<Status>>,
+    ) -> Result<Pass, Box<Status>> {
+        let Some(namespace) = self.namespaces.by_name(name) else {
             return Err(match self.serving {
-                true => error::unknown_namespace(request.namespace()),
+                true => error::unknown_namespace(name),
                 // While the gateway starts it may not have heard of it yet.
                 false => error::not_serving(),
             });
         };
         // The figures of a namespace are those of its own API's methods, so another API's call counts for nobody.
         if namespace.spec.api != arrival.method.api() {
-            return Err(error::other_api(request.namespace(), namespace.spec.api));
+            return Err(error::other_api(name, namespace.spec.api));
         }
+        // It may have passed while the body was on its way, or be shorter than any answer could take.
+        let is_late = arrival
+            .deadline
+            .is_some_and(|deadline| deadline <= Instant::now());
         let checked = match namespace.spec.state.serves() {
-            true => self.check(&namespace, arrival, request),
-            false => Err(error::not_in_service(request.namespace(), namespace.spec.state)),
+            false => Err(error::not_in_service(name, namespace.spec.state)),
+            true if is_late => Err(error::deadline_exceeded(Stage::Answer)),
+            true => check(self, &namespace),
         };
         let pass = Pass::new(namespace, arrival.method);
         match checked {
@@ -60,23 +79,6 @@ impl Dispatcher {
                 Err(status)
             }
         }
-    }
-
-    fn check<'a>(
-        &self,
-        namespace: &Namespace,
-        arrival: &Arrival,
-        request: &impl Request<'a>,
-    ) -> Result<(), Box<Status>> {
-        // It may have passed while the body was on its way, or be shorter than any answer could take.
-        if arrival
-            .deadline
-            .is_some_and(|deadline| deadline <= Instant::now())
-        {
-            return Err(error::deadline_exceeded(Stage::Answer));
-        }
-        self.check_drift(request)?;
-        request.check(namespace.spec.value_bytes_max)
     }
 
     /// Refuses a token whose clock is too far from the wall clock: its write could win or lose against all others for that
@@ -112,6 +114,13 @@ impl Dispatcher {
             namespace.waiting.set(namespace.waiting.get() + 1);
         }
         Ok(())
+    }
+
+    /// A reply has left the mailbox. Those to the asks of subscriptions hold no place.
+    pub(crate) fn reply_received(&mut self, reply: &Reply) {
+        if !matches!(reply.result, Ok(Answer::Messages { .. })) {
+            self.answer_received(&reply.ticket);
+        }
     }
 
     /// An answer has left the mailbox: its place is free again, whether or not anybody still waits for it.

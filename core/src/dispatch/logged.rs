@@ -23,6 +23,7 @@ use crate::{
     call::{
         context::Context,
         error::{self, Stage},
+        footprint::CallToken,
         job::{Job, Reply, Work},
         link::StoreLink,
         owner::{key_hash, owner_of},
@@ -93,6 +94,15 @@ pub(crate) struct LoggedCall<M> {
     pub(crate) method: M,
     /// The part of a batch that this shard owns.
     pub(crate) part: Option<Part>,
+}
+
+/// A write on its way into the log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ToLog {
+    pub(super) ticket: Ticket,
+    pub(super) method: Method,
+    /// The part of a batch that this shard owns.
+    pub(super) part: Option<Part>,
 }
 
 impl Log {
@@ -218,15 +228,32 @@ impl Dispatcher {
         body: &[u8],
         context: &Context,
     ) -> Result<(), Box<Status>> {
-        let Some(log) = &mut self.places.log else {
-            return Err(error::status(Code::Internal, "this gateway has no log"));
-        };
         let LoggedCall {
             ticket, method, part, ..
         } = *call;
-        let Loggable { keys, receipt } = S::loggable(method, request, context, part)?;
+        let loggable = S::loggable(method, request, context, part)?;
+        let call = ToLog {
+            ticket,
+            method: method.into(),
+            part,
+        };
+        self.append_logged(&call, loggable, request.call_token(), body, context)
+    }
+
+    /// Appends a write to this shard's log, and parks its reply.
+    pub(super) fn append_logged(
+        &mut self,
+        call: &ToLog,
+        Loggable { keys, receipt }: Loggable,
+        token: Option<CallToken<'_>>,
+        body: &[u8],
+        context: &Context,
+    ) -> Result<(), Box<Status>> {
+        let Some(log) = &mut self.places.log else {
+            return Err(error::status(Code::Internal, "this gateway has no log"));
+        };
+        let ToLog { ticket, method, part } = *call;
         let shard_log = log.open()?;
-        let token = request.call_token();
         let window = token.map(|token| shard_log.hasher().call(context.namespace, &token));
         let first = shard_log.first(window)?;
         let mut context = *context;
@@ -250,7 +277,7 @@ impl Dispatcher {
             receipt => receipt,
         };
         let record = LoggedWrite {
-            method: method.into(),
+            method,
             part,
             decided: &[],
             context,
@@ -373,7 +400,7 @@ impl Dispatcher {
                 }
             }
             Work::Settle { namespace } => self.settle(namespace, ticket),
-            Work::ScanPage { .. } => Err(error::status(
+            Work::ScanPage { .. } | Work::PubSub(_) => Err(error::status(
                 Code::Internal,
                 "a page was asked of a shard without data",
             )),

@@ -20,9 +20,12 @@ pub(crate) mod http_rules;
 pub(crate) mod logged;
 pub(crate) mod namespaces;
 pub(crate) mod pending;
+mod pubsub;
 pub(crate) mod reflection;
 pub(crate) mod route;
 pub(crate) mod scan;
+pub(crate) mod stream;
+mod subscription;
 mod way;
 
 use std::{
@@ -35,7 +38,7 @@ use std::{
 use prism_backends::{NamespaceId, StoreError, UnixMillis, memory::MemoryStore};
 use prism_codec::{
     grpc::{self, Code, Status},
-    method::{Effect, KeyValueMethod, Method},
+    method::{Api, Effect, KeyValueMethod, Method},
 };
 
 use self::{
@@ -45,8 +48,10 @@ use self::{
     logged::{Log, LoggedCall},
     namespaces::{Namespace, Namespaces},
     pending::Pending,
+    pubsub::Topics,
     route::Route,
     scan::{Scan, ScanPlan},
+    stream::{Source, Stream},
     way::{Shards, Way, way},
 };
 use crate::{
@@ -112,8 +117,8 @@ pub(crate) enum Progress {
     Done(Result<(), Box<Status>>),
     /// The answer comes by mailbox.
     Waiting(Box<Pending>),
-    /// A stream of pages.
-    Scan(Box<Scan>),
+    /// A stream of chunks.
+    Stream(Box<Stream>),
     /// A health watch: the first message is in [`Dispatcher::reply`], more may follow.
     Watch,
 }
@@ -123,6 +128,7 @@ pub(crate) struct Dispatcher {
     shard: u16,
     neighbours: Neighbours,
     places: Places,
+    topics: Topics,
     namespaces: Namespaces,
     limits: ServeLimits,
     metrics: Arc<ShardMetrics>,
@@ -130,6 +136,8 @@ pub(crate) struct Dispatcher {
     waiting: usize,
     /// Those of them that the control thread is to answer.
     waiting_for_control: usize,
+    /// Streams that are open.
+    streams: usize,
     stamper: Stamper,
     /// Namespaces with calls in the running batch.
     touched: Vec<Rc<Namespace>>,
@@ -158,11 +166,13 @@ impl Dispatcher {
             shard,
             neighbours,
             places,
+            topics: Topics::default(),
             namespaces: Namespaces::new(registry.clone()),
             limits,
             metrics,
             waiting: 0,
             waiting_for_control: 0,
+            streams: 0,
             stamper: Stamper::new(registry.clock().clone()),
             touched: Vec::new(),
             deadlines: BTreeMap::new(),
@@ -223,7 +233,7 @@ impl Dispatcher {
             Route::Call(Method::KeyValue(method)) => {
                 self.start_call::<KeyValue>(method, ticket, deadline, now, message)
             }
-            Route::Call(method @ Method::PubSub(_)) => Progress::Done(Err(error::not_served(method))),
+            Route::Call(Method::PubSub(method)) => self.start_pubsub(method, ticket, deadline, now, message),
             Route::Admin(method) => self.start_admin(method, ticket, deadline, now, message),
             Route::HealthCheck => Progress::Done(self.health(message, self.readiness().is_ok())),
             Route::HealthList => Progress::Done(self.health_list(message)),
@@ -262,13 +272,17 @@ impl Dispatcher {
         match change {
             NamespaceChange::Set(spec) => {
                 if spec.state.serves() && spec.home == Home::Shards {
-                    self.places.memory.create_namespace(spec.id)?;
+                    match spec.api {
+                        Api::PubSub => self.topics.messages.create_namespace(spec.id)?,
+                        _ => self.places.memory.create_namespace(spec.id)?,
+                    }
                 }
                 if spec.state == NamespaceState::Deleting {
                     if let Some(log) = &mut self.places.log {
                         log.remove_namespace(spec.id);
                     }
                     // Its number is never used again, wherever it lay.
+                    self.drop_topics(spec.id);
                     self.places.memory.drop_namespace(spec.id)?;
                 }
                 self.namespaces.set(spec.clone());
@@ -281,7 +295,7 @@ impl Dispatcher {
     /// Gives back room of what has expired or was deleted: a bounded step. Returns whether more is left.
     pub(crate) fn sweep(&mut self, budget: usize) -> bool {
         let now = self.wall_millis();
-        self.places.memory.sweep(now, budget).more
+        self.places.memory.sweep(now, budget).more | self.topics.messages.sweep(now, budget).more
     }
 
     /// Answers what needs neither a message nor a store.
@@ -332,8 +346,19 @@ impl Dispatcher {
         ticket.namespace = namespace.spec.id;
         let selection = keyvalue::reads::selection(&view.selection);
         let plan = self.scan_plan(&namespace.spec);
-        let pending = Pending::new(ticket, now, deadline, Some(pass));
-        Progress::Scan(Box::new(Scan::new(pending, plan, selection)))
+        let barrier = self.barrier_of(namespace.spec.path);
+        let begun =
+            Scan::new(plan, selection).and_then(|scan| self.enter_stream(ticket.namespace).map(|()| scan));
+        match begun {
+            Ok(scan) => {
+                let pending = Pending::new(ticket, now, deadline, Some(pass));
+                Progress::Stream(Box::new(Stream::new(pending, Source::Scan(scan), barrier)))
+            }
+            Err(status) => {
+                self.finish(pass, status.code, 0);
+                Progress::Done(Err(status))
+            }
+        }
     }
 
     /// Starts a unary call of an API.
@@ -437,31 +462,62 @@ impl Dispatcher {
                 self.submit(Destination::Shard(self.shard), pending, work(false))
             }
             (Way::Peer(shard), _) => self.submit(Destination::Shard(shard), pending, work(false)),
-            (Way::Peers(shards), _) => {
-                pending.gather(shards.len());
-                for (sent, shard) in shards.into_iter().enumerate() {
-                    let result = self.submit(Destination::Shard(shard), pending, work(true));
-                    if sent == 0 {
-                        result?;
-                    } else if result.is_err() {
-                        // The parts that are on their way take effect; this one had none, and its mutations say so.
-                        pending.part_failed();
-                    }
-                }
-                Ok(())
+            (Way::Peers(shards), _) => self.send_parts(&shards, pending, work),
+        }
+    }
+
+    /// Sends the parts of a call to the shards that own its keys.
+    fn send_parts(
+        &mut self,
+        shards: &[u16],
+        pending: &mut Pending,
+        work: impl Fn(bool) -> Work,
+    ) -> Result<(), Box<Status>> {
+        pending.gather(shards.len());
+        for (sent, shard) in shards.iter().enumerate() {
+            let result = self.submit(Destination::Shard(*shard), pending, work(true));
+            if sent == 0 {
+                result?;
+            } else if result.is_err() {
+                // The parts that are on their way take effect; this one had none, and its items say so.
+                pending.part_failed();
             }
         }
+        Ok(())
     }
 
     /// Queues a job for whom it is meant. Refuses at the maxima, never waits.
     fn submit(&mut self, to: Destination, pending: &Pending, work: Work) -> Result<(), Box<Status>> {
         self.take_place(pending)?;
+        let sent = self.submit_without_place(to, pending, work);
+        if sent.is_err() {
+            self.answer_received(&pending.ticket);
+        }
+        sent
+    }
+
+    /// The same, for a job that is counted elsewhere.
+    fn submit_without_place(
+        &mut self,
+        to: Destination,
+        pending: &Pending,
+        work: Work,
+    ) -> Result<(), Box<Status>> {
         let job = Job {
             ticket: pending.ticket,
             deadline: pending.deadline,
             work,
         };
-        let sent = match to {
+        if !self.send_job(to, job) {
+            self.metrics.shed.add(1);
+            return Err(error::overloaded("the store's mailbox is full"));
+        }
+        Ok(())
+    }
+
+    /// Puts a job into the mailbox of whom it is for; whether there was room.
+    fn send_job(&mut self, to: Destination, job: Job) -> bool {
+        match to {
             Destination::Writer(store) => {
                 let link = &self.places.stores[usize::from(store.0)];
                 link.writes.send(WriterMessage::Job(job)).is_ok()
@@ -473,42 +529,24 @@ impl Dispatcher {
                 }
                 self.neighbours.shards[usize::from(shard)].send(job).is_ok()
             }
-        };
-        if !sent {
-            self.metrics.shed.add(1);
-            self.answer_received(&pending.ticket);
-            return Err(error::overloaded("the store's mailbox is full"));
         }
-        Ok(())
     }
 
-    /// Asks for one page of a Scan.
-    pub(crate) fn submit_scan(
-        &mut self,
-        plan: ScanPlan,
-        shard: u16,
-        pending: &Pending,
-        work: Work,
-    ) -> Result<(), Box<Status>> {
-        let to = match (plan.home, &work) {
-            (Home::Store(store), Work::ScanPage { .. }) => Destination::Reader(store),
-            _ => Destination::Shard(shard),
-        };
-        self.submit(to, pending, work)
+    /// Shards whose logs must have given the store what they acknowledged, before a stream begins.
+    fn barrier_of(&self, path: Path) -> u16 {
+        match path {
+            Path::LogFirst => self.shard_count(),
+            Path::StoreOnly | Path::StoreThenLog => 0,
+        }
     }
 
     /// How a Scan of a namespace goes.
     fn scan_plan(&self, spec: &NamespaceSpec) -> ScanPlan {
-        let all = self.shard_count();
         ScanPlan {
             home: spec.home,
             shards: match spec.home {
-                Home::Shards => all,
+                Home::Shards => self.shard_count(),
                 Home::Store(_) => 1,
-            },
-            settle: match spec.path {
-                Path::LogFirst => all,
-                Path::StoreOnly | Path::StoreThenLog => 0,
             },
         }
     }
@@ -516,6 +554,10 @@ impl Dispatcher {
     /// Executes a job that another shard (or a Scan of this one) sent to this shard.
     pub(crate) fn execute(&mut self, job: Job) {
         let namespace = job.work.namespace();
+        let job = match job.work {
+            Work::PubSub(work) => return self.execute_pubsub(job.ticket, job.deadline, work),
+            work => Job { work, ..job },
+        };
         match self.namespaces.spec_of(namespace).map(|spec| spec.home) {
             Some(Home::Shards) => self.execute_in_memory(job),
             Some(Home::Store(_)) => self.execute_logged(job),
@@ -573,7 +615,7 @@ impl Dispatcher {
                 .map(|next| Answer::Page { message, next })
             }
             // Nothing waits to be applied where writes are applied at once.
-            Work::Settle { .. } => Ok(Answer::Settled),
+            Work::Settle { .. } | Work::PubSub(_) => Ok(Answer::Settled),
         };
         self.send_reply(Reply {
             ticket: job.ticket,
@@ -706,8 +748,8 @@ impl Dispatcher {
         }
     }
 
-    /// Registers the deadline of a Scan's calls.
-    pub(crate) fn watch_scan_deadline(&mut self, pending: &mut Pending) {
+    /// Registers the deadline of a stream.
+    pub(crate) fn watch_stream_deadline(&mut self, pending: &mut Pending) {
         if pending.deadline_key.is_none() {
             self.watch_deadline(pending);
         }

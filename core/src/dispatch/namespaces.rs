@@ -18,6 +18,8 @@ pub(crate) struct Namespace {
     pub(crate) metrics: Arc<NamespaceMetrics>,
     /// Calls of this shard that wait for an answer.
     pub(crate) waiting: Cell<usize>,
+    /// Streams of this shard.
+    pub(crate) streams: Cell<usize>,
     /// Calls answered in the running batch, by method; their latency is recorded at its end.
     batch: Box<[Cell<u32>]>,
     in_batch: Cell<bool>,
@@ -80,6 +82,7 @@ impl Namespaces {
             metrics: metrics.unwrap_or_else(|| self.registry.add_namespace(&spec.name, spec.api)),
             // Answers to calls of the one before give their places back here.
             waiting: Cell::new(before.map_or(0, |before| before.waiting.get())),
+            streams: Cell::new(before.map_or(0, |before| before.streams.get())),
             batch: spec.api.methods().iter().map(|_| Cell::new(0)).collect(),
             in_batch: Cell::new(false),
             spec,

@@ -201,9 +201,17 @@ impl NamespaceConfig {
     }
 
     /// Life of an item that is written without one of its own: `ttl`, or else `retention`, or else
-    /// without end.
+    /// without end. A message lives for the shorter of both, and for 7 days where neither is
+    /// declared.
     pub fn item_ttl(&self) -> Option<Duration> {
-        self.needs.ttl.or(self.needs.retention)
+        let (ttl, retention) = (self.needs.ttl, self.needs.retention);
+        match self.client_api {
+            ClientApi::PubSub => {
+                let retention = retention.unwrap_or(MESSAGE_RETENTION);
+                Some(ttl.map_or(retention, |ttl| ttl.min(retention)))
+            }
+            _ => ttl.or(retention),
+        }
     }
 }
 
@@ -212,6 +220,7 @@ impl ClientApi {
     pub fn service(self) -> Option<Api> {
         match self {
             Self::KeyValue => Some(Api::KeyValue),
+            Self::PubSub => Some(Api::PubSub),
             _ => None,
         }
     }
@@ -228,7 +237,11 @@ pub fn unsupported(config: &NamespaceConfig) -> Vec<Problem> {
     };
     if config.client_api.service().is_none() {
         let what = format!("client_api {} cannot be created yet", config.client_api);
-        refuse("client_api", what, "this version serves client_api: keyvalue");
+        refuse(
+            "client_api",
+            what,
+            "this version serves client_api: keyvalue and pubsub",
+        );
     }
     let policies = [
         ("pii_handling", policies_on(config.policies.pii_handling)),
@@ -301,6 +314,9 @@ pub fn check_name(name: &str) -> Result<(), Problem> {
     };
     Err(Problem::new("namespace", 0, what).suggest(suggestion))
 }
+
+/// How long messages are kept where the namespace does not say.
+pub const MESSAGE_RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// Longest name of a namespace; it fits every store's identifiers.
 pub const NAME_BYTES_MAX: usize = 63;

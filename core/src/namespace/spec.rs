@@ -24,6 +24,10 @@ pub(crate) struct NamespaceSpec {
     pub(crate) path: Path,
     /// How its reads treat acknowledged writes that the store lacks.
     pub(crate) unapplied: Unapplied,
+    /// Whether messages of one topic and ordering key keep their order.
+    pub(crate) ordered: bool,
+    /// Whether a subscription may begin with messages that are there already.
+    pub(crate) replay: bool,
 }
 
 /// Number of a store that the shards share, in the order of the configuration.

@@ -6,7 +6,7 @@ use crate::{
     call::job::ShardCommand,
     config::ServeOptions,
     control,
-    dispatch::Neighbours,
+    dispatch::{Neighbours, stream::STREAMS_MAX},
     log::{
         LogNews,
         committed::{Outlet, RecordsMailbox},
@@ -35,11 +35,13 @@ impl Mailboxes {
     pub(super) fn new(options: &ServeOptions, count: u16) -> io::Result<Self> {
         let control = control::Inbox::new(usize::from(count));
         let mut inboxes = Vec::new();
+        // An answer always has room: one for each call that waits, and one for each place that a stream asks.
+        let replies_max = options.limits.inflight_per_shard_max + STREAMS_MAX * usize::from(count).min(4);
         for _ in 0..count {
             let waker = Waker::new()?;
             inboxes.push(Inbox {
                 jobs: Arc::new(Mailbox::new(JOBS_MAX, waker.clone())),
-                replies: Arc::new(Mailbox::new(options.limits.inflight_per_shard_max, waker.clone())),
+                replies: Arc::new(Mailbox::new(replies_max, waker.clone())),
                 commands: Arc::new(Mailbox::new(COMMANDS_MAX, waker.clone())),
                 // One batch for each namespace is under way at the most, and a few questions more.
                 log_news: Arc::new(Mailbox::new(options.limits.namespaces_max + 64, waker.clone())),

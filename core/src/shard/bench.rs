@@ -10,8 +10,11 @@ use prism_backends::{NamespaceId, memory::MemoryStore};
 use prism_codec::{
     grpc,
     h2::{Config, Connection, ErrorCode, Event, Input, StreamId},
-    message::keyvalue::{ItemView, encode_get_request, encode_put_request, encode_scan_request},
-    method::{Api, KeyValueMethod, MethodSpec},
+    message::{
+        keyvalue::{ItemView, encode_get_request, encode_put_request, encode_scan_request},
+        pubsub::{MessageOut, SubscribeOut, encode_publish_request, encode_subscribe_request},
+    },
+    method::{Api, KeyValueMethod, Method, MethodSpec, PubSubMethod},
     proto::prism::keyvalue::v1::{MutateRequest, Mutation, PutItems, mutation::Operation},
 };
 use prost::Message as _;
@@ -25,7 +28,7 @@ use crate::{
         ticket::{CallId, Ticket},
     },
     config::ServeLimits,
-    dispatch::{Dispatcher, Neighbours, Places, http_rules::HttpRules},
+    dispatch::{Dispatcher, Neighbours, Places, http_rules::HttpRules, route::route_of},
     metrics::Registry,
     namespace::{
         spec::{Home, NamespaceSpec, Path, Unapplied},
@@ -40,7 +43,9 @@ pub(super) const OK: &[u8] = b"0";
 pub(super) const INVALID_ARGUMENT: &[u8] = b"3";
 /// The namespace that there is, `sessions`.
 const NAMESPACE: NamespaceId = NamespaceId(1);
-/// Its largest value.
+/// Another one, `events`, of messages.
+const MESSAGES: NamespaceId = NamespaceId(2);
+/// The largest value of the first.
 const VALUE_BYTES_MAX: usize = 1_024;
 
 /// An id that this shard owns.
@@ -58,9 +63,9 @@ pub(super) struct Request {
 }
 
 impl Request {
-    fn new(method: KeyValueMethod, message: Vec<u8>) -> Self {
+    fn new(method: impl Into<Method>, message: Vec<u8>) -> Self {
         Self {
-            method: method.spec(),
+            method: method.into().spec(),
             message,
             timeout: None,
         }
@@ -88,6 +93,30 @@ impl Request {
         let mut message = Vec::new();
         encode_scan_request(&mut message, namespace, None);
         Self::new(KeyValueMethod::Scan, message)
+    }
+
+    /// Publishes a message of so many bytes with this key.
+    pub(super) fn publish(namespace: &str, key: &str, bytes: usize) -> Self {
+        let message = MessageOut {
+            topic: "orders",
+            ordering_key: key,
+            payload: &vec![7; bytes],
+            ..MessageOut::default()
+        };
+        let mut request = Vec::new();
+        encode_publish_request(&mut request, namespace, None, &message);
+        Self::new(PubSubMethod::Publish, request)
+    }
+
+    /// Subscribes to all topics from now on.
+    pub(super) fn subscribe(namespace: &str) -> Self {
+        let mut request = Vec::new();
+        let wanted = SubscribeOut {
+            namespace,
+            ..SubscribeOut::default()
+        };
+        encode_subscribe_request(&mut request, &wanted);
+        Self::new(PubSubMethod::Subscribe, request)
     }
 
     /// Puts of nothing under many ids.
@@ -233,8 +262,9 @@ impl Bench {
 
     /// Gives shard 0 the answers that it waits for.
     pub(super) fn deliver_replies(&mut self) {
-        while let Some(Reply { ticket, result }) = self.replies.receive() {
-            self.shards[0].answer_received(&ticket);
+        while let Some(reply) = self.replies.receive() {
+            self.shards[0].reply_received(&reply);
+            let Reply { ticket, result } = reply;
             self.session.handle_reply(ticket, result, &mut self.shards[0]);
         }
     }
@@ -244,6 +274,46 @@ impl Bench {
         while let Some(ticket) = self.shards[0].take_expired(now) {
             self.session.handle_deadline(ticket, &mut self.shards[0]);
         }
+    }
+
+    /// Streams that shard 0 has open, and asks for messages that wait at any shard.
+    pub(super) fn open_streams(&self) -> (usize, usize) {
+        let asks = self.shards.iter().map(Dispatcher::asks_waiting).sum();
+        (self.shards[0].streams_open(), asks)
+    }
+
+    /// Bytes that wait for the client on a stream.
+    pub(super) fn queued(&mut self, stream: StreamId) -> usize {
+        self.session.h2().stream_queued(stream)
+    }
+
+    /// Lets each shard do what the others sent it, and delivers the answers, until nothing moves.
+    pub(super) fn settle(&mut self) {
+        while self.jobs.iter().any(|jobs| !jobs.is_empty()) || !self.replies.is_empty() {
+            self.execute_jobs();
+            self.deliver_replies();
+        }
+    }
+
+    /// Serves a call of another connection, whose answer nobody waits for.
+    pub(super) fn call_elsewhere(&mut self, request: &Request) {
+        let nobody = Ticket {
+            shard: 0,
+            slot: u32::MAX,
+            generation: 0,
+            call: CallId::Request(0),
+            namespace: NamespaceId(0),
+        };
+        let route = route_of(request.method.path.as_bytes());
+        let now = Instant::now();
+        self.shards[0].begin_batch();
+        drop(self.shards[0].start(route, nobody, None, now, &request.message));
+        self.shards[0].end_batch(now);
+    }
+
+    /// Tells the session that the gateway drains.
+    pub(super) fn drain(&mut self) {
+        self.session.drain(&mut self.shards[0]);
     }
 
     /// Lets the client give a call up.
@@ -376,8 +446,19 @@ fn dispatcher(
         home: Home::Shards,
         path: Path::StoreOnly,
         unapplied: Unapplied::Ignore,
+        ordered: false,
+        replay: true,
     };
-    let changes = Arc::new([NamespaceChange::Set(Arc::new(spec))]);
+    let messages = NamespaceSpec {
+        id: MESSAGES,
+        name: "events".to_owned(),
+        api: Api::PubSub,
+        value_bytes_max: 1 << 20,
+        ordered: true,
+        ..spec.clone()
+    };
+    let set = |spec| NamespaceChange::Set(Arc::new(spec));
+    let changes = Arc::new([set(spec), set(messages)]);
     dispatcher.obey(ShardCommand::Namespaces(changes, None));
     dispatcher.obey(ShardCommand::Serve(1));
     dispatcher

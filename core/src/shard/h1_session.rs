@@ -21,7 +21,7 @@ use crate::{
         pending::Pending,
         reflection,
         route::Route,
-        scan::{Scan, ScanStep},
+        stream::{Stream, StreamStep},
     },
 };
 
@@ -69,8 +69,8 @@ enum Phase {
     Receiving,
     /// A store, another shard or the control thread has it.
     Waiting(Box<Pending>),
-    /// A Scan between pages or waiting for one.
-    Scanning(Box<Scan>),
+    /// A stream between chunks or waiting for one.
+    Streaming(Box<Stream>),
     /// A health watch: open until the client leaves.
     Watching,
 }
@@ -212,8 +212,8 @@ impl H1Session {
         match progress {
             Progress::Done(result) => self.respond(result, gateway),
             Progress::Waiting(pending) => request.phase = Phase::Waiting(pending),
-            Progress::Scan(scan) => {
-                request.phase = Phase::Scanning(scan);
+            Progress::Stream(chunks) => {
+                request.phase = Phase::Streaming(chunks);
                 self.pump(gateway);
                 // Nothing has come yet: the client learns that its call is under way.
                 self.begin_response(gateway);
@@ -275,8 +275,8 @@ impl H1Session {
                     self.respond(result, gateway);
                 }
             }
-            Some(Phase::Scanning(scan)) => {
-                if scan.handle_page(result, gateway) {
+            Some(Phase::Streaming(chunks)) => {
+                if chunks.handle_answer(result, gateway) {
                     self.pump(gateway);
                 }
             }
@@ -291,24 +291,25 @@ impl H1Session {
         }
         match self.request.as_mut().map(|request| &mut request.phase) {
             Some(Phase::Waiting(pending)) => gateway.expire(pending),
-            Some(Phase::Scanning(scan)) => scan.expire(gateway),
+            Some(Phase::Streaming(chunks)) => chunks.expire(gateway),
             Some(Phase::Receiving | Phase::Watching) | None => return,
         }
         self.end(Err(Box::new(deadline_exceeded())), gateway);
     }
 
-    /// Moves a Scan forward: writes the page that has come, asks for the next one unless the client is slow. Called again
+    /// Moves a stream forward: writes the message that has come, asks for the next one unless the client is slow. Called again
     /// when output has left.
     pub(crate) fn pump(&mut self, gateway: &mut Dispatcher) {
         loop {
             let may_ask = self.output.len() + self.sending <= STREAM_QUEUE_BYTES;
-            let Some(Phase::Scanning(scan)) = self.request.as_mut().map(|request| &mut request.phase) else {
+            let Some(Phase::Streaming(chunks)) = self.request.as_mut().map(|request| &mut request.phase)
+            else {
                 return;
             };
-            match scan.step(may_ask, gateway) {
-                ScanStep::Wait => return,
-                ScanStep::Send { last } => {
-                    let message = scan.take_page();
+            match chunks.step(may_ask, gateway) {
+                StreamStep::Wait => return,
+                StreamStep::Send { last } => {
+                    let message = chunks.take_message();
                     if let Err(status) = self.send_message(&message, gateway) {
                         if !last {
                             self.cancel(gateway);
@@ -319,7 +320,7 @@ impl H1Session {
                         return self.end(Ok(()), gateway);
                     }
                 }
-                ScanStep::Failed(status) => return self.end(Err(status), gateway),
+                StreamStep::Failed(status) => return self.end(Err(status), gateway),
             }
         }
     }
@@ -432,7 +433,7 @@ impl H1Session {
                 gateway.reply = last;
                 self.end(sent, gateway);
             }
-            Some(Phase::Receiving | Phase::Waiting(_) | Phase::Scanning(_)) => {}
+            Some(Phase::Receiving | Phase::Waiting(_) | Phase::Streaming(_)) => {}
         }
     }
 
@@ -487,7 +488,7 @@ impl H1Session {
     fn cancel(&mut self, gateway: &mut Dispatcher) {
         match self.request.as_mut().map(|request| &mut request.phase) {
             Some(Phase::Waiting(pending)) => gateway.cancel(pending),
-            Some(Phase::Scanning(scan)) => scan.cancel(gateway),
+            Some(Phase::Streaming(chunks)) => chunks.cancel(gateway),
             Some(Phase::Receiving | Phase::Watching) | None => {}
         }
     }

@@ -36,7 +36,7 @@ use crate::{
         pending::Pending,
         reflection,
         route::Route,
-        scan::Scan,
+        stream::Stream,
     },
 };
 
@@ -99,8 +99,8 @@ enum Phase {
     Held(Vec<u8>, u32),
     /// A store, another shard or the control thread has it.
     Waiting(Box<Pending>),
-    /// A Scan between pages or waiting for one.
-    Scanning(Box<Scan>),
+    /// A stream between chunks or waiting for one.
+    Streaming(Box<Stream>),
     /// A health watch: open until the client leaves.
     Watching,
     /// Server reflection: messages are answered as they come. The flag: the client has ended its request.
@@ -189,7 +189,7 @@ impl H2Session {
                         self.data(stream, &[], true, now, gateway);
                     }
                     Event::Reset { stream, .. } => self.cancel(stream, gateway),
-                    Event::Writable { stream } => self.pump_scan(stream, gateway),
+                    Event::Writable { stream } => self.pump_stream(stream, gateway),
                     Event::GoAway { .. } | Event::Pong { .. } | Event::PeerSettings => {}
                 },
             }
@@ -218,14 +218,14 @@ impl H2Session {
                     self.respond(stream, head, None, result, gateway);
                 }
             }
-            Phase::Scanning(scan) => {
-                let awaited = scan.awaits_page();
-                let go_on = scan.handle_page(result, gateway);
-                if awaited && !scan.awaits_page() {
+            Phase::Streaming(chunks) => {
+                let awaited = chunks.awaits_chunk();
+                let go_on = chunks.handle_answer(result, gateway);
+                if awaited && !chunks.awaits_chunk() {
                     self.backpressure.read_ended();
                 }
                 if go_on {
-                    self.pump_scan(stream, gateway);
+                    self.pump_stream(stream, gateway);
                 }
             }
             Phase::Receiving(_)
@@ -249,7 +249,7 @@ impl H2Session {
         };
         match &mut call.phase {
             Phase::Waiting(pending) => gateway.expire(pending),
-            Phase::Scanning(scan) => scan.expire(gateway),
+            Phase::Streaming(chunks) => chunks.expire(gateway),
             Phase::Receiving(_)
             | Phase::Discarding(_)
             | Phase::Held(..)
@@ -259,8 +259,8 @@ impl H2Session {
         self.fail(stream, &call, Box::new(deadline_exceeded()), gateway);
     }
 
-    /// Tells health watchers that the gateway is going away, ends dialogues in which nothing is under way, and has the peer
-    /// open no more streams.
+    /// Tells health watchers that the gateway is going away, ends subscriptions and dialogues in which nothing is under way, and
+    /// has the peer open no more streams.
     pub(crate) fn drain(&mut self, gateway: &mut Dispatcher) {
         self.draining = true;
         for index in 0..self.calls.len() {
@@ -278,10 +278,22 @@ impl H2Session {
                     self.remove(stream);
                 }
                 Phase::Reflecting(body, _) if body.is_empty() => self.end_idle_dialogue(stream, gateway),
+                Phase::Streaming(chunks) if chunks.is_endless() => self.end_endless(stream, gateway),
                 _ => {}
             }
         }
         self.h2.goaway();
+    }
+
+    /// Ends a stream that would not end by itself: its client subscribes elsewhere, and misses nothing.
+    fn end_endless(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
+        let Some(mut call) = self.remove(stream) else {
+            return;
+        };
+        if let Phase::Streaming(chunks) = &mut call.phase {
+            let status = chunks.drain(gateway);
+            self.fail(stream, &call, status, gateway);
+        }
     }
 
     fn end_idle_dialogue(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
@@ -429,7 +441,7 @@ impl H2Session {
                 self.body_bytes += data.len();
                 self.reflect(stream, gateway);
             }
-            Phase::Held(..) | Phase::Waiting(_) | Phase::Scanning(_) | Phase::Watching => {}
+            Phase::Held(..) | Phase::Waiting(_) | Phase::Streaming(_) | Phase::Watching => {}
         }
     }
 
@@ -488,9 +500,9 @@ impl H2Session {
                     self.backpressure.read_began();
                 }
             }
-            Progress::Scan(scan) => {
-                self.set_phase(stream, Phase::Scanning(scan));
-                self.pump_scan(stream, gateway);
+            Progress::Stream(chunks) => {
+                self.set_phase(stream, Phase::Streaming(chunks));
+                self.pump_stream(stream, gateway);
                 // Nothing has come yet: the client learns that its call is under way.
                 self.begin_response(stream, gateway);
             }
@@ -530,7 +542,7 @@ impl H2Session {
                     self.backpressure.read_began();
                 }
                 Progress::Done(result) => self.respond(stream, head, None, result, gateway),
-                Progress::Scan(_) | Progress::Watch => {}
+                Progress::Stream(_) | Progress::Watch => {}
             }
             return;
         }
@@ -634,7 +646,7 @@ impl H2Session {
 fn cancel_call(call: Call, gateway: &mut Dispatcher) {
     match call.phase {
         Phase::Waiting(mut pending) => gateway.cancel(&mut pending),
-        Phase::Scanning(mut scan) => scan.cancel(gateway),
+        Phase::Streaming(mut chunks) => chunks.cancel(gateway),
         Phase::Receiving(_)
         | Phase::Discarding(_)
         | Phase::Held(..)

@@ -34,6 +34,8 @@ mod request_id;
 mod session;
 #[cfg(test)]
 mod stream_tests;
+#[cfg(test)]
+mod subscription_tests;
 mod unary;
 
 use std::{
@@ -405,7 +407,7 @@ async fn tick(shard: Rc<Shard>, orders: Rc<Orders>) {
 impl Shard {
     fn deliver(&self, reply: Reply, touched: &mut Vec<Rc<Connection>>) {
         let mut gateway = self.gateway.borrow_mut();
-        gateway.answer_received(&reply.ticket);
+        gateway.reply_received(&reply);
         let Some(connection) = self.connections.borrow().find(&reply.ticket) else {
             return;
         };

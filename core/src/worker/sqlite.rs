@@ -30,6 +30,7 @@ use prism_backends::{
 use prism_codec::grpc::{Code, Status};
 use prism_wal::{ids::Lsn, tail::Payload};
 
+use self::asks::Asks;
 use super::fair_queue::FairQueue;
 use crate::{
     api::{self, StoreCall},
@@ -37,7 +38,7 @@ use crate::{
         context::Context,
         error::{self, Stage},
         event::ApplyBatch,
-        job::{Answer, Job, ProvisionStep, Reply, Work, WriterMessage},
+        job::{Answer, Job, ProvisionStep, PubSubWork, Reply, Work, WriterMessage},
         ticket::Ticket,
     },
     log::{
@@ -193,8 +194,10 @@ impl WriterThread {
             if !tasks.is_empty() {
                 release_at = None;
                 let mut jobs = Vec::with_capacity(tasks.len());
+                let mut publishing = Vec::new();
                 for task in tasks {
                     match task {
+                        Task::Job(job) if matches!(job.work, Work::PubSub(_)) => publishing.push(job),
                         Task::Job(job) => jobs.push(job),
                         Task::Apply(batch) => self.apply_log(&batch),
                     }
@@ -202,6 +205,10 @@ impl WriterThread {
                 if !jobs.is_empty() {
                     self.jobs -= jobs.len();
                     self.apply(&jobs);
+                }
+                if !publishing.is_empty() {
+                    self.jobs -= publishing.len();
+                    self.publish(&publishing);
                 }
                 self.go_on(Instant::now());
                 continue;
@@ -439,8 +446,12 @@ pub(crate) fn spawn_reader(
             priority::raise();
         }
         let mut queue = FairQueue::default();
+        let mut asks = Asks::new(&reader, waker.clone());
         loop {
             while let Some(job) = mailbox.receive() {
+                queue.push(job.ticket.namespace, 1, job);
+            }
+            for job in asks.due() {
                 queue.push(job.ticket.namespace, 1, job);
             }
             // One at a time, so that a namespace that has just come gets its turn at once.
@@ -448,13 +459,21 @@ pub(crate) fn spawn_reader(
                 if stop.is_set() {
                     return Ok(());
                 }
-                waker.wait_blocking(None, || !mailbox.is_empty() || stop.is_set());
+                waker.wait_blocking(None, || !mailbox.is_empty() || stop.is_set() || asks.any_due());
                 if threads::fault_point(Kind::StoreReader) {
                     return Ok(());
                 }
                 continue;
             };
-            reply(&replies, job.ticket, read(&reader, &job, wall.unix_millis()));
+            let now = wall.unix_millis();
+            match job.work {
+                Work::PubSub(work) => {
+                    if let Some(answer) = asks.serve(&reader, job.ticket, work, now) {
+                        reply(&replies, job.ticket, Ok(answer));
+                    }
+                }
+                _ => reply(&replies, job.ticket, read(&reader, &job, now)),
+            }
         }
     })
 }
@@ -500,9 +519,13 @@ const ROOM_FOR_ANSWERS: &str = "the mailbox for answers holds as many as calls m
 fn weight_of(job: &Job) -> usize {
     match &job.work {
         Work::Unary { body, .. } => 1 + body.len() / 1_024,
-        Work::ScanPage { .. } | Work::Settle { .. } => 1,
+        Work::PubSub(PubSubWork::Publish { body, .. }) => 1 + body.len() / 1_024,
+        Work::ScanPage { .. } | Work::Settle { .. } | Work::PubSub(_) => 1,
     }
 }
+
+mod asks;
+mod publish;
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ mod late;
 mod log;
 mod output;
 mod power_cut;
+mod pubsub;
 mod raw;
 mod replay;
 mod support;

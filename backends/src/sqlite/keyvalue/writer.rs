@@ -158,12 +158,13 @@ impl Writer {
 
     /// Drops a namespace as [`crate::api::keyvalue::Upkeep::drop_namespace`] does.
     pub fn drop_namespace(&mut self, namespace: NamespaceId) -> Result<(), StoreError> {
-        self.shared.heads.forget(namespace);
         match self.state.namespaces.get(&namespace) {
-            Some(NamespaceState::Live) => self.set_namespace(namespace, NamespaceState::Dropped),
-            Some(_) => Ok(()),
-            None => self.set_namespace(namespace, NamespaceState::Swept),
+            Some(NamespaceState::Live) => self.set_namespace(namespace, NamespaceState::Dropped)?,
+            Some(_) => {}
+            None => self.set_namespace(namespace, NamespaceState::Swept)?,
         }
+        self.shared.heads.forget(namespace);
+        Ok(())
     }
 
     /// Reports what the store knows of a namespace.

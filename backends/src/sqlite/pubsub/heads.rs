@@ -2,6 +2,7 @@
 //! number that the writer moves after each commit, looked at without a lock.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,22 +28,59 @@ impl Head {
 }
 
 /// The heads of all namespaces that somebody reads or writes.
-#[derive(Debug, Default)]
-pub(in crate::sqlite) struct Heads(Mutex<HashMap<NamespaceId, Head, FxBuildHasher>>);
+#[derive(Default)]
+pub(in crate::sqlite) struct Heads {
+    heads: Mutex<HashMap<NamespaceId, Head, FxBuildHasher>>,
+    listeners: Mutex<Vec<Listener>>,
+}
+
+type Listener = Box<dyn Fn() + Send>;
+
+impl fmt::Debug for Heads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Heads")
+    }
+}
 
 impl Heads {
     pub(in crate::sqlite) fn of(&self, namespace: NamespaceId) -> Head {
         // Whoever panicked with it left a map that is whole.
-        let mut heads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
         heads.entry(namespace).or_default().clone()
     }
 
-    pub(super) fn move_to(&self, namespace: NamespaceId, next: u64) {
-        self.of(namespace).move_to(next);
+    /// Has `listener` called after each commit of messages, and when a namespace with readers is
+    /// dropped.
+    pub(super) fn listen(&self, listener: Listener) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.push(listener);
     }
 
+    pub(super) fn move_to(&self, moved: &[(NamespaceId, u64)]) {
+        if moved.is_empty() {
+            return;
+        }
+        for (namespace, next) in moved {
+            self.of(*namespace).move_to(*next);
+        }
+        self.call_listeners();
+    }
+
+    /// Sends whoever waits for messages of a namespace to look again, since there will be none.
     pub(in crate::sqlite) fn forget(&self, namespace: NamespaceId) {
-        let mut heads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        heads.remove(&namespace);
+        let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = heads.remove(&namespace);
+        drop(heads);
+        if let Some(head) = gone {
+            head.move_to(u64::MAX);
+            self.call_listeners();
+        }
+    }
+
+    fn call_listeners(&self) {
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        for listener in listeners.iter() {
+            listener();
+        }
     }
 }

@@ -82,6 +82,12 @@ impl Reader {
         })
     }
 
+    /// Has `listener` called after each commit of messages, and when a namespace with readers is
+    /// dropped, by the thread that did it. It must not block.
+    pub fn on_messages(&self, listener: impl Fn() + Send + 'static) {
+        self.shared.heads.listen(Box::new(listener));
+    }
+
     /// How far a namespace's messages have come, to be looked at while a reader waits.
     pub fn head(&self, namespace: NamespaceId) -> Head {
         self.shared.heads.of(namespace)

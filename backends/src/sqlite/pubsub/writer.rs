@@ -39,9 +39,7 @@ impl Writer {
             positions::note(connection, positions).map(drop)
         });
         let moved = state.settle(result.is_ok());
-        for (namespace, next) in moved {
-            shared.heads.move_to(namespace, next);
-        }
+        shared.heads.move_to(&moved);
         if result.is_err() {
             outcomes.clear();
         }

@@ -152,6 +152,11 @@ pub fn append_publish_id(out: &mut Vec<u8>, message_id: &[u8]) {
     put_bytes(out, 2, message_id);
 }
 
+/// Appends the id of the message to a `PublishResult` that has its status and result already.
+pub fn append_batch_id(out: &mut Vec<u8>, message_id: &[u8]) {
+    put_bytes(out, 3, message_id);
+}
+
 /// Writes a `PublishBatchResponse`, result by result.
 pub struct PublishBatchResponseWriter<'o> {
     out: &'o mut Vec<u8>,

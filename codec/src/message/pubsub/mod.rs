@@ -10,8 +10,8 @@ pub mod topic;
 
 pub use encode::{
     GapOut, MessageOut, PublishBatchResponseWriter, ReceivedOut, SubscribeOut, SubscribeResponseWriter,
-    append_publish_id, encode_attributes, encode_publish_batch_request, encode_publish_request,
-    encode_publish_response, encode_subscribe_request, received_encoded_len,
+    append_batch_id, append_publish_id, encode_attributes, encode_publish_batch_request,
+    encode_publish_request, encode_publish_response, encode_subscribe_request, received_encoded_len,
 };
 pub use request::{BatchMessageView, PublishBatchView, PublishView, StartView, SubscribeView};
 pub use response::{

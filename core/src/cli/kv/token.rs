@@ -7,7 +7,7 @@ use prost_types::Timestamp;
 use super::{Bytes, parse_bytes};
 
 #[derive(Debug, Args)]
-pub(super) struct TokenArgs {
+pub(in crate::cli) struct TokenArgs {
     /// Idempotency token of the write, 1 to 64 bytes: sent again with the same token, it has one
     /// effect
     #[arg(long, value_name = "TOKEN", value_parser = token)]
@@ -21,7 +21,7 @@ pub(super) struct TokenArgs {
 
 impl TokenArgs {
     /// The token for the request, where the user gave one.
-    pub(super) fn message(&self) -> Option<IdempotencyToken> {
+    pub(in crate::cli) fn message(&self) -> Option<IdempotencyToken> {
         let Bytes(token) = self.token.clone()?;
         Some(IdempotencyToken {
             generation_time: self.token_time,
@@ -44,7 +44,7 @@ fn token(text: &str) -> Result<Bytes, String> {
 }
 
 /// Seconds with up to nine decimals, exactly.
-fn time(text: &str) -> Result<Timestamp, String> {
+pub(in crate::cli) fn time(text: &str) -> Result<Timestamp, String> {
     let refuse = || "write seconds since 1970, such as 1764321234.123456789 (date +%s.%N)".to_owned();
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -77,7 +77,7 @@ impl Call {
             Phase::Receiving(body) => Some(body.len()),
             Phase::Discarding(bytes) => Some(*bytes),
             Phase::Reflecting(body, ended) => (!body.is_empty() && !ended).then_some(body.len()),
-            Phase::Held(..) | Phase::Waiting(_) | Phase::Scanning(_) | Phase::Watching => None,
+            Phase::Held(..) | Phase::Waiting(_) | Phase::Streaming(_) | Phase::Watching => None,
         }
     }
 }

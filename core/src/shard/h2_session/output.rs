@@ -40,7 +40,7 @@ impl Call {
     pub(super) fn awaits_read(&self) -> bool {
         match &self.phase {
             Phase::Waiting(_) => weight(self.head.route) == Weight::Heavy,
-            Phase::Scanning(scan) => scan.awaits_page(),
+            Phase::Streaming(chunks) => chunks.awaits_chunk(),
             _ => false,
         }
     }
@@ -101,7 +101,7 @@ impl H2Session {
                     self.body_bytes -= body.len();
                     self.start_admitted(stream, head, deadline, &body, now, gateway);
                 }
-                Phase::Scanning(_) => self.pump(stream, true, gateway),
+                Phase::Streaming(_) => self.pump(stream, true, gateway),
                 Phase::Reflecting(..) => self.reflect(stream, gateway),
                 _ => {}
             }

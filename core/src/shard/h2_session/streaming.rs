@@ -1,4 +1,4 @@
-//! Calls whose replies are streams: the pages of a Scan, the answers of server reflection, signs of life.
+//! Calls whose replies are streams: chunks of a source, the answers of server reflection, signs of life.
 
 use prism_codec::{
     format::{Format, KEEP_ALIVE},
@@ -7,42 +7,42 @@ use prism_codec::{
 };
 
 use super::{Call, H2Session, KEEP_ALIVE_SECONDS, Phase, STREAM_QUEUE_BYTES, Weight, unary};
-use crate::dispatch::{Dispatcher, reflection, route::Route, scan::ScanStep};
+use crate::dispatch::{Dispatcher, reflection, route::Route, stream::StreamStep};
 
 impl H2Session {
-    /// Moves a Scan forward: sends the page that has come, asks for the next one unless the client is slow.
-    pub(super) fn pump_scan(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
+    /// Moves a stream forward: sends the message that has come, asks for the next one unless the client is slow.
+    pub(super) fn pump_stream(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
         self.pump(stream, false, gateway);
     }
 
-    /// The same; `in_turn`: it is this Scan's turn among the calls that wait for their client to read.
+    /// The same; `in_turn`: it is this stream's turn among the calls that wait for their client to read.
     pub(super) fn pump(&mut self, stream: StreamId, mut in_turn: bool, gateway: &mut Dispatcher) {
         loop {
             let admitted = std::mem::take(&mut in_turn)
                 || self.backpressure.admits(Weight::Heavy, self.h2.queued_bytes());
             let may_ask = self.h2.stream_queued(stream) <= STREAM_QUEUE_BYTES;
             let Some(call) = self.call_mut(stream) else { return };
-            let Phase::Scanning(scan) = &mut call.phase else {
+            let Phase::Streaming(chunks) = &mut call.phase else {
                 return;
             };
             let head = call.head;
-            if may_ask && !admitted && scan.wants_page() {
+            if may_ask && !admitted && chunks.wants_chunk() {
                 // Its own stream is read, others of the connection are not.
                 return self.backpressure.hold(Weight::Heavy, stream);
             }
-            let awaited = scan.awaits_page();
-            let step = scan.step(may_ask, gateway);
-            let asked = !awaited && scan.awaits_page();
+            let awaited = chunks.awaits_chunk();
+            let step = chunks.step(may_ask, gateway);
+            let asked = !awaited && chunks.awaits_chunk();
             let message = match step {
-                ScanStep::Send { .. } => scan.take_page(),
-                ScanStep::Wait | ScanStep::Failed(_) => Vec::new(),
+                StreamStep::Send { .. } => chunks.take_message(),
+                StreamStep::Wait | StreamStep::Failed(_) => Vec::new(),
             };
             if asked {
                 self.backpressure.read_began();
             }
             match step {
-                ScanStep::Wait => return,
-                ScanStep::Send { last } => {
+                StreamStep::Wait => return,
+                StreamStep::Send { last } => {
                     self.backpressure.note_read(message.len());
                     if let Err(refused) = self.send_message(stream, head, &message, gateway) {
                         return self.give_up(stream, refused, gateway);
@@ -53,7 +53,7 @@ impl H2Session {
                         return;
                     }
                 }
-                ScanStep::Failed(status) => {
+                StreamStep::Failed(status) => {
                     if let Some(call) = self.remove(stream) {
                         self.fail(stream, &call, status, gateway);
                     }

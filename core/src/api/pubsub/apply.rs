@@ -1,0 +1,69 @@
+//! Records of the log on their way into the store.
+
+use prism_backends::{
+    StoreError, UnixMillis,
+    api::pubsub::{Message, Outcome},
+    sqlite::Writer,
+};
+
+use super::writes::{Writes, writes_of};
+use crate::{
+    api::{Applied, Batch, unreadable},
+    call::record::LoggedWrite,
+};
+
+/// Applies records as [`crate::api::apply`] says.
+pub(crate) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, StoreError> {
+    let mut all = Vec::with_capacity(batch.records.len());
+    for (_, record) in batch.records {
+        all.push(writes_of(record).map_err(|_| unreadable())?);
+    }
+    let messages: Vec<_> = all.iter().flat_map(Writes::messages).collect();
+    let mut outcomes = Vec::with_capacity(messages.len());
+    writer.publish_at(&messages, &[batch.position], &mut outcomes)?;
+    drop(messages);
+    let mut outcomes = outcomes.into_iter();
+    let mut applied = Applied::default();
+    for (index, writes) in all.iter().enumerate() {
+        let own = outcomes.by_ref().take(writes.changes.len());
+        if let Some(cause) = own.filter_map(to_be_kept).last() {
+            // The rest of a batch is applied; a redrive publishes it once more, which changes nothing.
+            applied.refused.push((index, cause));
+        }
+    }
+    Ok(applied)
+}
+
+/// Why a record whose message had this outcome must be kept as a dead letter. Not for what a deleted namespace is owed.
+fn to_be_kept(outcome: Outcome) -> Option<StoreError> {
+    match outcome {
+        Outcome::Refused(StoreError::DroppedNamespace(_)) | Outcome::Published | Outcome::Repeat => None,
+        Outcome::Refused(cause) => Some(cause),
+    }
+}
+
+/// Applies the write of a dead letter as [`crate::api::redrive`] says.
+pub(crate) fn redrive(
+    writer: &mut Writer,
+    record: &LoggedWrite<'_>,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let writes = writes_of(record).map_err(|_| unreadable())?;
+    // It lives as long as it would have, but from now on.
+    let late = now.0.saturating_sub(record.context.now.0);
+    let messages: Vec<_> = writes
+        .messages()
+        .map(|message| Message {
+            at: now,
+            expires_at: message.expires_at.map(|at| at.plus(late)),
+            ..message
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    writer.publish_at(&messages, &[], &mut outcomes)?;
+    let refused = outcomes.into_iter().find_map(|outcome| match outcome {
+        Outcome::Refused(cause) => Some(cause),
+        Outcome::Published | Outcome::Repeat => None,
+    });
+    refused.map_or(Ok(()), Err)
+}

@@ -1,0 +1,46 @@
+//! Publishing into a shard's own messages, answered inline.
+
+use prism_backends::{api::pubsub::Outcome, memory::Messages};
+use prism_codec::{grpc::Status, method::PubSubMethod};
+
+use super::{
+    Request,
+    writes::{Writes, encode_outcomes, part_outcomes, writes},
+};
+use crate::call::{
+    context::Context,
+    job::PartOutcome,
+    receipt::{BEST_EFFORT, applied},
+};
+
+/// Serves a publishing call from a shard's own messages, inline.
+pub(crate) fn execute_in_memory(
+    store: &mut Messages,
+    method: PubSubMethod,
+    request: &Request<'_>,
+    context: &Context,
+    out: &mut Vec<u8>,
+) -> Result<(), Box<Status>> {
+    let writes = writes(request, context, |_| true);
+    let outcomes = publish_each(store, &writes);
+    encode_outcomes(method, writes, outcomes.into_iter(), &applied(BEST_EFFORT), out)
+}
+
+/// Serves the part of a batch whose partitions this shard owns.
+pub(crate) fn execute_part_in_memory(
+    store: &mut Messages,
+    request: &Request<'_>,
+    context: &Context,
+    owns: impl Fn(&str) -> bool,
+) -> Vec<PartOutcome> {
+    let writes = writes(request, context, owns);
+    let outcomes = publish_each(store, &writes);
+    part_outcomes(writes, outcomes.into_iter(), &applied(BEST_EFFORT))
+}
+
+fn publish_each(store: &mut Messages, writes: &Writes<'_>) -> Vec<Outcome> {
+    writes
+        .messages()
+        .map(|message| store.publish_one(&message))
+        .collect()
+}

@@ -1,0 +1,126 @@
+//! Positions: what a subscriber is given with each answer, and sends back to go on from there.
+//!
+//! ```text
+//!   1 · namespace (4) · topics (8) · instance (8) · count (1) · numbers (8 each) · check (4)
+//! ```
+//!
+//! All numbers are big endian. `topics` is a digest of the patterns, so that a position of other topics is refused. `instance`
+//! is 0 where the store outlives the process; elsewhere each process has its own, since it begins with nothing. There is a
+//! number for each place that numbers messages by itself: one for a store, one for each shard where they hold the messages.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::LazyLock,
+};
+
+use prism_backends::{Digest, NamespaceId};
+use smallvec::SmallVec;
+
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = 22;
+const CHECK_BYTES: usize = 4;
+
+/// The next numbers of a subscription, one for each place.
+pub(crate) type Numbers = SmallVec<[u64; 4]>;
+
+/// What a position is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scope {
+    pub(crate) namespace: NamespaceId,
+    /// Digest of the patterns.
+    pub(crate) topics: u64,
+    pub(crate) instance: u64,
+}
+
+/// The instance of this process, for messages that end with it.
+pub(crate) fn instance() -> u64 {
+    static INSTANCE: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0) | 1);
+    *INSTANCE
+}
+
+/// A digest of a subscription's patterns.
+pub(crate) fn topics_digest<'a>(patterns: impl Iterator<Item = &'a str>) -> u64 {
+    let mut digest = Digest::default();
+    patterns.for_each(|pattern| digest.bytes(pattern.as_bytes()));
+    digest.finish()
+}
+
+/// Appends a position.
+pub(crate) fn encode(scope: &Scope, numbers: &[u64], out: &mut Vec<u8>) {
+    let begin = out.len();
+    out.push(VERSION);
+    out.extend_from_slice(&scope.namespace.0.to_be_bytes());
+    out.extend_from_slice(&scope.topics.to_be_bytes());
+    out.extend_from_slice(&scope.instance.to_be_bytes());
+    // There are no more shards than this.
+    out.push(numbers.len() as u8);
+    for number in numbers {
+        out.extend_from_slice(&number.to_be_bytes());
+    }
+    let check = check_of(&out[begin..]);
+    out.extend_from_slice(&check);
+}
+
+/// The numbers of a position, if it is one of this scope with so many of them.
+pub(crate) fn decode(scope: &Scope, places: usize, position: &[u8]) -> Option<Numbers> {
+    let (content, check) = position.split_last_chunk::<CHECK_BYTES>()?;
+    if check_of(content) != *check {
+        return None;
+    }
+    let mut expected = Vec::with_capacity(HEAD_BYTES);
+    encode(scope, &[], &mut expected);
+    let (head, numbers) = content.split_at_checked(HEAD_BYTES)?;
+    let (numbers, rest) = numbers.as_chunks::<8>();
+    let is_of_scope = head[..HEAD_BYTES - 1] == expected[..HEAD_BYTES - 1];
+    let is_whole = rest.is_empty() && numbers.len() == places && usize::from(head[HEAD_BYTES - 1]) == places;
+    (is_of_scope && is_whole).then(|| numbers.iter().map(|number| u64::from_be_bytes(*number)).collect())
+}
+
+fn check_of(content: &[u8]) -> [u8; CHECK_BYTES] {
+    let mut digest = Digest::default();
+    digest.bytes(content);
+    (digest.finish() as u32).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCOPE: Scope = Scope {
+        namespace: NamespaceId(7),
+        topics: 99,
+        instance: 3,
+    };
+
+    #[test]
+    fn positions_come_back_and_others_are_refused() {
+        for numbers in [&[1][..], &[5, u64::MAX, 0]] {
+            let mut position = Vec::new();
+            encode(&SCOPE, numbers, &mut position);
+            assert!(position.len() <= 2_048);
+            assert_eq!(decode(&SCOPE, numbers.len(), &position).as_deref(), Some(numbers));
+            assert_eq!(decode(&SCOPE, numbers.len() + 1, &position), None);
+            for other in [
+                Scope {
+                    namespace: NamespaceId(8),
+                    ..SCOPE
+                },
+                Scope { topics: 98, ..SCOPE },
+                Scope { instance: 0, ..SCOPE },
+            ] {
+                assert_eq!(decode(&other, numbers.len(), &position), None, "{other:?}");
+            }
+            for at in 0..position.len() {
+                let mut damaged = position.clone();
+                damaged[at] ^= 1;
+                assert_eq!(decode(&SCOPE, numbers.len(), &damaged), None, "byte {at}");
+                assert_eq!(
+                    decode(&SCOPE, numbers.len(), &position[..at]),
+                    None,
+                    "cut at {at}"
+                );
+            }
+        }
+        assert_eq!(decode(&SCOPE, 0, b""), None);
+    }
+}

@@ -1,0 +1,223 @@
+//! Subscriptions: where they begin, which messages they want, and the answers that are written for them.
+
+use prism_backends::{
+    NamespaceId, StoreError, UnixMillis,
+    api::pubsub::{Gap, MessageSink, Opened, Read, Start, Stored},
+};
+use prism_codec::{
+    grpc::{Code, Status},
+    message::{
+        common::TimestampView,
+        pubsub::{
+            GapOut, MessageOut, ReceivedOut, StartView, SubscribeResponseWriter, SubscribeView,
+            received_encoded_len, topic,
+        },
+    },
+};
+use smallvec::smallvec;
+
+use super::{
+    Rules,
+    position::{self, Numbers, Scope},
+};
+use crate::call::{
+    error,
+    messages::{Chunk, Found, Place, Wanted},
+};
+
+/// Refuses a start that the namespace does not allow.
+pub(super) fn check_start(view: &SubscribeView<'_>, rules: Rules) -> Result<(), Box<Status>> {
+    match view.start {
+        None | Some(StartView::Latest | StartView::Position(_)) => Ok(()),
+        Some(_) if rules.replay => Ok(()),
+        Some(_) => Err(error::invalid(
+            "start",
+            "must be START_LATEST: the namespace says replay: false",
+        )),
+    }
+}
+
+/// The patterns and sizes that a request asks for.
+pub(crate) fn wanted(namespace: NamespaceId, view: &SubscribeView<'_>) -> Wanted {
+    Wanted {
+        namespace,
+        patterns: view.topics.iter().map(str::to_owned).collect(),
+        messages_max: view.batch_messages as usize,
+        bytes_max: view.batch_bytes as usize,
+    }
+}
+
+/// Where a request begins at each of so many places.
+///
+/// # Errors
+/// Its position is not one of these.
+pub(crate) fn places(
+    scope: &Scope,
+    view: &SubscribeView<'_>,
+    count: usize,
+) -> Result<Vec<Place>, Box<Status>> {
+    let start = match view.start {
+        None | Some(StartView::Latest) => Start::Latest,
+        Some(StartView::Earliest) => Start::Earliest,
+        Some(StartView::Time(time)) => Start::Time(millis_ceil(time)),
+        Some(StartView::Position(bytes)) => {
+            let numbers = position::decode(scope, count, bytes).ok_or_else(position_invalid)?;
+            let place = |number: &u64| Place::Before(Start::Number(*number));
+            return Ok(numbers.iter().map(place).collect());
+        }
+    };
+    Ok(vec![Place::Before(start); count])
+}
+
+/// The first millisecond that lies at a time or after it.
+fn millis_ceil(time: TimestampView) -> UnixMillis {
+    let nanos = time.as_unix_nanos().unwrap_or(i64::MAX).max(0).cast_unsigned();
+    UnixMillis(nanos.div_ceil(1_000_000))
+}
+
+/// Whether a subscription that begins like this must not see what was acknowledged before.
+pub(crate) fn begins_late(view: &SubscribeView<'_>) -> bool {
+    matches!(view.start, None | Some(StartView::Latest))
+}
+
+/// Serves one ask, and moves its place on.
+pub(crate) fn ask(
+    wanted: &Wanted,
+    place: &mut Place,
+    open: impl FnOnce(Start) -> Result<Opened, StoreError>,
+    read: impl FnOnce(u64, &mut Sink<'_>) -> Result<Read, StoreError>,
+) -> Result<Found, Box<Status>> {
+    let next = match *place {
+        Place::Next(next) => next,
+        Place::Before(start) => {
+            let next = match open(start).map_err(|cause| error::from_store(&cause))? {
+                Opened::At(next) => next,
+                Opened::Expired(oldest) => return Err(position_expired(oldest)),
+                Opened::Unknown => return Err(position_invalid()),
+            };
+            *place = Place::Next(next);
+            let message = Vec::new();
+            return Ok(Found::Chunk(Chunk { next, message }));
+        }
+    };
+    let mut message = Vec::new();
+    let mut sink = Sink {
+        wanted,
+        writer: SubscribeResponseWriter::new(&mut message),
+        messages: 0,
+        bytes: 0,
+    };
+    let found = read(next, &mut sink).map_err(|cause| error::from_store(&cause))?;
+    let Sink { writer, messages, .. } = sink;
+    writer.finish(&[], found.gap.map(|gap| gap_out(wanted, gap)).as_ref(), false);
+    *place = Place::Next(found.next);
+    Ok(match (messages > 0 || found.gap.is_some(), found.more) {
+        (true, _) => Found::Chunk(Chunk {
+            next: found.next,
+            message,
+        }),
+        (false, true) => Found::More,
+        (false, false) => Found::Nothing,
+    })
+}
+
+fn gap_out(wanted: &Wanted, gap: Gap) -> GapOut {
+    GapOut {
+        // Those that are gone may have been of any topic.
+        messages: if wanted.patterns.is_empty() {
+            gap.messages
+        } else {
+            0
+        },
+        oldest_left_time: gap.oldest_left.map(timestamp),
+    }
+}
+
+fn timestamp(time: UnixMillis) -> TimestampView {
+    TimestampView::from_unix_nanos(
+        i64::try_from(time.0)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1_000_000),
+    )
+}
+
+/// Writes the messages of an answer straight into the response.
+pub(crate) struct Sink<'a> {
+    wanted: &'a Wanted,
+    writer: SubscribeResponseWriter<'a>,
+    messages: usize,
+    bytes: usize,
+}
+
+impl MessageSink for Sink<'_> {
+    fn wants(&mut self, name: &str) -> bool {
+        let patterns = &self.wanted.patterns;
+        patterns.is_empty() || patterns.iter().any(|pattern| topic::matches(pattern, name))
+    }
+
+    fn message(&mut self, message: &Stored<'_>) -> bool {
+        let received = ReceivedOut {
+            id: message.id,
+            message: MessageOut {
+                topic: message.topic,
+                payload: message.payload,
+                ordering_key: message.key,
+                attributes: message.attributes,
+            },
+            store_time: timestamp(message.time),
+        };
+        let bytes = self.bytes + received_encoded_len(&received);
+        let is_full = self.messages >= self.wanted.messages_max || bytes > self.wanted.bytes_max;
+        if is_full && self.messages > 0 {
+            return false;
+        }
+        self.writer.message(&received);
+        (self.messages, self.bytes) = (self.messages + 1, bytes);
+        true
+    }
+}
+
+/// Appends the position to an answer: fields may come in any order, so the end is as good a place as any.
+pub(crate) fn append_position(message: &mut Vec<u8>, scope: &Scope, numbers: &[u64]) {
+    let mut bytes = Vec::new();
+    position::encode(scope, numbers, &mut bytes);
+    SubscribeResponseWriter::new(message).finish(&bytes, None, false);
+}
+
+/// Numbers of a subscription that has begun at all of its places.
+pub(crate) fn numbers(places: &[Place]) -> Option<Numbers> {
+    let mut numbers: Numbers = smallvec![];
+    for place in places {
+        match place {
+            Place::Next(next) => numbers.push(*next),
+            Place::Before(_) => return None,
+        }
+    }
+    Some(numbers)
+}
+
+fn position_invalid() -> Box<Status> {
+    Box::new(
+        Status::new(
+            Code::InvalidArgument,
+            "start.position: is not a position of this namespace and these topics; send one of an answer to the same \
+             subscription, or begin at START_EARLIEST",
+        )
+        .with_reason("POSITION_INVALID", &[("field", "start.position")])
+        .with_violations(&[(
+            "start.position",
+            "is not a position of this namespace and these topics",
+        )]),
+    )
+}
+
+fn position_expired(oldest: Option<UnixMillis>) -> Box<Status> {
+    let shown = oldest.map_or_else(|| "none".to_owned(), |time| (time.0 / 1_000).to_string());
+    Box::new(
+        Status::new(
+            Code::OutOfRange,
+            "start.position: retention has removed messages after it; begin at START_EARLIEST, knowing that some are missing",
+        )
+        .with_reason("POSITION_EXPIRED", &[("oldest_time", &shown)]),
+    )
+}

@@ -1,0 +1,311 @@
+//! A streaming reply in progress: a series of asks, each answered by a chunk, no faster than the client reads.
+//!
+//! ```text
+//!   begin ──> barrier (all shards: the store has what was acknowledged) ──> ask ──> chunk ──> ask ──> … ──> last
+//! ```
+//!
+//! What is asked, and of whom, is the business of its [`Source`]: a Scan goes from shard to shard and ends, a subscription asks all
+//! of its places at once, and each of them answers when it has something. Flow control is the absence of an ask: nothing is
+//! asked while the client has enough to read, so nothing grows. A stream that ends before its asks are answered takes them
+//! back.
+
+use std::collections::VecDeque;
+
+use prism_backends::NamespaceId;
+use prism_codec::grpc::{Code, Status};
+
+use super::{Destination, Dispatcher, pending::Pending, scan::Scan, subscription::Subscription};
+use crate::{
+    call::{
+        error,
+        job::{Answer, Job, PubSubWork, Work},
+        ticket::Ticket,
+    },
+    namespace::spec::StoreId,
+};
+
+/// Streams of one shard. Each may have an answer on its way, for which the mailbox of answers has room.
+pub(crate) const STREAMS_MAX: usize = 4_096;
+
+/// The origin of a stream's chunks.
+pub(crate) enum Source {
+    Scan(Scan),
+    Subscription(Subscription),
+}
+
+/// Where an ask goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Shard(u16),
+    Reader(StoreId),
+}
+
+/// What a source makes of an answer.
+pub(crate) enum Taken {
+    /// Nothing to show; ask on.
+    Nothing,
+    /// A message for the client.
+    Message(Vec<u8>),
+    /// The last message for the client.
+    Last(Vec<u8>),
+}
+
+/// A stream between its beginning and its last chunk.
+pub(crate) struct Stream {
+    pending: Pending,
+    source: Source,
+    barrier: Barrier,
+    ready: VecDeque<Vec<u8>>,
+    /// The last chunk has come.
+    ended: bool,
+    failed: Option<Box<Status>>,
+    /// Counted among the streams of its namespace.
+    counted: bool,
+}
+
+/// Whether the store has what was acknowledged before the stream began.
+enum Barrier {
+    /// So many shards are to be asked.
+    Wanted(u16),
+    /// So many of them have not answered.
+    Waiting(u16),
+    /// All have, or none need be asked.
+    Passed,
+}
+
+/// What the session does next.
+pub(crate) enum StreamStep {
+    /// Nothing: a chunk is on its way, or the client is slow.
+    Wait,
+    /// Send [`Stream::take_message`], and end the stream if it is the last.
+    Send { last: bool },
+    /// End the stream with this.
+    Failed(Box<Status>),
+}
+
+impl Stream {
+    /// A stream that first waits for the logs of so many shards.
+    pub(super) fn new(pending: Pending, source: Source, barrier: u16) -> Self {
+        Self {
+            pending,
+            source,
+            barrier: match barrier {
+                0 => Barrier::Passed,
+                shards => Barrier::Wanted(shards),
+            },
+            ready: VecDeque::new(),
+            ended: false,
+            failed: None,
+            counted: true,
+        }
+    }
+
+    /// Whether it goes on until somebody ends it.
+    pub(crate) fn is_endless(&self) -> bool {
+        matches!(self.source, Source::Subscription(_))
+    }
+
+    /// Whether the next step, if it may, asks for a chunk.
+    pub(crate) fn wants_chunk(&self) -> bool {
+        matches!(self.barrier, Barrier::Passed)
+            && self.ready.is_empty()
+            && self.failed.is_none()
+            && !self.ended
+            && match &self.source {
+                Source::Scan(scan) => scan.wants_page(),
+                Source::Subscription(subscription) => subscription.wants_messages(),
+            }
+    }
+
+    /// Whether a chunk was asked for that is being made now. What a subscription asks for may come in hours.
+    pub(crate) fn awaits_chunk(&self) -> bool {
+        match &self.source {
+            Source::Scan(scan) => scan.awaits_page(),
+            Source::Subscription(_) => false,
+        }
+    }
+
+    /// Moves on. `may_ask` is false while the client has enough to read.
+    pub(crate) fn step(&mut self, may_ask: bool, gateway: &mut Dispatcher) -> StreamStep {
+        if let Some(status) = self.failed.take() {
+            return self.fail(status, gateway);
+        }
+        if !self.ready.is_empty() {
+            let last = self.ended && self.ready.len() == 1;
+            return StreamStep::Send { last };
+        }
+        match self.barrier {
+            Barrier::Wanted(shards) => return self.ask_for_barrier(shards, gateway),
+            Barrier::Waiting(_) => return StreamStep::Wait,
+            Barrier::Passed => {}
+        }
+        if !may_ask || self.ended {
+            return StreamStep::Wait;
+        }
+        loop {
+            let ask = match &mut self.source {
+                Source::Scan(scan) => scan.next_ask(&self.pending),
+                Source::Subscription(subscription) => subscription.next_ask(),
+            };
+            let Some((to, work)) = ask else {
+                return StreamStep::Wait;
+            };
+            gateway.watch_stream_deadline(&mut self.pending);
+            if let Err(status) = gateway.submit_ask(to, &self.pending, work) {
+                return self.fail(status, gateway);
+            }
+        }
+    }
+
+    /// Asks every shard to answer when the store has what it acknowledged.
+    fn ask_for_barrier(&mut self, shards: u16, gateway: &mut Dispatcher) -> StreamStep {
+        gateway.watch_stream_deadline(&mut self.pending);
+        for shard in 0..shards {
+            let namespace = self.pending.ticket.namespace;
+            let work = Work::Settle { namespace };
+            if let Err(status) = gateway.submit_ask(Asked::Shard(shard), &self.pending, work) {
+                return self.fail(status, gateway);
+            }
+        }
+        self.barrier = Barrier::Waiting(shards);
+        StreamStep::Wait
+    }
+
+    fn fail(&mut self, status: Box<Status>, gateway: &mut Dispatcher) -> StreamStep {
+        gateway.end(&mut self.pending, status.code, 0);
+        self.close(gateway);
+        StreamStep::Failed(status)
+    }
+
+    /// Takes in an answer. Returns whether there is something to do now.
+    pub(crate) fn handle_answer(
+        &mut self,
+        result: Result<Answer, Box<Status>>,
+        gateway: &mut Dispatcher,
+    ) -> bool {
+        if let (Ok(Answer::Settled), Barrier::Waiting(missing)) = (&result, &mut self.barrier) {
+            *missing -= 1;
+            if *missing > 0 {
+                return false;
+            }
+            self.barrier = Barrier::Passed;
+            return true;
+        }
+        let taken = result.and_then(|answer| match &mut self.source {
+            Source::Scan(scan) => scan.take(answer),
+            Source::Subscription(subscription) => subscription.take(answer),
+        });
+        match taken {
+            Ok(Taken::Nothing) => {}
+            Ok(Taken::Message(message)) => {
+                gateway.count_page(&self.pending, message.len());
+                self.ready.push_back(message);
+            }
+            Ok(Taken::Last(message)) => {
+                gateway.count_page(&self.pending, message.len());
+                self.ready.push_back(message);
+                self.ended = true;
+                gateway.end(&mut self.pending, Code::Ok, 0);
+                self.close(gateway);
+            }
+            Err(status) => self.failed = Some(status),
+        }
+        true
+    }
+
+    /// The message that [`StreamStep::Send`] announced.
+    pub(crate) fn take_message(&mut self) -> Vec<u8> {
+        self.ready.pop_front().unwrap_or_default()
+    }
+
+    /// Ends with the deadline.
+    pub(crate) fn expire(&mut self, gateway: &mut Dispatcher) {
+        gateway.expire(&mut self.pending);
+        self.close(gateway);
+    }
+
+    /// Ends because the client gave up.
+    pub(crate) fn cancel(&mut self, gateway: &mut Dispatcher) {
+        gateway.cancel(&mut self.pending);
+        self.close(gateway);
+    }
+
+    /// Ends because the gateway drains; the status for the client.
+    pub(crate) fn drain(&mut self, gateway: &mut Dispatcher) -> Box<Status> {
+        let status = error::not_serving();
+        gateway.end(&mut self.pending, status.code, 0);
+        self.close(gateway);
+        status
+    }
+
+    /// Takes back what was asked and not answered, and gives the stream's place up. Done once.
+    fn close(&mut self, gateway: &mut Dispatcher) {
+        if !std::mem::take(&mut self.counted) {
+            return;
+        }
+        let ticket = self.pending.ticket;
+        if let Source::Subscription(subscription) = &self.source {
+            for to in subscription.asked() {
+                gateway.take_back(to, ticket);
+            }
+        }
+        gateway.leave_stream(ticket.namespace);
+    }
+}
+
+impl Dispatcher {
+    /// Takes one of the places for streams. They are others than those of calls that wait.
+    ///
+    /// # Errors
+    /// The namespace has as many streams as it may, or the shard.
+    pub(super) fn enter_stream(&mut self, namespace: NamespaceId) -> Result<(), Box<Status>> {
+        let Some(namespace) = self.namespaces.by_id(namespace) else {
+            return Err(error::not_serving());
+        };
+        let of_namespace = namespace.streams.get();
+        if self.streams >= STREAMS_MAX || of_namespace >= self.limits.streams_per_namespace_max {
+            self.metrics.shed.add(1);
+            return Err(error::overloaded(
+                "as many streams are open as may be (limits.streams_per_namespace_max)",
+            ));
+        }
+        self.streams += 1;
+        namespace.streams.set(of_namespace + 1);
+        Ok(())
+    }
+
+    fn leave_stream(&mut self, namespace: NamespaceId) {
+        self.streams = self.streams.saturating_sub(1);
+        if let Some(namespace) = self.namespaces.by_id(namespace) {
+            namespace.streams.set(namespace.streams.get().saturating_sub(1));
+        }
+    }
+
+    /// Sends a stream's ask. One of a subscription may wait for hours, so it takes no place of a call.
+    fn submit_ask(&mut self, to: Asked, pending: &Pending, work: Work) -> Result<(), Box<Status>> {
+        let to = match to {
+            Asked::Shard(shard) => Destination::Shard(shard),
+            Asked::Reader(store) => Destination::Reader(store),
+        };
+        match work {
+            Work::PubSub(_) => self.submit_without_place(to, pending, work),
+            work => self.submit(to, pending, work),
+        }
+    }
+
+    /// Takes an ask back that is not answered. Where its mailbox is full the ask is answered to nobody.
+    fn take_back(&mut self, to: Asked, ticket: Ticket) {
+        let job = Job {
+            ticket,
+            deadline: None,
+            work: Work::PubSub(PubSubWork::TakeBack {
+                namespace: ticket.namespace,
+            }),
+        };
+        let to = match to {
+            Asked::Shard(shard) => Destination::Shard(shard),
+            Asked::Reader(store) => Destination::Reader(store),
+        };
+        let _ = self.send_job(to, job);
+    }
+}

@@ -1,0 +1,98 @@
+//! `prism pubsub` against a running gateway.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
+
+use super::{Gateway, example};
+
+#[test]
+fn messages_are_published_and_read_again_also_after_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let gateway = Gateway::start(directory.path(), "sqlite", 2);
+    gateway.ok(&["namespace", "create", &example("user-events")]);
+    let publish = |gateway: &Gateway, payload: &str, topic: &str| {
+        let said = gateway.ok(&[
+            "pubsub",
+            "publish",
+            "user-events",
+            payload,
+            "--topic",
+            topic,
+            "--key",
+            "k",
+        ]);
+        assert_eq!(said, "✓ published\n");
+    };
+    publish(&gateway, "one", "login.web");
+    publish(&gateway, "two", "logout");
+    let token = [
+        "--token",
+        "t1",
+        "--attribute",
+        "a=b",
+        "--topic",
+        "login.app",
+        "--key",
+        "k",
+    ];
+    let once = [&["pubsub", "publish", "user-events", "three"][..], &token].concat();
+    let first = gateway.json(&once);
+    assert_eq!(
+        (&first["message_id_text"], &first["durability"]),
+        (&"t1".into(), &"strong".into())
+    );
+    assert_eq!(gateway.json(&once)["message_id_text"], "t1", "a repeat");
+
+    let all = [
+        "pubsub",
+        "subscribe",
+        "user-events",
+        "--from",
+        "earliest",
+        "--limit",
+        "3",
+    ];
+    let seen = gateway.ok(&all);
+    let mut lines: Vec<_> = seen.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        ["login.app\tk\tthree", "login.web\tk\tone", "logout\tk\ttwo"]
+    );
+
+    // A subscriber goes on over a restart of the gateway, at the same address, and misses nothing.
+    let listen = gateway.server.clone();
+    let mut live = gateway
+        .command(&["--output", "json", "--timeout", "20s"])
+        .args([
+            "pubsub",
+            "subscribe",
+            "user-events",
+            "login.>",
+            "--from",
+            "earliest",
+            "--limit",
+            "3",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program was built for this test");
+    let mut printed = BufReader::new(live.stdout.take().expect("piped"));
+    let mut next = || {
+        let mut line = String::new();
+        printed.read_line(&mut line).expect("a message");
+        serde_json::from_str::<serde_json::Value>(&line).expect("one JSON value a line")
+    };
+    assert_eq!(next()["payload_text"], "one");
+    assert_eq!(next()["attributes"], serde_json::json!({ "a": "b" }));
+    gateway.stop();
+    let gateway = Gateway::start_at(&listen, directory.path(), "sqlite", 3);
+    publish(&gateway, "four", "login.web");
+    assert_eq!(next()["payload_text"], "four");
+    assert!(live.wait().expect("it is our child").success());
+
+    let refused = gateway.no(&["pubsub", "publish", "user-events", "x", "--topic", "a..b"]);
+    assert!(refused.contains("message.topic"), "{refused}");
+}
