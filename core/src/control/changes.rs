@@ -14,6 +14,8 @@
 //! shards; what fails and is worth another try is tried again after a pause, for ever. Leaves to
 //! others: carrying out the [`Order`]s, in their order.
 
+mod calls;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -23,6 +25,7 @@ use std::{
 use prism_backends::{NamespaceId, StoreError};
 use prism_codec::grpc::Status;
 
+use self::calls::Calls;
 use super::{
     catalog::{Catalog, CatalogEntry, CatalogError},
     provision::{Action, Object},
@@ -121,8 +124,8 @@ impl Item {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// So many stores have not answered yet.
-    Store { missing: usize },
+    /// The store is at work.
+    Store,
     /// So many shards have not acknowledged yet.
     Shards { missing: usize },
     /// Wait, then go on.
@@ -134,6 +137,8 @@ enum Step {
 #[derive(Debug)]
 struct Change {
     action: Action,
+    /// The store that all its namespaces lie in; `None`: it is not configured.
+    home: Option<Home>,
     items: Vec<Item>,
     step: Step,
     round: u32,
@@ -141,13 +146,14 @@ struct Change {
     failures: u32,
     /// No shard serves the namespaces of this delete any more.
     is_given_up: bool,
-    caller: Option<Caller>,
+    /// The call that waits for it, among others.
+    call: Option<u64>,
     /// The change that this one undoes a part of, and why.
     undoes: Option<(u64, HashMap<u32, Box<Status>>)>,
 }
 
 impl Change {
-    fn new(action: Action, entries: Vec<CatalogEntry>, caller: Option<Caller>) -> Self {
+    fn new(action: Action, home: Option<Home>, entries: Vec<CatalogEntry>, call: Option<u64>) -> Self {
         let items = entries.into_iter().map(|entry| Item {
             entry,
             result: None,
@@ -156,12 +162,13 @@ impl Change {
         });
         Self {
             action,
+            home,
             items: items.collect(),
             step: Step::Undo,
             round: 0,
             failures: 0,
             is_given_up: false,
-            caller,
+            call,
             undoes: None,
         }
     }
@@ -193,6 +200,8 @@ pub(crate) struct Changes {
     open: BTreeMap<u64, Change>,
     /// The latest change of each namespace that has one.
     current: HashMap<u32, u64>,
+    /// Those who have asked for changes.
+    calls: Calls,
     /// Callers who came later, and wait for the end of a namespace's delete.
     joined: HashMap<u32, Vec<Caller>>,
     orders: Vec<Order>,
@@ -206,6 +215,7 @@ impl Changes {
             next: 1,
             open: BTreeMap::new(),
             current: HashMap::new(),
+            calls: Calls::default(),
             joined: HashMap::new(),
             orders: Vec::new(),
         }
@@ -234,12 +244,12 @@ impl Changes {
             Step::Pause { until } => Some(until),
             _ => None,
         });
-        let callers = self.open.values().filter_map(|change| change.caller.as_ref());
-        let callers = callers.chain(self.joined.values().flatten());
-        pauses.chain(callers.map(|caller| caller.answer_by)).min()
+        let joined = self.joined.values().flatten().map(|caller| caller.answer_by);
+        pauses.chain(joined).chain(self.calls.next_time()).min()
     }
 
-    /// Goes on with what the catalog has recorded. The entries of an update are as they will be.
+    /// Goes on with what the catalog has recorded, with a change for each store. The entries of an
+    /// update are as they will be.
     pub(super) fn begin(&mut self, action: Action, entries: Vec<CatalogEntry>, caller: Option<Caller>) {
         if entries.is_empty() {
             return;
@@ -248,8 +258,19 @@ impl Changes {
             // Who calls it learns that it is there and not ready.
             self.tell_shards(&entries, NamespaceState::Provisioning, None);
         }
-        let number = self.open_change(Change::new(action, entries, caller));
-        self.go_on(number);
+        let call = caller.map(|caller| self.calls.open(caller, &entries));
+        let mut by_home: Vec<(Option<Home>, Vec<CatalogEntry>)> = Vec::new();
+        for entry in entries {
+            let home = home_of(&entry, &self.stores);
+            match by_home.iter_mut().find(|(other, _)| *other == home) {
+                Some((_, entries)) => entries.push(entry),
+                None => by_home.push((home, vec![entry])),
+            }
+        }
+        for (home, entries) in by_home {
+            let number = self.open_change(Change::new(action, home, entries, call));
+            self.go_on(number);
+        }
     }
 
     fn open_change(&mut self, change: Change) -> u64 {
@@ -304,23 +325,14 @@ impl Changes {
                 .collect();
             return self.tell_shards(&entries, NamespaceState::Deleting, Some(id));
         }
-        let mut by_home: Vec<(Option<Home>, Vec<Object>)> = Vec::new();
-        for item in change.at(Progress::Asked) {
-            let (home, object) = (home_of(&item.entry, &self.stores), object_of(&item.entry));
-            match by_home.iter_mut().find(|(other, _)| *other == home) {
-                Some((_, objects)) => objects.push(object),
-                None => by_home.push((home, vec![object])),
-            }
-        }
-        let (action, missing) = (change.action, by_home.len());
-        change.step = Step::Store { missing };
-        let orders = by_home.into_iter().map(|(home, objects)| Order::Store {
+        change.step = Step::Store;
+        let objects = change.at(Progress::Asked).map(|item| object_of(&item.entry));
+        self.orders.push(Order::Store {
             change: id,
-            home,
-            action,
-            objects,
+            home: change.home,
+            action: change.action,
+            objects: objects.collect(),
         });
-        self.orders.extend(orders);
     }
 
     fn tell_shards(&mut self, entries: &[CatalogEntry], state: NamespaceState, change: Option<ChangeId>) {
@@ -353,11 +365,6 @@ impl Changes {
         now: Instant,
     ) {
         let Some(change) = self.asked(id) else { return };
-        let Step::Store { missing } = &mut change.step else {
-            return;
-        };
-        *missing -= 1;
-        let is_last = *missing == 0;
         let mut refused = HashMap::new();
         for (namespace, result) in results {
             let is_delete = change.action == Action::Delete;
@@ -386,7 +393,7 @@ impl Changes {
         }
         let has_failed = change.at(Progress::Asked).any(|item| item.trouble.is_some());
         self.undo(catalog, id.number, refused);
-        if is_last && let Some(change) = self.open.get_mut(&id.number) {
+        if let Some(change) = self.open.get_mut(&id.number) {
             change.failures = if has_failed {
                 change.failures.saturating_add(1)
             } else {
@@ -483,7 +490,7 @@ impl Changes {
             entries.push(entry);
         }
         if !entries.is_empty() {
-            let mut undo = Change::new(Action::Delete, entries, None);
+            let mut undo = Change::new(Action::Delete, change.home, entries, None);
             undo.undoes = Some((number, reasons));
             let undo = self.open_change(undo);
             self.go_on(undo);
@@ -578,28 +585,22 @@ impl Changes {
             }
             self.close_if_done(undone);
         }
-        if let Some(caller) = change.caller {
-            self.orders.push(Order::Answer { caller, outcomes });
-        }
+        let call = change.call;
+        self.orders
+            .extend(call.and_then(|call| self.calls.end(call, outcomes)));
     }
 
     /// Goes on after pauses, and answers the callers whose time is over.
     pub(super) fn handle_time(&mut self, now: Instant) {
-        let mut due = Vec::new();
-        for (number, change) in &mut self.open {
-            let is_late = |caller: &mut Caller| caller.answer_by <= now;
-            if let Some(caller) = change.caller.take_if(is_late) {
-                let outcomes = change
-                    .items
-                    .iter()
-                    .map(|item| item.so_far(change.action))
-                    .collect();
-                self.orders.push(Order::Answer { caller, outcomes });
+        for (number, mut call) in self.calls.late(now) {
+            for change in self.open.values().filter(|change| change.call == Some(number)) {
+                call.add(change.items.iter().map(|item| item.so_far(change.action)));
             }
-            if matches!(change.step, Step::Pause { until } if until <= now) {
-                due.push(*number);
-            }
+            self.orders.push(call.answer());
         }
+        let is_due = |change: &Change| matches!(change.step, Step::Pause { until } if until <= now);
+        let due = self.open.iter().filter(|(_, change)| is_due(change));
+        let due: Vec<u64> = due.map(|(number, _)| *number).collect();
         for (id, callers) in &mut self.joined {
             let change = self.current.get(id).and_then(|number| self.open.get(number));
             let item = change.and_then(|change| change.items.iter().find(|item| item.entry.id == *id));

@@ -24,7 +24,6 @@ mod spec;
 pub(crate) mod stores;
 
 use std::{
-    collections::HashMap,
     io,
     path::PathBuf,
     sync::{
@@ -46,7 +45,7 @@ use prost::Message;
 
 pub(crate) use self::dead_letters::DeadLetterCalls;
 use self::{
-    catalog::{Catalog, CatalogEntry, StoreRef},
+    catalog::{Catalog, CatalogEntry},
     changes::{Caller, Changes, Form, Order, Outcome},
     provision::{Action, Links, Object, Task},
     service::{Batch, ServiceContext, namespace_message},
@@ -145,16 +144,15 @@ impl Control {
             (NamespaceState::Deleting, Action::Delete),
         ];
         for (state, action) in unfinished {
-            // Apart for each store: one that is away must not hold up the others.
-            let mut by_store: HashMap<StoreRef, Vec<CatalogEntry>> = HashMap::new();
-            for entry in entries.iter().filter(|entry| entry.state == state) {
-                let of_store = by_store.entry(entry.store.clone()).or_default();
-                of_store.push(entry.clone().updated());
+            let found: Vec<CatalogEntry> = entries
+                .iter()
+                .filter(|entry| entry.state == state)
+                .map(|entry| entry.clone().updated())
+                .collect();
+            if !found.is_empty() {
+                tracing::info!(namespaces = found.len(), %state, "going on where the last run ended");
             }
-            for (store, found) in by_store {
-                tracing::info!(namespaces = found.len(), %state, store = store.name, "going on where the last run ended");
-                self.changes.begin(action, found, None);
-            }
+            self.changes.begin(action, found, None);
         }
         self.carry_out_orders();
         Ok(entries.len())

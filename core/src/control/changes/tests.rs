@@ -189,6 +189,7 @@ impl Harness {
     fn settled(&mut self, name: &str) -> Option<(NamespaceState, u64)> {
         assert!(self.changes.open.is_empty(), "{:?}", self.changes);
         assert!(self.changes.current.is_empty() && self.changes.joined.is_empty());
+        assert!(self.changes.calls.is_empty());
         let entry = self.catalog().entry(name).expect("a row");
         let served: Vec<_> = self.world.shards.values().collect();
         let rows = self.catalog.as_ref().expect("a catalog").entries().expect("rows");
