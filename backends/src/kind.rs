@@ -1,7 +1,7 @@
 //! The columns: the kinds of store that a configuration may name.
 
 use crate::offer::Offer;
-use crate::{memory, sqlite};
+use crate::{memory, postgres, sqlite};
 
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,8 +80,8 @@ impl StoreKind {
         match self {
             StoreKind::Memory => &[memory::KEYVALUE, memory::PUBSUB],
             StoreKind::Sqlite => &[sqlite::KEYVALUE, sqlite::PUBSUB],
-            StoreKind::Postgres
-            | StoreKind::Redis
+            StoreKind::Postgres => &[postgres::KEYVALUE],
+            StoreKind::Redis
             | StoreKind::Nats
             | StoreKind::Kafka
             | StoreKind::ClickHouse

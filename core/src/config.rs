@@ -222,6 +222,13 @@ impl ServeOptions {
     }
 
     /// Whether a store lies on this machine's disk, and the log and the catalog with it.
+    pub fn keeps_catalog(&self) -> bool {
+        self.all_stores()
+            .iter()
+            .any(|store| store.kind != StoreKind::Memory)
+    }
+
+    /// Whether anything lies in the data directory beside the catalog.
     pub fn has_disk(&self) -> bool {
         self.embedded == EmbeddedStore::Sqlite
             || self.stores.iter().any(|store| store.kind == StoreKind::Sqlite)

@@ -69,6 +69,23 @@ impl Postgres {
     }
 }
 
+impl Postgres {
+    /// Marks the tables as those of a catalog, the first that comes; false if they are another's.
+    /// Numbers of namespaces that two catalogs give out would collide here.
+    pub async fn claim(&self, catalog: u128) -> Result<bool, StoreError> {
+        let lease = self.connections.acquire().await?;
+        let bytes = catalog.to_be_bytes();
+        let rows = lease
+            .begin()
+            .query(CLAIM, &[&bytes.as_slice()])
+            .await
+            .map_err(Fault::from)?;
+        lease.finish();
+        let owner = rows.first().map(|row| row.try_get::<_, &[u8]>(0)).transpose();
+        Ok(owner.map_err(Fault::from)? == Some(bytes.as_slice()))
+    }
+}
+
 async fn observe(link: &Link) -> Result<Observed, Fault> {
     let rows = link.query(EXISTS, &[]).await?;
     let exists = rows.first().map(|row| row.try_get::<_, bool>(0)).transpose()?;
@@ -116,11 +133,21 @@ static LOCK: &str = "SELECT pg_advisory_xact_lock($1)";
 static HAS_SCHEMA: &str = "SELECT 1 FROM pg_namespace WHERE nspname = 'prism'";
 static EXISTS: &str = "SELECT to_regclass('prism.format') IS NOT NULL";
 static READ: &str = "SELECT version, usable_from FROM prism.format";
+static CLAIM: &str = "INSERT INTO prism.owner AS o (one, catalog) VALUES (true, $1)
+    ON CONFLICT (one) DO UPDATE SET catalog = o.catalog RETURNING catalog";
 static WRITE: &str = "INSERT INTO prism.format (one, version, usable_from) VALUES (true, $1, $2)
     ON CONFLICT (one) DO UPDATE SET version = excluded.version, usable_from = excluded.usable_from";
 
 /// Statements that make the next format of each. A step that was once released is never changed.
-const STEPS: [&str; 1] = [FORMAT_1];
+const STEPS: [&str; 2] = [FORMAT_1, FORMAT_2];
+
+/// The catalog that gives the namespaces their numbers.
+const FORMAT_2: &str = "
+    CREATE TABLE prism.owner (
+        one boolean PRIMARY KEY CHECK (one),
+        catalog bytea NOT NULL
+    );
+";
 
 /// Values are kept as they come: clients compress theirs, and say so.
 const FORMAT_1: &str = "

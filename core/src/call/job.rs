@@ -4,7 +4,7 @@
 //! is decoded into owned structures on the way.
 
 use std::{
-    sync::{Arc, mpsc::SyncSender},
+    sync::{Arc, RwLock, mpsc::SyncSender},
     time::Instant,
 };
 
@@ -18,6 +18,7 @@ use prism_codec::{
     method::{Method, PubSubMethod},
 };
 use prism_wal::tail::Payload;
+use rustc_hash::FxHashMap;
 
 use super::{
     change::{Acknowledge, NamespaceChange},
@@ -178,6 +179,10 @@ pub(crate) enum DeadLetterJob {
     Redrive(u64),
     Drop(u64),
 }
+
+/// The durability of each namespace of a server's store, as its number in the API. The control thread makes it known before
+/// any shard knows the namespace.
+pub(crate) type Durabilities = Arc<RwLock<FxHashMap<u32, i32>>>;
 
 /// What the writer of a shared store is told.
 #[derive(Debug)]

@@ -18,6 +18,15 @@ pub(crate) const BEST_EFFORT: i32 = Durability::BestEffort as i32;
 pub(crate) const EVENTUAL: i32 = Durability::Eventual as i32;
 const STRONG: i32 = Durability::Strong as i32;
 
+/// The number of a namespace's durability.
+pub(crate) fn number_of(durability: crate::namespace::Durability) -> i32 {
+    match durability {
+        crate::namespace::Durability::BestEffort => BEST_EFFORT,
+        crate::namespace::Durability::Eventual => EVENTUAL,
+        crate::namespace::Durability::Strong => STRONG,
+    }
+}
+
 /// The result of a write that the store has and no log numbered.
 pub(crate) fn applied(durability: i32) -> WriteResultView {
     WriteResultView {

@@ -50,7 +50,7 @@ pub(super) fn spec_of(
         return None;
     };
     let value_bytes_max = config.needs.max_message_size.unwrap_or(u64::MAX);
-    let path = Path::of(config.durability());
+    let path = store.path(config.durability());
     Some(Arc::new(NamespaceSpec {
         id: NamespaceId(entry.id),
         name: config.name.clone(),

@@ -6,8 +6,8 @@ use prism_backends::{kind::StoreKind, offer::Api};
 use crate::{
     config::{EMBEDDED, ServeOptions},
     namespace::{
-        NamespaceConfig,
-        spec::{Home, StoreId, Unapplied},
+        Durability, NamespaceConfig,
+        spec::{Home, Path, StoreId, Unapplied},
     },
     plan::{self, Asked, Candidate, Excuse},
 };
@@ -38,7 +38,9 @@ impl Stores {
             };
             let mut candidate = Candidate::new(&store.name, store.kind);
             candidate.is_embedded = store.name == EMBEDDED;
-            candidate.facts.log_refusal = log_refusal.map(str::to_owned);
+            if store.kind != StoreKind::Postgres {
+                candidate.facts.log_refusal = log_refusal.map(str::to_owned);
+            }
             OpenStore { candidate, home }
         };
         Self(options.all_stores().into_iter().map(open).collect())
@@ -78,7 +80,17 @@ impl OpenStore {
     pub(crate) fn describe(&self, namespace: &str) -> String {
         match self.candidate.kind {
             StoreKind::Memory => self.candidate.title(),
+            StoreKind::Postgres => format!("{}, schema prism", self.candidate.title()),
             kind => format!("{} table \"{namespace}\"", kind.title()),
+        }
+    }
+
+    /// The order in which writes reach store and log. A server that acknowledges only what is
+    /// durable keeps each durability by itself; its acknowledgement is awaited.
+    pub(crate) fn path(&self, durability: Durability) -> Path {
+        match self.candidate.kind {
+            StoreKind::Postgres => Path::StoreOnly,
+            _ => Path::of(durability),
         }
     }
 

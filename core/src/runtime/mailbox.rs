@@ -17,7 +17,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
     sync::{
         Arc,
@@ -137,6 +137,22 @@ impl Waker {
             ON_EVENTFD => self.ring(),
             _ => {}
         }
+    }
+
+    /// The bell of a thread that waits in a reactor of its own; `None` for a thread that waits by
+    /// [`Waker::wait_blocking`].
+    pub(crate) fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.eventfd.as_ref().map(OwnedFd::as_fd)
+    }
+
+    /// Announces that the receiver is about to wait for its bell; false when `has_work`.
+    pub(crate) fn prepare_sleep(&self, has_work: impl Fn() -> bool) -> bool {
+        self.sleeping.prepare(ON_EVENTFD, has_work)
+    }
+
+    /// The receiver is awake, whatever has woken it, and its bell is silent.
+    pub(crate) fn end_sleep(&self) {
+        self.clear();
     }
 
     fn ring(&self) {

@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     StoreReader,
     /// Moves pages of that store and makes it durable.
     Checkpointer,
+    /// Drives the connections to servers' stores; one for each shard that has some.
+    Sidecar,
     /// Prepares and recycles segments of a lane.
     Keeper,
     /// Writes groups of the log to the disk; several for each shard.
@@ -50,11 +52,12 @@ pub(crate) enum Kind {
 }
 
 /// Each kind with the name of its threads and of its kind in tests.
-const NAMES: [(Kind, &str); 12] = [
+const NAMES: [(Kind, &str); 13] = [
     (Kind::Shard, "prism-shard"),
     (Kind::StoreWriter, "prism-writer"),
     (Kind::StoreReader, "prism-reader"),
     (Kind::Checkpointer, "prism-checkpoint"),
+    (Kind::Sidecar, "prism-sidecar"),
     (Kind::Keeper, "prism-keeper"),
     (Kind::LogWriter, "prism-log"),
     (Kind::Control, "prism-control"),

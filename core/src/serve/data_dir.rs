@@ -23,7 +23,7 @@ use crate::{
 /// Makes and locks the data directory and opens the catalog in it. A gateway whose stores are all memory leaves no trace
 /// on disk.
 pub(super) fn open(options: &ServeOptions) -> Result<(Option<File>, Catalog), ServeError> {
-    if !options.has_disk() {
+    if !options.keeps_catalog() {
         let catalog = Catalog::in_memory().map_err(|cause| ServeError(cause.to_string()))?;
         return Ok((None, catalog));
     }
@@ -122,6 +122,8 @@ pub(super) fn open_log(
     };
     let logged: Vec<_> = kept()
         .filter(|entry| entry.durability != Durability::BestEffort.as_str())
+        // A server's store acknowledges what is durable there.
+        .filter(|entry| entry.store.kind == StoreKind::Sqlite.name())
         .collect();
     // The store may have lost the note of its latest namespaces in a power cut; the catalog and the log have not.
     let in_sqlite = kept().filter(|entry| entry.store.kind == StoreKind::Sqlite.name());

@@ -10,6 +10,7 @@ mod descriptors;
 mod listen;
 mod mailboxes;
 mod process;
+mod sidecars;
 mod signals;
 mod start;
 mod stop;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use prism_backends::{
+    kind::StoreKind,
     memory::{self, MemoryStore},
     sqlite,
 };
@@ -19,6 +20,7 @@ use super::{
     data_dir::{self, tombstone_window_ms},
     descriptors, failed, listen,
     mailboxes::{JOBS_MAX, Mailboxes},
+    sidecars::{Sidecars, Surroundings},
 };
 use crate::{
     call::{
@@ -30,7 +32,7 @@ use crate::{
         self, Control,
         catalog::Catalog,
         changes::Changes,
-        provision::{Links, LogMaker, Memory, Provisioning, Sqlite},
+        provision::{self, Links, LogMaker, Memory, Provisioning, Sqlite},
         service::ServiceContext,
         stores::Stores,
     },
@@ -86,9 +88,10 @@ impl Server {
             None => None,
             Some(parts) => Some(ground.start_store(parts)?),
         };
-        let shards = ground.start_shards(listeners, store.as_ref())?;
-        let (control, provisioning) = ground.control(catalog, log, store.as_ref());
-        let mut server = ground.server(address, lock, store, shards, &control);
+        let sidecars = ground.start_sidecars(&catalog)?;
+        let shards = ground.start_shards(listeners, store.as_ref(), &sidecars)?;
+        let (control, provisioning) = ground.control(catalog, log, store.as_ref(), &sidecars);
+        let mut server = ground.server(address, lock, (store, sidecars), shards, &control);
         if let Err(error) = server.serve(control, provisioning) {
             server.stop_all();
             return Err(error);
@@ -267,18 +270,33 @@ impl Ground {
         Ok(())
     }
 
+    /// Starts the threads that drive servers' stores.
+    fn start_sidecars(&self, catalog: &Catalog) -> Result<Sidecars, ServeError> {
+        let around = Surroundings {
+            shards: self.count,
+            wall: &self.options.wall_clock,
+            stop: &self.sidecar_stop,
+            replies: &self.mailboxes.neighbours.replies,
+            catalog,
+        };
+        Sidecars::start(&self.options, &around)
+    }
+
     /// Starts a shard for each listener.
     fn start_shards(
         &self,
         listeners: Vec<TcpListener>,
         store: Option<&SharedStore>,
+        sidecars: &Sidecars,
     ) -> Result<Vec<JoinHandle<()>>, ServeError> {
         let cores = cores(self.options.pin_shards);
         let core_of = |number: u16| cores.get(usize::from(number) % cores.len().max(1)).copied();
         let start = |(number, listener)| {
             let setup = self.shard_setup(number, core_of(number), listener);
             let store = store.map(|store| self.store_of_shard(&setup, store));
-            self.start_shard(setup, store)
+            let file = store.as_ref().map(|store| &store.link);
+            let links = sidecars.links_of(number, &self.options, file);
+            self.start_shard(setup, links, store.map(|store| store.log))
         };
         let started: io::Result<Vec<_>> = (0..self.count).zip(listeners).map(start).collect();
         started.map_err(|cause| failed("cannot start a shard's thread", &cause))
@@ -328,7 +346,12 @@ impl Ground {
         }
     }
 
-    fn start_shard(&self, setup: ShardSetup, store: Option<StoreOfShard>) -> io::Result<JoinHandle<()>> {
+    fn start_shard(
+        &self,
+        setup: ShardSetup,
+        stores: Vec<StoreLink>,
+        log: Option<LogSetup>,
+    ) -> io::Result<JoinHandle<()>> {
         let number = setup.number;
         let (neighbours, limits) = (self.mailboxes.neighbours.clone(), self.options.limits);
         let (metrics, registry) = (self.registry.add_shard(), self.registry.clone());
@@ -340,11 +363,10 @@ impl Ground {
                     tombstone_window_ms: tombstone_window_ms(&limits),
                     ..memory::Options::default()
                 });
-                let (stores, log) = store.map(|store| (store.link, Log::new(store.log))).unzip();
                 let places = Places {
                     memory: Box::new(memory),
-                    stores: stores.into_iter().collect(),
-                    log,
+                    stores,
+                    log: log.map(Log::new),
                 };
                 // The receiver lives as long as the server.
                 let _ = started.send(Event::ShardStarted);
@@ -359,6 +381,7 @@ impl Ground {
         catalog: Catalog,
         log: Option<LogDirectory>,
         store: Option<&SharedStore>,
+        sidecars: &Sidecars,
     ) -> (Control, Vec<Provisioning>) {
         let limits = &self.options.limits;
         let stop = Arc::new(AtomicBool::new(false));
@@ -377,12 +400,30 @@ impl Ground {
         let log = log.map(|log| Arc::new(LogMaker::new(log, self.mailboxes.log_news())));
         let inbox = self.mailboxes.control.clone();
         let (memory, shards) = Provisioning::new(Box::new(Memory), None, &inbox, stop.clone());
-        let (mut threads, mut stores) = (vec![memory], Vec::new());
-        if let Some(store) = store {
-            let sqlite = Sqlite::new(store.links.store.clone(), stop.clone());
-            let (thread, link) = Provisioning::new(Box::new(sqlite), log, &inbox, stop.clone());
+        let mut links = Links {
+            shards,
+            stores: Vec::new(),
+            letters: None,
+        };
+        let mut threads = vec![memory];
+        let mut servers = sidecars.servers.iter();
+        for configured in self.options.all_stores() {
+            let (thread, link) = match (configured.kind, store) {
+                (StoreKind::Sqlite, Some(store)) => {
+                    links.letters = Some(links.stores.len());
+                    let sqlite = Sqlite::new(store.links.store.clone(), stop.clone());
+                    Provisioning::new(Box::new(sqlite), log.clone(), &inbox, stop.clone())
+                }
+                (StoreKind::Postgres, _) => {
+                    let Some(server) = servers.next() else { continue };
+                    let (writes, known) = (server.writes.clone(), server.durabilities.clone());
+                    let server = provision::Server::new(writes, known, stop.clone());
+                    Provisioning::new(Box::new(server), None, &inbox, stop.clone())
+                }
+                _ => continue,
+            };
             threads.push(thread);
-            stores.push(link);
+            links.stores.push(link);
         }
         let changes = Changes::new(usize::from(self.count), context.stores.clone());
         let control = Control {
@@ -394,7 +435,7 @@ impl Ground {
             inbox,
             replies: self.mailboxes.neighbours.replies.clone(),
             shards: self.mailboxes.commands.clone(),
-            links: Links { shards, stores },
+            links,
             stop,
             changes,
             dead_letters: control::DeadLetterCalls::default(),
@@ -407,7 +448,7 @@ impl Ground {
         self,
         address: SocketAddr,
         lock: Option<File>,
-        store: Option<SharedStore>,
+        (store, sidecars): (Option<SharedStore>, Sidecars),
         shards: Vec<JoinHandle<()>>,
         control: &Control,
     ) -> Server {
@@ -415,16 +456,16 @@ impl Ground {
             control_stop: control.stop.clone(),
             control_waker: self.mailboxes.control.waker,
             sidecar_stop: self.sidecar_stop,
-            sidecar_wakers: Vec::new(),
+            sidecar_wakers: sidecars.wakers,
             control: Vec::new(),
-            sidecars: Vec::new(),
+            sidecars: sidecars.threads,
             checkpointing: None,
             keepers: self.keepers,
         };
         let writer = store.as_ref().map(|store| store.links.store.clone());
         if let Some(store) = store {
-            helpers.sidecar_wakers = store.wakers;
-            helpers.sidecars = store.threads;
+            helpers.sidecar_wakers.extend(store.wakers);
+            helpers.sidecars.extend(store.threads);
             helpers.checkpointing = Some(store.checkpointing);
         }
         Server {

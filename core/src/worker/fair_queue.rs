@@ -31,6 +31,10 @@ impl<T> FairQueue<T> {
         tasks.push_back((weight, task));
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.turns.is_empty()
+    }
+
     /// Takes tasks in turn until they weigh `weight` or more.
     pub(super) fn take(&mut self, weight: usize) -> Vec<T> {
         let mut taken = Vec::new();

@@ -273,7 +273,7 @@ fn scan(client: &mut Client, namespace: &str) -> Vec<(String, String)> {
     found
 }
 
-fn backend(gateway: &Gateway, name: &str) -> String {
+pub(super) fn backend(gateway: &Gateway, name: &str) -> String {
     let request = AdminGetRequest {
         name: name.to_owned(),
     };

@@ -9,6 +9,7 @@ mod idle_poll;
 mod late;
 mod log;
 mod output;
+mod postgres;
 mod power_cut;
 mod pubsub;
 mod raw;

@@ -10,6 +10,7 @@ use crate::ids::{NamespaceId, UnixMillis};
 use crate::limits::VALUE_BYTES_MAX;
 use crate::offer::{Acked, Api, Features, Offer, Order, Replay};
 use crate::postgres::connect::{Fault, Link};
+use crate::sqlite::Presence;
 
 /// Promises of PostgreSQL for KeyValue. A server that runs with `fsync = off` keeps none of them
 /// through a power cut, and [`Upkeep::offer`] says so once one was seen.
@@ -78,6 +79,24 @@ impl Upkeep for KeyValue {
 }
 
 impl KeyValue {
+    /// State of a namespace's number in the store.
+    pub async fn presence(&self, namespace: NamespaceId) -> Result<Presence, StoreError> {
+        let lease = self.connections.acquire().await?;
+        let number = i64::from(namespace.0);
+        let rows = lease
+            .begin()
+            .query(STATE, &[&number])
+            .await
+            .map_err(Fault::from)?;
+        lease.finish();
+        let state = rows.first().map(|row| row.try_get::<_, i16>(0)).transpose();
+        Ok(match state.map_err(Fault::from)? {
+            None => Presence::Absent,
+            Some(LIVE) => Presence::Live,
+            Some(_) => Presence::Dropped,
+        })
+    }
+
     async fn set_namespace(
         &self,
         text: &'static str,
@@ -173,6 +192,7 @@ static CREATE: &str = "INSERT INTO prism.namespace AS n (number, state) VALUES (
     ON CONFLICT (number) DO UPDATE SET state = n.state RETURNING state";
 static DROP: &str = "INSERT INTO prism.namespace AS n (number, state) VALUES ($1, $2)
     ON CONFLICT (number) DO UPDATE SET state = greatest(n.state, excluded.state) RETURNING state";
+static STATE: &str = "SELECT state FROM prism.namespace WHERE number = $1";
 static OF_STATE: &str = "SELECT number FROM prism.namespace WHERE state = $1 LIMIT 1";
 static SET_SWEPT: &str = "UPDATE prism.namespace SET state = $2 WHERE number = $1";
 static EXPIRE: &str = "UPDATE prism.item SET kind = -1, value = '', expires_at = $2

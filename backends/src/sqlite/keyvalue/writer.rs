@@ -74,6 +74,8 @@ pub enum Presence {
     Live,
     /// It was dropped; its rows are gone, or go step by step.
     Dropped,
+    /// The whole store belongs to another catalog. Never so of a file, which is one gateway's.
+    Foreign,
 }
 
 impl Writer {

@@ -12,6 +12,7 @@
 //! before, what follows from the results, and when a step is tried again ([`super::changes`]).
 
 mod memory;
+mod server;
 mod sqlite;
 
 use std::{
@@ -28,7 +29,7 @@ use std::{
 use prism_backends::{NamespaceId, StoreError, sqlite::OwnedDeadLetter};
 use prism_codec::grpc::{Code, Status};
 
-pub(crate) use self::{memory::Memory, sqlite::Sqlite};
+pub(crate) use self::{memory::Memory, server::Server, sqlite::Sqlite};
 use super::{Inbox, TASKS_MAX, tell_logs};
 use crate::{
     call::{
@@ -82,7 +83,6 @@ pub(crate) enum Found {
     /// Nothing but the mark that the object of this number was there and has been removed.
     Removed,
     /// Something that another namespace, catalog or program has made.
-    #[allow(dead_code, reason = "the embedded stores are this gateway's alone")]
     Foreign,
 }
 
@@ -155,6 +155,8 @@ pub(crate) struct Links {
     pub(crate) shards: Link,
     /// Those of the stores that all shards share, by their number.
     pub(crate) stores: Vec<Link>,
+    /// Number of the store with the dead letters of the log; `None` without a log.
+    pub(crate) letters: Option<usize>,
 }
 
 impl Links {
@@ -168,7 +170,8 @@ impl Links {
 
     /// The way to the store that keeps the dead letters of the log.
     pub(super) fn dead_letters(&self) -> &Link {
-        self.stores.first().unwrap_or(&self.shards)
+        let letters = self.letters.and_then(|number| self.stores.get(number));
+        letters.unwrap_or(&self.shards)
     }
 }
 

@@ -49,6 +49,7 @@ impl Provisioner for Sqlite {
             Presence::Absent => Found::Absent,
             Presence::Dropped => Found::Removed,
             Presence::Live => Found::Ours,
+            Presence::Foreign => Found::Foreign,
         })
     }
 

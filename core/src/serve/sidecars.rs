@@ -1,0 +1,212 @@
+//! The threads that drive servers' stores: one for each shard that has connections of its own to one of them.
+
+use std::{
+    fs, io,
+    path::Path,
+    sync::{Arc, RwLock},
+    thread::JoinHandle,
+};
+
+use prism_backends::{
+    kind::StoreKind,
+    postgres::{Config, RawConfig, Share},
+};
+
+use rustc_hash::FxHashMap;
+
+use super::{ServeError, failed, mailboxes::JOBS_MAX};
+use crate::{
+    call::{
+        job::{Durabilities, Reply, WriterMessage},
+        link::StoreLink,
+        receipt,
+    },
+    config::{ServeOptions, StoreOptions},
+    control::catalog::Catalog,
+    namespace::Durability,
+    runtime::{
+        clock::WallClock,
+        mailbox::{Mailbox, Waker},
+    },
+    worker::{
+        sidecar::{self, SidecarSetup, SidecarStore},
+        sqlite::Stop,
+    },
+};
+
+/// The running threads, and how to reach their stores.
+#[derive(Debug, Default)]
+pub(super) struct Sidecars {
+    /// The servers' stores, in the order of the configuration.
+    pub(super) servers: Vec<Server>,
+    /// By store, then by shard.
+    links: Vec<Vec<StoreLink>>,
+    pub(super) threads: Vec<JoinHandle<()>>,
+    pub(super) wakers: Vec<Arc<Waker>>,
+}
+
+/// How the control thread reaches a server's store.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) writes: Arc<Mailbox<WriterMessage>>,
+    pub(super) durabilities: Durabilities,
+}
+
+/// What the threads share with the rest of the gateway.
+pub(super) struct Surroundings<'a> {
+    pub(super) shards: u16,
+    pub(super) wall: &'a WallClock,
+    pub(super) stop: &'a Arc<Stop>,
+    pub(super) replies: &'a [Arc<Mailbox<Reply>>],
+    pub(super) catalog: &'a Catalog,
+}
+
+impl Sidecars {
+    /// Starts the threads that the configuration needs. Nothing connects yet.
+    pub(super) fn start(options: &ServeOptions, around: &Surroundings<'_>) -> Result<Self, ServeError> {
+        let stores: Vec<_> = options
+            .all_stores()
+            .into_iter()
+            .filter(|store| store.kind == StoreKind::Postgres)
+            .collect();
+        let mut sidecars = Self::default();
+        if stores.is_empty() {
+            return Ok(sidecars);
+        }
+        let owner = owner_of(&options.data_dir).map_err(|cause| failed("cannot name the catalog", &cause))?;
+        let mut configs = Vec::new();
+        for store in &stores {
+            configs.push(checked(store)?);
+        }
+        let durabilities = stores
+            .iter()
+            .map(|store| known(around.catalog, store))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut by_shard = Vec::new();
+        for shard in 0..around.shards {
+            let waker = Waker::new().map_err(|cause| failed("cannot start a sidecar", &cause))?;
+            let mut own = Vec::new();
+            for (at, store) in stores.iter().enumerate() {
+                own.push(SidecarStore {
+                    name: store.name.clone(),
+                    config: configs[at].clone(),
+                    owner,
+                    share: Share {
+                        shard: u32::from(shard),
+                        shards: u32::from(around.shards),
+                        cap: configs[at].pool_max,
+                    },
+                    durabilities: durabilities[at].clone(),
+                    reads: Arc::new(Mailbox::new(JOBS_MAX, waker.clone())),
+                    writes: Arc::new(Mailbox::new(JOBS_MAX, waker.clone())),
+                });
+            }
+            by_shard.push((waker, own));
+        }
+        sidecars.link(&by_shard, &durabilities);
+        for (shard, (waker, mut own)) in (0..around.shards).zip(by_shard) {
+            // With fewer connections than shards, another shard's thread serves this one.
+            own.retain(|store| store.share.own() > 0);
+            if own.is_empty() {
+                continue;
+            }
+            let setup = SidecarSetup {
+                shard,
+                stores: own,
+                waker: waker.clone(),
+                wall: around.wall.clone(),
+                stop: around.stop.clone(),
+                replies: around.replies.to_vec(),
+            };
+            let thread = sidecar::spawn(setup).map_err(|cause| failed("cannot start a sidecar", &cause))?;
+            sidecars.threads.push(thread);
+            sidecars.wakers.push(waker);
+        }
+        Ok(sidecars)
+    }
+
+    fn link(&mut self, by_shard: &[(Arc<Waker>, Vec<SidecarStore>)], durabilities: &[Durabilities]) {
+        for (at, known) in durabilities.iter().enumerate() {
+            let links: Vec<_> = by_shard
+                .iter()
+                .map(|(_, own)| {
+                    let server = &by_shard[own[at].share.served_by() as usize].1[at];
+                    StoreLink {
+                        writes: server.writes.clone(),
+                        reads: server.reads.clone(),
+                    }
+                })
+                .collect();
+            self.servers.push(Server {
+                writes: links[0].writes.clone(),
+                durabilities: known.clone(),
+            });
+            self.links.push(links);
+        }
+    }
+
+    /// The links of a shard to all stores that shards share, in the order of the configuration; `sqlite` is the link to the
+    /// file, where there is one.
+    pub(super) fn links_of(
+        &self,
+        shard: u16,
+        options: &ServeOptions,
+        sqlite: Option<&StoreLink>,
+    ) -> Vec<StoreLink> {
+        let mut servers = self.links.iter();
+        let link = |store: StoreOptions| match store.kind {
+            StoreKind::Postgres => servers.next().map(|links| links[usize::from(shard)].clone()),
+            StoreKind::Sqlite => sqlite.cloned(),
+            _ => None,
+        };
+        options.all_stores().into_iter().filter_map(link).collect()
+    }
+}
+
+/// Durabilities of the namespaces that the catalog has on a store.
+fn known(catalog: &Catalog, store: &StoreOptions) -> Result<Durabilities, ServeError> {
+    let entries = catalog.entries().map_err(|cause| ServeError(cause.to_string()))?;
+    let own = entries
+        .iter()
+        .filter(|entry| entry.store.name == store.name && entry.store.kind == store.kind.name());
+    let number = |text: &str| receipt::number_of(Durability::parse(text).unwrap_or(Durability::Strong));
+    let known: FxHashMap<u32, i32> = own.map(|entry| (entry.id, number(&entry.durability))).collect();
+    Ok(Arc::new(RwLock::new(known)))
+}
+
+fn checked(store: &StoreOptions) -> Result<Config, ServeError> {
+    let raw = RawConfig {
+        url: store.address.clone().unwrap_or_default(),
+        credentials_file: store.credentials_file.clone(),
+        tls: store.tls.map(|tls| if tls { "system" } else { "off" }.to_owned()),
+        pool_max: store.pool_max,
+    };
+    raw.check()
+        .map_err(|cause| ServeError(format!("stores.{}.{cause}", store.name)))
+}
+
+/// Random number of this gateway's catalog, made with it. It marks the databases whose namespaces have their numbers from
+/// that catalog: those of two catalogs would collide.
+fn owner_of(data_dir: &Path) -> io::Result<u128> {
+    let path = data_dir.join("catalog.id");
+    match fs::read_to_string(&path) {
+        Ok(text) => u128::from_str_radix(text.trim(), 16)
+            .map_err(|_| io::Error::other(format!("{} is damaged", path.display()))),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+            let mut bytes = [0; 16];
+            let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+            if filled < bytes.len() {
+                return Err(io::Error::other("the system gives no random numbers"));
+            }
+            let owner = u128::from_ne_bytes(bytes);
+            let fresh = data_dir.join("catalog.id.new");
+            let mut file = fs::File::create(&fresh)?;
+            io::Write::write_all(&mut file, format!("{owner:032x}\n").as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&fresh, &path)?;
+            fs::File::open(data_dir)?.sync_all()?;
+            Ok(owner)
+        }
+        Err(cause) => Err(cause),
+    }
+}

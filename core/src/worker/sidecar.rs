@@ -1,0 +1,504 @@
+//! The thread of one shard that drives the connections to servers' stores, in a tokio runtime of its own.
+//!
+//! ```text
+//!   shard ── mailboxes ──> queue, by namespace in turn ──> places ──> tasks ──> PostgreSQL
+//!         <── replies ─────────────────────────────────────────────────┘
+//! ```
+//!
+//! Each store has as many places as this shard has connections to it. A place is taken by one read, or by all writes that
+//! wait, as one batch: while one round trip is under way the next gathers, without a timer. Nobody interrupts what is under
+//! way. A call whose deadline has passed is answered by its shard; here it is skipped if it has not been sent, and its late
+//! answer finds nobody. A store that hangs has its queue refused at once ([`Breaker`]), and its places are its own: other
+//! stores of the thread go on.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    rc::Rc,
+    sync::{Arc, mpsc::SyncSender},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use prism_backends::{
+    NamespaceId, Selection, StoreError, UnixMillis,
+    api::keyvalue::Upkeep,
+    postgres::{Config, KeyValue, Postgres, Share},
+    sqlite::Presence,
+};
+use prism_codec::grpc::{Code, Status};
+use tokio::{io::unix::AsyncFd, sync::Notify, task::LocalSet};
+
+use super::{breaker::Breaker, fair_queue::FairQueue, sqlite::Stop};
+use crate::{
+    api::{StoreCall, keyvalue::remote},
+    call::{
+        context::Context,
+        error::{self, Stage},
+        job::{Answer, Durabilities, Job, ProvisionStep, Reply, Work, WriterMessage},
+    },
+    runtime::{
+        clock::WallClock,
+        mailbox::{Mailbox, Waker},
+        threads::{self, Kind},
+    },
+};
+
+/// Mutations of one batch; large bodies count for more.
+const BATCH_MAX: usize = 512;
+
+/// Jobs that wait in the queues of one store. Beyond that they wait in the mailboxes, which are full in the end.
+const QUEUED_MAX: usize = 8_192;
+
+/// Pause between two sweeps, rows of one, and how long what has expired is kept: a write may be judged that late.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+const SWEEP_PAUSE_IN_TROUBLE: Duration = Duration::from_secs(10);
+const SWEEP_STEP: usize = 1_000;
+const SWEEP_MARGIN_MS: u64 = 60_000;
+
+/// Longest time that the end of the gateway waits for a store that does not answer.
+const END_MAX: Duration = Duration::from_secs(5);
+
+/// A store, and the mailboxes by which one shard, or several, reach it here.
+pub(crate) struct SidecarStore {
+    pub(crate) name: String,
+    pub(crate) config: Config,
+    /// Catalog that gives the namespaces their numbers.
+    pub(crate) owner: u128,
+    pub(crate) share: Share,
+    /// What the acknowledgement of a write says, by namespace; `None`: best effort.
+    pub(crate) durabilities: Durabilities,
+    pub(crate) reads: Arc<Mailbox<Job>>,
+    pub(crate) writes: Arc<Mailbox<WriterMessage>>,
+}
+
+/// All that the thread needs.
+pub(crate) struct SidecarSetup {
+    pub(crate) shard: u16,
+    pub(crate) stores: Vec<SidecarStore>,
+    /// Wakes the thread; the mailboxes share it. One with a bell.
+    pub(crate) waker: Arc<Waker>,
+    pub(crate) wall: WallClock,
+    pub(crate) stop: Arc<Stop>,
+    /// The mailboxes for answers, by shard.
+    pub(crate) replies: Vec<Arc<Mailbox<Reply>>>,
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// When the system has no thread left.
+pub(crate) fn spawn(setup: SidecarSetup) -> io::Result<JoinHandle<()>> {
+    threads::spawn(Kind::Sidecar, Some(u32::from(setup.shard)), move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let local = LocalSet::new();
+        let sidecar = runtime.block_on(local.run_until(async { Sidecar::new(setup) }))?;
+        runtime.block_on(local.run_until(sidecar.run()))
+    })
+}
+
+/// The thread.
+struct Sidecar {
+    stores: Vec<Rc<Store>>,
+    waker: Arc<Waker>,
+    bell: AsyncFd<std::os::fd::OwnedFd>,
+    stop: Arc<Stop>,
+    /// A task has ended: there may be a place.
+    ended: Rc<Notify>,
+}
+
+/// One store as its tasks share it.
+struct Store {
+    setup: SidecarStore,
+    postgres: Postgres,
+    keyvalue: KeyValue,
+    breaker: RefCell<Breaker>,
+    reads: RefCell<FairQueue<Job>>,
+    writes: RefCell<FairQueue<Job>>,
+    queued: Cell<usize>,
+    /// Batches of writes under way.
+    writing: Cell<u32>,
+    /// Whether the next place goes to a read, if both wait.
+    read_first: Cell<bool>,
+    has_tables: Cell<bool>,
+    /// Who waits for all that was queued before.
+    settling: RefCell<Vec<SyncSender<()>>>,
+    next_sweep: Cell<Instant>,
+    wall: WallClock,
+    replies: Vec<Arc<Mailbox<Reply>>>,
+    ended: Rc<Notify>,
+}
+
+impl Sidecar {
+    fn new(setup: SidecarSetup) -> io::Result<Self> {
+        let Some(bell) = setup.waker.bell() else {
+            return Err(io::Error::other("the waker of a sidecar needs a bell"));
+        };
+        #[allow(
+            deprecated,
+            reason = "an `OwnedFd` is open for as long as it lives, which is all that is asked of it"
+        )]
+        let bell = AsyncFd::new(bell.try_clone_to_owned()?)?;
+        let ended = Rc::new(Notify::new());
+        let store = |own: SidecarStore| {
+            let postgres = Postgres::new(&own.config, own.share).map_err(io::Error::other)?;
+            Ok(Rc::new(Store {
+                keyvalue: KeyValue::new(&postgres),
+                postgres,
+                breaker: RefCell::new(Breaker::new(Instant::now())),
+                reads: RefCell::default(),
+                writes: RefCell::default(),
+                queued: Cell::new(0),
+                writing: Cell::new(0),
+                read_first: Cell::new(true),
+                has_tables: Cell::new(false),
+                settling: RefCell::default(),
+                next_sweep: Cell::new(Instant::now() + SWEEP_PAUSE),
+                wall: setup.wall.clone(),
+                replies: setup.replies.clone(),
+                ended: ended.clone(),
+                setup: own,
+            }))
+        };
+        let stores: io::Result<Vec<_>> = setup.stores.into_iter().map(store).collect();
+        Ok(Self {
+            stores: stores?,
+            waker: setup.waker,
+            bell,
+            stop: setup.stop,
+            ended,
+        })
+    }
+
+    async fn run(self) -> io::Result<()> {
+        let mut end_at = None;
+        loop {
+            if threads::fault_point(Kind::Sidecar) {
+                return Ok(());
+            }
+            let now = Instant::now();
+            for store in &self.stores {
+                store.collect();
+                store.start_tasks(now);
+            }
+            if self.stop.is_set() {
+                let end_at = *end_at.get_or_insert(now + END_MAX);
+                if now >= end_at || self.stores.iter().all(|store| store.is_done()) {
+                    return Ok(());
+                }
+            }
+            self.wait(end_at).await?;
+        }
+    }
+
+    /// Waits for a message, for the end of a task, or for the time at which something is due.
+    async fn wait(&self, end_at: Option<Instant>) -> io::Result<()> {
+        let due = self
+            .stores
+            .iter()
+            .map(|store| store.next_due())
+            .chain(end_at)
+            .min();
+        let pause = due.unwrap_or_else(|| Instant::now() + SWEEP_PAUSE);
+        let is_ending = end_at.is_some();
+        let has_work =
+            || (self.stop.is_set() && !is_ending) || self.stores.iter().any(|store| store.has_messages());
+        if !self.waker.prepare_sleep(has_work) {
+            // Tasks, and the driver of their sockets, have their turn between two messages.
+            tokio::task::yield_now().await;
+            return Ok(());
+        }
+        tokio::select! {
+            rung = self.bell.readable() => rung?.clear_ready(),
+            () = self.ended.notified() => {}
+            () = tokio::time::sleep_until(pause.into()) => {}
+        }
+        self.waker.end_sleep();
+        Ok(())
+    }
+}
+
+impl Store {
+    fn has_messages(&self) -> bool {
+        self.queued.get() < QUEUED_MAX && (!self.setup.reads.is_empty() || !self.setup.writes.is_empty())
+    }
+
+    /// Empties the mailboxes into the queues.
+    fn collect(self: &Rc<Self>) {
+        while self.queued.get() < QUEUED_MAX {
+            let Some(job) = self.setup.reads.receive() else {
+                break;
+            };
+            self.queue(&self.reads, job);
+        }
+        while self.queued.get() < QUEUED_MAX {
+            let Some(message) = self.setup.writes.receive() else {
+                break;
+            };
+            match message {
+                WriterMessage::Job(job) => self.queue(&self.writes, job),
+                WriterMessage::Settle(done) => self.settling.borrow_mut().push(done),
+                WriterMessage::Provision(id, step, done) => {
+                    let store = self.clone();
+                    self.spawn(async move {
+                        // Who asked may have given up waiting; then nobody needs the answer.
+                        let _ = done.send(store.provision(id, step).await);
+                    });
+                }
+                WriterMessage::DeadLetters(_, done) => {
+                    let _ = done.send(Ok(Vec::new()));
+                }
+                // Writes reach this store without the log.
+                WriterMessage::Apply(_) => debug_assert!(false, "no log gives its records to this store"),
+            }
+        }
+        if self.queued.get() == 0 && self.writing.get() == 0 {
+            for done in self.settling.borrow_mut().drain(..) {
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn queue(&self, queue: &RefCell<FairQueue<Job>>, job: Job) {
+        let (namespace, weight) = (job.ticket.namespace, weight_of(&job));
+        queue.borrow_mut().push(namespace, weight, job);
+        self.queued.set(self.queued.get() + 1);
+    }
+
+    /// Gives the free places to what waits. A store that hangs answers all that waits with that.
+    fn start_tasks(self: &Rc<Self>, now: Instant) {
+        if self.breaker.borrow().is_open(now) {
+            return self.refuse_all();
+        }
+        let places = self.setup.share.own().max(1);
+        // Some places stay for reads, and the batches of writes gather.
+        let writing_max = places.div_ceil(2);
+        while self.breaker.borrow().under_way() < places {
+            let (reads, writes) = (!self.reads.borrow().is_empty(), !self.writes.borrow().is_empty());
+            let writes = writes && self.writing.get() < writing_max;
+            match (reads, writes, self.read_first.get()) {
+                (false, false, _) => break,
+                (true, false, _) | (true, true, true) => self.start_read(),
+                (false, true, _) | (true, true, false) => self.start_batch(),
+            }
+        }
+        if now >= self.next_sweep.get() && self.setup.share.shard == 0 {
+            self.next_sweep.set(now + SWEEP_PAUSE);
+            let store = self.clone();
+            self.spawn(async move { store.sweep().await });
+        }
+    }
+
+    fn start_read(self: &Rc<Self>) {
+        self.read_first.set(false);
+        let jobs = self.reads.borrow_mut().take(1);
+        self.queued.set(self.queued.get() - jobs.len());
+        for job in jobs {
+            let store = self.clone();
+            self.spawn(async move {
+                let result = store.read(&job).await;
+                store.reply(&job, result);
+            });
+        }
+    }
+
+    fn start_batch(self: &Rc<Self>) {
+        self.read_first.set(true);
+        let jobs = self.writes.borrow_mut().take(BATCH_MAX);
+        self.queued.set(self.queued.get() - jobs.len());
+        let store = self.clone();
+        self.writing.set(self.writing.get() + 1);
+        self.spawn(async move {
+            store.write(&jobs).await;
+            store.writing.set(store.writing.get() - 1);
+        });
+    }
+
+    /// Runs a task that uses the store to its end.
+    fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        self.breaker.borrow_mut().begin(Instant::now());
+        let store = self.clone();
+        tokio::task::spawn_local(async move {
+            task.await;
+            store.breaker.borrow_mut().end(Instant::now());
+            store.ended.notify_one();
+        });
+    }
+
+    fn refuse_all(&self) {
+        let refuse = |job: &Job| {
+            let detail = format!(
+                "{} at {} does not answer",
+                self.setup.name, self.setup.config.address
+            );
+            self.reply(job, Err(remote::unreachable(&detail)));
+        };
+        self.reads.borrow_mut().take(usize::MAX).iter().for_each(refuse);
+        self.writes.borrow_mut().take(usize::MAX).iter().for_each(refuse);
+        self.queued.set(0);
+    }
+
+    async fn read(&self, job: &Job) -> Result<Answer, Box<Status>> {
+        let now = self.wall.unix_millis();
+        let Work::ScanPage {
+            namespace,
+            page_bytes,
+            item_limit,
+            page_token,
+        } = &job.work
+        else {
+            let call = call_of(job, now)?;
+            return remote::read(&self.keyvalue, &call).await.map(Answer::Message);
+        };
+        check_deadline(job)?;
+        let selection = Selection {
+            page_bytes: *page_bytes,
+            item_limit: *item_limit,
+            page_token,
+        };
+        let (message, next) = remote::read_page(&self.keyvalue, *namespace, selection, now).await?;
+        Ok(Answer::Page { message, next })
+    }
+
+    /// Applies the writes of many calls as one batch for each durability.
+    async fn write(&self, jobs: &[Job]) {
+        let now = self.wall.unix_millis();
+        let mut calls = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            match call_of(job, now) {
+                Ok(call) => calls.push((self.durability_of(call.context.namespace), job, call)),
+                Err(status) => self.reply(job, Err(status)),
+            }
+        }
+        calls.sort_by_key(|(durability, ..)| *durability);
+        for group in calls.chunk_by(|(one, ..), (other, ..)| one == other) {
+            let own: Vec<StoreCall<'_>> = group.iter().map(|(_, _, call)| *call).collect();
+            let results = remote::write(&self.keyvalue, &own, group[0].0).await;
+            for ((_, job, _), result) in group.iter().zip(results) {
+                self.reply(job, result.map(Answer::Message));
+            }
+        }
+    }
+
+    fn durability_of(&self, NamespaceId(namespace): NamespaceId) -> i32 {
+        let known = self.setup.durabilities.read();
+        let known = known.as_ref().ok().and_then(|known| known.get(&namespace));
+        known.copied().unwrap_or(crate::call::receipt::BEST_EFFORT)
+    }
+
+    async fn provision(&self, namespace: NamespaceId, step: ProvisionStep) -> Result<Presence, StoreError> {
+        if !self.make_tables().await? {
+            return Ok(Presence::Foreign);
+        }
+        match step {
+            ProvisionStep::Inspect => {}
+            ProvisionStep::Create => self.keyvalue.create_namespace(namespace).await?,
+            ProvisionStep::Drop => self.keyvalue.drop_namespace(namespace).await?,
+        }
+        self.keyvalue.presence(namespace).await
+    }
+
+    /// Makes the tables, or moves older ones on, once; false if the database is another catalog's.
+    async fn make_tables(&self) -> Result<bool, StoreError> {
+        if !self.has_tables.get() {
+            self.postgres.ensure(false).await?;
+            if !self.postgres.claim(self.setup.owner).await? {
+                let address = &self.setup.config.address;
+                tracing::error!(
+                    store = self.setup.name,
+                    address,
+                    "the schema prism there belongs to another gateway"
+                );
+                return Ok(false);
+            }
+            self.has_tables.set(true);
+        }
+        Ok(true)
+    }
+
+    async fn sweep(&self) {
+        self.postgres.close_idle();
+        let before = UnixMillis(self.wall.unix_millis().0.saturating_sub(SWEEP_MARGIN_MS));
+        let swept = match self.make_tables().await {
+            Ok(true) => self.keyvalue.sweep(before, SWEEP_STEP).await,
+            Ok(false) => return self.next_sweep.set(Instant::now() + SWEEP_PAUSE_IN_TROUBLE),
+            Err(error) => Err(error),
+        };
+        match swept {
+            Ok(sweep) if sweep.more => self.next_sweep.set(Instant::now()),
+            Ok(_) => {}
+            Err(error) => {
+                self.next_sweep.set(Instant::now() + SWEEP_PAUSE_IN_TROUBLE);
+                tracing::warn!(store = self.setup.name, %error, "cannot look after the store; trying again later");
+            }
+        }
+    }
+
+    fn reply(&self, job: &Job, result: Result<Answer, Box<Status>>) {
+        let sent = self.replies[usize::from(job.ticket.shard)].send(Reply {
+            ticket: job.ticket,
+            result,
+        });
+        debug_assert!(
+            sent.is_ok(),
+            "the mailbox for answers holds as many as calls may wait"
+        );
+    }
+
+    fn is_done(&self) -> bool {
+        self.breaker.borrow().under_way() == 0 && self.queued.get() == 0 && !self.has_messages()
+    }
+
+    fn next_due(&self) -> Instant {
+        let opens_at = self.breaker.borrow().opens_at();
+        let opens_at = opens_at.filter(|_| self.queued.get() > 0);
+        let soonest = Instant::now() + SWEEP_PAUSE;
+        opens_at.map_or(soonest, |at| at.min(soonest))
+    }
+}
+
+/// The call of a job that has not been sent yet.
+fn call_of(job: &Job, now: UnixMillis) -> Result<StoreCall<'_>, Box<Status>> {
+    check_deadline(job)?;
+    let Work::Unary {
+        method,
+        namespace,
+        default_ttl_ms,
+        body,
+        stamp,
+        log,
+        ..
+    } = &job.work
+    else {
+        return Err(error::status(Code::Internal, "a store was asked about the log"));
+    };
+    Ok(StoreCall {
+        ticket: job.ticket,
+        method: *method,
+        context: Context {
+            namespace: *namespace,
+            default_ttl_ms: *default_ttl_ms,
+            now,
+            stamp: *stamp,
+        },
+        body,
+        log: *log,
+    })
+}
+
+fn check_deadline(job: &Job) -> Result<(), Box<Status>> {
+    match job.deadline {
+        Some(deadline) if deadline <= Instant::now() => Err(error::deadline_exceeded(Stage::Store)),
+        _ => Ok(()),
+    }
+}
+
+/// What a job costs, in mutations; large bodies count for more, since bytes take time too.
+fn weight_of(job: &Job) -> usize {
+    match &job.work {
+        Work::Unary { body, .. } => 1 + body.len() / 1_024,
+        Work::ScanPage { .. } | Work::Settle { .. } | Work::PubSub(_) => 1,
+    }
+}

@@ -1,0 +1,314 @@
+//! KeyValue on a real PostgreSQL through the gateway: the suite, what its answers promise, and a server that is killed, hangs
+//! or was never there.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use prism_backends::{kind::StoreKind, postgres};
+use prism_codec::proto::prism::{
+    admin::v1::{CreateRequest, CreateResponse},
+    common::v1::Durability,
+};
+use prism_core::{
+    client::{Client, ClientError},
+    config::{EmbeddedStore, StoreOptions},
+};
+
+use self::server::{Server, shared};
+use super::{
+    behavior::run_suite_on,
+    log::{get, put, token},
+    support::Gateway,
+};
+
+#[path = "../../../backends/tests/servers/postgres.rs"]
+mod server;
+
+/// A gateway whose durable namespaces lie on this database; those at best effort, too, since memory is not configured.
+fn gateway_on(url: &str, shards: usize) -> Gateway {
+    Gateway::start_with(EmbeddedStore::Memory, shards, |options| {
+        let mut store = StoreOptions::plain("orders", StoreKind::Postgres);
+        store.address = Some(url.to_owned());
+        store.pool_max = Some(4);
+        options.stores = vec![store];
+    })
+}
+
+fn suite(durability: &'static str, shards: usize) {
+    let url = shared().database();
+    run_suite_on(gateway_on(&url, shards), postgres::KEYVALUE, durability);
+}
+
+#[test]
+fn best_effort_with_one_shard() {
+    suite("best-effort", 1);
+}
+
+#[test]
+fn best_effort_with_two_shards() {
+    suite("best-effort", 2);
+}
+
+#[test]
+fn eventual_with_one_shard() {
+    suite("eventual", 1);
+}
+
+#[test]
+fn eventual_with_two_shards() {
+    suite("eventual", 2);
+}
+
+#[test]
+fn strong_with_one_shard() {
+    suite("strong", 1);
+}
+
+#[test]
+fn strong_with_two_shards() {
+    suite("strong", 2);
+}
+
+#[test]
+fn an_answer_says_the_durability_of_its_namespace_and_that_the_store_has_it() {
+    let url = shared().database();
+    let mut gateway = gateway_on(&url, 2);
+    for (name, durability) in [
+        ("weak", Durability::BestEffort),
+        ("later", Durability::Eventual),
+        ("kept", Durability::Strong),
+    ] {
+        let word = durability.as_str_name().trim_start_matches("DURABILITY_");
+        gateway.create_namespace_at(name, &word.to_lowercase().replace('_', "-"));
+        let result = put(&mut gateway.client(), name, "id", "v", None).expect("a put");
+        assert_eq!(result.durability(), durability);
+        assert!(
+            result.applied && result.lane == 0 && result.lsn == 0,
+            "{result:?}"
+        );
+    }
+    gateway.restart(|_| {});
+    for name in ["weak", "later", "kept"] {
+        assert_eq!(get(&mut gateway.client(), name, "id").as_deref(), Some("v"));
+    }
+    let result = put(&mut gateway.client(), "kept", "id", "w", None).expect("a put");
+    assert_eq!(result.durability(), Durability::Strong);
+}
+
+#[test]
+fn a_database_of_another_gateway_is_refused() {
+    let url = shared().database();
+    let first = gateway_on(&url, 1);
+    first.create_namespace_at("mine", "strong");
+    let second = gateway_on(&url, 1);
+    let request = CreateRequest {
+        yaml: "namespace: theirs\nclient_api: keyvalue\nneeds: {durability: strong}\n".to_owned(),
+    };
+    let answer: Result<CreateResponse, _> = second
+        .client()
+        .unary("/prism.admin.v1.Namespaces/Create", &request);
+    let Err(ClientError::Status(status)) = answer else {
+        panic!("not refused: {answer:?}");
+    };
+    assert_eq!(status.code, 9, "{status:?}");
+    assert!(
+        status.message.contains("that this gateway has not made"),
+        "{status:?}"
+    );
+    // The first one is not disturbed.
+    put(&mut first.client(), "mine", "id", "v", None).expect("a put");
+}
+
+/// Writes by two clients until told to stop; the ids that were acknowledged, and how many attempts were not.
+fn write_until(clients: [Client; 2], stop: &AtomicBool, round: usize) -> (Vec<String>, usize) {
+    let writer = |writer: usize, mut client: Client| {
+        let (mut done, mut failed) = (Vec::new(), 0);
+        for number in 0.. {
+            if stop.load(Ordering::SeqCst) {
+                break;
+            }
+            let id = format!("{round}-{writer}-{number}");
+            match put(&mut client, "kept", &id, &id, Some(token(&id))) {
+                Ok(_) => done.push(id),
+                Err(status) => {
+                    assert_eq!(status.code, 14, "{status:?}");
+                    failed += 1;
+                    thread::sleep(Duration::from_millis(2));
+                }
+            }
+        }
+        (done, failed)
+    };
+    thread::scope(|scope| {
+        let [first, second] = clients;
+        let others = [
+            scope.spawn(|| writer(0, first)),
+            scope.spawn(|| writer(1, second)),
+        ];
+        let (mut all, mut failed) = (Vec::new(), 0);
+        for other in others {
+            let (done, own) = other.join().expect("a writer");
+            all.extend(done);
+            failed += own;
+        }
+        (all, failed)
+    })
+}
+
+#[test]
+fn kills_of_the_server_and_restarts_of_the_gateway_under_load_lose_nothing_that_was_acknowledged() {
+    let mut server = Server::start(&[]);
+    let mut gateway = gateway_on(&server.url("postgres"), 2);
+    gateway.create_namespace_at("kept", "strong");
+    let mut all = Vec::new();
+    for round in 0..3 {
+        let stop = AtomicBool::new(false);
+        let (acknowledged, failed) = thread::scope(|scope| {
+            let clients = [gateway.client(), gateway.client()];
+            let load = scope.spawn(|| write_until(clients, &stop, round));
+            thread::sleep(Duration::from_millis(300));
+            server.kill();
+            thread::sleep(Duration::from_millis(200));
+            server.resume();
+            // The gateway finds it again by itself.
+            let begun = Instant::now();
+            while put(&mut gateway.client(), "kept", "probe", "v", None).is_err() {
+                assert!(
+                    begun.elapsed() < Duration::from_secs(30),
+                    "the store is not found again"
+                );
+                thread::sleep(Duration::from_millis(20));
+            }
+            thread::sleep(Duration::from_millis(200));
+            stop.store(true, Ordering::SeqCst);
+            load.join().expect("the load")
+        });
+        assert!(
+            !acknowledged.is_empty() && failed > 0,
+            "{} done, {failed} failed",
+            acknowledged.len()
+        );
+        all.extend(acknowledged);
+        gateway.restart(|_| {});
+    }
+    let mut client = gateway.client();
+    for id in &all {
+        assert_eq!(
+            get(&mut client, "kept", id).as_deref(),
+            Some(id.as_str()),
+            "{id} is lost"
+        );
+    }
+    println!("{} acknowledged writes, none lost", all.len());
+}
+
+#[test]
+fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopped() {
+    let server = Server::start(&[]);
+    let url = server.url("postgres");
+    // A namespace keeps its store: this one is made before there is another.
+    let mut gateway = Gateway::start(EmbeddedStore::Sqlite, 2);
+    gateway.create_namespace_at("other", "best-effort");
+    gateway.restart(|options| {
+        let mut store = StoreOptions::plain("orders", StoreKind::Postgres);
+        store.address = Some(url.clone());
+        store.pool_max = Some(3);
+        options.stores = vec![store];
+    });
+    gateway.create_namespace_at("kept", "strong");
+    let backend = |name| super::homes::backend(&gateway, name);
+    assert_eq!(backend("kept"), "PostgreSQL \"orders\", schema prism");
+    assert_eq!(backend("other"), "SQLite table \"other\"");
+    let p99 = |gateway: &Gateway| {
+        let mut client = gateway.client();
+        let mut times: Vec<_> = (0..1_000)
+            .map(|number| {
+                let begun = Instant::now();
+                put(&mut client, "other", &format!("id {}", number % 50), "v", None).expect("a put");
+                begun.elapsed()
+            })
+            .collect();
+        times.sort_unstable();
+        times[989]
+    };
+    put(&mut gateway.client(), "kept", "before", "v", None).expect("a put");
+    let before = p99(&gateway);
+    server.signal_all("STOP");
+    let stop = AtomicBool::new(false);
+    let (during, (acknowledged, _), refusal) = thread::scope(|scope| {
+        let clients = [gateway.client(), gateway.client()];
+        let load = scope.spawn(|| write_until(clients, &stop, 0));
+        thread::sleep(Duration::from_millis(200));
+        let during = p99(&gateway);
+        // After the breaker has opened, calls are refused at once.
+        let mut client = gateway.client();
+        let begun = Instant::now();
+        let refusal = loop {
+            let asked = Instant::now();
+            let status = put(&mut client, "kept", "id", "v", None).expect_err("it hangs");
+            if status.message.contains("does not answer") && asked.elapsed() < Duration::from_millis(500) {
+                break asked.elapsed();
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "the breaker does not open: {status:?}"
+            );
+        };
+        stop.store(true, Ordering::SeqCst);
+        server.signal_all("CONT");
+        (during, load.join().expect("the load"), refusal)
+    });
+    println!("P99 of the other namespace: {before:?} before, {during:?} meanwhile; refused in {refusal:?}");
+    assert!(
+        during < before * 3 + Duration::from_millis(50),
+        "{during:?} after {before:?}"
+    );
+    let mut client = gateway.client();
+    let begun = Instant::now();
+    while put(&mut client, "kept", "after", "v", None).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it does not go on");
+        thread::sleep(Duration::from_millis(20));
+    }
+    for id in &acknowledged {
+        assert_eq!(
+            get(&mut client, "kept", id).as_deref(),
+            Some(id.as_str()),
+            "{id} is lost"
+        );
+    }
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'prism'";
+    let sessions: u32 = server.sql("postgres", sessions).parse().expect("a number");
+    assert!((1..=3).contains(&sessions), "{sessions} sessions of 3");
+    gateway.stop();
+}
+
+#[test]
+fn a_gateway_starts_without_its_server_and_serves_when_it_comes() {
+    let mut server = Server::start(&[]);
+    let mut gateway = gateway_on(&server.url("postgres"), 2);
+    gateway.create_namespace_at("kept", "strong");
+    put(&mut gateway.client(), "kept", "id", "v", None).expect("a put");
+    gateway.stop();
+    server.kill();
+    gateway.start_again(|_| {});
+    let status = put(&mut gateway.client(), "kept", "id", "w", None).expect_err("nobody is there");
+    assert_eq!(status.code, 14, "{status:?}");
+    assert!(
+        status.message.contains("out of reach") && status.message.contains("nothing was done"),
+        "{status:?}"
+    );
+    server.resume();
+    let begun = Instant::now();
+    let mut client = gateway.client();
+    while put(&mut client, "kept", "id", "w", None).is_err() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "the store is not found"
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(get(&mut client, "kept", "id").as_deref(), Some("w"));
+}
