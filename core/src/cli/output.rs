@@ -89,7 +89,7 @@ impl Printer {
         }
     }
 
-    /// Everything out; called once, at the end.
+    /// Everything out: at the end, and wherever a program may wait for what was printed.
     pub(super) fn finish(&mut self) -> Result<(), Failure> {
         Ok(self.out.flush()?)
     }

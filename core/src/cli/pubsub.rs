@@ -197,12 +197,13 @@ fn print_answer(
     }
     for received in &answer.messages {
         if *left == 0 {
-            return Ok(());
+            break;
         }
         *left -= 1;
         print_message(received, &answer.position, printer)?;
     }
-    Ok(())
+    // The next answer may come in hours.
+    printer.finish()
 }
 
 fn print_message(

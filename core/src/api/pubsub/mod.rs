@@ -87,7 +87,8 @@ impl<'a> Request<'a> {
     pub(crate) fn call_token(&self) -> Option<CallToken<'a>> {
         let token = self.token()?;
         Some(CallToken {
-            time: token.generation_time.map(|time| (time.seconds, time.nanos)),
+            // The token alone is the message's id, whenever its client says that it was made.
+            time: None,
             token: token.token,
             digest: self.digest(),
         })
