@@ -13,7 +13,7 @@ use prism_codec::{
 };
 use prism_wal::{disk::DiskErrorKind, group_commit::AppendError};
 
-use crate::namespace::state::NamespaceState;
+use crate::namespace::{spec::NamespaceSpec, state::NamespaceState};
 
 /// When a shed call is worth trying again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -94,12 +94,21 @@ pub(crate) fn not_served(method: Method) -> Box<Status> {
     )
 }
 
-/// The namespace is not ready yet, or is being deleted; nothing was done.
+/// The namespace is not ready yet, is being deleted, or waits for an operator; nothing was done.
 #[cold]
-pub(crate) fn not_in_service(name: &str, state: NamespaceState) -> Box<Status> {
-    let shown: String = name.chars().take(64).collect();
+pub(crate) fn not_in_service(spec: &NamespaceSpec) -> Box<Status> {
+    let shown = &spec.name;
     let namespace = [("namespace", shown.as_str())];
-    Box::new(match state {
+    if let Some(trouble) = &spec.trouble {
+        let message = format!(
+            "namespace \"{shown}\" is out of service: {trouble}; nothing was done. Its data is kept; an operator must look"
+        );
+        return Box::new(
+            Status::new(Code::FailedPrecondition, message)
+                .with_reason("NAMESPACE_OUT_OF_SERVICE", &namespace),
+        );
+    }
+    Box::new(match spec.state {
         NamespaceState::Deleting => Status::new(
             Code::FailedPrecondition,
             format!("namespace \"{shown}\" is being deleted; nothing was done"),

@@ -336,9 +336,7 @@ impl Changes {
     }
 
     fn tell_shards(&mut self, entries: &[CatalogEntry], state: NamespaceState, change: Option<ChangeId>) {
-        let specs = entries
-            .iter()
-            .filter_map(|entry| spec_of(entry, state, &self.stores));
+        let specs = entries.iter().map(|entry| spec_of(entry, state, &self.stores));
         let changes = specs.map(NamespaceChange::Set).collect();
         self.orders.push(Order::Shards { change, changes });
     }

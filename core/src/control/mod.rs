@@ -130,9 +130,7 @@ impl Control {
     pub(crate) fn recover(&mut self) -> Result<usize, String> {
         let entries = self.catalog.entries().map_err(|cause| cause.to_string())?;
         let stores = &self.context.stores;
-        let specs = entries
-            .iter()
-            .filter_map(|entry| spec_of(entry, entry.state, stores));
+        let specs = entries.iter().map(|entry| spec_of(entry, entry.state, stores));
         let known: Arc<[_]> = specs.map(NamespaceChange::Set).collect();
         for shard in &self.shards {
             let sent = shard.send(ShardCommand::Namespaces(known.clone(), None));

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use prism_backends::kind::StoreKind;
 use prism_codec::{
     grpc::Status as GrpcStatus,
     proto::{
@@ -104,19 +105,19 @@ pub(super) fn no_store(config: &NamespaceConfig, excuses: &[Excuse]) -> Refusal 
     if excuses.len() > EXCUSES_SENT_MAX {
         sentences.push(format!("and {} more", excuses.len() - EXCUSES_SENT_MAX));
     }
-    let note = match config.needs.durability {
-        None if reason == "DURABILITY_IMPOSSIBLE" => " (durability strong holds where none is declared)",
+    let note = match (reason, config.needs.durability) {
+        ("DURABILITY_IMPOSSIBLE", None) => " (where none is declared, durability strong holds)",
         _ => "",
     };
+    let is_volatile = |excuse: &Excuse| excuse.kind == StoreKind::Memory;
     let advice = match reason {
-        "DURABILITY_IMPOSSIBLE" => {
-            "; write durability: best-effort, or give the gateway a store that keeps it: start it with --embedded sqlite, on a \
-             file system that keeps what is synced"
+        "DURABILITY_IMPOSSIBLE" if excuses.iter().all(is_volatile) => {
+            "; write durability: best-effort, or give the gateway a disk: start it with --embedded sqlite"
         }
         _ => "",
     };
     let message = format!(
-        "namespace \"{}\" cannot be created, since no store can keep what it needs{note}: {}{advice}",
+        "namespace \"{}\" cannot be created{note}: {}{advice}",
         config.name,
         sentences.join("; ")
     );

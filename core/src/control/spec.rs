@@ -15,46 +15,39 @@ use crate::{
     plan::api_of,
 };
 
-/// Snapshot of a namespace for the shards; `None` if it cannot be served, which has been logged
-/// then: one namespace in trouble must not keep the others from being served.
-pub(super) fn spec_of(
-    entry: &CatalogEntry,
-    state: NamespaceState,
-    stores: &Stores,
-) -> Option<Arc<NamespaceSpec>> {
-    if state == NamespaceState::Deleting {
-        return Some(Arc::new(gone(entry, stores)));
-    }
-    let config = match entry.config() {
-        Ok(config) => config,
-        Err(cause) => {
-            tracing::error!(namespace = entry.name, error = %cause, "the namespace stays out of service");
-            return None;
-        }
+/// Snapshot of a namespace for the shards. One that cannot be served says why, to its callers too,
+/// and does not keep the others from being served.
+pub(super) fn spec_of(entry: &CatalogEntry, state: NamespaceState, stores: &Stores) -> Arc<NamespaceSpec> {
+    let spec = match state {
+        NamespaceState::Deleting => unserved(entry, state, stores),
+        _ => served(entry, state, stores).unwrap_or_else(|trouble| {
+            let name = &entry.name;
+            tracing::error!(namespace = name, trouble, "the namespace stays out of service");
+            NamespaceSpec {
+                trouble: Some(trouble),
+                ..unserved(entry, state, stores)
+            }
+        }),
     };
-    let Some(store) = stores.find(&entry.store.name, &entry.store.kind) else {
-        tracing::error!(
-            namespace = entry.name,
-            store = entry.store.name,
-            kind = entry.store.kind,
-            "this store is not configured: the namespace stays out of service"
-        );
-        return None;
-    };
-    let Some(api) = config.client_api.service() else {
-        tracing::error!(
-            namespace = entry.name,
-            client_api = %config.client_api,
-            "this version does not serve this API: the namespace stays out of service"
-        );
-        return None;
-    };
+    Arc::new(spec)
+}
+
+fn served(entry: &CatalogEntry, state: NamespaceState, stores: &Stores) -> Result<NamespaceSpec, String> {
+    let config = entry.config().map_err(|cause| cause.to_string())?;
+    let store = stores
+        .find(&entry.store.name, &entry.store.kind)
+        .ok_or_else(|| format!("its store, {}, is not configured", entry.store))?;
+    let api = config.client_api.service().ok_or_else(|| {
+        let api = config.client_api;
+        format!("this version does not serve client_api {api}")
+    })?;
     let value_bytes_max = config.needs.max_message_size.unwrap_or(u64::MAX);
     let path = store.path(config.durability());
-    Some(Arc::new(NamespaceSpec {
+    Ok(NamespaceSpec {
         id: NamespaceId(entry.id),
         name: config.name.clone(),
         state,
+        trouble: None,
         api,
         ttl_ms: config
             .item_ttl()
@@ -68,16 +61,17 @@ pub(super) fn spec_of(
         },
         ordered: config.needs.ordered == Some(true),
         replay: config.needs.replay != Some(false),
-    }))
+    })
 }
 
-/// A namespace that is being deleted, whatever its file says.
-fn gone(entry: &CatalogEntry, stores: &Stores) -> NamespaceSpec {
+/// A namespace of which no call is served, whatever its file says.
+fn unserved(entry: &CatalogEntry, state: NamespaceState, stores: &Stores) -> NamespaceSpec {
     let api = ClientApi::parse(&entry.client_api).and_then(ClientApi::service);
     NamespaceSpec {
         id: NamespaceId(entry.id),
         name: entry.name.clone(),
-        state: NamespaceState::Deleting,
+        state,
+        trouble: None,
         api: api.unwrap_or(Api::KeyValue),
         ttl_ms: None,
         value_bytes_max: 0,

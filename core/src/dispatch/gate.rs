@@ -63,8 +63,8 @@ impl Dispatcher {
         let is_late = arrival
             .deadline
             .is_some_and(|deadline| deadline <= Instant::now());
-        let checked = match namespace.spec.state.serves() {
-            false => Err(error::not_in_service(name, namespace.spec.state)),
+        let checked = match namespace.spec.serves() {
+            false => Err(error::not_in_service(&namespace.spec)),
             true if is_late => Err(error::deadline_exceeded(Stage::Answer)),
             true => check(self, &namespace),
         };

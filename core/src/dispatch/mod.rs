@@ -271,7 +271,7 @@ impl Dispatcher {
     fn change_namespace(&mut self, change: &NamespaceChange) -> Result<(), StoreError> {
         match change {
             NamespaceChange::Set(spec) => {
-                if spec.state.serves() && spec.home == Home::Shards {
+                if spec.serves() && spec.home == Home::Shards {
                     match spec.api {
                         Api::PubSub => self.topics.messages.create_namespace(spec.id)?,
                         _ => self.places.memory.create_namespace(spec.id)?,

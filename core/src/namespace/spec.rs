@@ -12,6 +12,9 @@ pub(crate) struct NamespaceSpec {
     pub(crate) name: String,
     /// Whether its calls are served.
     pub(crate) state: NamespaceState,
+    /// Why no call is served although no change is under way, such as a store that is not
+    /// configured.
+    pub(crate) trouble: Option<String>,
     /// API whose calls it takes.
     pub(crate) api: Api,
     /// Time to live of items for which the writer gives none.
@@ -28,6 +31,14 @@ pub(crate) struct NamespaceSpec {
     pub(crate) ordered: bool,
     /// Whether a subscription may begin with messages that are there already.
     pub(crate) replay: bool,
+}
+
+impl NamespaceSpec {
+    /// Whether calls are served.
+    #[inline]
+    pub(crate) fn serves(&self) -> bool {
+        self.state.serves() && self.trouble.is_none()
+    }
 }
 
 /// Number of a store that the shards share, in the order of the configuration.

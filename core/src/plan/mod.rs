@@ -183,6 +183,8 @@ pub struct Excuse {
     pub store: String,
     /// The store, as people name it.
     pub title: String,
+    /// What it is.
+    pub kind: StoreKind,
     /// The rule that it breaks.
     pub rule: Rule,
     /// What is asked, and what there is. Without a full stop.
@@ -245,6 +247,7 @@ pub fn pick(asked: &Asked, candidates: &[Candidate], current: Option<&str>) -> R
             excuses.push(Excuse {
                 store: name.clone(),
                 title: candidates[index].title(),
+                kind: *kind,
                 rule: Rule::NotThisApi,
                 sentence: rules::not_this_api(asked, *kind),
             });
@@ -302,6 +305,7 @@ fn first(
             excuses.push(Excuse {
                 store: candidate.name.clone(),
                 title: candidate.title(),
+                kind: candidate.kind,
                 rule,
                 sentence,
             });

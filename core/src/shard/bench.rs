@@ -440,6 +440,7 @@ fn dispatcher(
         id: NAMESPACE,
         name: "sessions".to_owned(),
         state: NamespaceState::Active,
+        trouble: None,
         api: Api::KeyValue,
         ttl_ms: Some(60_000),
         value_bytes_max: VALUE_BYTES_MAX,

@@ -16,6 +16,7 @@
 pub(crate) mod error;
 mod schema;
 
+use std::fmt;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
@@ -73,6 +74,12 @@ pub(crate) struct StoreRef {
     pub(crate) name: String,
     /// The word for its kind in the configuration.
     pub(crate) kind: String,
+}
+
+impl fmt::Display for StoreRef {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} \"{}\"", self.kind, self.name)
+    }
 }
 
 impl CatalogEntry {
