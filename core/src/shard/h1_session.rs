@@ -419,10 +419,10 @@ impl H1Session {
         }
     }
 
-    /// Closes after the request that is being answered, or at once if there is none. A health watch ends.
+    /// Closes after the request that is being answered, or at once if there is none. A health watch ends, and so does a subscription.
     pub(crate) fn drain(&mut self, gateway: &mut Dispatcher) {
         self.draining = true;
-        match self.request.as_ref().map(|request| &request.phase) {
+        match self.request.as_mut().map(|request| &mut request.phase) {
             None => self.parser.close_after_request(),
             Some(Phase::Watching) => {
                 self.parser.close_after_request();
@@ -432,6 +432,12 @@ impl H1Session {
                 let sent = self.send_message(&last, gateway);
                 gateway.reply = last;
                 self.end(sent, gateway);
+            }
+            Some(Phase::Streaming(chunks)) if chunks.is_endless() => {
+                // Its client subscribes elsewhere, and misses nothing.
+                let status = chunks.drain(gateway);
+                self.parser.close_after_request();
+                self.end(Err(status), gateway);
             }
             Some(Phase::Receiving | Phase::Waiting(_) | Phase::Streaming(_)) => {}
         }
