@@ -37,6 +37,13 @@ pub(crate) fn shared() -> &'static Server {
     SHARED.get_or_init(|| Server::start(&["fsync=off", "full_page_writes=off"]))
 }
 
+/// The same, but one that syncs what it acknowledges, as a durable namespace demands.
+#[allow(dead_code)] // Not each binary that has this module needs it.
+pub(crate) fn durable() -> &'static Server {
+    static DURABLE: OnceLock<Server> = OnceLock::new();
+    DURABLE.get_or_init(|| Server::start(&[]))
+}
+
 impl Server {
     /// Makes a database cluster and starts its server; `settings` are `name=value`.
     pub(crate) fn start(settings: &'static [&'static str]) -> Server {

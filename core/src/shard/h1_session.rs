@@ -419,7 +419,8 @@ impl H1Session {
         }
     }
 
-    /// Closes after the request that is being answered, or at once if there is none. A health watch ends, and so does a subscription.
+    /// Closes after the request that is being answered, or at once if there is none. A health watch
+    /// ends, and so does a subscription.
     pub(crate) fn drain(&mut self, gateway: &mut Dispatcher) {
         self.draining = true;
         match self.request.as_mut().map(|request| &mut request.phase) {

@@ -23,6 +23,7 @@ use std::{
 use prism_backends::{
     NamespaceId, Selection, StoreError, UnixMillis,
     api::keyvalue::Upkeep,
+    offer::Acked,
     postgres::{Config, KeyValue, Postgres, Share},
     sqlite::Presence,
 };
@@ -36,6 +37,7 @@ use crate::{
         context::Context,
         error::{self, Stage},
         job::{Answer, Durabilities, Job, ProvisionStep, Reply, Work, WriterMessage},
+        receipt,
     },
     runtime::{
         clock::WallClock,
@@ -374,6 +376,15 @@ impl Store {
         }
         calls.sort_by_key(|(durability, ..)| *durability);
         for group in calls.chunk_by(|(one, ..), (other, ..)| one == other) {
+            if group[0].0 != receipt::BEST_EFFORT
+                && let Some(detail) = self.forgetful()
+            {
+                let status = error::from_store(&StoreError::Unreachable { detail });
+                for (_, job, _) in group {
+                    self.reply(job, Err(status.clone()));
+                }
+                continue;
+            }
             let own: Vec<StoreCall<'_>> = group.iter().map(|(_, _, call)| *call).collect();
             let results = remote::write(&self.keyvalue, &own, group[0].0).await;
             for ((_, job, _), result) in group.iter().zip(results) {
@@ -385,7 +396,7 @@ impl Store {
     fn durability_of(&self, NamespaceId(namespace): NamespaceId) -> i32 {
         let known = self.setup.durabilities.read();
         let known = known.as_ref().ok().and_then(|known| known.get(&namespace));
-        known.copied().unwrap_or(crate::call::receipt::BEST_EFFORT)
+        known.copied().unwrap_or(receipt::BEST_EFFORT)
     }
 
     async fn provision(&self, namespace: NamespaceId, step: ProvisionStep) -> Result<Presence, StoreError> {
@@ -394,10 +405,30 @@ impl Store {
         }
         match step {
             ProvisionStep::Inspect => {}
-            ProvisionStep::Create => self.keyvalue.create_namespace(namespace).await?,
+            ProvisionStep::Create => {
+                if self.durability_of(namespace) != receipt::BEST_EFFORT
+                    && let Some(why) = self.forgetful()
+                {
+                    return Err(StoreError::InvalidArgument {
+                        field: "needs.durability".to_owned(),
+                        reason: format!("{why}, or write best-effort"),
+                    });
+                }
+                self.keyvalue.create_namespace(namespace).await?;
+            }
             ProvisionStep::Drop => self.keyvalue.drop_namespace(namespace).await?,
         }
         self.keyvalue.presence(namespace).await
+    }
+
+    /// What is wrong with a server that may lose what it acknowledges, and what to do.
+    fn forgetful(&self) -> Option<String> {
+        (self.keyvalue.offer().acked == Acked::Volatile).then(|| {
+            format!(
+                "postgresql at {} runs with fsync = off, so what it acknowledged may be lost; set fsync = on",
+                self.setup.config.address
+            )
+        })
     }
 
     /// Makes the tables, or moves older ones on, once; false if the database is another catalog's.

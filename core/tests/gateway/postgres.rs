@@ -17,7 +17,7 @@ use prism_core::{
     config::{EmbeddedStore, StoreOptions},
 };
 
-use self::server::{Server, shared};
+use self::server::{Server, durable, shared};
 use super::{
     behavior::run_suite_on,
     log::{get, put, token},
@@ -38,7 +38,12 @@ fn gateway_on(url: &str, shards: usize) -> Gateway {
 }
 
 fn suite(durability: &'static str, shards: usize) {
-    let url = shared().database();
+    let server = if durability == "best-effort" {
+        shared()
+    } else {
+        durable()
+    };
+    let url = server.database();
     run_suite_on(gateway_on(&url, shards), postgres::KEYVALUE, durability);
 }
 
@@ -74,7 +79,7 @@ fn strong_with_two_shards() {
 
 #[test]
 fn an_answer_says_the_durability_of_its_namespace_and_that_the_store_has_it() {
-    let url = shared().database();
+    let url = durable().database();
     let mut gateway = gateway_on(&url, 2);
     for (name, durability) in [
         ("weak", Durability::BestEffort),
@@ -99,8 +104,34 @@ fn an_answer_says_the_durability_of_its_namespace_and_that_the_store_has_it() {
 }
 
 #[test]
-fn a_database_of_another_gateway_is_refused() {
+fn a_server_that_syncs_nothing_takes_best_effort_only() {
     let url = shared().database();
+    let gateway = gateway_on(&url, 1);
+    for durability in ["strong", "eventual"] {
+        let yaml = format!("namespace: kept\nclient_api: keyvalue\nneeds: {{durability: {durability}}}\n");
+        let answer: Result<CreateResponse, _> = gateway
+            .client()
+            .unary("/prism.admin.v1.Namespaces/Create", &CreateRequest { yaml });
+        let Err(ClientError::Status(status)) = answer else {
+            panic!("not refused: {answer:?}");
+        };
+        assert_eq!(status.code, 3, "{status:?}");
+        for part in [
+            "needs.durability",
+            "fsync = off",
+            "set fsync = on",
+            "write best-effort",
+        ] {
+            assert!(status.message.contains(part), "{status:?}");
+        }
+    }
+    gateway.create_namespace_at("weak", "best-effort");
+    put(&mut gateway.client(), "weak", "id", "v", None).expect("a put");
+}
+
+#[test]
+fn a_database_of_another_gateway_is_refused() {
+    let url = durable().database();
     let first = gateway_on(&url, 1);
     first.create_namespace_at("mine", "strong");
     let second = gateway_on(&url, 1);
