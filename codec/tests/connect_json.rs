@@ -341,6 +341,8 @@ fn calls_without_side_effects_are_marked() {
             "/prism.admin.v1.Namespaces/Validate",
             "/prism.keyvalue.v1.KeyValue/Get",
             "/prism.keyvalue.v1.KeyValue/Scan",
+            "/prism.pubsub.v1.PubSub/ListGroups",
+            "/prism.pubsub.v1.PubSub/Subscribe",
         ]
     );
 }

@@ -93,7 +93,7 @@ fn the_file_of_the_guide_is_understood_key_for_key() {
 }
 
 #[test]
-fn the_examples_are_valid_and_those_of_keyvalue_can_be_created() {
+fn the_examples_are_valid_and_those_of_served_apis_can_be_created() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
     let mut seen = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -110,11 +110,12 @@ fn the_examples_are_valid_and_those_of_keyvalue_can_be_created() {
     }
     seen.sort();
     let expected = [
-        ("click-events", false),
+        ("click-events", true),
         ("ledger", true),
         ("metrics", false),
         ("order-processing", false),
         ("payments", false),
+        ("user-events", true),
         ("user-sessions", true),
     ];
     assert_eq!(seen, expected.map(|(name, works)| (name.to_owned(), works)));

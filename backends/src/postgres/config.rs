@@ -53,7 +53,7 @@ const POOL_MAX_DEFAULT: u32 = 10;
 const POOL_MAX: u32 = 1_000;
 
 /// Longest time to connect, with TLS and authentication.
-pub(super) const CONNECT_MAX: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_MAX: Duration = Duration::from_secs(3);
 
 /// Longest time that sent bytes may stay unacknowledged by the server's host.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);

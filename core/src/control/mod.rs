@@ -327,6 +327,12 @@ impl Control {
                     tracing::info!(namespace = name, "namespace deleted");
                 }
                 Order::Answer { caller, outcomes } => {
+                    for Outcome { entry, result } in &outcomes {
+                        if result.is_ok() && entry.state == NamespaceState::Active {
+                            let (namespace, version) = (&entry.name, entry.version);
+                            tracing::info!(namespace, version, "namespace in service");
+                        }
+                    }
                     self.reply(caller.ticket, answer(caller.form, outcomes));
                 }
             }

@@ -165,7 +165,8 @@ fn write_until(clients: [Client; 2], stop: &AtomicBool, round: usize) -> (Vec<St
             match put(&mut client, "kept", &id, &id, Some(token(&id))) {
                 Ok(_) => done.push(id),
                 Err(status) => {
-                    assert_eq!(status.code, 14, "{status:?}");
+                    // UNAVAILABLE, or what was sent to a server that hangs: DEADLINE_EXCEEDED.
+                    assert!(matches!(status.code, 4 | 14), "{status:?}");
                     failed += 1;
                     thread::sleep(Duration::from_millis(2));
                 }
@@ -236,6 +237,14 @@ fn kills_of_the_server_and_restarts_of_the_gateway_under_load_lose_nothing_that_
     println!("{} acknowledged writes, none lost", all.len());
 }
 
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 #[test]
 fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopped() {
     let server = Server::start(&[]);
@@ -270,6 +279,11 @@ fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopp
     server.signal_all("STOP");
     let stop = AtomicBool::new(false);
     let (during, (acknowledged, _), refusal) = thread::scope(|scope| {
+        // However this ends: the scope waits for the load.
+        let end = OnDrop(|| {
+            stop.store(true, Ordering::SeqCst);
+            server.signal_all("CONT");
+        });
         let clients = [gateway.client(), gateway.client()];
         let load = scope.spawn(|| write_until(clients, &stop, 0));
         thread::sleep(Duration::from_millis(200));
@@ -280,7 +294,10 @@ fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopp
         let refusal = loop {
             let asked = Instant::now();
             let status = put(&mut client, "kept", "id", "v", None).expect_err("it hangs");
-            if status.message.contains("does not answer") && asked.elapsed() < Duration::from_millis(500) {
+            // Who waits for a session that is not there yet learns the second.
+            let is_known =
+                ["does not answer", "no connection within"].map(|why| status.message.contains(why));
+            if is_known.contains(&true) && asked.elapsed() < Duration::from_millis(500) {
                 break asked.elapsed();
             }
             assert!(
@@ -288,8 +305,7 @@ fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopp
                 "the breaker does not open: {status:?}"
             );
         };
-        stop.store(true, Ordering::SeqCst);
-        server.signal_all("CONT");
+        drop(end);
         (during, load.join().expect("the load"), refusal)
     });
     println!("P99 of the other namespace: {before:?} before, {during:?} meanwhile; refused in {refusal:?}");
