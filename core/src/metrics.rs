@@ -272,6 +272,14 @@ impl Registry {
         metrics
     }
 
+    /// Notes that these shards' lanes must not be used.
+    pub fn hold_lanes(&self, shards: &[usize]) {
+        let logs = lock(&self.logs);
+        for log in shards.iter().filter_map(|shard| logs.get(*shard)) {
+            log.state.set(LaneState::Held as u64);
+        }
+    }
+
     /// What is wrong with the log of any shard; `None` if nothing is.
     pub fn lane_trouble(&self) -> Option<String> {
         let logs = lock(&self.logs);

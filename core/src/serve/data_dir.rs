@@ -15,7 +15,11 @@ use crate::{
         catalog::{Catalog, CatalogEntry},
         tell_logs,
     },
-    log::{self, keeper::Keepers, open::LogDirectory},
+    log::{
+        self,
+        keeper::Keepers,
+        open::{LogDirectory, Opened},
+    },
     namespace::{Durability, state::NamespaceState},
     wal_key::read_key_file,
 };
@@ -100,14 +104,15 @@ pub(super) fn open_store(options: &ServeOptions) -> Result<Option<sqlite::Parts>
     .map_err(|cause| ServeError(cause.to_string()))
 }
 
-/// Opens the log if there is one, or a namespace that needs one, and tells the shards.
+/// Opens the log if there is one, or a namespace that needs one, and sends the shards their lanes.
+/// Returns the shards whose lanes must not be used, too.
 pub(super) fn open_log(
     options: &ServeOptions,
     mailboxes: &Mailboxes,
     catalog: &Catalog,
     parts: &mut sqlite::Parts,
     keepers: &Keepers,
-) -> Result<LogDirectory, ServeError> {
+) -> Result<(LogDirectory, Vec<usize>), ServeError> {
     let key = match &options.wal_key_file {
         None => None,
         Some(path) => Some(read_key_file(path).map_err(|cause| ServeError(cause.to_string()))?),
@@ -138,10 +143,14 @@ pub(super) fn open_log(
         checkpointer: &mut parts.checkpointer,
         strong: logged.iter().filter(strong).map(|entry| entry.id).collect(),
     };
+    let mut held = Vec::new();
     let needed = !logged.is_empty();
     let exists = log.exists().map_err(ServeError)?;
     if needed || exists || store.knows_a_log().map_err(ServeError)? {
-        tell_logs(&news, log.open(&mut store).map_err(ServeError)?);
+        let opened = log.open(&mut store).map_err(ServeError)?;
+        let is_held = |(shard, opened): (usize, &Opened)| matches!(opened, Opened::Held(_)).then_some(shard);
+        held = opened.iter().enumerate().filter_map(is_held).collect();
+        tell_logs(&news, opened);
     }
-    Ok(log)
+    Ok((log, held))
 }

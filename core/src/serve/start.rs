@@ -80,15 +80,20 @@ impl Server {
         let (lock, catalog) = data_dir::open(&options)?;
         let mut store = data_dir::open_store(&options)?;
         let ground = Ground::new(options, driver, count, link)?;
-        let log = match &mut store {
-            None => None,
-            Some(parts) => Some(ground.open_log(&catalog, parts)?),
+        let (log, held) = match &mut store {
+            None => (None, Vec::new()),
+            Some(parts) => {
+                let (log, held) = ground.open_log(&catalog, parts)?;
+                (Some(log), held)
+            }
         };
         let store = match store {
             None => None,
             Some(parts) => Some(ground.start_store(parts)?),
         };
         let sidecars = ground.start_sidecars(&catalog)?;
+        // Who asks whether the gateway is ready learns of these lanes before the shards do.
+        ground.registry.hold_lanes(&held);
         let shards = ground.start_shards(listeners, store.as_ref(), &sidecars)?;
         let (control, provisioning) = ground.control(catalog, log, store.as_ref(), &sidecars);
         let mut server = ground.server(address, lock, (store, sidecars), shards, &control);
@@ -178,11 +183,15 @@ impl Ground {
     }
 
     /// Opens the log; what is written from now on is stamped above all that log and store hold.
-    fn open_log(&self, catalog: &Catalog, parts: &mut sqlite::Parts) -> Result<LogDirectory, ServeError> {
-        let log = data_dir::open_log(&self.options, &self.mailboxes, catalog, parts, &self.keepers)?;
+    fn open_log(
+        &self,
+        catalog: &Catalog,
+        parts: &mut sqlite::Parts,
+    ) -> Result<(LogDirectory, Vec<usize>), ServeError> {
+        let (log, held) = data_dir::open_log(&self.options, &self.mailboxes, catalog, parts, &self.keepers)?;
         let highest_stamp = parts.writer.highest_stamp().max(log.highest_stamp());
         self.registry.clock().start_above(highest_stamp);
-        Ok(log)
+        Ok((log, held))
     }
 
     /// Starts the store's helper threads.
