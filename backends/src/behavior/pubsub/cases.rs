@@ -7,7 +7,7 @@ use super::{Answer, Client, Harness, Received, Sent, Start, Subscription};
 use crate::behavior::{FailureKind, WriteToken, join_all, yield_once};
 
 /// Longest time that a subscription may leave a message out that is there.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long nothing must come where nothing is due.
 pub(super) const QUIET: Duration = Duration::from_millis(150);

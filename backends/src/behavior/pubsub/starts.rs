@@ -7,7 +7,7 @@ use super::{Client, Harness, Start, Subscription};
 use crate::behavior::FailureKind;
 
 /// How long messages live in the cases about retention.
-const LIFE: Duration = Duration::from_secs(2);
+const LIFE: Duration = Duration::from_secs(4);
 
 async fn publish<C: Client>(client: &mut C, from: usize, to: usize) {
     for number in from..to {
