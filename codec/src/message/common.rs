@@ -437,6 +437,31 @@ pub(crate) fn merge_result(
         .map_err(|error| error.within(Field::Result))
 }
 
+/// Validates the response of a batch, whose results are field 1, each by `decode`, which takes its
+/// depth, too.
+pub(crate) fn decode_results<'a, T: Element<'a>>(
+    bytes: &'a [u8],
+    decode: impl Fn(&'a [u8], u32) -> Result<T, DecodeError>,
+) -> Result<Repeated<'a, T>, DecodeError> {
+    const RESULTS: u32 = key(1, LEN);
+    let mut count = 0;
+    let mut reader = Reader::new(bytes);
+    while !reader.is_empty() {
+        match reader.key().map_err(DecodeError::new)? {
+            RESULTS => {
+                let nested = reader.bytes().map_err(at(Field::Results))?;
+                decode(nested, MESSAGE_DEPTH_MAX - 1)
+                    .map_err(|error| error.within_element(Field::Results, count))?;
+                count += 1;
+            }
+            key => reader
+                .unknown(key, 1, MESSAGE_DEPTH_MAX)
+                .map_err(DecodeError::new)?,
+        }
+    }
+    Ok(Repeated::new(bytes, &[RESULTS], 0, count))
+}
+
 /// For `map_err`: names the field.
 #[inline(always)]
 pub(crate) fn at(field: Field) -> impl Fn(DecodeErrorKind) -> DecodeError {

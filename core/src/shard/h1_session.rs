@@ -11,6 +11,7 @@ use prism_codec::{
 use super::{h1_reply::Reply, h2_session::KEEP_ALIVE_SECONDS, lifetime, reply, request_id, unary};
 use crate::{
     call::{
+        error::{self, Stage},
         job::Answer,
         ticket::{CallId, Ticket},
     },
@@ -294,7 +295,7 @@ impl H1Session {
             Some(Phase::Streaming(chunks)) => chunks.expire(gateway),
             Some(Phase::Receiving | Phase::Watching) | None => return,
         }
-        self.end(Err(Box::new(deadline_exceeded())), gateway);
+        self.end(Err(error::deadline_exceeded(Stage::Answer)), gateway);
     }
 
     /// Moves a stream forward: writes the message that has come, asks for the next one unless the client is slow. Called again
@@ -395,21 +396,14 @@ impl H1Session {
         );
     }
 
-    /// Names the request where it failed. Returns the id that the reply carries.
+    /// Names a request that failed. Returns the id that the reply carries.
     fn name_failure(
         &self,
         request: &Request,
         result: Result<(), Box<Status>>,
     ) -> (Option<Box<str>>, Result<(), Box<Status>>) {
         let given = request.given_id().map(Box::from);
-        match result {
-            Ok(()) => (given, Ok(())),
-            Err(status) => {
-                let id = given.unwrap_or_else(|| request_id::own(self.ticket()));
-                let status = request_id::mark(request.head, &id, *status);
-                (Some(id), Err(status))
-            }
-        }
+        request_id::name_failure(request.head, given, || self.ticket(), result)
     }
 
     fn ticket(&self) -> Ticket {
@@ -545,11 +539,4 @@ impl H1Session {
 fn names_http(bytes: &[u8]) -> bool {
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     line.windows(6).any(|window| window == b" HTTP/")
-}
-
-fn deadline_exceeded() -> Status {
-    Status::new(
-        Code::DeadlineExceeded,
-        "the deadline passed before the answer was ready",
-    )
 }

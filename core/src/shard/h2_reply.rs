@@ -43,7 +43,7 @@ impl H2Session {
         gateway: &mut Dispatcher,
     ) {
         let given = self.request_ids.take(stream.value());
-        let (id, result) = self.name_failure(stream, head, given, result);
+        let (id, result) = request_id::name_failure(head, given, || self.ticket(stream), result);
         // A stream that is gone in the meantime takes no reply; that is a cancelled call, not an error.
         let sent = match (head.format, result) {
             (Format::Grpc, Ok(())) if id.is_none() && !gateway.compresses_reply(head.accepts) => self
@@ -63,25 +63,6 @@ impl H2Session {
         if sent.is_err() {
             gateway.metrics().cancelled.add(1);
             self.h2.reset(stream, ErrorCode::INTERNAL_ERROR);
-        }
-    }
-
-    /// Names the request where it failed. Returns the id that the reply carries.
-    #[inline]
-    fn name_failure(
-        &self,
-        stream: StreamId,
-        head: Head,
-        given: Option<Box<str>>,
-        result: Result<(), Box<Status>>,
-    ) -> (Option<Box<str>>, Result<(), Box<Status>>) {
-        match result {
-            Ok(()) => (given, Ok(())),
-            Err(status) => {
-                let id = given.unwrap_or_else(|| request_id::own(self.ticket(stream)));
-                let status = request_id::mark(head, &id, *status);
-                (Some(id), Err(status))
-            }
         }
     }
 
@@ -176,7 +157,7 @@ impl H2Session {
     /// Ends a stream whose response has begun.
     pub(super) fn end_stream(&mut self, stream: StreamId, head: Head, result: Result<(), Box<Status>>) {
         let given = self.request_ids.take(stream.value());
-        let (_, result) = self.name_failure(stream, head, given, result);
+        let (_, result) = request_id::name_failure(head, given, || self.ticket(stream), result);
         let sent = match result {
             Ok(()) if head.format.needs_trailers() => self.h2.send_grpc_ok(stream),
             Err(status) if head.format.needs_trailers() => self.send_grpc_error(stream, &status),

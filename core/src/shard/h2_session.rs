@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     call::{
-        error,
+        error::{self, Stage},
         job::Answer,
         ticket::{CallId, Ticket},
     },
@@ -256,7 +256,7 @@ impl H2Session {
             | Phase::Watching
             | Phase::Reflecting(..) => {}
         }
-        self.fail(stream, &call, Box::new(deadline_exceeded()), gateway);
+        self.fail(stream, &call, error::deadline_exceeded(Stage::Answer), gateway);
     }
 
     /// Tells health watchers that the gateway is going away, ends subscriptions and dialogues in which nothing is under way, and
@@ -653,11 +653,4 @@ fn cancel_call(call: Call, gateway: &mut Dispatcher) {
         | Phase::Watching
         | Phase::Reflecting(..) => {}
     }
-}
-
-fn deadline_exceeded() -> Status {
-    Status::new(
-        Code::DeadlineExceeded,
-        "the deadline passed before the answer was ready",
-    )
 }

@@ -48,8 +48,27 @@ impl RequestIds {
     }
 }
 
+/// Names the request where it failed: by its client's id, else by one of the gateway's. Returns the id
+/// that the reply carries.
+#[inline]
+pub(super) fn name_failure(
+    head: Head,
+    given: Option<Box<str>>,
+    ticket: impl FnOnce() -> Ticket,
+    result: Result<(), Box<Status>>,
+) -> (Option<Box<str>>, Result<(), Box<Status>>) {
+    match result {
+        Ok(()) => (given, Ok(())),
+        Err(status) => {
+            let id = given.unwrap_or_else(|| own(ticket()));
+            let status = mark(head, &id, *status);
+            (Some(id), Err(status))
+        }
+    }
+}
+
 /// The gateway's own name for a request: unique among all gateways' processes but for a chance of one in 2^32 for each pair.
-pub(super) fn own(ticket: Ticket) -> Box<str> {
+fn own(ticket: Ticket) -> Box<str> {
     static PROCESS: OnceLock<u32> = OnceLock::new();
     let process = PROCESS.get_or_init(|| RandomState::new().hash_one(std::process::id()) as u32);
     let call = match ticket.call {
@@ -68,7 +87,7 @@ pub(super) fn own(ticket: Ticket) -> Box<str> {
 /// Writes a line of diagnostics about a failed request and names it in its status. A fault of the gateway or its store is
 /// a warning; what a client or the moment causes is written at debug only.
 #[cold]
-pub(super) fn mark(head: Head, id: &str, status: Status) -> Box<Status> {
+fn mark(head: Head, id: &str, status: Status) -> Box<Status> {
     let is_ours = matches!(status.code, Code::Internal | Code::DataLoss);
     if is_ours || tracing::enabled!(tracing::Level::DEBUG) {
         let method = head.route.method().map_or("", |method| method.spec().path);

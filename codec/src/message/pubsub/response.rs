@@ -9,7 +9,10 @@ use crate::{
     error::{DecodeError, Field},
     limits::MESSAGE_DEPTH_MAX,
     message::{
-        common::{STATUS_DETAILS, StatusMerge, StatusView, TimestampView, WriteResultView, at, merge_result},
+        common::{
+            STATUS_DETAILS, StatusMerge, StatusView, TimestampView, WriteResultView, at, decode_results,
+            merge_result,
+        },
         repeated::{Element, Repeated},
     },
     reader::{LEN, Reader, VARINT, key},
@@ -57,25 +60,8 @@ pub struct PublishBatchResponseView<'a> {
 impl<'a> PublishBatchResponseView<'a> {
     /// Validates a serialized `PublishBatchResponse`. Allocates nothing.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        const RESULTS: u32 = key(1, LEN);
-        let mut count = 0;
-        let mut reader = Reader::new(bytes);
-        while !reader.is_empty() {
-            match reader.key().map_err(DecodeError::new)? {
-                RESULTS => {
-                    let nested = reader.bytes().map_err(at(Field::Results))?;
-                    PublishResultView::decode(nested, MESSAGE_DEPTH_MAX - 1)
-                        .map_err(|error| error.within_element(Field::Results, count))?;
-                    count += 1;
-                }
-                key => reader
-                    .unknown(key, 1, MESSAGE_DEPTH_MAX)
-                    .map_err(DecodeError::new)?,
-            }
-        }
-        Ok(PublishBatchResponseView {
-            results: Repeated::new(bytes, &[RESULTS], 0, count),
-        })
+        let results = decode_results(bytes, PublishResultView::decode)?;
+        Ok(PublishBatchResponseView { results })
     }
 }
 

@@ -9,8 +9,11 @@ use prism_codec::{
     method::{Effect, Method},
 };
 
-use super::{Call, H2Session, Head, Phase, Route, Weight, deadline_exceeded};
-use crate::{call::error, dispatch::Dispatcher};
+use super::{Call, H2Session, Head, Phase, Route, Weight};
+use crate::{
+    call::error::{self, Stage},
+    dispatch::Dispatcher,
+};
 
 /// How long a call is held while its client takes nothing, in seconds; then it is refused. The client may have forgotten to
 /// read, and must not wait for an answer that needs room which nobody makes.
@@ -132,7 +135,7 @@ impl H2Session {
                 continue;
             };
             let status = if call.deadline.is_some_and(|deadline| deadline <= now) {
-                Box::new(deadline_exceeded())
+                error::deadline_exceeded(Stage::Answer)
             } else if clock - last_read.max(*since) > HELD_SECONDS_MAX {
                 error::unread_answers(max)
             } else {
