@@ -39,6 +39,7 @@ pub mod mutation;
 pub mod offer;
 pub mod postgres;
 pub mod query;
+pub mod server;
 pub mod sqlite;
 mod swaps;
 mod token;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use prism_backends::api::keyvalue::{Reads, Upkeep, Writes};
 use prism_backends::behavior::local::LocalHarness;
 use prism_backends::offer::Acked;
-use prism_backends::postgres::{Config, FORMAT, KeyValue, Postgres, RawConfig, Share};
+use prism_backends::postgres::{Config, FORMAT, KeyValue, Postgres};
+use prism_backends::server::{RawConfig, Share};
 use prism_backends::{
     Expected, GetQuery, ItemRef, ItemSink, LogId, LogPosition, Mutation, NamespaceId, Operation, Outcome,
     PredicateRef, ScanQuery, Selection, StoreError, UnixMillis, Version,
@@ -38,7 +39,7 @@ fn config(url: &str, pool_max: u32) -> Config {
         pool_max: Some(pool_max),
         ..RawConfig::default()
     };
-    raw.check().expect("a configuration")
+    Config::check(&raw).expect("a configuration")
 }
 
 fn connect(url: &str, pool_max: u32) -> Postgres {

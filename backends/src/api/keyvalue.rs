@@ -11,6 +11,7 @@ use crate::ids::{LogPosition, NamespaceId, UnixMillis};
 use crate::memory::MemoryStore;
 use crate::mutation::{Mutation, Outcome};
 use crate::offer::Offer;
+use crate::postgres;
 use crate::query::{GetQuery, ItemSink, PageToken, ScanQuery};
 use crate::sqlite::SqliteStore;
 
@@ -116,6 +117,8 @@ pub enum Store {
     Memory(RefCell<MemoryStore>),
     /// In a SQLite file.
     Sqlite(SqliteStore),
+    /// In tables of a PostgreSQL server.
+    Postgres(postgres::KeyValue),
 }
 
 impl Store {
@@ -130,6 +133,7 @@ macro_rules! dispatch {
         match $self {
             Store::Memory($store) => $call,
             Store::Sqlite($store) => $call,
+            Store::Postgres($store) => $call,
         }
     };
 }

@@ -7,19 +7,7 @@ use std::time::Duration;
 use tokio_postgres::config::{Host, SslMode};
 
 use crate::error::StoreError;
-
-/// Entries of the configuration, unchecked.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct RawConfig {
-    /// `postgresql://USER[:PASSWORD]@HOST[:PORT]/DATABASE`, or libpq's `key=value` form.
-    pub url: String,
-    /// File whose content, without white space at its end, is the password.
-    pub credentials_file: Option<PathBuf>,
-    /// Whether and how TLS is used: `off`, `system` or a path of certificates in PEM.
-    pub tls: Option<String>,
-    /// Connections that the gateway opens at most, over all shards; 10 if absent.
-    pub pool_max: Option<u32>,
-}
+use crate::server::RawConfig;
 
 /// Trust in the server's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,10 +54,12 @@ const STATEMENT_MAX_MS: u32 = 30_000;
 const LOCK_MAX_MS: u32 = 10_000;
 const IDLE_IN_TRANSACTION_MAX_MS: u32 = 60_000;
 
-impl RawConfig {
-    /// Checks the entries. Errors name the entry, what is allowed and what to do.
-    pub fn check(&self) -> Result<Config, StoreError> {
-        let mut connection: tokio_postgres::Config = self.url.parse().map_err(|error| {
+impl Config {
+    /// Checks the entries; the URL is `postgresql://USER[:PASSWORD]@HOST[:PORT]/DATABASE`, or libpq's
+    /// `key=value` form, the credentials are the password. Errors name the entry, what is allowed and
+    /// what to do.
+    pub fn check(raw: &RawConfig) -> Result<Config, StoreError> {
+        let mut connection: tokio_postgres::Config = raw.url.parse().map_err(|error| {
             let cause = source_of(&error);
             StoreError::invalid(
                 "url",
@@ -88,7 +78,7 @@ impl RawConfig {
                 "names no user; write postgresql://USER@HOST:PORT/DATABASE",
             ));
         }
-        if let Some(file) = &self.credentials_file {
+        if let Some(file) = &raw.credentials_file {
             if connection.get_password().is_some() {
                 let reason = "is given, and url holds a password, too; leave one of them out";
                 return Err(StoreError::invalid("credentials_file", reason));
@@ -101,12 +91,12 @@ impl RawConfig {
             })?;
             connection.password(password.trim_end());
         }
-        let pool_max = self.pool_max.unwrap_or(POOL_MAX_DEFAULT);
+        let pool_max = raw.pool_max.unwrap_or(POOL_MAX_DEFAULT);
         if !(1..=POOL_MAX).contains(&pool_max) {
             let reason = format!("must be 1 to {POOL_MAX}, is {pool_max}");
             return Err(StoreError::invalid("pool_max", reason));
         }
-        let tls = tls_of(self.tls.as_deref(), connection.get_ssl_mode());
+        let tls = tls_of(raw.tls.as_deref(), connection.get_ssl_mode());
         connection.ssl_mode(match tls {
             Tls::Off => SslMode::Disable,
             Tls::System | Tls::File(_) => SslMode::Require,
@@ -172,17 +162,6 @@ pub(super) fn source_of(error: &tokio_postgres::Error) -> String {
     }
 }
 
-impl fmt::Debug for RawConfig {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("RawConfig")
-            .field("credentials_file", &self.credentials_file)
-            .field("tls", &self.tls)
-            .field("pool_max", &self.pool_max)
-            .finish_non_exhaustive()
-    }
-}
-
 impl fmt::Debug for Config {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -208,7 +187,7 @@ mod tests {
     #[test]
     fn no_text_of_it_shows_the_password() {
         let raw = raw("postgresql://prism:geheim@127.0.0.1:5433/app");
-        let config = raw.check().expect("a configuration");
+        let config = Config::check(&raw).expect("a configuration");
         assert_eq!(config.address, "127.0.0.1:5433/app");
         assert!(!format!("{raw:?} {config:?} {}", config.address).contains("geheim"));
         assert_eq!(config.connection.get_password(), Some(&b"geheim"[..]));
@@ -216,7 +195,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_remedy() {
-        let reason = |raw: &RawConfig| raw.check().expect_err("a refusal").to_string();
+        let reason = |raw: &RawConfig| Config::check(raw).expect_err("a refusal").to_string();
         assert!(reason(&raw("mysql://x@y/z")).starts_with("url: must be postgresql://USER@HOST"));
         assert!(reason(&raw("postgresql:///app?user=x")).starts_with("url: names no host"));
         assert!(reason(&raw("postgresql://127.0.0.1/app")).starts_with("url: names no user"));
@@ -246,7 +225,7 @@ mod tests {
             credentials_file: Some(file),
             ..raw("postgresql://u@h/d")
         };
-        let config = raw.check().expect("a configuration");
+        let config = Config::check(&raw).expect("a configuration");
         assert_eq!(config.connection.get_password(), Some(&b"geheim"[..]));
     }
 
@@ -257,7 +236,7 @@ mod tests {
                 tls: entry.map(str::to_owned),
                 ..raw(url)
             };
-            raw.check().expect("a configuration").tls
+            Config::check(&raw).expect("a configuration").tls
         };
         assert_eq!(tls("postgresql://u@h/d", None), Tls::Off);
         assert_eq!(tls("postgresql://u@h/d?sslmode=require", None), Tls::System);

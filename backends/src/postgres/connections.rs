@@ -100,6 +100,11 @@ impl Connections {
         &self.config.address
     }
 
+    /// Connections at most.
+    pub(super) fn cap(&self) -> u32 {
+        self.idle.borrow().len() as u32
+    }
+
     pub(super) fn config(&self) -> &Config {
         &self.config
     }

@@ -22,14 +22,19 @@ mod tls;
 
 use std::rc::Rc;
 
-pub use config::{Config, RawConfig, Tls};
+pub use config::{Config, Tls};
 pub use connect::Facts;
 pub use keyvalue::{KEYVALUE, KeyValue};
-pub use pool::{Acquired, Limits, Place, Pool, Share};
+pub use pool::{Acquired, Limits, Place, Pool};
 pub use provision::{FORMAT, Observed};
 
 use self::connections::Connections;
+use crate::api::keyvalue::Store;
 use crate::error::StoreError;
+use crate::ids::NamespaceId;
+use crate::offer::Acked;
+use crate::server::{RawConfig, ServerStore, Share};
+use crate::sqlite::Presence;
 
 /// The store as one thread uses it.
 #[derive(Clone, Debug)]
@@ -58,9 +63,49 @@ impl Postgres {
             detail: "a connection without facts".to_owned(),
         })
     }
+}
 
-    /// Closes connections that nobody has used for five minutes. To be called now and then.
-    pub fn close_idle(&self) {
+impl ServerStore for Postgres {
+    type Config = Config;
+
+    fn check(raw: &RawConfig) -> Result<Config, StoreError> {
+        Config::check(raw)
+    }
+
+    fn open(config: &Config, share: Share) -> Result<Postgres, StoreError> {
+        Postgres::new(config, share)
+    }
+
+    fn keyvalue(&self) -> Store {
+        Store::Postgres(KeyValue::new(self))
+    }
+
+    async fn prepare(&self, catalog: u128) -> Result<bool, StoreError> {
+        self.ensure(false).await?;
+        self.claim(catalog).await
+    }
+
+    async fn presence(&self, namespace: NamespaceId) -> Result<Presence, StoreError> {
+        KeyValue::new(self).presence(namespace).await
+    }
+
+    fn shortfall(&self, needed: Acked) -> Option<String> {
+        let facts = self.connections.facts()?;
+        (needed > Acked::Volatile && !facts.is_durable).then(|| {
+            format!(
+                "postgresql at {} runs with fsync = off, so what it acknowledged may be lost; set fsync = on",
+                self.connections.address()
+            )
+        })
+    }
+
+    /// A connection serves one call at a time.
+    fn places(&self) -> u32 {
+        self.connections.cap()
+    }
+
+    async fn look_after(&self) -> Result<(), StoreError> {
         self.connections.close_idle();
+        Ok(())
     }
 }

@@ -14,35 +14,6 @@
 
 use std::time::{Duration, Instant};
 
-/// Connections of one shard's pool, so that all shards together stay within the store's cap.
-///
-/// The cap is divided when the process starts: no counter is shared while it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
-    /// Shard, from 0.
-    pub shard: u32,
-    /// Shards of the process, at least 1.
-    pub shards: u32,
-    /// Connections of the process, at least 1.
-    pub cap: u32,
-}
-
-impl Share {
-    /// Connections of this shard; over all shards they sum up to the cap.
-    pub fn own(self) -> u32 {
-        self.cap / self.shards + u32::from(self.shard < self.cap % self.shards)
-    }
-
-    /// Shard whose connections serve this one: with fewer connections than shards, another's.
-    pub fn served_by(self) -> u32 {
-        if self.own() > 0 {
-            self.shard
-        } else {
-            self.shard % self.cap
-        }
-    }
-}
-
 /// Number of a place in a pool, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place(pub u32);
@@ -312,16 +283,6 @@ mod tests {
                 }
                 prop_assert_eq!(pool.in_use(), model.held.len() + model.connecting.len());
                 prop_assert_eq!(pool.open(), pool.in_use() + model.idle.len());
-            }
-        }
-
-        #[test]
-        fn shares_sum_up_to_the_cap_and_everybody_is_served(cap in 1_u32..40, shards in 1_u32..70) {
-            let shares: Vec<Share> = (0..shards).map(|shard| Share { shard, shards, cap }).collect();
-            prop_assert_eq!(shares.iter().map(|share| share.own()).sum::<u32>(), cap);
-            for share in &shares {
-                let server = shares[share.served_by() as usize];
-                prop_assert!(server.own() > 0, "{:?} is sent to {:?}", share, server);
             }
         }
     }

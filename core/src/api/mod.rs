@@ -7,7 +7,7 @@ pub(crate) mod pubsub;
 pub(crate) mod service;
 
 use prism_backends::{
-    NamespaceId, Selection, StoreError, UnixMillis,
+    NamespaceId, Selection, StoreError, UnixMillis, api as stores,
     memory::MemoryStore,
     sqlite::{Reader, StreamPosition, Writer},
 };
@@ -120,6 +120,23 @@ pub(crate) fn write(
     }
 }
 
+/// Applies the writes of many calls of one API in one transaction of a store that answers later. Calls `answer` for each, in
+/// order, with its response message, which says `durability`.
+pub(crate) async fn write_later(
+    store: &impl stores::keyvalue::Writes,
+    calls: &[StoreCall<'_>],
+    durability: i32,
+    mut answer: impl FnMut(&StoreCall<'_>, Result<Vec<u8>, Box<Status>>),
+) {
+    match calls.first().map(|call| call.method.api()) {
+        None => {}
+        Some(Api::KeyValue) => keyvalue::execute::write_later(store, calls, durability, answer).await,
+        Some(_) => calls
+            .iter()
+            .for_each(|call| answer(call, Err(error::not_served(call.method)))),
+    }
+}
+
 /// Serves a read of what the store has and of `unapplied`, records that it lacks, in order. Appends the response message to
 /// `out`.
 ///
@@ -137,6 +154,21 @@ pub(crate) fn read(
     }
 }
 
+/// Serves a read of a store that answers later. Appends the response message to `out`.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn read_later(
+    store: &impl stores::keyvalue::Reads,
+    call: &StoreCall<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Box<Status>> {
+    match call.method.api() {
+        Api::KeyValue => keyvalue::execute::read_later(store, call, out).await,
+        _ => Err(error::not_served(call.method)),
+    }
+}
+
 /// Reads one page of a stream. Appends it to `out` as a response message, and returns the token of the next page, empty at
 /// the end.
 ///
@@ -150,6 +182,20 @@ pub(crate) fn read_page(
     out: &mut Vec<u8>,
 ) -> Result<Vec<u8>, Box<Status>> {
     keyvalue::execute::read_page(reader, namespace, selection, now, out)
+}
+
+/// Reads such a page from a store that answers later.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn read_page_later(
+    store: &impl stores::keyvalue::Reads,
+    namespace: NamespaceId,
+    selection: Selection<'_>,
+    now: UnixMillis,
+    out: &mut Vec<u8>,
+) -> Result<Vec<u8>, Box<Status>> {
+    keyvalue::reads::scan_page_later(namespace, selection, now, out, store).await
 }
 
 /// Records of one namespace that are to be applied together.

@@ -38,7 +38,7 @@ impl Stores {
             };
             let mut candidate = Candidate::new(&store.name, store.kind);
             candidate.is_embedded = store.name == EMBEDDED;
-            if store.kind != StoreKind::Postgres {
+            if !store.kind.is_server() {
                 candidate.facts.log_refusal = log_refusal.map(str::to_owned);
             }
             OpenStore { candidate, home }
@@ -89,7 +89,7 @@ impl OpenStore {
     /// durable keeps each durability by itself; its acknowledgement is awaited.
     pub(crate) fn path(&self, durability: Durability) -> Path {
         match self.candidate.kind {
-            StoreKind::Postgres => Path::StoreOnly,
+            kind if kind.is_server() => Path::StoreOnly,
             _ => Path::of(durability),
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use prism_backends::{
     kind::StoreKind,
-    postgres::{Config, RawConfig, Share},
+    server::{RawConfig, ServerConfig, Share},
 };
 
 use rustc_hash::FxHashMap;
@@ -67,7 +67,7 @@ impl Sidecars {
         let stores: Vec<_> = options
             .all_stores()
             .into_iter()
-            .filter(|store| store.kind == StoreKind::Postgres)
+            .filter(|store| store.kind.is_server())
             .collect();
         let mut sidecars = Self::default();
         if stores.is_empty() {
@@ -94,7 +94,7 @@ impl Sidecars {
                     share: Share {
                         shard: u32::from(shard),
                         shards: u32::from(around.shards),
-                        cap: configs[at].pool_max,
+                        cap: configs[at].pool_max(),
                     },
                     durabilities: durabilities[at].clone(),
                     reads: Arc::new(Mailbox::new(JOBS_MAX, waker.clone())),
@@ -155,7 +155,7 @@ impl Sidecars {
     ) -> Vec<StoreLink> {
         let mut servers = self.links.iter();
         let link = |store: StoreOptions| match store.kind {
-            StoreKind::Postgres => servers.next().map(|links| links[usize::from(shard)].clone()),
+            kind if kind.is_server() => servers.next().map(|links| links[usize::from(shard)].clone()),
             StoreKind::Sqlite => sqlite.cloned(),
             _ => None,
         };
@@ -174,14 +174,14 @@ fn known(catalog: &Catalog, store: &StoreOptions) -> Result<Durabilities, ServeE
     Ok(Arc::new(RwLock::new(known)))
 }
 
-fn checked(store: &StoreOptions) -> Result<Config, ServeError> {
+fn checked(store: &StoreOptions) -> Result<ServerConfig, ServeError> {
     let raw = RawConfig {
         url: store.address.clone().unwrap_or_default(),
         credentials_file: store.credentials_file.clone(),
         tls: store.tls.map(|tls| if tls { "system" } else { "off" }.to_owned()),
         pool_max: store.pool_max,
     };
-    raw.check()
+    ServerConfig::check(store.kind, &raw)
         .map_err(|cause| ServeError(format!("stores.{}.{cause}", store.name)))
 }
 

@@ -423,7 +423,7 @@ impl Ground {
                     let sqlite = Sqlite::new(store.links.store.clone(), stop.clone());
                     Provisioning::new(Box::new(sqlite), log.clone(), &inbox, stop.clone())
                 }
-                (StoreKind::Postgres, _) => {
+                (kind, _) if kind.is_server() => {
                     let Some(server) = servers.next() else { continue };
                     let (writes, known) = (server.writes.clone(), server.durabilities.clone());
                     let server = provision::Server::new(writes, known, stop.clone());

@@ -1,12 +1,12 @@
 //! The thread of one shard that drives the connections to servers' stores, in a tokio runtime of its own.
 //!
 //! ```text
-//!   shard ── mailboxes ──> queue, by namespace in turn ──> places ──> tasks ──> PostgreSQL
+//!   shard ── mailboxes ──> queue, by namespace in turn ──> places ──> tasks ──> server
 //!         <── replies ─────────────────────────────────────────────────┘
 //! ```
 //!
-//! Each store has as many places as this shard has connections to it. A place is taken by one read, or by all writes that
-//! wait, as one batch: while one round trip is under way the next gathers, without a timer. Nobody interrupts what is under
+//! Each store has as many places as calls may be under way on this shard's connections to it. A place is taken by one read, or by
+//! all writes that wait, as one batch: while one round trip is under way the next gathers, without a timer. Nobody interrupts what is under
 //! way. A call whose deadline has passed is answered by its shard; here it is skipped if it has not been sent, and its late
 //! answer finds nobody. A store that hangs has its queue refused at once ([`Breaker`]), and its places are its own: other
 //! stores of the thread go on.
@@ -22,9 +22,9 @@ use std::{
 
 use prism_backends::{
     NamespaceId, Selection, StoreError, UnixMillis,
-    api::keyvalue::Upkeep,
+    api::keyvalue::{self, Upkeep},
     offer::Acked,
-    postgres::{Config, KeyValue, Postgres, Share},
+    server::{Server, ServerConfig, Share},
     sqlite::Presence,
 };
 use prism_codec::grpc::{Code, Status};
@@ -32,7 +32,7 @@ use tokio::{io::unix::AsyncFd, sync::Notify, task::LocalSet};
 
 use super::{breaker::Breaker, fair_queue::FairQueue, sqlite::Stop};
 use crate::{
-    api::{StoreCall, keyvalue::remote},
+    api::{self, StoreCall},
     call::{
         context::Context,
         error::{self, Stage},
@@ -64,7 +64,7 @@ const END_MAX: Duration = Duration::from_secs(5);
 /// A store, and the mailboxes by which one shard, or several, reach it here.
 pub(crate) struct SidecarStore {
     pub(crate) name: String,
-    pub(crate) config: Config,
+    pub(crate) config: ServerConfig,
     /// Catalog that gives the namespaces their numbers.
     pub(crate) owner: u128,
     pub(crate) share: Share,
@@ -114,8 +114,8 @@ struct Sidecar {
 /// One store as its tasks share it.
 struct Store {
     setup: SidecarStore,
-    postgres: Postgres,
-    keyvalue: KeyValue,
+    server: Server,
+    keyvalue: keyvalue::Store,
     breaker: RefCell<Breaker>,
     reads: RefCell<FairQueue<Job>>,
     writes: RefCell<FairQueue<Job>>,
@@ -124,7 +124,7 @@ struct Store {
     writing: Cell<u32>,
     /// Whether the next place goes to a read, if both wait.
     read_first: Cell<bool>,
-    has_tables: Cell<bool>,
+    is_prepared: Cell<bool>,
     /// Who waits for all that was queued before.
     settling: RefCell<Vec<SyncSender<()>>>,
     next_sweep: Cell<Instant>,
@@ -145,17 +145,17 @@ impl Sidecar {
         let bell = AsyncFd::new(bell.try_clone_to_owned()?)?;
         let ended = Rc::new(Notify::new());
         let store = |own: SidecarStore| {
-            let postgres = Postgres::new(&own.config, own.share).map_err(io::Error::other)?;
+            let server = own.config.open(own.share).map_err(io::Error::other)?;
             Ok(Rc::new(Store {
-                keyvalue: KeyValue::new(&postgres),
-                postgres,
+                keyvalue: server.keyvalue(),
+                server,
                 breaker: RefCell::new(Breaker::new(Instant::now())),
                 reads: RefCell::default(),
                 writes: RefCell::default(),
                 queued: Cell::new(0),
                 writing: Cell::new(0),
                 read_first: Cell::new(true),
-                has_tables: Cell::new(false),
+                is_prepared: Cell::new(false),
                 settling: RefCell::default(),
                 next_sweep: Cell::new(Instant::now() + SWEEP_PAUSE),
                 wall: setup.wall.clone(),
@@ -274,7 +274,7 @@ impl Store {
         if self.breaker.borrow().is_open(now) {
             return self.refuse_all();
         }
-        let places = self.setup.share.own().max(1);
+        let places = self.server.places();
         // Some places stay for reads, and the batches of writes gather.
         let writing_max = places.div_ceil(2);
         while self.breaker.borrow().under_way() < places {
@@ -333,9 +333,10 @@ impl Store {
         let refuse = |job: &Job| {
             let detail = format!(
                 "{} at {} does not answer",
-                self.setup.name, self.setup.config.address
+                self.setup.name,
+                self.setup.config.address()
             );
-            self.reply(job, Err(remote::unreachable(&detail)));
+            self.reply(job, Err(error::from_store(&StoreError::Unreachable { detail })));
         };
         self.reads.borrow_mut().take(usize::MAX).iter().for_each(refuse);
         self.writes.borrow_mut().take(usize::MAX).iter().for_each(refuse);
@@ -344,6 +345,7 @@ impl Store {
 
     async fn read(&self, job: &Job) -> Result<Answer, Box<Status>> {
         let now = self.wall.unix_millis();
+        let mut message = Vec::new();
         let Work::ScanPage {
             namespace,
             page_bytes,
@@ -352,7 +354,8 @@ impl Store {
         } = &job.work
         else {
             let call = call_of(job, now)?;
-            return remote::read(&self.keyvalue, &call).await.map(Answer::Message);
+            api::read_later(&self.keyvalue, &call, &mut message).await?;
+            return Ok(Answer::Message(message));
         };
         check_deadline(job)?;
         let selection = Selection {
@@ -360,7 +363,7 @@ impl Store {
             item_limit: *item_limit,
             page_token,
         };
-        let (message, next) = remote::read_page(&self.keyvalue, *namespace, selection, now).await?;
+        let next = api::read_page_later(&self.keyvalue, *namespace, selection, now, &mut message).await?;
         Ok(Answer::Page { message, next })
     }
 
@@ -376,9 +379,7 @@ impl Store {
         }
         calls.sort_by_key(|(durability, ..)| *durability);
         for group in calls.chunk_by(|(one, ..), (other, ..)| one == other) {
-            if group[0].0 != receipt::BEST_EFFORT
-                && let Some(detail) = self.forgetful()
-            {
+            if let Some(detail) = self.server.shortfall(needed(group[0].0)) {
                 let status = error::from_store(&StoreError::Unreachable { detail });
                 for (_, job, _) in group {
                     self.reply(job, Err(status.clone()));
@@ -386,10 +387,14 @@ impl Store {
                 continue;
             }
             let own: Vec<StoreCall<'_>> = group.iter().map(|(_, _, call)| *call).collect();
-            let results = remote::write(&self.keyvalue, &own, group[0].0).await;
-            for ((_, job, _), result) in group.iter().zip(results) {
-                self.reply(job, result.map(Answer::Message));
-            }
+            let mut jobs = group.iter().map(|(_, job, _)| *job);
+            api::write_later(&self.keyvalue, &own, group[0].0, |_, result| {
+                // One answer a call, in their order.
+                if let Some(job) = jobs.next() {
+                    self.reply(job, result.map(Answer::Message));
+                }
+            })
+            .await;
         }
     }
 
@@ -400,60 +405,50 @@ impl Store {
     }
 
     async fn provision(&self, namespace: NamespaceId, step: ProvisionStep) -> Result<Presence, StoreError> {
-        if !self.make_tables().await? {
+        if !self.prepare().await? {
             return Ok(Presence::Foreign);
         }
         match step {
             ProvisionStep::Inspect => {}
             ProvisionStep::Create => {
-                if self.durability_of(namespace) != receipt::BEST_EFFORT
-                    && let Some(why) = self.forgetful()
-                {
+                if let Some(why) = self.server.shortfall(needed(self.durability_of(namespace))) {
+                    // The strongest that it keeps.
+                    let instead = match self.server.shortfall(needed(receipt::EVENTUAL)) {
+                        None => "eventual",
+                        Some(_) => "best-effort",
+                    };
                     return Err(StoreError::InvalidArgument {
                         field: "needs.durability".to_owned(),
-                        reason: format!("{why}, or write best-effort"),
+                        reason: format!("{why}, or write {instead}"),
                     });
                 }
                 self.keyvalue.create_namespace(namespace).await?;
             }
             ProvisionStep::Drop => self.keyvalue.drop_namespace(namespace).await?,
         }
-        self.keyvalue.presence(namespace).await
+        self.server.presence(namespace).await
     }
 
-    /// What is wrong with a server that may lose what it acknowledges, and what to do.
-    fn forgetful(&self) -> Option<String> {
-        (self.keyvalue.offer().acked == Acked::Volatile).then(|| {
-            format!(
-                "postgresql at {} runs with fsync = off, so what it acknowledged may be lost; set fsync = on",
-                self.setup.config.address
-            )
-        })
-    }
-
-    /// Makes the tables, or moves older ones on, once; false if the database is another catalog's.
-    async fn make_tables(&self) -> Result<bool, StoreError> {
-        if !self.has_tables.get() {
-            self.postgres.ensure(false).await?;
-            if !self.postgres.claim(self.setup.owner).await? {
-                let address = &self.setup.config.address;
+    /// Prepares the store, once; false if it is another catalog's.
+    async fn prepare(&self) -> Result<bool, StoreError> {
+        if !self.is_prepared.get() {
+            if !self.server.prepare(self.setup.owner).await? {
                 tracing::error!(
                     store = self.setup.name,
-                    address,
-                    "the schema prism there belongs to another gateway"
+                    address = self.setup.config.address(),
+                    "what Prism has made there belongs to another gateway"
                 );
                 return Ok(false);
             }
-            self.has_tables.set(true);
+            self.is_prepared.set(true);
         }
         Ok(true)
     }
 
     async fn sweep(&self) {
-        self.postgres.close_idle();
         let before = UnixMillis(self.wall.unix_millis().0.saturating_sub(SWEEP_MARGIN_MS));
-        let swept = match self.make_tables().await {
-            Ok(true) => self.keyvalue.sweep(before, SWEEP_STEP).await,
+        let swept = match self.prepare().await {
+            Ok(true) => self.look_after(before).await,
             Ok(false) => return self.next_sweep.set(Instant::now() + SWEEP_PAUSE_IN_TROUBLE),
             Err(error) => Err(error),
         };
@@ -465,6 +460,11 @@ impl Store {
                 tracing::warn!(store = self.setup.name, %error, "cannot look after the store; trying again later");
             }
         }
+    }
+
+    async fn look_after(&self, before: UnixMillis) -> Result<keyvalue::Sweep, StoreError> {
+        self.server.look_after().await?;
+        self.keyvalue.sweep(before, SWEEP_STEP).await
     }
 
     fn reply(&self, job: &Job, result: Result<Answer, Box<Status>>) {
@@ -487,6 +487,15 @@ impl Store {
         let opens_at = opens_at.filter(|_| self.queued.get() > 0);
         let soonest = Instant::now() + SWEEP_PAUSE;
         opens_at.map_or(soonest, |at| at.min(soonest))
+    }
+}
+
+/// Meaning that the store's own acknowledgement needs for a durability, by its number: no log stands before the store.
+fn needed(durability: i32) -> Acked {
+    match durability {
+        receipt::BEST_EFFORT => Acked::Volatile,
+        receipt::EVENTUAL => Acked::DurableOnSync,
+        _ => Acked::Durable,
     }
 }
 

@@ -1,11 +1,14 @@
-//! Calls on the threads of a store: writes of many calls in one transaction, reads one at a time.
+//! Calls on the threads of a store: writes of many calls in one transaction, reads one at a time. Of a store that answers
+//! at once, such as SQLite, and of one that answers later, such as a server.
 
 use prism_backends::{
-    NamespaceId, Outcome, Selection, StoreError, UnixMillis,
+    Mutation, NamespaceId, Outcome, Selection, StoreError, UnixMillis,
+    api::keyvalue::{Reads, Writes as WritingHalf},
     sqlite::{Reader, Writer},
 };
 use prism_codec::{
     grpc::{Code, Status},
+    message::keyvalue::GetView,
     method::{KeyValueMethod, Method},
 };
 use prism_wal::tail::Payload;
@@ -26,35 +29,83 @@ struct Prepared<'a> {
     writes: Writes<'a>,
 }
 
+/// The writes of many calls, in order, or why one has none.
+struct Batch<'a>(Vec<Result<Prepared<'a>, Box<Status>>>);
+
+impl<'a> Batch<'a> {
+    fn new(calls: &[StoreCall<'a>]) -> Self {
+        Self(calls.iter().map(prepare).collect())
+    }
+
+    fn mutations(&self) -> Vec<Mutation<'_>> {
+        let prepared = self.0.iter().flatten();
+        prepared
+            .flat_map(|prepared| prepared.writes.changes.iter().map(Change::mutation))
+            .collect()
+    }
+
+    /// Answers each call by the outcomes of all mutations. `durability` is what those that took effect say; one that is to
+    /// be logged says its own.
+    fn finish(
+        self,
+        calls: &[StoreCall<'_>],
+        applied: &Result<(), StoreError>,
+        outcomes: Vec<Outcome>,
+        durability: i32,
+        mut committed: impl FnMut(&LoggedWrite<'_>, &[&str]),
+        mut answer: impl FnMut(&StoreCall<'_>, Result<Vec<u8>, Box<Status>>),
+    ) {
+        if let Err(cause) = applied {
+            tracing::warn!(error = %cause, calls = calls.len(), "the store refused a batch");
+        }
+        let mut outcomes = outcomes.into_iter();
+        for (call, prepared) in calls.iter().zip(self.0) {
+            let result = prepared.and_then(|prepared| match applied {
+                Err(cause) => Err(error::from_store(cause)),
+                Ok(()) => {
+                    let own = outcomes.by_ref().take(prepared.writes.changes.len()).collect();
+                    finish(call, prepared, own, durability, &mut committed)
+                }
+            });
+            answer(call, result);
+        }
+    }
+}
+
 /// Writes as [`crate::api::write`] says.
 pub(crate) fn write(
     writer: &mut Writer,
     calls: &[StoreCall<'_>],
-    mut committed: impl FnMut(&LoggedWrite<'_>, &[&str]),
-    mut answer: impl FnMut(&StoreCall<'_>, Result<Vec<u8>, Box<Status>>),
+    committed: impl FnMut(&LoggedWrite<'_>, &[&str]),
+    answer: impl FnMut(&StoreCall<'_>, Result<Vec<u8>, Box<Status>>),
 ) {
-    let prepared: Vec<_> = calls.iter().map(prepare).collect();
-    let mutations: Vec<_> = prepared
-        .iter()
-        .flatten()
-        .flat_map(|prepared| prepared.writes.changes.iter().map(Change::mutation))
-        .collect();
+    let batch = Batch::new(calls);
+    let mutations = batch.mutations();
     let mut outcomes = Vec::with_capacity(mutations.len());
-    let applied = if mutations.is_empty() {
-        Ok(())
-    } else {
-        writer.apply(&mutations, &mut outcomes)
+    let applied = match mutations.as_slice() {
+        [] => Ok(()),
+        some => writer.apply(some, &mut outcomes),
     };
     drop(mutations);
-    if let Err(cause) = &applied {
-        tracing::warn!(error = %cause, calls = calls.len(), "the store refused a batch");
-    }
-    let mut outcomes = outcomes.into_iter();
-    for (call, prepared) in calls.iter().zip(prepared) {
-        let result =
-            prepared.and_then(|prepared| finish(call, prepared, &applied, &mut outcomes, &mut committed));
-        answer(call, result);
-    }
+    batch.finish(calls, &applied, outcomes, receipt::BEST_EFFORT, committed, answer);
+}
+
+/// Writes as [`crate::api::write_later`] says.
+pub(crate) async fn write_later(
+    store: &impl WritingHalf,
+    calls: &[StoreCall<'_>],
+    durability: i32,
+    answer: impl FnMut(&StoreCall<'_>, Result<Vec<u8>, Box<Status>>),
+) {
+    let batch = Batch::new(calls);
+    let mutations = batch.mutations();
+    let mut outcomes = Vec::with_capacity(mutations.len());
+    let applied = match mutations.as_slice() {
+        [] => Ok(()),
+        some => store.apply(some, None, &mut outcomes).await,
+    };
+    drop(mutations);
+    batch.finish(calls, &applied, outcomes, durability, |_, _| {}, answer);
 }
 
 fn prepare<'a>(call: &StoreCall<'a>) -> Result<Prepared<'a>, Box<Status>> {
@@ -68,17 +119,11 @@ fn prepare<'a>(call: &StoreCall<'a>) -> Result<Prepared<'a>, Box<Status>> {
 
 fn finish(
     call: &StoreCall<'_>,
-    prepared: Prepared<'_>,
-    applied: &Result<(), StoreError>,
-    outcomes: &mut impl Iterator<Item = Outcome>,
+    Prepared { method, writes }: Prepared<'_>,
+    own: Vec<Outcome>,
+    mut durability: i32,
     committed: &mut impl FnMut(&LoggedWrite<'_>, &[&str]),
 ) -> Result<Vec<u8>, Box<Status>> {
-    if let Err(cause) = applied {
-        return Err(error::from_store(cause));
-    }
-    let Prepared { method, writes } = prepared;
-    let own: Vec<Outcome> = outcomes.by_ref().take(writes.changes.len()).collect();
-    let mut durability = receipt::BEST_EFFORT;
     if call.log {
         durability = receipt::EVENTUAL;
         let decided = match own.as_slice() {
@@ -115,10 +160,7 @@ pub(crate) fn read(
     unapplied: &[Payload],
     out: &mut Vec<u8>,
 ) -> Result<(), Box<Status>> {
-    let KeyValueRequest::Get(view) = KeyValueRequest::decode(keyvalue_method(call.method)?, call.body)?
-    else {
-        return Err(error::status(Code::Internal, "a write was sent to a reader"));
-    };
+    let view = get_of(call)?;
     let now = call.context.now;
     if unapplied.is_empty() {
         return reads::get(&view, &call.context, out, |query, sink| {
@@ -133,6 +175,22 @@ pub(crate) fn read(
     reads::get(&view, &call.context, out, |query, sink| {
         reader.get_over(query, &pending, now, sink)
     })
+}
+
+/// Reads as [`crate::api::read_later`] says.
+pub(crate) async fn read_later(
+    store: &impl Reads,
+    call: &StoreCall<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Box<Status>> {
+    reads::get_later(&get_of(call)?, &call.context, out, store).await
+}
+
+fn get_of<'a>(call: &StoreCall<'a>) -> Result<GetView<'a>, Box<Status>> {
+    match KeyValueRequest::decode(keyvalue_method(call.method)?, call.body)? {
+        KeyValueRequest::Get(view) => Ok(view),
+        _ => Err(error::status(Code::Internal, "a write was sent to a reader")),
+    }
 }
 
 /// The writes of records that the store does not have yet.
@@ -162,6 +220,6 @@ pub(crate) fn read_page(
 fn keyvalue_method(method: Method) -> Result<KeyValueMethod, Box<Status>> {
     match method {
         Method::KeyValue(method) => Ok(method),
-        _ => Err(error::status(Code::Internal, "a call of another API")),
+        _ => Err(error::not_served(method)),
     }
 }

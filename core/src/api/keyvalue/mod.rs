@@ -8,7 +8,6 @@ mod digest;
 pub(crate) mod execute;
 mod memory;
 pub(crate) mod reads;
-pub(crate) mod remote;
 pub(crate) mod writes;
 
 use prism_backends::memory::MemoryStore;

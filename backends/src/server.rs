@@ -1,0 +1,215 @@
+//! Stores that are servers: what the gateway asks of each kind beyond the APIs that it serves.
+//!
+//! A kind of server is a folder of this crate with a type that is a [`ServerStore`], and one row of
+//! the table at the end of this file. Whoever drives servers knows [`Server`] and no kind.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::api::keyvalue;
+use crate::error::StoreError;
+use crate::ids::NamespaceId;
+use crate::kind::StoreKind;
+use crate::offer::Acked;
+use crate::postgres;
+use crate::sqlite::Presence;
+
+/// Entries of the configuration, unchecked.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct RawConfig {
+    /// Place of the server, and of what is meant there, in the form of its kind. May hold a password.
+    pub url: String,
+    /// File with what the server asks for, without white space at its end.
+    pub credentials_file: Option<PathBuf>,
+    /// Whether and how TLS is used: `off`, `system` or a path of certificates in PEM.
+    pub tls: Option<String>,
+    /// Connections that the gateway opens at most, over all shards; the kind's default if absent.
+    pub pool_max: Option<u32>,
+}
+
+impl fmt::Debug for RawConfig {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RawConfig")
+            .field("credentials_file", &self.credentials_file)
+            .field("tls", &self.tls)
+            .field("pool_max", &self.pool_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Connections of one shard's pool, so that all shards together stay within the store's cap.
+///
+/// The cap is divided when the process starts: no counter is shared while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Shard, from 0.
+    pub shard: u32,
+    /// Shards of the process, at least 1.
+    pub shards: u32,
+    /// Connections of the process, at least 1.
+    pub cap: u32,
+}
+
+impl Share {
+    /// Connections of this shard; over all shards they sum up to the cap.
+    pub fn own(self) -> u32 {
+        self.cap / self.shards + u32::from(self.shard < self.cap % self.shards)
+    }
+
+    /// Shard whose connections serve this one: with fewer connections than shards, another's.
+    pub fn served_by(self) -> u32 {
+        if self.own() > 0 {
+            self.shard
+        } else {
+            self.shard % self.cap
+        }
+    }
+}
+
+/// A server as one thread uses it, within a tokio runtime. It has no connection until calls need one.
+#[allow(
+    async_fn_in_trait,
+    reason = "dispatch is by a closed enum on one thread; no Send bound is wanted"
+)]
+pub trait ServerStore: Sized {
+    /// A configuration that can be used. Its `Debug` shows no secret.
+    type Config;
+
+    /// Checks the entries of the configuration. Errors name the entry, what is allowed and what to do.
+    fn check(raw: &RawConfig) -> Result<Self::Config, StoreError>;
+
+    /// The store, with its share of the connections.
+    ///
+    /// Errors: [`StoreError::InvalidArgument`] if the certificates cannot be read.
+    fn open(config: &Self::Config, share: Share) -> Result<Self, StoreError>;
+
+    /// KeyValue on it.
+    fn keyvalue(&self) -> keyvalue::Store;
+
+    /// Makes what the store needs before its first namespace, brings what is older to the newest
+    /// format, and marks all of it as the catalog's that gives the namespaces their numbers. False
+    /// if it is another catalog's: the numbers of two would collide. May be repeated.
+    async fn prepare(&self, catalog: u128) -> Result<bool, StoreError>;
+
+    /// State of a namespace's number in the store.
+    async fn presence(&self, namespace: NamespaceId) -> Result<Presence, StoreError>;
+
+    /// Reason why an acknowledgement means less than `needed`, and its remedy; `None` if it means as
+    /// much, or if nobody has seen the server's settings yet.
+    fn shortfall(&self, needed: Acked) -> Option<String>;
+
+    /// Calls that may be under way at once.
+    fn places(&self) -> u32;
+
+    /// Closes connections that nobody has used for long, and looks again at settings that may have
+    /// changed. To be called now and then.
+    async fn look_after(&self) -> Result<(), StoreError>;
+}
+
+macro_rules! servers {
+    ($($kind:ident => $store:ty;)*) => {
+        /// The checked configuration of a server.
+        #[derive(Clone, Debug)]
+        pub enum ServerConfig {
+            $(#[allow(missing_docs, reason = "the kind says it")] $kind(<$store as ServerStore>::Config),)*
+        }
+
+        /// A server of any kind, as one thread uses it.
+        #[derive(Debug)]
+        pub enum Server {
+            $(#[allow(missing_docs, reason = "the kind says it")] $kind($store),)*
+        }
+
+        impl StoreKind {
+            /// Whether such a store is a server that this version has a driver for.
+            pub const fn is_server(self) -> bool {
+                matches!(self, $(StoreKind::$kind)|*)
+            }
+        }
+
+        impl ServerConfig {
+            /// Checks the entries for a server of this kind. Errors name the entry, what is allowed
+            /// and what to do.
+            pub fn check(kind: StoreKind, raw: &RawConfig) -> Result<ServerConfig, StoreError> {
+                match kind {
+                    $(StoreKind::$kind => <$store>::check(raw).map(ServerConfig::$kind),)*
+                    _ => Err(StoreError::invalid("kind", format!("{} is no server", kind.title()))),
+                }
+            }
+
+            /// Place of the server, for messages.
+            pub fn address(&self) -> &str {
+                match self { $(ServerConfig::$kind(config) => &config.address,)* }
+            }
+
+            /// Connections that the gateway opens at most.
+            pub fn pool_max(&self) -> u32 {
+                match self { $(ServerConfig::$kind(config) => config.pool_max,)* }
+            }
+
+            /// The store, as [`ServerStore::open`] says.
+            pub fn open(&self, share: Share) -> Result<Server, StoreError> {
+                match self {
+                    $(ServerConfig::$kind(config) => <$store>::open(config, share).map(Server::$kind),)*
+                }
+            }
+        }
+
+        impl Server {
+            /// KeyValue, as [`ServerStore::keyvalue`] says.
+            pub fn keyvalue(&self) -> keyvalue::Store {
+                match self { $(Server::$kind(store) => store.keyvalue(),)* }
+            }
+
+            /// As [`ServerStore::prepare`] says.
+            pub async fn prepare(&self, catalog: u128) -> Result<bool, StoreError> {
+                match self { $(Server::$kind(store) => store.prepare(catalog).await,)* }
+            }
+
+            /// As [`ServerStore::presence`] says.
+            pub async fn presence(&self, namespace: NamespaceId) -> Result<Presence, StoreError> {
+                match self { $(Server::$kind(store) => store.presence(namespace).await,)* }
+            }
+
+            /// As [`ServerStore::shortfall`] says.
+            pub fn shortfall(&self, needed: Acked) -> Option<String> {
+                match self { $(Server::$kind(store) => store.shortfall(needed),)* }
+            }
+
+            /// As [`ServerStore::places`] says.
+            pub fn places(&self) -> u32 {
+                match self { $(Server::$kind(store) => store.places(),)* }
+            }
+
+            /// As [`ServerStore::look_after`] says.
+            pub async fn look_after(&self) -> Result<(), StoreError> {
+                match self { $(Server::$kind(store) => store.look_after().await,)* }
+            }
+        }
+    };
+}
+
+// The kinds of server.
+servers! {
+    Postgres => postgres::Postgres;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn shares_sum_up_to_the_cap_and_everybody_is_served(cap in 1_u32..40, shards in 1_u32..70) {
+            let shares: Vec<Share> = (0..shards).map(|shard| Share { shard, shards, cap }).collect();
+            prop_assert_eq!(shares.iter().map(|share| share.own()).sum::<u32>(), cap);
+            for share in &shares {
+                let server = shares[share.served_by() as usize];
+                prop_assert!(server.own() > 0, "{:?} is sent to {:?}", share, server);
+            }
+        }
+    }
+}
