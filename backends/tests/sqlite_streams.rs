@@ -5,12 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use prism_backends::sqlite::{
-    self, DeadLetter, Options, OwnedDeadLetter, Parts, Reader, StreamPosition, Writer,
-};
+use prism_backends::sqlite::{self, DeadLetter, Options, OwnedDeadLetter, Parts, Reader, Writer};
 use prism_backends::{
-    GetQuery, ItemRef, Mutation, NamespaceId, Operation, Outcome, OwnedItem, PredicateRef, Selection,
-    StoreError, UnixMillis, Version, limits,
+    Expected, GetQuery, ItemRef, LogId, LogPosition, Mutation, NamespaceId, Operation, Outcome, OwnedItem,
+    PredicateRef, Selection, StoreError, UnixMillis, Version, limits,
 };
 use rusqlite::{OptionalExtension, params};
 
@@ -22,21 +20,18 @@ fn open(path: &Path) -> Parts {
     sqlite::open(path, Options::default()).expect("a store")
 }
 
-fn at(stream: u32, namespace: NamespaceId, position: u64) -> StreamPosition {
-    StreamPosition {
-        stream,
+const LOG: LogId = LogId(7);
+
+fn at(lane: u32, namespace: NamespaceId, lsn: u64) -> LogPosition {
+    LogPosition {
+        log: LOG,
+        lane,
         namespace,
-        position,
+        lsn,
     }
 }
 
-fn put_at(
-    writer: &mut Writer,
-    id: &str,
-    version: i64,
-    value: &[u8],
-    positions: &[StreamPosition],
-) -> Outcome {
+fn put_at(writer: &mut Writer, id: &str, version: i64, value: &[u8], positions: &[LogPosition]) -> Outcome {
     let items = [ItemRef {
         key: b"k",
         value,
@@ -97,9 +92,75 @@ fn positions_never_move_back_and_outlive_a_close() {
         at(3, SPACE, 4),
     ];
     assert_eq!(writer.positions(), Ok(all.to_vec()));
-    writer.forget_stream(1).expect("a stream");
-    writer.forget_stream(77).expect("no stream");
+    writer.forget_lane(LOG, 1).expect("a stream");
+    writer.forget_lane(LOG, 77).expect("no stream");
     assert_eq!(writer.positions(), Ok(all[2..].to_vec()));
+}
+
+#[test]
+fn a_batch_whose_position_is_reached_is_not_applied_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("items.db");
+    let Parts {
+        mut writer, readers, ..
+    } = open(&path);
+    let reader = readers.open().expect("a reader");
+    writer.create_namespace(SPACE).expect("a namespace");
+    let swap = |id, version| Mutation {
+        namespace: SPACE,
+        id,
+        version: Version::new(version, b"t"),
+        at: NOW,
+        digest: None,
+        operation: Operation::CompareAndSwap {
+            key: b"k",
+            expected: Expected::Absent,
+            replacement: Some(ItemRef {
+                key: b"k",
+                value: b"swapped",
+                expires_at: None,
+                compression: 0,
+            }),
+        },
+    };
+    let batch = [swap("taken", 1), swap("taken", 2), swap("", 3)];
+    let mut first = Vec::new();
+    writer
+        .apply_at(&batch, &[at(1, SPACE, 3)], &mut first)
+        .expect("a batch");
+    assert!(matches!(
+        first[..],
+        [
+            Outcome::Swapped(Some(_)),
+            Outcome::NotSwapped(Some(_)),
+            Outcome::Refused(_)
+        ]
+    ));
+    put_at(&mut writer, "id", 1, b"v", &[at(1, SPACE, 4)]);
+    // What the batches have left goes, so that a second application would show.
+    let other = rusqlite::Connection::open(&path).expect("the file");
+    other.execute_batch("DELETE FROM item").expect("no items");
+    let mut again = Vec::new();
+    writer
+        .apply_at(&batch, &[at(1, SPACE, 3)], &mut again)
+        .expect("the batch again, as after a commit that was reported as failed");
+    assert_eq!(again[0], Outcome::Swapped(None), "the first verdict");
+    assert_eq!(again[1..], first[1..], "the first verdicts");
+    assert_eq!(
+        put_at(&mut writer, "id", 1, b"v", &[at(1, SPACE, 4)]),
+        Outcome::Applied
+    );
+    assert_eq!((value(&reader, "taken"), value(&reader, "id")), (None, None));
+    // The same numbers in another log are other records.
+    let of_another_log = LogPosition {
+        log: LogId(8),
+        ..at(1, SPACE, 4)
+    };
+    put_at(&mut writer, "id", 2, b"w", &[of_another_log]);
+    assert_eq!(value(&reader, "id").as_deref(), Some(&b"w"[..]));
+    assert_eq!(writer.positions(), Ok(vec![at(1, SPACE, 4), of_another_log]));
+    writer.forget_log(LogId(8)).expect("a log");
+    assert_eq!(writer.positions(), Ok(vec![at(1, SPACE, 4)]));
 }
 
 #[test]
@@ -182,7 +243,7 @@ fn a_crash_leaves_a_batch_and_its_position_or_neither() {
         let Parts { writer, readers, .. } = open(&path);
         let reader = readers.open().expect("a reader");
         let positions = writer.positions().expect("positions");
-        let [StreamPosition { position, .. }] = positions[..] else {
+        let [LogPosition { lsn: position, .. }] = positions[..] else {
             panic!("cut at {cut}: {positions:?}");
         };
         for number in 0..=12 {
@@ -544,7 +605,7 @@ fn a_file_of_format_1_is_brought_up_to_date() {
             .query_row(query, [], |row| row.get::<_, i64>(0))
             .expect("a number")
     };
-    assert_eq!(number("PRAGMA user_version"), 7);
+    assert_eq!(number("PRAGMA user_version"), 8);
     assert_eq!(number("SELECT count(*) FROM chunk"), 1);
     let mut writer = open(&path).writer;
     put_at(&mut writer, "large", 6, b"small", &[at(1, SPACE, 3)]);

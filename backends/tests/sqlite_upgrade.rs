@@ -5,10 +5,10 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use prism_backends::sqlite::{self, Options, Parts, Reader, Relocation, StreamPosition, Writer};
+use prism_backends::sqlite::{self, Options, Parts, Reader, Relocation, Writer};
 use prism_backends::{
-    Expected, GetQuery, ItemRef, Mutation, NamespaceId, Operation, Outcome, OwnedItem, PredicateRef,
-    ScanQuery, Selection, StoreError, UnixMillis, Version,
+    Expected, GetQuery, ItemRef, LogId, LogPosition, Mutation, NamespaceId, Operation, Outcome, OwnedItem,
+    PredicateRef, ScanQuery, Selection, StoreError, UnixMillis, Version,
 };
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -212,15 +212,21 @@ fn values_are_moved_in_bounded_steps_over_kills_and_everything_stays_readable() 
     assert_eq!(writer.relocation(), None);
     assert_eq!(writer.relocate(20), Ok(Relocation::default()));
     check(&reader, "after the last step");
+    let position = |log| LogPosition {
+        log,
+        lane: 1,
+        namespace: NamespaceId(7),
+        lsn: 42,
+    };
     // What the file remembers counts as before.
     assert_eq!(
         writer.positions(),
-        Ok(vec![StreamPosition {
-            stream: 1,
-            namespace: NamespaceId(7),
-            position: 42
-        }])
+        Ok(vec![position(sqlite::NO_LOG)]),
+        "of a program that knew no logs"
     );
+    writer.adopt_positions(LogId(5)).expect("an adoption");
+    writer.adopt_positions(LogId(6)).expect("nothing is left");
+    assert_eq!(writer.positions(), Ok(vec![position(LogId(5))]));
     let letter = writer.dead_letter(1).expect("an answer").expect("a letter");
     assert_eq!(
         (letter.reason.as_str(), letter.record.as_slice()),

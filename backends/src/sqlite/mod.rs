@@ -7,7 +7,7 @@
 //! ```
 //!
 //! For a caller that keeps mutations in a log of its own before they come here: the writer notes
-//! how far a *stream* of records has been applied in the transaction that applies them
+//! how far a *lane* of records has been applied in the transaction that applies them
 //! ([`Writer::apply_at`]) and keeps those that never can be ([`Writer::bury`]); the checkpointer
 //! says when that is durable ([`Checkpointer::sync`]); readers answer as if what is still on its
 //! way had arrived ([`Reader::get_over`]).
@@ -29,7 +29,7 @@ mod keyvalue;
 mod pubsub;
 
 pub use file::checkpointer::{Checkpoint, Checkpointer};
-pub use file::positions::{DeadLetter, OwnedDeadLetter, StreamPosition};
+pub use file::positions::{DeadLetter, NO_LOG, OwnedDeadLetter};
 pub use keyvalue::reader::{Reader, ReaderFactory};
 pub use keyvalue::relocation::Relocation;
 pub use keyvalue::writer::{Presence, Writer};
@@ -220,22 +220,14 @@ impl Reads for SqliteStore {
 }
 
 impl Writes for SqliteStore {
-    /// Applies as the trait says. The file belongs to one gateway, so its positions need no
-    /// [`LogId`](crate::LogId).
     async fn apply(
         &self,
         batch: &[Mutation<'_>],
         at: Option<&LogPosition>,
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), StoreError> {
-        let position = at.map(|at| StreamPosition {
-            stream: at.lane,
-            namespace: at.namespace,
-            position: at.lsn,
-        });
-        self.writer
-            .borrow_mut()
-            .apply_at(batch, position.as_slice(), outcomes)
+        let positions = at.map_or(&[][..], std::slice::from_ref);
+        self.writer.borrow_mut().apply_at(batch, positions, outcomes)
     }
 }
 

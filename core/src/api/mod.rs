@@ -7,9 +7,9 @@ pub(crate) mod pubsub;
 pub(crate) mod service;
 
 use prism_backends::{
-    NamespaceId, Selection, StoreError, UnixMillis, api as stores,
+    LogPosition, NamespaceId, Selection, StoreError, UnixMillis, api as stores,
     memory::MemoryStore,
-    sqlite::{Reader, StreamPosition, Writer},
+    sqlite::{Reader, Writer},
 };
 use prism_codec::{
     grpc::Status,
@@ -202,7 +202,7 @@ pub(crate) async fn read_page_later(
 pub(crate) struct Batch<'a> {
     pub(crate) records: &'a [(Lsn, LoggedWrite<'a>)],
     /// How far the store has got with them.
-    pub(crate) position: StreamPosition,
+    pub(crate) position: LogPosition,
     /// The judged calls among them whose callers wait, in the same order.
     pub(crate) awaited: &'a [Awaited],
     pub(crate) now: UnixMillis,

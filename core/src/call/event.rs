@@ -1,6 +1,6 @@
 //! What a shard's log asks of the threads of its store, and what they answer.
 
-use prism_backends::NamespaceId;
+use prism_backends::{LogId, NamespaceId};
 use prism_codec::grpc::Status;
 use prism_wal::{
     ids::{LaneId, Lsn, TargetId},
@@ -19,6 +19,7 @@ pub(crate) struct RecordId {
 pub(crate) struct ApplyBatch {
     /// The shard that gets the answer.
     pub(crate) shard: u16,
+    pub(crate) log: LogId,
     pub(crate) lane: LaneId,
     pub(crate) namespace: NamespaceId,
     pub(crate) records: Vec<(Lsn, Payload)>,

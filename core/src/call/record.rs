@@ -10,7 +10,7 @@
 //!      6      2  which of these parts this record is
 //!      8      2  shard that made the stamp
 //!     10      2  d: bytes of `decided`
-//!     12      4  number of the gateway that made the stamp; 0 for none. Written as 0 today
+//!     12      4  number of the gateway that made the stamp; 0 for none
 //!     16      8  stamp, nanoseconds since 1970
 //!     24      8  when the call was taken, milliseconds since 1970: times to live count from here
 //!     32      8  the namespace's time to live in milliseconds; all ones for none
@@ -98,6 +98,7 @@ impl<'a> LoggedWrite<'a> {
         put(6, &part.shard.to_le_bytes());
         put(8, &stamp.shard.to_le_bytes());
         put(10, &(self.decided.len() as u16).to_le_bytes());
+        put(12, &stamp.gateway.to_le_bytes());
         put(16, &stamp.time_ns.to_le_bytes());
         put(24, &self.context.now.0.to_le_bytes());
         put(32, &self.context.default_ttl_ms.unwrap_or(NO_TTL).to_le_bytes());
@@ -135,6 +136,7 @@ impl<'a> LoggedWrite<'a> {
                 stamp: Stamp {
                     time_ns: u64_at(header, 16).cast_signed(),
                     shard: u16_at(header, 8),
+                    gateway: u32::from_le_bytes([header[12], header[13], header[14], header[15]]),
                 },
             },
             body,
@@ -162,6 +164,7 @@ impl<'a> LoggedWrite<'a> {
                 stamp: Stamp {
                     time_ns: u64_at(header, 8).cast_signed(),
                     shard: u16_at(header, 6),
+                    gateway: 0,
                 },
             },
             body,
@@ -239,7 +242,11 @@ impl<'a> LoggedWrite<'a> {
                 namespace,
                 default_ttl_ms: None,
                 now: UnixMillis(1),
-                stamp: Stamp { time_ns: 1, shard: 0 },
+                stamp: Stamp {
+                    time_ns: 1,
+                    shard: 0,
+                    gateway: 0,
+                },
             },
             body,
         }
@@ -264,6 +271,7 @@ mod tests {
                 stamp: Stamp {
                     time_ns: -5,
                     shard: 9,
+                    gateway: 0xfeed_beef,
                 },
             },
             body,
@@ -357,7 +365,11 @@ mod tests {
             namespace: NamespaceId(7),
             default_ttl_ms,
             now: UnixMillis(now),
-            stamp: Stamp { time_ns, shard },
+            stamp: Stamp {
+                time_ns,
+                shard,
+                gateway: 0,
+            },
         };
         let whole = context(Some(86_400_000), 1_700_000_000_123, 1_700_000_000_123_456_789, 1);
         let part = Some(Part { shards: 3, shard: 2 });

@@ -40,4 +40,6 @@ pub(crate) struct Stamp {
     pub(crate) time_ns: i64,
     /// Tells stamps of different shards apart.
     pub(crate) shard: u16,
+    /// Tells stamps of different gateways apart: a hash of the identity of the gateway's log, 0 without one.
+    pub(crate) gateway: u32,
 }

@@ -241,8 +241,8 @@ fn message(letter: &OwnedDeadLetter, names: &HashMap<u32, String>) -> DeadLetter
             .get(&position.namespace.0)
             .cloned()
             .unwrap_or_else(|| format!("#{}", position.namespace.0)),
-        lane: position.stream,
-        lsn: position.position,
+        lane: position.lane,
+        lsn: position.lsn,
         time: Some(prost_types::Timestamp {
             seconds: milliseconds / 1_000,
             nanos: i32::try_from(milliseconds % 1_000 * 1_000_000).unwrap_or(0),

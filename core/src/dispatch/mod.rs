@@ -388,6 +388,7 @@ impl Dispatcher {
         let stamp = Stamp {
             time_ns: self.stamper.stamp(),
             shard: self.shard,
+            gateway: self.stamper.gateway(),
         };
         let context = Context {
             namespace: namespace.spec.id,

@@ -89,6 +89,7 @@ impl Dispatcher {
             stamp: Stamp {
                 time_ns: self.stamper.stamp(),
                 shard: self.shard,
+                gateway: self.stamper.gateway(),
             },
         };
         let owners = || self.owners_of_partitions(spec.id, &request);

@@ -4,8 +4,8 @@
 //! What a record does is its API's to know ([`crate::api::apply`]).
 
 use prism_backends::{
-    NamespaceId, StoreError, UnixMillis,
-    sqlite::{DeadLetter, OwnedDeadLetter, StreamPosition, Writer},
+    LogId, LogPosition, NamespaceId, StoreError, UnixMillis,
+    sqlite::{DeadLetter, OwnedDeadLetter, Writer},
 };
 use prism_wal::{
     ids::{LaneId, Lsn},
@@ -26,6 +26,7 @@ use crate::{
 /// Records of one namespace, in order.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Records<'a> {
+    pub(crate) log: LogId,
     pub(crate) lane: LaneId,
     pub(crate) namespace: NamespaceId,
     pub(crate) records: &'a [(Lsn, Payload)],
@@ -38,6 +39,7 @@ impl<'a> Records<'a> {
     /// The records of a batch.
     pub(crate) fn of(batch: &'a ApplyBatch, now: UnixMillis) -> Self {
         Self {
+            log: batch.log,
             lane: batch.lane,
             namespace: batch.namespace,
             records: &batch.records,
@@ -46,11 +48,28 @@ impl<'a> Records<'a> {
         }
     }
 
-    fn position(&self, lsn: Lsn) -> StreamPosition {
-        StreamPosition {
-            stream: self.lane.0,
+    fn position(&self, lsn: Lsn) -> LogPosition {
+        LogPosition {
+            log: self.log,
+            lane: self.lane.0,
             namespace: self.namespace,
-            position: lsn.0,
+            lsn: lsn.0,
+        }
+    }
+
+    /// Those from one place to another.
+    fn range(&self, from: usize, to: usize) -> Self {
+        let records = &self.records[from..to];
+        let is_before = |awaited: &Awaited, at: usize| {
+            let limit = self.records.get(at).map(|(lsn, _)| *lsn);
+            limit.is_none_or(|limit| awaited.lsn < limit)
+        };
+        let first = self.awaited.partition_point(|awaited| is_before(awaited, from));
+        let last = self.awaited.partition_point(|awaited| is_before(awaited, to));
+        Self {
+            records,
+            awaited: &self.awaited[first..last.max(first)],
+            ..*self
         }
     }
 }
@@ -63,7 +82,17 @@ pub(crate) struct AppliedRecords {
     pub(crate) buried: u64,
 }
 
+impl AppliedRecords {
+    fn add(&mut self, more: Self) {
+        self.verdicts.extend(more.verdicts);
+        self.buried += more.buried;
+    }
+}
+
 /// Applies records in one transaction, with their position. What the store refuses for ever becomes a dead letter.
+///
+/// Records up to the noted position were applied before, by a commit that was reported as failed or in a batch that was
+/// taken apart: of them only what is owed is done once more, a verdict or a dead letter.
 ///
 /// # Errors
 /// Those of [`StoreError`] that may pass; then nothing was applied, or it may be applied again.
@@ -71,21 +100,25 @@ pub(crate) fn apply_records(
     writer: &mut Writer,
     records: &Records<'_>,
 ) -> Result<AppliedRecords, StoreError> {
+    let noted = Lsn(writer.noted(records.log, records.lane.0, records.namespace)?);
+    let count = records.records.len();
+    let known = records.records.partition_point(|(lsn, _)| *lsn <= noted);
+    let mut all = AppliedRecords::default();
+    for (from, to) in [(0, known), (known, count)] {
+        if from < to {
+            all.add(apply_at_once(writer, &records.range(from, to))?);
+        }
+    }
+    Ok(all)
+}
+
+fn apply_at_once(writer: &mut Writer, records: &Records<'_>) -> Result<AppliedRecords, StoreError> {
     match apply_together(writer, records) {
         Err(error) if is_fault_of_a_record(&error) && records.records.len() > 1 => {
             // One of them is at fault; alone it shows itself.
             let mut all = AppliedRecords::default();
-            for one in records.records.chunks(1) {
-                let awaited = records.awaited.iter().position(|awaited| awaited.lsn == one[0].0);
-                let awaited = awaited.map_or(&[][..], |at| &records.awaited[at..=at]);
-                let one = Records {
-                    records: one,
-                    awaited,
-                    ..*records
-                };
-                let applied = apply_records(writer, &one)?;
-                all.verdicts.extend(applied.verdicts);
-                all.buried += applied.buried;
+            for at in 0..records.records.len() {
+                all.add(apply_at_once(writer, &records.range(at, at + 1))?);
             }
             Ok(all)
         }
@@ -213,12 +246,12 @@ mod tests {
         sqlite::{self, Options},
     };
     use prism_codec::{
-        message::keyvalue::{ExpectedView, ItemView, encode_compare_and_swap_request},
+        message::keyvalue::{ExpectedView, ItemView, encode_compare_and_swap_request, encode_put_request},
         method::KeyValueMethod,
     };
 
     use super::*;
-    use crate::api::keyvalue;
+    use crate::{api::keyvalue, call::event::RecordId};
 
     const NAMESPACE: NamespaceId = NamespaceId(1);
     const KEY: &[u8] = b"k";
@@ -273,6 +306,12 @@ mod tests {
             self.apply(id, operation)
         }
 
+        /// Removes every trace of deletes, so that what is applied again shows.
+        fn forget_all(&self) {
+            let other = rusqlite::Connection::open(self._directory.path().join("keyvalue.db")).unwrap();
+            other.execute_batch("DELETE FROM item").unwrap();
+        }
+
         /// What is there, as a swap sees it that cannot succeed.
         fn value(&mut self, id: &str) -> Option<Vec<u8>> {
             match self.swap(id, Expected::Value(b"never there"), b"") {
@@ -284,6 +323,7 @@ mod tests {
         fn replay(&mut self, records: Vec<Vec<u8>>) {
             let records: Vec<_> = (1..).map(Lsn).zip(records.into_iter().map(Into::into)).collect();
             let records = Records {
+                log: LogId(1),
                 lane: LaneId(1),
                 namespace: NAMESPACE,
                 records: &records,
@@ -342,5 +382,75 @@ mod tests {
         let mut store = Store::new();
         store.replay(vec![first, third]);
         assert_eq!(store.value("counter").as_deref(), Some(&b"3"[..]));
+    }
+
+    #[test]
+    fn a_batch_that_was_applied_before_is_applied_once_and_owes_its_verdicts() {
+        let mut store = Store::new();
+        let item = |value| ItemView {
+            key: KEY,
+            value,
+            ttl: None,
+            compression: 0,
+        };
+        let swap = |id| {
+            let mut body = Vec::new();
+            let item = item(b"swapped");
+            encode_compare_and_swap_request(
+                &mut body,
+                "events",
+                id,
+                KEY,
+                None,
+                ExpectedView::Absent,
+                Some(&item),
+            );
+            LoggedWrite::example(NAMESPACE, KeyValueMethod::CompareAndSwap, &body).encode()
+        };
+        let put = |id, value| {
+            let mut body = Vec::new();
+            encode_put_request(&mut body, "events", id, None, [item(value)]);
+            LoggedWrite::example(NAMESPACE, KeyValueMethod::Put, &body).encode()
+        };
+        let records = [
+            swap("first"),
+            put("first", b"put"),
+            b"of a newer version".to_vec(),
+            put("later", b"put"),
+        ];
+        let records: Vec<_> = (1..).map(Lsn).zip(records.map(Payload::from)).collect();
+        let first = RecordId {
+            lane: LaneId(1),
+            lsn: Lsn(1),
+        };
+        let awaited = [Awaited { lsn: Lsn(1), first }];
+        let apply = |store: &mut Store, records: &[(Lsn, Payload)]| {
+            let records = Records {
+                log: LogId(1),
+                lane: LaneId(1),
+                namespace: NAMESPACE,
+                records,
+                awaited: &awaited,
+                now: UnixMillis(1),
+            };
+            apply_records(&mut store.writer, &records).expect("a store in order")
+        };
+        let verdicts = |applied: &AppliedRecords| -> Vec<_> {
+            let verdicts = applied.verdicts.iter();
+            verdicts
+                .map(|verdict| (verdict.lsn, verdict.reply.clone().expect("a reply")))
+                .collect()
+        };
+        let once = apply(&mut store, &records[..3]);
+        assert_eq!((once.verdicts.len(), once.buried), (1, 1));
+        assert_eq!(store.value("first").as_deref(), Some(&b"swapped"[..]));
+        store.apply("first", Operation::Delete(PredicateRef::All));
+        store.forget_all();
+        // The commit was reported as failed, so the batch comes again, and with it what was logged since.
+        let again = apply(&mut store, &records);
+        assert_eq!(verdicts(&again), verdicts(&once));
+        assert_eq!(store.value("first"), None, "it is not there a second time");
+        assert_eq!(store.value("later").as_deref(), Some(&b"put"[..]));
+        assert_eq!(store.writer.dead_letter_counts(), Ok(vec![(NAMESPACE, 1)]));
     }
 }

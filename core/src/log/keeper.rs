@@ -129,7 +129,7 @@ pub(crate) fn seed() -> io::Result<SegmentSeed> {
     })
 }
 
-fn fill_random(mut bytes: &mut [u8]) -> io::Result<()> {
+pub(super) fn fill_random(mut bytes: &mut [u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let count = rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty())?;
         bytes = &mut bytes[count..];

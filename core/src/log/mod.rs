@@ -19,6 +19,7 @@ pub(crate) mod applier;
 pub(crate) mod apply;
 mod clock;
 pub(crate) mod committed;
+pub(crate) mod identity;
 pub(crate) mod keeper;
 pub(crate) mod open;
 pub(crate) mod parked;

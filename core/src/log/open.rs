@@ -21,8 +21,8 @@ use std::{
 };
 
 use prism_backends::{
-    NamespaceId, StoreError,
-    sqlite::{Checkpointer, StreamPosition, Writer},
+    LogId, LogPosition, NamespaceId, StoreError,
+    sqlite::{Checkpointer, NO_LOG, Writer},
 };
 use prism_wal::{
     cipher::KeyEncryptionKey,
@@ -39,6 +39,7 @@ use prism_wal::{
 use super::{
     LogNews,
     apply::{Records, apply_records},
+    identity,
     keeper::{self, KeeperJobs, Keepers},
     lane_of,
     seen::{Collector, LaneCalls, Seen},
@@ -60,6 +61,7 @@ const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
 
 /// A lane that has begun its new epoch and whose records the store has.
 pub(crate) struct OpenLane {
+    pub(crate) log: LogId,
     pub(crate) commit: GroupCommit,
     pub(crate) active: Prepared<prism_wal::disk::file::LogFile>,
     pub(crate) closed: Vec<ClosedSegment>,
@@ -87,6 +89,8 @@ pub(crate) enum Opened {
 /// The directory of the log, before and after its lanes are open.
 pub(crate) struct LogDirectory {
     path: PathBuf,
+    /// [`NO_LOG`] until [`LogDirectory::identify`].
+    id: LogId,
     limits: LogLimits,
     key: Option<KeyEncryptionKey>,
     shards: u16,
@@ -110,6 +114,7 @@ impl LogDirectory {
         let shards = u16::try_from(news.len()).unwrap_or(u16::MAX);
         Self {
             path: data_dir.join("wal"),
+            id: NO_LOG,
             limits,
             key,
             shards,
@@ -118,6 +123,34 @@ impl LogDirectory {
             open: false,
             highest_stamp: i64::MIN,
         }
+    }
+
+    /// Finds out the log's identity, or gives it one. A directory that was lost gets the identity that its store knows, so
+    /// that its lanes are missed; positions of a program that knew no identities become this log's.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub(crate) fn identify(&mut self, store: &mut Store<'_>) -> Result<(), String> {
+        let unusable =
+            |cause: io::Error| format!("the log in {} cannot be used: {cause}", self.path.display());
+        let known = store.logs()?;
+        self.id = match identity::read(&self.path).map_err(unusable)? {
+            Some(id) => id,
+            None => {
+                let id = match known.as_slice() {
+                    [only] if !self.limits.accept_loss => *only,
+                    _ => identity::draw().map_err(unusable)?,
+                };
+                identity::keep(&self.path, id).map_err(unusable)?;
+                id
+            }
+        };
+        store.adopt(self.id)
+    }
+
+    /// The log's identity.
+    pub(crate) fn id(&self) -> LogId {
+        self.id
     }
 
     /// Whether there is a log on disk.
@@ -183,8 +216,12 @@ impl LogDirectory {
     /// A sentence for the operator: the store or the directory fails, or a thread cannot be started.
     pub(crate) fn open(&mut self, store: &mut Store<'_>) -> Result<Vec<Opened>, String> {
         self.open = true;
+        if let Some(why) = self.why_of_another_log(store)? {
+            tracing::error!(why, "the log is held");
+            return Ok((0..self.shards).map(|_| Opened::Held(why.clone())).collect());
+        }
         self.finish_retired(store)?;
-        let positions = store.positions()?;
+        let positions = store.positions(self.id)?;
         // A lane that the store has records of must be there.
         let mut existing: BTreeSet<LaneId> = self.lanes()?.into_iter().collect();
         existing.extend(positions.keys().map(|(lane, _)| *lane));
@@ -201,7 +238,7 @@ impl LogDirectory {
                 }
                 Read::Held(why) => Recovered::Held(why),
                 Read::Gone => {
-                    store.forget(*lane)?;
+                    store.forget(self.id, *lane)?;
                     self.make(*lane, &seen)?
                 }
             };
@@ -225,6 +262,26 @@ impl LogDirectory {
             self.retire(lane, store)?;
         }
         Ok(opened)
+    }
+
+    /// Why the store's file and the log's directory do not belong together; `None` if they may.
+    fn why_of_another_log(&self, store: &mut Store<'_>) -> Result<Option<String>, String> {
+        let Some(other) = store.logs()?.into_iter().find(|log| *log != self.id) else {
+            return Ok(None);
+        };
+        let why = format!(
+            "the store has records of log {:032x}, and {} is log {:032x}: one of them was replaced. Bring the right one back, \
+             or go on without the records of that log with wal.on_corruption: continue_and_report",
+            other.0,
+            self.path.display(),
+            self.id.0
+        );
+        if !self.limits.accept_loss {
+            return Ok(Some(why));
+        }
+        tracing::error!(why, "the log starts all the same, as wal.on_corruption says");
+        store.forget_log(other)?;
+        self.why_of_another_log(store)
     }
 
     /// With another number of shards the keys of a held lane belong to other lanes now, which would not know of what it
@@ -354,19 +411,23 @@ impl LogDirectory {
                     why,
                     "the lane starts all the same, as wal.on_corruption says"
                 );
-                store.accept_as_it_is(lane, &read.tail)?;
+                store.accept_as_it_is(self.id, lane, &read.tail)?;
             }
             None => {}
         }
         let durable = read.started.recovery.tip.lsn;
-        match store.bring_up_to_date(lane, &mut read.tail, durable, positions) {
+        match store.bring_up_to_date((self.id, lane), &mut read.tail, durable, positions) {
             Err(error) if may_be_late => {
                 tracing::warn!(lane = lane.0, %error, "the store does not take what the log holds for it; serving, and trying again");
             }
             Err(error) => {
-                return Err(format!(
-                    "the store does not take what the log holds for it: {error}"
-                ));
+                // Its keys belong to other shards now, which do not know what the store lacks. The lane stays as it is.
+                let why = format!(
+                    "the store does not take what the log holds for it, {error}, and the keys have other shards now; start \
+                     again when it does, or with as many shards as before"
+                );
+                tracing::error!(lane = lane.0, why, "the lane is held");
+                return Ok(Recovered::Held(why));
             }
             Ok(()) => {}
         }
@@ -385,6 +446,7 @@ impl LogDirectory {
             .map_err(|error| format!("cannot start a thread for the log: {error}"))?;
         keeper::keepers_of(&self.keepers).push(thread);
         Ok(Opened::Lane(Box::new(OpenLane {
+            log: self.id,
             commit: started.commit,
             active: started.active,
             closed: started.closed,
@@ -415,7 +477,7 @@ impl LogDirectory {
         self.remove_files(lane)
             .map_err(|error| self.cannot_remove(lane, &error))?;
         // A lane of this number that is made later counts from 1 again: the store must not take its records for old ones.
-        store.forget(lane)?;
+        store.forget(self.id, lane)?;
         self.sync_directory()
             .and_then(|()| fs::remove_file(self.path.join(mark_name(lane))))
             .and_then(|()| self.sync_directory())
@@ -537,13 +599,36 @@ pub(crate) struct Store<'a> {
 }
 
 impl Store<'_> {
-    /// How far the store has got.
-    fn positions(&self) -> Result<Positions, String> {
+    /// How far the store has got with a log.
+    fn positions(&self, log: LogId) -> Result<Positions, String> {
         let positions = self.writer.positions().map_err(|error| error.to_string())?;
         Ok(positions
             .into_iter()
-            .map(|at| ((LaneId(at.stream), at.namespace.0), Lsn(at.position)))
+            .filter(|at| at.log == log)
+            .map(|at| ((LaneId(at.lane), at.namespace.0), Lsn(at.lsn)))
             .collect())
+    }
+
+    /// The logs that the store has records of.
+    fn logs(&self) -> Result<Vec<LogId>, String> {
+        let positions = self.writer.positions().map_err(|error| error.to_string())?;
+        let mut logs: Vec<_> = positions.into_iter().map(|at| at.log).collect();
+        logs.retain(|log| *log != NO_LOG);
+        logs.dedup();
+        Ok(logs)
+    }
+
+    fn adopt(&mut self, log: LogId) -> Result<(), String> {
+        self.writer
+            .adopt_positions(log)
+            .map_err(|error| error.to_string())
+    }
+
+    fn forget_log(&mut self, log: LogId) -> Result<(), String> {
+        self.writer
+            .forget_log(log)
+            .and_then(|()| self.checkpointer.sync())
+            .map_err(|error| error.to_string())
     }
 
     /// Whether the store has records of any lane.
@@ -551,12 +636,12 @@ impl Store<'_> {
     /// # Errors
     /// A sentence for the operator.
     pub(crate) fn knows_a_log(&self) -> Result<bool, String> {
-        Ok(!self.positions()?.is_empty())
+        Ok(!self.logs()?.is_empty())
     }
 
-    fn forget(&mut self, lane: LaneId) -> Result<(), String> {
+    fn forget(&mut self, log: LogId, lane: LaneId) -> Result<(), String> {
         self.writer
-            .forget_stream(lane.0)
+            .forget_lane(log, lane.0)
             .and_then(|()| self.checkpointer.sync())
             .map_err(|error| error.to_string())
     }
@@ -577,14 +662,15 @@ impl Store<'_> {
     }
 
     /// An operator has accepted that the store lacks what the cursors speak of: the next start need not ask again.
-    fn accept_as_it_is(&mut self, lane: LaneId, tail: &Tail) -> Result<(), String> {
+    fn accept_as_it_is(&mut self, log: LogId, lane: LaneId, tail: &Tail) -> Result<(), String> {
         let strong = |(target, _): &(TargetId, Lsn)| self.strong.contains(&target.0);
         let cursors = tail.checkpoint().iter().filter(strong);
         let positions: Vec<_> = cursors
-            .map(|(target, cursor)| StreamPosition {
-                stream: lane.0,
+            .map(|(target, cursor)| LogPosition {
+                log,
+                lane: lane.0,
                 namespace: NamespaceId(target.0),
-                position: cursor.0,
+                lsn: cursor.0,
             })
             .collect();
         self.writer
@@ -596,7 +682,7 @@ impl Store<'_> {
     /// Applies what the store lacks of one lane, namespace by namespace, in order, and makes it durable.
     fn bring_up_to_date(
         &mut self,
-        lane: LaneId,
+        (log, lane): (LogId, LaneId),
         tail: &mut Tail,
         durable: Lsn,
         positions: &Positions,
@@ -621,6 +707,7 @@ impl Store<'_> {
                 };
                 done += batch.len();
                 let records = Records {
+                    log,
                     lane,
                     namespace: NamespaceId(target.0),
                     records: &batch,
@@ -691,7 +778,7 @@ mod tests {
 
         let other = Connection::open(&path).expect("the store's file");
         other.execute_batch("BEGIN IMMEDIATE").expect("the store's lock");
-        let result = store.bring_up_to_date(lane, &mut tail, Lsn(4), &positions);
+        let result = store.bring_up_to_date((LogId(1), lane), &mut tail, Lsn(4), &positions);
         assert!(
             matches!(result, Err(StoreError::Busy { .. })),
             "somebody holds its lock: {result:?}"

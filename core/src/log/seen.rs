@@ -239,7 +239,11 @@ mod tests {
                 namespace: NAMESPACE,
                 default_ttl_ms: None,
                 now: UnixMillis(0),
-                stamp: Stamp { time_ns, shard },
+                stamp: Stamp {
+                    time_ns,
+                    shard,
+                    gateway: 0,
+                },
             },
             body,
         };

@@ -6,7 +6,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use prism_backends::NamespaceId;
+use prism_backends::{LogId, NamespaceId};
 use prism_codec::{grpc::Status, method::Effect};
 use prism_wal::{
     disk::DiskErrorKind,
@@ -106,6 +106,7 @@ pub(crate) struct WaitingRead {
 /// The log of one shard. See the module.
 pub(crate) struct ShardLog {
     shard: u16,
+    log_id: LogId,
     lane_id: LaneId,
     lane: Lane<LogWriter>,
     clock: LogClock,
@@ -170,6 +171,7 @@ impl ShardLog {
             metrics,
         } = parts;
         let OpenLane {
+            log: log_id,
             commit,
             active,
             closed,
@@ -184,6 +186,7 @@ impl ShardLog {
         let applier = applier_of(lane.tail(), clock.now());
         Self {
             shard,
+            log_id,
             lane_id: lane_of(shard),
             lane,
             clock,
@@ -505,6 +508,7 @@ impl ShardLog {
             lane,
             links,
             shard,
+            log_id,
             lane_id,
             judged,
             ..
@@ -520,6 +524,7 @@ impl ShardLog {
             }
             let batch = ApplyBatch {
                 shard: *shard,
+                log: *log_id,
                 lane: *lane_id,
                 namespace,
                 awaited: awaited_of(&records, judged),

@@ -121,7 +121,11 @@ mod tests {
                 lane: LaneId(1),
                 lsn: Lsn(number),
             },
-            stamp: Stamp { time_ns: 0, shard: 0 },
+            stamp: Stamp {
+                time_ns: 0,
+                shard: 0,
+                gateway: 0,
+            },
         };
         let found = |window: &Window, number| {
             let first = window.first(call(number)).expect("the same call");

@@ -18,7 +18,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -88,6 +88,8 @@ fn millis(nanos: i64) -> UnixMillis {
 #[derive(Debug)]
 pub struct HybridClock {
     highest: Padded,
+    /// Number of the gateway in its stamps; 0 for one without a log.
+    gateway: AtomicU32,
     wall: WallClock,
     started: Instant,
     /// Milliseconds from the start to the next warning.
@@ -110,6 +112,7 @@ impl HybridClock {
     pub(crate) fn new(wall: WallClock) -> Self {
         Self {
             highest: Padded::default(),
+            gateway: AtomicU32::new(0),
             wall,
             started: Instant::now(),
             warn_at: AtomicU64::new(0),
@@ -119,6 +122,11 @@ impl HybridClock {
     /// The wall clock below it.
     pub(crate) fn wall(&self) -> &WallClock {
         &self.wall
+    }
+
+    /// Names the gateway in its stamps, before the first shard starts.
+    pub(crate) fn start_as(&self, gateway: u32) {
+        self.gateway.store(gateway, Ordering::Relaxed);
     }
 
     /// Has all stamps to come lie above the highest of an earlier run.
@@ -173,6 +181,7 @@ impl HybridClock {
 #[derive(Debug)]
 pub(crate) struct Stamper {
     clock: Arc<HybridClock>,
+    gateway: u32,
     /// The wall clock at the begin of the running batch: one look serves all its calls.
     wall_ns: i64,
     last_ns: i64,
@@ -181,6 +190,7 @@ pub(crate) struct Stamper {
 impl Stamper {
     pub(crate) fn new(clock: Arc<HybridClock>) -> Self {
         Self {
+            gateway: clock.gateway.load(Ordering::Relaxed),
             clock,
             wall_ns: 0,
             last_ns: 0,
@@ -190,6 +200,11 @@ impl Stamper {
     /// The clock that it stamps by.
     pub(crate) fn clock(&self) -> &HybridClock {
         &self.clock
+    }
+
+    /// Number of the gateway in its stamps.
+    pub(crate) fn gateway(&self) -> u32 {
+        self.gateway
     }
 
     /// The begin of a batch of calls that have been received.

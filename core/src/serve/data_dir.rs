@@ -143,6 +143,7 @@ pub(super) fn open_log(
         checkpointer: &mut parts.checkpointer,
         strong: logged.iter().filter(strong).map(|entry| entry.id).collect(),
     };
+    log.identify(&mut store).map_err(ServeError)?;
     let mut held = Vec::new();
     let needed = !logged.is_empty();
     let exists = log.exists().map_err(ServeError)?;

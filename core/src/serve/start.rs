@@ -41,7 +41,9 @@ use crate::{
         http_rules::HttpRules,
         logged::{Log, LogSetup},
     },
-    log::{keeper::Keepers, open::LogDirectory, record_bytes_max, shard_log::LogLinks},
+    log::{
+        identity::gateway_number, keeper::Keepers, open::LogDirectory, record_bytes_max, shard_log::LogLinks,
+    },
     metrics::{LogMetrics, Registry},
     namespace::file::FileLimits,
     runtime::{
@@ -191,6 +193,7 @@ impl Ground {
         let (log, held) = data_dir::open_log(&self.options, &self.mailboxes, catalog, parts, &self.keepers)?;
         let highest_stamp = parts.writer.highest_stamp().max(log.highest_stamp());
         self.registry.clock().start_above(highest_stamp);
+        self.registry.clock().start_as(gateway_number(log.id()));
         Ok((log, held))
     }
 

@@ -9,8 +9,9 @@
 //! removal      (number) -> namespace, id, start, end, version       deleted, rows still there; since format 6
 //! relocation   (1) -> namespace, id, key, items, bytes              values still to be moved; since format 6
 //! swap         (slot) -> sequence, namespace, version, subject, verdict, item, digest (since format 5)
-//! applied      (stream, namespace) -> position                      since format 2
+//! position     (log, lane, namespace) -> lsn                        since format 8; before, without a log
 //! dead_letter  (number) -> stream, namespace, position, time_ms, reason, record        since format 2
+//!                          log                                      since format 8
 //! stamp        (one) -> highest                                     since format 4
 //! message_space (number) -> namespace, next, time_ms                since format 7
 //! message      (place) -> partition, topic, key, id, time_ms, expires_at, attributes, payload
@@ -32,7 +33,7 @@
 /// Statements that make the next format of each: the first of an empty file, the second of the
 /// first, and so on. A step that was once released is never changed.
 pub(super) const STEPS: [&str; FORMAT as usize] = [
-    FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6, FORMAT_7,
+    FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6, FORMAT_7, FORMAT_8,
 ];
 
 const FORMAT_1: &str = "
@@ -195,5 +196,20 @@ const FORMAT_7: &str = "
     CREATE INDEX message_id_expiry ON message_id (forget_at);
 ";
 
+/// Positions name their log. Those of older programs have none, an empty one, until the first log
+/// that opens the file makes them its own; so have dead letters, where it stays.
+const FORMAT_8: &str = "
+    CREATE TABLE position (
+        log BLOB NOT NULL,
+        lane INTEGER NOT NULL,
+        namespace INTEGER NOT NULL,
+        lsn INTEGER NOT NULL,
+        PRIMARY KEY (log, lane, namespace)
+    ) WITHOUT ROWID;
+    INSERT INTO position SELECT x'', stream, namespace, position FROM applied;
+    DROP TABLE applied;
+    ALTER TABLE dead_letter ADD COLUMN log BLOB NOT NULL DEFAULT x'';
+";
+
 /// The newest format, and the only one that is written.
-pub(super) const FORMAT: i64 = 7;
+pub(super) const FORMAT: i64 = 8;

@@ -1,39 +1,27 @@
-//! Notes of the store for a log in front of it: how far each stream of records has been applied,
-//! and the records that can never be. Both are noted in the transaction that they belong to, so
-//! that a crash leaves both or neither.
+//! Notes of the store for the log in front of it: how far each lane has been applied for each
+//! namespace, and the records that can never be. Both are noted in the transaction that they belong
+//! to, so that a crash leaves both or neither.
 //!
-//! A stream is a number to the store and a position is a number within it; what they stand for, and
-//! when a stream is no longer needed, is the caller's to know.
+//! Positions of two logs are kept apart by their identity. When a lane is no longer needed is the
+//! caller's to know.
 
 use rusqlite::{Connection, Row, params};
 
 use super::schema::blob;
 use super::transaction::in_transaction;
 use crate::error::StoreError;
-use crate::ids::{NamespaceId, UnixMillis};
+use crate::ids::{LogId, LogPosition, NamespaceId, UnixMillis};
 use crate::limits::{
     DEAD_LETTER_BYTES_PER_NAMESPACE_MAX, DEAD_LETTER_REASON_BYTES_MAX, DEAD_LETTERS_MAX,
     DEAD_LETTERS_PER_NAMESPACE_MAX, PAGE_BYTES_MAX,
 };
 use crate::sqlite::Writer;
 
-/// How far a stream of ordered records has been applied for one namespace: up to and including
-/// `position`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamPosition {
-    /// Which stream.
-    pub stream: u32,
-    /// Namespace whose records are meant.
-    pub namespace: NamespaceId,
-    /// Number of the last record that was applied; at most 2^63 - 1.
-    pub position: u64,
-}
-
 /// A record that can never be applied, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeadLetter<'a> {
     /// Where it stands. Everything up to here counts as applied once it is buried.
-    pub position: StreamPosition,
+    pub position: LogPosition,
     /// Why it cannot be applied, for an operator. Cut to 1,024 bytes.
     pub reason: &'a str,
     /// The record as the caller has it.
@@ -46,7 +34,7 @@ pub struct OwnedDeadLetter {
     /// Number in this store; later letters have greater ones, and none is used twice.
     pub number: u64,
     /// Where it stood.
-    pub position: StreamPosition,
+    pub position: LogPosition,
     /// When it was buried.
     pub time: UnixMillis,
     /// Why it could not be applied.
@@ -56,8 +44,9 @@ pub struct OwnedDeadLetter {
 }
 
 impl Writer {
-    /// All noted positions, by stream and namespace.
-    pub fn positions(&self) -> Result<Vec<StreamPosition>, StoreError> {
+    /// All noted positions, by log, lane and namespace. Those of a program that knew no logs have
+    /// [`NO_LOG`] until [`Writer::adopt_positions`].
+    pub fn positions(&self) -> Result<Vec<LogPosition>, StoreError> {
         let mut statement = self.connection.prepare_cached(POSITIONS)?;
         let mut rows = statement.query([])?;
         let mut positions = Vec::new();
@@ -67,12 +56,38 @@ impl Writer {
         Ok(positions)
     }
 
-    /// Forgets all positions of a stream; its dead letters stay. For a stream whose records are
-    /// gone for good: they would otherwise be applied again.
-    pub fn forget_stream(&mut self, stream: u32) -> Result<(), StoreError> {
+    /// The position of one lane and namespace; 0 if none is noted.
+    pub fn noted(&self, log: LogId, lane: u32, namespace: NamespaceId) -> Result<u64, StoreError> {
+        let mut statement = self.connection.prepare_cached(NOTED)?;
+        let mut rows = statement.query(params![log_bytes(log).as_slice(), lane, namespace.0])?;
+        match rows.next()? {
+            Some(row) => Ok(row.get::<_, i64>(0)?.max(0) as u64),
+            None => Ok(0),
+        }
+    }
+
+    /// Makes the positions that a program without logs has noted those of `log`.
+    pub fn adopt_positions(&mut self, log: LogId) -> Result<(), StoreError> {
         self.connection
-            .prepare_cached("DELETE FROM applied WHERE stream = ?1")?
-            .execute([stream])?;
+            .prepare_cached("UPDATE OR REPLACE position SET log = ?1 WHERE log = x''")?
+            .execute([log_bytes(log).as_slice()])?;
+        Ok(())
+    }
+
+    /// Forgets all positions of a lane; its dead letters stay. For a lane whose records are gone
+    /// for good: they would otherwise be applied again.
+    pub fn forget_lane(&mut self, log: LogId, lane: u32) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("DELETE FROM position WHERE log = ?1 AND lane = ?2")?
+            .execute(params![log_bytes(log).as_slice(), lane])?;
+        Ok(())
+    }
+
+    /// Forgets all positions of a log that is gone for good.
+    pub fn forget_log(&mut self, log: LogId) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("DELETE FROM position WHERE log = ?1")?
+            .execute([log_bytes(log).as_slice()])?;
         Ok(())
     }
 
@@ -165,10 +180,21 @@ impl Writer {
     }
 }
 
+/// Log of positions that were noted before logs had an identity.
+pub const NO_LOG: LogId = LogId(0);
+
+/// A log's identity as the file has it: no bytes for none.
+fn log_bytes(log: LogId) -> Vec<u8> {
+    match log {
+        NO_LOG => Vec::new(),
+        LogId(number) => number.to_be_bytes().to_vec(),
+    }
+}
+
 /// Notes positions within a running transaction; whether any of them moved.
 pub(in crate::sqlite) fn note(
     connection: &Connection,
-    positions: &[StreamPosition],
+    positions: &[LogPosition],
 ) -> Result<bool, StoreError> {
     if positions.is_empty() {
         return Ok(false);
@@ -176,30 +202,32 @@ pub(in crate::sqlite) fn note(
     let mut statement = connection.prepare_cached(NOTE)?;
     let mut moved = 0;
     for position in positions {
-        let StreamPosition {
-            stream, namespace, ..
+        let LogPosition {
+            log, lane, namespace, ..
         } = *position;
-        moved += statement.execute(params![stream, namespace.0, stored(*position)?])?;
+        let log = log_bytes(log);
+        moved += statement.execute(params![log.as_slice(), lane, namespace.0, stored(*position)?])?;
     }
     Ok(moved > 0)
 }
 
 /// SQLite's integers are signed.
-fn stored(position: StreamPosition) -> Result<i64, StoreError> {
-    i64::try_from(position.position).map_err(|_| {
-        let reason = format!("must be at most {}, is {}", i64::MAX, position.position);
-        StoreError::invalid("position", reason)
+fn stored(position: LogPosition) -> Result<i64, StoreError> {
+    i64::try_from(position.lsn).map_err(|_| {
+        let reason = format!("must be at most {}, is {}", i64::MAX, position.lsn);
+        StoreError::invalid("lsn", reason)
     })
 }
 
 /// The number of this very letter, if it is buried already.
 fn known(connection: &Connection, letter: &DeadLetter<'_>) -> Result<Option<u64>, StoreError> {
-    let StreamPosition {
-        stream, namespace, ..
+    let LogPosition {
+        log, lane, namespace, ..
     } = letter.position;
     let mut statement = connection.prepare_cached(KNOWN)?;
-    let position = stored(letter.position)?;
-    let mut rows = statement.query(params![namespace.0, stream, position, letter.record])?;
+    let lsn = stored(letter.position)?;
+    let log = log_bytes(log);
+    let mut rows = statement.query(params![namespace.0, lane, lsn, letter.record, log.as_slice()])?;
     match rows.next()? {
         Some(row) => Ok(Some(row.get::<_, i64>(0)? as u64)),
         None => Ok(None),
@@ -227,8 +255,8 @@ fn check_room(connection: &Connection, namespace: NamespaceId) -> Result<(), Sto
 }
 
 fn insert(connection: &Connection, letter: &DeadLetter<'_>, now: UnixMillis) -> Result<u64, StoreError> {
-    let StreamPosition {
-        stream, namespace, ..
+    let LogPosition {
+        log, lane, namespace, ..
     } = letter.position;
     let mut end = letter.reason.len().min(DEAD_LETTER_REASON_BYTES_MAX);
     while !letter.reason.is_char_boundary(end) {
@@ -236,22 +264,31 @@ fn insert(connection: &Connection, letter: &DeadLetter<'_>, now: UnixMillis) -> 
     }
     let mut statement = connection.prepare_cached(BURY)?;
     let number = statement.insert(params![
-        stream,
+        lane,
         namespace.0,
         stored(letter.position)?,
         now.0.min(i64::MAX as u64) as i64,
         &letter.reason[..end],
-        letter.record
+        letter.record,
+        log_bytes(log).as_slice()
     ])?;
     Ok(number as u64)
 }
 
-/// The position in three columns from `first` on.
-fn position_of(row: &Row<'_>, first: usize) -> Result<StreamPosition, StoreError> {
-    Ok(StreamPosition {
-        stream: row.get(first)?,
-        namespace: NamespaceId(row.get(first + 1)?),
-        position: row.get::<_, i64>(first + 2)?.max(0) as u64,
+/// The position in four columns from `first` on.
+fn position_of(row: &Row<'_>, first: usize) -> Result<LogPosition, StoreError> {
+    let log = match blob(row, first)? {
+        [] => NO_LOG,
+        bytes => LogId(u128::from_be_bytes(bytes.try_into().map_err(|_| {
+            let detail = format!("the identity of a log of {} bytes", bytes.len());
+            StoreError::Corrupt { detail }
+        })?)),
+    };
+    Ok(LogPosition {
+        log,
+        lane: row.get(first + 1)?,
+        namespace: NamespaceId(row.get(first + 2)?),
+        lsn: row.get::<_, i64>(first + 3)?.max(0) as u64,
     })
 }
 
@@ -259,29 +296,30 @@ fn letter_of(row: &Row<'_>) -> Result<OwnedDeadLetter, StoreError> {
     Ok(OwnedDeadLetter {
         number: row.get::<_, i64>(0)? as u64,
         position: position_of(row, 1)?,
-        time: UnixMillis(row.get::<_, i64>(4)?.max(0) as u64),
-        reason: row.get(5)?,
-        record: blob(row, 6)?.to_vec(),
+        time: UnixMillis(row.get::<_, i64>(5)?.max(0) as u64),
+        reason: row.get(6)?,
+        record: blob(row, 7)?.to_vec(),
     })
 }
 
-const NOTE: &str = "INSERT INTO applied (stream, namespace, position) VALUES (?1, ?2, ?3)
-    ON CONFLICT (stream, namespace) DO UPDATE SET position = excluded.position
-    WHERE excluded.position > applied.position";
-const POSITIONS: &str = "SELECT stream, namespace, position FROM applied ORDER BY stream, namespace";
-const BURY: &str = "INSERT INTO dead_letter (stream, namespace, position, time_ms, reason, record)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const NOTE: &str = "INSERT INTO position (log, lane, namespace, lsn) VALUES (?1, ?2, ?3, ?4)
+    ON CONFLICT (log, lane, namespace) DO UPDATE SET lsn = excluded.lsn
+    WHERE excluded.lsn > position.lsn";
+const POSITIONS: &str = "SELECT log, lane, namespace, lsn FROM position ORDER BY log, lane, namespace";
+const NOTED: &str = "SELECT lsn FROM position WHERE log = ?1 AND lane = ?2 AND namespace = ?3";
+const BURY: &str = "INSERT INTO dead_letter (stream, namespace, position, time_ms, reason, record, log)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 const KNOWN: &str = "SELECT number FROM dead_letter
-    WHERE namespace = ?1 AND stream = ?2 AND position = ?3 AND record = ?4";
+    WHERE namespace = ?1 AND stream = ?2 AND position = ?3 AND record = ?4 AND log = ?5";
 const DEAD_LETTERS_KEPT: &str =
     "SELECT count(*), ifnull(sum(length(record)), 0) FROM dead_letter WHERE namespace = ?1";
 const DEAD_LETTER: &str =
-    "SELECT number, stream, namespace, position, time_ms, reason, record FROM dead_letter
+    "SELECT number, log, stream, namespace, position, time_ms, reason, record FROM dead_letter
     WHERE number = ?1 AND namespace NOT IN (SELECT id FROM namespace WHERE state <> 0)";
-const DEAD_LETTERS: &str = "SELECT number, stream, namespace, position, time_ms, reason, record FROM dead_letter
+const DEAD_LETTERS: &str = "SELECT number, log, stream, namespace, position, time_ms, reason, record FROM dead_letter
     WHERE number > ?1 AND namespace NOT IN (SELECT id FROM namespace WHERE state <> 0) ORDER BY number LIMIT ?2";
 const DEAD_LETTERS_OF: &str =
-    "SELECT number, stream, namespace, position, time_ms, reason, record FROM dead_letter
+    "SELECT number, log, stream, namespace, position, time_ms, reason, record FROM dead_letter
     WHERE number > ?1 AND namespace = ?3 AND namespace NOT IN (SELECT id FROM namespace WHERE state <> 0)
     ORDER BY number LIMIT ?2";
 const DEAD_LETTER_COUNTS: &str = "SELECT namespace, count(*) FROM dead_letter

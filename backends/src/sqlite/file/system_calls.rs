@@ -118,8 +118,8 @@ fn write_now(file: c_int, bytes: &[u8], offset: u64) -> Returned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::NamespaceId;
-    use crate::sqlite::{self, Options, StreamPosition};
+    use crate::ids::{LogId, LogPosition, NamespaceId};
+    use crate::sqlite::{self, Options};
 
     #[test]
     fn sqlite_takes_the_replacements_and_uses_them() {
@@ -128,10 +128,11 @@ mod tests {
             sqlite::open(&directory.path().join("items.db"), Options::default()).expect("a store");
         assert_eq!(REPLACED.get(), Some(&true));
         assert!(!GATHER.with_borrow(Gather::expects_a_frame));
-        let position = StreamPosition {
-            stream: 1,
+        let position = LogPosition {
+            log: LogId(1),
+            lane: 1,
             namespace: NamespaceId(1),
-            position: 1,
+            lsn: 1,
         };
         let applied = parts.writer.apply_at(&[], &[position], &mut Vec::new());
         assert_eq!(applied, Ok(()));

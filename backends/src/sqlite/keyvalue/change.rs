@@ -40,13 +40,10 @@ struct NewRow<'a> {
 impl Change<'_, '_, '_> {
     /// An `Err` ends the whole batch; what is only this mutation's fault is an outcome.
     pub(super) fn apply(&mut self) -> Result<Outcome, StoreError> {
-        let mutation = self.mutation;
-        let checked = mutation
-            .check()
-            .and_then(|()| self.state.check_namespace(mutation.namespace));
-        if let Err(error) = checked {
+        if let Err(error) = self.check() {
             return Ok(Outcome::Refused(error));
         }
+        let mutation = self.mutation;
         match &mutation.operation {
             Operation::Put(items) => {
                 // From the last to the first: of two with one key the later is then there already,
@@ -74,6 +71,22 @@ impl Change<'_, '_, '_> {
                 replacement,
             } => self.swap(key, *expected, replacement.as_ref()),
         }
+    }
+
+    /// The outcome of a mutation that was applied before, without applying it again.
+    pub(super) fn recall(&mut self) -> Result<Outcome, StoreError> {
+        if let Err(error) = self.check() {
+            return Ok(Outcome::Refused(error));
+        }
+        match self.mutation.operation {
+            Operation::CompareAndSwap { key, .. } => self.recall_swap(key),
+            Operation::Put(_) | Operation::Delete(_) => Ok(Outcome::Applied),
+        }
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.mutation.check()?;
+        self.state.check_namespace(self.mutation.namespace)
     }
 
     /// Whether a delete of a range over the key is as new as the mutation.

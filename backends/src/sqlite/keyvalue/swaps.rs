@@ -22,6 +22,27 @@ struct Found {
 }
 
 impl Change<'_, '_, '_> {
+    /// The answer that is remembered of a swap.
+    pub(super) fn recall_swap(&mut self, key: &[u8]) -> Result<Outcome, StoreError> {
+        let Mutation {
+            namespace, version, ..
+        } = *self.mutation;
+        let name = SwapKey { namespace, version };
+        let call = SwapCall::new(self.mutation, key);
+        Ok(match swap_table::recall(self.connection, &name, call, key)? {
+            Some(Ok(Verdict::Swapped)) => Outcome::Swapped(None),
+            Some(Ok(Verdict::NotSwapped(item))) => Outcome::NotSwapped(item),
+            Some(Err(refusal)) => Outcome::Refused(refusal),
+            Some(Ok(Verdict::NotSwappedLarge)) => {
+                let deleted = self.deleted_over(key)?;
+                Outcome::NotSwapped(self.find(key, deleted)?.and_then(|found| found.visible))
+            }
+            None => Outcome::Refused(StoreError::Io {
+                detail: "the answer to this swap is no longer remembered".to_owned(),
+            }),
+        })
+    }
+
     /// Replaces one item if it is as expected.
     pub(super) fn swap(
         &mut self,

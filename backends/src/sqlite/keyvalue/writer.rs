@@ -16,11 +16,11 @@ use super::sweep;
 use super::values::Replaced;
 use crate::api::keyvalue::{Remembers, Sweep};
 use crate::error::StoreError;
-use crate::ids::{NamespaceId, UnixMillis};
+use crate::ids::{LogPosition, NamespaceId, UnixMillis};
 use crate::mutation::{Mutation, Outcome};
 use crate::sqlite::Options;
 use crate::sqlite::file::Shared;
-use crate::sqlite::file::positions::{self, StreamPosition};
+use crate::sqlite::file::positions;
 use crate::sqlite::file::schema::{FileLock, blob};
 use crate::sqlite::file::stamps::Stamps;
 use crate::sqlite::file::transaction::in_transaction;
@@ -183,16 +183,18 @@ impl Writer {
         self.apply_at(batch, &[], outcomes)
     }
 
-    /// As [`Writer::apply`], and notes how far the streams behind the batch are applied with it, in
+    /// As [`Writer::apply`], and notes how far the lanes behind the batch are applied with it, in
     /// the same transaction: after a crash the file has both or neither. A position that is not
-    /// beyond the noted one changes nothing. Refused mutations do not hold the positions. The batch
-    /// may be empty.
+    /// beyond the noted one changes nothing. A batch none of whose positions is has been applied
+    /// before, perhaps by a commit that was reported as failed: nothing of it is applied again, and
+    /// its swaps get the answers that are remembered. Refused mutations do not hold the positions.
+    /// The batch may be empty.
     ///
     /// Errors: as of `apply`; [`StoreError::InvalidArgument`] for a position above 2^63 - 1.
     pub fn apply_at(
         &mut self,
         batch: &[Mutation<'_>],
-        positions: &[StreamPosition],
+        positions: &[LogPosition],
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), StoreError> {
         outcomes.clear();
@@ -209,6 +211,7 @@ impl Writer {
         } = self;
         let result = in_transaction(connection, shared, || {
             state.budget.begin(options.remove_at_once_max);
+            let is_repeat = !positions.is_empty() && !positions::note(connection, positions)?;
             let mut put = connection.prepare_cached(PUT)?;
             for (number, mutation) in batch.iter().enumerate() {
                 // Those who wait for a stream's batch are few. Others wait for the core, which the
@@ -224,10 +227,12 @@ impl Writer {
                     replaced,
                     mutation,
                 };
-                outcomes.push(change.apply()?);
+                outcomes.push(match is_repeat {
+                    false => change.apply()?,
+                    true => change.recall()?,
+                });
             }
-            state.stamps.note(connection)?;
-            positions::note(connection, positions).map(drop)
+            state.stamps.note(connection)
         });
         state.settle(result.is_ok());
         if result.is_err() {

@@ -24,7 +24,6 @@ use crate::error::StoreError;
 use crate::ids::{LogPosition, NamespaceId, UnixMillis};
 use crate::limits::VALUE_BYTES_MAX;
 use crate::offer::{Acked, Api, Features, Offer, Order, Replay};
-use crate::sqlite::file::positions::StreamPosition;
 
 /// Promises of SQLite for PubSub.
 pub const PUBSUB: Offer = Offer {
@@ -51,14 +50,8 @@ impl Writes for SqliteStore {
         at: Option<&LogPosition>,
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), StoreError> {
-        let position = at.map(|at| StreamPosition {
-            stream: at.lane,
-            namespace: at.namespace,
-            position: at.lsn,
-        });
-        writer(self)
-            .borrow_mut()
-            .publish_at(batch, position.as_slice(), outcomes)
+        let positions = at.map_or(&[][..], std::slice::from_ref);
+        writer(self).borrow_mut().publish_at(batch, positions, outcomes)
     }
 }
 

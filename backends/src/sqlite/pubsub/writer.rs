@@ -5,9 +5,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::space::{self, Spaces};
 use crate::api::pubsub::{ID_WINDOW_MS, Message, Outcome, Sweep};
 use crate::error::StoreError;
-use crate::ids::{NamespaceId, UnixMillis};
+use crate::ids::{LogPosition, NamespaceId, UnixMillis};
 use crate::sqlite::Writer;
-use crate::sqlite::file::positions::{self, StreamPosition};
+use crate::sqlite::file::positions;
 use crate::sqlite::file::transaction::in_transaction;
 
 /// Namespaces that one step of the sweep looks at.
@@ -19,7 +19,7 @@ impl Writer {
     pub fn publish_at(
         &mut self,
         batch: &[Message<'_>],
-        positions: &[StreamPosition],
+        positions: &[LogPosition],
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), StoreError> {
         outcomes.clear();
@@ -28,6 +28,15 @@ impl Writer {
         }
         let (connection, shared, state) = self.parts();
         let result = in_transaction(connection, shared, || {
+            if !positions.is_empty() && !positions::note(connection, positions)? {
+                let check = |message: &Message<'_>| {
+                    message.check()?;
+                    state.check_namespace(message.namespace)
+                };
+                let repeat = |message| check(message).map_or_else(Outcome::Refused, |()| Outcome::Repeat);
+                outcomes.extend(batch.iter().map(repeat));
+                return Ok(());
+            }
             for message in batch {
                 outcomes.push(match state.check_namespace(message.namespace) {
                     Ok(()) => publish(connection, &mut state.spaces, message)?,
@@ -35,8 +44,7 @@ impl Writer {
                 });
             }
             state.spaces.note(connection)?;
-            state.note_stamps(connection)?;
-            positions::note(connection, positions).map(drop)
+            state.note_stamps(connection)
         });
         let moved = state.settle(result.is_ok());
         shared.heads.move_to(&moved);

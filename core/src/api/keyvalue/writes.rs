@@ -299,10 +299,10 @@ fn version_of(token: Option<TokenView<'_>>, stamp: Stamp) -> Version {
                 .unwrap_or(stamp.time_ns);
             Version::new(time_ns, token.token)
         }
-        // Stamps of one shard never repeat; the shard's number tells the shards apart.
+        // Stamps of one shard never repeat; the numbers of shard and gateway tell those of others apart.
         None => Version {
             generation_time_ns: stamp.time_ns,
-            token_hash: u64::from(stamp.shard) << 10,
+            token_hash: (u64::from(stamp.gateway) << 26) | (u64::from(stamp.shard) << 10),
         },
     }
 }
@@ -368,4 +368,32 @@ pub(crate) fn part_outcomes(
         }
     }));
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_of_one_moment_differ_by_shard_and_gateway() {
+        let stamp = |shard, gateway| Stamp {
+            time_ns: 7,
+            shard,
+            gateway,
+        };
+        let versions = [
+            (0, 0),
+            (1, 0),
+            (u16::MAX, 0),
+            (0, 1),
+            (0, u32::MAX),
+            (u16::MAX, u32::MAX),
+        ]
+        .map(|(shard, gateway)| version_of(None, stamp(shard, gateway)));
+        for (at, version) in versions.iter().enumerate() {
+            assert!(!versions[..at].contains(version), "{version:?}");
+            // The positions of a batch have bits of their own.
+            assert_eq!(version.at_position(0), *version);
+        }
+    }
 }

@@ -134,7 +134,11 @@ fn call(number: u64) -> LogCall {
         },
         namespace: NAMESPACE,
         record: record(KeyValueMethod::Put, b"").to_vec(),
-        stamp: Stamp { time_ns: 1, shard: 0 },
+        stamp: Stamp {
+            time_ns: 1,
+            shard: 0,
+            gateway: 0,
+        },
         keys: SmallVec::from_slice(&[number]),
         window: None,
         receipt: Receipt::One { rest: Vec::new() },

@@ -125,6 +125,7 @@ fn swap(shard: u16, id: &str, expected: ExpectedView<'_>, value: &[u8], number: 
         stamp: Stamp {
             time_ns: number,
             shard,
+            gateway: 0,
         },
         part: false,
         log: true,
