@@ -3,7 +3,8 @@
 //!
 //! `tests/fixtures/data-directory` was left by a gateway with two shards that was killed: three namespaces of one
 //! durability each, and one that was deleted; the last writes of the strong one lie in the log only. `contents.txt` is what
-//! that release itself read from it.
+//! that release itself read from it. `data-directory-7` was left by the last release whose stores knew no identity of a log
+//! (format 7 of SQLite's file), with messages next to the items; the last ones of both lie in the log only.
 
 use std::{
     collections::BTreeSet,
@@ -17,6 +18,7 @@ use flate2::read::GzDecoder;
 use prism_codec::proto::prism::{
     common::v1::IdempotencyToken,
     keyvalue::v1::{ScanRequest, ScanResponse},
+    pubsub::v1::{Start, StartAt, SubscribeRequest, SubscribeResponse, start_at},
 };
 use prism_core::config::EmbeddedStore;
 
@@ -29,10 +31,26 @@ const NAMESPACES: [&str; 3] = ["drafts", "views", "ledger"];
 
 #[test]
 fn a_data_directory_of_the_release_before_has_lost_nothing_with_any_number_of_shards() {
-    let expected = fs::read_to_string(fixtures().join("data-directory/contents.txt")).expect("the fixture");
-    for shards in 1..=3 {
-        let gateway = gateway_of_the_release_before(shards);
-        assert_eq!(contents(&gateway), expected, "{shards} shards");
+    for fixture in ["data-directory", "data-directory-7"] {
+        let expected =
+            fs::read_to_string(fixtures().join(fixture).join("contents.txt")).expect("the fixture");
+        let is_message = |line: &&str| line.starts_with("events ");
+        let messages = expected.lines().filter(is_message).count();
+        for shards in 1..=3 {
+            let mut gateway = gateway_on(fixture, shards);
+            assert_eq!(
+                contents(&gateway, messages),
+                expected,
+                "{fixture}, {shards} shards"
+            );
+            // The log has an identity now, and the store's positions are that log's.
+            gateway.restart(|_| {});
+            assert_eq!(
+                contents(&gateway, messages),
+                expected,
+                "{fixture}, {shards} shards, once more"
+            );
+        }
     }
 }
 
@@ -83,9 +101,13 @@ fn fixtures() -> PathBuf {
 }
 
 fn gateway_of_the_release_before(shards: usize) -> Gateway {
+    gateway_on("data-directory", shards)
+}
+
+fn gateway_on(fixture: &str, shards: usize) -> Gateway {
     Gateway::start_with(EmbeddedStore::Sqlite, shards, |options| {
         options.wal.segment_bytes = 4 << 20;
-        unpack(&fixtures().join("data-directory"), &options.data_dir);
+        unpack(&fixtures().join(fixture), &options.data_dir);
     })
 }
 
@@ -105,9 +127,9 @@ fn unpack(from: &Path, to: &Path) {
     }
 }
 
-/// All items of all namespaces, one a line, sorted.
-fn contents(gateway: &Gateway) -> String {
-    let mut lines = BTreeSet::new();
+/// All items and messages of all namespaces, one a line, sorted.
+fn contents(gateway: &Gateway, messages: usize) -> String {
+    let mut lines = messages_of(gateway, messages);
     for namespace in NAMESPACES {
         let request = ScanRequest {
             namespace: namespace.to_owned(),
@@ -128,6 +150,38 @@ fn contents(gateway: &Gateway) -> String {
             .expect("a scan");
     }
     lines.into_iter().collect()
+}
+
+/// So many messages of the namespace `events`, from the first on.
+fn messages_of(gateway: &Gateway, count: usize) -> BTreeSet<String> {
+    let mut lines = BTreeSet::new();
+    if count == 0 {
+        return lines;
+    }
+    let request = SubscribeRequest {
+        namespace: "events".to_owned(),
+        start: Some(StartAt {
+            place: Some(start_at::Place::Start(Start::Earliest.into())),
+        }),
+        ..SubscribeRequest::default()
+    };
+    let mut received = 0;
+    let path = "/prism.pubsub.v1.PubSub/Subscribe";
+    let read = gateway
+        .client()
+        .server_streaming(path, &request, |page: SubscribeResponse| {
+            for message in page.messages.iter().filter_map(|one| one.message.as_ref()) {
+                received += 1;
+                let payload = String::from_utf8_lossy(&message.payload);
+                lines.insert(format!("events {} {payload}\n", message.topic));
+            }
+            match received < count {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        });
+    read.expect("a subscription");
+    lines
 }
 
 /// A line of the metrics page without what changes: of a sample, its name and the names of its labels.
