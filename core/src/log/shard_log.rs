@@ -7,20 +7,19 @@
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use prism_backends::{LogId, NamespaceId};
-use prism_codec::{grpc::Status, method::Effect};
+use prism_codec::grpc::Status;
 use prism_wal::{
     disk::DiskErrorKind,
     group_commit::{AppendError, ClosedSegment},
     ids::{LaneId, Lsn, TargetId},
     lane::Lane,
     pool::Durable,
-    tail::{Payload, Tail},
+    tail::Payload,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
-use smallvec::SmallVec;
 
+use self::books::{applier_of, awaited_of};
 use super::{
-    LogNews,
     applier::{Applier, Note, Overlay},
     clock::{LogClock, STOP_MIN},
     keeper::{KeeperJob, KeeperJobs},
@@ -31,13 +30,10 @@ use super::{
     writer::LogWriter,
 };
 use crate::{
-    api,
     call::{
         error,
-        event::{ApplyBatch, Awaited, RecordId, SyncJob, Verdict},
-        job::{Answer, Reply, WriterMessage},
-        owner::key_hash,
-        record::LoggedWrite,
+        event::{ApplyBatch, RecordId, SyncJob},
+        job::{Reply, WriterMessage},
         ticket::Ticket,
     },
     config::LogLimits,
@@ -578,106 +574,6 @@ impl ShardLog {
         }
     }
 
-    // --- news -------------------------------------------------------------------------------------------------------
-
-    /// Takes in what another thread says.
-    pub(crate) fn handle_news(&mut self, news: LogNews, due: &mut Due) {
-        let now = self.now();
-        match news {
-            LogNews::Segment(prepared) => {
-                self.preparing -= 1;
-                self.no_segment = None;
-                self.metrics.segments.add(1);
-                self.lane.handle_segment(*prepared);
-            }
-            LogNews::NoSegment(error) => {
-                self.preparing -= 1;
-                self.no_segment = Some(error.kind);
-                self.prepare_at = now + RETRY_PAUSE;
-                let held_by = self.lane.tail().holder().map(|target| target.0);
-                tracing::warn!(shard = self.shard, %error, held_by, "cannot prepare a segment of the log; trying again");
-            }
-            LogNews::Applied {
-                namespace,
-                upto,
-                verdicts,
-                buried,
-            } => self.handle_applied(namespace, upto, verdicts, buried, due),
-            LogNews::NotApplied { namespace, error } => {
-                self.metrics.apply_failures.add(1);
-                let pause = self.applier.handle_not_applied(namespace, now);
-                tracing::warn!(shard = self.shard, namespace = namespace.0, %error, ?pause, "the store does not take the log's records; trying again");
-            }
-            LogNews::Synced(cursors) => {
-                self.syncing = false;
-                self.sync_at = now + SYNC_PAUSE;
-                self.sync_not_before = now + self.sync_pause();
-                for (target, lsn) in cursors {
-                    // A namespace that was deleted meanwhile is known no more.
-                    if self.lane.tail().applied(target) >= lsn {
-                        self.lane.handle_synced(target, lsn);
-                    }
-                }
-                if self.lane.tail().floor() > self.checkpointed {
-                    self.checkpoint(now);
-                }
-            }
-            LogNews::NotSynced => {
-                self.syncing = false;
-                self.sync_not_before = now + RETRY_PAUSE;
-            }
-            LogNews::Closed => self.flushing = Flushing::Done,
-            // For the shard, which makes a log of it.
-            LogNews::Open(_) | LogNews::Held(_) => {}
-        }
-    }
-
-    fn handle_applied(
-        &mut self,
-        namespace: NamespaceId,
-        upto: Lsn,
-        verdicts: Vec<Verdict>,
-        buried: u64,
-        due: &mut Due,
-    ) {
-        let now = self.now();
-        let target = TargetId(namespace.0);
-        let before = self.lane.tail().unapplied(target).bytes;
-        self.lane.handle_applied(target, upto);
-        let applied = before - self.lane.tail().unapplied(target).bytes;
-        self.unapplied_bytes = self.unapplied_bytes.saturating_sub(applied);
-        self.metrics.dead_letters.add(buried);
-        let latency = &self.metrics.apply_latency;
-        let mut reads = Vec::new();
-        self.applier.handle_applied(
-            namespace,
-            upto,
-            |at| latency.record_nanos(now.saturating_sub(at)),
-            |waiting| match waiting {
-                Waiting::Read(read) => reads.push(read),
-                Waiting::Settle(ticket) => due.replies.push(settled(ticket)),
-            },
-        );
-        for read in reads {
-            // What follows the record that it waited for, the store may still not have.
-            if let Some(unapplied) = self.overlay_or_wait(namespace, read) {
-                due.reads.push((read.id, unapplied));
-            }
-        }
-        for verdict in verdicts {
-            if let Some(judged) = self.judged.remove(&verdict.lsn) {
-                due.replies.push(Reply {
-                    ticket: judged.ticket,
-                    result: verdict.reply.map(Answer::Message),
-                });
-            }
-        }
-        if self.removed.contains(&namespace.0) && !self.applier.has(namespace) {
-            self.removed.remove(&namespace.0);
-            self.lane.forget(target);
-        }
-    }
-
     // --- the end ----------------------------------------------------------------------------------------------------
 
     /// No call is open any more: apply everything, make it durable in the store, close the lane.
@@ -747,55 +643,7 @@ impl ShardLog {
     }
 }
 
-/// The judged calls among records whose callers wait.
-fn awaited_of(records: &[(Lsn, Payload)], judged: &FxHashMap<Lsn, Judged>) -> Vec<Awaited> {
-    if judged.is_empty() {
-        return Vec::new();
-    }
-    let of = |(lsn, _): &(Lsn, Payload)| {
-        let first = judged.get(lsn)?.first;
-        Some(Awaited { lsn: *lsn, first })
-    };
-    records.iter().filter_map(of).collect()
-}
-
-/// The books of what the store could not take at the start.
-fn applier_of(tail: &Tail, now: u64) -> Applier<Waiting> {
-    let mut applier = Applier::default();
-    for target in tail.waiting() {
-        let namespace = NamespaceId(target.0);
-        for (lsn, record) in tail.batch(target, usize::MAX, usize::MAX) {
-            let note = note_of(namespace, lsn, record, now);
-            applier.push(namespace, note);
-        }
-    }
-    applier
-}
-
-fn note_of(namespace: NamespaceId, lsn: Lsn, record: &[u8], now: u64) -> Note {
-    let mut note = Note {
-        lsn,
-        // One that cannot be read changes no key that is known; applied, it becomes a dead letter.
-        keys: SmallVec::new(),
-        judged: false,
-        at: now,
-    };
-    let Ok(logged) = LoggedWrite::decode(namespace, record) else {
-        return note;
-    };
-    note.judged = logged.method.spec().effect == Effect::Judged;
-    if let Ok(footprint) = api::footprint(&logged) {
-        let part = logged.part;
-        let own = footprint
-            .keys
-            .iter()
-            .filter(|key| part.is_none_or(|part| part.owns(namespace, key)));
-        note.keys = own.map(|key| key_hash(namespace, key)).collect();
-        note.keys.sort_unstable();
-        note.keys.dedup();
-    }
-    note
-}
-
+mod books;
+mod events;
 #[cfg(test)]
 mod tests;

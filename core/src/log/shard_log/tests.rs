@@ -12,16 +12,23 @@ use prism_wal::{
     record::{Record, RecordKind},
     recovery::Visitor,
     start::{StartConfig, start},
+    tail::Tail,
 };
+use smallvec::SmallVec;
 
 use super::*;
 use crate::{
     call::{
+        event::Verdict,
+        job::Answer,
+        owner::key_hash,
         receipt::Receipt,
+        record::LoggedWrite,
         ticket::{CallId, Stamp, Ticket},
     },
     config::LogWriterKind,
     log::{
+        LogNews,
         keeper::{Keepers, keepers_of, seed},
         lane_of,
         open::{LogDirectory, Opened},

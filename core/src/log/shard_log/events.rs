@@ -1,0 +1,113 @@
+//! Events that other threads send to the log: segments, what the store has applied and synced.
+
+use prism_backends::NamespaceId;
+use prism_wal::ids::{Lsn, TargetId};
+
+use super::{Due, Flushing, RETRY_PAUSE, SYNC_PAUSE, ShardLog, Waiting};
+use crate::{
+    call::{
+        event::Verdict,
+        job::{Answer, Reply},
+    },
+    log::{LogNews, parked::settled},
+};
+
+impl ShardLog {
+    /// Takes in what another thread says.
+    pub(crate) fn handle_news(&mut self, news: LogNews, due: &mut Due) {
+        let now = self.now();
+        match news {
+            LogNews::Segment(prepared) => {
+                self.preparing -= 1;
+                self.no_segment = None;
+                self.metrics.segments.add(1);
+                self.lane.handle_segment(*prepared);
+            }
+            LogNews::NoSegment(error) => {
+                self.preparing -= 1;
+                self.no_segment = Some(error.kind);
+                self.prepare_at = now + RETRY_PAUSE;
+                let held_by = self.lane.tail().holder().map(|target| target.0);
+                tracing::warn!(shard = self.shard, %error, held_by, "cannot prepare a segment of the log; trying again");
+            }
+            LogNews::Applied {
+                namespace,
+                upto,
+                verdicts,
+                buried,
+            } => self.handle_applied(namespace, upto, verdicts, buried, due),
+            LogNews::NotApplied { namespace, error } => {
+                self.metrics.apply_failures.add(1);
+                let pause = self.applier.handle_not_applied(namespace, now);
+                tracing::warn!(shard = self.shard, namespace = namespace.0, %error, ?pause, "the store does not take the log's records; trying again");
+            }
+            LogNews::Synced(cursors) => {
+                self.syncing = false;
+                self.sync_at = now + SYNC_PAUSE;
+                self.sync_not_before = now + self.sync_pause();
+                for (target, lsn) in cursors {
+                    // A namespace that was deleted meanwhile is known no more.
+                    if self.lane.tail().applied(target) >= lsn {
+                        self.lane.handle_synced(target, lsn);
+                    }
+                }
+                if self.lane.tail().floor() > self.checkpointed {
+                    self.checkpoint(now);
+                }
+            }
+            LogNews::NotSynced => {
+                self.syncing = false;
+                self.sync_not_before = now + RETRY_PAUSE;
+            }
+            LogNews::Closed => self.flushing = Flushing::Done,
+            // For the shard, which makes a log of it.
+            LogNews::Open(_) | LogNews::Held(_) => {}
+        }
+    }
+
+    fn handle_applied(
+        &mut self,
+        namespace: NamespaceId,
+        upto: Lsn,
+        verdicts: Vec<Verdict>,
+        buried: u64,
+        due: &mut Due,
+    ) {
+        let now = self.now();
+        let target = TargetId(namespace.0);
+        let before = self.lane.tail().unapplied(target).bytes;
+        self.lane.handle_applied(target, upto);
+        let applied = before - self.lane.tail().unapplied(target).bytes;
+        self.unapplied_bytes = self.unapplied_bytes.saturating_sub(applied);
+        self.metrics.dead_letters.add(buried);
+        let latency = &self.metrics.apply_latency;
+        let mut reads = Vec::new();
+        self.applier.handle_applied(
+            namespace,
+            upto,
+            |at| latency.record_nanos(now.saturating_sub(at)),
+            |waiting| match waiting {
+                Waiting::Read(read) => reads.push(read),
+                Waiting::Settle(ticket) => due.replies.push(settled(ticket)),
+            },
+        );
+        for read in reads {
+            // What follows the record that it waited for, the store may still not have.
+            if let Some(unapplied) = self.overlay_or_wait(namespace, read) {
+                due.reads.push((read.id, unapplied));
+            }
+        }
+        for verdict in verdicts {
+            if let Some(judged) = self.judged.remove(&verdict.lsn) {
+                due.replies.push(Reply {
+                    ticket: judged.ticket,
+                    result: verdict.reply.map(Answer::Message),
+                });
+            }
+        }
+        if self.removed.contains(&namespace.0) && !self.applier.has(namespace) {
+            self.removed.remove(&namespace.0);
+            self.lane.forget(target);
+        }
+    }
+}
