@@ -30,6 +30,7 @@ impl Dispatcher {
     ///
     /// # Errors
     /// Nothing was done.
+    #[inline]
     pub(super) fn admit<'a>(
         &mut self,
         arrival: &Arrival,
@@ -42,6 +43,7 @@ impl Dispatcher {
     }
 
     /// The same, for a request that `check` judges by its namespace.
+    #[inline]
     pub(super) fn admit_if(
         &mut self,
         arrival: &Arrival,

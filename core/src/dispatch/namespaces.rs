@@ -61,6 +61,7 @@ impl Namespaces {
         }
     }
 
+    #[inline]
     pub(crate) fn by_name(&self, name: &str) -> Option<Rc<Namespace>> {
         self.by_name.get(name).cloned()
     }

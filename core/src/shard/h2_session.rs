@@ -362,6 +362,7 @@ impl H2Session {
         self.refuse_early(stream, head, gateway);
     }
 
+    #[inline]
     fn insert(&mut self, call: Call) {
         let index = call.stream.slot();
         if index >= self.calls.len() {
@@ -457,16 +458,22 @@ impl H2Session {
     ) {
         let weight = weight(head.route);
         if self.backpressure.admits(weight, self.h2.queued_bytes()) {
-            self.start_admitted(stream, head, deadline, body, now, gateway);
+            self.start_admitted(stream, head, weight, deadline, body, now, gateway);
         } else {
             self.hold(stream, head, weight, body, gateway);
         }
     }
 
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the hottest path: what its caller knows is not looked up again"
+    )]
+    #[inline]
     fn start_admitted(
         &mut self,
         stream: StreamId,
         head: Head,
+        weight: Weight,
         deadline: Option<Instant>,
         body: &[u8],
         now: Instant,
@@ -489,14 +496,14 @@ impl H2Session {
         match progress {
             Progress::Done(result) => {
                 self.remove(stream);
-                if weight(head.route) == Weight::Heavy {
+                if weight == Weight::Heavy {
                     self.backpressure.note_read(gateway.reply.len());
                 }
                 self.respond(stream, head, None, result, gateway);
             }
             Progress::Waiting(pending) => {
                 self.set_phase(stream, Phase::Waiting(pending));
-                if weight(head.route) == Weight::Heavy {
+                if weight == Weight::Heavy {
                     self.backpressure.read_began();
                 }
             }
@@ -609,6 +616,7 @@ impl H2Session {
             .filter(|call| call.stream == stream)
     }
 
+    #[inline]
     fn remove(&mut self, stream: StreamId) -> Option<Call> {
         let call = self
             .calls

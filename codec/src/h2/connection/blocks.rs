@@ -167,7 +167,7 @@ impl Connection {
     // ---- blocks -----------------------------------------------------------------------------------------------------
 
     /// Acts on a complete header block.
-    #[inline]
+    #[inline(always)]
     fn finish_block<'i>(&mut self, start: BlockStart, block: &[u8]) -> Outcome<'i> {
         if block.len() > limits::HTTP2_HEADER_BLOCK_MAX {
             return Err(ConnectionError::calm("header block too large"));

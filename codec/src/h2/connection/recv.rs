@@ -92,7 +92,7 @@ pub(crate) type Outcome<'i> = Result<Progress<'i>, ConnectionError>;
 
 impl Connection {
     /// Takes from the input until there is an event.
-    #[inline]
+    #[inline(always)]
     pub(super) fn step<'i>(&mut self, input: &mut Input<'i>) -> Result<Option<Step<'i>>, ConnectionError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -121,7 +121,7 @@ impl Connection {
     }
 
     /// Lends the connection's header list to what the parser has found.
-    #[inline]
+    #[inline(always)]
     pub(super) fn event<'c, 'i>(&'c self, step: Step<'i>) -> Event<'c, 'i> {
         let headers = &self.headers;
         match step {

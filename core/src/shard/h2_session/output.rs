@@ -102,7 +102,8 @@ impl H2Session {
                 Phase::Held(body, _) => {
                     let body = std::mem::take(body);
                     self.body_bytes -= body.len();
-                    self.start_admitted(stream, head, deadline, &body, now, gateway);
+                    let weight = weight(head.route);
+                    self.start_admitted(stream, head, weight, deadline, &body, now, gateway);
                 }
                 Phase::Streaming(_) => self.pump(stream, true, gateway),
                 Phase::Reflecting(..) => self.reflect(stream, gateway),
