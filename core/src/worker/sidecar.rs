@@ -8,8 +8,8 @@
 //! Each store has as many places as calls may be under way on this shard's connections to it. A place is taken by one read, or by
 //! all writes that wait, as one batch: while one round trip is under way the next gathers, without a timer. Nobody interrupts what is under
 //! way. A call whose deadline has passed is answered by its shard; here it is skipped if it has not been sent, and its late
-//! answer finds nobody. A store that hangs has its queue refused at once ([`Breaker`]), and its places are its own: other
-//! stores of the thread go on.
+//! answer finds nobody. A store that hangs has its queue refused at once ([`Breaker`]) until it answers a probe, and its places
+//! are its own: other stores of the thread go on.
 
 use std::{
     cell::{Cell, RefCell},
@@ -117,6 +117,8 @@ struct Store {
     server: Server,
     keyvalue: keyvalue::Store,
     breaker: RefCell<Breaker>,
+    /// Reason why the last call found nobody.
+    refusal: RefCell<Option<String>>,
     reads: RefCell<FairQueue<Job>>,
     writes: RefCell<FairQueue<Job>>,
     queued: Cell<usize>,
@@ -149,7 +151,8 @@ impl Sidecar {
             Ok(Rc::new(Store {
                 keyvalue: server.keyvalue(),
                 server,
-                breaker: RefCell::new(Breaker::new(Instant::now())),
+                breaker: RefCell::default(),
+                refusal: RefCell::default(),
                 reads: RefCell::default(),
                 writes: RefCell::default(),
                 queued: Cell::new(0),
@@ -245,8 +248,11 @@ impl Store {
                 WriterMessage::Provision(id, step, done) => {
                     let store = self.clone();
                     self.spawn(async move {
+                        let provisioned = store.provision(id, step).await;
+                        let answered = store.is_answer(&provisioned);
                         // Who asked may have given up waiting; then nobody needs the answer.
-                        let _ = done.send(store.provision(id, step).await);
+                        let _ = done.send(provisioned);
+                        answered
                     });
                 }
                 WriterMessage::DeadLetters(_, done) => {
@@ -271,6 +277,9 @@ impl Store {
 
     /// Gives the free places to what waits. A store that hangs answers all that waits with that.
     fn start_tasks(self: &Rc<Self>, now: Instant) {
+        if self.breaker.borrow_mut().begin_probe(now) {
+            self.probe();
+        }
         if self.breaker.borrow().is_open(now) {
             return self.refuse_all();
         }
@@ -295,51 +304,89 @@ impl Store {
 
     fn start_read(self: &Rc<Self>) {
         self.read_first.set(false);
-        let jobs = self.reads.borrow_mut().take(1);
-        self.queued.set(self.queued.get() - jobs.len());
-        for job in jobs {
+        for job in self.take(&self.reads, 1) {
             let store = self.clone();
             self.spawn(async move {
                 let result = store.read(&job).await;
-                store.reply(&job, result);
+                store.reply(&job, result)
             });
         }
     }
 
     fn start_batch(self: &Rc<Self>) {
         self.read_first.set(true);
-        let jobs = self.writes.borrow_mut().take(BATCH_MAX);
-        self.queued.set(self.queued.get() - jobs.len());
+        let jobs = self.take(&self.writes, BATCH_MAX);
+        if jobs.is_empty() {
+            return;
+        }
         let store = self.clone();
         self.writing.set(self.writing.get() + 1);
         self.spawn(async move {
-            store.write(&jobs).await;
+            let answered = store.write(&jobs).await;
             store.writing.set(store.writing.get() - 1);
+            answered
         });
     }
 
-    /// Runs a task that uses the store to its end.
-    fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+    /// Takes up to `max` jobs out of a queue. Those that are too late are answered, and left out: the store is not asked.
+    fn take(&self, queue: &RefCell<FairQueue<Job>>, max: usize) -> Vec<Job> {
+        let mut jobs = queue.borrow_mut().take(max);
+        self.queued.set(self.queued.get() - jobs.len());
+        jobs.retain(|job| match check_deadline(job) {
+            Ok(()) => true,
+            Err(late) => {
+                self.reply(job, Err(late));
+                false
+            }
+        });
+        jobs
+    }
+
+    /// Runs a task that uses the store to its end; it returns whether the store has answered.
+    fn spawn(self: &Rc<Self>, task: impl Future<Output = bool> + 'static) {
         self.breaker.borrow_mut().begin(Instant::now());
         let store = self.clone();
         tokio::task::spawn_local(async move {
-            task.await;
-            store.breaker.borrow_mut().end(Instant::now());
+            let answered = task.await;
+            store.breaker.borrow_mut().end(answered, Instant::now());
             store.ended.notify_one();
         });
     }
 
+    /// Asks a store that hangs for something small, until it answers.
+    fn probe(self: &Rc<Self>) {
+        let store = self.clone();
+        tokio::task::spawn_local(async move {
+            let presence = store.server.presence(NamespaceId(0)).await;
+            let answered = store.is_answer(&presence);
+            store.breaker.borrow_mut().end_probe(answered, Instant::now());
+            store.ended.notify_one();
+        });
+    }
+
+    /// Whether a result came from the store, and not from a connection that could not be made or broke.
+    fn is_answer<T>(&self, result: &Result<T, StoreError>) -> bool {
+        match result {
+            Err(StoreError::Unreachable { detail } | StoreError::Io { detail, .. }) => {
+                self.refusal.replace(Some(detail.clone()));
+                false
+            }
+            _ => true,
+        }
+    }
+
     fn refuse_all(&self) {
         let refuse = |job: &Job| {
-            let detail = format!(
-                "{} at {} does not answer",
-                self.setup.name,
-                self.setup.config.address()
-            );
+            let (name, address) = (&self.setup.name, self.setup.config.address());
+            let mut detail = format!("{name} at {address} does not answer");
+            if let Some(why) = &*self.refusal.borrow() {
+                detail = format!("{detail} ({why})");
+            }
             self.reply(job, Err(error::from_store(&StoreError::Unreachable { detail })));
         };
-        self.reads.borrow_mut().take(usize::MAX).iter().for_each(refuse);
-        self.writes.borrow_mut().take(usize::MAX).iter().for_each(refuse);
+        for queue in [&self.reads, &self.writes] {
+            queue.borrow_mut().take(usize::MAX).iter().for_each(refuse);
+        }
         self.queued.set(0);
     }
 
@@ -367,14 +414,18 @@ impl Store {
         Ok(Answer::Page { message, next })
     }
 
-    /// Applies the writes of many calls as one batch for each durability.
-    async fn write(&self, jobs: &[Job]) {
+    /// Applies the writes of many calls as one batch for each durability. Returns whether the store has answered, or was not
+    /// asked.
+    async fn write(&self, jobs: &[Job]) -> bool {
+        let (mut asked, mut answered) = (false, false);
         let now = self.wall.unix_millis();
         let mut calls = Vec::with_capacity(jobs.len());
         for job in jobs {
             match call_of(job, now) {
                 Ok(call) => calls.push((self.durability_of(call.context.namespace), job, call)),
-                Err(status) => self.reply(job, Err(status)),
+                Err(status) => {
+                    self.reply(job, Err(status));
+                }
             }
         }
         calls.sort_by_key(|(durability, ..)| *durability);
@@ -391,11 +442,13 @@ impl Store {
             api::write_later(&self.keyvalue, &own, group[0].0, |_, result| {
                 // One answer a call, in their order.
                 if let Some(job) = jobs.next() {
-                    self.reply(job, result.map(Answer::Message));
+                    answered |= self.reply(job, result.map(Answer::Message));
                 }
             })
             .await;
+            asked = true;
         }
+        answered || !asked
     }
 
     fn durability_of(&self, NamespaceId(namespace): NamespaceId) -> i32 {
@@ -445,13 +498,18 @@ impl Store {
         Ok(true)
     }
 
-    async fn sweep(&self) {
+    /// Looks after the store. Returns whether it has answered.
+    async fn sweep(&self) -> bool {
         let before = UnixMillis(self.wall.unix_millis().0.saturating_sub(SWEEP_MARGIN_MS));
         let swept = match self.prepare().await {
             Ok(true) => self.look_after(before).await,
-            Ok(false) => return self.next_sweep.set(Instant::now() + SWEEP_PAUSE_IN_TROUBLE),
+            Ok(false) => {
+                self.next_sweep.set(Instant::now() + SWEEP_PAUSE_IN_TROUBLE);
+                return true;
+            }
             Err(error) => Err(error),
         };
+        let answered = self.is_answer(&swept);
         match swept {
             Ok(sweep) if sweep.more => self.next_sweep.set(Instant::now()),
             Ok(_) => {}
@@ -460,6 +518,7 @@ impl Store {
                 tracing::warn!(store = self.setup.name, %error, "cannot look after the store; trying again later");
             }
         }
+        answered
     }
 
     async fn look_after(&self, before: UnixMillis) -> Result<keyvalue::Sweep, StoreError> {
@@ -467,7 +526,11 @@ impl Store {
         self.keyvalue.sweep(before, SWEEP_STEP).await
     }
 
-    fn reply(&self, job: &Job, result: Result<Answer, Box<Status>>) {
+    /// Answers a call. Returns whether the answer is the store's own.
+    fn reply(&self, job: &Job, result: Result<Answer, Box<Status>>) -> bool {
+        let answered = result.as_ref().err().is_none_or(|status| {
+            status.code != Code::Unavailable || status.reason().as_deref() == Some("STORE_BUSY")
+        });
         let sent = self.replies[usize::from(job.ticket.shard)].send(Reply {
             ticket: job.ticket,
             result,
@@ -476,6 +539,7 @@ impl Store {
             sent.is_ok(),
             "the mailbox for answers holds as many as calls may wait"
         );
+        answered
     }
 
     fn is_done(&self) -> bool {
@@ -483,10 +547,10 @@ impl Store {
     }
 
     fn next_due(&self) -> Instant {
-        let opens_at = self.breaker.borrow().opens_at();
-        let opens_at = opens_at.filter(|_| self.queued.get() > 0);
-        let soonest = Instant::now() + SWEEP_PAUSE;
-        opens_at.map_or(soonest, |at| at.min(soonest))
+        let now = Instant::now();
+        let latest = now + SWEEP_PAUSE;
+        let due = self.breaker.borrow().next_due(now);
+        due.map_or(latest, |due| due.min(latest))
     }
 }
 
