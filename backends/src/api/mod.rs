@@ -2,3 +2,4 @@
 
 pub mod keyvalue;
 pub mod pubsub;
+pub mod queue;

@@ -15,6 +15,7 @@ pub mod local;
 mod model;
 mod paging;
 pub mod pubsub;
+pub mod queue;
 mod swaps;
 
 use std::time::Duration;
@@ -143,6 +144,12 @@ pub enum FailureKind {
     PositionExpired,
     /// The position is not one of this namespace and these topics (gRPC: INVALID_ARGUMENT with the reason POSITION_INVALID).
     PositionInvalid,
+    /// Another attempt has begun (gRPC: ABORTED with the reason LEASE_LOST).
+    LeaseLost,
+    /// The lease may not become longer (gRPC: FAILED_PRECONDITION with the reason LEASE_TOO_LONG).
+    LeaseTooLong,
+    /// There is no such message any more (gRPC: NOT_FOUND with the reason MESSAGE_GONE).
+    MessageGone,
     /// Anything else.
     Other,
 }

@@ -3,10 +3,12 @@
 
 mod items;
 mod messages;
+mod queues;
 mod space;
 mod swaps;
 
 pub use self::messages::{Messages, PUBSUB, RING_BYTES_MAX};
+pub use self::queues::{QUEUE, QUEUE_BYTES_MAX, Queues};
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};

@@ -27,6 +27,7 @@ use crate::query::{GetQuery, ItemSink, PageToken, ScanQuery};
 mod file;
 mod keyvalue;
 mod pubsub;
+mod queue;
 
 pub use file::checkpointer::{Checkpoint, Checkpointer};
 pub use file::positions::{DeadLetter, NO_LOG, OwnedDeadLetter};
@@ -34,6 +35,7 @@ pub use keyvalue::reader::{Reader, ReaderFactory};
 pub use keyvalue::relocation::Relocation;
 pub use keyvalue::writer::{Presence, Writer};
 pub use pubsub::{Head, PUBSUB};
+pub use queue::{QUEUE, QueueTransaction};
 
 use file::{Shared, files, schema, system_calls};
 use keyvalue::removals::Unfinished;

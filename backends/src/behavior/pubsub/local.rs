@@ -297,12 +297,12 @@ fn matches(pattern: &str, topic: &str) -> bool {
     }
 }
 
-fn packed(attributes: &[(String, String)]) -> Vec<u8> {
+pub(in crate::behavior) fn packed(attributes: &[(String, String)]) -> Vec<u8> {
     let text = |(name, value): &(String, String)| format!("{name}\0{value}\0");
     attributes.iter().map(text).collect::<String>().into_bytes()
 }
 
-fn unpacked(bytes: &[u8]) -> Vec<(String, String)> {
+pub(in crate::behavior) fn unpacked(bytes: &[u8]) -> Vec<(String, String)> {
     let text = std::str::from_utf8(bytes).expect("what packed made");
     let mut parts = text.split_terminator('\0').map(str::to_owned);
     std::iter::from_fn(|| Some((parts.next()?, parts.next()?))).collect()

@@ -17,6 +17,10 @@
 //! message      (place) -> partition, topic, key, id, time_ms, expires_at, attributes, payload
 //!                                                                   place = number of the space * 2^40 + of the message
 //! message_id   (namespace, id) -> digest, forget_at
+//! queue_item   (place) -> namespace, id, …, body                    since format 9; place as a message's
+//! queue_body   (place) -> attributes, payload                       where the item lay when it was sent
+//! queue_gone   (namespace, id) -> digest, sent_at, serial, forget_at    serial 0: nobody acked it
+//! queue_call   (namespace, call) -> digest, moved, more, forget_at
 //! ```
 //!
 //! `item` is clustered by its primary key, so one id's items lie together in key order and a put
@@ -33,7 +37,7 @@
 /// Statements that make the next format of each: the first of an empty file, the second of the
 /// first, and so on. A step that was once released is never changed.
 pub(super) const STEPS: [&str; FORMAT as usize] = [
-    FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6, FORMAT_7, FORMAT_8,
+    FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6, FORMAT_7, FORMAT_8, FORMAT_9,
 ];
 
 const FORMAT_1: &str = "
@@ -211,5 +215,64 @@ const FORMAT_8: &str = "
     ALTER TABLE dead_letter ADD COLUMN log BLOB NOT NULL DEFAULT x'';
 ";
 
+/// Queues. A message's numbers are narrow and change with each attempt; what was sent lies beside
+/// them and does not. `head` is 1 while a message is undone and nobody of its key is before it, so
+/// that one search finds what is new, was delayed, and was abandoned.
+const FORMAT_9: &str = "
+    CREATE TABLE queue_item (
+        place INTEGER PRIMARY KEY,
+        namespace INTEGER NOT NULL,
+        id BLOB NOT NULL,
+        digest INTEGER,
+        key TEXT,
+        head INTEGER NOT NULL,
+        phase INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        serial INTEGER NOT NULL,
+        spent INTEGER NOT NULL,
+        judged INTEGER NOT NULL,
+        attempts_max INTEGER NOT NULL,
+        sent_at INTEGER NOT NULL,
+        leased_at INTEGER NOT NULL,
+        begin_by INTEGER,
+        dead_by INTEGER NOT NULL,
+        look_at INTEGER NOT NULL,
+        call BLOB,
+        failure TEXT NOT NULL,
+        body INTEGER NOT NULL
+    );
+    CREATE UNIQUE INDEX queue_item_id ON queue_item (namespace, id);
+    CREATE INDEX queue_item_head ON queue_item (namespace, at, place) WHERE head = 1;
+    CREATE INDEX queue_item_line ON queue_item (namespace, key, place) WHERE key IS NOT NULL AND phase < 2;
+    CREATE INDEX queue_item_ended ON queue_item (namespace, phase, place) WHERE phase >= 2;
+    CREATE INDEX queue_item_look ON queue_item (look_at);
+    CREATE INDEX queue_item_call ON queue_item (namespace, call) WHERE call IS NOT NULL;
+    CREATE TABLE queue_body (
+        place INTEGER PRIMARY KEY,
+        attributes BLOB NOT NULL,
+        payload BLOB NOT NULL
+    );
+    CREATE TABLE queue_gone (
+        namespace INTEGER NOT NULL,
+        id BLOB NOT NULL,
+        digest INTEGER,
+        sent_at INTEGER NOT NULL,
+        serial INTEGER NOT NULL,
+        forget_at INTEGER NOT NULL,
+        PRIMARY KEY (namespace, id)
+    ) WITHOUT ROWID;
+    CREATE INDEX queue_gone_expiry ON queue_gone (forget_at);
+    CREATE TABLE queue_call (
+        namespace INTEGER NOT NULL,
+        call BLOB NOT NULL,
+        digest INTEGER,
+        moved INTEGER NOT NULL,
+        more INTEGER NOT NULL,
+        forget_at INTEGER NOT NULL,
+        PRIMARY KEY (namespace, call)
+    ) WITHOUT ROWID;
+    CREATE INDEX queue_call_expiry ON queue_call (forget_at);
+";
+
 /// The newest format, and the only one that is written.
-pub(super) const FORMAT: i64 = 8;
+pub(super) const FORMAT: i64 = 9;

@@ -12,7 +12,7 @@ use crate::error::StoreError;
 use crate::ids::{NamespaceId, UnixMillis};
 use crate::sqlite::Options;
 use crate::sqlite::file::schema::{TOMBSTONE, blob};
-use crate::sqlite::pubsub;
+use crate::sqlite::{pubsub, queue};
 
 /// Removes a step's worth of a dropped namespace; its number once nothing is left.
 pub(super) fn sweep_namespace(
@@ -48,6 +48,9 @@ pub(super) fn sweep_namespace(
         state.budget.take_row(0);
     }
     if numbers.len() as i64 >= limit {
+        return Ok(None);
+    }
+    if !queue::sweep_dropped(connection, namespace, limit as usize, sweep)? {
         return Ok(None);
     }
     if !pubsub::sweep_dropped(connection, &mut state.spaces, namespace, limit as usize, sweep)? {

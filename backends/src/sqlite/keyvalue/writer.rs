@@ -25,6 +25,7 @@ use crate::sqlite::file::schema::{FileLock, blob};
 use crate::sqlite::file::stamps::Stamps;
 use crate::sqlite::file::transaction::in_transaction;
 use crate::sqlite::pubsub::{self, Spaces};
+use crate::sqlite::queue;
 
 /// Mutations of a stream's batch after which the thread gives way to others that want its core:
 /// some tens of microseconds.
@@ -297,7 +298,9 @@ impl Writer {
             let left = state.budget.left();
             sweep::sweep_range_deletes(connection, state, now, left, &mut done)?;
             let left = budget.saturating_sub(done.removed);
-            pubsub::sweep_expired(connection, &mut state.spaces, now, left, &mut done)
+            pubsub::sweep_expired(connection, &mut state.spaces, now, left, &mut done)?;
+            let left = budget.saturating_sub(done.removed);
+            queue::sweep(connection, now, left, &mut done)
         });
         state.settle(result.is_ok());
         result?;

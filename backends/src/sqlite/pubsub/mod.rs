@@ -13,7 +13,7 @@ mod writer;
 
 pub use heads::Head;
 pub(in crate::sqlite) use heads::Heads;
-pub(in crate::sqlite) use space::Spaces;
+pub(in crate::sqlite) use space::{Spaces, place_range};
 pub(in crate::sqlite) use writer::{sweep_dropped, sweep_expired};
 
 use std::cell::RefCell;

@@ -13,18 +13,18 @@ const NUMBER_BITS: u32 = 40;
 
 /// Place of a namespace's messages in the table, and how far they have come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Space {
+pub(in crate::sqlite) struct Space {
     /// Which part of the table is its own.
     pub(super) number: i64,
     /// The number of its next message.
-    pub(super) next: u64,
+    pub(in crate::sqlite) next: u64,
     /// Time of its last message.
     pub(super) time: UnixMillis,
 }
 
 impl Space {
     /// Place of the message with this number.
-    pub(super) fn place(&self, number: u64) -> i64 {
+    pub(in crate::sqlite) fn place(&self, number: u64) -> i64 {
         place_of(self.number, number)
     }
 
@@ -55,7 +55,7 @@ pub(in crate::sqlite) struct Spaces {
 
 impl Spaces {
     /// Space of a namespace, made if it has none.
-    pub(super) fn of(
+    pub(in crate::sqlite) fn of(
         &mut self,
         connection: &Connection,
         namespace: NamespaceId,
@@ -73,7 +73,7 @@ impl Spaces {
     }
 
     /// Writes down within the transaction how far the changed ones have come.
-    pub(super) fn note(&self, connection: &Connection) -> Result<(), StoreError> {
+    pub(in crate::sqlite) fn note(&self, connection: &Connection) -> Result<(), StoreError> {
         let mut statement = connection.prepare_cached(NOTE)?;
         for namespace in &self.changed {
             if let Some(space) = self.known.get(namespace) {
@@ -115,6 +115,14 @@ pub(super) fn load(connection: &Connection, namespace: NamespaceId) -> Result<Op
         })
         .optional()?;
     Ok(space)
+}
+
+/// The places of a namespace's messages: from the first on, below the second.
+pub(in crate::sqlite) fn place_range(
+    connection: &Connection,
+    namespace: NamespaceId,
+) -> Result<Option<(i64, i64)>, StoreError> {
+    Ok(load(connection, namespace)?.map(|space| (space.place(0), space.end())))
 }
 
 fn make(connection: &Connection, namespace: NamespaceId) -> Result<Space, StoreError> {
