@@ -1,5 +1,5 @@
-//! Compiles `proto/` without protoc: prost types for the cold paths, the descriptor set for reflection and JSON, and the
-//! table of methods.
+//! Compiles `proto/` without protoc: prost types for the cold paths, the descriptor set for
+//! reflection and JSON, and the table of methods.
 
 use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
@@ -34,13 +34,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("methods.rs"), method_table(&pool)?)?;
     let mut config = prost_build::Config::new();
     config.include_file("proto.rs");
-    // In the order of their names, so that equal messages have equal bytes.
+    // Sorted by name, so that equal messages have equal bytes.
     config.btree_map([".prism.pubsub"]);
     config.compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }
 
-/// The source of the table that `src/method.rs` includes: an enum for each service, one of all of them, and their rows.
+/// Source of the table that `src/method.rs` includes: an enum for each service, one of all of them,
+/// and their rows.
 fn method_table(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
     let services: Vec<_> = pool.services().collect();
     let mut code = String::new();
@@ -132,8 +133,8 @@ fn service_enum(
     Ok(())
 }
 
-/// One row of the table. What the method demands and does stands in the option `prism.call` of the rpc; the published
-/// interfaces of others have none, and need nothing.
+/// One row of the table. The option `prism.call` of the rpc says what the method demands and does;
+/// published interfaces of others lack it and need nothing.
 fn row(pool: &DescriptorPool, method: &MethodDescriptor) -> Result<String, Box<dyn Error>> {
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
     let shape = match (method.is_client_streaming(), method.is_server_streaming()) {
@@ -163,7 +164,8 @@ fn row(pool: &DescriptorPool, method: &MethodDescriptor) -> Result<String, Box<d
     ))
 }
 
-/// The name of an enum's value without the enum's own, as Rust spells it: `PERMISSION_READ` is `Read`.
+/// Name of an enum's value without the enum's own name, as Rust spells it: `PERMISSION_READ` is
+/// `Read`.
 fn value_name(
     call: &DynamicMessage,
     field: &str,

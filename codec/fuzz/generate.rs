@@ -1,4 +1,4 @@
-//! Inputs for the targets of `targets.rs`: legal ones made from a seed, and the damage done to them.
+//! Inputs for the targets of `targets.rs`: legal ones made from a seed, and ways to damage them.
 
 use prism_codec::h2::PREFACE;
 use prism_codec::h2::hpack::{Encoder, Indexing};
@@ -10,7 +10,7 @@ use prost::Message;
 pub struct Random(u64);
 
 impl Random {
-    /// From a seed; any will do.
+    /// Starts from a seed; any will do.
     pub fn new(seed: u64) -> Self {
         Self(seed ^ 0x9e37_79b9_7f4a_7c15)
     }
@@ -105,8 +105,8 @@ pub fn damage(input: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// Damages a stream of frames that begins at `start`, frame by frame: drops, repeats and moves whole ones, changes
-/// their headers, puts others between.
+/// Damages a stream of frames that begins at `start`, frame by frame: drops, repeats and moves
+/// whole frames, changes their headers, inserts others.
 pub fn damage_frames(input: &mut Vec<u8>, start: usize, random: &mut Random) {
     let mut frames = Vec::new();
     let mut rest = input.get(start..).unwrap_or_default();
@@ -188,7 +188,7 @@ fn headers_frames(out: &mut Vec<u8>, random: &mut Random, stream: u32, block: &[
     }
 }
 
-/// A frame that may stand anywhere between header blocks and leaves a stream that was opened as it was.
+/// A frame that may stand anywhere between header blocks and leaves an open stream unchanged.
 fn neutral_frame(out: &mut Vec<u8>, random: &mut Random, stream: u32) {
     match random.below(7) {
         0 => frame(out, 6, 0, 0, &random.next().to_be_bytes()),
@@ -230,7 +230,8 @@ fn client_stream(random: &mut Random, out: &mut Vec<u8>) {
     out.extend_from_slice(PREFACE);
     frame(out, 4, 0, 0, &[]);
     let mut encoder = Encoder::new(4096);
-    // Blocks that repeat byte by byte, and after every third one mean something else: the trap for what remembers blocks.
+    // Blocks that repeat byte by byte, and mean something else after every third one: a trap for
+    // code that remembers blocks.
     let repeats = random.once_in(2);
     for at in 0..1 + random.below(12) as u32 {
         let stream = 2 * at + 1;
@@ -332,7 +333,7 @@ fn server_stream(random: &mut Random, out: &mut Vec<u8>) {
     }
 }
 
-/// Blocks of at most 255 bytes, each behind its length.
+/// Blocks of at most 255 bytes, each after a byte with its length.
 fn header_blocks(random: &mut Random, out: &mut Vec<u8>) {
     const NAMES: [&str; 8] = [
         ":path",
@@ -457,7 +458,7 @@ fn json(random: &mut Random, out: &mut Vec<u8>) {
     out.extend_from_slice(body.as_bytes());
 }
 
-/// A request that prost encodes, of the message that the first byte of `out` chooses for the target.
+/// A request that prost encodes. The first byte of `out` chooses its message for the target.
 fn request(random: &mut Random, out: &mut Vec<u8>) {
     let (namespace, id) = (random.text(10), random.text(20));
     let idempotency_token = random.once_in(2).then(IdempotencyToken::default);

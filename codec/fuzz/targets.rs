@@ -1,7 +1,8 @@
-//! What is fuzzed and what must hold: one function a target, from any bytes to assertions.
+//! Fuzz targets: one function each, which asserts what must hold for any bytes.
 //!
-//! Shared by the libFuzzer binaries in `fuzz_targets/` and by the stable runner `codec/tests/fuzz_brief.rs`. A target
-//! returns normally for every input; a broken promise is a panic.
+//! Shared by the libFuzzer binaries in `fuzz_targets/` and by the stable runner
+//! `codec/tests/fuzz_brief.rs`. A target returns normally for every input; a broken promise is a
+//! panic.
 
 #[path = "targets/h2.rs"]
 mod h2;
@@ -31,7 +32,7 @@ pub const ALL: [(&str, Target); 7] = [
     ("views", views),
 ];
 
-/// Cuts `bytes` into pieces whose lengths follow from `seed`; the pieces together are `bytes`.
+/// Cuts `bytes` into pieces whose lengths follow from `seed`. Joined, the pieces are `bytes` again.
 pub fn pieces(bytes: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
     let (mut rest, mut state) = (bytes, u32::from(seed) | 1);
     std::iter::from_fn(move || {

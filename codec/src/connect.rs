@@ -1,7 +1,8 @@
 //! JSON of the Connect protocol: requests, responses and errors, for every method of `proto/`.
 //!
-//! JSON is transcoded by [`JsonCodec`] from the descriptors, so each method of `proto/` has it without code of its own.
-//! Leaves content types and envelopes to `format`, the transport to `http1` and `h2`, and the methods to the caller.
+//! [`JsonCodec`] transcodes from the descriptors, so no method of `proto/` needs code of its own
+//! for JSON. Leaves content types and envelopes to `format`, the transport to `http1` and `h2`, and
+//! the methods to the caller.
 
 mod error;
 mod explain;

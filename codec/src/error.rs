@@ -1,12 +1,15 @@
-//! Why bytes are not the message they should be: [`DecodeError`], small, `Copy`, and with the path of the field.
+//! Reasons why bytes are not the expected message: [`DecodeError`], small, `Copy`, and with the
+//! path of the field.
 //!
-//! Promises that a refusal names the place (`items[3].key`) and the rule. The path is built only while an error travels
-//! outwards, so that the good case pays nothing. Leaves the mapping to a gRPC status to the caller, who knows the
-//! request; [`DecodeError::is_limit`] tells a broken message from one that asks for too much.
+//! Promises that a refusal names the place (`items[3].key`) and the rule. The path is built only
+//! while an error travels outwards, so that the good case pays nothing. Leaves the mapping to a
+//! gRPC status to the caller, who knows the request; [`DecodeError::is_limit`] tells a broken
+//! message from one that asks for too much.
 
 use std::fmt;
 
-/// What is wrong with a message, and in which field. At most 32 bytes, `Copy`, made without allocation.
+/// The rule that a message breaks, and the field that breaks it. At most 32 bytes, `Copy`, made
+/// without allocation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct DecodeError {
     kind: DecodeErrorKind,
@@ -29,14 +32,14 @@ impl DecodeError {
         DecodeError::new(kind).within(field)
     }
 
-    /// The same error as seen from the message around: `field` is put before the path.
+    /// The same error as seen from the enclosing message: `field` is put before the path.
     #[cold]
     pub(crate) fn within(mut self, field: Field) -> Self {
         self.path.prepend(field, NO_INDEX);
         self
     }
 
-    /// As [`DecodeError::within`], for one element of a repeated field, counted from 0.
+    /// Like [`DecodeError::within`], for one element of a repeated field, counted from 0.
     #[cold]
     pub(crate) fn within_element(mut self, field: Field, index: u32) -> Self {
         self.path.prepend(
@@ -46,17 +49,19 @@ impl DecodeError {
         self
     }
 
-    /// Which rule was broken.
+    /// The rule that was broken.
     pub fn kind(&self) -> DecodeErrorKind {
         self.kind
     }
 
-    /// Where, seen from the request, for example `items[3].key`. Empty when the message as a whole is broken.
+    /// Path of the field from the request, for example `items[3].key`. Empty when the message as a
+    /// whole is broken.
     pub fn field(&self) -> FieldPath {
         self.path
     }
 
-    /// Whether the bytes are a well-formed message that breaks one of our limits, rather than no message at all.
+    /// Whether the bytes are a well-formed message that breaks one of our limits, as opposed to no
+    /// message at all.
     pub fn is_limit(&self) -> bool {
         use DecodeErrorKind::*;
         matches!(
@@ -74,7 +79,8 @@ impl DecodeError {
         )
     }
 
-    /// The rule alone, as a sentence without the field, for `BadRequest.FieldViolation.description`.
+    /// The rule alone, as a sentence without the field, for
+    /// `BadRequest.FieldViolation.description`.
     pub fn description(&self) -> DecodeErrorKind {
         self.kind
     }
@@ -97,7 +103,7 @@ impl fmt::Debug for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// The rule that a message broke. The text reads on from `field "x" …`.
+/// The rule that a message broke. Its text continues `field "x" …`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DecodeErrorKind {
     /// A value runs past the end of the message or of the message around it.
@@ -126,24 +132,24 @@ pub enum DecodeErrorKind {
         /// The most elements allowed.
         max: u32,
     },
-    /// Limit: a number outside of the range that makes sense.
+    /// Limit: a number outside the range that makes sense.
     OutOfRange,
-    /// Limit: a number outside of these bounds, which are allowed themselves.
+    /// Limit: a number outside these inclusive bounds.
     NotWithin {
         /// The least number allowed.
         min: u32,
         /// The greatest number allowed.
         max: u32,
     },
-    /// Limit: the value contradicts another field of the same request.
+    /// Limit: a value that contradicts another field of the same request.
     Mismatch,
-    /// Limit: a text that is no topic.
+    /// Limit: a text that is not a topic.
     NoTopic,
-    /// Limit: a text that is no pattern of topics.
+    /// Limit: a text that is not a pattern of topics.
     NoPattern,
     /// Limit: a text that cannot name an attribute.
     NoAttributeName,
-    /// Limit: two entries of one name.
+    /// Limit: two entries with one name.
     Twice,
 }
 
@@ -182,7 +188,7 @@ impl fmt::Display for DecodeErrorKind {
 /// The path of a field, written as `mutations[4].put.items[0].key`. `Copy`, at most 6 segments.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FieldPath {
-    /// Innermost first, because an error grows from the inside outwards.
+    /// Innermost first, because an error is extended from the inside outwards.
     fields: [Field; PATH_SEGMENTS_MAX],
     indexes: [u16; PATH_SEGMENTS_MAX],
     count: u8,

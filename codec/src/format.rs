@@ -1,9 +1,9 @@
-//! The forms in which a call's messages travel, one row of a table for each: gRPC, gRPC-Web, Connect, server-sent events,
-//! newline-delimited JSON.
+//! Formats of a call's messages, one row of a table each: gRPC, gRPC-Web, Connect, server-sent
+//! events, newline-delimited JSON.
 //!
-//! Promises that all that a protocol decides stands in its [`Row`]: content type, payload, envelope, and how a reply ends.
-//! So a method that streams has every form without code of its own. Leaves the transport (frames of HTTP/2, chunks of
-//! HTTP/1.1) and the methods to the caller.
+//! Promises that everything a protocol decides stands in its [`Row`]: content type, payload,
+//! envelope, and how a reply ends. So a streaming method has every format without code of its own.
+//! Leaves the transport (frames of HTTP/2, chunks of HTTP/1.1) and the methods to the caller.
 //!
 //! ```text
 //! request: content-type, accept ──► Format ──► Row { payload, envelope, … } ──► unwrap the message
@@ -18,7 +18,7 @@ pub use accept::{accepts, preferred_encoding};
 pub use envelope::{KEEP_ALIVE, decode_base64_stream, grpc_trailers, put_end, put_message, put_start};
 pub use query::{GetCall, parse_query};
 
-/// A form of requests and replies.
+/// A format of requests and replies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Format {
@@ -48,7 +48,7 @@ pub enum Format {
     Plain,
 }
 
-/// How a message is written.
+/// Encoding of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Payload {
     /// Protobuf's binary form.
@@ -57,22 +57,22 @@ pub enum Payload {
     Json,
 }
 
-/// What stands around each message of a reply.
+/// Framing of each message of a reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Envelope {
     /// Nothing: the body is the message.
     Bare,
     /// The five bytes of gRPC: a flag and the length.
     Prefixed,
-    /// The same, and all of it in base64.
+    /// Like [`Envelope::Prefixed`], all of it in base64.
     PrefixedBase64,
     /// A `data:` line and an empty one, with an `id:` line where the stream can be resumed.
     Event,
-    /// A line feed after it.
+    /// The message, then a line feed.
     Line,
 }
 
-/// How a reply says that it is complete, or why it is not.
+/// The form in which a reply ends, or reports an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ending {
     /// HTTP trailers with `grpc-status`.
@@ -83,13 +83,14 @@ pub enum Ending {
     EndMessage,
     /// An event named `end` or `error`.
     Event,
-    /// The end of the body; an error is a line `{"error":…}`, or the HTTP status where nothing was sent before.
+    /// The end of the body; an error is a line `{"error":…}`, or the HTTP status where nothing was
+    /// sent before.
     Line,
     /// The HTTP status, and for errors a JSON body.
     HttpStatus,
 }
 
-/// Which methods a format can carry.
+/// The methods that a format can carry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Shapes {
     /// One request, one reply.
@@ -100,26 +101,29 @@ pub enum Shapes {
     All,
 }
 
-/// All that a format decides.
+/// Everything that a format decides.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     /// The format of this row.
     pub format: Format,
-    /// The `content-type` of replies, and of requests but for [`Format::Sse`] and [`Format::Ndjson`].
+    /// The `content-type` of replies, and of requests except for [`Format::Sse`] and
+    /// [`Format::Ndjson`].
     pub content_type: &'static str,
     /// Another `content-type` of requests that means the same; empty if there is none.
     pub alias: &'static str,
-    /// Of request and reply.
+    /// Encoding of request and reply.
     pub payload: Payload,
-    /// Of the reply's messages, and of the request's but for [`Format::Sse`] and [`Format::Ndjson`].
+    /// Framing of the reply's messages, and of the request's except for [`Format::Sse`] and
+    /// [`Format::Ndjson`].
     pub envelope: Envelope,
-    /// Of the reply.
+    /// Ending of the reply.
     pub ending: Ending,
-    /// What it can carry.
+    /// Methods that the format can carry.
     pub shapes: Shapes,
     /// The field that names the compression of the request, and of a compressed reply.
     pub encoding_field: &'static str,
-    /// The field of a request that lists compressions of the reply; empty: replies are never compressed.
+    /// The field of a request that lists compressions of the reply. Empty: replies are never
+    /// compressed.
     pub accept_field: &'static str,
     /// The field that holds the caller's time limit.
     pub timeout_field: &'static str,
@@ -254,27 +258,27 @@ const _: () = {
 pub const CALL_CONTENT_TYPES: &str = "application/json, application/proto, application/grpc, application/grpc-web, \
                                       application/grpc-web-text, application/connect+json, application/connect+proto";
 
-/// Why a `content-type` is none that a call can have.
+/// The reason why no call can have this `content-type`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ContentTypeProblem {
-    /// None of [`CALL_CONTENT_TYPES`].
+    /// Not one of [`CALL_CONTENT_TYPES`].
     Unknown,
-    /// JSON in another character encoding than UTF-8.
+    /// JSON in a character encoding other than UTF-8.
     Charset,
 }
 
 impl Format {
-    /// What this format decides.
+    /// The row of this format.
     #[inline]
     pub fn row(self) -> &'static Row {
         &ROWS[self as usize]
     }
 
-    /// The format of a request with this `content-type`. [`Format::Sse`] and [`Format::Ndjson`] are asked for by `accept`,
-    /// their requests are [`Format::ConnectJson`].
+    /// The format of a request with this `content-type`. [`Format::Sse`] and [`Format::Ndjson`] are
+    /// requested by `accept`; their requests are [`Format::ConnectJson`].
     ///
     /// # Errors
-    /// The content type is none of the known, or of a charset that JSON cannot have.
+    /// The content type is unknown, or has a charset that JSON cannot have.
     pub fn parse(content_type: &[u8]) -> Result<Format, ContentTypeProblem> {
         let mut parts = content_type.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
         let essence = parts.next().unwrap_or_default();

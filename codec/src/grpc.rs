@@ -1,7 +1,7 @@
 //! gRPC on top of HTTP/2: message framing, codes, deadlines, the headers' text forms, compression.
 //!
-//! Promises bounded memory whatever a peer sends, and the text forms of the gRPC specification ("PROTOCOL-HTTP2").
-//! Leaves HTTP/2 to `h2` and the methods to the caller.
+//! Promises bounded memory whatever a peer sends, and the text forms of the gRPC specification
+//! ("PROTOCOL-HTTP2"). Leaves HTTP/2 to `h2` and the methods to the caller.
 //!
 //! ```text
 //! DATA bytes ──► Deframer ──► Frame { compressed, bytes } ──► decompress() if compressed ──► a view's decode()

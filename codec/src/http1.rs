@@ -1,9 +1,10 @@
 //! HTTP/1.1, the server's side: a pull parser for requests and writers for responses (RFC 9112).
 //!
-//! Promises bounded memory (it keeps none: the caller keeps the unconsumed tail of its input, at most
-//! [`HTTP1_HEAD_BYTES_MAX`] without progress), and one reading of every request: whatever two parsers might read
-//! differently (both lengths, odd chunk sizes, folded lines, bare line feeds) is refused, because that is how requests are
-//! smuggled past a proxy. Leaves HTTP/2, routing and timeouts to the caller.
+//! Promises bounded memory (it keeps none: the caller keeps the unconsumed tail of its input, at
+//! most [`HTTP1_HEAD_BYTES_MAX`] without progress), and one reading of every request: anything that
+//! two parsers might read differently (both lengths, odd chunk sizes, folded lines, bare line
+//! feeds) is refused, because that is how requests are smuggled past a proxy. Leaves HTTP/2,
+//! routing and timeouts to the caller.
 //!
 //! ```text
 //! input ──► poll_event ──► Head, Body*, End, Head, …      the caller answers after End, then polls for the next Head
@@ -23,12 +24,13 @@ use body::Body;
 
 use crate::limits::{HTTP1_HEAD_BYTES_MAX, MESSAGE_BYTES_MAX};
 
-/// A request that cannot be served. After it the connection is closed: where the next request begins is unknown.
+/// A request that cannot be served. The connection is closed after it, since the start of the next
+/// request is unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HttpError {
     /// 400, 405, 408, 413, 414, 417, 431, 501 or 505.
     pub status: u16,
-    /// What is wrong, as a sentence.
+    /// The fault, as a sentence.
     pub message: &'static str,
 }
 
@@ -40,7 +42,7 @@ impl std::fmt::Display for HttpError {
 
 impl std::error::Error for HttpError {}
 
-/// What the parser found.
+/// An event of the parser.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// Request line and header fields.
@@ -51,14 +53,14 @@ pub enum Event<'a> {
     End,
 }
 
-/// Parses the requests of one connection.
+/// A parser of one connection's requests.
 #[derive(Debug)]
 pub struct Connection {
     state: State,
     body_max: usize,
     keep_alive: bool,
-    /// Bytes of an incomplete head that were searched for its end already, so that a head that drips in costs its
-    /// length and not its square.
+    /// Bytes of an incomplete head that were searched for its end already, so that a head that
+    /// arrives byte by byte costs its length and not its square.
     searched: usize,
 }
 
@@ -71,7 +73,7 @@ enum State {
 }
 
 impl Connection {
-    /// For bodies of at most `body_max` bytes.
+    /// Makes a parser for bodies of at most `body_max` bytes.
     pub fn new(body_max: usize) -> Self {
         Connection {
             state: State::Head,
@@ -81,8 +83,8 @@ impl Connection {
         }
     }
 
-    /// The next event, taking from the front of `input` what it needs. `None`: call again with the rest of `input` and
-    /// more bytes behind it. On an error answer with [`put_error`] and close.
+    /// The next event, consumed from the front of `input`. `None`: call again with the rest of
+    /// `input` followed by more bytes. After an error send [`put_error`] and close.
     pub fn poll_event<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, HttpError> {
         let result = match &mut self.state {
             State::Head => self.poll_head(input),
@@ -110,7 +112,7 @@ impl Connection {
     }
 
     fn poll_head<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, HttpError> {
-        // RFC 9112, 2.2: empty lines before the request line are passed over.
+        // RFC 9112, 2.2: empty lines before the request line are skipped.
         while let [b'\r', b'\n', rest @ ..] = input {
             *input = rest;
             self.searched = 0;
@@ -128,12 +130,13 @@ impl Connection {
         Ok(Some(Event::Head(head)))
     }
 
-    /// Whether another request may follow the one being read. Before a response with `connection: close`, ask this.
+    /// Whether another request may follow the one being read. If false, respond with `connection:
+    /// close`.
     pub fn keep_alive(&self) -> bool {
         self.keep_alive
     }
 
-    /// No further request is read after the current one (drain).
+    /// Stops reading after the current request (drain).
     pub fn close_after_request(&mut self) {
         self.keep_alive = false;
         if matches!(self.state, State::Head) {
@@ -141,13 +144,14 @@ impl Connection {
         }
     }
 
-    /// Nothing more is read: the request that was begun is answered without its rest.
+    /// Stops reading at once: the request that was begun is answered without the rest of it.
     pub fn close(&mut self) {
         self.keep_alive = false;
         self.state = State::Closed;
     }
 
-    /// Whether the connection is between two requests, given what is left of the input: the peer may close here.
+    /// Whether the connection is between two requests, given the rest of the input: the peer may
+    /// close here.
     pub fn is_idle(&self, rest: &[u8]) -> bool {
         matches!(self.state, State::Closed) || (matches!(self.state, State::Head) && rest.is_empty())
     }

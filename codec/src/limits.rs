@@ -1,36 +1,38 @@
-//! Every maximum of the wire, in one place. At a maximum the answer is an error of the one stream or connection, never
-//! an unbounded queue.
+//! Maxima of the wire protocols, all in one place. At a maximum the answer is an error of the one
+//! stream or connection, never an unbounded queue.
 
-// ---- HTTP/2 (RFC 9113) ----------------------------------------------------------------------------------------------
+// ---- HTTP/2 (RFC 9113) --------------------------------------------------------------------------
 
 /// Streams that a peer may have open at once on one connection (SETTINGS_MAX_CONCURRENT_STREAMS).
 pub const HTTP2_STREAMS_MAX: u32 = 1_024;
 
-/// Bytes that a peer may send on one stream before we re-open the window (SETTINGS_INITIAL_WINDOW_SIZE).
+/// Bytes that a peer may send on one stream before we re-open the window
+/// (SETTINGS_INITIAL_WINDOW_SIZE).
 pub const HTTP2_STREAM_WINDOW: u32 = 1 << 20;
 
 /// Bytes that a peer may send on all streams of a connection together before we re-open the window.
 pub const HTTP2_CONNECTION_WINDOW: u32 = 8 << 20;
 
-/// The largest frame payload that we announce, in bytes (SETTINGS_MAX_FRAME_SIZE). The least that is legal: all known
-/// clients send frames of that size anyway, larger ones would only make a stream wait longer for its neighbours', and
-/// h2spec's case 4.2/3 takes 16 KiB for granted.
+/// The largest frame payload that we announce, in bytes (SETTINGS_MAX_FRAME_SIZE). It is the least
+/// that is legal: all known clients send frames of that size anyway, larger ones would only delay
+/// the connection's other streams, and h2spec's case 4.2/3 assumes 16 KiB.
 pub const HTTP2_FRAME_MAX: u32 = 16 << 10;
 
-/// DATA frames up to this many bytes of payload are delivered in one piece, so that most messages are parsed without a
-/// copy. A receive buffer must hold this and a frame header.
+/// Largest payload of a DATA frame that is delivered in one piece, in bytes, so that most messages
+/// are parsed without a copy. A receive buffer must hold this and a frame header.
 pub const HTTP2_WHOLE_FRAME_MAX: u32 = 16 << 10;
 
 /// The dynamic table that the peer may use, in bytes (SETTINGS_HEADER_TABLE_SIZE).
 pub const HTTP2_HEADER_TABLE: u32 = 4_096;
 
-/// The largest header list, in bytes as RFC 9113 section 6.5.2 counts them (SETTINGS_MAX_HEADER_LIST_SIZE). A request
-/// above it is answered with an error.
+/// The largest header list, in bytes as counted by RFC 9113 section 6.5.2
+/// (SETTINGS_MAX_HEADER_LIST_SIZE). A larger request is answered with an error.
 pub const HTTP2_HEADER_LIST_MAX: u32 = 16 << 10;
 
-/// The largest header block on the wire, in bytes, padding excluded: HEADERS with its CONTINUATIONs. Eight times the list, so
-/// that who sends somewhat too much gets an answer. Above it the connection ends, because it must be buffered before it
-/// can be judged (CONTINUATION flood, CVE-2024-27316).
+/// The largest header block on the wire, in bytes, padding excluded: HEADERS with its
+/// CONTINUATIONs. Eight times the list, so that a client that sends somewhat too much gets an
+/// answer. Above it the connection ends, because a block must be buffered before it can be decoded
+/// (CONTINUATION flood, CVE-2024-27316).
 pub const HTTP2_HEADER_BLOCK_MAX: usize = 128 << 10;
 
 /// CONTINUATION frames of one header block. Bounds the work of empty ones.
@@ -39,23 +41,23 @@ pub const HTTP2_CONTINUATIONS_MAX: u32 = 16;
 /// Settings in one SETTINGS frame; seven are defined today.
 pub const HTTP2_SETTINGS_PER_FRAME_MAX: usize = 64;
 
-/// Bytes in the output buffer of a connection at which it stops reading: a peer that does not read its replies gets no
-/// more of its requests served.
+/// Bytes in the output buffer of a connection at which it stops reading: the requests of a peer
+/// that does not read its replies are not served.
 pub const HTTP2_OUTPUT_MAX: usize = 1 << 20;
 
-/// Bytes queued on one stream from which on a later drain is told by a `Writable` event.
+/// Bytes queued on one stream from which on a later drain is reported by a `Writable` event.
 pub const HTTP2_STREAM_QUEUE_MARK: usize = 64 << 10;
 
-/// Streams that a peer may reset before any reply was sent (rapid reset, CVE-2023-44487). A reply that is completed
-/// gives one back.
+/// Streams that a peer may reset before any reply was sent (rapid reset, CVE-2023-44487). A
+/// completed reply gives one back.
 pub const HTTP2_RESETS_MAX: u32 = 500;
 
-/// Stream errors and refused streams that a peer may cause, that is resets that it makes us send (MadeYouReset,
-/// CVE-2025-8671). Ten completed replies give one back.
+/// Stream errors and refused streams that a peer may cause, that is resets that it makes us send
+/// (MadeYouReset, CVE-2025-8671). Ten completed replies give one back.
 pub const HTTP2_STREAM_ERRORS_MAX: u32 = 200;
 
-/// Allowance for frames that cost us work and move nothing: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty and tiny DATA
-/// frames, unknown types. Useful work and time give it back.
+/// Allowance for frames that cost work and move nothing: PING, SETTINGS, PRIORITY, WINDOW_UPDATE,
+/// empty and tiny DATA frames, unknown types. Useful work and time give it back.
 pub const HTTP2_IDLE_FRAMES_MAX: u32 = 4_000;
 
 const _: () = assert!(
@@ -71,13 +73,15 @@ const _: () = assert!(HTTP2_CONNECTION_WINDOW >= HTTP2_STREAM_WINDOW && HTTP2_CO
 
 // ---- messages, gRPC, HTTP/1.1 and Connect ----
 
-/// Most bytes of a namespace's name in a request. Longer names cannot exist, so they are refused before any look-up.
+/// Most bytes of a namespace's name in a request. Longer names cannot exist, so they are refused
+/// before any look-up.
 pub const NAMESPACE_BYTES_MAX: u32 = 255;
 /// Most bytes of an id (UTF-8); the least is 1.
 pub const ID_BYTES_MAX: u32 = 1_024;
 /// Most bytes of an item's key; an empty key is legal.
 pub const KEY_BYTES_MAX: u32 = 1_024;
-/// Most bytes of a range's bound: one more than a key, so that "just behind the longest key" can be said.
+/// Most bytes of a range's bound: one more than a key, so that it can express "just after the
+/// longest key".
 pub const RANGE_BOUND_BYTES_MAX: u32 = KEY_BYTES_MAX + 1;
 /// Most items of one Put, of one put within a Mutate, and most keys of one predicate.
 pub const ITEMS_MAX: u32 = 1_000;
@@ -95,9 +99,9 @@ pub const ATTRIBUTE_NAME_BYTES_MAX: u32 = 64;
 pub const BATCH_MESSAGES_MAX: u32 = 1_000;
 /// Most bytes of the messages of one PublishBatch together, and of one answer of Subscribe.
 pub const BATCH_BYTES_MAX: u32 = 4 << 20;
-/// Messages of one answer of Subscribe where the client names no number.
+/// Messages of one answer of Subscribe if the client sets no number.
 pub const BATCH_MESSAGES_DEFAULT: u32 = 100;
-/// Bytes of one answer of Subscribe where the client names no number.
+/// Bytes of one answer of Subscribe if the client sets no number.
 pub const BATCH_BYTES_DEFAULT: u32 = 256 << 10;
 /// Most patterns of topics of one subscription.
 pub const PATTERNS_MAX: u32 = 16;
@@ -105,19 +109,21 @@ pub const PATTERNS_MAX: u32 = 16;
 pub const GROUP_BYTES_MAX: u32 = 64;
 /// Most bytes of a position in a namespace's messages.
 pub const POSITION_BYTES_MAX: u32 = 2_048;
-/// Most messages that a subscriber of a group may be told to have uncommitted.
+/// Most uncommitted messages that a subscriber of a group may ask for.
 pub const UNCOMMITTED_MESSAGES_MAX: u32 = 10_000;
 /// Longest time in seconds that a subscriber of a group may take until it commits; the least is 1.
 pub const COMMIT_TIMEOUT_SECONDS_MAX: i64 = 12 * 3_600;
 /// Most bytes of an idempotency token; the least is 1.
 pub const TOKEN_BYTES_MAX: u32 = 64;
-/// Most bytes of a page token as a client sends it back. Ours hold an id, a key and a few numbers.
+/// Most bytes of a page token from a client. Ours hold an id, a key and a few numbers.
 pub const PAGE_TOKEN_BYTES_MAX: u32 = 4_096;
-/// Page size in bytes where the client names none.
+/// Page size in bytes if the client sets none.
 pub const PAGE_BYTES_DEFAULT: u32 = 1 << 20;
-/// Most bytes of a page; a larger wish is lowered to this, which the promise of `page_bytes` allows.
+/// Most bytes of a page; a larger wish is lowered to this, which the promise of `page_bytes`
+/// allows.
 pub const PAGE_BYTES_MAX: u32 = 4 << 20;
-/// Longest time to live, in seconds: the 10,000 years that a `google.protobuf.Duration` may express.
+/// Longest time to live, in seconds: the 10,000 years that a `google.protobuf.Duration` can
+/// express.
 pub const TTL_SECONDS_MAX: i64 = 315_576_000_000;
 /// Depth of nested messages and groups, as in every protobuf implementation.
 pub const MESSAGE_DEPTH_MAX: u32 = 100;

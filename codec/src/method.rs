@@ -1,10 +1,10 @@
-//! The table of all methods, made from `proto/` when this crate is built: which service, which name and path, what a caller
-//! must be allowed to do, what the call does to the data.
+//! The table of all methods, made from `proto/` when this crate is built: service, name, path, the
+//! permissions that a call needs, and its effect on the data.
 //!
-//! A method is an enum of two bytes, so whoever must treat each of them asks the compiler; the rest reads its row. What a
-//! row says stands in the proto, next to the rpc (`option (prism.call)`), and a method of ours without it does not build.
-//! An index says where a method stands in its service and may change when one is added: nothing on disk or on the wire
-//! holds it.
+//! A method is an enum of two bytes, so code that must treat each of them gets the compiler's
+//! check; other code reads the method's row. A row comes from the proto, next to the rpc (`option
+//! (prism.call)`), and a method of ours without it does not build. An index is the method's place
+//! in its service and may change when one is added: nothing on disk or on the wire holds it.
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,11 +13,11 @@ pub struct MethodSpec {
     pub name: &'static str,
     /// The path of a request, for example `/prism.keyvalue.v1.KeyValue/Put`.
     pub path: &'static str,
-    /// What the caller must be allowed to do in the namespace.
+    /// Permissions that the caller needs in the namespace.
     pub permissions: Permissions,
-    /// How messages go back and forth.
+    /// Direction of the messages.
     pub shape: Shape,
-    /// What the call does to the data.
+    /// Effect of the call on the data.
     pub effect: Effect,
 }
 
@@ -28,11 +28,11 @@ pub struct Permissions(u8);
 impl Permissions {
     /// The empty set.
     pub const NONE: Self = Self(0);
-    /// To read data.
+    /// Permission to read data.
     pub const READ: Self = Self(1);
-    /// To write data.
+    /// Permission to write data.
     pub const WRITE: Self = Self(2);
-    /// To change the namespace itself, which includes the other two.
+    /// Permission to change the namespace itself, which includes the other two.
     pub const ADMIN: Self = Self(4);
 
     /// Both sets together.
@@ -41,7 +41,7 @@ impl Permissions {
         Self(self.0 | other.0)
     }
 
-    /// Whether a caller who holds this set may do what `needed` says.
+    /// Whether a caller with these permissions may do a call that demands `needed`.
     pub const fn allow(self, needed: Self) -> bool {
         let held = if self.0 & Self::ADMIN.0 != 0 {
             u8::MAX
@@ -52,7 +52,7 @@ impl Permissions {
     }
 }
 
-/// How the messages of a call go back and forth.
+/// Direction of a call's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// One message each way.
@@ -63,23 +63,25 @@ pub enum Shape {
     Dialogue,
 }
 
-/// What a call does to the data, and so when it may be acknowledged.
+/// Effect of a call on the data, which decides when it may be acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It changes nothing.
+    /// No change.
     None,
-    /// Its outcome is known before the store has it: acknowledged once it is durable in the log.
+    /// A change whose outcome is known before the store has it: acknowledged once it is durable in
+    /// the log.
     Certain,
-    /// Only the store can tell whether it takes place: logged, and acknowledged once it is applied.
+    /// A change that only the store can accept or refuse: logged, and acknowledged once it is
+    /// applied.
     Judged,
-    /// It changes what the gateway or the store keeps for itself: never logged.
+    /// A change to the gateway's or the store's own records: never logged.
     Direct,
 }
 
 include!(concat!(env!("OUT_DIR"), "/methods.rs"));
 
 impl Api {
-    /// Whether its calls are about the data of a namespace, and served by the shards.
+    /// Whether calls of the service are about the data of a namespace, and served by the shards.
     pub const fn is_data(self) -> bool {
         match self {
             Self::KeyValue | Self::PubSub => true,
@@ -89,7 +91,7 @@ impl Api {
 }
 
 impl Method {
-    /// The method of a request's path: first its service, then one of its methods.
+    /// The method at a request's path: first its service, then one of its methods.
     pub fn of_path(path: &[u8]) -> Option<Self> {
         let path = path.strip_prefix(b"/")?;
         let slash = path.iter().position(|byte| *byte == b'/')?;

@@ -1,8 +1,9 @@
-//! A cursor over protobuf bytes: keys, varints, length-delimited values, and skipping what is unknown.
+//! A cursor over protobuf bytes: keys, varints, length-delimited values, and skipping of unknown
+//! fields.
 //!
-//! Promises the same accept/reject decisions as `prost`: varints of at most 10 bytes and 64 bits, keys of at most 32
-//! bits, groups skipped with matched ends and bounded depth. One-byte keys and lengths take a branch and nothing else.
-//! Leaves field meaning to `message`.
+//! Promises the same accept/reject decisions as `prost`: varints of at most 10 bytes and 64 bits,
+//! keys of at most 32 bits, groups skipped with matched ends and bounded depth. One-byte keys and
+//! lengths take a branch and nothing else. Leaves field meaning to `message`.
 
 use crate::error::DecodeErrorKind::{
     self, BadGroup, BadKey, BadUtf8, BadVarint, TooDeep, Truncated, WrongWireType,
@@ -26,7 +27,7 @@ pub(crate) const fn key(field: u32, wire_type: u32) -> u32 {
     field << 3 | wire_type
 }
 
-/// What is left of a message.
+/// The unread part of a message.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
@@ -38,7 +39,7 @@ impl<'a> Reader<'a> {
         Reader { rest: bytes }
     }
 
-    /// What has not been read yet.
+    /// The unread bytes.
     #[inline(always)]
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
@@ -49,8 +50,8 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// The next key. A key that names no field or wire type is caught by [`Reader::skip`], where every key ends up that
-    /// no message knows.
+    /// Reads the next key. An illegal field number or wire type is caught by [`Reader::skip`],
+    /// which gets every key that no message knows.
     #[inline(always)]
     pub(crate) fn key(&mut self) -> Result<u32, DecodeErrorKind> {
         if let [first, rest @ ..] = self.rest
@@ -78,11 +79,12 @@ impl<'a> Reader<'a> {
         self.varint_long()
     }
 
-    /// Two bytes and more. As in all implementations, the tenth byte may only carry the 64th bit.
+    /// Reads a varint of two bytes or more. As in all implementations, the tenth byte may only
+    /// carry the 64th bit.
     #[inline]
     fn varint_long(&mut self) -> Result<u64, DecodeErrorKind> {
-        // Up to 8 bytes at once: find the first byte without the continuation bit, drop what lies behind it, and close the
-        // gaps between the groups of 7 bits pairwise.
+        // Up to 8 bytes at once: find the first byte without the continuation bit, drop the bytes
+        // after it, and close the gaps between the groups of 7 bits pairwise.
         if let Some(chunk) = self.rest.first_chunk::<8>() {
             let word = u64::from_le_bytes(*chunk);
             let ends = !word & 0x8080_8080_8080_8080;
@@ -137,7 +139,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.bytes()?).map_err(|_| BadUtf8)
     }
 
-    /// An `int32` or open enum: the lower half of the varint, as protobuf has it.
+    /// An `int32` or open enum: the lower half of the varint, as protobuf defines it.
     #[inline(always)]
     pub(crate) fn int32(&mut self) -> Result<i32, DecodeErrorKind> {
         Ok(self.varint()? as i32)
@@ -153,8 +155,9 @@ impl<'a> Reader<'a> {
         Ok(self.varint()? != 0)
     }
 
-    /// Passes over a field that the message does not know. `known_max`: the message's fields are 1 to this number, so a
-    /// key that gets here with such a number has the wrong wire type. `depth`: how many levels may still be opened.
+    /// Skips a field that the message does not know. `known_max`: the message's fields are 1 to
+    /// this number, so a key that gets here with such a number has the wrong wire type. `depth`:
+    /// levels that may still be opened.
     #[cold]
     pub(crate) fn unknown(&mut self, key: u32, known_max: u32, depth: u32) -> Result<(), DecodeErrorKind> {
         if key & 7 <= FIXED32 && (1..=known_max).contains(&(key >> 3)) {
@@ -163,7 +166,7 @@ impl<'a> Reader<'a> {
         self.skip(key, depth)
     }
 
-    /// Passes over a field of a message that has been validated before.
+    /// Skips a field of a message that has been validated before.
     pub(crate) fn skip_validated(&mut self, key: u32) -> Result<(), DecodeErrorKind> {
         self.skip(key, crate::limits::MESSAGE_DEPTH_MAX)
     }

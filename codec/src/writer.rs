@@ -1,25 +1,25 @@
-//! Protobuf encoders' primitives: appends keys, varints and values to the caller's buffer.
+//! Primitives of the protobuf encoders: append keys, varints and values to the caller's buffer.
 //!
-//! Promises minimal varints and fields in ascending order, so equal values give equal bytes, the same that `prost`
-//! writes. Sizes of nested messages are computed beforehand where that is cheap; [`open`] and [`close`] are for messages
-//! whose content is not known when they begin.
+//! Promises minimal varints and fields in ascending order, so equal values give equal bytes, the
+//! same that `prost` writes. Sizes of nested messages are computed beforehand where that is cheap;
+//! [`open`] and [`close`] are for messages whose content is not known at their start.
 
 use crate::reader::{LEN, VARINT, key};
 
-/// Bytes of a varint.
+/// Number of bytes of a varint.
 #[inline(always)]
 pub(crate) const fn varint_len(value: u64) -> usize {
     // 7 payload bits per byte: ceil(bits / 7) without a division, at least 1.
     ((value | 1).ilog2() as usize * 9 + 73) / 64
 }
 
-/// Bytes of a length-delimited field with a one-byte key.
+/// Number of bytes of a length-delimited field with a one-byte key.
 #[inline(always)]
 pub(crate) const fn len_field_len(length: usize) -> usize {
     1 + varint_len(length as u64) + length
 }
 
-/// Bytes of a `bytes` or `string` field that is left out when empty.
+/// Number of bytes of a `bytes` or `string` field that is left out when empty.
 #[inline(always)]
 pub(crate) const fn bytes_len(value: &[u8]) -> usize {
     if value.is_empty() {
@@ -29,7 +29,7 @@ pub(crate) const fn bytes_len(value: &[u8]) -> usize {
     }
 }
 
-/// Bytes of a varint field that is left out when 0.
+/// Number of bytes of a varint field that is left out when 0.
 #[inline(always)]
 pub(crate) const fn varint_field_len(value: u64) -> usize {
     if value == 0 { 0 } else { 1 + varint_len(value) }
@@ -44,7 +44,8 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, value: u64) {
     }
 }
 
-/// Made on the stack and appended at once: a check of the capacity per varint, not per byte.
+/// Makes the varint on the stack and appends it at once: one check of the capacity per varint, not
+/// per byte.
 fn put_varint_long(out: &mut Vec<u8>, mut value: u64) {
     let mut bytes = [0; 10];
     let mut length = 0;
@@ -65,7 +66,8 @@ pub(crate) fn put_len_key(out: &mut Vec<u8>, field: u32, length: usize) {
     put_varint(out, length as u64);
 }
 
-/// A `bytes` or `string` field, written even when empty (members of a oneof, elements of a repeated field).
+/// A `bytes` or `string` field, written even when empty (members of a oneof, elements of a repeated
+/// field).
 #[inline(always)]
 pub(crate) fn put_bytes_always(out: &mut Vec<u8>, field: u32, value: &[u8]) {
     put_len_key(out, field, value.len());
@@ -97,7 +99,8 @@ pub(crate) struct Open {
     content: usize,
 }
 
-/// Bytes kept free for the length. Two cover 128 bytes to 16 KiB, the common page entry; others are shifted.
+/// Bytes kept free for the length. Two suffice for 128 bytes to 16 KiB, the common page entry;
+/// other contents are shifted.
 const LENGTH_BYTES_GUESS: usize = 2;
 
 /// Begins a length-delimited field of unknown length.
@@ -107,7 +110,8 @@ pub(crate) fn open(out: &mut Vec<u8>, field: u32) -> Open {
     Open { content: out.len() }
 }
 
-/// Ends the field that [`open`] began: writes the length, moving the content where the guess was wrong.
+/// Ends the field that [`open`] began: writes the length, moving the content where the guess was
+/// wrong.
 pub(crate) fn close(out: &mut Vec<u8>, open: Open) {
     let length = out.len() - open.content;
     let needed = varint_len(length as u64);

@@ -1,4 +1,5 @@
-//! What the Connect protocol and its JSON promise: canonical proto3 JSON both ways, clear refusals, bounded hostility.
+//! Promises of the Connect protocol and its JSON: canonical proto3 JSON both ways, clear refusals,
+//! bounded work for hostile input.
 
 use prism_codec::{
     connect::JsonCodec,
@@ -87,7 +88,7 @@ fn a_put_in_all_spellings() {
         let time = view.token.and_then(|token| token.generation_time).expect("given");
         assert_eq!((time.seconds, time.nanos), (1_769_860_800, 500_000_000));
     }
-    // Field names of the .proto are allowed as well, and an empty body is an empty message.
+    // Field names of the .proto are accepted as well, and an empty body is an empty message.
     assert_eq!(
         to_proto(PUT, "{\"idempotency_token\":{\"token\":\"AQ==\"}}").expect("legal"),
         [0x1a, 3, 0x12, 1, 1]
@@ -239,7 +240,7 @@ fn responses_are_canonical() {
         expected
     );
 
-    // A detail of a type that nobody knows must not cost the client the rest of the answer.
+    // A detail of an unknown type must not cost the client the rest of the answer.
     let known = prost_types::Any {
         type_url: "type.googleapis.com/google.rpc.ErrorInfo".into(),
         value: rpc::ErrorInfo {

@@ -1,6 +1,8 @@
-//! Every fuzz target, briefly, on stable Rust: legal inputs, damaged ones, and what a corpus of both grows into.
+//! Every fuzz target, briefly, on stable Rust: legal inputs, damaged ones, and a corpus grown from
+//! both.
 //!
-//! `PRISM_FUZZ_ITERATIONS` sets how many inputs each target gets, `PRISM_FUZZ_SEED` repeats a run (both are printed).
+//! `PRISM_FUZZ_ITERATIONS` sets the number of inputs of each target, `PRISM_FUZZ_SEED` repeats a
+//! run (both are printed).
 #![allow(missing_docs, unreachable_pub)]
 
 #[path = "../fuzz/generate.rs"]
@@ -14,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Inputs kept to be damaged again.
 const CORPUS_MAX: usize = 64;
 
-/// Enough for each target to take a few seconds at the test profile's optimisation.
+/// Number of inputs that takes each target a few seconds at the test profile's optimisation.
 const ITERATIONS_DEFAULT: usize = 3_000;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -40,7 +42,7 @@ fn run(name: &str) {
             len if random.once_in(2) => corpus[random.below(len)].clone(),
             _ => generate::legal(name, &mut random),
         };
-        // One input in five is left as it was made.
+        // One input in five stays undamaged.
         if !random.once_in(5) {
             match name {
                 "h2_server" if random.once_in(2) => generate::damage_frames(&mut input, 1 + 24, &mut random),

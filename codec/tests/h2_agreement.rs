@@ -1,5 +1,5 @@
-//! Where RFC 9113 leaves no choice, our server and the `h2` crate's end the same connections and
-//! keep the same ones.
+//! Agreement with the `h2` crate where RFC 9113 leaves no choice: both servers end the same
+//! connections and keep the same ones.
 #![allow(missing_docs, unreachable_pub)]
 
 #[path = "../fuzz/generate.rs"]
@@ -38,7 +38,7 @@ fn our_verdict(bytes: &[u8]) -> Option<u32> {
     }
 }
 
-/// The same of the `h2` crate, from the GOAWAY frames in its output.
+/// Verdict of the `h2` crate, from the GOAWAY frames in its output.
 async fn their_verdict(bytes: &[u8]) -> Option<u32> {
     let (mut client, server) = tokio::io::duplex(1 << 20);
     client.write_all(bytes).await.expect("the pipe is large enough");
@@ -55,8 +55,8 @@ async fn their_verdict(bytes: &[u8]) -> Option<u32> {
     let read = async {
         let mut output = Vec::new();
         let mut buffer = [0; 4096];
-        // It keeps a healthy connection open and says nothing more: a PING behind everything tells
-        // when it has seen all.
+        // It keeps a healthy connection open without further output: the answer to a PING at the
+        // end shows that it has read everything.
         loop {
             let count = client.read(&mut buffer).await.unwrap_or(0);
             output.extend_from_slice(&buffer[..count]);
@@ -239,8 +239,8 @@ fn legal_connections_live_and_broken_ones_end() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Connections made at random by the generator are legal, and both servers say so; cut short
-/// anywhere they still are.
+/// Connections made at random by the generator are legal, and both servers accept them, even cut
+/// short anywhere.
 #[test]
 fn legal_connections_made_at_random_live() {
     let seed = std::env::var("PRISM_FUZZ_SEED")

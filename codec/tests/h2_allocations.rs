@@ -1,5 +1,5 @@
-//! In steady state a unary gRPC call allocates nothing, whether its header block is known by heart
-//! or must be decoded; and an idle connection is small.
+//! In steady state a unary gRPC call allocates nothing, whether its header block is remembered or
+//! must be decoded; and an idle connection is small.
 
 mod h2_support;
 
@@ -18,8 +18,7 @@ const FIELDS: [(&[u8], &[u8]); 8] = [
 ];
 
 /// Bytes that a client sends for `calls` unary calls of 256 bytes, each in its own buffer. With
-/// `varying`, each call carries a field that it inserts into the table, as grpc-go does with its
-/// timeout.
+/// `varying`, each call carries a field that enters the table, as grpc-go's timeout does.
 fn requests(calls: usize, varying: bool) -> Vec<Vec<u8>> {
     let mut client = Connection::new(Config::client());
     let mut server_says = Input::new(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]);
@@ -36,7 +35,7 @@ fn requests(calls: usize, varying: bool) -> Vec<Vec<u8>> {
         let stream = client.send_request(&fields, false).expect("room");
         let message = |out: &mut Vec<u8>| out.resize(out.len() + 256, 7);
         client.send_grpc_message(stream, true, message).expect("open");
-        // The client's table of streams would fill up; it is told that each call is over.
+        // Without this end of each call the client's table of streams would fill up.
         let over = frame(HEADERS, END_STREAM | END_HEADERS, stream.value(), &[0x88]);
         let mut input = Input::new(&over);
         while let Some(_event) = client.poll_event(&mut input).expect("legal") {}

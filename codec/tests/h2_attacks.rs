@@ -1,5 +1,6 @@
-//! Attacks on HTTP/2 servers, each named; each must end in ENHANCE_YOUR_CALM (or the error that its rule has) after a bounded
-//! amount of work and memory, and an honest peer that looks a little like it must not be hurt.
+//! Attacks on HTTP/2 servers, each named. Each must end in ENHANCE_YOUR_CALM (or the error that its
+//! rule demands) after a bounded amount of work and memory, and an honest peer that looks a little
+//! like it must not be hurt.
 
 mod h2_support;
 
@@ -9,7 +10,8 @@ use prism_codec::limits;
 
 const CALM: ErrorCode = ErrorCode::ENHANCE_YOUR_CALM;
 
-/// Feeds what `make` gives for 0, 1, 2, … until the connection ends; returns how often that took and the error.
+/// Feeds the bytes of `make` for 0, 1, 2, … until the connection ends; returns the number of steps
+/// and the error.
 fn flood(
     subject: &mut Subject,
     most: u32,
@@ -220,7 +222,7 @@ fn priority_and_unknown_frames_flood() {
 
 #[test]
 fn window_update_flood_byte_by_byte_cve_2019_9511() {
-    // A large reply drawn out one byte at a time: each WINDOW_UPDATE makes us send a frame.
+    // A large reply drawn one byte at a time: each WINDOW_UPDATE makes us send a frame.
     let mut subject = Subject::server_with(Config::server(), &[(4, 0)]);
     subject.feed(&frame(HEADERS, WHOLE, 1, GET)).expect("a request");
     let stream = subject.last_stream();
@@ -259,7 +261,7 @@ fn a_slow_reader_gets_no_more_served() {
     for id in 0..1_000 {
         requests.extend_from_slice(&frame(HEADERS, WHOLE, 2 * id + 1, GET));
     }
-    // The socket takes nothing: serve until the connection refuses to go on.
+    // The socket accepts nothing: serve until the connection reads no further.
     let mut input = Input::new(&requests);
     while let Some(event) = subject.connection.poll_event(&mut input).expect("legal") {
         if let Event::Headers { stream, .. } | Event::MemoHeaders { stream, .. } = event {
@@ -271,7 +273,8 @@ fn a_slow_reader_gets_no_more_served() {
     assert!(!subject.connection.wants_read());
     assert_eq!(served as usize, limits::HTTP2_OUTPUT_MAX / 100_000 + 1);
     assert!(subject.connection.queued_bytes() < limits::HTTP2_OUTPUT_MAX + 200_000);
-    // Once it takes something, it goes on where it stopped, with no new input.
+    // When the socket accepts bytes again, the connection continues where it stopped, without new
+    // input.
     subject.frames();
     assert!(subject.connection.wants_read());
     assert!(matches!(
@@ -282,7 +285,7 @@ fn a_slow_reader_gets_no_more_served() {
 
 #[test]
 fn a_reply_that_was_made_is_kept_whatever_waits_already() {
-    // A reply says what has been done: thrown away, it would be a lie.
+    // A reply reports a change that took place: it must not be thrown away.
     let mut subject = Subject::server_with(Config::server(), &[(4, 0)]);
     let reply = |out: &mut Vec<u8>| out.resize(out.len() + 1_000_000, 7);
     for id in 0..40 {

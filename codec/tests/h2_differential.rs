@@ -1,6 +1,6 @@
-//! The `h2` crate as the other end, both ways round, over an in-memory pipe: what two independent
-//! readings of the RFC agree on. Bodies of many sizes, many streams at once, small windows,
-//! trailers, resets, graceful ends.
+//! The `h2` crate as the other end, in both roles, over an in-memory pipe: bodies of many sizes,
+//! many streams at once, small windows, trailers, resets, graceful ends. Two independent readings
+//! of the RFC must agree.
 
 mod h2_support;
 
@@ -21,8 +21,8 @@ fn runtime() -> tokio::runtime::Runtime {
         .expect("a runtime")
 }
 
-/// The reading half of a pipe, and a way to write that never waits: an end that only writes while
-/// its peer only writes would stand still with it.
+/// Splits a pipe into its reading half and a way to write that never waits: two ends that both only
+/// write would deadlock.
 fn split(pipe: DuplexStream) -> (ReadHalf<DuplexStream>, mpsc::UnboundedSender<Vec<u8>>) {
     let (reader, mut writer): (_, WriteHalf<_>) = tokio::io::split(pipe);
     let (sender, mut receiver) = mpsc::unbounded_channel::<Vec<u8>>();
@@ -37,7 +37,7 @@ fn split(pipe: DuplexStream) -> (ReadHalf<DuplexStream>, mpsc::UnboundedSender<V
     (reader, sender)
 }
 
-/// A deadlock shall fail a test, not hang it.
+/// Bounds a test, so that a deadlock fails it instead of hanging it.
 async fn bounded(seed: u64, work: impl Future<Output = ()>) {
     let limit = std::time::Duration::from_secs(60);
     tokio::time::timeout(limit, work)
@@ -204,9 +204,9 @@ fn their_client_and_our_server_agree() {
 
 async fn serve_theirs(pipe: DuplexStream, seed: u64) {
     let mut builder = h2::server::Builder::new();
-    // Not below the default: data that came before the smaller window was acknowledged is then
-    // never given back by their server (it waits for a batch that can no longer fill), and the
-    // stream stands still.
+    // Not below the default: the other server never gives back data that arrived before the smaller
+    // window was acknowledged (it waits for a batch that can no longer fill), and the stream
+    // stalls.
     builder.initial_window_size(65_535 + (seed as u32 % 3) * 40_000);
     builder.max_concurrent_streams(7);
     builder.max_header_list_size(10_000);
@@ -306,7 +306,7 @@ async fn ask_ours(pipe: DuplexStream, seed: u64) {
                     );
                     answered += 1;
                 }
-                // The first streams went out before their SETTINGS came, which allow only seven.
+                // The first streams were sent before the SETTINGS arrived, which allow only seven.
                 Event::Reset { stream, code } => {
                     assert_eq!(code, ErrorCode::REFUSED_STREAM, "seed {seed}");
                     waiting.push(calls.remove(&stream).expect("known").0);

@@ -1,6 +1,5 @@
-//! Two connections wired to each other through a network that cuts the bytes anywhere: every byte
-//! arrives, in order, once, whatever the windows, frame sizes and pieces. By seed; a failure prints
-//! it.
+//! Two connections over a network that cuts the bytes anywhere: every byte arrives, in order, once,
+//! whatever the windows, frame sizes and pieces. Seeded; a failure prints the seed.
 
 mod h2_support;
 
@@ -9,7 +8,7 @@ use std::collections::HashMap;
 use h2_support::Random;
 use prism_codec::h2::{Config, Connection, ErrorCode, Event, Input, StreamId};
 
-/// One end with the bytes on their way to it.
+/// One end, with the bytes in flight to it.
 struct End {
     connection: Connection,
     arrived: Vec<u8>,
@@ -23,7 +22,7 @@ impl End {
         }
     }
 
-    /// Polls, with the events given to `handle`, on a random prefix of what has arrived.
+    /// Polls on a random prefix of the bytes that have arrived, with `handle` for the events.
     fn poll(&mut self, cut: usize, mut handle: impl FnMut(&mut Connection, Seen<'_>)) {
         let buffer = std::mem::take(&mut self.arrived);
         let mut input = Input::new(&buffer[..cut]);
@@ -115,7 +114,7 @@ enum Seen<'a> {
 struct Serving {
     reply_size: usize,
     body: Vec<u8>,
-    /// Streaming replies: what is still to be produced.
+    /// Bytes still to be produced by a streaming reply.
     left: Option<usize>,
 }
 
@@ -340,7 +339,7 @@ impl World {
     }
 }
 
-/// A streaming reply: messages of up to `CHUNK` bytes until the queue has had enough.
+/// Produces a streaming reply: messages of up to `CHUNK` bytes until the queue is full.
 fn produce(connection: &mut Connection, serving: &mut HashMap<u32, Serving>, stream: StreamId) {
     let Some(call) = serving.get_mut(&stream.value()) else {
         return;
@@ -424,7 +423,7 @@ fn a_drain_under_load_loses_no_call() {
 
 #[test]
 fn random_bytes_never_panic() {
-    // Honest traffic with random damage, and plain noise behind an honest preface.
+    // Honest traffic with random damage, and random bytes after an honest preface.
     for seed in 0..300 {
         let mut random = Random::new(seed);
         let mut client = Connection::new(Config::client());

@@ -1,5 +1,6 @@
-//! Rules of RFC 9113, one by one, with raw frames: what is a connection error, what a stream error, what is ignored.
-//! The numbers in names and comments are sections; h2spec judges much of the same from outside.
+//! Rules of RFC 9113, one by one, with raw frames: connection errors, stream errors, ignored
+//! frames. The numbers in names and comments are sections; h2spec tests much of the same from
+//! outside.
 
 mod h2_support;
 
@@ -20,7 +21,7 @@ fn with_open_stream() -> Subject {
     subject
 }
 
-// ---- 3.4 preface ------------------------------------------------------------------------------------------------------
+// ---- 3.4 preface --------------------------------------------------------------------------------
 
 #[test]
 fn a_wrong_preface_is_refused_at_its_first_wrong_byte() {
@@ -52,7 +53,7 @@ fn the_first_frame_must_be_settings() {
 }
 
 impl Subject {
-    /// The opening of our side is still in the output; it is dropped first.
+    /// Expects a connection error, after dropping our opening, which is still in the output.
     #[track_caller]
     fn expect_connection_error_after_opening(&mut self, bytes: &[u8], code: ErrorCode) {
         self.frames();
@@ -60,7 +61,7 @@ impl Subject {
     }
 }
 
-// ---- 4 frames -----------------------------------------------------------------------------------------------------------
+// ---- 4 frames -----------------------------------------------------------------------------------
 
 #[test]
 fn unknown_frames_and_flags_are_ignored() {
@@ -137,7 +138,7 @@ fn a_broken_header_block_is_a_compression_error() {
     );
 }
 
-// ---- 5.1 stream states ----------------------------------------------------------------------------------------------------
+// ---- 5.1 stream states --------------------------------------------------------------------------
 
 #[test]
 fn frames_on_idle_streams_are_connection_errors() {
@@ -290,7 +291,7 @@ fn what_comes_after_an_early_reply_opens_no_window_of_its_stream() {
     subject.expect_stream_error(&frame(DATA, 0, 1, b"x"), 1, FLOW);
 }
 
-// ---- 5.1.1, 5.1.2 ---------------------------------------------------------------------------------------------------------
+// ---- 5.1.1, 5.1.2 -------------------------------------------------------------------------------
 
 #[test]
 fn stream_ids_of_clients_are_odd_and_grow() {
@@ -351,7 +352,7 @@ fn a_refused_block_still_changes_the_header_table() {
     assert_eq!(headers.last(), Some(&("a".to_owned(), "b".to_owned())));
 }
 
-// ---- 6.1, 6.2, 6.10 -------------------------------------------------------------------------------------------------------
+// ---- 6.1, 6.2, 6.10 -----------------------------------------------------------------------------
 
 #[test]
 fn padding_is_removed_and_counts_for_flow_control() {
@@ -422,7 +423,7 @@ fn a_header_block_may_span_continuations_but_nothing_may_come_between() {
     with_open_stream().expect_connection_error(&frame(CONTINUATION, END_HEADERS, 1, GET), PROTOCOL);
 }
 
-// ---- 6.5 SETTINGS ---------------------------------------------------------------------------------------------------------
+// ---- 6.5 SETTINGS -------------------------------------------------------------------------------
 
 #[test]
 fn settings_are_acknowledged_and_illegal_values_refused() {
@@ -518,7 +519,7 @@ fn our_own_initial_window_holds_from_its_acknowledgement_on() {
     subject.expect_stream_error(&frame(DATA, 0, 3, &[0; 101]), 3, FLOW);
 }
 
-// ---- 6.8 GOAWAY -------------------------------------------------------------------------------------------------------------
+// ---- 6.8 GOAWAY ---------------------------------------------------------------------------------
 
 #[test]
 fn a_drain_has_two_steps_and_loses_no_request() {
@@ -599,7 +600,7 @@ fn a_server_that_goes_away_refuses_newer_streams() {
     assert!(client.connection.is_drained());
 }
 
-// ---- 6.9 flow control -------------------------------------------------------------------------------------------------------
+// ---- 6.9 flow control ---------------------------------------------------------------------------
 
 #[test]
 fn window_updates_of_zero_and_beyond_the_maximum_are_errors() {
@@ -673,7 +674,7 @@ fn windows_re_open_in_batches_and_only_when_released() {
     subject.connection.release(stream, usize::MAX);
     subject.connection.release(stream, 5);
     assert!(subject.frames().is_empty(), "2,768 bytes were left, below half");
-    // What was never released returns to the connection with the end of the stream.
+    // Unreleased bytes return to the connection with the end of the stream.
     for _ in 0..2 {
         subject.feed(&frame(DATA, 0, 1, &[0; 18_000 / 2])).expect("legal");
     }

@@ -1,5 +1,5 @@
-//! HPACK as its users see it: the vectors of RFC 7541 Appendix C, agreement with an independent implementation, bounds
-//! under attack, and no allocation in steady state.
+//! HPACK from its users' side: the vectors of RFC 7541 Appendix C, agreement with an independent
+//! implementation, bounds under attack, and no allocation in steady state.
 #![allow(clippy::unwrap_used)]
 
 use prism_codec::h2::hpack::{
@@ -69,7 +69,7 @@ fn appendix_c_2_single_fields() {
     }
 }
 
-/// Blocks of one connection: what they say, and how large the table is after each.
+/// Blocks of one connection: their fields, and the size of the table after each.
 type Exchange<'a> = [(&'a str, &'a [(&'a str, &'a str)], usize)];
 
 fn check_exchange(table_size: usize, exchange: &Exchange<'_>, encodes_the_same: bool) {
@@ -224,7 +224,7 @@ fn appendix_c_6_responses_with_huffman_and_evictions() {
     check_exchange(256, &exchange, false);
 }
 
-/// A generator that needs no crate; the seed is printed so that a failure can be repeated.
+/// A generator without a crate; the seed is printed so that a failure can be repeated.
 struct Random(u64);
 
 impl Random {
@@ -259,7 +259,7 @@ impl Random {
             .collect()
     }
 
-    /// A field out of a small world, so that repeats, name matches and evictions all happen.
+    /// A field out of a small set, so that repeats, name matches and evictions all happen.
     fn field(&mut self) -> Field {
         const NAMES: [&str; 10] = [
             ":path",
@@ -356,12 +356,12 @@ fn integers_are_bounded() {
             "{block}"
         );
     }
-    // A few bytes more than needed are within what the RFC allows: 127 + 0 is an index past the table.
+    // A few bytes more than needed are allowed by the RFC: 127 + 0 is an index past the table.
     assert_eq!(
         decode_once(&bytes("ff 80 80 80 80 00")),
         Err(HpackError::IndexPastTable)
     );
-    // The largest length there is, of a string that is not there.
+    // The largest possible length, of a string that is not there.
     assert_eq!(
         decode_once(&bytes("00 7f 80 ff ff ff 0f")),
         Err(HpackError::Truncated)
@@ -387,7 +387,8 @@ fn indices_must_exist() {
         decode_once(&[0x80 | 61]).unwrap(),
         fields(&[("www-authenticate", "")])
     );
-    // An entry that the same block inserts is there for the next field, and no further one.
+    // An entry that the same block inserts is available to the next field; a further one does not
+    // exist.
     assert_eq!(
         decode_once(&bytes("40 01 61 01 62 be")).unwrap(),
         fields(&[("a", "b"), ("a", "b")])
@@ -458,7 +459,7 @@ fn size_updates_stand_at_the_start_and_below_the_limit() {
     );
     assert_eq!(decode_once(&bytes("20")).unwrap(), [], "a block of nothing else");
 
-    // A size update evicts, and what was repeatable before means something else now.
+    // A size update evicts, so a block that was repeatable before now means something else.
     let mut decoder = Decoder::new(DEFAULT_TABLE_SIZE);
     decode_with(&mut decoder, &bytes("40 01 61 01 62")).unwrap();
     let (_, info) = decode_with(&mut decoder, &bytes("be")).unwrap();
@@ -497,7 +498,8 @@ fn a_lowered_limit_demands_a_size_update() {
     decoder.set_max_table_size_limit(100);
     decode_with(&mut decoder, &bytes("3f 45 82")).expect("100");
     decode_with(&mut decoder, &[0x82]).expect("once is enough");
-    // Lowered and raised again between two blocks: the peer has dropped entries, so it must still say so.
+    // Lowered and raised again between two blocks: the peer has dropped entries, so it must still
+    // send the update.
     decoder.set_max_table_size_limit(50);
     decoder.set_max_table_size_limit(100);
     assert_eq!(
@@ -554,7 +556,7 @@ fn a_bomb_of_references_is_cut_short() {
         .expect("one entry of 4 KiB");
     assert_eq!(decoder.table_bytes(), 4032);
 
-    // Four references fill the list of 16 KiB; a hundred are too many, and cost nothing but counting.
+    // Four references fill the list of 16 KiB; a hundred are too many, and are only counted.
     let info = decoder
         .decode(&[0xbe; 100], MAX_LIST, &mut list)
         .expect("too large, not malformed");

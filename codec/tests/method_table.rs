@@ -1,5 +1,5 @@
-//! The table of methods against the descriptor set: each method of each service has exactly one row, and the row says what
-//! the proto says.
+//! The table of methods against the descriptor set: each method of each service has exactly one
+//! row, and the row agrees with the proto.
 
 use std::collections::BTreeSet;
 
@@ -113,7 +113,7 @@ fn rows_say_what_the_protos_say() {
             spec.path
         );
     }
-    // Whatever changes data needs more than to be known.
+    // A call that changes data needs more than a known caller.
     for method in Method::all().filter(|method| method.spec().effect != None) {
         assert_ne!(
             method.spec().permissions,
@@ -124,7 +124,7 @@ fn rows_say_what_the_protos_say() {
     }
 }
 
-/// The log answers writes without knowing their API, by this rule.
+/// The log answers writes by this rule, without knowing their API.
 #[test]
 fn every_write_answers_with_its_result_in_field_1() {
     let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("build.rs made it");

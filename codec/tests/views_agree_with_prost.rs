@@ -1,6 +1,6 @@
-//! Every view accepts and refuses what prost does, and reads the same values: on well-formed
-//! messages in every order and number of pieces, on illegal ones, and on damaged bytes. Each case
-//! prints its seed when it fails.
+//! Every view accepts and refuses the messages that prost does, and reads the same values: on
+//! well-formed messages in every order and number of pieces, on illegal ones, and on damaged bytes.
+//! Each failing case prints its seed.
 
 #[path = "support/convert.rs"]
 mod convert;
@@ -19,7 +19,7 @@ use prism_codec::{
 use prost::Message;
 use wire::{Kind, Random, Schema};
 
-/// How often each outcome came up, so that a test that never gets to the interesting part fails.
+/// Count of each outcome, so that a test fails that never reaches the interesting part.
 #[derive(Default, Debug)]
 struct Tally {
     equal: usize,
@@ -44,8 +44,8 @@ fn compare<M: Message + Default + std::fmt::Debug>(
         if seed % 3 == 1 {
             wire::damage(&mut random, &mut bytes);
         }
-        // The view gets prost's value for comparison; where prost refuses, any value does, it must
-        // not come to that.
+        // The view gets prost's value for comparison; where prost refuses, it gets any value, since
+        // the comparison must not be reached.
         let reference = M::decode(&bytes[..]);
         let context = format!("seed {seed}, bytes {bytes:02x?}");
         match (
@@ -55,7 +55,7 @@ fn compare<M: Message + Default + std::fmt::Debug>(
             (Ok(_), Ok(())) => tally.equal += 1,
             (Ok(_), Err(error)) if error.is_limit() => tally.beyond_limit += 1,
             (Err(_), Err(error)) if !error.is_limit() => tally.malformed += 1,
-            // prost does not look at the wire type of a map's entries.
+            // prost does not check the wire type of a map's entries.
             (Ok(_), Err(error)) if error.kind() == DecodeErrorKind::WrongWireType && has_map(schema) => {
                 tally.malformed += 1;
             }
@@ -82,7 +82,7 @@ fn has_map(schema: Schema) -> bool {
     })
 }
 
-/// A comparison that only counts where prost accepted as well: `compare` reports the other case
+/// A comparison that only counts where prost accepts as well: `compare` reports the other case
 /// itself.
 macro_rules! view_test {
     ($name:ident, $schema:expr, $limits:expr, $message:ty, $view:expr, |$reference:ident| $normal:expr) => {
@@ -223,7 +223,7 @@ view_test!(
     |wanted| wanted
 );
 
-/// Of a Mutate, those mutations that break no limit must be what prost reads, in their places.
+/// The mutations of a Mutate that break no limit must be those that prost reads, in their places.
 #[test]
 fn mutate() {
     let (mut sound, mut broken) = (0, 0);
@@ -254,7 +254,8 @@ fn mutate() {
     assert!(sound > 1_000 && broken > 1_000, "{sound} {broken}");
 }
 
-/// prost refuses groups deeper than 100 levels, counted with the messages around; so do the views.
+/// prost refuses groups deeper than 100 levels, counted with the enclosing messages; so do the
+/// views.
 #[test]
 fn depth_limits_are_the_same() {
     for depth in 90..110usize {

@@ -1,5 +1,5 @@
-//! HTTP/2 connections, server and client: what happened does not depend on how the bytes were cut nor on whether header
-//! blocks are remembered, what is sent is well-formed, and memory is bounded.
+//! HTTP/2 connections, server and client. The events depend neither on how the bytes were cut nor
+//! on whether header blocks are remembered; the output is well-formed; memory is bounded.
 
 use prism_codec::h2::{
     Config, Connection, ConnectionError, Event, HeaderList, Input, PREFACE, Role, StreamId,
@@ -9,7 +9,7 @@ use super::pieces;
 
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// What a driver saw. Adjoining pieces of one body are joined.
+/// Events that a driver saw. Adjoining pieces of one body are joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Seen {
     Headers { stream: u32, fields: Fields, end: bool },
@@ -19,12 +19,13 @@ enum Seen {
     Other(String),
 }
 
-/// Input: a byte that says how to cut, then what a client sends.
+/// Input: a byte that seeds the cuts, then the bytes of a client.
 pub fn h2_server(input: &[u8]) {
     check(input, Config::server(), |_| {});
 }
 
-/// Input: a byte that says how to cut, then what a server sends to a client with three requests under way.
+/// Input: a byte that seeds the cuts, then the bytes that a server sends to a client with three
+/// requests in flight.
 pub fn h2_client(input: &[u8]) {
     check(input, Config::client(), |connection| {
         let fields: [(&[u8], &[u8]); 4] = [
@@ -50,7 +51,7 @@ fn check(input: &[u8], config: Config, begin: impl Fn(&mut Connection)) {
     let Some((&cut, bytes)) = input.split_first() else {
         return;
     };
-    // The receive window must not decide: how often it is re-opened depends on the cuts.
+    // The receive window must not matter: how often it is re-opened depends on the cuts.
     let bytes = &bytes[..bytes.len().min(32 << 10)];
     let mut whole = Driver::new(config, true, &begin);
     whole.feed([bytes].into_iter());
@@ -73,11 +74,11 @@ fn check(input: &[u8], config: Config, begin: impl Fn(&mut Connection)) {
     check_output(&cut_up);
 }
 
-/// A driver that answers every request at once, each stream in the manner that its id says.
+/// A driver that answers every request at once, each stream in a manner chosen by its id.
 struct Driver {
     connection: Connection,
     remember: bool,
-    /// By memo: the fields that it stands for.
+    /// Fields by the memo that stands for them.
     memos: Vec<Fields>,
     seen: Vec<Seen>,
     failed: Option<ConnectionError>,
@@ -109,7 +110,8 @@ impl Driver {
                 let consumed = input.consumed();
                 kept.drain(..consumed);
                 let config = self.connection.config();
-                // A server's replies are its driver's to bound: at most 40,300 bytes here, on so many streams.
+                // Only the driver bounds a server's replies: at most 40,300 bytes here, on so many
+                // streams.
                 let replies = config.max_concurrent_streams as usize * 41_000;
                 let bound = config.output_max
                     + match config.role {
@@ -135,7 +137,7 @@ impl Driver {
         }
     }
 
-    /// Polls until nothing comes; false when the connection is over.
+    /// Polls until there are no more events; false when the connection is over.
     fn poll(&mut self, input: &mut Input<'_>) -> bool {
         loop {
             let noted = match self.connection.poll_event(input) {
@@ -183,11 +185,11 @@ impl Driver {
     }
 }
 
-/// What the driver must do about an event.
+/// Action that an event demands of the driver.
 #[derive(Default)]
 struct Noted {
     memoizable: bool,
-    /// The peer has said all on this stream.
+    /// Stream that the peer has ended.
     ended: Option<StreamId>,
 }
 
@@ -297,8 +299,8 @@ fn owned(list: &HeaderList) -> Fields {
         .collect()
 }
 
-/// What was sent is whole frames with header blocks that an independent decoder reads; a failed connection says GOAWAY
-/// last.
+/// Checks the bytes sent: whole frames, header blocks that an independent decoder reads, and a
+/// GOAWAY at the end of a failed connection.
 fn check_output(driver: &Driver) {
     let mut rest = driver
         .sent

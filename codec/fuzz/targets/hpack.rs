@@ -1,10 +1,11 @@
-//! HPACK: what is accepted means the same to an independent decoder, and what was decoded survives encoding.
+//! HPACK: an accepted block means the same to an independent decoder, and decoded headers survive
+//! encoding.
 
 use prism_codec::h2::hpack::{DEFAULT_TABLE_SIZE, Decoder, Encoder, HeaderList, HpackError, Indexing};
 
 const MAX_LIST: usize = 8 << 10;
 
-/// Input: blocks of one connection, each behind a byte with its length.
+/// Input: blocks of one connection, each after a byte with its length.
 pub fn hpack(input: &[u8]) {
     let mut ours = Decoder::new(DEFAULT_TABLE_SIZE);
     let mut theirs = fluke_hpack::Decoder::new();
@@ -21,7 +22,8 @@ pub fn hpack(input: &[u8]) {
             Ok(info) => info,
             Err(error) => {
                 assert!(list.is_empty());
-                // It panics on blocks that end too soon, and knows nothing of the other rules.
+                // The other decoder panics on blocks that end too soon, and does not know the other
+                // rules.
                 let shared = matches!(
                     error,
                     HpackError::IndexZero
@@ -46,7 +48,8 @@ pub fn hpack(input: &[u8]) {
 
         let expected = match theirs.decode(block) {
             Ok(fields) => fields,
-            // It refuses a block of nothing but size updates, which no rule forbids. Its table is then out of step.
+            // The other decoder refuses a block of nothing but size updates, which no rule forbids.
+            // Its table is then out of step.
             Err(_) if list.is_empty() && !info.too_large && !block.is_empty() => return,
             Err(error) => panic!("we accept, they say {error:?}: {block:02x?}"),
         };

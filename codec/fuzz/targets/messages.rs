@@ -1,4 +1,5 @@
-//! gRPC framing and the protobuf views: pieces do not matter, memory is bounded, and prost agrees.
+//! gRPC framing and the protobuf views: results do not depend on the cuts, memory is bounded, and
+//! prost agrees.
 
 use prism_codec::error::{DecodeError, DecodeErrorKind};
 use prism_codec::grpc::{self, Deframer, Encoding, Status};
@@ -14,7 +15,8 @@ use super::pieces;
 const MESSAGE_MAX: usize = 4 << 10;
 const INFLATED_MAX: usize = 64 << 10;
 
-/// Input: a byte that says how to cut, then the DATA of one stream; the same bytes serve as header values.
+/// Input: a byte that seeds the cuts, then the DATA of one stream; the same bytes serve as header
+/// values.
 pub fn grpc(input: &[u8]) {
     let Some((&cut, data)) = input.split_first() else {
         return;
@@ -71,7 +73,7 @@ pub fn grpc(input: &[u8]) {
     let _ = (grpc::is_content_type(data), Encoding::parse(data));
 }
 
-/// The messages of a stream that comes in these pieces, and how it ended.
+/// Messages of a stream that arrives in these pieces, and how it ended.
 fn deframe<'a>(stream: impl Iterator<Item = &'a [u8]>) -> (Vec<(bool, Vec<u8>)>, String) {
     let mut deframer = Deframer::new(MESSAGE_MAX);
     let mut messages = Vec::new();
@@ -92,8 +94,8 @@ fn deframe<'a>(stream: impl Iterator<Item = &'a [u8]>) -> (Vec<(bool, Vec<u8>)>,
     (messages, end)
 }
 
-/// Input: a byte that chooses the message, then its bytes. What a view accepts, prost accepts with the same values; what
-/// prost accepts and a view refuses breaks a limit of the API.
+/// Input: a byte that chooses the message, then its bytes. A message accepted by a view has the
+/// same values in prost; a message accepted by prost alone breaks a limit of the API.
 pub fn views(input: &[u8]) {
     let Some((&choice, bytes)) = input.split_first() else {
         return;
@@ -192,7 +194,7 @@ fn agree<V, M>(
     match (&view, &message) {
         (Ok(view), Ok(message)) => compare(view, message),
         (Ok(_), Err(error)) => panic!("the view accepts what prost refuses: {error}"),
-        // prost does not look at the wire type of a map's entries.
+        // prost does not check the wire type of a map's entries.
         (Err(error), Ok(_)) => assert!(
             error.is_limit() || error.kind() == DecodeErrorKind::WrongWireType,
             "prost accepts, the view says {error}"

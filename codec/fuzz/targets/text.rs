@@ -1,4 +1,5 @@
-//! HTTP/1.1 and Connect JSON: pieces do not matter, memory is bounded, and what was accepted survives a round trip.
+//! HTTP/1.1 and Connect JSON: results do not depend on the cuts, memory is bounded, and accepted
+//! input survives a round trip.
 
 use prism_codec::connect::JsonCodec;
 use prism_codec::format;
@@ -10,7 +11,7 @@ use super::pieces;
 
 const BODY_MAX: usize = 4 << 10;
 
-/// Input: a byte that says how to cut, then the bytes of one connection.
+/// Input: a byte that seeds the cuts, then the bytes of one connection.
 pub fn http1(input: &[u8]) {
     let Some((&cut, stream)) = input.split_first() else {
         return;
@@ -23,7 +24,8 @@ pub fn http1(input: &[u8]) {
     );
 }
 
-/// What a connection that comes in these pieces says: requests, joined bodies, and the error that ended it.
+/// Contents of a connection that arrives in these pieces: requests, joined bodies, and the error
+/// that ended it.
 fn read<'a>(stream: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
     let mut connection = Connection::new(BODY_MAX);
     let (mut said, mut body, mut kept) = (Vec::new(), Vec::new(), Vec::new());
@@ -62,8 +64,8 @@ fn read<'a>(stream: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
     said
 }
 
-/// Input: a byte that chooses the method, then JSON. JSON that is accepted gives protobuf that gives JSON that gives the
-/// same protobuf; the bytes as protobuf give JSON or an error.
+/// Input: a byte that chooses the method, then JSON. Accepted JSON gives protobuf that gives JSON
+/// that gives the same protobuf; the bytes taken as protobuf give JSON or an error.
 pub fn connect_json(input: &[u8]) {
     static CODEC: OnceLock<JsonCodec> = OnceLock::new();
     let codec = CODEC.get_or_init(JsonCodec::new);
@@ -92,7 +94,8 @@ pub fn connect_json(input: &[u8]) {
     request_fields(json);
 }
 
-/// What else of a request is text: the query of a call by GET, the body of gRPC-Web in base64, lists of what is accepted.
+/// Other textual parts of a request: the query of a call by GET, the base64 body of gRPC-Web, and
+/// the lists of accepted encodings.
 fn request_fields(text: &[u8]) {
     if let Ok(call) = format::parse_query(text) {
         assert!(call.message.len() <= text.len(), "decoding makes nothing longer");

@@ -1,20 +1,23 @@
-//! Why a JSON request was refused, in words for the person who wrote it: the field's path, what is allowed, a suggestion.
+//! Explanation of a refused JSON request for the person who wrote it: the field's path, what is
+//! allowed, and a suggestion.
 //!
-//! Promises an answer for any text; runs only after the request has failed, and walks the descriptors beside the JSON to
-//! find the first place that does not fit. Where it finds none, the parser's own sentence is given.
+//! Promises an answer for any text; runs only after the request has failed, and walks the
+//! descriptors next to the JSON to find the first place that does not fit. If it finds none, the
+//! parser's own sentence is given.
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::Value;
 
 use super::JsonError;
 
-/// Explains `error`, which came of reading `json` as a message of type `descriptor`.
+/// Explains `error`, which came from reading `json` as a message of type `descriptor`.
 pub(super) fn explain(descriptor: &MessageDescriptor, json: &[u8], error: &serde_json::Error) -> JsonError {
     let plain = JsonError {
         field: String::new(),
         message: format!("the request is not valid JSON: {error}"),
     };
-    // A parsed tree takes many times the text's size; large requests get the parser's sentence, which has the line.
+    // A parsed tree takes many times the text's size, so large requests get the parser's sentence,
+    // which has the line.
     if json.len() > EXPLAINED_BYTES_MAX {
         return JsonError {
             message: error.to_string(),

@@ -1,7 +1,8 @@
 //! JSON ⇄ protobuf for every method in `proto/`, driven by the descriptors.
 //!
-//! Promises the canonical proto3 JSON mapping; unknown fields are refused, with the path of the field and a suggestion.
-//! A cold path: it allocates, bounded by a small multiple of the request's size. Nesting is bounded by serde_json (128).
+//! Promises the canonical proto3 JSON mapping; unknown fields are refused, with the path of the
+//! field and a suggestion. A cold path: it allocates, bounded by a small multiple of the request's
+//! size. Nesting is bounded by serde_json (128).
 
 use std::{
     collections::HashMap,
@@ -32,15 +33,16 @@ pub struct MethodInfo {
     pub client_streaming: bool,
     /// Whether the server sends a stream.
     pub server_streaming: bool,
-    /// Whether it is marked with `idempotency_level = NO_SIDE_EFFECTS`: it may be called by GET.
+    /// Whether the method is marked `idempotency_level = NO_SIDE_EFFECTS`: it may be called by GET.
     pub no_side_effects: bool,
-    /// How a stream of it goes on where it broke off.
+    /// How a broken stream of this method is resumed.
     resume: Option<Resume>,
 }
 
 impl MethodInfo {
-    /// Puts the place after which a stream goes on (as [`JsonCodec::stream_to_json`] named it) into a request message, in
-    /// the place of whatever the request says itself. False: this method's streams cannot be resumed.
+    /// Puts the place after which a stream resumes (named by [`JsonCodec::stream_to_json`]) into a
+    /// request message, where it replaces the request's own. False: this method's streams cannot be
+    /// resumed.
     pub fn resume_after(&self, place: &[u8], request: &mut Vec<u8>) -> bool {
         match &self.resume {
             Some(resume) => {
@@ -52,12 +54,13 @@ impl MethodInfo {
     }
 }
 
-/// Why JSON could not be read or written; the sentence names the field.
+/// An error of reading or writing JSON; its sentence names the field.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JsonError {
-    /// Path of the field in the request, for example `items[0].key`; empty when the text is no JSON at all.
+    /// Path of the field in the request, for example `items[0].key`; empty when the text is not
+    /// JSON.
     pub field: String,
-    /// What is wrong, and what is allowed.
+    /// The fault, and what is allowed.
     pub message: String,
 }
 
@@ -72,7 +75,8 @@ impl fmt::Display for JsonError {
 
 impl std::error::Error for JsonError {}
 
-/// Transcodes requests and responses. Made once and shared: it is `Send + Sync` and cheap to clone.
+/// A transcoder of requests and responses. Made once and shared: it is `Send + Sync` and cheap to
+/// clone.
 #[derive(Clone, Debug)]
 pub struct JsonCodec {
     pool: DescriptorPool,
@@ -80,13 +84,13 @@ pub struct JsonCodec {
 }
 
 impl JsonCodec {
-    /// The one that the whole process shares, made when it is first asked for (some milliseconds).
+    /// The codec that the whole process shares, made on first use (some milliseconds).
     pub fn shared() -> &'static Self {
         static SHARED: LazyLock<JsonCodec> = LazyLock::new(JsonCodec::new);
         &SHARED
     }
 
-    /// For all services of `proto/`.
+    /// Makes a codec for all services of `proto/`.
     pub fn new() -> Self {
         let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("build.rs made the descriptor set");
         let mut methods = HashMap::new();
@@ -115,7 +119,7 @@ impl JsonCodec {
         }
     }
 
-    /// The method of a request's path, for example `/prism.keyvalue.v1.KeyValue/Put`.
+    /// The method at a request's path, for example `/prism.keyvalue.v1.KeyValue/Put`.
     pub fn method(&self, path: &str) -> Option<&MethodInfo> {
         self.methods.get(path)
     }
@@ -130,7 +134,8 @@ impl JsonCodec {
         &self.pool
     }
 
-    /// Appends the protobuf form of a JSON request. An empty body counts as `{}`. On an error `out` is as it was.
+    /// Appends the protobuf form of a JSON request. An empty body counts as `{}`. On an error `out`
+    /// is as it was.
     pub fn request_to_proto(
         &self,
         method: &MethodInfo,
@@ -150,8 +155,8 @@ impl JsonCodec {
         self.proto_to_json(&method.output, proto, out).map(|_| ())
     }
 
-    /// Appends the JSON form of one response of a stream, and returns the place after it, where the stream can be resumed;
-    /// empty if it cannot.
+    /// Appends the JSON form of one response of a stream, and returns the place after it from which
+    /// the stream can be resumed; empty if it cannot.
     pub fn stream_to_json(
         &self,
         method: &MethodInfo,
@@ -229,7 +234,8 @@ impl JsonCodec {
         {
             return Ok(message);
         }
-        // The usual reason is an Any of a type that this gateway does not know; the rest of the response is worth more.
+        // The usual cause is an Any of a type that this gateway does not know; the rest of the
+        // response is worth more.
         self.drop_unknown_any(&mut message);
         out.truncate(before);
         let written = message.serialize_with_options(&mut serde_json::Serializer::new(&mut *out), &options);

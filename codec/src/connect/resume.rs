@@ -1,14 +1,15 @@
-//! Where a stream goes on after it broke off: which field of a response names the place, and which of a request takes it.
+//! Resumption of a stream: which field of a response names the place after it, and which field of a
+//! request takes that place.
 //!
-//! Found in the descriptors by the names that the APIs share, so that a new streaming method needs no code: responses have
-//! `position` or `next_page_token`; requests have `position` or `page_token`, in themselves or in their `start` or
-//! `selection`.
+//! The fields are found in the descriptors by the names that the APIs share, so that a new
+//! streaming method needs no code: responses have `position` or `next_page_token`; requests have
+//! `position` or `page_token`, in themselves or in their `start` or `selection`.
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 
 /// Fields of a response that name the place after it.
 const PLACES: [&str; 2] = ["position", "next_page_token"];
-/// Fields of a request that take it.
+/// Fields of a request that take such a place.
 const TAKERS: [&str; 2] = ["position", "page_token"];
 /// Messages of a request that may hold such a field.
 const HOLDERS: [&str; 2] = ["start", "selection"];
@@ -17,12 +18,13 @@ const HOLDERS: [&str; 2] = ["start", "selection"];
 #[derive(Clone, Debug)]
 pub(super) struct Resume {
     place: FieldDescriptor,
-    /// Numbers of the fields from the request down to the one that takes the place.
+    /// Field numbers from the request down to the field that takes the place.
     path: Vec<u32>,
 }
 
 impl Resume {
-    /// `None`: the streams of a method with these messages cannot be resumed.
+    /// Finds the fields in these messages. `None`: the streams of a method with them cannot be
+    /// resumed.
     pub(super) fn of(request: &MessageDescriptor, response: &MessageDescriptor) -> Option<Self> {
         let place = PLACES.iter().find_map(|name| bytes_field(response, name))?;
         let own = TAKERS
@@ -51,8 +53,8 @@ impl Resume {
             .unwrap_or_default()
     }
 
-    /// Puts a place into a request. Of a field that stands twice the last one counts, and messages that stand twice are
-    /// merged, so it is enough to append.
+    /// Puts a place into a request by appending it: the last occurrence of a field counts, and
+    /// messages that occur twice are merged.
     pub(super) fn put(&self, place: &[u8], request: &mut Vec<u8>) {
         let mut field = place.to_vec();
         for number in self.path.iter().rev() {

@@ -1,14 +1,16 @@
-//! The `accept` fields of a request (RFC 9110, 12.5): what the caller can read.
+//! The `accept` fields of a request (RFC 9110, 12.5), which list what the caller can read.
 
 use crate::grpc::Encoding;
 
-/// Whether an `accept` field names this media type itself, not by a wildcard, and not with a weight of 0.
+/// Whether an `accept` field names this media type itself, not by a wildcard and not with a weight
+/// of 0.
 pub fn accepts(field: &[u8], media_type: &str) -> bool {
     entries(field).any(|(name, weight)| weight > 0 && name.eq_ignore_ascii_case(media_type.as_bytes()))
 }
 
-/// The compression for a reply to a request with this `accept-encoding`, `grpc-accept-encoding` or
-/// `connect-accept-encoding`: of those that we write the one with the greatest weight, zstd before gzip.
+/// The compression of the reply to a request with this `accept-encoding`, `grpc-accept-encoding` or
+/// `connect-accept-encoding`: the one with the greatest weight of those that we write, zstd before
+/// gzip.
 pub fn preferred_encoding(field: &[u8]) -> Encoding {
     let mut best = (0, Encoding::Identity);
     for (name, weight) in entries(field) {

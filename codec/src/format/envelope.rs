@@ -1,7 +1,7 @@
-//! What stands around the messages of a reply and at its end, for every [`Format`].
+//! Framing of a reply's messages, and of its end, for every [`Format`].
 //!
-//! Appends to the caller's buffer; nothing here can fail. Payloads come as the format wants them (JSON without line
-//! feeds, or protobuf), compressed or not.
+//! Appends to the caller's buffer; nothing here can fail. Payloads come as the format wants them
+//! (JSON without line feeds, or protobuf), compressed or not.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -16,18 +16,18 @@ const FLAG_END: u8 = 0x02;
 /// Flag of the message that holds the trailers of gRPC-Web.
 const FLAG_TRAILERS: u8 = 0x80;
 
-/// What keeps an idle stream of [`Format::Sse`] open: a comment that clients skip.
+/// A comment that keeps an idle stream of [`Format::Sse`] open; clients skip it.
 pub const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
-/// Appends what stands before the first message of a stream: how soon an `EventSource` connects again.
+/// Appends the start of a stream, before its first message: how soon an `EventSource` reconnects.
 pub fn put_start(format: Format, out: &mut Vec<u8>) {
     if format.row().envelope == Envelope::Event {
         out.extend_from_slice(b"retry: 1000\n\n");
     }
 }
 
-/// Appends one message of a reply. `compressed` is for formats with a prefix; `id` names the place after the message in
-/// [`Format::Sse`], where it is not empty.
+/// Appends one message of a reply. `compressed` is for formats with a prefix; a nonempty `id` names
+/// the place after the message in [`Format::Sse`].
 pub fn put_message(format: Format, message: &[u8], compressed: bool, id: &[u8], out: &mut Vec<u8>) {
     match format.row().envelope {
         Envelope::Bare => out.extend_from_slice(message),
@@ -56,7 +56,8 @@ pub fn put_message(format: Format, message: &[u8], compressed: bool, id: &[u8], 
     }
 }
 
-/// Appends the end of a reply, as far as it lies in the body; trailers and HTTP statuses are the caller's.
+/// Appends the end of a reply, as far as it lies in the body; trailers and HTTP statuses are left
+/// to the caller.
 pub fn put_end(format: Format, result: Result<(), &Status>, json: &JsonCodec, out: &mut Vec<u8>) {
     let error = |before: &[u8], after: &[u8], out: &mut Vec<u8>| {
         if let Err(status) = result {
@@ -98,7 +99,7 @@ pub fn put_end(format: Format, result: Result<(), &Status>, json: &JsonCodec, ou
     }
 }
 
-/// The trailers of gRPC for the end of a call: names in lower case, values as they stand in a header.
+/// The trailers of gRPC at the end of a call: names in lower case, values as in a header.
 pub fn grpc_trailers(result: Result<(), &Status>) -> Vec<(&'static str, Vec<u8>)> {
     let Err(status) = result else {
         return vec![("grpc-status", b"0".to_vec())];
@@ -115,13 +116,13 @@ pub fn grpc_trailers(result: Result<(), &Status>) -> Vec<(&'static str, Vec<u8>)
     trailers
 }
 
-/// Undoes the base64 of a gRPC-Web text request: groups of four characters, padding also between messages. `None`: it is
-/// no such text.
+/// Decodes the base64 of a gRPC-Web text request: groups of four characters, padding also between
+/// messages. `None`: not such a text.
 pub fn decode_base64_stream(text: &[u8]) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len() / 4 * 3);
     let mut rest = text;
     while !rest.is_empty() {
-        // A piece ends with its padding: what follows was encoded by itself.
+        // A piece ends with its padding; the next was encoded by itself.
         let end = rest
             .iter()
             .position(|byte| *byte == b'=')
@@ -144,7 +145,7 @@ fn put_flagged(format: Format, flag: u8, body: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// JSON has no line feed outside its strings' escapes, so one line holds it.
+/// One line holds the JSON, since it has no line feed outside its strings' escapes.
 fn put_event_data(json: &[u8], out: &mut Vec<u8>) {
     debug_assert!(!json.contains(&b'\n'), "JSON on one line");
     out.extend_from_slice(b"data: ");

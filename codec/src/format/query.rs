@@ -1,6 +1,7 @@
-//! The query of a call by GET (Connect protocol, "Unary-Get-Request"), also of a stream of server-sent events.
+//! The query of a call by GET (Connect protocol, "Unary-Get-Request"), or of a stream of
+//! server-sent events.
 //!
-//! Promises one reading of each query: parameters that stand twice are refused, unknown ones are passed over.
+//! Promises one reading of each query: repeated parameters are refused, unknown ones are ignored.
 
 use base64::{
     Engine as _, alphabet,
@@ -13,11 +14,11 @@ use crate::grpc::{Code, Encoding, Status};
 /// A call by GET, decoded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GetCall {
-    /// How the message is written, and how the reply shall be.
+    /// Encoding of the message and of the reply.
     pub payload: Payload,
-    /// How the message is compressed; `None`: with something that is not supported.
+    /// Compression of the message. `None`: an unsupported one.
     pub encoding: Option<Encoding>,
-    /// The request message, as `payload` and `encoding` say.
+    /// The request message, in the encoding `payload` and the compression `encoding`.
     pub message: Vec<u8>,
 }
 
@@ -109,7 +110,7 @@ fn refused(message: &'static str) -> Status {
     Status::new(Code::InvalidArgument, message)
 }
 
-/// `+` is a space, as forms have it.
+/// Decodes a percent-encoded text; `+` is a space, as in forms.
 fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -131,7 +132,7 @@ fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// URL-safe or standard, with padding or without.
+/// Decodes URL-safe or standard base64, with or without padding.
 fn decode_base64(mut text: Vec<u8>) -> Option<Vec<u8>> {
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &alphabet::URL_SAFE,
@@ -139,7 +140,7 @@ fn decode_base64(mut text: Vec<u8>) -> Option<Vec<u8>> {
     );
     for byte in &mut text {
         match byte {
-            // A plus that was not escaped has become a space.
+            // A plus that was not escaped has been read as a space.
             b'+' | b' ' => *byte = b'-',
             b'/' => *byte = b'_',
             _ => {}

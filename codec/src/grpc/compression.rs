@@ -1,7 +1,8 @@
-//! Compressed messages coming in: gzip, deflate and zstd. What goes out is written by [`super::Compressor`].
+//! Decompression of received messages: gzip, deflate and zstd. [`super::Compressor`] compresses
+//! those that are sent.
 //!
-//! Promises that the inflated size is bounded while inflating, so that a bomb costs at most the limit. Every message is
-//! a stream of its own, as gRPC has it.
+//! Promises that the inflated size is bounded while inflating, so that a bomb costs at most the
+//! limit. Every message is a stream of its own, as gRPC has it.
 
 use std::{fmt, io::Read};
 
@@ -9,27 +10,27 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 use super::Code;
 
-/// What our `grpc-accept-encoding` and `accept-encoding` say.
+/// Value of our `grpc-accept-encoding` and `accept-encoding`.
 pub const ACCEPT_ENCODING: &str = "identity,gzip,deflate,zstd";
 
-/// How the messages of a stream are compressed.
+/// Compression of the messages of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Encoding {
-    /// Not at all.
+    /// No compression.
     #[default]
     Identity,
     /// RFC 1952.
     Gzip,
-    /// RFC 1950; taken from requests, not used for replies. RFC 1951 without the frame of 1950, which some clients send
-    /// under this name, is taken as well.
+    /// RFC 1950; accepted in requests, never used for replies. RFC 1951 without the frame of 1950,
+    /// which some clients send under this name, is accepted as well.
     Deflate,
     /// RFC 8878.
     Zstd,
 }
 
 impl Encoding {
-    /// The encoding of a `grpc-encoding` or `content-encoding` header. `None`: answer `UNIMPLEMENTED` with
-    /// `grpc-accept-encoding: ` [`ACCEPT_ENCODING`].
+    /// The encoding of a `grpc-encoding` or `content-encoding` header. `None`: answer
+    /// `UNIMPLEMENTED` with `grpc-accept-encoding: ` [`ACCEPT_ENCODING`].
     pub fn parse(name: &[u8]) -> Option<Encoding> {
         match name {
             b"identity" => Some(Encoding::Identity),
@@ -51,17 +52,17 @@ impl Encoding {
     }
 }
 
-/// Why a message could not be inflated.
+/// The reason why a message could not be inflated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DecompressError {
-    /// It is larger than allowed.
+    /// A message larger than allowed.
     TooLarge {
         /// The most bytes allowed.
         max: usize,
     },
-    /// The bytes are not of this encoding.
+    /// Bytes that are not of this encoding.
     Malformed(Encoding),
-    /// The message is marked as compressed, but the stream named no encoding.
+    /// A message marked as compressed, on a stream that named no encoding.
     NoEncoding,
 }
 
@@ -123,7 +124,7 @@ fn inflate(
     out: &mut Vec<u8>,
 ) -> Result<(), DecompressError> {
     let before = out.len();
-    // One byte more than allowed tells "exactly at the limit" from "beyond".
+    // One byte more than allowed distinguishes "exactly at the limit" from "beyond".
     let allowed = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
     source
         .take(allowed)
@@ -152,7 +153,7 @@ fn inflate_zstd(bytes: &[u8], max: usize, out: &mut Vec<u8>) -> Result<(), Decom
             rest = after;
             continue;
         }
-        // The window is memory that the frame's header asks for; a legal one may be gigabytes.
+        // The frame's header sizes the window, which is memory; a legal one may be gigabytes.
         if window_bytes(rest).ok_or(MALFORMED)? > max.max(ZSTD_WINDOW_BYTES_MIN) as u64 {
             return Err(DecompressError::TooLarge { max });
         }
@@ -169,7 +170,7 @@ fn inflate_zstd(bytes: &[u8], max: usize, out: &mut Vec<u8>) -> Result<(), Decom
 /// Least window that every decoder should support (RFC 8878, 3.1.1.1.2): 8 MiB.
 const ZSTD_WINDOW_BYTES_MIN: usize = 8 << 20;
 
-/// The rest behind a skippable frame (RFC 8878, 3.1.2), or `None` when this is another frame.
+/// The bytes after a skippable frame (RFC 8878, 3.1.2), or `None` if this is another frame.
 fn skippable_frame(bytes: &[u8]) -> Result<Option<&[u8]>, DecompressError> {
     let Some((magic, after)) = bytes.split_first_chunk::<4>() else {
         return Err(DecompressError::Malformed(Encoding::Zstd));
@@ -183,7 +184,7 @@ fn skippable_frame(bytes: &[u8]) -> Result<Option<&[u8]>, DecompressError> {
     rest.map(Some).ok_or(DecompressError::Malformed(Encoding::Zstd))
 }
 
-/// The window that a frame's header asks for, in bytes (RFC 8878, 3.1.1.1).
+/// The window that a frame's header requests, in bytes (RFC 8878, 3.1.1.1).
 fn window_bytes(frame: &[u8]) -> Option<u64> {
     let descriptor = *frame.get(4)?;
     let single_segment = descriptor & 0x20 != 0;
@@ -224,7 +225,7 @@ mod tests {
         encoder.finished()
     }
 
-    /// The encoders of flate2 have no trait for this.
+    /// A common interface: the encoders of flate2 have no trait for this.
     trait Finish {
         fn finished(self) -> Vec<u8>;
     }
@@ -311,7 +312,7 @@ mod tests {
                 out.capacity()
             );
         }
-        // A zstd frame whose header asks for a window of gigabytes.
+        // A zstd frame whose header requests a window of gigabytes.
         let greedy = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xff, 0x01, 0x00, 0x00];
         let error = decompress(Encoding::Zstd, &greedy, 1 << 20, &mut Vec::new());
         assert_eq!(error, Err(DecompressError::TooLarge { max: 1 << 20 }));
@@ -334,7 +335,7 @@ mod tests {
             for position in (0..bytes.len()).step_by(7) {
                 let mut damaged = bytes.clone();
                 damaged[position] ^= 0x55;
-                // May by chance be valid; it must not panic or exceed the limit.
+                // The bytes may be valid by chance; decoding must not panic or exceed the limit.
                 let mut out = Vec::new();
                 let _ = decompress(encoding, &damaged, 1 << 20, &mut out);
                 assert!(out.len() <= 1 << 20);

@@ -1,8 +1,8 @@
-//! Compressed messages going out: gzip and zstd, at their fastest useful level.
+//! Compression of messages to send: gzip and zstd, at their fastest useful level.
 //!
-//! Promises to leave a message alone where compressing it gains next to nothing, and to find that out on its first bytes.
-//! The state of both compressors (some hundred KiB each) is made with the first message and used again: one
-//! [`Compressor`] serves a thread.
+//! Promises to leave a message alone where compression gains next to nothing, and to find that out
+//! on its first bytes. The state of both compressors (some hundred KiB each) is made with the first
+//! message and reused: one [`Compressor`] serves a thread.
 
 use std::fmt;
 
@@ -10,18 +10,19 @@ use flate2::{Compress, Compression, FlushCompress, Status};
 
 use super::Encoding;
 
-/// Messages from this length on are tried on a sample first.
+/// Length in bytes from which a sample of the message is compressed first.
 const SAMPLED_BYTES_MIN: usize = 64 << 10;
 /// Bytes of that sample.
 const SAMPLE_BYTES: usize = 8 << 10;
-/// A message is sent compressed if this many percent of it are saved.
+/// Percentage that compression must save for the message to be sent compressed.
 const SAVED_PERCENT_MIN: usize = 5;
-/// The fastest level that is not one of speed alone: JSON shrinks to two thirds of what gzip makes of it, in twice the time.
+/// The fastest level above the negative ones: JSON takes two thirds of the bytes that gzip needs,
+/// in twice the time.
 const ZSTD_LEVEL: i32 = 1;
 /// Window of 32 KiB (RFC 1952 has no other).
 const GZIP_WINDOW_BITS: u8 = 15;
 
-/// Compresses one message after the other.
+/// Compressor of one message after the other.
 #[derive(Default)]
 pub struct Compressor {
     gzip: Option<Compress>,
@@ -35,8 +36,8 @@ impl fmt::Debug for Compressor {
 }
 
 impl Compressor {
-    /// Appends the compressed message and returns true; or leaves `out` as it was and returns false where it is not worth
-    /// it, or where `encoding` is none that is written here.
+    /// Appends the compressed message and returns true. Returns false, with `out` unchanged, where
+    /// it is not worth it or `encoding` is none that we write.
     pub fn compress(&mut self, encoding: Encoding, message: &[u8], out: &mut Vec<u8>) -> bool {
         let start = out.len();
         if message.len() >= SAMPLED_BYTES_MIN {

@@ -1,7 +1,8 @@
 //! The 5-byte prefix: cuts a stream of DATA bytes into messages.
 //!
-//! Promises no copy when a message lies whole in one slice, and memory for what has arrived, never for what a prefix
-//! merely announces. Leaves decompression to [`super::decompress`].
+//! Promises no copy when a message lies whole in one slice, and memory only for bytes that have
+//! arrived, never for a length that a prefix announces. Leaves decompression to
+//! [`super::decompress`].
 
 use super::Code;
 use std::fmt;
@@ -27,23 +28,24 @@ pub struct Frame<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Cuts one stream's DATA into messages. Keeps a buffer only for a message that arrives in pieces, and reuses it.
+/// A cutter of one stream's DATA into messages. It buffers only messages that arrive in pieces, and
+/// reuses that buffer.
 #[derive(Debug, Default)]
 pub struct Deframer {
-    /// Prefix and message so far of one that is incomplete.
+    /// Prefix and first bytes of an incomplete message.
     partial: Vec<u8>,
-    /// The partial message was handed out; it is dropped at the next call.
+    /// Whether the partial message was handed out; it is dropped at the next call.
     handed_out: bool,
     message_max: usize,
 }
 
 impl Deframer {
-    /// For messages of at most `message_max` bytes as they lie on the wire.
+    /// Makes a deframer for messages of at most `message_max` bytes on the wire.
     pub fn new(message_max: usize) -> Self {
         Deframer::with_buffer(message_max, Vec::new())
     }
 
-    /// As [`Deframer::new`], with a buffer from a pool; its content is dropped.
+    /// Like [`Deframer::new`], with a buffer from a pool; its content is dropped.
     pub fn with_buffer(message_max: usize, mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         Deframer {
@@ -58,8 +60,8 @@ impl Deframer {
         self.partial
     }
 
-    /// The next complete message, taking from the front of `data` what it needs. `None`: all of `data` is taken, and
-    /// more is needed. Call until `None` for each DATA event.
+    /// The next complete message, consumed from the front of `data`. `None`: all of `data` is
+    /// consumed, and more is needed. Call until `None` for each DATA event.
     pub fn next<'m, 'd: 'm>(&'m mut self, data: &mut &'d [u8]) -> Result<Option<Frame<'m>>, DeframeError> {
         if self.handed_out {
             self.handed_out = false;
@@ -142,7 +144,7 @@ fn parse_prefix(data: &[u8], message_max: usize) -> Result<Option<(bool, usize)>
     Ok(Some((flag == 1, length)))
 }
 
-/// Why a stream's DATA is no sequence of messages. The stream cannot go on.
+/// The reason why a stream's DATA is not a sequence of messages. The stream cannot continue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeframeError {
     /// A message longer than allowed.

@@ -1,7 +1,8 @@
 //! gRPC status codes with their names and mappings, and a status with typed details.
 //!
-//! Promises the mappings of the gRPC and Connect specifications, and details that every `google.rpc` aware client reads.
-//! [`Status`] owns its text: it is for errors, which are off the hot path.
+//! Promises the mappings of the gRPC and Connect specifications, and details that every client
+//! aware of `google.rpc` reads. [`Status`] owns its text: it is for errors, which are off the hot
+//! path.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -24,11 +25,11 @@ pub enum Code {
     InvalidArgument = 3,
     /// The deadline passed; for a write the outcome is unknown.
     DeadlineExceeded = 4,
-    /// What was asked for does not exist.
+    /// The requested thing does not exist.
     NotFound = 5,
-    /// What was to be created exists.
+    /// The thing to be created exists.
     AlreadyExists = 6,
-    /// The caller is known and may not.
+    /// The caller is known and lacks the permission.
     PermissionDenied = 7,
     /// A limit or quota is reached.
     ResourceExhausted = 8,
@@ -42,7 +43,7 @@ pub enum Code {
     Unimplemented = 12,
     /// An invariant is broken.
     Internal = 13,
-    /// Not now; try again.
+    /// Not available now; try again.
     Unavailable = 14,
     /// Data is lost or corrupt.
     DataLoss = 15,
@@ -76,7 +77,7 @@ impl Code {
         Code::Unauthenticated,
     ];
 
-    /// The code of a number; numbers without a meaning are `Unknown`, as the specification wants.
+    /// The code of a number; numbers without a meaning are `Unknown`, as the specification demands.
     pub fn from_i32(number: i32) -> Code {
         usize::try_from(number)
             .ok()
@@ -94,7 +95,7 @@ impl Code {
         Ok(Code::from_i32(text.parse().unwrap_or(i32::MAX)))
     }
 
-    /// The number as it stands in `grpc-status`.
+    /// The number for `grpc-status`.
     pub fn as_u8(self) -> u8 {
         self as u8
     }
@@ -121,7 +122,8 @@ impl Code {
         NAMES[self as usize].2
     }
 
-    /// What an HTTP status means that came without `grpc-status` (gRPC, "HTTP to gRPC Status Code Mapping").
+    /// The code for an HTTP status without `grpc-status` (gRPC, "HTTP to gRPC Status Code
+    /// Mapping").
     pub fn from_http_status(status: u16) -> Code {
         match status {
             400 => Code::Internal,
@@ -161,22 +163,22 @@ const NAMES: [(&str, &str, u16); 17] = [
     ("UNAUTHENTICATED", "unauthenticated", 401),
 ];
 
-/// The `domain` of every `ErrorInfo` of ours.
+/// The `domain` of every `ErrorInfo` that we send.
 pub const ERROR_DOMAIN: &str = "prism";
 
-/// An error as the client will see it: code, sentence, typed details.
+/// An error as the client sees it: code, sentence, typed details.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Status {
     /// The code; `Ok` makes no sense here.
     pub code: Code,
-    /// For people: what happened and what to do.
+    /// A sentence for people: what happened and what to do.
     pub message: Cow<'static, str>,
     /// `google.rpc` messages, packed.
     pub details: Vec<prost_types::Any>,
 }
 
 impl Status {
-    /// Without details.
+    /// Makes a status without details.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         Status {
             code,
@@ -185,7 +187,8 @@ impl Status {
         }
     }
 
-    /// Adds an `ErrorInfo`: `reason` in capitals (`NAMESPACE_UNKNOWN`), domain `prism`, and what a program may want to know.
+    /// Adds an `ErrorInfo`: `reason` in capitals (`NAMESPACE_UNKNOWN`), domain `prism`, and facts
+    /// for programs.
     #[must_use]
     pub fn with_reason(mut self, reason: &str, metadata: &[(&str, &str)]) -> Self {
         let metadata = metadata
@@ -201,7 +204,7 @@ impl Status {
         self
     }
 
-    /// Adds a `RetryInfo`: when it is worth trying again.
+    /// Adds a `RetryInfo`: the delay after which to try again.
     #[must_use]
     pub fn with_retry_after(mut self, delay: Duration) -> Self {
         let seconds = i64::try_from(delay.as_secs()).unwrap_or(i64::MAX);
@@ -244,7 +247,8 @@ impl Status {
         self
     }
 
-    /// The status for a request that a view refused: `InvalidArgument`, the sentence, and the field as a violation.
+    /// The status for a request that a view refused: `InvalidArgument`, the sentence, and the field
+    /// as a violation.
     pub fn from_decode_error(error: &DecodeError) -> Self {
         let status = Status::new(Code::InvalidArgument, error.to_string());
         if error.field().is_empty() {
@@ -256,7 +260,7 @@ impl Status {
             .with_violations(&[(&field, &error.kind().to_string())])
     }
 
-    /// As a `google.rpc.Status` message.
+    /// The status as a `google.rpc.Status` message.
     pub fn to_proto(&self) -> rpc::Status {
         let details = self.details.clone();
         rpc::Status {
@@ -266,7 +270,7 @@ impl Status {
         }
     }
 
-    /// From a `google.rpc.Status` message.
+    /// Converts a `google.rpc.Status` message.
     pub fn from_proto(status: rpc::Status) -> Self {
         let code = Code::from_i32(status.code);
         Status {
@@ -284,8 +288,9 @@ impl Status {
         Some(encode_binary(&self.to_proto().encode_to_vec()))
     }
 
-    /// What a client makes of `grpc-status`, `grpc-message` and `grpc-status-details-bin` as they stand in trailers.
-    /// Details that cannot be read are dropped: the code and the sentence matter more.
+    /// Reads the status from the trailers `grpc-status`, `grpc-message` and
+    /// `grpc-status-details-bin`. Unreadable details are dropped: the code and the sentence matter
+    /// more.
     pub fn from_trailers(code: Option<&[u8]>, message: Option<&[u8]>, details: Option<&[u8]>) -> Self {
         let parsed = code.map_or(Code::Unknown, |code| Code::parse(code).unwrap_or(Code::Unknown));
         let details = details

@@ -1,6 +1,7 @@
-//! The text forms of gRPC's headers: timeouts, percent-encoded messages, binary metadata, content types.
+//! Text forms of gRPC's headers: timeouts, percent-encoded messages, binary metadata, content
+//! types.
 //!
-//! Promises the grammar of "PROTOCOL-HTTP2", and leniency only where that page asks for it.
+//! Promises the grammar of "PROTOCOL-HTTP2", lenient only where that page demands it.
 
 use std::{fmt, time::Duration};
 
@@ -24,7 +25,8 @@ pub fn is_content_type(value: &[u8]) -> bool {
         || essence.eq_ignore_ascii_case(b"application/grpc+proto")
 }
 
-/// Parses `grpc-timeout`: 1 to 8 digits and a unit (`H`, `M`, `S`, `m`, `u`, `n`). `None` when malformed.
+/// Parses `grpc-timeout`: 1 to 8 digits and a unit (`H`, `M`, `S`, `m`, `u`, `n`). `None` when
+/// malformed.
 pub fn parse_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if digits.is_empty() || digits.len() > 8 {
@@ -68,7 +70,8 @@ impl fmt::Debug for TimeoutText {
     }
 }
 
-/// Writes a timeout in the finest unit that 8 digits allow, rounded up; beyond 11,000 years it is that.
+/// Writes a timeout in the finest unit that 8 digits allow, rounded up and capped at about 11,000
+/// years.
 pub fn format_timeout(timeout: Duration) -> TimeoutText {
     const UNITS: [(u128, u8); 6] = [
         (1, b'n'),
@@ -119,8 +122,8 @@ pub fn encode_message(message: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Reads a `grpc-message`. As the specification asks, what is not valid stays as it is; bytes that are not UTF-8 are
-/// replaced.
+/// Reads a `grpc-message`. As the specification demands, invalid escapes stay as they are; bytes
+/// that are not UTF-8 are replaced.
 pub fn decode_message(value: &[u8]) -> String {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value;

@@ -1,8 +1,8 @@
-//! How one end of a connection behaves: role, windows, limits. Defaults are [`crate::limits`].
+//! Configuration of one end of a connection: role, windows, limits. Defaults are [`crate::limits`].
 
 use crate::limits;
 
-/// Which end of the connection this is.
+/// The end of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Accepts requests.
@@ -11,11 +11,11 @@ pub enum Role {
     Client,
 }
 
-/// Parameters of a connection. All sizes are bytes. Values that the protocol forbids are brought into its range by
-/// [`super::Connection::new`].
+/// Parameters of a connection. All sizes are bytes. [`super::Connection::new`] brings values that
+/// the protocol forbids into its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Which end this is.
+    /// The end that this is.
     pub role: Role,
     /// Streams that the peer may open at once. A client announces 0: it accepts no pushes.
     pub max_concurrent_streams: u32,
@@ -25,7 +25,8 @@ pub struct Config {
     pub connection_window: u32,
     /// Largest frame payload that the peer may send, 2^14 to 2^24-1.
     pub max_frame_size: u32,
-    /// DATA frames up to this size are delivered in one piece, larger ones as they arrive. At most `max_frame_size`.
+    /// DATA frames up to this size are delivered in one piece, larger ones as they arrive. At most
+    /// `max_frame_size`.
     pub whole_frame_max: u32,
     /// Dynamic header table that the peer may use, and the most that we use of the peer's.
     pub header_table_size: u32,
@@ -33,11 +34,13 @@ pub struct Config {
     pub max_header_list: u32,
     /// Output bytes at which [`super::Connection::wants_read`] turns false.
     pub output_max: usize,
-    /// Bytes held back by flow control, over all streams, from which on `send_data` and `send_grpc_message` answer
-    /// [`super::SendError::QueueFull`]. One message may overshoot it. A whole reply is never refused: what it answers has
-    /// been done. A server bounds its replies where it starts its calls, by [`super::Connection::queued_bytes`].
+    /// Bytes held back by flow control, over all streams, from which on `send_data` and
+    /// `send_grpc_message` answer [`super::SendError::QueueFull`]. One message may overshoot it. A
+    /// whole reply is never refused, since its call has taken effect. A server bounds its replies
+    /// where it starts its calls, by [`super::Connection::queued_bytes`].
     pub send_queue_max: usize,
-    /// Bytes queued on one stream from which on its drain is told by [`super::Event::Writable`].
+    /// Bytes queued on one stream from which on its drain is reported by
+    /// [`super::Event::Writable`].
     pub stream_queue_mark: usize,
 }
 
@@ -59,7 +62,8 @@ impl Config {
         }
     }
 
-    /// Defaults of the load generator and the command line: the same windows, and 64 MiB of queue for large uploads.
+    /// Defaults of the load generator and the command line: the same windows, and 64 MiB of queue
+    /// for large uploads.
     pub fn client() -> Self {
         Self {
             role: Role::Client,
@@ -69,13 +73,13 @@ impl Config {
         }
     }
 
-    /// What a receive buffer must be able to hold, in bytes, so that the connection always makes progress: one frame
-    /// that is delivered whole, and its header.
+    /// Bytes that a receive buffer must hold so that the connection always makes progress: one
+    /// frame that is delivered whole, and its header.
     pub fn receive_buffer_min(&self) -> usize {
         self.checked().whole_frame_max as usize + super::frame::HEADER_LEN
     }
 
-    /// The same with every value in the range that the protocol allows.
+    /// The same parameters, each brought into the range that the protocol allows.
     pub(crate) fn checked(mut self) -> Self {
         self.initial_window = self.initial_window.min(super::flow::WINDOW_MAX);
         self.connection_window = self

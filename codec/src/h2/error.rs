@@ -1,18 +1,18 @@
-//! What can go wrong in HTTP/2 and what it means for whom: the connection (over), one stream (reset), or a command of
-//! the caller that cannot be obeyed (nothing was sent).
+//! Errors of HTTP/2, by what they end: the connection (over), one stream (reset), or a command of
+//! the caller (refused, and nothing was sent).
 
 use std::fmt;
 
-/// An error code of RST_STREAM and GOAWAY (RFC 9113 section 7). Unknown codes are kept as they came.
+/// An error code of RST_STREAM and GOAWAY (RFC 9113 section 7). Unknown codes are kept unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ErrorCode(pub u32);
 
 impl ErrorCode {
-    /// Not a result of an error: graceful shutdown, or a reply that did not need the rest of the request.
+    /// No error: graceful shutdown, or a reply that did not need the rest of the request.
     pub const NO_ERROR: Self = Self(0x0);
     /// The peer broke a rule that has no code of its own.
     pub const PROTOCOL_ERROR: Self = Self(0x1);
-    /// Something of ours failed.
+    /// An internal failure at our end.
     pub const INTERNAL_ERROR: Self = Self(0x2);
     /// The peer sent more than the window allows.
     pub const FLOW_CONTROL_ERROR: Self = Self(0x3);
@@ -71,13 +71,13 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// The connection is over (RFC 9113 section 5.4.1). A GOAWAY frame with the code is already in the output: the driver
-/// sends the output and closes.
+/// The end of the connection (RFC 9113 section 5.4.1). A GOAWAY frame with the code is already in
+/// the output: the driver sends the output and closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionError {
-    /// What the GOAWAY says.
+    /// The code in the GOAWAY.
     pub code: ErrorCode,
-    /// Which rule was broken, for the trace.
+    /// The rule that was broken, for the trace.
     pub reason: &'static str,
 }
 
@@ -103,11 +103,11 @@ impl fmt::Display for ConnectionError {
 
 impl std::error::Error for ConnectionError {}
 
-/// Why a command was not obeyed. Nothing of it was sent.
+/// Why a command was refused. Nothing of it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
-    /// The stream is unknown, was reset (by either end) or has already been ended by us. For a reply: forget it, the
-    /// peer no longer waits.
+    /// The stream is unknown, was reset (by either end) or has already been ended by us. Forget a
+    /// reply to it: the peer no longer waits.
     StreamClosed,
     /// The connection has failed or was closed.
     ConnectionClosed,
@@ -115,13 +115,13 @@ pub enum SendError {
     StreamLimit,
     /// The peer is going away, or all stream ids are used: open another connection (client).
     GoingAway,
-    /// The peer does not take what is queued already ([`super::Config::send_queue_max`]); wait for
-    /// [`super::Event::Writable`].
+    /// The peer does not accept what is queued already ([`super::Config::send_queue_max`]); wait
+    /// for [`super::Event::Writable`].
     QueueFull,
     /// The field list is larger than the peer's SETTINGS_MAX_HEADER_LIST_SIZE.
     HeaderListTooLarge,
-    /// The command does not fit the role or the state of the stream (trailers before headers, second headers, request
-    /// by a server).
+    /// The command does not fit the role or the state of the stream (trailers before headers,
+    /// second headers, request by a server).
     WrongState,
 }
 

@@ -1,13 +1,14 @@
-//! What the connection tells its driver, and the handles in it: the input cursor, stream ids and events.
+//! Input and events of a connection, and the handles in them: the input cursor and stream ids.
 
 use super::error::ErrorCode;
 use super::hpack::HeaderList;
 
-/// The bytes that the kernel brought, and how many of them the connection has taken.
+/// Bytes that the kernel brought, and the count of those that the connection has taken.
 ///
-/// What is not taken when [`super::Connection::poll_event`] returns `None` is the beginning of a frame: the driver keeps
-/// it and puts the next bytes behind it. It is never more than [`super::Config::receive_buffer_min`] minus one bytes
-/// unless [`super::Connection::wants_read`] is false.
+/// The bytes left when [`super::Connection::poll_event`] returns `None` are the beginning of a
+/// frame: the driver keeps them and appends the next bytes. They are never more than
+/// [`super::Config::receive_buffer_min`] minus one unless [`super::Connection::wants_read`] is
+/// false.
 #[derive(Debug)]
 pub struct Input<'i> {
     bytes: &'i [u8],
@@ -20,14 +21,15 @@ impl<'i> Input<'i> {
         Self { bytes, taken: 0 }
     }
 
-    /// How many bytes may be dropped from the front. Holds also after an error.
+    /// Number of bytes that may be dropped from the front. Valid also after an error.
     pub fn consumed(&self) -> usize {
         self.taken
     }
 
-    /// What is not taken yet.
+    /// The bytes not taken yet.
     pub fn remaining(&self) -> &'i [u8] {
-        // `taken` never passes the end, so this cannot fail; `get` keeps the panic machinery out of the hot path.
+        // `taken` never passes the end, so this cannot fail; `get` keeps the panic code out of the
+        // hot path.
         self.bytes.get(self.taken..).unwrap_or_default()
     }
 
@@ -39,8 +41,9 @@ impl<'i> Input<'i> {
 
 /// A stream of one connection: its id on the wire and its place in the connection's table.
 ///
-/// `Copy` and `Send`, so that it can travel as a ticket and come back: a handle whose stream is gone is recognised
-/// (ids are never used twice), commands with it answer [`super::SendError::StreamClosed`].
+/// `Copy` and `Send`, so that it can travel as a ticket and come back. A handle whose stream is
+/// gone is recognised (ids are never reused); commands with it answer
+/// [`super::SendError::StreamClosed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId {
     pub(crate) id: u32,
@@ -53,19 +56,22 @@ impl StreamId {
         self.id
     }
 
-    /// A small dense number that no other open stream of this connection has: an index for the driver's own table of
-    /// calls. It is below the largest number of streams that were ever open at once, and used again for later streams.
+    /// A small dense number that no other open stream of this connection has: an index for the
+    /// driver's own table of calls. It is below the largest number of streams that were ever open
+    /// at once, and is reused for later streams.
     pub fn slot(self) -> usize {
         self.slot as usize
     }
 }
 
-/// What happened. `'c` is the connection (header lists), `'i` the input (payloads): an event whose fields come from the
-/// input does not keep the connection borrowed, so that a reply can be sent while the payload is still in use.
+/// An event of the connection. `'c` is the connection (header lists), `'i` the input (payloads): an
+/// event whose fields come from the input does not keep the connection borrowed, so that a reply
+/// can be sent while the payload is still in use.
 #[derive(Debug)]
 pub enum Event<'c, 'i> {
-    /// A request (server) or the final response (client; 1xx are passed over) begins. Validated as RFC 9113 section 8
-    /// asks. On the server `end_stream` means a request without a body; on the client a trailers-only reply.
+    /// A request (server) or the final response (client; 1xx are skipped) begins. Validated as RFC
+    /// 9113 section 8 demands. On the server `end_stream` means a request without a body; on the
+    /// client a trailers-only reply.
     Headers {
         /// The stream; new, on the server.
         stream: StreamId,
@@ -76,17 +82,19 @@ pub enum Event<'c, 'i> {
         /// [`super::Connection::memoize`] may be called for this block.
         memoizable: bool,
     },
-    /// The same as [`Event::Headers`] with a header block for which `memo` was remembered. Nothing was decoded.
+    /// Like [`Event::Headers`], for a header block for which `memo` was remembered. Nothing was
+    /// decoded.
     MemoHeaders {
         /// The stream; new, on the server.
         stream: StreamId,
-        /// What was given to [`super::Connection::memoize`].
+        /// The value given to [`super::Connection::memoize`].
         memo: u32,
         /// The peer sends nothing more on this stream.
         end_stream: bool,
     },
-    /// A request whose header list is larger than [`super::Config::max_header_list`]. What fits of it is here, and not
-    /// validated: enough to answer with an error in the protocol of the request.
+    /// A request whose header list is larger than [`super::Config::max_header_list`]. The fields
+    /// that fit are here, not validated: enough to answer with an error in the protocol of the
+    /// request.
     OversizedHeaders {
         /// The stream, new.
         stream: StreamId,
@@ -95,8 +103,8 @@ pub enum Event<'c, 'i> {
         /// The peer sends nothing more on this stream.
         end_stream: bool,
     },
-    /// A piece of the body, in order. Frames up to [`super::Config::whole_frame_max`] come in one piece; larger ones as
-    /// they arrive. `data` may be empty only together with `end_stream`.
+    /// A piece of the body, in order. Frames up to [`super::Config::whole_frame_max`] come in one
+    /// piece; larger ones as they arrive. `data` may be empty only together with `end_stream`.
     Data {
         /// The stream.
         stream: StreamId,
@@ -114,37 +122,40 @@ pub enum Event<'c, 'i> {
         /// [`super::Connection::memoize`] may be called for this block.
         memoizable: bool,
     },
-    /// The same as [`Event::Trailers`] with a block for which `memo` was remembered.
+    /// Like [`Event::Trailers`], for a block for which `memo` was remembered.
     MemoTrailers {
         /// The stream.
         stream: StreamId,
-        /// What was given to [`super::Connection::memoize`].
+        /// The value given to [`super::Connection::memoize`].
         memo: u32,
     },
-    /// The stream is gone: reset by the peer, or by us after a stream error, or refused by the peer's GOAWAY
-    /// (REFUSED_STREAM: safe to retry elsewhere). The driver forgets it and cancels its work. Not sent for
-    /// [`super::Connection::reset`], nor for streams that the driver has never heard of.
+    /// The stream is gone: reset by the peer, or by us after a stream error, or refused by the
+    /// peer's GOAWAY (REFUSED_STREAM: safe to retry elsewhere). The driver forgets it and cancels
+    /// its work. Not sent for [`super::Connection::reset`], nor for streams of which the driver has
+    /// had no event.
     Reset {
         /// The stream.
         stream: StreamId,
-        /// Why.
+        /// The reason.
         code: ErrorCode,
     },
-    /// A stream whose queue had grown to [`super::Config::stream_queue_mark`] has drained below half of it.
+    /// A stream whose queue had reached [`super::Config::stream_queue_mark`] has drained below half
+    /// of it.
     Writable {
         /// The stream.
         stream: StreamId,
     },
-    /// The peer is going away. Streams above `last_stream` that we opened get their own [`Event::Reset`].
+    /// The peer is going away. Streams above `last_stream` that we opened get their own
+    /// [`Event::Reset`].
     GoAway {
         /// The last stream of ours that the peer might have acted on.
         last_stream: u32,
-        /// Why.
+        /// The reason.
         code: ErrorCode,
     },
     /// The answer to [`super::Connection::ping`].
     Pong {
-        /// What was sent.
+        /// The payload of the ping.
         payload: [u8; 8],
     },
     /// The peer's SETTINGS took effect.

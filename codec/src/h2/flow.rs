@@ -1,18 +1,19 @@
 //! Flow-control windows (RFC 9113 section 5.2, 6.9), in bytes.
 //!
-//! Pure arithmetic with its overflow rules; which frame or error follows is for the connection.
+//! Pure arithmetic with its overflow rules. The connection decides which frame or error follows.
 
-/// The window that both ends start with.
+/// The window with which both ends start.
 pub(crate) const WINDOW_DEFAULT: u32 = 65_535;
 
 /// The largest window.
 pub(crate) const WINDOW_MAX: u32 = (1 << 31) - 1;
 
-/// What we may send. Negative after the peer has lowered its initial window below what is in flight (section 6.9.2).
+/// The window for sending. Negative after the peer has lowered its initial window below the bytes
+/// in flight (section 6.9.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SendWindow(i32);
 
-/// A window would pass 2^31-1 (section 6.9.1).
+/// An overflow: a window would pass 2^31-1 (section 6.9.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WindowOverflow;
 
@@ -34,24 +35,26 @@ impl SendWindow {
         self.0 -= count as i32;
     }
 
-    /// Adds what a WINDOW_UPDATE gives, or the difference of two initial windows (which may be negative).
+    /// Adds the increment of a WINDOW_UPDATE, or the difference of two initial windows (which may
+    /// be negative).
     pub(crate) fn adjust(&mut self, delta: i64) -> Result<(), WindowOverflow> {
         let size = i64::from(self.0) + delta;
         if size > i64::from(WINDOW_MAX) {
             return Err(WindowOverflow);
         }
-        // The lower end: a window falls at most from 0 by an initial window of 2^31-1, which an i32 holds.
+        // No underflow: a window falls at most from 0 by an initial window of 2^31-1, which an i32
+        // holds.
         self.0 = i32::try_from(size).unwrap_or(i32::MIN);
         Ok(())
     }
 }
 
-/// What the peer may send, and what it has sent that we have not given back yet.
+/// The window for receiving, and the bytes received that we have not given back yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ReceiveWindow {
-    /// What the peer may still send. Negative after we have lowered the initial window.
+    /// Bytes that the peer may still send. Negative after we have lowered the initial window.
     available: i32,
-    /// Delivered and free to be given back by the next WINDOW_UPDATE.
+    /// Bytes delivered, to be given back by the next WINDOW_UPDATE.
     freed: u32,
 }
 
@@ -63,7 +66,7 @@ impl ReceiveWindow {
         }
     }
 
-    /// Takes a frame of `count` bytes off the window; false if the peer had no right to send it.
+    /// Takes a frame of `count` bytes off the window; false if the peer was not allowed to send it.
     #[inline]
     #[must_use]
     pub(crate) fn consume(&mut self, count: u32) -> bool {

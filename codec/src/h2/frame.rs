@@ -1,13 +1,14 @@
-//! Frames on the wire (RFC 9113 section 4 and 6): the 9-byte header, types, flags, and writers of the small frames.
+//! Frames on the wire (RFC 9113 section 4 and 6): the 9-byte header, types, flags, and writers of
+//! the small frames.
 //!
-//! Leaves to others what a frame means for a stream or the connection.
+//! The meaning of a frame for a stream or the connection is left to others.
 
 use super::error::ErrorCode;
 
 /// Bytes of a frame header.
 pub(crate) const HEADER_LEN: usize = 9;
 
-/// The largest payload before SETTINGS say otherwise, and the least that may be announced.
+/// The largest payload before any SETTINGS, and the least that may be announced.
 pub(crate) const PAYLOAD_MAX_DEFAULT: u32 = 1 << 14;
 
 /// The largest payload that may ever be announced.
@@ -30,7 +31,7 @@ pub(crate) mod kind {
     pub(crate) const CONTINUATION: u8 = 0x9;
 }
 
-/// Frame flags. A flag means something only on the types that define it; elsewhere it is ignored.
+/// Frame flags. A flag has a meaning only on the types that define it; elsewhere it is ignored.
 pub(crate) mod flag {
     /// DATA, HEADERS.
     pub(crate) const END_STREAM: u8 = 0x1;
@@ -67,7 +68,7 @@ pub(crate) struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// The header that `bytes` begin with, if they are long enough.
+    /// Parses the header at the front of `bytes`, if they are long enough.
     #[inline]
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let b: &[u8; HEADER_LEN] = bytes.first_chunk()?;

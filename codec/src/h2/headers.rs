@@ -1,15 +1,15 @@
-//! The rules of HTTP for field lists (RFC 9113 section 8.2, 8.3): legal names and values, pseudo-fields, fields that belong
-//! to HTTP/1.1 only, `content-length`.
+//! Rules of HTTP for field lists (RFC 9113 section 8.2, 8.3): legal names and values,
+//! pseudo-fields, fields that belong to HTTP/1.1 only, `content-length`.
 //!
-//! Pure functions over a decoded list; an error is a malformed message, that is a stream error of type PROTOCOL_ERROR
-//! (section 8.1.1). Leaves the meaning of fields to the driver.
+//! Pure functions over a decoded list. An error is a malformed message, which is a stream error of
+//! type PROTOCOL_ERROR (section 8.1.1). Leaves the meaning of fields to the driver.
 
 use super::hpack::HeaderList;
 
-/// Why a list is malformed, for the trace.
+/// The reason why a list is malformed, for the trace.
 pub(crate) type Malformed = &'static str;
 
-/// What the connection must know of a request or response.
+/// Facts of a request or response that the connection needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// Negative if absent.
@@ -69,7 +69,8 @@ fn check_request_target(pseudo: &Pseudo<'_>) -> Result<(), Malformed> {
         return Err("empty :method");
     }
     if method == b"CONNECT" {
-        // Section 8.5. Extended CONNECT (RFC 8441) is not announced, so its pseudo-field is unknown here.
+        // Section 8.5. Extended CONNECT (RFC 8441) is not announced, so its pseudo-field is unknown
+        // here.
         if pseudo.scheme.is_some() || pseudo.path.is_some() {
             return Err(":scheme or :path in CONNECT");
         }
@@ -142,7 +143,7 @@ pub(crate) fn check_trailers(list: &HeaderList) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// What regular fields have shown so far.
+/// Facts found in the regular fields so far.
 struct Regular<'a> {
     seen: bool,
     content_length: i64,
@@ -164,7 +165,7 @@ impl<'a> Regular<'a> {
     fn check(&mut self, name: &'a [u8], value: &'a [u8]) -> Result<(), Malformed> {
         self.seen = true;
         check_name(name)?;
-        // By length first: nearly all names of real requests fall through with one comparison.
+        // By length first: nearly all names of real requests need only one comparison.
         match name.len() {
             2 if name == b"te" && value != b"trailers" => Err("te is not trailers"),
             4 if name == b"host" => {
@@ -198,7 +199,8 @@ impl<'a> Regular<'a> {
     }
 }
 
-/// Section 8.2.1: no control characters, space, upper case, bytes from 0x7f, and no colon.
+/// Checks a name (section 8.2.1): no control characters, space, upper case, bytes from 0x7f, and no
+/// colon.
 #[inline]
 fn check_name(name: &[u8]) -> Result<(), Malformed> {
     // A fold without an early exit: names are short and nearly always legal.
@@ -221,7 +223,7 @@ static NAME_ILLEGAL: [bool; 256] = {
     table
 };
 
-/// Section 8.2.1: no NUL, CR, LF, and no white space at either end.
+/// Checks a value (section 8.2.1): no NUL, CR, LF, and no white space at either end.
 #[inline]
 fn check_value(value: &[u8]) -> Result<(), Malformed> {
     let illegal = value.iter().fold(false, |bad, byte| {

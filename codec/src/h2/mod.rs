@@ -1,13 +1,15 @@
-//! HTTP/2 (RFC 9113) as a pure state machine, server and client, made for unary gRPC in large numbers.
+//! HTTP/2 (RFC 9113) as a pure state machine, server and client, made for unary gRPC in large
+//! numbers.
 //!
 //! ```text
 //!   receive buffer --Input--> Connection::poll_event --> Event (borrows payloads from the buffer)
 //!   commands: send_headers, send_data, send_grpc_reply, reset, goaway, ... --> one output buffer --> take_output
 //! ```
 //!
-//! A driver moves bytes and nothing else: it puts what it received behind what was left of the last time, calls
-//! [`Connection::poll_event`] until it answers `None`, drops what was consumed, and sends the output. There is no clock
-//! inside; [`Connection::tick`] brings time for the budgets of the defences.
+//! A driver only moves bytes: it appends the received bytes to those left from the last time, calls
+//! [`Connection::poll_event`] until it answers `None`, drops the consumed bytes, and sends the
+//! output. There is no clock inside; [`Connection::tick`] brings time for the budgets of the
+//! defences.
 //!
 //! ```
 //! use prism_codec::h2::{Config, Connection, ConnectionError, Event, Input};
@@ -87,6 +89,6 @@ pub use error::{ConnectionError, ErrorCode, SendError};
 pub use event::{Event, Input, StreamId};
 pub use hpack::HeaderList;
 
-/// The client connection preface (RFC 9113 section 3.4): what the bytes of an HTTP/2 connection begin with, so that a
-/// driver can tell it from HTTP/1.1. The connection itself consumes it.
+/// The client connection preface (RFC 9113 section 3.4), the first bytes of an HTTP/2 connection,
+/// by which a driver distinguishes it from HTTP/1.1. The connection itself consumes it.
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -1,9 +1,10 @@
 //! The streams of a connection: a slab of small records and an index from wire ids to slots.
 //!
-//! Promises: slots, queues and the index are used again, so a connection in steady state allocates nothing; memory grows
-//! with the largest number of streams that were open at once. The index is open-addressed by `id / 2`, which for the
-//! consecutive ids that all known peers use is a perfect hash; ids chosen to collide cost at most one probe for each
-//! open stream. Leaves the rules of the protocol to the connection.
+//! Promises: slots, queues and the index are reused, so a connection in steady state allocates
+//! nothing; memory grows with the largest number of streams that were open at once. The index is
+//! open-addressed by `id / 2`, which for the consecutive ids that all known peers use is a perfect
+//! hash; ids chosen to collide cost at most one probe for each open stream. Leaves the rules of the
+//! protocol to the connection.
 
 use super::event::StreamId;
 use super::flow::{ReceiveWindow, SendWindow};
@@ -16,30 +17,30 @@ pub(crate) struct Stream {
     pub(crate) id: u32,
     pub(crate) send_window: SendWindow,
     pub(crate) receive_window: ReceiveWindow,
-    /// Delivered, but not released by the driver (automatic release off).
+    /// Bytes delivered and not released by the driver (automatic release off).
     pub(crate) held: u32,
-    /// Body bytes that `content-length` still promises; negative: no promise was made.
+    /// Body bytes still missing from `content-length`; negative if there was none.
     pub(crate) content_left: i64,
     pub(crate) queue: Option<Box<SendQueue>>,
     /// The peer has sent END_STREAM.
     pub(crate) remote_ended: bool,
-    /// The driver has said the last of our side; END_STREAM may still be queued.
+    /// The driver has ended our side; END_STREAM may still be queued.
     pub(crate) local_ended: bool,
     /// Final response headers (server) or the request (client) were sent.
     pub(crate) headers_sent: bool,
-    /// Client: the final response headers have come, what follows is trailers.
+    /// Client: the final response headers have arrived; any further ones are trailers.
     pub(crate) headers_received: bool,
     /// Client: the request was HEAD, so `content-length` promises nothing.
     pub(crate) head_request: bool,
     /// The receive window re-opens by itself.
     pub(crate) auto_release: bool,
-    /// The queue has reached the mark: its drain is to be told.
+    /// The queue has reached the mark: its drain is to be reported.
     pub(crate) marked: bool,
     /// In the ring of streams that wait for the connection's window.
     pub(crate) in_ring: bool,
 }
 
-/// What flow control holds back of one stream, and how the stream ends behind it.
+/// Bytes of one stream that flow control holds back, and the end that follows them.
 #[derive(Debug, Default)]
 pub(crate) struct SendQueue {
     data: Vec<u8>,
@@ -47,7 +48,7 @@ pub(crate) struct SendQueue {
     pub(crate) end: End,
 }
 
-/// What follows the queued data.
+/// The end of a stream, after its queued data.
 #[derive(Debug, Default)]
 pub(crate) enum End {
     /// Nothing yet.
@@ -57,14 +58,15 @@ pub(crate) enum End {
     Data,
     /// `grpc-status: 0`, from the template.
     GrpcOk,
-    /// These trailers. They are encoded when they are sent, since header blocks change the peer's table in the order
-    /// in which they go out.
+    /// These trailers. They are encoded when they are sent, since header blocks change the peer's
+    /// table in the order of sending.
     Trailers(HeaderList),
 }
 
 impl SendQueue {
     pub(crate) fn push(&mut self, data: &[u8]) {
-        // Reclaim what was sent already rather than grow: the queue stays as large as what it holds.
+        // Bytes already sent are reclaimed before the buffer grows: it stays as large as its
+        // contents.
         if self.head > 0 && self.data.len() + data.len() > self.data.capacity() {
             self.data.drain(..self.head);
             self.head = 0;
@@ -97,7 +99,7 @@ impl SendQueue {
     }
 }
 
-/// Queues that are kept for the next stream, and how much memory each may keep, in bytes.
+/// Most queues kept for later streams; the next line bounds the memory of each, in bytes.
 const POOLED_QUEUES_MAX: usize = 16;
 const POOLED_CAPACITY_MAX: usize = 64 << 10;
 
@@ -106,7 +108,8 @@ const POOLED_CAPACITY_MAX: usize = 64 << 10;
 pub(crate) struct Streams {
     slots: Vec<Stream>,
     free: Vec<u32>,
-    /// (id, slot); id 0 is empty. Length is 0 or a power of two above twice the number of open streams.
+    /// (id, slot); id 0 is empty. Length is 0 or a power of two above twice the number of open
+    /// streams.
     index: Vec<(u32, u32)>,
     open: usize,
     /// Queued bytes of all streams together.
@@ -204,7 +207,8 @@ impl Streams {
         StreamId { id, slot }
     }
 
-    /// Removes an open stream with its queue. Returns how many delivered bytes its driver had not released.
+    /// Removes an open stream with its queue. Returns the number of delivered bytes that its driver
+    /// had not released.
     pub(crate) fn remove(&mut self, stream: StreamId) -> u32 {
         let Some(found) = self.get_mut(stream) else {
             return 0;
@@ -229,15 +233,16 @@ impl Streams {
         self.put_queue(stream, queue);
     }
 
-    /// Sets how an open stream ends behind its queue.
+    /// Sets how an open stream ends after its queue.
     pub(crate) fn set_end(&mut self, stream: StreamId, end: End) {
         let mut queue = self.queue_of(stream);
         queue.end = end;
         self.put_queue(stream, queue);
     }
 
-    /// Takes the queue of a stream out, so that it can be sent from while the rest of the connection is in use. To be
-    /// put back by [`Streams::put_queue`] or [`Streams::recycle`]; `queued` must be kept right by [`Streams::dequeued`].
+    /// Takes the queue out of a stream, so that it can be sent from while the rest of the
+    /// connection is in use. Return it by [`Streams::put_queue`] or [`Streams::recycle`]; keep
+    /// `queued` right by [`Streams::dequeued`].
     pub(crate) fn take_queue(&mut self, stream: StreamId) -> Option<Box<SendQueue>> {
         self.get_mut(stream)?.queue.take()
     }
@@ -273,7 +278,7 @@ impl Streams {
         })
     }
 
-    /// How many slots there are, open or free.
+    /// Number of slots, open or free.
     pub(crate) fn slots(&self) -> usize {
         self.slots.len()
     }
@@ -322,7 +327,8 @@ impl Streams {
             if other == 0 {
                 break;
             }
-            // The entry may move into the gap if its home lies at or before the gap, seen along the probe.
+            // The entry may move into the gap if its home lies at or before the gap, in the order
+            // of probing.
             let home = (other >> 1) as usize & mask;
             if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(gap) & mask) {
                 self.index[gap] = (other, slot);
@@ -344,7 +350,8 @@ mod tests {
 
     #[test]
     fn the_index_agrees_with_a_map() {
-        // Seeded walk: ids grow by random odd strides (so that they collide), streams close in random order.
+        // Seeded walk: ids grow by random odd strides (so that they collide), and streams close in
+        // random order.
         let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
         let mut next = move || {
             seed ^= seed << 13;

@@ -1,7 +1,7 @@
 //! Bodies: of a known length, or chunked (RFC 9112, 7.1), both bounded.
 //!
-//! Promises the body's bytes without framing and without copies, and strictness in chunk sizes. Chunk extensions and
-//! trailer fields are checked and dropped.
+//! Promises the body's bytes without framing and without copies, and strictness in chunk sizes.
+//! Chunk extensions and trailer fields are checked and dropped.
 
 use super::{Event, HttpError, head::Framing};
 use crate::limits::{HTTP1_CHUNK_LINE_BYTES_MAX, HTTP1_HEADERS_MAX, HTTP1_TRAILER_BYTES_MAX};
@@ -15,11 +15,11 @@ const BAD_CHUNK: HttpError = HttpError {
     message: "the chunked body is not well-formed",
 };
 
-/// Where in a body the parser stands.
+/// Position of the parser in a body.
 #[derive(Debug)]
 pub(super) struct Body {
     state: State,
-    /// Bytes that a chunked body may still bring.
+    /// Bytes by which a chunked body may still grow.
     allowed: u64,
 }
 
@@ -30,7 +30,7 @@ enum State {
     ChunkLine,
     /// Bytes left of the chunk.
     Chunk(u64),
-    /// CR LF behind a chunk's bytes.
+    /// CR LF after a chunk's bytes.
     ChunkEnd,
     Trailers,
 }
@@ -88,7 +88,7 @@ impl Body {
     }
 }
 
-/// Up to `left` bytes; `None` if there are none yet.
+/// Takes up to `left` bytes; `None` if there are none yet.
 fn take<'a>(input: &mut &'a [u8], left: u64) -> Option<&'a [u8]> {
     let count = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
     let (bytes, rest) = input.split_at(count);
@@ -96,11 +96,11 @@ fn take<'a>(input: &mut &'a [u8], left: u64) -> Option<&'a [u8]> {
     (!bytes.is_empty()).then_some(bytes)
 }
 
-/// The size in a chunk's line; `None` while the line is incomplete.
+/// Reads the size in a chunk's line; `None` while the line is incomplete.
 fn chunk_line(input: &mut &[u8]) -> Result<Option<u64>, HttpError> {
     let window = &input[..input.len().min(HTTP1_CHUNK_LINE_BYTES_MAX)];
     let Some(newline) = window.iter().position(|byte| *byte == b'\n') else {
-        // What cannot become a size is refused at once, not when the line is complete.
+        // A text that cannot become a size is refused at once, not when the line is complete.
         return if window.len() == HTTP1_CHUNK_LINE_BYTES_MAX
             || window.first().is_some_and(|byte| !byte.is_ascii_hexdigit())
         {
@@ -131,7 +131,7 @@ fn chunk_line(input: &mut &[u8]) -> Result<Option<u64>, HttpError> {
     Ok(Some(size))
 }
 
-/// Passes over the trailer section; false while it is incomplete.
+/// Skips the trailer section; false while it is incomplete.
 fn trailers(input: &mut &[u8]) -> Result<bool, HttpError> {
     if let [b'\r', b'\n', rest @ ..] = input {
         *input = rest;

@@ -1,7 +1,8 @@
-//! Request line and header fields: finds their end, parses them, and decides how the body is framed.
+//! Request line and header fields: finds their end, parses them, and decides how the body is
+//! framed.
 //!
-//! Promises that a head with more than one reading is refused (RFC 9112, 6.3 and 11.2). `httparse` judges the bytes of
-//! names and values.
+//! Promises that a head with more than one reading is refused (RFC 9112, 6.3 and 11.2). `httparse`
+//! judges the bytes of names and values.
 
 use super::HttpError;
 use crate::limits::{HTTP1_HEAD_BYTES_MAX, HTTP1_HEADERS_MAX};
@@ -18,9 +19,9 @@ pub enum Version {
 /// A request's head, borrowed from the input.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
-    /// For example `POST`.
+    /// The method, for example `POST`.
     pub method: &'a str,
-    /// As it came, for example `/metrics?x=1`.
+    /// The target as received, for example `/metrics?x=1`.
     pub target: &'a str,
     /// The request's version.
     pub version: Version,
@@ -28,14 +29,15 @@ pub struct Head<'a> {
     pub headers: Headers<'a>,
     /// Whether the client wants to send another request on this connection.
     pub keep_alive: bool,
-    /// The client waits for `100 Continue` before it sends the body: answer with [`super::put_continue`], or refuse.
+    /// Whether the client waits for `100 Continue` before it sends the body: answer with
+    /// [`super::put_continue`], or refuse.
     pub expects_continue: bool,
-    /// Bytes of the body that follows; `u64::MAX` if it is chunked, so that nobody knows.
+    /// Bytes of the body that follows; `u64::MAX` if it is chunked, so that the length is unknown.
     pub body_left: u64,
 }
 
 impl<'a> Head<'a> {
-    /// The target's path, without query; for a target in absolute form (`http://host/path`) the path in it.
+    /// The target's path, without query. A target in absolute form is `http://host/path`.
     pub fn path(&self) -> &'a str {
         split_target(self.target).0
     }
@@ -45,7 +47,7 @@ impl<'a> Head<'a> {
         split_target(self.target).1
     }
 
-    /// The target's path with its query, as `:path` of HTTP/2 has them.
+    /// The target's path with its query, as in `:path` of HTTP/2.
     pub fn path_and_query(&self) -> &'a str {
         origin_form(self.target).split('#').next().unwrap_or_default()
     }
@@ -59,7 +61,7 @@ impl<'a> Head<'a> {
     }
 }
 
-/// What follows the scheme of a target in absolute form.
+/// The part of a target in absolute form after its scheme.
 fn absolute_form(target: &str) -> Option<&str> {
     match target.split_once("://") {
         Some((scheme, rest)) if !scheme.contains('/') => Some(rest),
@@ -87,7 +89,7 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
-    /// Names as they came, values without the white space around them, in their order.
+    /// Names as received, values without surrounding white space, in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         self.lines.split(|byte| *byte == b'\n').filter_map(|line| {
             let colon = line.iter().position(|byte| *byte == b':')?;
@@ -96,7 +98,7 @@ impl<'a> Headers<'a> {
         })
     }
 
-    /// The first value of this name, whatever its case.
+    /// First value of this name, whatever its case.
     pub fn first(&self, name: &str) -> Option<&'a [u8]> {
         self.iter()
             .find(|(candidate, _)| candidate.eq_ignore_ascii_case(name))
@@ -104,7 +106,7 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// How the body is framed.
+/// Framing of the body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Framing {
     Length(u64),
@@ -115,7 +117,8 @@ const fn refuse<T>(status: u16, message: &'static str) -> Result<T, HttpError> {
     Err(HttpError { status, message })
 }
 
-/// Length of the head with its empty line, or `None` while it is incomplete. `searched`: bytes known to hold no end.
+/// Length of the head with its empty line, or `None` while it is incomplete. The first `searched`
+/// bytes are known to hold no end.
 pub(super) fn find_end(input: &[u8], searched: &mut usize) -> Result<Option<usize>, HttpError> {
     let window = &input[..input.len().min(HTTP1_HEAD_BYTES_MAX)];
     let mut position = *searched;
@@ -124,7 +127,8 @@ pub(super) fn find_end(input: &[u8], searched: &mut usize) -> Result<Option<usiz
         .and_then(|rest| rest.iter().position(|byte| *byte == b'\n'))
     {
         let newline = position + offset;
-        // RFC 9112, 2.2 lets a lone line feed pass as a line's end; a proxy before us may see it otherwise.
+        // RFC 9112, 2.2 lets a lone line feed pass as a line's end; a proxy in front of us may read
+        // it otherwise.
         if newline == 0 || window[newline - 1] != b'\r' {
             return refuse(400, "a line of the request head does not end with CR LF");
         }
@@ -191,7 +195,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Head<'_>, Framing), HttpError> {
     Ok((head, special.framing))
 }
 
-/// What the fields say that concern this connection and not the application.
+/// Contents of the fields that concern this connection and not the application.
 struct Special {
     framing: Framing,
     keep_alive: bool,
@@ -229,7 +233,7 @@ fn special_fields(fields: &[httparse::Header<'_>], version: Version) -> Result<S
             if !value.eq_ignore_ascii_case(b"100-continue") {
                 return refuse(417, "the only supported expectation is 100-continue");
             }
-            // RFC 9110, 10.1.1: to be ignored in HTTP/1.0.
+            // RFC 9110, 10.1.1: ignored in HTTP/1.0.
             expects_continue = version == Version::Http11;
         }
     }
@@ -250,13 +254,13 @@ fn special_fields(fields: &[httparse::Header<'_>], version: Version) -> Result<S
     })
 }
 
-/// Digits only: no sign, no list, no white space within (RFC 9110, 8.6).
+/// Parses digits only: no sign, no list, no white space within (RFC 9110, 8.6).
 fn content_length(value: &[u8]) -> Result<u64, HttpError> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return refuse(400, "content-length is not a number");
     }
     let digits = value.iter().map(|digit| u64::from(digit - b'0'));
-    // A number beyond 64 bits is a number all the same, only too large.
+    // A number beyond 64 bits is valid, only too large.
     Ok(digits.fold(0u64, |number, digit| {
         number.saturating_mul(10).saturating_add(digit)
     }))

@@ -1,21 +1,23 @@
 //! Writers of HTTP/1.1 responses: whole, chunked, `100 Continue`, and errors.
 //!
-//! Promises well-formed heads: line breaks in a header's value become spaces, so that no value can forge a field.
+//! Promises well-formed heads: line breaks in a header's value become spaces, so that no value can
+//! forge a field.
 
 use super::HttpError;
 
 /// A whole response.
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
-    /// For example 200.
+    /// The status, for example 200.
     pub status: u16,
-    /// Without `content-type`, `content-length` and `connection`, which are written anyway. Names in lower case.
+    /// Fields in addition to `content-type`, `content-length` and `connection`, which are always
+    /// written. Names in lower case.
     pub headers: &'a [(&'a str, &'a [u8])],
-    /// Empty: no such field.
+    /// The field `content-type`; empty to leave it out.
     pub content_type: &'a str,
-    /// The body; of a response to HEAD only its length is written.
+    /// The body; for HEAD only its length is written.
     pub body: &'a [u8],
-    /// False: `connection: close`, and the caller closes.
+    /// Whether the connection is kept. False: `connection: close`, and the caller closes.
     pub keep_alive: bool,
     /// Whether the request's method was HEAD.
     pub head_only: bool,
@@ -49,14 +51,14 @@ pub fn put_response(out: &mut Vec<u8>, response: &Response<'_>) {
     }
 }
 
-/// Appends the head of a response to HTTP/1.0 whose length is not known: the body ends with the connection.
+/// Appends the head of a response of unknown length to HTTP/1.0: the body ends with the connection.
 pub fn put_head_until_close(out: &mut Vec<u8>, status: u16, content_type: &str, headers: &[(&str, &[u8])]) {
     put_status_line(out, status);
     put_fields(out, content_type, headers, false);
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the head of a response whose length is not known; [`put_chunk`] and [`put_chunks_end`] follow.
+/// Appends the head of a response of unknown length; [`put_chunk`] and [`put_chunks_end`] follow.
 /// Not for HTTP/1.0.
 pub fn put_head_chunked(
     out: &mut Vec<u8>,
@@ -71,7 +73,7 @@ pub fn put_head_chunked(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a chunk; nothing if `bytes` is empty, because an empty chunk is the end.
+/// Appends a chunk; nothing if `bytes` is empty, because an empty chunk marks the end.
 pub fn put_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
     if !bytes.is_empty() {
         out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
@@ -90,7 +92,8 @@ pub fn put_continue(out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
 }
 
-/// Appends the answer to a request that was refused, as JSON that a Connect client understands, and `connection: close`.
+/// Appends the answer to a refused request, as JSON that a Connect client understands, and
+/// `connection: close`.
 pub fn put_error(out: &mut Vec<u8>, error: &HttpError) {
     let code = match error.status {
         408 => "deadline_exceeded",
@@ -122,7 +125,7 @@ fn put_fields(out: &mut Vec<u8>, content_type: &str, headers: &[(&str, &[u8])], 
     for (name, value) in headers {
         put_field(out, name, value);
     }
-    // HTTP/1.0 clients need to be told; the others do not mind.
+    // HTTP/1.0 clients need the field; others ignore it.
     put_field(
         out,
         "connection",

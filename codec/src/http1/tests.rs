@@ -1,8 +1,8 @@
-//! What the HTTP/1.1 parser promises, request by request.
+//! Promises of the HTTP/1.1 parser, request by request.
 
 use super::*;
 
-/// A request as the application would see it.
+/// A request as the application sees it.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     line: String,
@@ -10,7 +10,8 @@ struct Seen {
     body: Vec<u8>,
 }
 
-/// Feeds `pieces` one after the other, keeping the tail as a driver does. Gives the requests, or the error.
+/// Feeds `pieces` one after the other, keeping the tail as a driver does. Returns the requests, or
+/// the error.
 fn feed<'p>(
     body_max: usize,
     pieces: impl IntoIterator<Item = &'p [u8]>,
@@ -205,7 +206,7 @@ fn heads_are_bounded() {
     let many = |count: usize| format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "a: b\r\n".repeat(count));
     assert_eq!(status(&many(64)), 431);
     assert_eq!(one(&many(63)).expect("64 fields").headers.len(), 64);
-    // A drip of single bytes is searched once, not once per byte.
+    // A head that arrives byte by byte is searched once, not once per byte.
     let started = std::time::Instant::now();
     let error = feed(0, long_field.as_bytes().chunks(1)).expect_err("too long");
     assert_eq!(error.status, 431);

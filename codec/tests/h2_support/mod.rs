@@ -1,4 +1,5 @@
-//! Help for the tests of HTTP/2: raw frames in, parsed frames and owned events out, a seeded random number generator.
+//! Support for the tests of HTTP/2: raw frames in, parsed frames and owned events out, a seeded
+//! random number generator.
 
 #![allow(dead_code, unreachable_pub)]
 
@@ -97,7 +98,7 @@ pub fn parse(mut bytes: &[u8]) -> Vec<Frame> {
     frames
 }
 
-/// An event that owns what it says.
+/// An event that owns its contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     Headers(u32, Vec<(String, String)>, bool),
@@ -113,7 +114,7 @@ pub enum Seen {
     PeerSettings,
 }
 
-/// A connection and what it was fed.
+/// A connection and the input it got.
 pub struct Subject {
     pub connection: Connection,
     pub seen: Vec<Seen>,
@@ -131,7 +132,7 @@ impl Subject {
         }
     }
 
-    /// A server that has exchanged prefaces with a client whose SETTINGS are `entries`.
+    /// A server that has exchanged prefaces with a client. The client's SETTINGS are `entries`.
     pub fn server_with(config: Config, entries: &[(u16, u32)]) -> Self {
         let mut subject = Self::new(config);
         let opening = [&PREFACE[..], &settings(entries), &frame(SETTINGS, ACK, 0, &[])].concat();
@@ -145,7 +146,7 @@ impl Subject {
         Self::server_with(Config::server(), &[])
     }
 
-    /// A client that has exchanged prefaces with a server whose SETTINGS are `entries`.
+    /// A client that has exchanged prefaces with a server. The server's SETTINGS are `entries`.
     pub fn client_with(config: Config, entries: &[(u16, u32)]) -> Self {
         let mut subject = Self::new(config);
         let opening = [settings(entries), frame(SETTINGS, ACK, 0, &[])].concat();
@@ -155,7 +156,7 @@ impl Subject {
         subject
     }
 
-    /// Brings bytes and gathers the events.
+    /// Feeds bytes and gathers the events.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
         self.left.extend_from_slice(bytes);
         let buffer = std::mem::take(&mut self.left);
@@ -183,7 +184,7 @@ impl Subject {
         self.feed(&frames.concat())
     }
 
-    /// Takes what the connection wants to send.
+    /// Takes the connection's output.
     pub fn frames(&mut self) -> Vec<Frame> {
         parse(&self.connection.take_output(Vec::new()))
     }
@@ -199,7 +200,7 @@ impl Subject {
         *self.streams.last().expect("a stream was opened")
     }
 
-    /// Expects a connection error with a GOAWAY that says so.
+    /// Expects a connection error, with its code in a GOAWAY.
     #[track_caller]
     pub fn expect_connection_error(&mut self, bytes: &[u8], code: ErrorCode) {
         let error = self.feed(bytes).expect_err("a connection error");
@@ -211,7 +212,7 @@ impl Subject {
         assert!(self.frames().is_empty(), "but one GOAWAY is enough");
     }
 
-    /// Expects a stream error with an RST_STREAM that says so, and that the connection lives on.
+    /// Expects a stream error, with its code in an RST_STREAM, and that the connection lives on.
     #[track_caller]
     pub fn expect_stream_error(&mut self, bytes: &[u8], stream: u32, code: ErrorCode) {
         self.feed(bytes).expect("the connection lives on");
@@ -221,7 +222,7 @@ impl Subject {
         self.expect_alive();
     }
 
-    /// A PING is answered.
+    /// Expects that a PING is answered.
     #[track_caller]
     pub fn expect_alive(&mut self) {
         self.feed(&frame(PING, 0, 0, b"are you?")).expect("alive");

@@ -1,4 +1,4 @@
-//! Views turned into the prost types of the same message, so that they can be compared.
+//! Conversion of views to the prost types of the same message, so that they can be compared.
 
 use prism_codec::{
     message::{

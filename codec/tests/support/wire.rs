@@ -1,5 +1,6 @@
-//! Makes protobuf bytes that follow a schema, more or less: fields in any order, repeated, split, over-long varints,
-//! unknown fields and groups, now and then something illegal. Everything comes from one seed.
+//! Protobuf bytes that follow a schema, more or less: fields in any order, repeated, split,
+//! over-long varints, unknown fields and groups, now and then something illegal. Everything comes
+//! from one seed.
 
 use Kind::{Bytes, Map, Message, Text, Varint, Word};
 
@@ -136,9 +137,11 @@ pub(crate) const SUBSCRIBE_RESPONSE: Schema = &[
     (4, Varint),
 ];
 
-/// Appends a message. `wild`: percentage of illegal things at each field, 0 for messages that parsers accept.
+/// Appends a message. `wild`: percentage of illegal things at each field, 0 for messages that
+/// parsers accept.
 pub(crate) fn message(random: &mut Random, schema: Schema, wild: usize, out: &mut Vec<u8>) {
-    // Most fields once, so that requests are mostly complete; then a few more in any order, so that pieces are merged.
+    // Most fields once, so that requests are mostly complete; then a few more in any order, so that
+    // pieces are merged.
     for (number, kind) in schema {
         if random.percent(75) {
             field(random, *number, kind, wild, out);

@@ -90,7 +90,7 @@ fn subscribe(view: SubscribeView<'_>) -> ps::SubscribeRequest {
     }
 }
 
-/// Request with the defaults filled in as the view fills them in.
+/// The request with the defaults that the view fills in.
 fn with_defaults(mut wanted: ps::SubscribeRequest) -> ps::SubscribeRequest {
     use ps::start_at::Place;
     wanted.start = wanted.start.filter(|start| start.place.is_some());
@@ -148,7 +148,7 @@ view_test!(
     |wanted| wanted
 );
 
-/// Of a PublishBatch, each message is what prost reads, and those that break a limit say so.
+/// Each message of a PublishBatch is the one that prost reads; those that break a limit report it.
 #[test]
 fn publish_batch() {
     let (sound, broken) = (Cell::new(0), Cell::new(0));
@@ -428,14 +428,14 @@ fn limits_of_messages_name_the_field() {
     }
     let none = PublishView::decode(b"\x0a\x01n").expect_err("no message");
     assert_eq!(none.to_string(), "field \"message\" must not be empty");
-    // The map's entry comes twice on the wire, which no map of a client does.
+    // The map's entry occurs twice on the wire, which no map of a client does.
     let twice = b"\x0a\x01n\x1a\x0a\x22\x03\x0a\x01a\x22\x03\x0a\x01a";
     let error = PublishView::decode(twice).expect_err("twice");
     assert_eq!(
         error.to_string(),
         "field \"message.attributes\" holds two entries of one name"
     );
-    // A message that is refused within a batch still shows whose line it stops.
+    // A message that is refused within a batch still shows the line that it stops.
     let batch = ps::PublishBatchRequest {
         namespace: "n".into(),
         idempotency_token: None,

@@ -1,9 +1,10 @@
-//! Header blocks: HEADERS and CONTINUATION (RFC 9113 section 6.2, 6.10), what they mean for their stream (section 8.1), and
-//! the opening of streams (section 5.1.1, 5.1.2).
+//! Header blocks: HEADERS and CONTINUATION (RFC 9113 section 6.2, 6.10), their meaning for the
+//! stream (section 8.1), and the opening of streams (section 5.1.1, 5.1.2).
 //!
-//! A block that lies whole in one frame is read where it lies; only blocks that span frames are gathered, within
-//! [`limits::HTTP2_HEADER_BLOCK_MAX`] and [`limits::HTTP2_CONTINUATIONS_MAX`]. Every block is decoded, even one for a
-//! stream that is refused, since it may change the header table; but for one that is known by heart, which does not.
+//! A block that lies whole in one frame is read in place; only blocks that span frames are
+//! gathered, within [`limits::HTTP2_HEADER_BLOCK_MAX`] and [`limits::HTTP2_CONTINUATIONS_MAX`].
+//! Every block is decoded, even one for a refused stream, since it may change the header table. A
+//! remembered block is not decoded: it does not change the table.
 
 use super::defence::{Closed, cost};
 use super::memo::Section;
@@ -17,29 +18,29 @@ use crate::h2::headers::{self, Facts};
 use crate::h2::hpack;
 use crate::limits;
 
-/// What the HEADERS frame said whose block is being gathered.
+/// Contents of the HEADERS frame whose block is being gathered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BlockStart {
     pub(crate) stream: u32,
     end_stream: bool,
-    /// The stream depends on itself (RFC 7540 section 5.3.1).
+    /// Whether the stream depends on itself (RFC 7540 section 5.3.1).
     self_dependent: bool,
     continuations: u32,
 }
 
-/// Which section a block is, by the state of its stream.
+/// The section that a block is, by the state of its stream.
 #[derive(Clone, Copy, Debug)]
 enum Place {
     Request,
     Response(StreamId),
     Trailers(StreamId),
-    /// A stream that is closed, or that we ignore: decoded for the table's sake only.
+    /// A stream that is closed, or that we ignore: its block is decoded only for the table.
     Closed,
 }
 
-/// A block once it is understood.
+/// A decoded or remembered block.
 struct Understood {
-    /// What was remembered for it, if it was not decoded.
+    /// The driver's value for the block, if the block was remembered and not decoded.
     memo: Option<u32>,
     facts: Result<Facts, headers::Malformed>,
     too_large: bool,
@@ -47,7 +48,7 @@ struct Understood {
 }
 
 impl Connection {
-    // ---- frames -----------------------------------------------------------------------------------------------------
+    // ---- frames ---------------------------------------------------------------------------------
 
     #[inline]
     pub(super) fn headers_frame<'i>(&mut self, header: FrameHeader, input: &mut Input<'i>) -> Outcome<'i> {
@@ -96,7 +97,7 @@ impl Connection {
         header: FrameHeader,
         input: &mut Input<'i>,
     ) -> Outcome<'i> {
-        // That it is for the stream of the block was checked with every frame that comes within a block.
+        // The stream of the block was checked with each of its frames.
         let Some(start) = &mut self.continuing else {
             return Err(ConnectionError::protocol("CONTINUATION without HEADERS"));
         };
@@ -115,7 +116,8 @@ impl Connection {
         Ok(Progress::Next)
     }
 
-    /// Gathers what has arrived of a fragment; at its end, goes on with the block if it is complete.
+    /// Gathers the bytes of a fragment that have arrived. After its last byte, processes the block
+    /// if it is complete.
     pub(super) fn fragment_piece<'i>(&mut self, input: &mut Input<'i>) -> Outcome<'i> {
         let Reading::Fragment {
             left,
@@ -153,7 +155,8 @@ impl Connection {
                 self.continuing = None;
                 let mut block = std::mem::take(&mut self.block);
                 let outcome = self.finish_block(start, &block);
-                // Kept for the next one, unless it was so large that an idle connection should not carry it.
+                // The buffer is kept for the next block, unless an idle connection should not carry
+                // one so large.
                 if block.capacity() <= BLOCK_KEPT_MAX {
                     block.clear();
                     self.block = block;
@@ -164,7 +167,7 @@ impl Connection {
         }
     }
 
-    // ---- blocks -----------------------------------------------------------------------------------------------------
+    // ---- blocks ---------------------------------------------------------------------------------
 
     /// Acts on a complete header block.
     #[inline(always)]
@@ -188,8 +191,8 @@ impl Connection {
         }
     }
 
-    /// Lets the last GOAWAY name a stream whose head ends the connection: a client that took it for not looked at would send
-    /// the same again on another connection, without end.
+    /// Lets the last GOAWAY name a stream whose headers end the connection: a client that believes
+    /// the stream unprocessed would resend it on other connections without end.
     #[cold]
     fn count_as_taken(&mut self, id: u32) {
         if self.config.role == Role::Server && id % 2 == 1 && !self.is_past_goaway(id) {
@@ -223,7 +226,7 @@ impl Connection {
         Ok(Place::Request)
     }
 
-    /// Decodes and judges a block, or knows it by heart.
+    /// Decodes and validates a block, or finds it among the remembered ones.
     #[inline]
     fn understand(&mut self, place: Place, block: &[u8]) -> Result<Understood, ConnectionError> {
         let section = match place {
@@ -261,7 +264,7 @@ impl Connection {
             }),
         };
         let memoizable = match facts {
-            // Interim responses come without an event, so nobody could remember them.
+            // Interim responses give no event, so no driver could remember them.
             Ok(facts) if !info.too_large && (section != Section::Response || facts.status >= 200) => {
                 let version = self.decoder.table_version();
                 self.memos
@@ -318,7 +321,7 @@ impl Connection {
         stream
     }
 
-    /// A final request or response section as an event.
+    /// The event of a final request or response section.
     #[inline]
     fn headers_step<'i>(stream: StreamId, start: BlockStart, understood: &Understood) -> Step<'i> {
         let end_stream = start.end_stream;
@@ -336,8 +339,8 @@ impl Connection {
         }
     }
 
-    /// A request whose fields are too large (RFC 9113 section 10.5.1): its driver answers. It costs allowance, as what is no
-    /// use to anybody does.
+    /// Opens a stream whose header fields are too large (RFC 9113 section 10.5.1), so that its
+    /// driver answers. It costs allowance, like all work that is useless to everyone.
     #[cold]
     fn open_oversized<'i>(&mut self, start: BlockStart) -> Outcome<'i> {
         self.budgets.spend_stream_error()?;
@@ -365,7 +368,7 @@ impl Connection {
             return Ok(Progress::Next);
         };
         found.headers_received = true;
-        // Section 8.1.1: these have no body, whatever `content-length` says.
+        // Section 8.1.1: these have no body, whatever their `content-length`.
         if !found.head_request && facts.status != 204 && facts.status != 304 {
             found.content_left = facts.content_length;
         }
@@ -387,7 +390,7 @@ impl Connection {
         if found.remote_ended {
             return self.stream_error(stream, ErrorCode::STREAM_CLOSED);
         }
-        // Section 8.1: trailers end the stream; the body before them must be as long as promised.
+        // Section 8.1: trailers end the stream; the body before them must be as long as announced.
         let legal = start.end_stream && found.content_left <= 0 && !start.self_dependent;
         if !legal || understood.too_large || understood.facts.is_err() {
             return self.stream_error(stream, ErrorCode::PROTOCOL_ERROR);
@@ -420,17 +423,18 @@ impl Connection {
                 ErrorCode::STREAM_CLOSED,
                 "HEADERS after END_STREAM",
             )),
-            // A client may have reset more streams than it remembers, and the server's frames were in flight.
+            // A client may have reset more streams than it remembers, with the server's frames in
+            // flight.
             None if self.config.role == Role::Client => Ok(Progress::Next),
             None => Err(ConnectionError::protocol("stream ids must grow")),
         }
     }
 }
 
-/// A gathered block up to this capacity is kept for the next one, in bytes.
+/// Largest capacity, in bytes, at which the gathering buffer is kept for the next block.
 const BLOCK_KEPT_MAX: usize = 2_048;
 
-/// Whether priority fields name `stream` itself as what it depends on.
+/// Whether the priority fields make `stream` depend on itself.
 pub(super) fn depends_on(priority: &[u8], stream: u32) -> bool {
     priority
         .first_chunk()

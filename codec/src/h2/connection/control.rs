@@ -1,5 +1,5 @@
-//! Frames about the connection: SETTINGS, PING, GOAWAY, WINDOW_UPDATE (RFC 9113 section 6.5, 6.7 to 6.9) and PRIORITY, which
-//! is deprecated, checked and ignored (section 5.3.2).
+//! Frames about the connection: SETTINGS, PING, GOAWAY, WINDOW_UPDATE (RFC 9113 section 6.5, 6.7 to
+//! 6.9) and PRIORITY, which is deprecated, checked and ignored (section 5.3.2).
 
 use super::blocks::depends_on;
 use super::defence::cost;
@@ -11,11 +11,12 @@ use crate::h2::frame::{self, FrameHeader, flag, kind, setting};
 use crate::limits;
 
 impl Connection {
-    /// Checks the sizes that the types prescribe, before anything waits for a payload.
+    /// Checks the size that a type prescribes, before any payload is waited for.
     pub(super) fn check_size(&self, header: FrameHeader) -> Result<(), ConnectionError> {
         let len = header.len;
         let legal = match header.kind {
-            // Another size is an error of the stream only (section 6.3), but nothing an honest peer would do; see below.
+            // Another size is an error of the stream only (section 6.3), but no honest peer sends
+            // one; see below.
             kind::PRIORITY => len == 5,
             kind::RST_STREAM | kind::WINDOW_UPDATE => len == 4,
             kind::PING => len == 8,
@@ -25,8 +26,9 @@ impl Connection {
             _ => true,
         };
         if !legal {
-            // "A FRAME_SIZE_ERROR in a frame that could alter the state of the entire connection MUST be treated as a
-            // connection error" (section 4.2); for the others an endpoint may do the same (section 5.4.2).
+            // "A FRAME_SIZE_ERROR in a frame that could alter the state of the entire connection
+            // MUST be treated as a connection error" (section 4.2). For the others an endpoint may
+            // do the same (section 5.4.2).
             return Err(frame_size("frame of an illegal size"));
         }
         if header.kind == kind::SETTINGS && len as usize > limits::HTTP2_SETTINGS_PER_FRAME_MAX * 6 {
@@ -43,7 +45,8 @@ impl Connection {
         if !depends_on(payload, header.stream) {
             return Ok(Progress::Next);
         }
-        // RFC 7540 section 5.3.1. RST_STREAM must not be sent for an idle stream, so that is an error of the connection.
+        // RFC 7540 section 5.3.1. RST_STREAM must not be sent for an idle stream, so that is an
+        // error of the connection.
         match self.streams.find(header.stream) {
             Some(stream) => self.stream_error(stream, ErrorCode::PROTOCOL_ERROR),
             None => Err(ConnectionError::protocol("a stream depends on itself")),
@@ -107,7 +110,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Section 6.9.2: the difference applies to all open streams and may make their windows negative.
+    /// Applies a changed initial window: section 6.9.2 adds the difference to the windows of all
+    /// open streams, which may become negative.
     fn change_initial_window(&mut self, size: u32) -> Result<(), ConnectionError> {
         if size > flow::WINDOW_MAX {
             return Err(flow_control("illegal SETTINGS_INITIAL_WINDOW_SIZE"));
@@ -123,7 +127,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The peer has seen our SETTINGS: from here on it keeps to them.
+    /// Handles the acknowledgement of our SETTINGS, which bind the peer from here on.
     fn settings_ack(&mut self) -> Result<(), ConnectionError> {
         if self.settings_acked {
             return self.budgets.spend_frames(cost::FRAME);
@@ -131,7 +135,8 @@ impl Connection {
         self.settings_acked = true;
         self.decoder
             .set_max_table_size_limit(self.config.header_table_size as usize);
-        // A lower limit obliges the next block to open with a size update, which a remembered block would skip.
+        // After a lower limit the next block must open with a size update, which a remembered block
+        // would skip.
         self.memos.clear();
         let delta = i64::from(self.config.initial_window) - i64::from(self.local_window);
         self.local_window = self.config.initial_window;
@@ -172,7 +177,7 @@ impl Connection {
             let bytes = payload.get(at..).and_then(|rest| rest.first_chunk());
             bytes.map_or(0, |bytes| u32::from_be_bytes(*bytes))
         };
-        // Section 6.8: the last id may not grow; one that does changes nothing.
+        // Section 6.8: the last id may not grow; a larger one changes nothing.
         let last_stream = (word(0) & frame::STREAM_ID_MAX).min(self.peer_goaway.unwrap_or(u32::MAX));
         let code = ErrorCode(word(4));
         self.peer_goaway = Some(last_stream);
@@ -185,7 +190,7 @@ impl Connection {
         })))
     }
 
-    /// Client: streams above the last one were not and will not be acted on.
+    /// Client: drops the streams above the last one, on which the peer has not acted and will not.
     fn drop_refused(&mut self, last_stream: u32) {
         for slot in 0..self.streams.slots() {
             if let Some(stream) = self
@@ -221,7 +226,7 @@ impl Connection {
         }
         self.check_not_idle(header.stream)?;
         let Some(stream) = self.streams.find(header.stream) else {
-            // Section 5.1: may come for a while after the end of a stream.
+            // Section 5.1: WINDOW_UPDATE may arrive for a while after the end of a stream.
             return Ok(Progress::Next);
         };
         if increment == 0 {

@@ -1,27 +1,30 @@
-//! Defences: budgets for what a peer may make us do for nothing, and the memory of streams that have just been closed.
+//! Defences: budgets for the useless work that a peer may cause, and a memory of recently closed
+//! streams.
 //!
-//! No clock inside. Each budget is spent by frames that cost us work and move nothing, and earned back by useful work
-//! (replies completed, data moved) and by time, when the driver tells it ([`super::Connection::tick`]). An empty budget
-//! ends the connection with ENHANCE_YOUR_CALM (RFC 9113 section 10.5).
+//! There is no clock inside. Each budget is spent by frames that cost work and move nothing. Useful
+//! work (replies completed, data moved) earns it back, and so does time, which the driver reports
+//! ([`super::Connection::tick`]). An empty budget ends the connection with ENHANCE_YOUR_CALM (RFC
+//! 9113 section 10.5).
 
 use crate::h2::error::ConnectionError;
 use crate::limits;
 
-/// What a peer may still spend.
+/// Budgets that the peer has left.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budgets {
     /// Resets by the peer before any reply was sent.
     resets: u32,
-    /// Resets by us that the peer has provoked, in tenths: a completed reply earns one tenth.
+    /// Resets by us that the peer has provoked, in tenths: a completed reply earns one tenth back.
     stream_errors: u32,
     /// Frames that move nothing, weighted.
     idle_frames: u32,
 }
 
-/// What a frame that moves nothing costs. The weights say how many of a kind fill the allowance of
-/// [`limits::HTTP2_IDLE_FRAMES_MAX`].
+/// Costs of frames that move nothing. The weights decide how many frames of a kind fill the
+/// allowance of [`limits::HTTP2_IDLE_FRAMES_MAX`].
 pub(crate) mod cost {
-    /// PING, PRIORITY, WINDOW_UPDATE, RST_STREAM of a closed stream, unknown types, a tiny DATA frame.
+    /// PING, PRIORITY, WINDOW_UPDATE, RST_STREAM of a closed stream, unknown types, a tiny DATA
+    /// frame.
     pub(crate) const FRAME: u32 = 1;
     /// A DATA frame without payload and without END_STREAM: no honest peer has a use for it.
     pub(crate) const EMPTY_DATA: u32 = 10;
@@ -34,12 +37,13 @@ pub(crate) const TINY_DATA: u32 = 16;
 
 const TENTHS: u32 = 10;
 
-/// What one second gives back.
+/// Budget that one second gives back.
 const RESETS_PER_SECOND: u32 = 30;
 const STREAM_ERRORS_PER_SECOND: u32 = 5;
 const IDLE_FRAMES_PER_SECOND: u32 = 500;
 
-/// What a completed reply gives back for frames: the WINDOW_UPDATEs, PINGs and tiny frames around a small call.
+/// Frames that a completed reply gives back: the WINDOW_UPDATEs, PINGs and tiny frames around a
+/// small call.
 const IDLE_FRAMES_PER_REPLY: u32 = 8;
 
 impl Budgets {
@@ -51,17 +55,18 @@ impl Budgets {
         }
     }
 
-    /// The peer reset a stream before any reply (rapid reset, CVE-2023-44487).
+    /// Spends for a stream that the peer reset before any reply (rapid reset, CVE-2023-44487).
     pub(crate) fn spend_reset(&mut self) -> Result<(), ConnectionError> {
         Self::spend(&mut self.resets, 1, "too many streams reset by the peer")
     }
 
-    /// The peer made us reset a stream (MadeYouReset, CVE-2025-8671), or opened more than it may.
+    /// Spends for a stream that we had to reset (MadeYouReset, CVE-2025-8671), or one above the
+    /// peer's limit.
     pub(crate) fn spend_stream_error(&mut self) -> Result<(), ConnectionError> {
         Self::spend(&mut self.stream_errors, TENTHS, "too many stream errors")
     }
 
-    /// A frame that moves nothing.
+    /// Spends for a frame that moves nothing.
     #[inline]
     pub(crate) fn spend_frames(&mut self, cost: u32) -> Result<(), ConnectionError> {
         Self::spend(&mut self.idle_frames, cost, "too many frames that move nothing")
@@ -81,27 +86,28 @@ impl Budgets {
         }
     }
 
-    /// A reply went out whole.
+    /// Earns for a reply sent whole.
     #[inline]
     pub(crate) fn earn_reply(&mut self) {
         self.earn(1, 1, IDLE_FRAMES_PER_REPLY);
     }
 
-    /// A DATA frame was received that is not tiny.
+    /// Earns for a DATA frame received that is not tiny.
     #[inline]
     pub(crate) fn earn_data_received(&mut self) {
         self.idle_frames = (self.idle_frames + 1).min(limits::HTTP2_IDLE_FRAMES_MAX);
     }
 
-    /// A DATA frame of `count` bytes was sent: its receiver may answer with a WINDOW_UPDATE for the stream and another
-    /// for the connection. Tiny ones earn nothing, or windows re-opened byte by byte would pay for themselves.
+    /// Earns for a DATA frame of `count` bytes sent: its receiver may answer with a WINDOW_UPDATE
+    /// for the stream and another for the connection. Tiny frames earn nothing, or windows
+    /// re-opened byte by byte would pay for themselves.
     #[inline]
     pub(crate) fn earn_data_sent(&mut self, count: usize) {
         let earned = u32::from(count >= 64) + u32::from(count >= 1_024);
         self.idle_frames = (self.idle_frames + earned).min(limits::HTTP2_IDLE_FRAMES_MAX);
     }
 
-    /// Time has passed.
+    /// Earns for time that has passed.
     pub(crate) fn earn_time(&mut self, seconds: u32) {
         let seconds = seconds.min(3_600);
         self.earn(
@@ -120,7 +126,8 @@ impl Budgets {
     }
 }
 
-/// How a stream came to be closed, which decides what a late frame on it means (RFC 9113 section 5.1, "closed").
+/// The way in which a stream was closed, which decides what a late frame on it means (RFC 9113
+/// section 5.1, "closed").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Closed {
     /// We reset it: frames may still be in flight and are ignored.
@@ -131,11 +138,12 @@ pub(crate) enum Closed {
     Ended,
 }
 
-/// How many streams are remembered of those that we have reset, and of the others.
+/// Number of remembered streams that we have reset; the next line bounds the others.
 const RESET_BY_US_REMEMBERED: usize = 64;
 const OTHERS_REMEMBERED: usize = 16;
 
-/// The streams closed last, in two rings, so that a busy connection's ordinary ends do not push out our own resets.
+/// The streams closed last, in two rings, so that a busy connection's ordinary ends do not evict
+/// our own resets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClosedStreams {
     reset_by_us: [u32; RESET_BY_US_REMEMBERED],
@@ -165,7 +173,7 @@ impl ClosedStreams {
         }
     }
 
-    /// How the stream was closed, if that is still known.
+    /// The way in which the stream was closed, if that is still known.
     pub(crate) fn how(&self, id: u32) -> Option<Closed> {
         if self.reset_by_us.contains(&id) {
             return Some(Closed::ResetByUs);

@@ -1,8 +1,10 @@
-//! Whole gRPC replies: headers and trailers from templates, the message encoded straight into the output.
+//! Whole gRPC replies: headers and trailers from templates, the message encoded straight into the
+//! output.
 //!
-//! The first reply puts `content-type: application/grpc` and `grpc-status: 0` into the peer's header table; later ones are
-//! a handful of remembered bytes, which hold as long as the encoder's `table_version` does. A peer that allows no table
-//! gets literals. On the wire a small unary reply is three frames of 9 bytes, 2 + 1 bytes of header blocks and the message:
+//! The first reply puts `content-type: application/grpc` and `grpc-status: 0` into the peer's
+//! header table; later ones are a few remembered bytes, valid as long as the encoder's
+//! `table_version` is unchanged. A peer that allows no table gets literals. On the wire a small
+//! unary reply is three frames of 9 bytes, 2 + 1 bytes of header blocks and the message:
 //!
 //! ```text
 //!   HEADERS 88 bf | DATA 00 len32 message | HEADERS(END_STREAM) be
@@ -21,29 +23,30 @@ use crate::h2::stream::End;
 /// Bytes of the prefix of a gRPC message: the compressed flag and the length.
 const PREFIX_LEN: usize = 5;
 
-/// A `grpc-message` longer than this many bytes is cut: it shares the peer's header list limit with the details.
+/// Longest `grpc-message` in bytes; a longer one is cut, since it shares the peer's header list
+/// limit with the details.
 const MESSAGE_MAX: usize = 1_024;
 
 const OK_HEADERS: [(&[u8], &[u8]); 2] = [(b":status", b"200"), (b"content-type", b"application/grpc")];
 const OK_TRAILERS: [(&[u8], &[u8]); 1] = [(b"grpc-status", b"0")];
 
-/// The blocks that every reply repeats.
+/// Header blocks that every reply repeats.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Templates {
     headers: Template,
     trailers: Template,
 }
 
-/// A header block of indexed fields, as long as the table it was made for is the same.
+/// A header block of indexed fields, valid as long as the table is the one it was made for.
 #[derive(Clone, Copy, Debug, Default)]
 struct Template {
-    /// `None`: must be made first.
+    /// Version of that table. `None`: the template must be made first.
     table_version: Option<u64>,
     len: u8,
     bytes: [u8; 8],
 }
 
-/// How a message ends its stream.
+/// The end of a stream after a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tail {
     Open,
@@ -52,13 +55,14 @@ enum Tail {
 }
 
 impl Connection {
-    /// Server: a whole unary gRPC reply: headers, one message, `grpc-status: 0`. `encode` appends the message to the buffer
-    /// (and must leave alone what is in it); the 5-byte prefix is added here. If the request has not ended yet, its
-    /// rest is dropped; see [`Connection::tick`].
+    /// Server: sends a whole unary gRPC reply: headers, one message, `grpc-status: 0`. `encode`
+    /// appends the message to the buffer and must not touch the bytes in it; the 5-byte prefix is
+    /// added here. If the request has not ended yet, the rest of it is dropped; see
+    /// [`Connection::tick`].
     ///
     /// # Errors
-    /// [`SendError::StreamClosed`], [`SendError::ConnectionClosed`], [`SendError::WrongState`] if headers were sent. `encode`
-    /// is not called then.
+    /// [`SendError::StreamClosed`], [`SendError::ConnectionClosed`], [`SendError::WrongState`] if
+    /// headers were sent. `encode` is not called then.
     #[inline]
     pub fn send_grpc_reply(
         &mut self,
@@ -72,8 +76,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Server: response headers of a streaming gRPC reply (`:status 200`, `content-type: application/grpc`), from the
-    /// template.
+    /// Server: sends the response headers of a streaming gRPC reply (`:status 200`, `content-type:
+    /// application/grpc`), from the template.
     ///
     /// # Errors
     /// As for [`Connection::send_headers`].
@@ -84,9 +88,9 @@ impl Connection {
         Ok(())
     }
 
-    /// One gRPC message with its 5-byte prefix, of a request or a streaming reply; `encode` as for
-    /// [`Connection::send_grpc_reply`]. `end_stream` is for requests: a reply ends with [`Connection::send_grpc_ok`] or
-    /// [`Connection::send_grpc_error`].
+    /// Sends one gRPC message with its 5-byte prefix, of a request or a streaming reply; `encode`
+    /// as for [`Connection::send_grpc_reply`]. `end_stream` is for requests: a reply ends with
+    /// [`Connection::send_grpc_ok`] or [`Connection::send_grpc_error`].
     ///
     /// # Errors
     /// As for [`Connection::send_data`].
@@ -122,9 +126,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Server: ends a stream with a gRPC status: trailers-only if no headers were sent yet, otherwise trailers. `code` is
-    /// 0 to 16; `message` is percent-encoded here, and cut at 1,024 bytes; `details` are the bytes of a `google.rpc.Status`,
-    /// base64-encoded here.
+    /// Server: ends a stream with a gRPC status: trailers-only if no headers were sent yet,
+    /// otherwise trailers. `code` is 0 to 16; `message` is percent-encoded here, and cut at 1,024
+    /// bytes; `details` are the bytes of a `google.rpc.Status`, base64-encoded here.
     ///
     /// # Errors
     /// [`SendError::StreamClosed`], [`SendError::ConnectionClosed`].
@@ -158,7 +162,7 @@ impl Connection {
         Ok(())
     }
 
-    // ---- parts ------------------------------------------------------------------------------------------------------
+    // ---- parts ----------------------------------------------------------------------------------
 
     /// Marks the headers of a reply as sent.
     #[inline]
@@ -204,8 +208,8 @@ impl Connection {
         self.output.extend_from_slice(block);
     }
 
-    /// Writes a block the long way, inserting its fields into the peer's table, and makes its template if all of them are
-    /// there now.
+    /// Writes a block field by field, inserting its fields into the peer's table, and makes its
+    /// template if all of them are in the table then.
     #[cold]
     fn make_template(&mut self, id: u32, fields: &super::Fields<'_>, end_stream: bool) -> Template {
         let start = self.begin_headers(id, end_stream);
@@ -230,7 +234,8 @@ impl Connection {
         template
     }
 
-    /// Encodes a message into the output and frames it there; what the windows do not allow moves to the queue.
+    /// Encodes a message into the output and frames it there; the part that the windows do not
+    /// allow moves to the queue.
     #[inline]
     fn write_message(&mut self, stream: StreamId, tail: Tail, encode: impl FnOnce(&mut Vec<u8>)) {
         let start = self.output.len();
@@ -251,7 +256,8 @@ impl Connection {
         encode(&mut self.output);
         let message = self.output.len().checked_sub(start + opening.len());
         let Some(message) = message.and_then(|len| u32::try_from(len).ok()) else {
-            // The encoder has cut the buffer or written 4 GiB: an error of ours that must not reach the wire.
+            // The encoder has shortened the buffer or written 4 GiB: an error of ours that must not
+            // reach the wire.
             debug_assert!(false, "encode must append less than 4 GiB");
             self.output.truncate(start);
             self.reset(stream, ErrorCode::INTERNAL_ERROR);
@@ -285,8 +291,8 @@ impl Connection {
         self.end_local(stream);
     }
 
-    /// A message that both windows allow but no single frame: the frame headers are put in from the back, so that every
-    /// byte moves once.
+    /// Splits a message that both windows allow but no single frame. The frame headers are inserted
+    /// from the back, so that every byte moves once.
     #[cold]
     fn split_data(&mut self, start: usize, payload: usize, header: frame::FrameHeader) {
         let max = self.peer.max_frame;
@@ -309,7 +315,8 @@ impl Connection {
         }
     }
 
-    /// Moves the message that begins with its frame header at `start` into the stream's queue, and sends what it may.
+    /// Moves the message whose frame header begins at `start` into the stream's queue, and sends as
+    /// much as is allowed.
     #[cold]
     fn queue_message(&mut self, stream: StreamId, start: usize, tail: Tail) {
         self.streams.enqueue(stream, &self.output[start + HEADER_LEN..]);
@@ -323,8 +330,8 @@ impl Connection {
     }
 }
 
-/// Percent-encodes a `grpc-message` (gRPC over HTTP/2, "Responses"): all but printable ASCII, and `%` itself. Cut at a
-/// character's boundary.
+/// Percent-encodes a `grpc-message` (gRPC over HTTP/2, "Responses"): all but printable ASCII, and
+/// `%` itself. Cuts at a character's boundary.
 fn percent_encode(message: &str) -> Vec<u8> {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut encoded = Vec::with_capacity(message.len().min(MESSAGE_MAX));
@@ -341,7 +348,8 @@ fn percent_encode(message: &str) -> Vec<u8> {
             }
         }
     }
-    // A field value has no white space at its ends (RFC 9113 section 8.2.1), so an outer space is escaped as well.
+    // A field value has no white space at its ends (RFC 9113 section 8.2.1), so a space there is
+    // escaped as well.
     if encoded.last() == Some(&b' ') {
         encoded.pop();
         encoded.extend_from_slice(b"%20");

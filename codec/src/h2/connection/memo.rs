@@ -1,13 +1,13 @@
 //! Header blocks remembered by their bytes: a repeat is recognised without decoding a single field.
 //!
-//! A block that inserts nothing means the same as long as no index of the dynamic table changes its meaning, which the
-//! decoder's `table_version` tells: insertions and evictions change it. Such a block does not change the table itself, so
-//! it need not be decoded for the table's sake either. Comparing whole blocks (not single indices) keeps the rule
-//! simple enough to be evidently right.
+//! A block that inserts nothing means the same as long as no index of the dynamic table changes its
+//! meaning. The decoder's `table_version` shows that: insertions and evictions change it. Such a
+//! block does not change the table itself, so it need not be decoded for the table either.
+//! Comparing whole blocks (not single indices) keeps the rule simple enough to be evidently right.
 
 use crate::h2::hpack;
 
-/// What kind of field section a block was; the same bytes are judged by different rules.
+/// The kind of field section that a block was; the rules for the same bytes depend on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Section {
     #[default]
@@ -16,14 +16,14 @@ pub(crate) enum Section {
     Trailers,
 }
 
-/// The longest block that is remembered, in bytes. Indexed fields take one byte, rarely two; a path that the peer never
-/// indexes takes about 30.
+/// The longest block that is remembered, in bytes. Indexed fields take one byte, rarely two; a path
+/// that the peer never indexes takes about 30.
 pub(crate) const BLOCK_MAX: usize = 160;
 
-/// How many blocks are remembered: a connection that mixes a few methods profits.
+/// Number of remembered blocks: enough for a connection that mixes a few methods.
 const SLOTS: usize = 4;
 
-/// What a hit brings.
+/// Facts that a remembered block gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memo {
     pub(crate) value: u32,
@@ -55,16 +55,16 @@ impl Default for Slot {
 /// The remembered blocks of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Memos {
-    /// Allocated with the first block, so that clients who never repeat a block pay nothing.
+    /// Allocated with the first block, so that clients that never repeat a block cost nothing.
     slots: Vec<Slot>,
     next: usize,
     candidate: Option<Box<Slot>>,
-    /// The candidate is the block of the last event.
+    /// Whether the candidate is the block of the last event.
     fresh: bool,
 }
 
 impl Memos {
-    /// The memo of a block that came before and still means the same.
+    /// The memo of an earlier block with these bytes, if it still means the same.
     #[inline]
     pub(crate) fn find(&self, section: Section, block: &[u8], table_version: u64) -> Option<Memo> {
         self.slots
@@ -78,7 +78,7 @@ impl Memos {
             .map(|slot| slot.memo)
     }
 
-    /// Notes a decoded block as the one that the driver may remember. Returns whether it may.
+    /// Offers a decoded block for the driver to remember. Returns whether it may.
     pub(crate) fn offer(
         &mut self,
         section: Section,
@@ -99,13 +99,14 @@ impl Memos {
         self.fresh
     }
 
-    /// Forgets the offer: another block has been decoded since.
+    /// Withdraws the offer: another block has been decoded since.
     #[inline]
     pub(crate) fn withdraw(&mut self) {
         self.fresh = false;
     }
 
-    /// Remembers the offered block with the driver's value, in the place of one that no longer holds or of the oldest.
+    /// Remembers the offered block with the driver's value, in the place of an invalid one or of
+    /// the oldest.
     pub(crate) fn remember(&mut self, value: u32) {
         let Some(mut slot) = self.candidate.as_deref().copied().filter(|_| self.fresh) else {
             return;

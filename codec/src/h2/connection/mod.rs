@@ -1,4 +1,4 @@
-//! One HTTP/2 connection: its state, its public face, and its ends (graceful and not).
+//! One HTTP/2 connection: its state, its public interface, and its ends (graceful and not).
 //!
 //! ```text
 //!   recv.rs      poll_event: frames out of the input, DATA, RST_STREAM
@@ -10,10 +10,11 @@
 //!   defence.rs   budgets, streams closed lately
 //! ```
 //!
-//! Memory: an idle connection that has served small calls owns less than 4 KiB of heap besides the two HPACK tables (at
-//! most [`Config::header_table_size`] bytes of entries each). At worst: [`Config::output_max`] plus one event's output, what
-//! its driver sends beyond the peer's windows ([`Connection::queued_bytes`]), one header block (128 KiB), one header list
-//! (16 KiB), and about 100 bytes for each concurrent stream.
+//! Memory: an idle connection that has served small calls owns less than 4 KiB of heap besides the
+//! two HPACK tables (at most [`Config::header_table_size`] bytes of entries each). At worst:
+//! [`Config::output_max`] plus one event's output, what its driver sends beyond the peer's windows
+//! ([`Connection::queued_bytes`]), one header block (128 KiB), one header list (16 KiB), and about
+//! 100 bytes for each concurrent stream.
 
 mod blocks;
 mod control;
@@ -45,7 +46,7 @@ pub type Fields<'a> = [(&'a [u8], &'a [u8])];
 pub struct Connection {
     config: Config,
     output: Vec<u8>,
-    /// Bytes of earlier output that the transport has not taken yet, as the driver says.
+    /// Bytes of earlier output that the transport has not taken yet, as reported by the driver.
     sending: usize,
     streams: Streams,
     decoder: hpack::Decoder,
@@ -64,7 +65,7 @@ pub struct Connection {
     notices: VecDeque<Notice>,
 
     peer: PeerSettings,
-    /// The initial window that the peer knows of: the default until it acknowledges our SETTINGS.
+    /// The initial window known to the peer: the default until it acknowledges our SETTINGS.
     local_window: u32,
     settings_received: bool,
     settings_acked: bool,
@@ -72,7 +73,8 @@ pub struct Connection {
     receive_window: ReceiveWindow,
     /// Streams that wait for the connection's window, in turn.
     ring: VecDeque<StreamId>,
-    /// Server: streams whose replies are complete and whose requests are not, since the last tick and since the one before.
+    /// Server: streams whose replies are complete and whose requests are not. The first list is
+    /// since the last tick, the second since the one before.
     unwanted: Vec<StreamId>,
     unwanted_due: Vec<StreamId>,
 
@@ -81,12 +83,12 @@ pub struct Connection {
     /// Client: the next stream id to use.
     next_id: u32,
     drain: Drain,
-    /// The last stream that the peer's GOAWAY leaves to us.
+    /// The last of our streams that the peer's GOAWAY allows.
     peer_goaway: Option<u32>,
     pings_outstanding: u32,
 }
 
-/// What the peer's SETTINGS say (RFC 9113 section 6.5.2).
+/// SETTINGS of the peer (RFC 9113 section 6.5.2).
 #[derive(Clone, Copy, Debug)]
 struct PeerSettings {
     initial_window: u32,
@@ -95,25 +97,25 @@ struct PeerSettings {
     max_header_list: u32,
 }
 
-/// How far our own going away is.
+/// Progress of our own graceful end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Drain {
     No,
-    /// GOAWAY(2^31-1) and a PING are out (RFC 9113 section 6.8).
+    /// GOAWAY(2^31-1) and a PING are sent (RFC 9113 section 6.8).
     Announced,
-    /// The final GOAWAY is out: newer streams than this are ignored.
+    /// The final GOAWAY is sent: streams newer than this are ignored.
     Final(u32),
 }
 
-/// Until a server's SETTINGS arrive, a client assumes that it allows this many streams (the least that RFC 9113 section
-/// 6.5.2 recommends).
+/// Concurrent streams that a client assumes to be allowed until the server's SETTINGS arrive (the
+/// least that RFC 9113 section 6.5.2 recommends).
 const STREAMS_BEFORE_SETTINGS: u32 = 100;
 
-/// The PING that measures when a peer must have seen the first GOAWAY.
+/// Payload of the PING whose answer shows that the peer has seen the first GOAWAY.
 const DRAIN_PING: [u8; 8] = *b"prism-go";
 
 impl Connection {
-    /// A new connection. Its SETTINGS (client: preface and SETTINGS) are in the output already.
+    /// Makes a connection. Its SETTINGS (client: preface and SETTINGS) are in the output already.
     pub fn new(config: Config) -> Self {
         let config = config.checked();
         let mut connection = Self {
@@ -160,7 +162,8 @@ impl Connection {
         connection
     }
 
-    /// The connection preface of our side (RFC 9113 section 3.4), and the connection's window.
+    /// Writes the connection preface of our side (RFC 9113 section 3.4), and the connection's
+    /// window.
     fn write_opening(&mut self) {
         let config = &self.config;
         let role_setting = match config.role {
@@ -190,11 +193,12 @@ impl Connection {
     }
 
     /// The next event. `None`: all complete frames are consumed (or the output is full, see
-    /// [`Connection::wants_read`]); bring more bytes.
+    /// [`Connection::wants_read`]); supply more bytes.
     ///
     /// # Errors
     /// The connection is over; GOAWAY is in the output. All later calls return the same error.
-    // Always: the server's loop and a client's call it, and an event that goes through memory costs a Put a fiftieth.
+    // Always inlined: the server's loop and a client's call it, and an event that goes through
+    // memory adds a fiftieth to a Put.
     #[inline(always)]
     pub fn poll_event<'c, 'i>(
         &'c mut self,
@@ -210,15 +214,16 @@ impl Connection {
         }
     }
 
-    /// Whether the driver should read from the peer. False while the output, with what is being sent of it, is longer than
-    /// [`Config::output_max`]: then `poll_event` returns `None` and leaves the input as it is. Drain the output, then poll
-    /// again, even if nothing new was received. False also when the connection has failed.
+    /// Whether the driver should read from the peer. False while the output, including the part
+    /// being sent, is longer than [`Config::output_max`]: then `poll_event` returns `None` and
+    /// leaves the input untouched. Drain the output, then poll again, even if nothing new was
+    /// received. False also after the connection has failed.
     #[inline]
     pub fn wants_read(&self) -> bool {
         self.output.len() + self.sending <= self.config.output_max && self.failed.is_none()
     }
 
-    /// Resets a stream, drops what is queued on it. Does nothing if it is gone already.
+    /// Resets a stream and drops its queued data. Does nothing if the stream is gone already.
     pub fn reset(&mut self, stream: StreamId, code: ErrorCode) {
         if self.streams.get(stream).is_some() && self.failed.is_none() {
             self.write_reset(stream.id, code);
@@ -226,8 +231,9 @@ impl Connection {
         }
     }
 
-    /// Whether a stream's receive window re-opens by itself as data is delivered (the default). With `false` the peer may
-    /// send no more than one window until [`Connection::release`] is called.
+    /// Sets whether a stream's receive window re-opens by itself as data is delivered (the
+    /// default). With `false` the peer may send no more than one window until
+    /// [`Connection::release`] is called.
     pub fn set_auto_release(&mut self, stream: StreamId, auto: bool) {
         let Some(found) = self.streams.get_mut(stream) else {
             return;
@@ -239,8 +245,8 @@ impl Connection {
         }
     }
 
-    /// Re-opens the receive window by `bytes` of delivered data, for a stream with automatic release off. More than was
-    /// delivered counts as what was.
+    /// Re-opens the receive window by `bytes` of delivered data, for a stream with automatic
+    /// release off. At most the delivered bytes count.
     pub fn release(&mut self, stream: StreamId, bytes: usize) {
         let Some(found) = self.streams.get_mut(stream) else {
             return;
@@ -255,13 +261,15 @@ impl Connection {
         &mut self.output
     }
 
-    /// Takes the output and gives `spare` (cleared) in its place: one is sent while the other fills.
+    /// Takes the output and gives `spare` (cleared) in its place: one is sent while the other
+    /// fills.
     pub fn take_output(&mut self, mut spare: Vec<u8>) -> Vec<u8> {
         spare.clear();
         std::mem::replace(&mut self.output, spare)
     }
 
-    /// Says how many bytes of what [`Connection::take_output`] gave have not left yet: they wait for the peer as the rest does.
+    /// Reports how many bytes of [`Connection::take_output`] have not been sent yet: they wait for
+    /// the peer like the rest.
     pub fn set_sending(&mut self, bytes: usize) {
         self.sending = bytes;
     }
@@ -278,8 +286,8 @@ impl Connection {
         queue.map_or(0, |queue| queue.len())
     }
 
-    /// Body bytes that the request's `content-length` still promises (RFC 9113 section 8.1.1); `None` if it has none, or the
-    /// stream is gone.
+    /// Body bytes still missing from the request's `content-length` (RFC 9113 section 8.1.1);
+    /// `None` if it has none, or the stream is gone.
     pub fn body_left(&self, stream: StreamId) -> Option<u64> {
         let left = self.streams.get(stream)?.content_left;
         u64::try_from(left).ok()
@@ -290,9 +298,10 @@ impl Connection {
         self.failed.is_none() && self.streams.get(stream).is_some_and(|found| !found.local_ended)
     }
 
-    /// Begins to drain (RFC 9113 section 6.8): a server says GOAWAY(2^31-1) and PING; when the PING is answered (or on a
-    /// second call, when the driver has waited long enough) the final GOAWAY follows and newer streams are ignored. A
-    /// client says GOAWAY and opens no more streams.
+    /// Begins to drain (RFC 9113 section 6.8). A server sends GOAWAY(2^31-1) and PING; when the
+    /// PING is answered (or on a second call, when the driver has waited long enough) the final
+    /// GOAWAY follows and newer streams are ignored. A client sends GOAWAY and opens no more
+    /// streams.
     pub fn goaway(&mut self) {
         if self.failed.is_some() {
             return;
@@ -327,26 +336,27 @@ impl Connection {
         }
     }
 
-    /// After [`Connection::goaway`] (or the peer's, or an error): nothing is open and nothing is left to send; the driver
-    /// closes.
+    /// Whether nothing is open and nothing is left to send after [`Connection::goaway`] (or the
+    /// peer's, or an error), so that the driver may close.
     pub fn is_drained(&self) -> bool {
         let going = matches!(self.drain, Drain::Final(_)) || self.peer_goaway.is_some();
         let done = self.failed.is_some() || (going && self.streams.open() == 0);
         done && self.output.is_empty()
     }
 
-    /// Whether the peer has begun a frame, a header block or the opening and not completed it, besides what is left in the
-    /// input.
+    /// Whether the peer has begun and not completed a frame, a header block or the opening, apart
+    /// from bytes left in the input.
     pub fn is_within_frame(&self) -> bool {
         self.continuing.is_some() || !matches!(self.reading, Reading::Frame)
     }
 
-    /// Whether the peer's SETTINGS have come, which open every connection (RFC 9113 section 3.4).
+    /// Whether the peer's SETTINGS have arrived, which open every connection (RFC 9113 section
+    /// 3.4).
     pub fn is_greeted(&self) -> bool {
         self.settings_received
     }
 
-    /// The largest id of a stream that the peer has opened; 0: none.
+    /// The largest id of a stream that the peer has opened; 0 if none.
     pub fn last_peer_stream(&self) -> u32 {
         self.last_peer_id
     }
@@ -377,9 +387,10 @@ impl Connection {
         }
     }
 
-    /// Tells how many seconds have passed since the last call; gives back budget to the defences. Without it only useful
-    /// work does, and a connection that is idle for hours but for PINGs would be closed. At every second call the requests
-    /// whose replies were complete before the first are reset with NO_ERROR (RFC 9113 section 8.1).
+    /// Reports the seconds since the last call, which give budget back to the defences. Otherwise
+    /// only useful work does, and a connection idle for hours except for PINGs would be closed.
+    /// Every second call resets with NO_ERROR the requests whose replies were complete before the
+    /// first (RFC 9113 section 8.1).
     pub fn tick(&mut self, elapsed_seconds: u32) {
         self.budgets.earn_time(elapsed_seconds);
         if elapsed_seconds > 0 {
@@ -387,8 +398,9 @@ impl Connection {
         }
     }
 
-    /// Remembers `value` for the header block of the last [`Event::Headers`] or [`Event::Trailers`] if that was
-    /// memoizable: the same bytes, while they mean the same, give a `Memo…` event with it. Does nothing otherwise.
+    /// Remembers `value` for the header block of the last [`Event::Headers`] or [`Event::Trailers`]
+    /// if that was memoizable. The same bytes then give a `Memo…` event with `value`, as long as
+    /// they mean the same. Does nothing otherwise.
     pub fn memoize(&mut self, value: u32) {
         self.memos.remember(value);
     }
@@ -408,7 +420,7 @@ impl Connection {
         self.closed.remember(id, defence::Closed::ResetByUs);
     }
 
-    /// Forgets a stream. What its driver had not released goes back to the connection's window.
+    /// Removes a stream. Bytes that its driver had not released return to the connection's window.
     fn remove_stream(&mut self, stream: StreamId) {
         let held = self.streams.remove(stream);
         if held > 0 {
@@ -416,7 +428,7 @@ impl Connection {
         }
     }
 
-    /// Gives `count` delivered bytes back to the windows of a stream and of the connection.
+    /// Returns `count` delivered bytes to the windows of a stream and of the connection.
     #[inline]
     fn free_received(&mut self, stream: StreamId, count: u32) {
         if let Some(found) = self.streams.get_mut(stream)

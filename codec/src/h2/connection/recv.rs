@@ -1,7 +1,9 @@
-//! The receiving side: frames out of the input, in order; DATA and RST_STREAM; what errors of a stream do.
+//! The receiving side: frames out of the input, in order; DATA and RST_STREAM; the effects of
+//! stream errors.
 //!
-//! Frames that are small by nature are taken whole. DATA and header blocks above [`super::Config::whole_frame_max`] are taken
-//! piece by piece as they arrive, unknown frames are skipped, so a receive buffer never needs to hold more than
+//! Small control frames are taken whole. DATA and header blocks above
+//! [`super::Config::whole_frame_max`] are taken piece by piece as they arrive, and unknown frames
+//! are skipped, so a receive buffer never needs to hold more than
 //! [`super::Config::receive_buffer_min`].
 
 use super::defence::{Closed, TINY_DATA, cost};
@@ -11,7 +13,7 @@ use crate::h2::event::{Event, Input, StreamId};
 use crate::h2::frame::{FrameHeader, HEADER_LEN, flag, kind};
 use crate::h2::stream::Stream;
 
-/// Where in the byte stream we are.
+/// The position in the byte stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reading {
     /// The client's connection preface is next (RFC 9113 section 3.4).
@@ -31,11 +33,11 @@ pub(crate) enum Reading {
         padding: u32,
         end_headers: bool,
     },
-    /// Inside something that is not wanted.
+    /// Inside bytes that are skipped.
     Skip { left: u32 },
 }
 
-/// What one step of the parser brings, before it borrows from the connection.
+/// Result of one step of the parser, before it borrows from the connection.
 #[derive(Debug)]
 pub(crate) enum Step<'i> {
     Headers {
@@ -68,7 +70,7 @@ pub(crate) enum Step<'i> {
     Notice(Notice),
 }
 
-/// An event that owns all it says, so that it can wait its turn.
+/// An event that owns its contents, so that it can wait its turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Notice {
     Reset { stream: StreamId, code: ErrorCode },
@@ -78,20 +80,20 @@ pub(crate) enum Notice {
     PeerSettings,
 }
 
-/// What became of a piece of input.
+/// Fate of a piece of input.
 pub(crate) enum Progress<'i> {
     /// An event for the driver.
     Event(Step<'i>),
-    /// Taken; go on.
+    /// Consumed; continue.
     Next,
-    /// Not complete yet; nothing was taken.
+    /// Incomplete; nothing was consumed.
     More,
 }
 
 pub(crate) type Outcome<'i> = Result<Progress<'i>, ConnectionError>;
 
 impl Connection {
-    /// Takes from the input until there is an event.
+    /// Consumes input until there is an event.
     #[inline(always)]
     pub(super) fn step<'i>(&mut self, input: &mut Input<'i>) -> Result<Option<Step<'i>>, ConnectionError> {
         if let Some(error) = self.failed {
@@ -101,7 +103,7 @@ impl Connection {
             if let Some(notice) = self.notices.pop_front() {
                 return Ok(Some(Step::Notice(notice)));
             }
-            // A peer that does not read its replies gets nothing more served.
+            // The requests of a peer that does not read its replies are not served.
             if !self.wants_read() {
                 return Ok(None);
             }
@@ -120,7 +122,7 @@ impl Connection {
         }
     }
 
-    /// Lends the connection's header list to what the parser has found.
+    /// Adds the connection's header list to the parser's result.
     #[inline(always)]
     pub(super) fn event<'c, 'i>(&'c self, step: Step<'i>) -> Event<'c, 'i> {
         let headers = &self.headers;
@@ -175,7 +177,7 @@ impl Connection {
     fn preface<'i>(&mut self, input: &mut Input<'i>) -> Outcome<'i> {
         let bytes = input.remaining();
         let seen = bytes.len().min(crate::h2::PREFACE.len());
-        // A wrong preface is found at its first wrong byte: what follows might never come.
+        // A wrong preface is refused at its first wrong byte: the rest might never come.
         if bytes[..seen] != crate::h2::PREFACE[..seen] {
             return Err(ConnectionError::protocol("invalid connection preface"));
         }
@@ -214,7 +216,7 @@ impl Connection {
     }
 
     fn other_frame<'i>(&mut self, header: FrameHeader, input: &mut Input<'i>) -> Outcome<'i> {
-        // Sizes are checked before waiting for payloads that need not come.
+        // Sizes are checked before a payload is waited for, which need not come.
         self.check_size(header)?;
         match header.kind {
             kind::PUSH_PROMISE => Err(ConnectionError::protocol("PUSH_PROMISE is not allowed")),
@@ -225,7 +227,7 @@ impl Connection {
             | kind::GOAWAY
             | kind::WINDOW_UPDATE => {
                 let taken = match header.kind {
-                    // The debug data of GOAWAY may be long, and nobody needs it.
+                    // The debug data of GOAWAY may be long and is not used.
                     kind::GOAWAY => 8,
                     _ => header.len as usize,
                 };
@@ -257,7 +259,7 @@ impl Connection {
         }
     }
 
-    // ---- DATA (section 6.1) -----------------------------------------------------------------------------------------
+    // ---- DATA (section 6.1) ---------------------------------------------------------------------
 
     #[inline]
     fn data_frame<'i>(&mut self, header: FrameHeader, input: &mut Input<'i>) -> Outcome<'i> {
@@ -283,7 +285,8 @@ impl Connection {
             taken += 1;
             left -= 1 + padding;
         }
-        // Section 6.9: the whole payload counts, padding included, and for the connection also when the stream is gone.
+        // Section 6.9: the whole payload counts, padding included, and for the connection also when
+        // the stream is gone.
         if !self.receive_window.consume(len) {
             return Err(flow_control("DATA beyond the connection's window"));
         }
@@ -304,7 +307,7 @@ impl Connection {
             }
         }
         if len > left {
-            // Nobody will release what nobody sees.
+            // Padding is not delivered, so no driver would release it.
             self.free_received(stream, len - left);
         }
         self.reading = Reading::Data {
@@ -316,7 +319,7 @@ impl Connection {
         Ok(self.data_piece(input))
     }
 
-    /// Whether a DATA frame may come on an open stream.
+    /// Whether an open stream may receive this DATA frame.
     #[inline]
     fn admit_data(
         &mut self,
@@ -337,7 +340,7 @@ impl Connection {
         if !found.receive_window.consume(len) {
             return Err(ErrorCode::FLOW_CONTROL_ERROR);
         }
-        // Section 8.1.1: the body must be as long as `content-length` says.
+        // Section 8.1.1: the body must be as long as its `content-length`.
         if found.content_left >= 0 {
             found.content_left -= i64::from(data);
             if found.content_left < 0 || (end_stream && found.content_left > 0) {
@@ -347,7 +350,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Delivers what has arrived of a DATA frame.
+    /// Delivers the part of a DATA frame that has arrived.
     #[inline]
     fn data_piece<'i>(&mut self, input: &mut Input<'i>) -> Progress<'i> {
         let Reading::Data {
@@ -394,7 +397,8 @@ impl Connection {
             return Progress::Next;
         }
         if unwanted && self.config.role == Role::Server {
-            // The reply is complete. The stream's window stays as it is: soon the client can send no more.
+            // The reply is complete. The stream's window stays as it is, so that soon the client
+            // can send no more.
             self.free_received_connection(piece as u32);
             if end_stream {
                 self.end_remote(stream);
@@ -422,7 +426,7 @@ impl Connection {
     fn data_of_closed<'i>(&mut self, header: FrameHeader, taken: usize) -> Outcome<'i> {
         self.check_not_idle(header.stream)?;
         if header.len < LATE_DATA_FREE {
-            // What is larger was on its way within the stream's window, which does not open again.
+            // A larger frame was in flight within the stream's window, which does not open again.
             self.budgets.spend_frames(cost::FRAME)?;
         }
         let padding_byte = (taken - HEADER_LEN) as u32;
@@ -433,14 +437,15 @@ impl Connection {
                 "DATA after END_STREAM",
             )),
             Some(Closed::ResetByPeer) => self.refuse(header.stream, ErrorCode::STREAM_CLOSED),
-            // In flight when we reset it, perhaps so long ago that we have forgotten.
+            // The frame was in flight when we reset the stream, perhaps so long ago that it is
+            // forgotten.
             Some(Closed::ResetByUs) | None => Ok(Progress::Next),
         }
     }
 
-    // ---- the ends of streams ----------------------------------------------------------------------------------------
+    // ---- the ends of streams --------------------------------------------------------------------
 
-    /// The peer has sent its END_STREAM.
+    /// Handles the END_STREAM of the peer.
     #[inline]
     pub(super) fn end_remote(&mut self, stream: StreamId) {
         let Some(found) = self.streams.get_mut(stream) else {
@@ -451,14 +456,14 @@ impl Connection {
             self.remove_stream(stream);
             self.closed.remember(stream.id, Closed::Ended);
         } else if self.config.role == Role::Client {
-            // The reply is complete, so the rest of the request is not needed (RFC 9113 section 8.1); without this the
-            // stream would stay open until its driver thought of it.
+            // The reply is complete, so the rest of the request is not needed (RFC 9113 section
+            // 8.1). Without this the stream would stay open until its driver reset it.
             self.write_reset(stream.id, ErrorCode::CANCEL);
             self.remove_stream(stream);
         }
     }
 
-    /// An error of a stream that is open (section 5.4.2): it is reset, and the driver told.
+    /// Resets an open stream after an error (section 5.4.2) and reports the reset to the driver.
     #[cold]
     pub(super) fn stream_error<'i>(&mut self, stream: StreamId, code: ErrorCode) -> Outcome<'i> {
         self.remove_stream(stream);
@@ -467,7 +472,7 @@ impl Connection {
         Ok(Progress::Next)
     }
 
-    /// Resets a stream that the driver has never heard of, or that is closed already.
+    /// Resets a stream that the driver does not know, or that is closed already.
     #[cold]
     pub(super) fn refuse<'i>(&mut self, id: u32, code: ErrorCode) -> Outcome<'i> {
         self.write_reset(id, code);
@@ -498,7 +503,7 @@ impl Connection {
         Ok(Progress::Event(Step::Notice(Notice::Reset { stream, code })))
     }
 
-    // ---- small parts ------------------------------------------------------------------------------------------------
+    // ---- small parts ----------------------------------------------------------------------------
 
     /// Section 5.1, "idle": only HEADERS and PRIORITY may come on a stream that was never opened.
     pub(super) fn check_not_idle(&self, id: u32) -> Result<(), ConnectionError> {
@@ -518,7 +523,7 @@ impl Connection {
         matches!(self.drain, Drain::Final(last) if id > last) && self.config.role == Role::Server
     }
 
-    /// The next `left` bytes are not wanted.
+    /// Skips the next `left` bytes.
     #[inline]
     pub(super) fn skip(&mut self, left: u32) {
         self.reading = match left {
@@ -527,7 +532,7 @@ impl Connection {
         };
     }
 
-    /// The same for DATA, `freed` bytes of which go back to the connection's window.
+    /// Skips DATA, and returns `freed` bytes of it to the connection's window.
     fn skip_received(&mut self, left: u32, freed: u32) {
         self.skip(left);
         self.free_received_connection(freed);
@@ -544,7 +549,7 @@ impl Connection {
     }
 }
 
-/// DATA of a closed stream with at least so many bytes costs no allowance.
+/// Bytes from which on DATA of a closed stream costs no allowance.
 const LATE_DATA_FREE: u32 = 1_024;
 
 pub(super) fn frame_size(reason: &'static str) -> ConnectionError {

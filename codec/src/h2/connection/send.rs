@@ -1,8 +1,8 @@
-//! The sending side: requests, headers, data, trailers, and what flow control holds back.
+//! The sending side: requests, headers, data, trailers, and the queues of flow control.
 //!
-//! What the windows allow goes straight into the output; the rest is queued on its stream. A stream that waits for its own
-//! window is woken by its own WINDOW_UPDATE; one that waits for the connection's stands in a ring and gets one frame a
-//! turn, so that no stream starves.
+//! Bytes that the windows allow go straight into the output; the rest is queued on its stream. A
+//! stream that waits for its own window is woken by its own WINDOW_UPDATE. One that waits for the
+//! connection's stands in a ring and gets one frame a turn, so that no stream starves.
 
 use super::recv::Notice;
 use super::{Connection, Drain, Fields, Role};
@@ -14,10 +14,10 @@ use crate::h2::hpack::{ENTRY_OVERHEAD, HeaderList, Indexing};
 use crate::h2::stream::{End, SendQueue, Stream};
 
 impl Connection {
-    // ---- commands ---------------------------------------------------------------------------------------------------
+    // ---- commands -------------------------------------------------------------------------------
 
-    /// Client: opens a stream. Fields that do not repeat (`grpc-timeout`, `content-length`, …) are kept out of the peer's
-    /// header table, secrets (`authorization`, `cookie`) are never indexed.
+    /// Client: opens a stream. Fields that do not repeat (`grpc-timeout`, `content-length`, …) are
+    /// kept out of the peer's header table; secrets (`authorization`, `cookie`) are never indexed.
     ///
     /// # Errors
     /// [`SendError::StreamLimit`], [`SendError::GoingAway`], [`SendError::ConnectionClosed`],
@@ -50,10 +50,11 @@ impl Connection {
         Ok(stream)
     }
 
-    /// Server: sends the headers of a response (any number of 1xx first, then one final).
+    /// Server: sends the headers of a response (any number of 1xx first, then a final one).
     ///
     /// # Errors
-    /// [`SendError::StreamClosed`], [`SendError::WrongState`] for second headers, [`SendError::HeaderListTooLarge`].
+    /// [`SendError::StreamClosed`], [`SendError::WrongState`] for second headers,
+    /// [`SendError::HeaderListTooLarge`].
     pub fn send_headers(
         &mut self,
         stream: StreamId,
@@ -80,10 +81,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends body bytes. They are copied; what the windows do not allow is queued.
+    /// Sends body bytes. They are copied; bytes beyond the windows are queued.
     ///
     /// # Errors
-    /// [`SendError::StreamClosed`], [`SendError::QueueFull`], [`SendError::WrongState`] before headers.
+    /// [`SendError::StreamClosed`], [`SendError::QueueFull`], [`SendError::WrongState`] before
+    /// headers.
     pub fn send_data(&mut self, stream: StreamId, data: &[u8], end_stream: bool) -> Result<(), SendError> {
         self.check_queue()?;
         let found = self.sendable(stream)?;
@@ -105,7 +107,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends a stream with trailers, behind the data that is queued.
+    /// Ends a stream with trailers, after its queued data.
     ///
     /// # Errors
     /// As for [`Connection::send_data`], but never [`SendError::QueueFull`].
@@ -128,7 +130,7 @@ impl Connection {
         Ok(())
     }
 
-    // ---- checks -----------------------------------------------------------------------------------------------------
+    // ---- checks ---------------------------------------------------------------------------------
 
     /// The stream, if we may still send on it.
     #[inline]
@@ -159,7 +161,7 @@ impl Connection {
         }
     }
 
-    // ---- header blocks ----------------------------------------------------------------------------------------------
+    // ---- header blocks --------------------------------------------------------------------------
 
     /// Appends a whole header block.
     pub(super) fn write_headers(&mut self, id: u32, fields: &Fields<'_>, end_stream: bool) {
@@ -175,7 +177,7 @@ impl Connection {
         self.finish_headers(start);
     }
 
-    /// Appends a HEADERS frame header whose length [`Connection::finish_headers`] fills in.
+    /// Appends the header of a HEADERS frame; [`Connection::finish_headers`] fills in its length.
     pub(super) fn begin_headers(&mut self, id: u32, end_stream: bool) -> usize {
         let start = self.output.len();
         let flags = flag::END_HEADERS | if end_stream { flag::END_STREAM } else { 0 };
@@ -201,7 +203,7 @@ impl Connection {
         }
     }
 
-    /// A block above the peer's frame size becomes HEADERS and CONTINUATIONs (section 4.3).
+    /// Splits a block above the peer's frame size into HEADERS and CONTINUATIONs (section 4.3).
     #[cold]
     fn split_headers(&mut self, start: usize) {
         let Some(header) = FrameHeader::parse(&self.output[start..]) else {
@@ -223,10 +225,10 @@ impl Connection {
         }
     }
 
-    // ---- data -------------------------------------------------------------------------------------------------------
+    // ---- data -----------------------------------------------------------------------------------
 
-    /// Writes DATA frames as far as the windows allow; END_STREAM on the last if everything went out. Returns the bytes
-    /// taken.
+    /// Writes DATA frames as far as the windows allow; END_STREAM on the last if all bytes were
+    /// sent. Returns the bytes taken.
     fn write_data(&mut self, stream: StreamId, data: &[u8], end_stream: bool) -> usize {
         let mut sent = 0;
         loop {
@@ -247,13 +249,13 @@ impl Connection {
         }
     }
 
-    /// How large the next DATA frame of a stream may be.
+    /// Largest size of a stream's next DATA frame.
     #[inline]
     fn frame_room(&self, stream: StreamId) -> usize {
         self.windows(stream).min(self.peer.max_frame)
     }
 
-    /// What both windows allow.
+    /// Bytes that both windows allow.
     #[inline]
     pub(super) fn windows(&self, stream: StreamId) -> usize {
         let own = self
@@ -272,7 +274,8 @@ impl Connection {
         self.budgets.earn_data_sent(count);
     }
 
-    /// Says how a stream ends: behind its queue, or now if nothing is queued (then the end itself is already written).
+    /// Sets how a stream ends: after its queue, or now if nothing is queued (then the end itself is
+    /// already written).
     #[inline]
     pub(super) fn finish_data(&mut self, stream: StreamId, end: End) {
         match self.streams.get_mut(stream) {
@@ -285,7 +288,7 @@ impl Connection {
         }
     }
 
-    /// Our END_STREAM is in the output.
+    /// Notes that our END_STREAM is in the output.
     #[inline]
     pub(super) fn end_local(&mut self, stream: StreamId) {
         let Some(found) = self.streams.get_mut(stream) else {
@@ -308,8 +311,9 @@ impl Connection {
         }
     }
 
-    /// Asks clients to stop sending whose replies were complete before their requests (section 8.1), a second or two after:
-    /// most have stopped by themselves then, and some lose the reply when the reset comes with it.
+    /// Asks clients to stop sending whose replies were complete before their requests (section
+    /// 8.1). One or two seconds later: most have stopped by then, and some lose the reply when the
+    /// reset arrives with it.
     pub(super) fn reset_unwanted(&mut self) {
         let due = std::mem::replace(&mut self.unwanted_due, std::mem::take(&mut self.unwanted));
         for stream in due {
@@ -317,9 +321,10 @@ impl Connection {
         }
     }
 
-    // ---- what flow control held back ----------------------------------------------------------------------------------
+    // ---- what flow control held back ------------------------------------------------------------
 
-    /// Notes that a stream waits, for what, and whether its driver wants to hear when it no longer does.
+    /// Notes that a stream waits, for which window, and whether its driver wants an event at the
+    /// end of the wait.
     pub(super) fn note_blocked(&mut self, stream: StreamId) {
         let mark = self.config.stream_queue_mark;
         let connection_blocked = self.send_window.available() == 0;
@@ -338,7 +343,8 @@ impl Connection {
         }
     }
 
-    /// The connection's window has grown: a frame for each stream that waits for it, in turn, until it is used up.
+    /// Sends after the connection's window has grown: a frame for each waiting stream, in turn,
+    /// until the window is used up.
     pub(super) fn flush_ring(&mut self) {
         while self.send_window.available() > 0 {
             let Some(stream) = self.ring.pop_front() else {
@@ -352,7 +358,7 @@ impl Connection {
         }
     }
 
-    /// Puts a stream back into the ring if only its turn was over.
+    /// Puts a stream back into the ring if it still waits for the connection's window.
     fn requeue(&mut self, stream: StreamId) {
         if let Some(found) = self.streams.get_mut(stream)
             && found.queue.is_some()
@@ -364,7 +370,7 @@ impl Connection {
         }
     }
 
-    /// All windows may have grown.
+    /// Sends on all streams, since all windows may have grown.
     pub(super) fn flush_all(&mut self) {
         if self.streams.queued() == 0 {
             return;
@@ -376,7 +382,8 @@ impl Connection {
         }
     }
 
-    /// Sends up to `frames` frames of what is queued on a stream, and its end when the queue is empty.
+    /// Sends up to `frames` frames of a stream's queue, and the end of the stream when the queue is
+    /// empty.
     pub(super) fn flush_stream(&mut self, stream: StreamId, frames: usize) {
         let Some(mut queue) = self.streams.take_queue(stream) else {
             return;
@@ -413,7 +420,7 @@ impl Connection {
         self.end_local(stream);
     }
 
-    /// Tells the driver that there is room again.
+    /// Reports to the driver that there is room again.
     fn note_drained(&mut self, stream: StreamId, queue: &SendQueue) {
         let mark = self.config.stream_queue_mark;
         if let Some(found) = self.streams.get_mut(stream)
@@ -437,13 +444,14 @@ impl Connection {
     }
 }
 
-/// Notes of streams whose requests are not wanted any more, before those that have ended are dropped.
+/// Most streams noted whose requests are no longer wanted; above it, those that have ended are
+/// dropped first.
 const UNWANTED_NOTED: usize = 4_096;
 
 /// Whether a field should enter the peer's header table.
 ///
-/// A server inserts next to nothing besides its gRPC templates, so that these stay at the same index; a client inserts all
-/// but what differs from call to call.
+/// A server inserts little except its gRPC templates, so that these keep their index; a client
+/// inserts all fields but those that differ from call to call.
 fn indexing(role: Role, name: &[u8]) -> Indexing {
     match name {
         b"authorization" | b"cookie" | b"proxy-authorization" | b"set-cookie" => Indexing::Never,

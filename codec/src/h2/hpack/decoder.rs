@@ -1,44 +1,47 @@
 //! The decoding end of HPACK (RFC 7541 section 3): a whole header block to a [`HeaderList`].
 //!
-//! Names and values are decoded straight into the list, and copied from there into the dynamic table, so there is no
-//! other buffer. What a block can cost is bounded: by its length, by the limit of the list, and by
-//! [`OVERSIZE_FACTOR`] times that limit for what references to large entries may stand for.
+//! Names and values are decoded straight into the list, and copied from there into the dynamic
+//! table, so there is no other buffer. The cost of a block is bounded by its length, by the limit
+//! of the list, and by [`OVERSIZE_FACTOR`] times that limit for references to large entries.
 
 use super::dynamic_table::DynamicTable;
 use super::{ENTRY_OVERHEAD, HeaderList, HpackError, huffman, static_table};
 
-/// A block may stand for so many times the list's limit before decoding gives up ([`HpackError::ListFarTooLarge`]).
+/// Multiple of the list's limit at which decoding gives up ([`HpackError::ListFarTooLarge`]).
 ///
-/// Below that, a list that is too large costs its sender one request. Without an end to it, a block of 16 KiB that refers
-/// 16,000 times to an entry of 4 KiB would stand for 64 MiB.
+/// Below it, a list that is too large costs its sender one request. Without it, a block of 16 KiB
+/// that refers 16,000 times to an entry of 4 KiB would stand for 64 MiB.
 pub const OVERSIZE_FACTOR: u64 = 64;
 
-/// Decodes the header blocks of one connection, in the order received.
+/// A decoder of one connection's header blocks, in the order received.
 #[derive(Debug)]
 pub struct Decoder {
     table: DynamicTable,
     limit: usize,
-    /// The limit was lowered below the table's size: the next block must open with a size update.
+    /// Whether the next block must open with a size update, as the limit was lowered below the
+    /// table's size.
     update_required: bool,
 }
 
-/// What there is to know of a decoded block beyond its fields.
+/// Facts of a decoded block beyond its fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockInfo {
-    /// The block left the table as it was: no insertion, no size update. The same bytes mean the same fields again, and
-    /// need not be decoded for the table's sake, as long as [`Decoder::table_version`] is unchanged. Literal fields that
-    /// are not inserted do no harm: their bytes are in the block. (nghttp2 never inserts `:path` and `content-length`.)
+    /// Whether the block left the table as it was: no insertion, no size update. The same bytes
+    /// then mean the same fields again, and need not be decoded for the table, as long as
+    /// [`Decoder::table_version`] is unchanged. Literal fields that are not inserted do no harm:
+    /// their bytes are in the block. (nghttp2 never inserts `:path` and `content-length`.)
     pub repeatable: bool,
-    /// The list is larger than allowed. What fits is in the list, fields that did not were dropped; the table is in step, so
-    /// the connection may live on (answer the one stream with 431).
+    /// Whether the list is larger than allowed. Fields that did not fit were dropped; the table is
+    /// in step, so the connection may live on (answer the one stream with 431).
     pub too_large: bool,
     /// The size of the whole list, dropped fields included, as RFC 9113 section 6.5.2 counts it.
     pub list_bytes: u64,
 }
 
 impl Decoder {
-    /// A decoder whose table holds `max_table` bytes: [`super::DEFAULT_TABLE_SIZE`] in HTTP/2, whatever our SETTINGS say;
-    /// those take effect by [`Decoder::set_max_table_size_limit`] when the peer has acknowledged them.
+    /// Makes a decoder whose table holds `max_table` bytes: in HTTP/2
+    /// [`super::DEFAULT_TABLE_SIZE`], whatever our SETTINGS; those take effect by
+    /// [`Decoder::set_max_table_size_limit`] when the peer has acknowledged them.
     pub fn new(max_table: usize) -> Self {
         Self {
             table: DynamicTable::new(max_table),
@@ -47,16 +50,17 @@ impl Decoder {
         }
     }
 
-    /// Sets the largest table, in bytes, that the peer may use from its next block on. To be called when the peer has
-    /// acknowledged our `SETTINGS_HEADER_TABLE_SIZE`. If it is below the table's size, the next block must open with a
-    /// size update (RFC 9113 section 4.3.1).
+    /// Sets the largest table, in bytes, that the peer may use from its next block on. Call it when
+    /// the peer has acknowledged our `SETTINGS_HEADER_TABLE_SIZE`. If it is below the table's size,
+    /// the next block must open with a size update (RFC 9113 section 4.3.1).
     pub fn set_max_table_size_limit(&mut self, limit: usize) {
         self.limit = limit;
         self.update_required |= limit < self.table.max_size();
     }
 
-    /// Decodes a whole header block into `out`, which is cleared first. Fields that do not fit into `max_list` bytes (counted
-    /// as in RFC 9113 section 6.5.2) are decoded, for the table's sake, and dropped; smaller ones after them may fit.
+    /// Decodes a whole header block into `out`, which is cleared first. Fields that do not fit into
+    /// `max_list` bytes (counted as in RFC 9113 section 6.5.2) are decoded, for the table, and
+    /// dropped; smaller ones after them may fit.
     ///
     /// # Errors
     /// Any [`HpackError`]; the decoder must not be used again.
@@ -73,13 +77,14 @@ impl Decoder {
         decoded
     }
 
-    /// How many entries have ever been inserted into the dynamic table.
+    /// Number of entries ever inserted into the dynamic table.
     pub fn insert_count(&self) -> u64 {
         self.table.insert_count()
     }
 
-    /// Changes whenever any index of the dynamic table changes its meaning: by insertion and by eviction (a size update
-    /// evicts without inserting). What is remembered about a block holds as long as this is unchanged.
+    /// A number that changes whenever any index of the dynamic table changes its meaning: by
+    /// insertion and by eviction (a size update evicts without inserting). Facts remembered about a
+    /// block hold as long as it is unchanged.
     pub fn table_version(&self) -> u64 {
         self.table.version()
     }
@@ -112,7 +117,7 @@ impl Decoder {
                     repeatable = false;
                     self.literal(&mut input, Insert::Yes, &mut sink)?;
                 }
-                // Not indexed and never indexed: the same to an end that forwards nothing.
+                // Not indexed and never indexed: the same to an end that does not forward.
                 0b0000 | 0b0001 => self.literal(&mut input, Insert::No, &mut sink)?,
                 _ => return Err(HpackError::SizeUpdateMisplaced),
             }
@@ -124,7 +129,8 @@ impl Decoder {
         })
     }
 
-    /// Obeys the size updates that open a block (RFC 7541 sections 4.2 and 6.3) and tells whether there were any.
+    /// Applies the size updates that open a block (RFC 7541 sections 4.2 and 6.3). Returns whether
+    /// there were any.
     fn size_updates(&mut self, input: &mut Input<'_>) -> Result<bool, HpackError> {
         let mut updated = false;
         while let Some(first) = input.rest.first()
@@ -144,7 +150,7 @@ impl Decoder {
         Ok(updated)
     }
 
-    /// The field at an index as on the wire: name and value without a gap, and where the name ends.
+    /// The field at an index of the wire: name and value without a gap, and the end of the name.
     #[inline]
     fn field(&self, index: usize) -> Result<(&[u8], usize), HpackError> {
         match index.checked_sub(1) {
@@ -189,15 +195,15 @@ enum Insert {
     No,
 }
 
-/// Where fields go: into the list as far as it may grow.
+/// Destination of fields: the list, as far as it may grow.
 struct Sink<'a> {
     out: &'a mut HeaderList,
-    /// The size of the list as if nothing were dropped.
+    /// Size of the list as if nothing were dropped.
     list_bytes: u64,
-    /// The size of what was dropped.
+    /// Size of the dropped fields.
     dropped: u64,
     list_bytes_max: u64,
-    /// Where decoding gives up.
+    /// Size at which decoding gives up.
     far_too_large: u64,
 }
 
@@ -218,7 +224,7 @@ impl<'a> Sink<'a> {
         self.list_bytes > self.list_bytes_max
     }
 
-    /// Takes a field of the table.
+    /// Adds a field from a table.
     #[inline]
     fn push(&mut self, joined: &[u8], name_len: usize) -> Result<(), HpackError> {
         if self.has_room(joined.len())? {
@@ -227,7 +233,7 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    /// Takes the field that has been written to the list's tail, from `start`.
+    /// Adds the field written to the list's tail from `start`.
     fn close(&mut self, start: usize, name_end: usize) -> Result<(), HpackError> {
         let len = self.out.tail().len() - start;
         if self.has_room(len)? {
@@ -238,7 +244,7 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    /// Counts a field of `len` bytes and tells whether the list may hold it.
+    /// Counts a field of `len` bytes. Returns whether the list may hold it.
     #[inline]
     fn has_room(&mut self, len: usize) -> Result<bool, HpackError> {
         let size = (len + ENTRY_OVERHEAD) as u64;
@@ -260,8 +266,9 @@ struct Input<'a> {
 }
 
 impl Input<'_> {
-    /// An integer in the low `prefix` bits of the next byte and, if they are all ones, in the bytes after it (RFC 7541
-    /// section 5.1). At most 2^32 - 1, in at most five bytes after the first.
+    /// Reads an integer in the low `prefix` bits of the next byte and, if they are all ones, in the
+    /// bytes after it (RFC 7541 section 5.1). At most 2^32 - 1, in at most five bytes after the
+    /// first.
     #[inline]
     fn integer(&mut self, prefix: u32) -> Result<usize, HpackError> {
         let (&first, rest) = self.rest.split_first().ok_or(HpackError::Truncated)?;

@@ -5,8 +5,9 @@
 //!   entries:  oldest … newest: where each lies
 //! ```
 //!
-//! All names and values lie in one buffer of at most twice the table's size, so inserting costs one copy and, once in a
-//! while, one move of what lives; nothing is allocated once the buffer has grown.
+//! All names and values lie in one buffer of at most twice the table's size, so inserting costs one
+//! copy and, now and then, one move of the live entries; nothing is allocated once the buffer has
+//! grown.
 
 use super::ENTRY_OVERHEAD;
 use std::collections::VecDeque;
@@ -15,11 +16,11 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub(super) struct DynamicTable {
     bytes: Vec<u8>,
-    /// The position, counted over the table's life, of the first of `bytes`.
+    /// Position of the first of `bytes`, counted over the table's life.
     base: usize,
     /// Oldest at the front.
     entries: VecDeque<Entry>,
-    /// By the count of RFC 7541 section 4.1, in bytes; at most `max_size`.
+    /// Bytes as counted by RFC 7541 section 4.1; at most `max_size`.
     size: usize,
     max_size: usize,
     insert_count: u64,
@@ -35,11 +36,11 @@ struct Entry {
     tag: Tag,
 }
 
-/// What the owner of the table remembers with an entry (the encoder: hashes).
+/// A number that the table's owner attaches to an entry (the encoder: hashes).
 pub(super) type Tag = u64;
 
 impl DynamicTable {
-    /// An empty table of at most `max_size` bytes; allocates nothing yet.
+    /// Makes an empty table of at most `max_size` bytes; allocates nothing yet.
     pub(super) fn new(max_size: usize) -> Self {
         Self {
             bytes: Vec::new(),
@@ -52,7 +53,8 @@ impl DynamicTable {
         }
     }
 
-    /// The entry at `index`, 0 for the newest: name and value without a gap, and where the name ends.
+    /// The entry at `index`, 0 for the newest: name and value without a gap, and the end of the
+    /// name.
     #[inline]
     pub(super) fn entry(&self, index: usize) -> Option<(&[u8], usize)> {
         let at = self.entries.len().checked_sub(1)?.checked_sub(index)?;
@@ -61,7 +63,7 @@ impl DynamicTable {
         Some((&self.bytes[start..start + entry.len], entry.name_len))
     }
 
-    /// The indices of entries whose tag satisfies `wanted`, newest first.
+    /// Indices of entries whose tag satisfies `wanted`, newest first.
     pub(super) fn search(&self, wanted: impl Fn(Tag) -> bool) -> impl Iterator<Item = usize> {
         let newest_first = self.entries.iter().rev().enumerate();
         newest_first
@@ -69,8 +71,8 @@ impl DynamicTable {
             .map(|(index, _)| index)
     }
 
-    /// Inserts an entry, evicting from the old end until it fits. One that is larger than the whole table empties it
-    /// (RFC 7541 section 4.4).
+    /// Inserts an entry, evicting from the old end until it fits. An entry larger than the whole
+    /// table empties it (RFC 7541 section 4.4).
     pub(super) fn insert(&mut self, name: &[u8], value: &[u8], tag: Tag) {
         let len = name.len() + value.len();
         let size = len + ENTRY_OVERHEAD;
@@ -96,7 +98,7 @@ impl DynamicTable {
         debug_assert!(self.size <= self.max_size);
     }
 
-    /// Changes the maximum (RFC 7541 section 4.3), evicting what no longer fits.
+    /// Changes the maximum (RFC 7541 section 4.3), evicting entries that no longer fit.
     pub(super) fn resize(&mut self, max_size: usize) {
         self.max_size = max_size;
         if self.size > max_size {
@@ -113,12 +115,12 @@ impl DynamicTable {
         self.size
     }
 
-    /// How many entries have ever been inserted, those too large included.
+    /// Number of entries ever inserted, including those too large for the table.
     pub(super) fn insert_count(&self) -> u64 {
         self.insert_count
     }
 
-    /// Changes with every insertion and eviction.
+    /// A number that changes with every insertion and eviction.
     pub(super) fn version(&self) -> u64 {
         self.version
     }
@@ -135,8 +137,8 @@ impl DynamicTable {
         }
     }
 
-    /// Moves what lives to the front of the buffer. As at most half of the buffer lives, every byte inserted is moved at
-    /// most about once.
+    /// Moves the live entries to the front of the buffer. They take at most half of it, so every
+    /// byte inserted is moved at most about once.
     fn slide(&mut self) {
         let Some(oldest) = self.entries.front() else {
             return;
@@ -151,7 +153,7 @@ impl DynamicTable {
 mod tests {
     use super::*;
 
-    /// The table against the obvious one: a list of owned pairs.
+    /// The table agrees with the obvious one: a list of owned pairs.
     #[test]
     fn agrees_with_a_plain_list() {
         let mut state = 7_u64;

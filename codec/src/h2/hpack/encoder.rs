@@ -1,19 +1,20 @@
-//! The encoding end of HPACK (RFC 7541 section 6): fields, one by one, to the bytes of a header block.
+//! The encoding end of HPACK (RFC 7541 section 6): fields, one by one, to the bytes of a header
+//! block.
 //!
-//! Keeps the mirror of the table that the peer's decoder keeps. What a field looks like on the wire is decided by the
-//! caller's [`Indexing`] and by what the tables hold; strings are Huffman-coded where that is shorter. For blocks that
-//! repeat, a caller may remember bytes: [`Encoder::lookup`] gives the indexed form of a field, and
-//! [`Encoder::table_version`] tells whether it still holds.
+//! Keeps a mirror of the table in the peer's decoder. The caller's [`Indexing`] and the contents of
+//! the tables decide the form of a field on the wire; strings are Huffman-coded where that is
+//! shorter. For blocks that repeat, a caller may remember bytes: [`Encoder::lookup`] gives the
+//! indexed form of a field, and [`Encoder::table_version`] shows whether it still holds.
 
 use super::dynamic_table::{DynamicTable, Tag};
 use super::static_table::{self, Found};
 use super::{DEFAULT_TABLE_SIZE, ENTRY_OVERHEAD, huffman};
 
-/// Encodes the header blocks of one connection, in the order sent.
+/// An encoder of one connection's header blocks, in the order sent.
 #[derive(Debug)]
 pub struct Encoder {
     table: DynamicTable,
-    /// The most of the peer's table that we use.
+    /// Most bytes of the peer's table that we use.
     table_size_max: usize,
     update: Option<SizeUpdate>,
 }
@@ -21,22 +22,22 @@ pub struct Encoder {
 /// Whether a field enters the peer's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Indexing {
-    /// Insert it, so that a repeat costs one or two bytes (RFC 7541 section 6.2.1).
+    /// Insert the field, so that a repeat costs one or two bytes (RFC 7541 section 6.2.1).
     Incremental,
     /// Leave the table alone: for values that do not repeat (RFC 7541 section 6.2.2).
     Without,
-    /// Leave the table alone, here and at every hop that forwards it: for secrets (RFC 7541 section 6.2.3). The value is
-    /// not looked up either.
+    /// Leave the table alone, here and at every hop that forwards it: for secrets (RFC 7541 section
+    /// 6.2.3). The value is not looked up either.
     Never,
 }
 
-/// The place of a whole field in the static or dynamic table, as it goes on the wire (RFC 7541 section 2.3.3). A dynamic
-/// one holds as long as [`Encoder::table_version`] is unchanged.
+/// Place of a whole field in the static or dynamic table, as encoded on the wire (RFC 7541 section
+/// 2.3.3). A dynamic one holds as long as [`Encoder::table_version`] is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Index(u32);
 
-/// Size updates that the next block must open with (RFC 7541 section 4.2): the smallest size since the last block, if
-/// it is below the last one, then the last.
+/// Size updates with which the next block must open (RFC 7541 section 4.2): the smallest size since
+/// the last block, if it is below the last one, then the last.
 #[derive(Clone, Copy, Debug)]
 struct SizeUpdate {
     smallest: usize,
@@ -44,12 +45,13 @@ struct SizeUpdate {
 }
 
 impl Index {
-    /// Appends the indexed form of the field: one byte below index 127, two up to 254 (RFC 7541 section 6.1).
+    /// Appends the indexed form of the field: one byte below index 127, two up to 254 (RFC 7541
+    /// section 6.1).
     pub fn encode(self, out: &mut Vec<u8>) {
         push_integer(out, 0x80, 7, self.0 as usize);
     }
 
-    /// Whether the field is of the static table, so that the index holds for ever.
+    /// Whether the field is in the static table, so that the index holds for ever.
     pub fn is_static(self) -> bool {
         self.0 as usize <= static_table::LEN
     }
@@ -61,8 +63,8 @@ impl Index {
 }
 
 impl Encoder {
-    /// An encoder that uses at most `table_size` bytes of the peer's table. It starts with the smaller of that and
-    /// [`DEFAULT_TABLE_SIZE`], as the peer's settings are not known yet.
+    /// Makes an encoder that uses at most `table_size` bytes of the peer's table. It starts with
+    /// the smaller of that and [`DEFAULT_TABLE_SIZE`], as the peer's settings are not known yet.
     pub fn new(table_size: usize) -> Self {
         let mut encoder = Self {
             table: DynamicTable::new(DEFAULT_TABLE_SIZE),
@@ -73,26 +75,27 @@ impl Encoder {
         encoder
     }
 
-    /// Obeys the peer's `SETTINGS_HEADER_TABLE_SIZE`, in bytes: to be called, between blocks, when it is acknowledged.
-    /// The size updates that this needs (RFC 7541 section 4.2) open the next block.
+    /// Applies the peer's `SETTINGS_HEADER_TABLE_SIZE`, in bytes. Call it between blocks, when the
+    /// setting is acknowledged. The size updates that this needs (RFC 7541 section 4.2) open the
+    /// next block.
     pub fn set_peer_max_table_size(&mut self, size: usize) {
         let last = size.min(self.table_size_max);
         if last == self.table.max_size() {
             return;
         }
-        // Nothing is encoded before the update goes out, so evicting now is evicting then.
+        // Nothing is encoded before the update is sent, so evicting now equals evicting then.
         self.table.resize(last);
         let smallest = self.update.map_or(last, |due| due.smallest.min(last));
         self.update = Some(SizeUpdate { smallest, last });
     }
 
-    /// Whether the next block must open with a size update. A block made of remembered bytes starts with
-    /// [`Encoder::begin_block`] for its sake.
+    /// Whether the next block must open with a size update. If so, a block made of remembered bytes
+    /// starts with [`Encoder::begin_block`].
     pub fn update_pending(&self) -> bool {
         self.update.is_some()
     }
 
-    /// Appends the size updates that are due, if any. [`Encoder::encode`] does it by itself.
+    /// Appends the size updates that are due, if any. [`Encoder::encode`] does so by itself.
     pub fn begin_block(&mut self, out: &mut Vec<u8>) {
         let Some(SizeUpdate { smallest, last }) = self.update.take() else {
             return;
@@ -103,8 +106,9 @@ impl Encoder {
         push_integer(out, 0x20, 5, last);
     }
 
-    /// Appends one field in its shortest form: an index if a table has it (unless [`Indexing::Never`]), otherwise a
-    /// literal, Huffman-coded where that is shorter. A field that would take more than the whole table is not inserted.
+    /// Appends one field in its shortest form: an index if a table has it (unless
+    /// [`Indexing::Never`]), otherwise a literal, Huffman-coded where that is shorter. A field
+    /// larger than the whole table is not inserted.
     pub fn encode(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8], indexing: Indexing) {
         if self.update.is_some() {
             self.begin_block(out);
@@ -131,7 +135,7 @@ impl Encoder {
         push_string(out, value);
     }
 
-    /// Where the whole field lies in the static or dynamic table now.
+    /// Place of the whole field in the static or dynamic table now.
     pub fn lookup(&self, name: &[u8], value: &[u8]) -> Option<Index> {
         match self.find(name, value, tag_of(name))? {
             Found::Field(index) => Some(Index(index)),
@@ -139,23 +143,24 @@ impl Encoder {
         }
     }
 
-    /// How many entries have ever been inserted into the dynamic table.
+    /// Number of entries ever inserted into the dynamic table.
     pub fn insert_count(&self) -> u64 {
         self.table.insert_count()
     }
 
-    /// Changes whenever any index of the dynamic table changes its meaning, by insertion or eviction.
+    /// A number that changes whenever any index of the dynamic table changes its meaning, by
+    /// insertion or eviction.
     pub fn table_version(&self) -> u64 {
         self.table.version()
     }
 
-    /// The size of the dynamic table that is in force from the next block on, in bytes; with less than
-    /// [`ENTRY_OVERHEAD`] nothing is ever inserted.
+    /// Size in bytes of the dynamic table from the next block on; with less than [`ENTRY_OVERHEAD`]
+    /// nothing is ever inserted.
     pub fn table_size(&self) -> usize {
         self.table.max_size()
     }
 
-    /// The whole field if a table has it, static first; otherwise its name.
+    /// The whole field if a table has it, the static one first; otherwise its name.
     fn find(&self, name: &[u8], value: &[u8], tag: Tag) -> Option<Found> {
         let in_static = static_table::find(name, value);
         if let Some(Found::Field(_)) = in_static {
@@ -208,8 +213,8 @@ fn push_string(out: &mut Vec<u8>, string: &[u8]) {
     }
 }
 
-/// A hash of the name, so that a search through the table compares few names byte by byte. A collision costs a
-/// comparison and nothing else.
+/// A hash of the name, so that a search through the table compares few names byte by byte. A
+/// collision costs a comparison and nothing else.
 fn tag_of(name: &[u8]) -> Tag {
     let mut hash = name.len() as u64;
     let mut mix = |word: u64| hash = (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -352,7 +357,8 @@ mod tests {
         assert_eq!(block(&mut encoder), [0x20, 0x20 | 30]);
         encoder.set_peer_max_table_size(10);
         assert_eq!(block(&mut encoder), [0x20 | 10]);
-        // There and back again: entries were lost in between, so the peer must hear of it.
+        // The size goes down and up again: entries were lost in between, so the peer needs the
+        // update.
         encoder.set_peer_max_table_size(0);
         encoder.set_peer_max_table_size(10);
         assert_eq!(block(&mut encoder), [0x20, 0x20 | 10]);

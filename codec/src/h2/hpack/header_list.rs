@@ -1,7 +1,7 @@
-//! A list of header fields in two reusable buffers: all names and values in one, where each ends in the other.
+//! A list of header fields in two reusable buffers: one of all names and values, one of their ends.
 //!
-//! Promises: order is kept, clearing keeps the memory, so a list that is used again allocates nothing. Names and values
-//! are bytes as they came; whether they are legal is for the caller.
+//! Promises: order is kept and clearing keeps the memory, so a reused list allocates nothing. Names
+//! and values are the bytes received; the caller decides whether they are legal.
 
 use super::ENTRY_OVERHEAD;
 
@@ -13,7 +13,7 @@ pub struct HeaderList {
     fields: Vec<Ends>,
 }
 
-/// Where the name and the value of a field end in the bytes. The name starts where the field before ends.
+/// Ends of a field's name and value in the bytes. The name starts at the end of the field before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ends {
     name: u32,
@@ -21,12 +21,12 @@ struct Ends {
 }
 
 impl HeaderList {
-    /// An empty list; allocates nothing yet.
+    /// Makes an empty list; allocates nothing yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Forgets all fields and keeps the memory.
+    /// Removes all fields and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.fields.clear();
@@ -42,7 +42,8 @@ impl HeaderList {
         self.fields.is_empty()
     }
 
-    /// The size of the list as RFC 9113 section 6.5.2 counts it: bytes of names and values, and 32 for each field.
+    /// Size of the list as counted by RFC 9113 section 6.5.2: bytes of names and values, and 32 for
+    /// each field.
     pub fn byte_len(&self) -> usize {
         self.bytes.len() + self.fields.len() * ENTRY_OVERHEAD
     }
@@ -50,7 +51,7 @@ impl HeaderList {
     /// Appends a field.
     ///
     /// # Panics
-    /// When the list would hold more than 4 GiB.
+    /// If the list would hold more than 4 GiB.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
         self.bytes.extend_from_slice(name);
         let name_end = self.bytes.len();
@@ -67,14 +68,15 @@ impl HeaderList {
         }
     }
 
-    /// The value of the first field with this name, compared byte for byte (HTTP/2 names are lower-case).
+    /// Value of the first field with this name, compared byte for byte (HTTP/2 names are
+    /// lower-case).
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
         self.iter()
             .find(|(candidate, _)| *candidate == name)
             .map(|(_, value)| value)
     }
 
-    /// Appends a field whose name and value come without a gap.
+    /// Appends a field whose name and value are joined without a gap.
     #[inline]
     pub(super) fn push_joined(&mut self, joined: &[u8], name_len: usize) {
         let name_end = self.bytes.len() + name_len;
@@ -82,13 +84,13 @@ impl HeaderList {
         self.close(name_end);
     }
 
-    /// The buffer, for a decoder that writes a field's name and value to its end and then calls [`HeaderList::close`], or
-    /// takes them back.
+    /// The buffer, for a decoder that writes a field's name and value to its end and then calls
+    /// [`HeaderList::close`], or removes them again.
     pub(super) fn tail(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// Makes a field of the bytes after the last field; its name ends at `name_end`.
+    /// Makes a field of the bytes after the last field. Its name ends at `name_end`.
     #[inline]
     pub(super) fn close(&mut self, name_end: usize) {
         let value_end = u32::try_from(self.bytes.len()).expect("a header list is far below 4 GiB");

@@ -1,11 +1,12 @@
 //! The Huffman code of HPACK (RFC 7541 section 5.2 and Appendix B).
 //!
-//! The code is canonical: codes of one length are consecutive in the order of their symbols, and shorter codes come
-//! first. So the 257 code lengths are the whole truth, and the compiler derives every table from them.
+//! The code is canonical: codes of one length are consecutive in the order of their symbols, and
+//! shorter codes come first. So the 257 code lengths determine it, and the compiler derives every
+//! table from them.
 //!
-//! Decoding looks up [`FAST_BITS`] bits at once, which settles one or two symbols of those common in header fields; the
-//! rest (codes of 13 to 30 bits) is settled by comparing with the first code of each length. The work per input byte is
-//! bounded, whatever the input.
+//! Decoding looks up [`FAST_BITS`] bits at once, which gives one or two of the symbols that are
+//! common in header fields. Other codes (13 to 30 bits) are found by comparison with the first code
+//! of each length. The work per input byte is bounded, whatever the input.
 
 use super::HpackError;
 
@@ -13,18 +14,20 @@ use super::HpackError;
 const EOS: usize = 256;
 const LONGEST: usize = 30;
 
-/// So many bits are looked up at once. Twelve hold two lower-case letters or digits most of the time; the table takes
-/// 16 KiB, of which header fields touch a small part.
+/// Number of bits looked up at once. Twelve hold two lower-case letters or digits most of the time;
+/// the table takes 16 KiB, of which header fields use a small part.
 const FAST_BITS: usize = 12;
 
 /// Appends the decoded form of `source`.
 ///
 /// # Errors
-/// [`HpackError::HuffmanEos`] if the end-of-string symbol occurs; [`HpackError::HuffmanPadding`] if what follows the last
-/// symbol is longer than 7 bits or not all ones. `out` then holds what was decoded before.
+/// [`HpackError::HuffmanEos`] if the end-of-string symbol occurs; [`HpackError::HuffmanPadding`] if
+/// the padding after the last symbol is longer than 7 bits or not all ones. `out` then holds the
+/// symbols decoded before.
 pub(super) fn decode(source: &[u8], out: &mut Vec<u8>) -> Result<(), HpackError> {
     let start = out.len();
-    // The shortest code has 5 bits. The fast loop writes two symbols at a time, whether or not the second is one.
+    // The shortest code has 5 bits. The fast loop always writes two symbols, even where the second
+    // is none.
     out.resize(start + source.len() * 8 / 5 + 2, 0);
     let mut bits = Bits {
         window: 0,
@@ -42,7 +45,7 @@ fn decode_into(bits: &mut Bits<'_>, room: &mut [u8]) -> (usize, Result<(), Hpack
         bits.refill();
         loop {
             let Short { symbols, count, len } = FAST[(bits.window >> (64 - FAST_BITS)) as usize];
-            // What lies beyond the bits that count never makes an entry this short.
+            // Bits beyond `count` never make an entry this short.
             if usize::from(len) > bits.count {
                 break;
             }
@@ -53,7 +56,7 @@ fn decode_into(bits: &mut Bits<'_>, room: &mut [u8]) -> (usize, Result<(), Hpack
         if bits.count < LONGEST && !bits.source.is_empty() {
             continue;
         }
-        // Now comes a long code, or the end is near.
+        // A code longer than the table's, or near the end.
         let (symbol, len) = any_code(bits.padded());
         if len > bits.count {
             return (written, bits.check_padding());
@@ -69,15 +72,16 @@ fn decode_into(bits: &mut Bits<'_>, room: &mut [u8]) -> (usize, Result<(), Hpack
 
 /// The bits of the source not yet decoded.
 struct Bits<'a> {
-    /// The next bits, the first of them on top. Below `count` lie zeros, or bits that the source will bring again.
+    /// The next bits, the first of them on top. The bits below `count` are zeros, or bits that the
+    /// source will deliver again.
     window: u64,
-    /// How many bits of the window count: at most 63.
+    /// Number of valid bits in the window: at most 63.
     count: usize,
     source: &'a [u8],
 }
 
 impl Bits<'_> {
-    /// Fills the window to 56 bits or more, or with all that is left.
+    /// Fills the window to 56 bits or more, or with all that are left.
     #[inline]
     fn refill(&mut self) {
         if let Some(next) = self.source.first_chunk::<8>() {
@@ -107,8 +111,8 @@ impl Bits<'_> {
         self.window | (u64::MAX >> self.count)
     }
 
-    /// What is left after the last whole symbol must be the first bits of the end-of-string code, all ones, and shorter
-    /// than a byte.
+    /// Checks the bits after the last whole symbol: the first bits of the end-of-string code, all
+    /// ones, and shorter than a byte.
     fn check_padding(&self) -> Result<(), HpackError> {
         if self.count <= 7 && self.padded() == u64::MAX {
             Ok(())
@@ -118,7 +122,7 @@ impl Bits<'_> {
     }
 }
 
-/// The symbol whose code stands on top of the window, and the code's length.
+/// The symbol whose code is on top of the window, and the code's length.
 const fn any_code(window: u64) -> (usize, usize) {
     let mut len = 5;
     // The last limit is above every window, so the loop ends at the longest code.
@@ -130,7 +134,7 @@ const fn any_code(window: u64) -> (usize, usize) {
     (CODES.order[position] as usize, len)
 }
 
-/// How many bytes the code of `source` takes.
+/// Number of bytes of the code of `source`.
 pub(super) fn encoded_len(source: &[u8]) -> usize {
     let bits: usize = source
         .iter()
@@ -141,7 +145,7 @@ pub(super) fn encoded_len(source: &[u8]) -> usize {
 
 /// Appends the code of `source`, padded to whole bytes with ones.
 pub(super) fn encode(source: &[u8], out: &mut Vec<u8>) {
-    // At most 31 bits wait when a code of up to 30 comes: they fit.
+    // At most 31 bits wait when a code of up to 30 arrives: they fit.
     let (mut window, mut count) = (0_u64, 0_u32);
     for &byte in source {
         let len = u32::from(LENGTHS[usize::from(byte)]);
@@ -161,12 +165,12 @@ pub(super) fn encode(source: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// What the next [`FAST_BITS`] bits begin with: one symbol, or two if both fit.
+/// The symbols at the start of the next [`FAST_BITS`] bits: one, or two if both fit.
 #[derive(Clone, Copy)]
 struct Short {
     symbols: [u8; 2],
     count: u8,
-    /// Bits of all its symbols; [`Short::NONE`] has more than any window.
+    /// Number of bits of all its symbols; [`Short::NONE`] has more than any window.
     len: u8,
 }
 
@@ -179,7 +183,7 @@ impl Short {
     };
 }
 
-/// By the next [`FAST_BITS`] bits.
+/// Indexed by the next [`FAST_BITS`] bits.
 static FAST: [Short; 1 << FAST_BITS] = short_codes();
 
 const fn short_codes() -> [Short; 1 << FAST_BITS] {
@@ -212,15 +216,15 @@ const fn short_codes() -> [Short; 1 << FAST_BITS] {
 
 /// The code, derived from its lengths.
 struct Codes {
-    /// The symbols by code.
+    /// Symbols by code.
     order: [u16; EOS + 1],
-    /// By symbol, right-aligned.
+    /// Codes by symbol, right-aligned.
     codes: [u32; EOS + 1],
-    /// By length: the first code of that length, right-aligned.
+    /// First code of each length, right-aligned.
     first: [u32; LONGEST + 1],
-    /// By length: where its symbols begin in `order`.
+    /// Start in `order` of each length's symbols.
     positions: [usize; LONGEST + 1],
-    /// By length: 32 bits, left-aligned, at which longer codes begin.
+    /// For each length, the 32 bits (left-aligned) at which longer codes begin.
     limits: [u64; LONGEST + 1],
 }
 
@@ -260,7 +264,7 @@ const fn derive_codes() -> Codes {
     derived
 }
 
-/// By symbol: the length of its code in bits (RFC 7541 Appendix B); the last is the end of string.
+/// Length in bits of each symbol's code (RFC 7541 Appendix B); the last is the end of string.
 #[rustfmt::skip]
 static LENGTHS: [u8; EOS + 1] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28,
@@ -370,7 +374,7 @@ mod tests {
         for wrong in 0b000..0b111 {
             assert_eq!(decoded(&[wrong]), Err(HpackError::HuffmanPadding), "{wrong:03b}");
         }
-        // A byte of padding, two, three: a decoder must not let a string have many forms.
+        // Padding of one byte, two, three: a decoder must not accept several forms of a string.
         for longer in 1..=3 {
             let mut source = vec![0b0000_0111];
             source.resize(1 + longer, 0xff);
@@ -392,7 +396,8 @@ mod tests {
         assert_eq!(decoded(&[]).as_deref(), Ok(b"".as_slice()));
     }
 
-    /// The decoder against one that walks the code bit by bit, on every input of two bytes and on random longer ones.
+    /// The decoder agrees with one that walks the code bit by bit, on every input of two bytes and
+    /// on random longer ones.
     #[test]
     fn agrees_with_a_decoder_bit_by_bit() {
         for source in 0..=u16::MAX {

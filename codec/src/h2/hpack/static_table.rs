@@ -1,7 +1,7 @@
 //! The static table (RFC 7541 Appendix A): by index for the decoder, by name for the encoder.
 //!
-//! Name and value of an entry lie side by side, so that the decoder copies each with one move. The index by name is a
-//! small hash table that the compiler fills.
+//! Name and value of an entry are adjacent, so that the decoder copies both with one move. The
+//! index by name is a small hash table that the compiler fills.
 
 /// An entry of the static table.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub(super) struct StaticField {
 }
 
 impl StaticField {
-    /// Name and value without a gap, and where the name ends.
+    /// Name and value without a gap, and the end of the name.
     pub(super) fn joined(&self) -> (&'static [u8], usize) {
         (self.bytes, self.name_len)
     }
@@ -26,7 +26,7 @@ impl StaticField {
     }
 }
 
-/// What the encoder finds in the static table.
+/// Result of a search in the static table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// Name and value, at this index on the wire.
@@ -44,7 +44,7 @@ pub(super) fn find(name: &[u8], value: &[u8]) -> Option<Found> {
             return None;
         }
         if FIELDS[first - 1].name() == name {
-            // Entries of one name stand together: RFC 7541 sorts them so.
+            // Entries of one name are adjacent: RFC 7541 sorts them so.
             let same_name = FIELDS[first - 1..]
                 .iter()
                 .take_while(|field| field.name() == name);
@@ -65,7 +65,7 @@ pub(super) const LEN: usize = FIELDS.len();
 
 const _: () = assert!(LEN == 61);
 
-/// By hash of the name: the lowest index (from 1) of the entries of that name; 0 is free.
+/// Lowest index (from 1) of the entries of a name, by the name's hash; 0 is free.
 static SLOTS: [u8; 256] = fill_slots();
 
 const fn fill_slots() -> [u8; 256] {
@@ -107,7 +107,8 @@ fn name_slot(name: &[u8]) -> usize {
     hash(name, name.len())
 }
 
-/// Length, first, middle and last byte tell the static names apart well enough: the longest run of probes is short.
+/// Hash of a name. Length, first, middle and last byte separate the static names well enough: the
+/// longest run of probes is short.
 const fn hash(bytes: &[u8], len: usize) -> usize {
     if len == 0 {
         return 0;
