@@ -91,7 +91,7 @@ fn copy_protos(root: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The proto without what its methods say of themselves, which the peers have no use for.
+/// The proto without the options of its methods, which the peers do not use.
 fn without_options(text: &str) -> String {
     let mut kept = String::new();
     let mut inside = false;

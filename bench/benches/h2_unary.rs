@@ -68,7 +68,7 @@ impl Client {
         self.next_stream += 2;
     }
 
-    /// The next batch. Gives back the window that the last one's replies took.
+    /// Makes the next batch, and gives back the window that the last one's replies took.
     fn batch(&mut self, out: &mut Vec<u8>) {
         out.clear();
         frame(out, 8, 0, 0, &(BATCH * 21).to_be_bytes());
@@ -83,7 +83,7 @@ fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Serves all of `received`; returns how many requests were answered.
+/// Serves all of `received`; returns the number of requests answered.
 fn serve(connection: &mut Connection, received: &[u8], remember: bool) -> u32 {
     let (mut input, mut answered) = (Input::new(received), 0);
     while let Some(event) = connection.poll_event(&mut input).expect("a legal client") {
@@ -120,7 +120,7 @@ fn prism(criterion: &mut Criterion) {
         let mut client = Client::new(&mut bytes);
         serve(&mut connection, &bytes, remember);
         group.bench_function(name, |bencher| {
-            // Making the batch is part of what is timed: two copies of 300 bytes a request.
+            // Making the batch is timed as well: two copies of 300 bytes a request.
             bencher.iter(|| {
                 client.batch(&mut bytes);
                 assert_eq!(serve(&mut connection, &bytes, remember), BATCH);
@@ -161,7 +161,7 @@ async fn serve_h2(io: tokio::io::DuplexStream) {
     }
 }
 
-/// Reads until so many streams have ended.
+/// Reads until `streams` streams have ended.
 async fn read_replies(io: &mut tokio::io::DuplexStream, kept: &mut Vec<u8>, mut wanted: u32) {
     let mut buffer = [0; 16 << 10];
     loop {

@@ -1,4 +1,5 @@
-//! The queue between threads: to a receiver that is awake, and there and back between two threads that sleep in between.
+//! The queue between threads: to a receiver that is awake, and a round trip between two threads
+//! that sleep in between.
 #![allow(missing_docs)]
 
 use std::{hint::black_box, sync::Arc, thread, time::Duration};

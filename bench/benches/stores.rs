@@ -1,6 +1,7 @@
-//! What the stores cost: criterion benches of the memory store (an overwriting put, a get) and of SQLite (a batch of
-//! 64 puts as one transaction, a get, a page of a scan). 100,000 ids with one item of 256 bytes each, picked at random
-//! by a fixed seed. The figure for SQLite's puts is per batch: divide by 64.
+//! Costs of the stores: criterion benches of the memory store (an overwriting put, a get) and of
+//! SQLite (a batch of 64 puts as one transaction, a get, a page of a scan). 100,000 ids with one
+//! item of 256 bytes each, picked at random by a fixed seed. The figure for SQLite's puts is per
+//! batch: divide by 64.
 
 use std::hint::black_box;
 

@@ -1,9 +1,9 @@
-//! Decoding a PutRequest and reading all of its fields: our views beside prost, prost with `Bytes`,
-//! and buffa's views.
+//! Decoding a PutRequest and reading all of its fields: our views next to prost, prost with
+//! `Bytes`, and buffa's views.
 //!
 //! Run with `cargo bench -p prism-bench --bench views`. Each case takes the same bytes, decodes
-//! them, and adds up what a gateway looks at: the lengths of namespace, id and token, and of every
-//! key and value. What is counted is the thread's CPU time, so that a busy machine disturbs little.
+//! them, and adds up the parts that a gateway uses: the lengths of namespace, id and token, and of
+//! every key and value. The thread's CPU time is measured, so that a busy machine disturbs little.
 
 use std::{hint::black_box, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Small items of one namespace on the SQLite store: alone, beside large values of another
+//! Small items of one namespace on the SQLite store: alone, next to large values of another
 //! namespace, and while another deletes many items by one call. This version, and another side by
 //! side.
 
@@ -26,18 +26,18 @@ const SERVICE: &str = "/prism.keyvalue.v1.KeyValue";
 const LARGE: [&str; 2] = ["large-1", "large-2"];
 /// Requests of a measurement of CPU time.
 const REQUESTS: u32 = 30_000;
-/// Calls each second beside the delete.
+/// Calls each second during the delete.
 const RATE: &str = "2000";
-/// How long the server may take until it has nothing to do.
+/// Longest wait until the server is idle.
 const SETTLES_MAX: Duration = Duration::from_secs(60);
 
 /// Figures of one round.
 #[derive(Default)]
 struct Round {
-    /// CPU time per request in µs: alone, then beside large values.
+    /// CPU time per request in µs: alone, then next to large values.
     put: [f64; 2],
     get: [f64; 2],
-    /// Milliseconds.
+    /// Duration of the delete, in milliseconds.
     delete_took: f64,
     p99: f64,
     max: f64,
@@ -99,7 +99,7 @@ fn one_round(prism: &Path, values: u32, items: u32) -> Result<Round, String> {
         .map_err(|error| error.to_string())?;
     let mut round = Round::default();
     // One before and one after the namespace of the small items: in a store that keeps all
-    // namespaces in one tree, large values on either side of it may be in the way.
+    // namespaces in one tree, large values on either side of it may slow it down.
     create(&mut client, LARGE[0])?;
     let loaded = load(
         &child,
@@ -173,7 +173,7 @@ fn cpu_of(child: &Child, mix: &str) -> Result<f64, String> {
     Ok(spent as f64 / 1e3 / figure(&loaded, "requests")?)
 }
 
-/// Waits until the server has nothing to do any more.
+/// Waits until the server is idle.
 fn settle(child: &Child) -> Result<(), String> {
     let deadline = Instant::now() + SETTLES_MAX;
     loop {

@@ -1,4 +1,5 @@
-//! A server under measurement: a child process on its own core, its CPU time, its memory, its end.
+//! A server under measurement: a child process on its own core, with its CPU time, its memory and
+//! its end.
 
 use std::{
     fs,
@@ -13,10 +14,10 @@ use tempfile::TempDir;
 
 use crate::servers::Kind;
 
-/// How long a server may take to listen.
+/// Longest wait until a server listens.
 const START_MAX: Duration = Duration::from_secs(20);
 
-/// A running server. It is killed, by its own id, when this is dropped.
+/// A running server. Dropping it kills the process, by its own id.
 pub(crate) struct Child {
     process: std::process::Child,
     pub(crate) address: SocketAddr,
@@ -45,8 +46,8 @@ impl Child {
         Self::spawn(command, address, core, Some(directory))?.listening()
     }
 
-    /// The same of this binary, with its data beside this program: not in the system's folder for temporary files, which may
-    /// be in memory.
+    /// Starts this binary as a gateway, with its data next to this program: not in the system's
+    /// folder for temporary files, which may be in memory.
     pub(crate) fn of_binary(binary: &Path, arguments: &[&str], core: usize) -> Result<Self, String> {
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
         let beside = own.parent().unwrap_or(Path::new("."));
@@ -55,14 +56,14 @@ impl Child {
         Self::spawn(command, address, Some(core), Some(directory))?.listening()
     }
 
-    /// Starts the gateway with a data directory that is there; it may not listen yet.
+    /// Starts the gateway with an existing data directory; it may not listen yet.
     pub(crate) fn prism_in(directory: &Path, arguments: &[&str]) -> Result<Self, String> {
         let (command, address) = serve(&sibling("prism")?, directory, arguments)?;
         Self::spawn(command, address, None, None)
     }
 
-    /// Starts a gateway of this program or of another version, with a data directory that is there, and waits until it
-    /// listens.
+    /// Starts a gateway of this or another version with an existing data directory, and waits until
+    /// it listens.
     pub(crate) fn version(prism: &Path, directory: &Path, arguments: &[&str]) -> Result<Self, String> {
         let address = free_address()?;
         let mut command = Command::new(prism);
@@ -71,7 +72,7 @@ impl Child {
         Self::spawn(command, address, None, None)?.listening()
     }
 
-    /// Ends it with SIGTERM and waits until it has.
+    /// Ends the process with SIGTERM and waits for its end.
     pub(crate) fn drain(mut self) -> Result<(), String> {
         let failed = |error: &dyn std::fmt::Display| format!("cannot end the server: {error}");
         let pid = Pid::from_child(&self.process);
@@ -106,7 +107,7 @@ impl Child {
         })
     }
 
-    /// The same, once it listens.
+    /// Waits until the server listens.
     fn listening(self) -> Result<Self, String> {
         let deadline = Instant::now() + START_MAX;
         while TcpStream::connect(self.address).is_err() {
@@ -122,7 +123,7 @@ impl Child {
         self.process.id()
     }
 
-    /// CPU time of all its threads so far, in nanoseconds.
+    /// CPU time of all threads so far, in nanoseconds.
     pub(crate) fn cpu_ns(&self) -> Result<u64, String> {
         let tasks = format!("/proc/{}/task", self.pid());
         let mut sum = 0;
@@ -159,13 +160,13 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
+        // The process may have ended by itself; then there is nothing to kill.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// The same command under `taskset`, so that all its threads stay on one core.
+/// Runs the command under `taskset`, so that all its threads stay on one core.
 pub(crate) fn on_core(command: &Command, core: usize) -> Command {
     let mut pinned = Command::new("taskset");
     pinned
@@ -185,7 +186,7 @@ fn serve(binary: &Path, directory: &Path, arguments: &[&str]) -> Result<(Command
     Ok((command, address))
 }
 
-/// A program built beside this one.
+/// A program built into the same folder as this one.
 pub(crate) fn sibling(name: &str) -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let path = own.parent().unwrap_or(Path::new(".")).join(name);

@@ -1,4 +1,4 @@
-//! Memory of a gateway that has nothing to do, alone and with 1,000 idle connections.
+//! Memory of an idle gateway, alone and with 1,000 idle connections.
 
 use std::{
     io::{Read, Write},
@@ -12,7 +12,7 @@ use crate::child::Child;
 
 const CONNECTIONS: usize = 1_000;
 
-/// Prints both figures beside their targets.
+/// Prints both figures with their targets.
 pub(crate) fn measure() -> Result<(), String> {
     let child = Child::prism(&[], None)?;
     let alone = settled_kib(&child)?;
@@ -41,7 +41,7 @@ pub(crate) fn measure() -> Result<(), String> {
     Ok(())
 }
 
-/// Resident memory once it has not grown for a while: a start goes on after the port answers.
+/// Resident memory once it has stopped growing: a start goes on after the port answers.
 fn settled_kib(child: &Child) -> Result<u64, String> {
     let deadline = Instant::now() + SETTLE_MAX;
     let (mut highest, mut since) = (0, Instant::now());
@@ -58,6 +58,6 @@ fn settled_kib(child: &Child) -> Result<u64, String> {
     Ok(highest)
 }
 
-/// How long memory must not have grown to count as settled.
+/// Time without growth after which memory counts as settled.
 const QUIET: Duration = Duration::from_secs(3);
 const SETTLE_MAX: Duration = Duration::from_secs(60);

@@ -1,8 +1,10 @@
-//! Light load: what a call costs, and how long it takes, at rates that leave the server idle most of the time.
+//! Light load: CPU time and latency of a call, at rates that leave the server idle most of the
+//! time.
 //!
-//! A thread that sleeps between two calls pays for being woken, and one that looks for the next call instead pays for that.
-//! At tens of thousands a second neither shows. Puts of 256 bytes from 16 connections are due at fixed times, each server on
-//! one core, the load on another; then one client that waits for each answer. Servers take turns.
+//! A thread that sleeps between two calls pays for its waking, and one that polls for the next call
+//! pays for the polling. At tens of thousands of calls a second neither shows. Puts of 256 bytes
+//! from 16 connections are due at fixed times, each server on one core, the load on another; then
+//! one client waits for each answer. Servers take turns.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,7 +22,7 @@ use crate::{
 
 const NAMESPACE: &str = "light";
 
-/// What is measured, and for how long.
+/// Options of the measurement.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Seconds of each measurement
@@ -29,12 +31,12 @@ pub(crate) struct Options {
     /// Leave out the others
     #[arg(long, value_enum)]
     only: Option<Store>,
-    /// Another build of `prism` to measure beside this one
+    /// Another build of `prism` to measure next to this one
     #[arg(long, value_name = "FILE")]
     other: Option<PathBuf>,
 }
 
-/// Where the values go.
+/// Destination of the values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Store {
     Memory,
@@ -77,7 +79,7 @@ impl Store {
     }
 }
 
-/// Who serves.
+/// The server under load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Server {
     Prism,
@@ -118,7 +120,7 @@ impl Server {
     }
 }
 
-/// How much.
+/// Amount of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Load {
     /// Puts a second, of 16 connections.
@@ -136,7 +138,7 @@ impl Load {
     }
 }
 
-/// One measurement: microseconds.
+/// Results of one measurement, in microseconds.
 struct Measured {
     store: Store,
     load: Load,

@@ -1,4 +1,5 @@
-//! The load: h2load for the servers that speak gRPC, a small client of our own for the bare echo server.
+//! The load: h2load for the servers that speak gRPC, a small client of our own for the bare echo
+//! server.
 
 use std::{
     io::{Read, Write},
@@ -36,7 +37,7 @@ pub(crate) const SHAPES: [Shape; 2] = [
     },
 ];
 
-/// One measurement.
+/// Results of one measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {
     pub(crate) cpu_ns: f64,
@@ -46,7 +47,7 @@ pub(crate) struct Measured {
 const PUT: &str = "/prism.keyvalue.v1.KeyValue/Put";
 const NAMESPACE: &str = "bench";
 
-/// Says how to get h2load where it is missing.
+/// Fails with instructions to install h2load if it is missing.
 pub(crate) fn require_h2load() -> Result<(), String> {
     match Command::new("h2load").arg("--version").output() {
         Ok(_) => Ok(()),
@@ -57,7 +58,7 @@ pub(crate) fn require_h2load() -> Result<(), String> {
     }
 }
 
-/// Loads a server in one shape; `None` where the shape says nothing about that server.
+/// Loads a server in one shape; `None` where the shape does not apply to that server.
 pub(crate) fn measure(
     kind: Kind,
     child: &Child,
@@ -138,7 +139,7 @@ fn request_body() -> Vec<u8> {
     body
 }
 
-/// Makes sure that a success is a gRPC success: h2load sees only the HTTP status.
+/// Checks that a success is a gRPC success: h2load sees only the HTTP status.
 fn probe(child: &Child) -> Result<(), String> {
     use prism_codec::proto::prism::keyvalue::v1::{Item, PutRequest, PutResponse};
     let mut client = connect(child)?;
@@ -178,7 +179,8 @@ fn connect(child: &Child) -> Result<Client, String> {
     Client::connect(&child.address.to_string(), Duration::from_secs(10)).map_err(|error| error.to_string())
 }
 
-/// One request at a time on each connection, as with one stream each: writes to all, then reads from all.
+/// Sends one request at a time on each connection, as with one stream each: writes to all, then
+/// reads from all.
 fn echo(child: &Child, shape: Shape, requests: u64, core: usize) -> Result<Measured, String> {
     let failed = |error: std::io::Error| format!("echo: {error}");
     let mut set = rustix::thread::CpuSet::new();

@@ -1,8 +1,10 @@
-//! The side-by-side comparison: this gateway and other stacks serve the same Put under the same load, in one run.
+//! The side-by-side comparison: this gateway and other stacks serve the same Put under the same
+//! load, in one run.
 //!
-//! Each server is a child process pinned to one core, the load to another. What is reported is the server's CPU time per
-//! request, which survives a noisy machine and a slow client better than rates do; servers take turns over several
-//! rounds, and medians are shown. See docs/BENCHMARKS.md for the method.
+//! Each server is a child process pinned to one core, the load to another. The figure is the
+//! server's CPU time per request, which a noisy machine and a slow client distort less than rates;
+//! servers take turns over several rounds, and medians are shown. See docs/BENCHMARKS.md for the
+//! method.
 
 mod beside;
 mod child;
@@ -55,7 +57,8 @@ enum Command {
     },
     /// Measure light load instead: what a call costs where the server is idle most of the time
     Light(light::Options),
-    /// Measure small items of one namespace beside large values and a large delete of another instead
+    /// Measure small items of one namespace beside large values and a large delete of another
+    /// instead
     Beside {
         /// Another version's `prism`, to be measured side by side.
         #[arg(long)]

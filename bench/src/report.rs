@@ -1,4 +1,4 @@
-//! Measurements as tables that can stand in docs/BENCHMARKS.md.
+//! Measurements as tables for docs/BENCHMARKS.md.
 
 use std::{fs, process::Command};
 
@@ -57,7 +57,7 @@ impl Results {
     }
 }
 
-/// The machine, the versions and the command, so that somebody else can repeat it.
+/// Prints the machine, the versions and the command, so that others can repeat the run.
 pub(crate) fn print_machine(rounds: u32, requests: u64) {
     let first = |path: &str, key: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! The SQLite store behind the gateway: how many Puts a second 8 clients get, and how long they wait at 70 % of that.
+//! The SQLite store of the gateway: how many Puts a second 8 clients get, and how long they wait at
+//! 70 % of that.
 
 use std::process::Command;
 

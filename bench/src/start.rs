@@ -1,4 +1,5 @@
-//! From exec to ready after a clean drain: what a restart costs, with what a load has left in the log and without.
+//! Time from exec to ready after a clean drain: with the records that a load has left in the log,
+//! and without.
 
 use std::{
     io::{self, Read, Write},
@@ -11,13 +12,13 @@ use std::{
 
 use crate::child::{Child, sibling};
 
-/// How long a start may take.
+/// Longest wait for a start.
 const READY_MAX: Duration = Duration::from_secs(20);
-/// The disk's own leftovers of the load are no part of the start.
+/// Pause before a start, so that writes left over from the load are no part of it.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Starts a gateway with two shards again and again on one data directory beside this program, each time after a second of
-/// Puts at `strong`, and once more with nothing in between; prints the times.
+/// Starts a gateway with two shards again and again on one data directory next to this program,
+/// each time after a second of Puts at `strong`, and once more without any; prints the times.
 pub(crate) fn measure(rate: u32, rounds: u32) -> Result<(), String> {
     // Not the system's folder for temporary files, which may be in memory.
     let failed = |error: io::Error| format!("a data directory: {error}");
@@ -71,7 +72,7 @@ fn is_ready(address: SocketAddr) -> bool {
     answer().is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 200"))
 }
 
-/// A second of Puts; makes the namespace first if asked to.
+/// Sends a second of Puts, after making the namespace if `setup` is set.
 fn load(address: SocketAddr, rate: u32, setup: bool) -> Result<(), String> {
     let mut command = Command::new(sibling("prism-loadgen")?);
     command

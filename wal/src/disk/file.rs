@@ -1,15 +1,14 @@
 //! The real disk: a directory of files, read and written around the page cache.
 //!
-//! - Files are opened with `O_DIRECT` where the file system has it. Then what a read returns is
-//!   what the device holds, not what a cache remembers of a write that failed. Without it (said by
-//!   [`FileDisk::is_direct`]), each file's cached pages are dropped when it is opened, which is the
-//!   best that is left.
-//! - Files are locked with `flock` through the very descriptors used for I/O: while the kernel
-//!   still finishes writes of a killed process, its lock stands, and the next process waits instead
-//!   of reading a log that still changes.
+//! - Files are opened with `O_DIRECT` where the file system has it. Then a read returns the
+//!   contents of the device, not a cache's memory of a failed write. Without it
+//!   ([`FileDisk::is_direct`]), each file's cached pages are dropped when it is opened, which is
+//!   the best available.
+//! - Files are locked with `flock` through the very descriptors used for I/O: as long as the kernel
+//!   still finishes writes of a killed process, its lock is held, and the next process waits
+//!   instead of reading a log that still changes.
 //! - A group is written by one `pwritev2(RWF_DSYNC)` over blocks that were really written before:
-//!   no metadata changes, so on ext4 and XFS nothing but the data and a flush of the device's
-//!   cache.
+//!   no metadata changes, so ext4 and XFS write only the data and flush the device's cache.
 //! - [`durability_of`] knows the file systems on which a durable write is not durable.
 
 use std::io::IoSlice;
@@ -36,20 +35,21 @@ pub struct FileDisk {
     direct: bool,
 }
 
-/// An open, locked log file. Clones share the descriptor; the lock goes with the last of them.
+/// An open, locked log file. Clones share the descriptor; dropping the last of them releases the
+/// lock.
 #[derive(Clone, Debug)]
 pub struct LogFile(Arc<OwnedFd>);
 
-/// How long to wait for the lock of a process that is dying.
+/// Attempts to take the lock of a process that is ending.
 const LOCK_ATTEMPTS: u32 = 40;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
-/// The file that is made to see whether the file system has direct writes.
+/// File made to find out whether the file system has direct writes.
 const PROBE: &str = ".direct-io-probe";
 
-/// Answer of a direct access about the file system. Only these two numbers mean that it has none:
-/// taken for that, a full or failing disk would have its log read through a cache that may remember
-/// more than the device holds.
+/// Result of a direct access as a fact about the file system. Only these two numbers mean that it
+/// has none: if other errors did, the log of a full or failing disk would be read through a cache
+/// that may hold more than the device.
 fn is_direct_supported(tried: Result<(), Errno>) -> Result<bool, Errno> {
     match tried {
         Ok(()) => Ok(true),
@@ -59,11 +59,11 @@ fn is_direct_supported(tried: Result<(), Errno>) -> Result<bool, Errno> {
 }
 
 impl FileDisk {
-    /// Opens a directory, creating it if need be. `direct` is what to try; a file system without
-    /// `O_DIRECT` gets buffered files.
+    /// Opens a directory, creating it if need be. With `direct`, tries `O_DIRECT`; a file system
+    /// without it gets buffered files.
     ///
     /// # Errors
-    /// [`DiskError`]; also when it cannot be told whether the file system has `O_DIRECT`.
+    /// [`DiskError`]; also if the probe for `O_DIRECT` gives no answer.
     pub fn open(path: &Path, direct: bool) -> Result<Self, DiskError> {
         let failed = |operation, number| DiskError {
             operation,
@@ -89,16 +89,15 @@ impl FileDisk {
         self.direct
     }
 
-    /// Tries a direct write on a file that is gone again at once; on a full disk, a direct read of
-    /// a file that is there.
+    /// Tries a direct write on a file that is removed at once; on a full disk, a direct read of an
+    /// existing file.
     fn supports_direct(&mut self) -> Result<bool, DiskError> {
         let written = self.write_probe();
-        // Also when it could not be opened: then it may have been made all the same.
+        // Also after a failed open, which may have made the file all the same.
         let _ = unlinkat(&self.directory, PROBE, AtFlags::empty());
         let (name, tried) = match written {
             Err(Errno::NOSPC | Errno::DQUOT) => {
-                // Without a file there is nothing to start either, so that the disk is full is the
-                // answer.
+                // Without a file there is nothing to start either, so the answer is the full disk.
                 let there = self.list()?.into_iter().find(|name| name.ends_with(".manifest"));
                 let read = there.as_deref().map_or(written, |name| self.read_probe(name));
                 (there.unwrap_or_else(|| PROBE.to_owned()), read)
@@ -123,7 +122,7 @@ impl FileDisk {
     fn read_probe(&self, name: &str) -> Result<(), Errno> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECT;
         let file = openat(&self.directory, name, flags, Mode::empty())?;
-        // What it holds, and how much, is for the start to judge.
+        // The contents and their length are checked at the start.
         pread(&file, AlignedBuffer::zeroed(BLOCK_BYTES).as_mut_slice(), 0).map(|_| ())
     }
 
@@ -131,7 +130,8 @@ impl FileDisk {
         let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOATIME | extra;
         flags.set(OFlags::DIRECT, self.direct);
         let open = |flags| openat(&self.directory, name, flags, Mode::from_raw_mode(0o600));
-        // Not the owner of the file: then without NOATIME, which only saves work.
+        // Only the owner of a file may use NOATIME, which saves work: other processes open it
+        // without.
         let opened = match open(flags) {
             Err(Errno::PERM) => open(flags.difference(OFlags::NOATIME)),
             opened => opened,
@@ -145,7 +145,7 @@ impl FileDisk {
             }
         }
         if !self.direct {
-            // Only clean pages can be dropped, so they are made clean first.
+            // Only clean pages can be dropped, so they are synced first.
             fdatasync(&file).map_err(|number| error("sync", name, number))?;
             fadvise(&file, 0, None, Advice::DontNeed).map_err(|number| error("open", name, number))?;
         }
@@ -184,29 +184,29 @@ impl LogFile {
         }
     }
 
-    /// The descriptor: names the open file while it is open.
+    /// The descriptor, which names the open file as long as it is open.
     #[must_use]
     pub fn descriptor(&self) -> &Arc<OwnedFd> {
         &self.0
     }
 
-    /// The same file opened once more, so that every write is durable when it completes: for a ring
+    /// Opens the same file once more, so that every write is durable when it completes: for a ring
     /// that cannot ask for that with each write. The file stays locked until both are closed,
-    /// because a ring may still be writing when its process is gone, and the kernel then keeps only
-    /// the descriptor that it writes to.
+    /// because a ring may still be writing after the end of its process, and the kernel then keeps
+    /// only the descriptor of the write.
     ///
     /// # Errors
     /// When the file cannot be opened (there is no `/proc`, or no descriptor left), or another
     /// process took the lock in the moment between giving up the sole lock and taking the shared
     /// ones. The file must then not be written to.
     pub fn reopen_durable(&self) -> std::io::Result<OwnedFd> {
-        // Not by its name: it may have been renamed since.
+        // Not by its name, since it may have been renamed.
         let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
         let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::DSYNC;
         flags.set(OFlags::DIRECT, fcntl_getfl(&self.0)?.contains(OFlags::DIRECT));
         let durable = open(path, flags, Mode::empty())?;
-        // Nobody else ever takes a shared lock before it has held the sole one, so these two keep
-        // everybody out.
+        // No process takes a shared lock before it has held the exclusive one, so these two keep
+        // all others out.
         flock(&self.0, FlockOperation::NonBlockingLockShared)?;
         flock(&durable, FlockOperation::NonBlockingLockShared)?;
         Ok(durable)
@@ -225,7 +225,7 @@ impl Disk for FileDisk {
             |problem: std::io::Error| error("list", "", Errno::from_io_error(&problem).unwrap_or(Errno::IO));
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.path).map_err(failed)? {
-            // A name that is no text is no file of ours.
+            // A name that is not UTF-8 is no file of ours.
             if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
                 names.push(name);
             }
@@ -236,8 +236,8 @@ impl Disk for FileDisk {
 
     fn create(&mut self, name: &str, bytes: u64) -> Result<LogFile, DiskError> {
         let file = self.open_locked("create", name, OFlags::CREATE | OFlags::EXCL)?;
-        // Reserves the space at once, so that a full disk shows here and not after half a minute of
-        // zeros.
+        // Reserves the space at once, so that a full disk is reported here and not after half a
+        // minute of zeros.
         match fallocate(&file.0, FallocateFlags::empty(), 0, bytes) {
             Ok(()) => Ok(file),
             Err(Errno::OPNOTSUPP) => {
@@ -302,7 +302,7 @@ impl Disk for FileDisk {
     }
 
     fn sync(&mut self, file: &LogFile) -> Result<(), DiskError> {
-        // Not fdatasync: a new file's length and its extents' state are part of what must last.
+        // Not fdatasync: a new file's length and the state of its extents must be durable as well.
         fsync(&file.0).map_err(|number| error("sync", "", number))
     }
 
@@ -324,12 +324,12 @@ impl Disk for FileDisk {
 /// Whether a directory's file system keeps the promise of a durable write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// It does: ext2/3/4, XFS, F2FS.
+    /// The promise is kept: ext2/3/4, XFS, F2FS.
     Kept,
-    /// It cannot, or not without conditions that the log does not meet: `strong` is refused here
-    /// unless overridden.
+    /// The promise is not kept, or only under conditions that the log does not meet: `strong` is
+    /// refused here unless overridden.
     Refused(&'static str),
-    /// Not a file system that this program knows; its magic number.
+    /// A file system unknown to this program, by its magic number.
     Unknown(u64),
 }
 

@@ -1,9 +1,9 @@
-//! Interface of the log to a disk: two traits, so that the real one and the simulated one are
-//! exchangeable.
+//! Interface of the log to a disk: two traits, so that the real disk and the simulated one are
+//! interchangeable.
 //!
 //! - [`Disk`] is everything off the commit path, in blocking calls: listing, preparing, recycling,
-//!   reading at start. The driver runs it on a thread where blocking is fine.
-//! - [`GroupWriter`] is the commit path: submit a durable write, learn later that it completed. A
+//!   reading at start. The driver runs it on a thread that may block.
+//! - [`GroupWriter`] is the commit path: submit a durable write, then poll for its completion. A
 //!   ring and a dedicated thread can both implement it: it never blocks, and completions may come
 //!   in any order.
 //!
@@ -25,13 +25,14 @@ pub mod threads;
 pub enum DiskErrorKind {
     /// No such file.
     NotFound,
-    /// There is one already.
+    /// The file exists already.
     Exists,
-    /// No space, or no quota, left. Passes when something is freed.
+    /// No space, or no quota, left. Passes when space is freed.
     NoSpace,
     /// Another process has the file locked.
     Locked,
-    /// The process, or the system, has as many files open as it may. Passes when some are closed.
+    /// The process, or the system, has reached its limit of open files. Passes when some are
+    /// closed.
     NoDescriptor,
     /// The file would exceed the process's limit of file sizes.
     TooLarge,
@@ -39,12 +40,12 @@ pub enum DiskErrorKind {
     Io(i32),
 }
 
-/// An operation that failed.
+/// A failed operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskError {
     /// The operation that failed.
     pub operation: &'static str,
-    /// On which file; empty for the directory.
+    /// Name of the file; empty for the directory.
     pub name: String,
     /// The kind of error.
     pub kind: DiskErrorKind,
@@ -91,8 +92,8 @@ pub trait Disk {
     /// its name is durable before [`Disk::sync`] and [`Disk::sync_directory`].
     ///
     /// # Errors
-    /// [`DiskErrorKind::Exists`], [`DiskErrorKind::NoSpace`] and others; a file that was left half
-    /// made is removed by the caller.
+    /// [`DiskErrorKind::Exists`], [`DiskErrorKind::NoSpace`] and others; the caller removes a
+    /// half-made file.
     fn create(&mut self, name: &str, bytes: u64) -> Result<Self::File, DiskError>;
 
     /// Opens and locks a file.
@@ -116,13 +117,13 @@ pub trait Disk {
     /// Writes all of `bytes`; not durable before [`Disk::sync`].
     ///
     /// # Errors
-    /// [`DiskError`]; what was written then is unknown.
+    /// [`DiskError`]; the contents written are then unknown.
     fn write(&mut self, file: &Self::File, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
 
-    /// Really writes zeros over `bytes` bytes from `offset`; not durable before [`Disk::sync`].
+    /// Really writes `bytes` zeros from `offset`; not durable before [`Disk::sync`].
     ///
     /// # Errors
-    /// [`DiskError`]; what was written then is unknown.
+    /// [`DiskError`]; the contents written are then unknown.
     fn write_zeros(&mut self, file: &Self::File, offset: u64, bytes: u64) -> Result<(), DiskError> {
         const STEP: usize = 1 << 20;
         let zeros = AlignedBuffer::zeroed(STEP);
@@ -139,10 +140,11 @@ pub trait Disk {
     /// Makes everything written to the file so far durable.
     ///
     /// # Errors
-    /// [`DiskError`]; then what was written is lost, even if a later call succeeds. Never retried.
+    /// [`DiskError`]; then the written bytes are lost, even if a later call succeeds. Never
+    /// retried.
     fn sync(&mut self, file: &Self::File) -> Result<(), DiskError>;
 
-    /// Gives a file another name, replacing none.
+    /// Renames a file, replacing none.
     ///
     /// # Errors
     /// [`DiskError`].
@@ -164,15 +166,15 @@ pub trait Disk {
 /// The answer to a submitted write.
 #[derive(Debug)]
 pub struct Completion {
-    /// Which.
+    /// Number of the group.
     pub group: GroupNumber,
-    /// How it ended.
+    /// Result of the write.
     pub result: WriteResult,
-    /// The buffer, back.
+    /// The buffer, returned.
     pub buffer: AlignedBuffer,
 }
 
-/// The commit path's view of the disk.
+/// The commit path's interface to the disk.
 pub trait GroupWriter {
     /// An open file, as [`Disk::File`].
     type File: Clone;

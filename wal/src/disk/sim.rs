@@ -8,10 +8,10 @@
 //!
 //! The unit that is kept or lost is a 512-byte sector. Names are kept or lost as a prefix of the
 //! changes since the last directory sync, as a journaling file system does. Faults: the k-th
-//! operation fails with a chosen error, a completed write that changed nothing or went elsewhere,
+//! operation fails with a chosen error, a completed write that changed nothing or was misdirected,
 //! flipped bits, zeroed sectors, unreadable sectors, a full disk.
 //!
-//! [`SimDisk`] is a handle: clones are the same disk. Deterministic: every choice is the caller's.
+//! [`SimDisk`] is a handle: clones are the same disk. Deterministic: the caller makes every choice.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,16 +26,16 @@ use super::{Completion, Disk, DiskError, DiskErrorKind, GroupWriter};
 /// Fate of the operation chosen by [`SimDisk::fail_operation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It fails with this error; what it wrote may or may not stay.
+    /// It fails with this error; its bytes may or may not stay.
     Error(DiskErrorKind),
-    /// A group write ends early after so many sectors, without an error. Other operations fail with
-    /// EIO.
+    /// A group write ends early after this many sectors, without an error. Other operations fail
+    /// with EIO.
     Short(usize),
     /// A group write is interrupted. Other operations fail with EIO.
     Interrupted,
     /// It reports success and does nothing at all.
     Lost,
-    /// A write reports success and lands this many blocks further on (of the same file).
+    /// A write reports success and lands this many blocks later in the same file.
     Misdirected(u64),
 }
 
@@ -69,12 +69,12 @@ struct State {
     faults: BTreeMap<u64, Fault>,
     sticky: Option<(u64, Fault)>,
     capacity_bytes: Option<u64>,
-    /// The state before every operation, while that is wanted.
+    /// The state before every operation, if it is kept.
     history: Option<Vec<State>>,
 }
 
-/// A buffer cannot be cloned cheaply and needs not be: a cloned disk (a crash image) answers
-/// nobody.
+/// A buffer cannot be cloned cheaply and need not be: a cloned disk (a crash image) completes no
+/// writes.
 #[derive(Debug, Default)]
 struct WriteActionBuffer(Option<crate::buffer::AlignedBuffer>);
 
@@ -100,7 +100,7 @@ struct InFlight {
     piece: Piece,
 }
 
-/// Bytes on their way to the medium, in whole sectors.
+/// Bytes in flight to the medium, in whole sectors.
 #[derive(Clone, Debug)]
 struct Piece {
     offset: u64,
@@ -192,7 +192,8 @@ impl SimDisk {
         Self::default()
     }
 
-    /// A disk of its own with the same state (a crash image to experiment on); it keeps no history.
+    /// Makes a separate disk with the same state (a crash image to experiment on); it keeps no
+    /// history.
     #[must_use]
     pub fn snapshot(&self) -> Self {
         let mut state = self.state();
@@ -206,14 +207,13 @@ impl SimDisk {
         self.0.borrow_mut()
     }
 
-    /// From now on keeps the state of the disk before every operation, for
-    /// [`SimDisk::take_history`].
+    /// Starts to keep the state of the disk before every operation, for [`SimDisk::take_history`].
     pub fn keep_history(&self) {
         self.state().history = Some(Vec::new());
     }
 
-    /// The states before every operation since the last call, oldest first: where a crash can be
-    /// tried.
+    /// The states before every operation since the last call, oldest first: the points at which to
+    /// try a crash.
     pub fn take_history(&self) -> Vec<Self> {
         let states = self.state().history.as_mut().map(core::mem::take);
         let disk = |state| Self(Rc::new(RefCell::new(state)));
@@ -222,8 +222,7 @@ impl SimDisk {
 
     // --- crashes ---------------------------------------------------------------------------------
 
-    /// How many sectors are at stake in a crash now: `keep` of [`SimDisk::crash`] is asked once for
-    /// each.
+    /// Number of sectors at stake in a crash now: [`SimDisk::crash`] asks its `keep` once for each.
     #[must_use]
     pub fn sectors_at_stake(&self, crash: Crash) -> usize {
         let state = self.state();
@@ -242,15 +241,15 @@ impl SimDisk {
         in_flight + volatile
     }
 
-    /// How many changes of names are at stake in a power cut now.
+    /// Number of name changes at stake in a power cut now.
     #[must_use]
     pub fn names_at_stake(&self) -> usize {
         self.state().name_history.len()
     }
 
-    /// Crashes: `keep` says for the n-th sector at stake whether it reached the medium,
-    /// `names_kept` how many of the changes of names did. What was in flight and stayed after a
-    /// kill is *written* but not durable.
+    /// Crashes. `keep` decides for the n-th sector at stake whether it reached the medium,
+    /// `names_kept` how many changes of names did. Bytes that were in flight and stayed after a
+    /// kill are *written* but not durable.
     pub fn crash(&self, crash: Crash, names_kept: usize, mut keep: impl FnMut(usize) -> bool) {
         let mut state = self.state();
         let mut number = 0;
@@ -316,7 +315,7 @@ impl SimDisk {
         self.state().sticky = Some((number, fault));
     }
 
-    /// Makes everything succeed again.
+    /// Ends all faults.
     pub fn heal(&self) {
         let mut state = self.state();
         (state.faults, state.sticky) = (BTreeMap::new(), None);
@@ -327,12 +326,12 @@ impl SimDisk {
         self.state().capacity_bytes = bytes;
     }
 
-    /// Flips one bit of a file, on the medium and in what reads see.
+    /// Flips one bit of a file, on the medium and for reads.
     pub fn flip_bit(&self, name: &str, bit: u64) {
         self.change(name, bit / 8, 1, |bytes| bytes[0] ^= 1 << (bit % 8));
     }
 
-    /// Changes bytes of a file behind the log's back.
+    /// Changes bytes of a file without the log's knowledge.
     pub fn change(&self, name: &str, offset: u64, length: usize, change: impl Fn(&mut [u8])) {
         let mut state = self.state();
         let Some(inode) = state.names.get(name).copied() else {
@@ -355,7 +354,7 @@ impl SimDisk {
         }
     }
 
-    /// The contents of a file as a read sees them; empty when there is none.
+    /// The contents of a file as a read returns them; empty if there is none.
     #[must_use]
     pub fn contents(&self, name: &str) -> Vec<u8> {
         let state = self.state();
@@ -375,8 +374,8 @@ impl SimDisk {
         self.state().in_flight.len()
     }
 
-    /// Completes the `index`-th group write in flight: durably, unless a fault says otherwise. The
-    /// completion is then given out by [`GroupWriter::poll_completion`].
+    /// Completes the `index`-th group write in flight: durably, unless a fault decides otherwise.
+    /// [`GroupWriter::poll_completion`] then returns the completion.
     pub fn complete(&self, index: usize) {
         let mut state = self.state();
         let fault = state.next_fault();
@@ -445,8 +444,8 @@ impl State {
         self.faults.remove(&number).or(sticky)
     }
 
-    /// Counts an operation and fails it if it is its turn. `Ok(false)`: it claims success and does
-    /// nothing.
+    /// Counts an operation and fails it if it is the chosen one. `Ok(false)`: it reports success
+    /// and does nothing.
     fn operate(&mut self, operation: &'static str, name: &str) -> Result<bool, DiskError> {
         let kind = match self.next_fault() {
             None => return Ok(true),
@@ -461,8 +460,8 @@ impl State {
         })
     }
 
-    /// Whether what a failed operation wrote reached the device all the same: every other time it
-    /// did.
+    /// Whether the bytes of a failed operation reached the device all the same: every other time
+    /// they do.
     fn failed_reaches_the_device(&self) -> bool {
         self.operations.is_multiple_of(2)
     }
@@ -552,7 +551,7 @@ impl Disk for SimDisk {
         let mut state = self.state();
         let name = state.name_of(*file);
         let outcome = state.operate("write", &name);
-        // A write that fails may have written all the same.
+        // A failed write may have written all the same.
         if outcome == Ok(true) || outcome.is_err() && state.failed_reaches_the_device() {
             state.inodes[*file].write_volatile(Piece {
                 offset,
@@ -562,7 +561,7 @@ impl Disk for SimDisk {
         outcome.map(|_| ())
     }
 
-    /// Zeros over zeros change nothing that a crash could take away, so only what differs is
+    /// Zeros over zeros change nothing that a crash could lose, so only differing bytes are
     /// written.
     fn write_zeros(&mut self, file: &SimFile, offset: u64, bytes: u64) -> Result<(), DiskError> {
         let mut state = self.state();

@@ -1,9 +1,9 @@
-//! A [`GroupWriter`] of dedicated threads: each blocks in one durable write at a time, so there are as many as groups
-//! may be in flight.
+//! A [`GroupWriter`] of dedicated threads. Each blocks in one durable write at a time, so there are
+//! as many threads as groups may be in flight.
 //!
-//! The plain alternative to a ring, and on kernels that hand a ring's file writes to worker threads anyway not a slower
-//! one. The queue is bounded by the depth of the group commit. `wake` is called from a writer thread after each
-//! completion, for a reactor that sleeps; it must not block.
+//! The plain alternative to a ring, and no slower on kernels that hand a ring's file writes to
+//! worker threads anyway. The queue is bounded by the depth of the group commit. A writer thread
+//! calls `wake` after each completion, for a reactor that sleeps; it must not block.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,7 +16,7 @@ use super::file::LogFile;
 use super::{Completion, GroupWriter};
 use crate::group_commit::WriteAction;
 
-/// Writes groups on threads of its own. Dropping it waits for what was submitted.
+/// A writer of groups on its own threads. Dropping it waits for the submitted writes.
 pub struct ThreadWriter {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -48,11 +48,11 @@ impl ThreadWriter {
         })
     }
 
-    /// Starts writer threads by `spawn`, for a process that watches over its threads. `spawn` is given the number of the
-    /// thread and what it runs.
+    /// Starts writer threads by `spawn`, for a process that supervises its threads. `spawn` gets
+    /// the number of the thread and the function to run.
     ///
     /// # Errors
-    /// As of `spawn`.
+    /// Those of `spawn`.
     pub fn start_with(
         threads: usize,
         wake: Box<dyn Fn() + Send + Sync>,
@@ -77,7 +77,8 @@ impl ThreadWriter {
         Ok(writer)
     }
 
-    /// Waits until a completion is there or the time is up; says whether one is. For callers without a reactor.
+    /// Waits until a completion is there or the time is up. Returns whether there is one. For
+    /// callers without a reactor.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> bool {
         let queues = self.shared.lock();
@@ -146,7 +147,8 @@ impl Drop for ThreadWriter {
         self.shared.lock().closing = true;
         self.shared.submitted.notify_all();
         for thread in self.threads.drain(..) {
-            // A writer thread does not panic; if it did, what it had in hand is of unknown outcome anyway.
+            // A writer thread does not panic; if it did, the outcome of its write is unknown
+            // anyway.
             let _ = thread.join();
         }
     }
