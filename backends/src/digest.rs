@@ -1,10 +1,11 @@
-//! A digest of a call, by which a store tells a repeat from another call under the same token. It is the same on every machine
-//! and in every release, because it is stored.
+//! A digest of a call, by which a store distinguishes a repeat from another call under the same
+//! token. It is the same on every machine and in every release, because it is stored.
 
 use crate::version::stable_hash_with;
 
-/// A digest in the making. Two calls have the same one if the same parts were added in the same order, and otherwise by a
-/// chance of 2^-64. It does not withstand somebody who looks for such a pair: a client that does confuses its own calls only.
+/// A digest being computed. Two calls have the same digest if the same parts were added in the same
+/// order, and otherwise with a probability of 2^-64. It does not withstand a search for such a
+/// pair: a client that searches confuses its own calls only.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Digest(u64);
 
@@ -19,7 +20,7 @@ impl Digest {
         self.bytes(&number.to_le_bytes());
     }
 
-    /// The digest of all that was added.
+    /// The digest of all added parts.
     pub fn finish(self) -> u64 {
         self.0
     }

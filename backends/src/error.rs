@@ -1,73 +1,78 @@
-//! What can go wrong in a store, and whose fault it is. One place of the gateway maps these to gRPC status.
+//! Errors of a store, and whose fault each is. One place of the gateway maps them to gRPC status.
 
 use std::fmt;
 
 use crate::ids::NamespaceId;
 
-/// Why a store did not do as asked. [`StoreError::is_retryable`] says whether the same call may succeed later.
+/// The reason why a store did not carry out a call. [`StoreError::is_retryable`]: the same call may
+/// succeed later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
     /// The caller's fault: `field` breaks a limit or a rule. Permanent.
     InvalidArgument {
         /// Path of the field as in the protobuf message, e.g. `items[3].key`.
         field: String,
-        /// What is wrong and what is allowed.
+        /// The fault, and what is allowed.
         reason: String,
     },
-    /// The mutation has the version of another call, whose digest differs: its token was used twice. Nothing was changed.
-    /// Permanent; the caller needs a token of its own.
+    /// The mutation has the version of another call with another digest: its token was used twice.
+    /// Nothing was changed. Permanent; the caller needs a token of its own.
     TokenReused,
-    /// The page token was not made for this query by this store, or was altered. Permanent; start without a token.
+    /// The page token was not made for this query by this store, or was altered. Permanent; start
+    /// without a token.
     InvalidPageToken,
     /// There is no such namespace in this store. Permanent.
     UnknownNamespace(NamespaceId),
     /// The namespace was dropped; its number is never used again. Permanent.
     DroppedNamespace(NamespaceId),
-    /// The store has no room left (disk full, size limit). Nothing was changed. Retryable once there is room.
+    /// The store has no room left (disk full, size limit). Nothing was changed. Retryable once
+    /// there is room.
     Full {
-        /// What the store said.
+        /// The store's own words.
         detail: String,
     },
-    /// Somebody else holds the store's lock for longer than we wait. Nothing was changed. Retryable.
+    /// Another process holds the store's lock for longer than we wait. Nothing was changed.
+    /// Retryable.
     Busy {
-        /// What the store said.
+        /// The store's own words.
         detail: String,
     },
     /// The store's server cannot be reached. Nothing was changed. Retryable.
     Unreachable {
-        /// Which server, and why.
+        /// The server, and the reason.
         detail: String,
     },
-    /// Reading or writing failed. Whether the change took place is unknown after a failed commit. Retryable with the
-    /// same version.
+    /// Reading or writing failed. Whether the change took place is unknown after a failed commit.
+    /// Retryable with the same version.
     Io {
-        /// What the store or the system said.
+        /// The words of the store or the system.
         detail: String,
     },
-    /// The place cannot be opened: missing, not writable, no permission. Permanent until an operator acts.
+    /// The path cannot be opened: missing, not writable, no permission. Permanent until an operator
+    /// acts.
     Unopenable {
-        /// Which path, and what the system said.
+        /// The path, and the system's words.
         detail: String,
     },
-    /// The file is not one of ours, or of a newer format than this program knows. Permanent.
+    /// The file is not one of ours, or has a newer format than this program knows. Permanent.
     WrongFormat {
-        /// Which path, what was found, what was expected.
+        /// The path, the format found and the format expected.
         detail: String,
     },
-    /// Stored data contradicts itself. Permanent; an operator must look.
+    /// Stored data contradicts itself. Permanent until an operator acts.
     Corrupt {
-        /// What was found.
+        /// The contradiction found.
         detail: String,
     },
     /// A fault of this program. Permanent.
     Internal {
-        /// What happened.
+        /// Description of the fault.
         detail: String,
     },
 }
 
 impl StoreError {
-    /// Whether the same call may succeed later without anybody changing it.
+    /// Whether the same call may succeed later without any change to it.
     pub fn is_retryable(&self) -> bool {
         match self {
             StoreError::Full { .. }

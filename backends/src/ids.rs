@@ -1,6 +1,6 @@
-//! Numbers and moments that everything here is named by.
+//! Numbers and moments that identify things throughout this crate.
 
-/// Number of a namespace. The catalog gives them out and never gives one out twice.
+/// Number of a namespace. The catalog assigns numbers and never assigns one twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamespaceId(pub u32);
 
@@ -9,9 +9,9 @@ pub struct NamespaceId(pub u32);
 pub struct UnixMillis(pub u64);
 
 impl UnixMillis {
-    /// This moment and `milliseconds` more, at most the end of time.
+    /// The moment `milliseconds` after this one, at most the end of time.
     pub fn plus(self, milliseconds: u64) -> UnixMillis {
-        // SQLite's integers are signed, so the end of time is theirs.
+        // SQLite's integers are signed, so the end of time is their maximum.
         UnixMillis(self.0.saturating_add(milliseconds).min(i64::MAX as u64))
     }
 }
@@ -25,10 +25,10 @@ pub struct LogId(pub u128);
 pub struct LogPosition {
     /// The log, since several gateways may share a store.
     pub log: LogId,
-    /// One of its lanes, counted from 1.
+    /// Lane of the log, counted from 1.
     pub lane: u32,
-    /// Namespace whose records are meant.
+    /// Namespace of the records.
     pub namespace: NamespaceId,
-    /// Number of the last record that was applied, in its lane; at most 2^63 - 1.
+    /// LSN of the last applied record in its lane; at most 2^63 - 1.
     pub lsn: u64,
 }

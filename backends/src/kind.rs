@@ -1,4 +1,4 @@
-//! The columns: the kinds of store that a configuration may name.
+//! Kinds of store that a configuration may name.
 
 use crate::offer::Offer;
 use crate::{memory, postgres, sqlite};
@@ -40,7 +40,7 @@ impl StoreKind {
         StoreKind::Neo4j,
     ];
 
-    /// The word for it in the configuration.
+    /// The kind's word in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             StoreKind::Memory => "memory",
@@ -55,7 +55,7 @@ impl StoreKind {
         }
     }
 
-    /// The name that people use.
+    /// The name commonly used by people.
     pub const fn title(self) -> &'static str {
         match self {
             StoreKind::Memory => "memory",
@@ -75,7 +75,7 @@ impl StoreKind {
         StoreKind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// What this version offers on such a store, one entry an API; empty where it has no driver.
+    /// Offers of this version for such a store, one for each API; empty where it has no driver.
     pub const fn offers(self) -> &'static [Offer] {
         match self {
             StoreKind::Memory => &[memory::KEYVALUE, memory::PUBSUB],

@@ -1,5 +1,6 @@
-//! What a store is asked to change, borrowed from the caller's buffers, and what it answers. Includes the checks of
-//! all limits, so that every store refuses the same things with the same words.
+//! Changes that a store is asked to make, borrowed from the caller's buffers, and its answers.
+//! Includes the checks of all limits, so that every store refuses the same things with the same
+//! words.
 
 use std::cmp::Ordering;
 
@@ -15,22 +16,23 @@ pub struct ItemRef<'a> {
     pub key: &'a [u8],
     /// 0 bytes to 16 MiB.
     pub value: &'a [u8],
-    /// When the item disappears; `None` is never. An item is gone as soon as `now` reaches this.
+    /// Moment at which the item disappears; `None` is never. An item is gone as soon as `now`
+    /// reaches it.
     pub expires_at: Option<UnixMillis>,
-    /// How the client compressed the value; kept and returned as it is.
+    /// Compression by the client; kept and returned unchanged.
     pub compression: u8,
 }
 
 /// One item, owned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedItem {
-    /// See [`ItemRef::key`].
+    /// The key, as in [`ItemRef::key`].
     pub key: Vec<u8>,
-    /// See [`ItemRef::value`].
+    /// The value, as in [`ItemRef::value`].
     pub value: Vec<u8>,
-    /// See [`ItemRef::expires_at`].
+    /// The expiry, as in [`ItemRef::expires_at`].
     pub expires_at: Option<UnixMillis>,
-    /// See [`ItemRef::compression`].
+    /// The compression, as in [`ItemRef::compression`].
     pub compression: u8,
 }
 
@@ -57,18 +59,18 @@ impl From<ItemRef<'_>> for OwnedItem {
     }
 }
 
-/// Which items of an id are meant.
+/// Items of an id that a call applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PredicateRef<'a> {
     /// All of them.
     All,
-    /// Those with one of these keys (1 to 1,000; any order, repeats do not matter).
+    /// Those with one of these keys (1 to 1,000; in any order, repeats are ignored).
     Keys(&'a [&'a [u8]]),
     /// All keys from `start` up to, and not including, `end`. An empty `end` is no upper bound.
     Range {
-        /// First key that is meant.
+        /// First key of the range.
         start: &'a [u8],
-        /// First key behind it that is not meant; empty is none.
+        /// First key after the range; empty is none.
         end: &'a [u8],
     },
 }
@@ -111,43 +113,46 @@ impl PredicateRef<'_> {
 /// One change to one id.
 #[derive(Clone, Copy, Debug)]
 pub struct Mutation<'a> {
-    /// Where the id lives. Must have been created.
+    /// Namespace of the id. Must have been created.
     pub namespace: NamespaceId,
     /// 1 to 1,024 bytes.
     pub id: &'a str,
-    /// Which write wins, and which is a repeat. Mutations of one request that share a token must differ by
-    /// [`Version::at_position`], or a later one has no effect where an earlier one had.
+    /// Version that decides which write wins, and which is a repeat. Mutations of one request that
+    /// share a token must differ by [`Version::at_position`], or a later one has no effect where an
+    /// earlier one had.
     pub version: Version,
-    /// When the call was taken, and so what it is judged by: an item that has expired by then is absent to a
-    /// compare-and-swap, and a delete is remembered from then on. A mutation that is kept, and applied later or once more,
-    /// keeps its moment, or it might end in another way than was answered.
+    /// Moment at which the call was taken and by which it is judged: an item that has expired by
+    /// then is absent to a compare-and-swap, and a delete is remembered from then on. A mutation
+    /// that is kept, and applied later or once more, keeps its moment, or its outcome might differ
+    /// from the answer given.
     pub at: UnixMillis,
-    /// Digest of the whole call, if its client gave it a token: a repeat has the same one. A store that remembers calls by
-    /// their versions refuses another call under one of them with [`StoreError::TokenReused`]. `None`: cannot be told apart.
+    /// Digest of the whole call, if its client gave it a token: a repeat has the same one. A store
+    /// that remembers calls by their versions refuses another call under one of them with
+    /// [`StoreError::TokenReused`]. `None`: calls cannot be distinguished.
     pub digest: Option<u64>,
-    /// What to do.
+    /// The operation.
     pub operation: Operation<'a>,
 }
 
-/// What a mutation does.
+/// Operation of a mutation.
 #[derive(Clone, Copy, Debug)]
 pub enum Operation<'a> {
-    /// Writes 1 to 1,000 items, replacing what is there; of two with one key the later counts.
+    /// Writes 1 to 1,000 items, replacing existing ones; of two with one key the later counts.
     Put(&'a [ItemRef<'a>]),
     /// Deletes the items that match.
     Delete(PredicateRef<'a>),
     /// Replaces one item if it is as expected.
     CompareAndSwap {
-        /// Which item.
+        /// Key of the item.
         key: &'a [u8],
-        /// What the caller expects to find.
+        /// Expectation of the caller.
         expected: Expected<'a>,
-        /// What to put in its place (its own `key` is not looked at); `None` deletes.
+        /// The new item (its own `key` is ignored); `None` deletes.
         replacement: Option<ItemRef<'a>>,
     },
 }
 
-/// What a compare-and-swap expects to find.
+/// Expectation of a compare-and-swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected<'a> {
     /// No such item, or an expired one.
@@ -156,23 +161,25 @@ pub enum Expected<'a> {
     Value(&'a [u8]),
 }
 
-/// What became of one mutation.
+/// Result of one mutation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The put or delete was applied, or had been before, or newer writes had already replaced all it would do.
+    /// The put or delete was applied, or had been before, or newer writes had already replaced its
+    /// whole effect.
     Applied,
-    /// The expectation held; the swap took place, and the item (or its absence) has this version from it. `None`: it took place
-    /// when the mutation's version was first applied, and nothing has changed now.
+    /// The expectation held; the swap took place, and the item (or its absence) has this version
+    /// from it. `None`: it took place when the mutation's version was first applied, and nothing
+    /// has changed now.
     Swapped(Option<Version>),
-    /// The expectation did not hold; the item as it was, if there was one.
+    /// The expectation did not hold; the item at that time, if there was one.
     NotSwapped(Option<OwnedItem>),
     /// The mutation had no effect at all.
     Refused(StoreError),
 }
 
 impl Mutation<'_> {
-    /// Checks every limit and rule that does not depend on what is stored. Errors name the field as the messages of
-    /// `prism.keyvalue.v1` do.
+    /// Checks every limit and rule that does not depend on stored data. Errors name the field as in
+    /// the messages of `prism.keyvalue.v1`.
     pub fn check(&self) -> Result<(), StoreError> {
         check_id(self.id)?;
         match &self.operation {

@@ -1,12 +1,13 @@
-//! What a store promises for one API: the facts that decide which namespaces it may serve.
+//! Promises of a store for one API: the facts that decide which namespaces it may serve.
 //!
-//! A store is a column, an API a row, and an [`Offer`] the entry of the table where they meet; no entry, no service. Whoever
-//! makes a namespace compares its needs with the offers (`core/src/plan/` of the gateway), and the behaviour suite runs the
-//! cases of the features that an offer claims. So nothing that a store cannot do is found out by a caller later.
+//! An [`Offer`] is the entry of the table of stores and APIs; without an entry there is no service.
+//! When a namespace is made, its needs are compared with the offers (`core/src/plan/` of the
+//! gateway), and the behaviour suite runs the cases of the features that an offer claims. So no
+//! caller finds out later that a store cannot do something.
 
 use std::fmt;
 
-/// The services that data is used through.
+/// The services through which data is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Api {
     /// Store and retrieve by key.
@@ -38,7 +39,7 @@ impl Api {
     ];
 }
 
-/// What a store's own acknowledgement of a write means.
+/// Meaning of a store's own acknowledgement of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Acked {
     /// The write is in the process's memory.
@@ -54,14 +55,14 @@ impl Acked {
     pub const ALL: [Acked; 3] = [Acked::Volatile, Acked::DurableOnSync, Acked::Durable];
 }
 
-/// What becomes of a batch of the log that a store gets once more.
+/// Effect of a batch of the log that a store gets once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Replay {
     /// It may appear twice, so no log can stand in front of the store.
     Duplicates,
-    /// What identifies each write makes a repeat a no-op, for ever.
+    /// Each write has an identity that makes a repeat a no-op, for ever.
     Idempotent,
-    /// Effect and position commit together: a position that is noted already skips the batch.
+    /// Effect and position commit together: a batch whose position is noted already is skipped.
     Exact,
 }
 
@@ -70,12 +71,12 @@ impl Replay {
     pub const ALL: [Replay; 3] = [Replay::Duplicates, Replay::Idempotent, Replay::Exact];
 }
 
-/// The order in which a store shows what was written.
+/// The order in which a store shows writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Order {
-    /// None that could be relied on.
+    /// No reliable order.
     Any,
-    /// That of the writes, for each key.
+    /// The order of the writes, for each key.
     PerKey,
 }
 
@@ -95,15 +96,15 @@ impl Features {
     pub const STRONG_READS: Features = Features(1);
     /// Items expire one by one.
     pub const TTL: Features = Features(1 << 1);
-    /// What is older than a bound goes.
+    /// Messages older than a bound are removed.
     pub const RETENTION: Features = Features(1 << 2);
-    /// What was read once can be read again.
+    /// Messages that were read can be read again.
     pub const REPLAY: Features = Features(1 << 3);
     /// Several writes take place together or not at all.
     pub const ATOMIC: Features = Features(1 << 4);
     /// Compare-and-swap.
     pub const SWAPS: Features = Features(1 << 5);
-    /// A whole namespace can be walked.
+    /// A whole namespace can be scanned.
     pub const SCANS: Features = Features(1 << 6);
     /// Deletes are remembered, so that an older write does not bring an item back.
     pub const TOMBSTONES: Features = Features(1 << 7);
@@ -126,13 +127,13 @@ impl Features {
         Features(self.0 | other.0)
     }
 
-    /// This set without what is in the other.
+    /// This set without the members of the other.
     #[must_use]
     pub const fn without(self, other: Features) -> Features {
         Features(self.0 & !other.0)
     }
 
-    /// Whether all of the other set are in this one.
+    /// Whether this set includes the other.
     pub const fn has(self, other: Features) -> bool {
         self.0 & other.0 == other.0
     }
@@ -151,11 +152,11 @@ impl fmt::Debug for Features {
 /// The promises of one store for one API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// Service that the store can be used through.
+    /// Service through which the store can be used.
     pub api: Api,
     /// Meaning of the store's own acknowledgement.
     pub acked: Acked,
-    /// What a repeat of a batch does.
+    /// Effect of a repeated batch.
     pub replay: Replay,
     /// Order that readers see.
     pub order: Order,

@@ -1,5 +1,6 @@
-//! What a store is asked to read, and where the answer goes. Results are handed to an [`ItemSink`] one by one,
-//! borrowed, so that the gateway can write them straight into a connection's output.
+//! Reads that a store is asked for, and the receiver of the answer. Results are passed to an
+//! [`ItemSink`] one by one, borrowed, so that the gateway can write them straight into a
+//! connection's output.
 
 use smallvec::SmallVec;
 
@@ -8,29 +9,29 @@ use crate::ids::NamespaceId;
 use crate::limits::{ITEM_OVERHEAD_BYTES, PAGE_BYTES_DEFAULT, PAGE_BYTES_MAX};
 use crate::mutation::{ItemRef, OwnedItem, PredicateRef, check_id};
 
-/// How much to return at a time.
+/// Amount to return at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Selection<'a> {
     /// The page ends before its items would exceed this many bytes, counted as key + value +
-    /// [`ITEM_OVERHEAD_BYTES`] each (a scan counts every id once in a page in the same way), but it always holds at
-    /// least one item if there is one. 0 is 1 MiB; more than 4 MiB counts as 4 MiB.
+    /// [`ITEM_OVERHEAD_BYTES`] each (a scan counts every id once in a page in the same way), but it
+    /// always holds at least one item if there is one. 0 is 1 MiB; more than 4 MiB counts as 4 MiB.
     pub page_bytes: u32,
     /// The page ends after this many items; 0 is no such limit.
     pub item_limit: u32,
-    /// The token of the page before; empty for the first page.
+    /// Token from the previous page; empty for the first page.
     pub page_token: &'a [u8],
 }
 
-/// Asks for items of one id, in key order.
+/// A query for items of one id, in key order.
 #[derive(Clone, Copy, Debug)]
 pub struct GetQuery<'a> {
-    /// Where the id lives.
+    /// Namespace of the id.
     pub namespace: NamespaceId,
     /// 1 to 1,024 bytes.
     pub id: &'a str,
-    /// Which items.
+    /// Items to return.
     pub predicate: PredicateRef<'a>,
-    /// How many at a time.
+    /// Amount to return at a time.
     pub selection: Selection<'a>,
 }
 
@@ -42,48 +43,48 @@ impl GetQuery<'_> {
     }
 }
 
-/// Asks for all items of a namespace (in this store: of this shard). All items of an id come together, in key order;
-/// ids come in an order of the store's own.
+/// A query for all items of a namespace (in this store: of this shard). All items of an id come
+/// together, in key order; ids come in an order of the store's own.
 #[derive(Clone, Copy, Debug)]
 pub struct ScanQuery<'a> {
-    /// Which namespace.
+    /// Namespace to scan.
     pub namespace: NamespaceId,
-    /// How many at a time.
+    /// Amount to return at a time.
     pub selection: Selection<'a>,
 }
 
-/// Takes what a query finds.
+/// Receiver of a query's results.
 pub trait ItemSink {
-    /// A scan found items of this id; they follow. Not called by `get`.
+    /// Starts the items of this id, found by a scan. Not called by `get`.
     fn id(&mut self, id: &str) {
         let _ = id;
     }
 
-    /// One item; its parts are only lent.
+    /// Takes one item; its parts are only lent.
     fn item(&mut self, item: &ItemRef<'_>);
 }
 
-/// Keeps a copy of each item, and no ids.
+/// A copy of each item, without ids.
 impl ItemSink for Vec<OwnedItem> {
     fn item(&mut self, item: &ItemRef<'_>) {
         self.push((*item).into());
     }
 }
 
-/// Where the next page begins. Opaque: it holds a format version, a check over itself and a fingerprint of the query,
-/// so another query's token, an altered one or garbage is refused with [`StoreError::InvalidPageToken`]. At most
-/// 2,100 bytes.
+/// Start of the next page. Opaque: it holds a format version, a check over itself and a fingerprint
+/// of the query, so another query's token, an altered one or garbage is refused with
+/// [`StoreError::InvalidPageToken`]. At most 2,100 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageToken(pub(crate) SmallVec<[u8; 64]>);
 
 impl PageToken {
-    /// What the client is given and sends back as [`Selection::page_token`].
+    /// Bytes that the client gets and sends back as [`Selection::page_token`].
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// Counts a page's bytes and items and says when it is full.
+/// Count of a page's bytes and items, which shows when it is full.
 #[derive(Debug)]
 pub(crate) struct PageBudget {
     bytes_left: usize,
@@ -109,13 +110,13 @@ impl PageBudget {
         }
     }
 
-    /// Bytes that are left of the page.
+    /// Bytes left in the page.
     pub(crate) fn bytes_left(&self) -> usize {
         self.bytes_left
     }
 
-    /// Takes room for an item with this much key and value, and for its id where that comes new into the page.
-    /// False means the item belongs to the next page.
+    /// Takes room for an item with this much key and value, and for its id where that is new in the
+    /// page. False means the item belongs to the next page.
     pub(crate) fn take(&mut self, key_bytes: usize, value_bytes: usize, new_id_bytes: Option<usize>) -> bool {
         let id_cost = new_id_bytes.map_or(0, |bytes| bytes + ITEM_OVERHEAD_BYTES);
         let cost = key_bytes + value_bytes + ITEM_OVERHEAD_BYTES + id_cost;

@@ -1,7 +1,7 @@
-//! Stores that are servers: what the gateway asks of each kind beyond the APIs that it serves.
+//! Stores that are servers: duties of each kind in addition to the APIs that it serves.
 //!
 //! A kind of server is a folder of this crate with a type that is a [`ServerStore`], and one row of
-//! the table at the end of this file. Whoever drives servers knows [`Server`] and no kind.
+//! the table at the end of this file. Callers know [`Server`] and no kind.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,9 +17,10 @@ use crate::sqlite::Presence;
 /// Entries of the configuration, unchecked.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct RawConfig {
-    /// Place of the server, and of what is meant there, in the form of its kind. May hold a password.
+    /// Address of the server, and of the database in it, in the form of its kind. May hold a
+    /// password.
     pub url: String,
-    /// File with what the server asks for, without white space at its end.
+    /// File with the server's credentials; white space at its end is ignored.
     pub credentials_file: Option<PathBuf>,
     /// Whether and how TLS is used: `off`, `system` or a path of certificates in PEM.
     pub tls: Option<String>,
@@ -52,7 +53,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// Connections of this shard; over all shards they sum up to the cap.
+    /// Connections of this shard; over all shards they add up to the cap.
     pub fn own(self) -> u32 {
         self.cap / self.shards + u32::from(self.shard < self.cap % self.shards)
     }
@@ -67,7 +68,8 @@ impl Share {
     }
 }
 
-/// A server as one thread uses it, within a tokio runtime. It has no connection until calls need one.
+/// A server as used by one thread, within a tokio runtime. It has no connection until calls need
+/// one.
 #[allow(
     async_fn_in_trait,
     reason = "dispatch is by a closed enum on one thread; no Send bound is wanted"
@@ -76,10 +78,11 @@ pub trait ServerStore: Sized {
     /// A configuration that can be used. Its `Debug` shows no secret.
     type Config;
 
-    /// Checks the entries of the configuration. Errors name the entry, what is allowed and what to do.
+    /// Checks the entries of the configuration. Errors name the entry, what is allowed and what to
+    /// do.
     fn check(raw: &RawConfig) -> Result<Self::Config, StoreError>;
 
-    /// The store, with its share of the connections.
+    /// Makes the store, with its share of the connections.
     ///
     /// Errors: [`StoreError::InvalidArgument`] if the certificates cannot be read.
     fn open(config: &Self::Config, share: Share) -> Result<Self, StoreError>;
@@ -87,22 +90,22 @@ pub trait ServerStore: Sized {
     /// KeyValue on it.
     fn keyvalue(&self) -> keyvalue::Store;
 
-    /// Makes what the store needs before its first namespace, brings what is older to the newest
-    /// format, and marks all of it as the catalog's that gives the namespaces their numbers. False
-    /// if it is another catalog's: the numbers of two would collide. May be repeated.
+    /// Prepares the store before its first namespace: makes its tables, brings older ones to the
+    /// newest format, and marks them with the catalog that numbers the namespaces. False if they
+    /// are another catalog's: the numbers of the two would collide. May be repeated.
     async fn prepare(&self, catalog: u128) -> Result<bool, StoreError>;
 
     /// State of a namespace's number in the store.
     async fn presence(&self, namespace: NamespaceId) -> Result<Presence, StoreError>;
 
-    /// Reason why an acknowledgement means less than `needed`, and its remedy; `None` if it means as
-    /// much, or if nobody has seen the server's settings yet.
+    /// Reason why an acknowledgement means less than `needed`, and its remedy; `None` if it means
+    /// as much, or if the server's settings have not been read yet.
     fn shortfall(&self, needed: Acked) -> Option<String>;
 
-    /// Calls that may be under way at once.
+    /// Most calls in flight at once.
     fn places(&self) -> u32;
 
-    /// Closes connections that nobody has used for long, and looks again at settings that may have
+    /// Closes connections that have been idle for long, and reads settings again that may have
     /// changed. To be called now and then.
     async fn look_after(&self) -> Result<(), StoreError>;
 }
@@ -115,14 +118,14 @@ macro_rules! servers {
             $(#[allow(missing_docs, reason = "the kind says it")] $kind(<$store as ServerStore>::Config),)*
         }
 
-        /// A server of any kind, as one thread uses it.
+        /// A server of any kind, as used by one thread.
         #[derive(Debug)]
         pub enum Server {
             $(#[allow(missing_docs, reason = "the kind says it")] $kind($store),)*
         }
 
         impl StoreKind {
-            /// Whether such a store is a server that this version has a driver for.
+            /// Whether such a store is a server for which this version has a driver.
             pub const fn is_server(self) -> bool {
                 matches!(self, $(StoreKind::$kind)|*)
             }
@@ -138,7 +141,7 @@ macro_rules! servers {
                 }
             }
 
-            /// Place of the server, for messages.
+            /// Address of the server, for messages.
             pub fn address(&self) -> &str {
                 match self { $(ServerConfig::$kind(config) => &config.address,)* }
             }
@@ -148,7 +151,7 @@ macro_rules! servers {
                 match self { $(ServerConfig::$kind(config) => config.pool_max,)* }
             }
 
-            /// The store, as [`ServerStore::open`] says.
+            /// Makes the store; see [`ServerStore::open`].
             pub fn open(&self, share: Share) -> Result<Server, StoreError> {
                 match self {
                     $(ServerConfig::$kind(config) => <$store>::open(config, share).map(Server::$kind),)*
@@ -157,32 +160,32 @@ macro_rules! servers {
         }
 
         impl Server {
-            /// KeyValue, as [`ServerStore::keyvalue`] says.
+            /// KeyValue on it; see [`ServerStore::keyvalue`].
             pub fn keyvalue(&self) -> keyvalue::Store {
                 match self { $(Server::$kind(store) => store.keyvalue(),)* }
             }
 
-            /// As [`ServerStore::prepare`] says.
+            /// Prepares the store; see [`ServerStore::prepare`].
             pub async fn prepare(&self, catalog: u128) -> Result<bool, StoreError> {
                 match self { $(Server::$kind(store) => store.prepare(catalog).await,)* }
             }
 
-            /// As [`ServerStore::presence`] says.
+            /// State of a namespace's number; see [`ServerStore::presence`].
             pub async fn presence(&self, namespace: NamespaceId) -> Result<Presence, StoreError> {
                 match self { $(Server::$kind(store) => store.presence(namespace).await,)* }
             }
 
-            /// As [`ServerStore::shortfall`] says.
+            /// Shortfall of an acknowledgement; see [`ServerStore::shortfall`].
             pub fn shortfall(&self, needed: Acked) -> Option<String> {
                 match self { $(Server::$kind(store) => store.shortfall(needed),)* }
             }
 
-            /// As [`ServerStore::places`] says.
+            /// Most calls in flight; see [`ServerStore::places`].
             pub fn places(&self) -> u32 {
                 match self { $(Server::$kind(store) => store.places(),)* }
             }
 
-            /// As [`ServerStore::look_after`] says.
+            /// Regular upkeep; see [`ServerStore::look_after`].
             pub async fn look_after(&self) -> Result<(), StoreError> {
                 match self { $(Server::$kind(store) => store.look_after().await,)* }
             }

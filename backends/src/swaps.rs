@@ -1,34 +1,34 @@
-//! How a repeated compare-and-swap is recognised, and which first answer it gets; the same in every store.
+//! Recognition of a repeated compare-and-swap, and its first answer; the same in every store.
 
 use crate::ids::NamespaceId;
 use crate::limits::SWAP_VALUE_REMEMBERED_MAX;
 use crate::mutation::{ItemRef, Mutation, OwnedItem};
 use crate::version::{Version, stable_hash, stable_hash_with};
 
-/// The name that a compare-and-swap is remembered by: its version is a token with its time, or a stamp.
+/// Identity of a remembered compare-and-swap: its version is a token with its time, or a stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SwapKey {
     pub(crate) namespace: NamespaceId,
     pub(crate) version: Version,
 }
 
-/// Which of the calls with one version it is.
+/// Identity of a call among those with one version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SwapCall {
     /// Hash of id and key.
     pub(crate) subject: u64,
-    /// See [`Mutation::digest`].
+    /// Digest of the call, as in [`Mutation::digest`].
     pub(crate) digest: Option<u64>,
 }
 
 /// The relation of a call to a remembered one with the same version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kinship {
-    /// It is that call once more.
+    /// The same call once more.
     Repeat,
-    /// It is another one under a token that was used.
+    /// Another call under a used token.
     Reuse,
-    /// It is another one, as far as can be told: one of the two says nothing but what it is about.
+    /// Another call, as far as can be known: one of the two has no digest.
     Stranger,
 }
 
@@ -36,9 +36,9 @@ pub(crate) enum Kinship {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Swapped,
-    /// With the item as it was then.
+    /// Not swapped, with the item as it was then.
     NotSwapped(Option<OwnedItem>),
-    /// The item was too large to remember; show it as it is.
+    /// Not swapped; the item was too large to remember, so show the current one.
     NotSwappedLarge,
 }
 
@@ -60,11 +60,11 @@ impl SwapCall {
     }
 }
 
-/// Whether an item that carries the version of a forgotten swap is what that swap would have left.
+/// Whether an item that carries the version of a forgotten swap is as that swap would have left it.
 pub(crate) fn is_left_by(current: Option<&ItemRef<'_>>, replacement: Option<&ItemRef<'_>>) -> bool {
     match (current, replacement) {
         (Some(current), Some(item)) => (current.value, current.compression) == (item.value, item.compression),
-        // What it wrote may have expired, if it had a time to live.
+        // The swap's item may have expired, if it had a time to live.
         (None, Some(item)) => item.expires_at.is_some(),
         (None, None) => true,
         (Some(_), None) => false,
@@ -72,7 +72,7 @@ pub(crate) fn is_left_by(current: Option<&ItemRef<'_>>, replacement: Option<&Ite
 }
 
 impl Verdict {
-    /// What to remember of a refusal that found this item.
+    /// Memory of a refusal that found this item.
     pub(crate) fn refusal(found: Option<ItemRef<'_>>) -> Verdict {
         match found {
             None => Verdict::NotSwapped(None),

@@ -1,11 +1,11 @@
-//! Page tokens: how they are made and checked. A token is
+//! Page tokens, made and checked. A token is
 //!
 //! ```text
 //! format (1) | fingerprint of the query (8) | check over all but itself (4) | position (store's own)
 //! ```
 //!
-//! The check finds alteration, the fingerprint finds a token of another query. Neither is a secret: a client that
-//! forges a token can only read what it may read anyway.
+//! The check finds alteration, the fingerprint finds a token of another query. Neither is a secret:
+//! a client that forges a token can only read data that it may read anyway.
 
 use smallvec::SmallVec;
 
@@ -46,7 +46,7 @@ pub(crate) fn open(fingerprint: u64, token: &[u8]) -> Result<Option<&[u8]>, Stor
     }
 }
 
-/// Makes the token of a scan in the order of bytes that goes on after this item.
+/// Makes the token of a scan in the order of bytes that continues after this item.
 pub(crate) fn seal_place(fingerprint: u64, id: &[u8], key: &[u8]) -> PageToken {
     seal(fingerprint, &[&(id.len() as u16).to_le_bytes(), id, key])
 }
@@ -54,7 +54,7 @@ pub(crate) fn seal_place(fingerprint: u64, id: &[u8], key: &[u8]) -> PageToken {
 /// Id and key of an item.
 pub(crate) type ItemPlace = (Vec<u8>, Vec<u8>);
 
-/// Place of the last item that such a scan has shown; `None` for the first page's token.
+/// Place of the last item that such a scan has shown; `None` for the empty token of the first page.
 pub(crate) fn open_place(fingerprint: u64, token: &[u8]) -> Result<Option<ItemPlace>, StoreError> {
     let split = |position: &[u8]| {
         let (length, rest) = position.split_first_chunk::<2>()?;
@@ -71,7 +71,8 @@ pub(crate) fn open_place(fingerprint: u64, token: &[u8]) -> Result<Option<ItemPl
 /// and to every process.
 pub(crate) const BY_BYTES: u64 = 0x5052_534d_0000_0001;
 
-/// Fingerprint of a `get`: everything but the selection, so that the page size may change on the way.
+/// Fingerprint of a `get`: everything but the selection, so that the page size may change during
+/// the walk.
 pub(crate) fn fingerprint_of_get(query: &GetQuery<'_>) -> u64 {
     let mut hash = stable_hash_with(u64::from(query.namespace.0) << 8 | 1, query.id.as_bytes());
     match &query.predicate {
@@ -91,14 +92,14 @@ pub(crate) fn fingerprint_of_get(query: &GetQuery<'_>) -> u64 {
     hash
 }
 
-/// Fingerprint of a `scan`; `instance` sets apart stores whose positions mean nothing to each other.
+/// Fingerprint of a `scan`. `instance` separates stores whose positions are not interchangeable.
 pub(crate) fn fingerprint_of_scan(query: &ScanQuery<'_>, instance: u64) -> u64 {
     stable_hash_with(u64::from(query.namespace.0) << 8 | 2, &instance.to_le_bytes())
 }
 
 fn check_of(fingerprint: u64, position: &[u8]) -> u32 {
     let hash = stable_hash_with(fingerprint, position);
-    // Mixed once more, so that the check is no part of a fingerprint.
+    // Hashed once more, so that the check is not part of a fingerprint.
     (stable_hash(&hash.to_le_bytes()) >> 32) as u32
 }
 

@@ -1,28 +1,31 @@
-//! Versions: the order in which writes to one item win. A version is made from an idempotency token and is the same
-//! on every machine and in every release, because it is stored.
+//! Versions: the order in which writes to one item win. A version is made from an idempotency token
+//! and is the same on every machine and in every release, because it is stored.
 
 use crate::error::StoreError;
 
-/// Orders the writes to one item: first by the time at which the token was made, then by a hash of the token's bytes.
+/// Order of the writes to one item: first by the time at which the token was made, then by a hash
+/// of the token's bytes.
 ///
-/// Two different tokens made in the same nanosecond tie with a probability of 2^-54; the write that comes second is
-/// then taken for a repeat of the first.
+/// Two different tokens made in the same nanosecond tie with a probability of 2^-54; the second
+/// write then counts as a repeat of the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
-    /// When the token was made, in nanoseconds since 1970, UTC.
+    /// Time at which the token was made, in nanoseconds since 1970, UTC.
     pub generation_time_ns: i64,
-    /// Hash of the token (upper 54 bits) and the position within a request of many mutations (lower 10 bits).
+    /// Hash of the token (upper 54 bits) and the position within a request of many mutations (lower
+    /// 10 bits).
     pub token_hash: u64,
 }
 
 impl Version {
-    /// The oldest version there is; every other write wins against it.
+    /// The oldest version; every other write wins against it.
     pub const MIN: Version = Version {
         generation_time_ns: i64::MIN,
         token_hash: 0,
     };
 
-    /// The version of a token made at `generation_time_ns` (nanoseconds since 1970) with these bytes.
+    /// The version of a token made at `generation_time_ns` (nanoseconds since 1970) with these
+    /// bytes.
     pub fn new(generation_time_ns: i64, token: &[u8]) -> Version {
         Version {
             generation_time_ns,
@@ -30,8 +33,8 @@ impl Version {
         }
     }
 
-    /// The version of mutation number `position` of a request whose mutations share one token. A later mutation wins
-    /// against an earlier one. Positions from 1024 on share the last place.
+    /// The version of mutation number `position` of a request whose mutations share one token. A
+    /// later mutation wins against an earlier one. Positions from 1024 on share the last place.
     pub fn at_position(self, position: usize) -> Version {
         let position = (position as u64).min(POSITION_MASK);
         Version {
@@ -52,20 +55,20 @@ impl Version {
     }
 }
 
-/// Sixteen bytes that order as versions do.
+/// Sixteen bytes that sort like versions.
 pub(crate) type VersionBytes = [u8; 16];
 
-/// The bytes of a version, as stores keep it.
+/// Bytes of a version, as stored.
 pub(crate) fn version_bytes(version: Version) -> VersionBytes {
     let mut bytes = [0; 16];
-    // The sign bit is turned over, so that times before 1970 come first.
+    // The sign bit is flipped, so that times before 1970 come first.
     let time = (version.generation_time_ns as u64) ^ (1 << 63);
     bytes[..8].copy_from_slice(&time.to_be_bytes());
     bytes[8..].copy_from_slice(&version.token_hash.to_be_bytes());
     bytes
 }
 
-/// The version that bytes stand for.
+/// The version stored in these bytes.
 pub(crate) fn version_of(bytes: &[u8]) -> Result<Version, StoreError> {
     let (halves, rest) = bytes.as_chunks::<8>();
     match (halves, rest) {
@@ -79,13 +82,15 @@ pub(crate) fn version_of(bytes: &[u8]) -> Result<Version, StoreError> {
     }
 }
 
-/// A 64-bit hash that is the same on every machine and in every release: eight bytes at a time, folded multiply.
-/// It is not meant to withstand somebody who looks for collisions; a client that does so confuses only its own writes.
+/// A 64-bit hash that is the same on every machine and in every release: eight bytes at a time,
+/// folded multiply. It does not withstand a search for collisions; a client that searches confuses
+/// only its own writes.
 pub(crate) fn stable_hash(bytes: &[u8]) -> u64 {
     stable_hash_with(0x243f_6a88_85a3_08d3, bytes)
 }
 
-/// As [`stable_hash`], continued from `seed`, so that several parts hash to one value and their borders count.
+/// Like [`stable_hash`], continued from `seed`, so that several parts hash to one value and their
+/// borders count.
 pub(crate) fn stable_hash_with(seed: u64, bytes: &[u8]) -> u64 {
     let mut state = seed ^ (bytes.len() as u64).wrapping_mul(MULTIPLIER);
     let (words, rest) = bytes.as_chunks::<8>();

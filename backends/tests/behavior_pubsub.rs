@@ -1,4 +1,5 @@
-//! The stores that serve PubSub pass its behaviour suite, and keep what a restart, a replay and a full ring must leave.
+//! The stores that serve PubSub pass its behaviour suite, and keep all that must outlast a restart,
+//! a replay and a full ring.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -45,7 +46,7 @@ fn publish(store: &impl Writes, batch: &[Message<'_>], lsn: Option<u64>) -> Vec<
     outcomes
 }
 
-/// The payloads and numbers that a step hands out.
+/// The payloads and numbers that a step delivers.
 #[derive(Default)]
 struct Seen(Vec<(u64, Vec<u8>)>);
 
@@ -126,7 +127,7 @@ fn p7_a_restart_keeps_messages_numbers_and_the_memory_of_ids() {
     assert_eq!(publish(&store, &[stranger], None), refused);
     let expected = vec![(1, b"one".to_vec()), (2, b"two".to_vec())];
     assert_eq!(read(&store, 1, NOW).0, expected);
-    // A new message after the window, since nobody can tell any more.
+    // A new message after the window, since its id is forgotten.
     let late = Message {
         at: NOW.plus(600_001),
         ..of_call(b"again")
@@ -143,7 +144,7 @@ fn p25_a_batch_of_the_log_that_comes_again_is_stored_once_however_late() {
     publish(&store, &batch, Some(2));
     drop(store);
     let store = open(directory.path());
-    // Together with what is new, as an applier sends it whose last commit was of unknown outcome.
+    // Together with new messages, as an applier sends a batch after a commit of unknown outcome.
     let again = [batch[0], batch[1], message(b"c", b"3")];
     publish(&store, &again, Some(3));
     let payloads: Vec<_> = read(&store, 1, NOW)

@@ -1,5 +1,5 @@
-//! The stores that serve Queue pass its behaviour suite, agree with each other, and keep what a restart and a replay must
-//! leave.
+//! The stores that serve Queue pass its behaviour suite, agree with each other, and keep all that
+//! must outlast a restart and a replay.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -165,7 +165,7 @@ fn q1_q12_q21_a_restart_keeps_messages_leases_delays_and_the_memory_of_ids() {
     assert_eq!(rest[0].0, b"delayed");
 }
 
-/// A log of a queue, and what workers did between its records.
+/// A log of a queue, and the workers' calls between its records.
 #[test]
 fn q23_q24_a_log_that_is_replayed_from_any_point_leads_to_the_same() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -210,14 +210,14 @@ fn q23_q24_a_log_that_is_replayed_from_any_point_leads_to_the_same() {
                 which: Which::State(State::Dead),
             }),
         ];
-        // The store has some of it, and the leases between, or has lost those in a power cut.
+        // The store has a part of it, and the leases between, or has lost those in a power cut.
         for (index, one) in log.iter().enumerate().take(kept) {
             apply(&store, std::slice::from_ref(one), Some(index as u64 + 1));
             if index == 2 && kept % 2 == 0 {
                 assert_eq!(receive(&store, b"", 3, 60_000, NOW).len(), 3);
             }
         }
-        // All of it comes again, from the beginning.
+        // The whole log is replayed, from the beginning.
         for (index, one) in log.iter().enumerate() {
             apply(&store, std::slice::from_ref(one), Some(index as u64 + 1));
         }
@@ -258,7 +258,7 @@ fn q21_a_batch_of_the_log_that_comes_again_when_its_ids_are_forgotten_sends_noth
     assert_eq!(apply(&store, &next, Some(7)), [Outcome::Sent]);
 }
 
-/// A file as programs wrote it that knew format 8, with messages of topics in it.
+/// A file as written by programs of format 8, with messages of topics in it.
 #[test]
 fn a_file_of_format_8_takes_queues_and_keeps_its_topics() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -323,7 +323,7 @@ impl Random {
     }
 }
 
-/// One random step on a store; what it answered.
+/// One random step on a store. Returns the store's answer.
 fn step(
     store: &(impl Writes + Reads + Upkeep),
     random: &mut Random,
@@ -425,7 +425,7 @@ fn step(
                 with_payload: false,
             };
             ready(store.peek(&peek, now, &mut sink)).expect("a page");
-            // Whether a death is written down yet is nobody's business.
+            // Whether a death is stored yet is not part of the promise.
             let states: Vec<_> = seen
                 .iter()
                 .map(|(id, item, failure)| (id, item.state(now), item.spent, failure))

@@ -1,4 +1,5 @@
-//! The PostgreSQL store against a real server: the behaviour suite, and what is special to it.
+//! The PostgreSQL store against a real server: the behaviour suite, and its own particular
+//! promises.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -24,7 +25,7 @@ use server::{Server, shared};
 const SPACE: NamespaceId = NamespaceId(7);
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
-/// Runs a test within a runtime as a sidecar has one.
+/// Runs a test within a runtime like a sidecar's.
 fn run<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -196,7 +197,7 @@ fn a_batch_whose_position_is_noted_is_skipped_and_its_swaps_get_their_first_verd
             .apply(&put, Some(&at(log, 10)), &mut outcomes)
             .await
             .expect("a batch");
-        // Whoever removes the row sees whether the batch takes place again.
+        // The call that removes the row shows whether the batch takes place again.
         let delete = mutation("put", 6, Operation::Delete(PredicateRef::All));
         apply(&store, delete).await;
         let cases = [
@@ -306,7 +307,7 @@ fn gateways_that_race_for_one_item_lose_no_increment_and_reuse_of_a_token_is_ref
         }
         assert_eq!(value(&first, "n").await.as_deref(), Some(&b"90"[..]));
 
-        // Of two that find no item one swaps; a token is remembered at every gateway.
+        // Of two swaps that find no item one takes place; a token is remembered at every gateway.
         let pairs: Vec<_> = [(first.clone(), 70, b"x"), (other.clone(), 71, b"y")]
             .into_iter()
             .map(|(store, version, to)| {
@@ -362,7 +363,8 @@ fn a_deleted_range_hides_what_was_under_way_beside_it_and_is_removed_in_steps() 
             [],
             "and hides the others"
         );
-        // As another gateway's put would leave it that had looked before the delete had committed.
+        // The row that a put of another gateway would leave that had read before the delete
+        // committed.
         server.sql(
             database,
             "INSERT INTO prism.item SELECT namespace, id, '\\x00', version, NULL, 0, 'late' FROM prism.item LIMIT 1",
@@ -373,7 +375,7 @@ fn a_deleted_range_hides_what_was_under_way_beside_it_and_is_removed_in_steps() 
         while store.sweep(NOW, 500).await.expect("a sweep").more {}
         assert_eq!(count(), 1, "only what was written after it stays");
         assert_eq!(value(&store, "large").await.as_deref(), Some(&b"new"[..]));
-        // Forgotten after the window, and with it what an older write would have met.
+        // Forgotten after the window, and with it the version that an older write would have met.
         let later = NOW.plus(store.remembers().window_ms);
         while store.sweep(later, 500).await.expect("a sweep").more {}
         assert_eq!(
@@ -455,8 +457,8 @@ fn a_plain_client_reads_what_store_md_says() {
     });
 }
 
-/// Calls of many tasks over three connections, each of which checks its answer. A tenth of them may be given up at some
-/// point of their way; the most sessions that were seen.
+/// Runs calls of many tasks over three connections, each of which checks its answer. A tenth of
+/// them may be abandoned at some point. Returns the most sessions that were seen.
 async fn hammer(server: &Server, url: &str, gives_up: bool) -> u32 {
     let (_, store) = ready(url, 3).await;
     for number in 0..40_u32 {
@@ -583,7 +585,7 @@ fn a_server_that_is_killed_under_load_has_every_acknowledged_write_and_is_found_
                 "{id} is lost"
             );
         }
-        // One that never syncs keeps no promise, whatever it acknowledges.
+        // A server that never syncs keeps no promise, whatever it acknowledges.
         assert_eq!(store.offer().acked, Acked::Durable);
         server.sql("postgres", "ALTER SYSTEM SET fsync = off");
         server.sql("postgres", "SELECT pg_reload_conf()");

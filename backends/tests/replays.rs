@@ -1,5 +1,5 @@
-//! What a log in front of a store relies on when it gives a mutation later than the call came, or once more: it ends as it
-//! did, or would have, at its own time. The same for every store.
+//! Promises that a log in front of a store relies on when it applies a mutation later than the call
+//! came, or once more: the effect is that of its own time. The same for every store.
 
 use prism_backends::api::keyvalue::{Reads, Store, Upkeep, Writes};
 use prism_backends::behavior::ready;
@@ -87,7 +87,8 @@ fn a_swap_is_judged_by_its_own_time_however_late_it_comes() {
             let items = [item(b"v", Some(START.plus(60 * SECOND)))];
             apply(store, mutation(id, 1, START, Operation::Put(&items)));
         }
-        // A swap of a later time, of another item, has come before: the store goes by no clock of its own.
+        // A swap of a later time, of another item, comes first: the store must not judge by a clock
+        // of its own.
         apply(store, mutation("other", 1, late, swap(None, Some(b"x"))));
         let outcome = apply(
             store,

@@ -1,5 +1,5 @@
-//! The chunks of large values: whatever replaces a value takes its chunks away, at once or in later
-//! steps, and what is refused leaves them.
+//! The chunks of large values: a change that replaces a value removes its chunks, at once or in
+//! later steps, and a refused change leaves them.
 
 use std::path::Path;
 
@@ -47,7 +47,7 @@ fn apply(writer: &mut Writer, version: i64, operation: Operation<'_>) {
     finish(writer);
 }
 
-/// Deletes what batches have left to be deleted.
+/// Deletes the rows that batches have left to be deleted.
 fn finish(writer: &mut Writer) {
     while writer.is_step_due() {
         writer.step(1_000).expect("a step");
@@ -135,7 +135,7 @@ fn whatever_replaces_a_large_value_takes_its_chunks_away() {
             (first, Some(large(2))),
             "before {name}"
         );
-        // What is older than the value changes nothing, whether it is large or small.
+        // A change older than the value has no effect, whether it is large or small.
         apply(&mut writer, version - 1, Operation::Put(&[item(&large(4))]));
         apply(&mut writer, version - 1, Operation::Put(&[item(b"late")]));
         apply(

@@ -1,5 +1,6 @@
-//! What the SQLite store promises about its file: it outlives a close and a kill, readers stand beside the writer,
-//! checkpoints keep the write-ahead file bounded under load, and a file that cannot be used is refused in plain words.
+//! Promises of the SQLite store about its file: it outlives a close and a kill, readers work next
+//! to the writer, checkpoints keep the write-ahead file bounded under load, and an unusable file is
+//! refused in plain words.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -199,7 +200,8 @@ fn data_answers_and_dropped_namespaces_outlive_a_close() {
     assert!(read(&reader, "id")[0].value == large);
 }
 
-/// Not a test of its own: the process that the next test kills. Prints a line for every batch that was acknowledged.
+/// Not a test of its own: the process that the next test kills. Prints a line for every
+/// acknowledged batch.
 #[test]
 fn child_that_writes_until_killed() {
     let Some(path) = std::env::var_os("PRISM_TEST_CHILD_FILE") else {
@@ -315,7 +317,7 @@ fn two_readers_stand_beside_the_writer_and_checkpoints_bound_its_file() {
             }
         });
         let patience = Instant::now() + Duration::from_secs(120);
-        // A reader may be in the way of each checkpoint for a while, but not for ever.
+        // A reader may block each checkpoint for a while, but not for ever.
         for number in 1_i64.. {
             if number > 4_000 && restarts_seen.load(Ordering::Relaxed) > 0 {
                 break;
@@ -349,7 +351,7 @@ fn the_writer_bounds_its_file_when_nobody_checkpoints() {
         ..Options::default()
     };
     let too_little_room = Options {
-        // No disk has so much.
+        // No disk has so much room.
         room_bytes_min: u64::MAX,
         ..Options::default()
     };
@@ -574,7 +576,7 @@ fn a_disk_short_of_room_gets_back_what_the_write_ahead_file_took() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("items.db");
     let options = Options {
-        // No disk has so much.
+        // No disk has so much room.
         room_bytes_min: u64::MAX,
         ..Options::default()
     };
@@ -646,7 +648,8 @@ fn a_batch_that_does_not_fit_the_cache_is_read_back_while_it_is_written() {
         } = sqlite::open(&path, options).expect("a store");
         let reader = readers.open().expect("a reader");
         writer.create_namespace(SPACE).expect("a namespace");
-        // A page each, in order, so that they leave the cache one after the other; then all of them once more.
+        // A page each, in order, so that they leave the cache one after the other; then all of them
+        // once more.
         let writes: Vec<(String, Vec<u8>)> = (0..400)
             .map(|number| {
                 (

@@ -1,5 +1,5 @@
-//! Reading over pending mutations equals reading after they were applied: random stores, random pending mutations, all
-//! predicates, page by page. Seeded; a failure names its seed.
+//! Reading over pending mutations equals reading after they were applied: random stores, random
+//! pending mutations, all predicates, page by page. Seeded; a failure names its seed.
 
 use prism_backends::sqlite::{self, Options, Parts, Reader, Writer};
 use prism_backends::{
@@ -39,12 +39,12 @@ fn chunked_values_are_read_over_too() {
     check_seed(200, 12, &mix);
 }
 
-/// What the random mutations are like.
+/// Parameters of the random mutations.
 #[derive(Default)]
 struct Mix {
-    /// Beside ten mutations, so many more delete the range of one key of a hundred.
+    /// Number of deletes for every ten mutations, each of the range of one key of a hundred.
     range_deletes: usize,
-    /// At most so many are pending; 0 is 24.
+    /// Most pending mutations; 0 is 24.
     pending_max: usize,
     /// Whether some values have several chunks.
     large_values: bool,

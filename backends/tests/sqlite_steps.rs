@@ -1,5 +1,5 @@
-//! Items that a batch deletes are gone with it, however many they are; what that leaves in the file
-//! goes in bounded steps, over kills and restarts, and nobody sees anything of it.
+//! Items that a batch deletes are gone with it, however many they are; their rows in the file are
+//! removed in bounded steps, over kills and restarts, and no read shows any of them.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -120,7 +120,7 @@ impl Store {
         }
     }
 
-    /// Steps to the end; how many.
+    /// Steps to the end. Returns the number of steps.
     fn finish(&mut self, budget: usize) -> usize {
         let mut steps = 0;
         while self.writer.is_step_due() {
@@ -197,8 +197,8 @@ fn a_large_delete_takes_place_at_once_and_its_rows_go_in_bounded_steps() {
         expected: Expected::Absent,
         replacement: Some(item(b"", b"swapped")),
     };
-    // Its version is older than the delete: it takes place all the same, since its expectation
-    // holds.
+    // The swap's version is older than the delete: it takes place all the same, since its
+    // expectation holds.
     assert!(matches!(store.apply("id", 16, swap), Outcome::Swapped(Some(_))));
     assert_eq!(store.all("id"), [b"200", b"300"]);
     let mut before = number(&path, ROWS);
@@ -353,7 +353,7 @@ fn readers_beside_see_all_of_an_id_or_nothing() {
             store.apply("id", 10 * round + 5, delete_all());
             store.finish(AT_ONCE);
         }
-        // To be seen at the end, however quick the writer was.
+        // Visible at the end, however quick the writer was.
         store.put_many("id", 10_000, ITEMS);
         done.store(true, Ordering::Relaxed);
         reading
@@ -446,7 +446,7 @@ fn large_values_that_are_replaced_go_in_steps() {
     );
     store.writer.step(1).expect("a step");
     assert_eq!(number(&path, CHUNKS), 8, "one at a time");
-    // A new value takes none of the places that are still to be cleared, also after a start.
+    // A new value uses none of the places that are still to be cleared, also after a start.
     drop(store);
     let mut store = open(&path, few());
     assert!(store.writer.is_step_due());

@@ -1,5 +1,6 @@
-//! What the SQLite store promises to a log in front of it: a crash leaves a batch and its positions or neither, positions
-//! never move back, records that cannot be applied are kept within bounds, and files of the older format are taken.
+//! Promises of the SQLite store to a log in front of it: a crash leaves a batch and its positions
+//! or neither, positions never move back, records that cannot be applied are kept within bounds,
+//! and files of older formats are accepted.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -137,7 +138,7 @@ fn a_batch_whose_position_is_reached_is_not_applied_again() {
         ]
     ));
     put_at(&mut writer, "id", 1, b"v", &[at(1, SPACE, 4)]);
-    // What the batches have left goes, so that a second application would show.
+    // The rows left by the batches are removed, so that a second application would show.
     let other = rusqlite::Connection::open(&path).expect("the file");
     other.execute_batch("DELETE FROM item").expect("no items");
     let mut again = Vec::new();
@@ -199,7 +200,8 @@ fn refused_mutations_hold_no_position_and_refused_positions_hold_the_batch() {
     assert_eq!(writer.positions(), Ok(vec![at(1, SPACE, 1)]));
 }
 
-/// Cuts the write-ahead file at every place, as a crash may leave it: the items that are there are those of the position.
+/// Cuts the write-ahead file at every place, as a crash may leave it: the items that are there are
+/// those of the position.
 #[test]
 fn a_crash_leaves_a_batch_and_its_position_or_neither() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -435,7 +437,8 @@ fn the_letters_of_a_dropped_namespace_go_with_it() {
     assert_eq!(writer.dead_letters(None, 0, 9).expect("letters")[0].number, kept);
 }
 
-/// The file that a sync goes to stays the store's write-ahead file, whatever checkpoints and closes come.
+/// The file that a sync goes to stays the store's write-ahead file, whatever checkpoints and closes
+/// happen.
 #[test]
 fn syncs_go_to_the_one_write_ahead_file() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -522,7 +525,7 @@ fn the_highest_stamp_is_in_the_file_with_the_first_write_that_has_it() {
     drop(writer);
     let mut writer = open(&path).writer;
     assert_eq!(writer.highest_stamp(), 2 * SECOND + 6, "as after a crash");
-    // What a log applies once more is no reason to take the note back.
+    // A record that a log applies once more does not withdraw the note.
     writer.expect_stamp(5);
     put_at(&mut writer, "id", 5, b"v", &[]);
     writer.settle_stamps().expect("a note");
@@ -567,7 +570,7 @@ fn a_file_of_format_1_is_brought_up_to_date() {
         )
         .and_then(|_| connection.execute("INSERT INTO chunk VALUES (17, x'67696e')", []))
         .expect("a row");
-    // A token's, and a delete's that a gateway has stamped.
+    // The version of a token, and that of a delete stamped by a gateway.
     let [of_a_token, of_a_delete] = [(9, 0x5a), (7, 0)].map(|(time, hash)| {
         [
             128, 0, 0, 0, 0, 0, 0, time, hash, hash, hash, hash, hash, hash, hash, 0,
@@ -616,7 +619,7 @@ fn a_file_of_format_1_is_brought_up_to_date() {
     );
 }
 
-/// The schema as programs wrote it that knew format 1 only.
+/// The schema as written by programs of format 1.
 const FORMAT_1: &str = "
     CREATE TABLE namespace (
         id INTEGER PRIMARY KEY,

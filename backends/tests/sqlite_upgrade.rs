@@ -1,6 +1,6 @@
-//! A file that a program of format 3 made is used as it is, and its values are moved to where new
-//! ones lie while it is used, over kills and restarts. How the fixture was made is in
-//! `fixtures/README.md`.
+//! A file made by a program of format 3 is used as it is, and its values are moved to the place of
+//! new ones while it is used, over kills and restarts. `fixtures/README.md` describes how the
+//! fixture was made.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -98,7 +98,7 @@ fn item(size: usize) -> OwnedItem {
     }
 }
 
-/// Everything that the fixture holds is there.
+/// Checks that everything in the fixture is there.
 fn check(reader: &Reader, moment: &str) {
     let sizes = get(reader, 7, "sizes");
     assert!(sizes == SIZES.map(item), "{moment}: {} items", sizes.len());
@@ -206,7 +206,7 @@ fn values_are_moved_in_bounded_steps_over_kills_and_everything_stays_readable() 
     }
     assert_eq!(number(&path, OVERFLOW), 0, "the new form");
     check_whole(&path);
-    // It is done for good.
+    // The move is done for good.
     drop((writer, reader));
     let (mut writer, reader) = open(&path);
     assert_eq!(writer.relocation(), None);
@@ -218,7 +218,7 @@ fn values_are_moved_in_bounded_steps_over_kills_and_everything_stays_readable() 
         namespace: NamespaceId(7),
         lsn: 42,
     };
-    // What the file remembers counts as before.
+    // The memory in the file counts as before.
     assert_eq!(
         writer.positions(),
         Ok(vec![position(sqlite::NO_LOG)]),
@@ -330,7 +330,7 @@ fn what_is_written_while_values_are_moved_counts() {
             get(&reader, 7, "sizes") == expected,
             "written after {before} steps"
         );
-        // No chunk is left of what is gone.
+        // No chunk is left of a removed value.
         let known = "SELECT count(*) FROM chunk WHERE NOT EXISTS
             (SELECT 1 FROM item WHERE rest = chunk.place / 16 * 16)";
         assert_eq!(number(&path, known), 0);

@@ -1,8 +1,9 @@
-//! KeyValue's traits: what a store reads, what it writes, and how its namespaces are kept.
+//! KeyValue's traits: reads and writes of a store, and the upkeep of its namespaces.
 //!
-//! Their methods take `&self`, so that many calls of one connection pool can be under way at once. The promises of the crate's
-//! page are those of all implementations, and [`crate::behavior`] checks them. The futures of memory and SQLite are ready at
-//! the first poll: the one computes, the other blocks, so it runs on a thread of its own.
+//! Their methods take `&self`, so that many calls of one connection pool can be in flight at once.
+//! The promises of the crate's page are those of all implementations, and [`crate::behavior`]
+//! checks them. The futures of memory and SQLite are ready at the first poll: memory computes,
+//! SQLite blocks, so it runs on its own thread.
 
 use std::cell::RefCell;
 
@@ -44,14 +45,14 @@ pub trait Reads {
     reason = "dispatch is by a closed enum on one thread; no Send bound is wanted"
 )]
 pub trait Writes {
-    /// Applies mutations in their order, as one transaction where the store has transactions. `outcomes` is cleared
-    /// and gets one outcome for each. A mutation takes effect as a whole or not at all, and a refused one does not
-    /// harm the others. On `Err` no mutation had an effect (after [`StoreError::Io`]: perhaps all had; apply the same
-    /// batch again).
+    /// Applies mutations in their order, as one transaction where the store has transactions.
+    /// `outcomes` is cleared and gets one outcome for each. A mutation takes effect as a whole or
+    /// not at all, and a refused one does not harm the others. On `Err` no mutation had an effect
+    /// (after [`StoreError::Io`]: perhaps all had; apply the same batch again).
     ///
-    /// `at` is the place in a gateway's log of the batch's last record. A store whose offer says
-    /// [`Replay::Exact`](crate::offer::Replay) notes it together with the batch's effect, whatever the outcomes; the memory
-    /// store refuses it.
+    /// `at` is the place of the batch's last record in a gateway's log. A store whose offer has
+    /// [`Replay::Exact`](crate::offer::Replay) notes it together with the batch's effect, whatever
+    /// the outcomes; the memory store refuses it.
     async fn apply(
         &self,
         batch: &[Mutation<'_>],
@@ -60,49 +61,50 @@ pub trait Writes {
     ) -> Result<(), StoreError>;
 }
 
-/// The namespaces of a store, and the room that they take.
+/// Upkeep of a store's namespaces, and of the room that they take.
 #[allow(
     async_fn_in_trait,
     reason = "dispatch is by a closed enum on one thread; no Send bound is wanted"
 )]
 pub trait Upkeep {
-    /// What this store promises for KeyValue.
+    /// The store's promises for KeyValue.
     fn offer(&self) -> Offer;
 
-    /// How deletes are remembered.
+    /// Limits within which deletes are remembered.
     fn remembers(&self) -> Remembers;
 
-    /// Makes a namespace usable. Making one that exists is no error.
+    /// Makes a namespace usable. An existing one is no error.
     ///
     /// Errors: [`StoreError::DroppedNamespace`] if the number was used before.
     async fn create_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError>;
 
-    /// Makes all data of a namespace vanish at once; `sweep` gives the room back. Dropping what is not there is no
-    /// error; the number is burnt all the same.
+    /// Removes all data of a namespace from view at once; `sweep` gives the room back. A missing
+    /// namespace is no error; its number is never used again all the same.
     async fn drop_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError>;
 
-    /// Gives back the room of expired items, forgotten deletes and dropped namespaces: one step that looks at about
-    /// `budget` items. A mutation whose moment ([`Mutation::at`]) lies before `now` may be judged without what was removed.
+    /// Gives back the room of expired items, forgotten deletes and dropped namespaces: one step
+    /// that looks at about `budget` items. A mutation whose moment ([`Mutation::at`]) lies before
+    /// `now` may then be judged without the removed items and deletes.
     async fn sweep(&self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError>;
 }
 
-/// How long deletes are remembered, and how many.
+/// Limits within which deletes are remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembers {
-    /// How long a delete is remembered, in milliseconds.
+    /// Time for which a delete is remembered, in milliseconds.
     pub window_ms: u64,
-    /// How many deletes are remembered at most.
+    /// Most deletes that are remembered.
     pub deletes_max: usize,
 }
 
-/// How one step of a sweep went.
+/// Result of one step of a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sweep {
-    /// Rows, items or slots that were looked at.
+    /// Rows, items or slots examined.
     pub examined: usize,
-    /// Those whose room was given back.
+    /// Rows, items or slots whose room was given back.
     pub removed: usize,
-    /// Whether there was more to do than the step allowed; call again soon.
+    /// Whether work is left that the step did not allow; call again soon.
     pub more: bool,
 }
 

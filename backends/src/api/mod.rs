@@ -1,4 +1,5 @@
-//! The rows: for each API the traits of its stores, in halves, and the closed enum of the stores that serve it.
+//! The APIs: for each the traits of its stores, by halves, and the closed enum of the stores that
+//! serve it.
 
 pub mod keyvalue;
 pub mod pubsub;

@@ -1,16 +1,19 @@
-//! PubSub's traits: what a store takes, what its readers see, and how its namespaces are kept.
+//! PubSub's traits: publishing to a store, reading from it, and the upkeep of its namespaces.
 //!
-//! A store numbers the messages of a namespace from 1 on, in the order in which it takes them, and a reader's place is the number
-//! of its next message. What every store promises ([`crate::behavior::pubsub`] checks it):
+//! A store numbers the messages of a namespace from 1, in the order in which it takes them. A
+//! reader's place is the number of its next message. Promises of every store
+//! ([`crate::behavior::pubsub`] checks them):
 //!
-//! * **Order**: a reader sees messages by their numbers, each once. A number becomes visible only after all smaller ones, so a
-//!   reader that has passed one misses nothing.
-//! * **Once**: a message whose id the namespace has taken within [`ID_WINDOW_MS`] is not stored again; with the digest of another
-//!   call it is refused. The window is measured by [`Message::at`], so a batch that comes again is judged as at first.
-//! * **Age**: a message is gone from its `expires_at` on, for every reader. Who then misses it gets a [`Gap`].
+//! * **Order**: a reader sees messages by their numbers, each once. A number becomes visible only
+//!   after all smaller ones, so a reader that has passed one misses nothing.
+//! * **Once**: a message whose id the namespace has taken within [`ID_WINDOW_MS`] is not stored
+//!   again; with the digest of another call it is refused. The window is measured by
+//!   [`Message::at`], so a batch that comes again is judged as at first.
+//! * **Age**: a message is gone from its `expires_at` on, for every reader. A reader that misses it
+//!   then gets a [`Gap`].
 //!
-//! Readers ask and are answered at once; to wait until there is something is the caller's business. As everywhere in this crate,
-//! time is an argument.
+//! Reads are answered at once; the caller waits until there is something to read. As everywhere in
+//! this crate, time is an argument.
 
 use std::cell::RefCell;
 
@@ -25,36 +28,36 @@ use crate::sqlite::SqliteStore;
 
 pub use super::keyvalue::Sweep;
 
-/// How long a message's id is remembered at least, in milliseconds.
+/// Least time for which a message's id is remembered, in milliseconds.
 pub const ID_WINDOW_MS: u64 = 10 * 60 * 1000;
 
-/// A message on its way into a store.
+/// A message to be stored.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
-    /// Namespace that it is published in. Must have been created.
+    /// Namespace in which it is published. Must have been created.
     pub namespace: NamespaceId,
-    /// Part of the namespace that it belongs to; its topic and key decide.
+    /// Part of the namespace to which it belongs, as decided by its topic and key.
     pub partition: u16,
-    /// Names the message within its namespace; 1 to 68 bytes.
+    /// Id of the message in its namespace; 1 to 68 bytes.
     pub id: &'a [u8],
     /// Digest of the whole call, if its client gave it a token: a repeat has the same one.
     pub digest: Option<u64>,
-    /// When the call was taken. A message that is applied later, or once more, keeps it.
+    /// Moment at which the call was taken. A message that is applied later, or once more, keeps it.
     pub at: UnixMillis,
-    /// When the message disappears; `None` is never.
+    /// Moment at which the message disappears; `None` is never.
     pub expires_at: Option<UnixMillis>,
     /// 0 to 255 bytes.
     pub topic: &'a str,
     /// 0 to 255 bytes.
     pub key: &'a str,
-    /// What the publisher says beside the payload, opaque to the store; up to 16 KiB.
+    /// Metadata of the publisher in addition to the payload, opaque to the store; up to 16 KiB.
     pub attributes: &'a [u8],
     /// 0 bytes to 16 MiB.
     pub payload: &'a [u8],
 }
 
 impl Message<'_> {
-    /// Checks every limit. Errors name the field as the messages of `prism.pubsub.v1` do.
+    /// Checks every limit. Errors name the field as in the messages of `prism.pubsub.v1`.
     pub fn check(&self) -> Result<(), StoreError> {
         let at_most = |field: &str, length: usize, max: usize| match length <= max {
             true => Ok(()),
@@ -74,18 +77,18 @@ impl Message<'_> {
     }
 }
 
-/// What became of one message.
+/// Result for one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The store has it now.
+    /// The store has stored it.
     Published,
     /// The store had it already.
     Repeat,
-    /// It was not stored.
+    /// It was refused and not stored.
     Refused(StoreError),
 }
 
-/// Where a reader begins.
+/// Start of a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// With the next message that is stored.
@@ -98,14 +101,14 @@ pub enum Start {
     Number(u64),
 }
 
-/// What a store says to a reader that wants to begin.
+/// Answer of a store to a reader that wants to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
-    /// The number of its first message.
+    /// The number of the reader's first message.
     At(u64),
     /// Messages from the wanted number on are gone; the oldest that is left has this time.
     Expired(Option<UnixMillis>),
-    /// The namespace has not come that far: the number was not made by this store.
+    /// The namespace has no such number yet: another store made it.
     Unknown,
 }
 
@@ -116,28 +119,29 @@ pub struct Stored<'a> {
     pub number: u64,
     /// Id of the message.
     pub id: &'a [u8],
-    /// When the store took it. Never falls from one message of a namespace to the next.
+    /// Time at which the store took it. Never falls from one message of a namespace to the next.
     pub time: UnixMillis,
     /// Topic.
     pub topic: &'a str,
     /// Ordering key.
     pub key: &'a str,
-    /// Attributes, as they were published.
+    /// Attributes, as published.
     pub attributes: &'a [u8],
     /// Payload.
     pub payload: &'a [u8],
 }
 
-/// Takes what a reader gets.
+/// Receiver of the messages that a reader gets.
 pub trait MessageSink {
     /// Whether messages of this topic are wanted. Asked before the rest of a message is read.
     fn wants(&mut self, topic: &str) -> bool;
 
-    /// One message; its parts are only lent. `false`: there is no room for it, and it must come again.
+    /// Takes one message; its parts are only lent. `false`: there is no room for it, and it must
+    /// come again.
     fn message(&mut self, message: &Stored<'_>) -> bool;
 }
 
-/// Messages that went before a reader came to them.
+/// Messages that expired or were dropped before a reader reached them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gap {
     /// Number of them, of all topics.
@@ -146,18 +150,18 @@ pub struct Gap {
     pub oldest_left: Option<UnixMillis>,
 }
 
-/// How one step of a reader went.
+/// Result of one step of a reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Read {
     /// The number of its next message.
     pub next: u64,
-    /// What it missed.
+    /// Messages that it missed.
     pub gap: Option<Gap>,
     /// Whether there is more to read now.
     pub more: bool,
 }
 
-/// Messages that one step of a reader passes at most, whether or not they are wanted.
+/// Most messages that one step of a reader passes, wanted or not.
 pub const STEP_MESSAGES_MAX: usize = 2_000;
 
 /// The writing half.
@@ -166,11 +170,13 @@ pub const STEP_MESSAGES_MAX: usize = 2_000;
     reason = "dispatch is by a closed enum on one thread; no Send bound is wanted"
 )]
 pub trait Writes {
-    /// Stores messages in their order, as one transaction where the store has transactions; `outcomes` is cleared and gets one
-    /// outcome for each. A refused message does not harm the others. On `Err` none was stored (after [`StoreError::Io`]: perhaps
-    /// all were; publish the same batch again).
+    /// Stores messages in their order, as one transaction where the store has transactions;
+    /// `outcomes` is cleared and gets one outcome for each. A refused message does not harm the
+    /// others. On `Err` none was stored (after [`StoreError::Io`]: perhaps all were; publish the
+    /// same batch again).
     ///
-    /// `at` is the place in a gateway's log of the batch's last record, noted together with its effect.
+    /// `at` is the place of the batch's last record in a gateway's log, noted together with its
+    /// effect.
     async fn publish(
         &self,
         batch: &[Message<'_>],
@@ -189,7 +195,8 @@ pub trait Reads {
     async fn open(&self, namespace: NamespaceId, start: Start, now: UnixMillis)
     -> Result<Opened, StoreError>;
 
-    /// Hands messages from number `next` on to the sink until it is full, none is left, or a step's worth was passed.
+    /// Passes messages from number `next` on to the sink until it is full, none is left, or a
+    /// step's worth was passed.
     async fn read(
         &self,
         namespace: NamespaceId,
@@ -199,19 +206,20 @@ pub trait Reads {
     ) -> Result<Read, StoreError>;
 }
 
-/// The namespaces of a store, and the room that they take.
+/// Upkeep of a store's namespaces, and of the room that they take.
 #[allow(
     async_fn_in_trait,
     reason = "dispatch is by a closed enum on one thread; no Send bound is wanted"
 )]
 pub trait Upkeep {
-    /// What this store promises for PubSub.
+    /// The store's promises for PubSub.
     fn offer(&self) -> Offer;
 
-    /// Makes a namespace usable, as [`crate::api::keyvalue::Upkeep::create_namespace`].
+    /// Makes a namespace usable, like [`crate::api::keyvalue::Upkeep::create_namespace`].
     async fn create_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError>;
 
-    /// Makes all messages of a namespace vanish at once, as [`crate::api::keyvalue::Upkeep::drop_namespace`].
+    /// Removes all messages of a namespace from view at once, like
+    /// [`crate::api::keyvalue::Upkeep::drop_namespace`].
     async fn drop_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError>;
 
     /// Gives back the room of expired messages, forgotten ids and dropped namespaces, one step.

@@ -1,4 +1,4 @@
-//! The cases about single calls: what is written is what is read, in order, once, and in time.
+//! Cases about single calls: reads return the written items, in order, once, and in time.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::limits::{ID_BYTES_MAX, ITEMS_PER_PUT_MAX, KEY_BYTES_MAX, PREDICATE_KEYS_MAX};
 
-/// An entry without frills.
+/// An entry without ttl or compression.
 pub(super) fn entry(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Entry {
     Entry {
         key: key.as_ref().to_vec(),
@@ -144,7 +144,7 @@ pub(super) async fn empty_values_and_keys<H: Harness>(harness: &mut H) {
         .expect("a put");
     assert_eq!(read(&mut client, "id", &Predicate::All).await, items);
     assert_eq!(read(&mut client, "id", &keys(&[b""])).await, items[..1]);
-    // An empty value is a value: neither absent nor any other.
+    // An empty value is a value: neither absent nor equal to another.
     let absent = Expectation::Absent;
     let swap = token(harness, 1, "2");
     let answer = client
@@ -234,7 +234,7 @@ pub(super) async fn deletes_of_missing_keys_succeed<H: Harness>(harness: &mut H)
         Ok(())
     );
     assert_eq!(read(&mut client, "id", &Predicate::All).await, [entry("a", "1")]);
-    // What was deleted while missing can be written later.
+    // A key deleted while missing can be written later.
     client
         .put("missing", &token(harness, 7, "3"), &[entry("k", "2")])
         .await
@@ -272,7 +272,7 @@ pub(super) async fn the_last_write_wins_by_version<H: Harness>(harness: &mut H) 
         .await
         .expect("a delete");
     assert_eq!(value_of(&mut client, "id", b"k").await, Some(b"newer".to_vec()));
-    // An older delete of everything takes the older item only.
+    // An older delete of everything removes the older item only.
     client
         .delete("id", &token(harness, 500, "between"), &Predicate::All)
         .await
@@ -340,7 +340,7 @@ pub(super) async fn deletes_are_remembered<H: Harness>(harness: &mut H) {
         let delete = token(harness, 1_000, id);
         client.delete(id, &delete, predicate).await.expect("a delete");
     }
-    // Their times are of now, before any passes.
+    // The tokens are made now, before any time passes.
     let old_puts = deletes.each_ref().map(|(id, _)| {
         let missing = token(harness, 0, &format!("missing of {id}"));
         (*id, token(harness, 0, id), missing)
@@ -474,7 +474,8 @@ pub(super) async fn items_expire<H: Harness>(harness: &mut H) {
     let scanned = client.scan(&Paging::default()).await.expect("a scan");
     assert_eq!(scanned.entries.len(), 1);
     assert_eq!(scanned.entries[0].1.len(), 2);
-    // Its version still counts: an older write does not come in its place, a newer one does.
+    // The expired item's version still counts: an older write does not replace it, a newer one
+    // does.
     client
         .put("id", &old, &[entry("short", "old")])
         .await
@@ -631,7 +632,7 @@ pub(super) async fn limits_are_checked_and_named<H: Harness>(harness: &mut H) {
         [],
         "a refused call changes nothing"
     );
-    // At the limit all is well.
+    // At the limit a put succeeds.
     let most: Vec<_> = (0..ITEMS_PER_PUT_MAX)
         .map(|number| entry(format!("{number:04}"), "v"))
         .collect();
@@ -658,7 +659,7 @@ fn expect_invalid<T: std::fmt::Debug>(result: Result<T, Failure>, field: &str) {
     }
 }
 
-/// Bytes that tell a wrong order, a missing piece or a mixture.
+/// Bytes that reveal a wrong order, a missing piece or a mixture.
 fn pattern(size: usize, seed: u8) -> Vec<u8> {
     let mut state = u32::from(seed) | 0x5eed_0000;
     let step = |_| {

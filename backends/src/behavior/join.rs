@@ -1,4 +1,4 @@
-//! The little async machinery the suite needs, so that it depends on no executor.
+//! The little async machinery that the suite needs, so that it depends on no executor.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 /// The value of a future that is ready at the first poll, as those of this crate's stores are.
 ///
 /// # Panics
-/// If it is not ready.
+/// If the future is not ready.
 pub fn ready<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
@@ -25,7 +25,7 @@ pub(crate) fn run_to_end<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Polls all futures by turns until all are done; their values in the given order.
+/// Polls all futures in turn until all are done. Returns their values in the given order.
 pub async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut running: Vec<Pin<Box<F>>> = futures.into_iter().map(Box::pin).collect();
     let mut values: Vec<Option<F::Output>> = running.iter().map(|_| None).collect();
@@ -47,7 +47,7 @@ pub async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     values.into_iter().flatten().collect()
 }
 
-/// Lets the others of a [`join_all`] have a turn.
+/// Lets the other futures of a [`join_all`] have a turn.
 pub async fn yield_once() {
     let mut has_yielded = false;
     std::future::poll_fn(|context| {

@@ -1,4 +1,4 @@
-//! The suite's harness for a store in this process, with a clock that it turns itself.
+//! The suite's harness for a store in this process, with a simulated clock.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -39,7 +39,7 @@ struct Shared<S> {
 }
 
 impl<S: Reads + Writes + Upkeep> LocalHarness<S> {
-    /// Takes a store for the suite. Namespaces are created from number 1,000 on.
+    /// Wraps a store for the suite. Namespaces are created from number 1,000 on.
     pub fn new(store: S) -> LocalHarness<S> {
         let shared = Shared {
             store,
@@ -91,7 +91,8 @@ impl<S: Reads + Writes + Upkeep> Harness for LocalHarness<S> {
     async fn pass(&mut self, time: Duration) {
         let now = self.shared.now.get().plus(time.as_millis() as u64);
         self.shared.now.set(now);
-        // Sweeps a little, as the gateway would, so that cases see states before, between and after.
+        // Sweeps a little, as the gateway would, so that cases see states before, between and
+        // after.
         self.shared.store.sweep(now, 64).await.expect("a sweep");
     }
 
@@ -310,7 +311,7 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// Keeps what a query finds.
+/// Receiver that keeps a query's results.
 #[derive(Default)]
 struct Collected {
     ids: Vec<(String, usize)>,
@@ -334,7 +335,7 @@ fn version(token: &WriteToken) -> Version {
     Version::new(token.generation_time_ns, &token.token)
 }
 
-/// As the gateway makes one of the request.
+/// Digest of a swap, made as the gateway makes it from the request.
 fn digest_of_swap(id: &str, key: &[u8], expected: &Expectation, replacement: Option<&Entry>) -> u64 {
     let mut digest = Digest::default();
     digest.bytes(id.as_bytes());

@@ -1,8 +1,9 @@
 //! One behaviour suite for all stores, and for the gateway in front of them.
 //!
-//! The cases speak to a [`Client`] in owned types and know nothing of how it reaches the store: [`local`] calls a
-//! the traits of [`crate::api::keyvalue`] directly, the gateway's tests call the gRPC API. A case fails by panicking with what it
-//! found. Each case asks the [`Harness`] for an empty namespace of its own, so cases may run in any order.
+//! Cases use a [`Client`] with owned types and do not know how it reaches the store: [`local`]
+//! calls the traits of [`crate::api::keyvalue`] directly, the gateway's tests call the gRPC API. A
+//! case fails by panicking with its finding. Each case asks the [`Harness`] for an empty namespace
+//! of its own, so cases may run in any order.
 //!
 //! ```text
 //!   run_case(name, &mut harness) ──► Client ──► store
@@ -24,12 +25,12 @@ use crate::offer::{Features, Offer};
 
 pub use self::join::{join_all, ready, yield_once};
 
-/// Names one write and orders it; see [`crate::Version`].
+/// Identity and order of one write; see [`crate::Version`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteToken {
-    /// In nanoseconds since 1970, UTC.
+    /// Generation time in nanoseconds since 1970, UTC.
     pub generation_time_ns: i64,
-    /// 1 to 64 bytes.
+    /// The token's bytes, 1 to 64.
     pub token: Vec<u8>,
 }
 
@@ -40,13 +41,13 @@ pub struct Entry {
     pub key: Vec<u8>,
     /// The value.
     pub value: Vec<u8>,
-    /// On writes: how long the item lives. On reads: what is left of that.
+    /// Time to live: of the item on writes, the rest of it on reads.
     pub ttl: Option<Duration>,
-    /// How the client compressed the value.
+    /// Compression of the value by the client.
     pub compression: u8,
 }
 
-/// Which items of an id.
+/// Items of an id that a call applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Predicate {
     /// All.
@@ -55,30 +56,30 @@ pub enum Predicate {
     Keys(Vec<Vec<u8>>),
     /// Those from `start` up to, not including, `end`; an empty `end` is no bound.
     Range {
-        /// First key meant.
+        /// First key of the range.
         start: Vec<u8>,
-        /// First key not meant any more.
+        /// First key after the range.
         end: Vec<u8>,
     },
 }
 
-/// How much at a time; see [`crate::Selection`].
+/// Amount to return at a time; see [`crate::Selection`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Paging {
     /// Bytes of a page; 0 for the default.
     pub page_bytes: u32,
     /// Items of a page; 0 for no limit.
     pub item_limit: u32,
-    /// Token of the page before; empty for the first.
+    /// Token from the previous page; empty for the first.
     pub page_token: Vec<u8>,
 }
 
 /// One page of items.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// In key order.
+    /// Items in key order.
     pub items: Vec<Entry>,
-    /// Empty on the last page.
+    /// Token of the next page; empty on the last.
     pub next_page_token: Vec<u8>,
 }
 
@@ -87,7 +88,7 @@ pub struct Page {
 pub struct ScanPage {
     /// Ids with their items.
     pub entries: Vec<(String, Vec<Entry>)>,
-    /// Empty on the last page.
+    /// Token of the next page; empty on the last.
     pub next_page_token: Vec<u8>,
 }
 
@@ -100,7 +101,7 @@ pub enum Change {
     Delete(Predicate),
 }
 
-/// What a compare-and-swap expects.
+/// Expectation of a compare-and-swap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expectation {
     /// No such item.
@@ -114,41 +115,45 @@ pub enum Expectation {
 pub struct SwapAnswer {
     /// Whether the swap took place.
     pub swapped: bool,
-    /// When not: the item as it is.
+    /// The current item, if the swap did not take place.
     pub current: Option<Entry>,
 }
 
-/// Why a call was refused, as a client can tell.
+/// A refused call, as far as a client can see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What kind.
+    /// The kind of refusal.
     pub kind: FailureKind,
-    /// The field at fault, where the answer names it.
+    /// The field at fault, if the answer names it.
     pub field: Option<String>,
     /// The text.
     pub message: String,
 }
 
-/// Kinds of refusal that the suite tells apart.
+/// Kinds of refusal that the suite distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
     /// A field breaks a rule (gRPC: INVALID_ARGUMENT).
     InvalidArgument,
-    /// The page token is not one of this query's (gRPC: INVALID_ARGUMENT with the field `selection.page_token`).
+    /// The page token was not made for this query (gRPC: INVALID_ARGUMENT with the field
+    /// `selection.page_token`).
     InvalidPageToken,
     /// The token belongs to another call (gRPC: INVALID_ARGUMENT with the reason TOKEN_REUSED).
     TokenReused,
-    /// The token is too old to tell whether the call is a repeat (gRPC: FAILED_PRECONDITION with the reason TOKEN_EXPIRED).
+    /// The token is too old to know whether the call is a repeat (gRPC: FAILED_PRECONDITION with
+    /// the reason TOKEN_EXPIRED).
     TokenExpired,
-    /// Messages after the position are gone (gRPC: OUT_OF_RANGE with the reason POSITION_EXPIRED).
+    /// Messages after the position have expired (gRPC: OUT_OF_RANGE with the reason
+    /// POSITION_EXPIRED).
     PositionExpired,
-    /// The position is not one of this namespace and these topics (gRPC: INVALID_ARGUMENT with the reason POSITION_INVALID).
+    /// The position does not belong to this namespace and these topics (gRPC: INVALID_ARGUMENT with
+    /// the reason POSITION_INVALID).
     PositionInvalid,
     /// Another attempt has begun (gRPC: ABORTED with the reason LEASE_LOST).
     LeaseLost,
     /// The lease may not become longer (gRPC: FAILED_PRECONDITION with the reason LEASE_TOO_LONG).
     LeaseTooLong,
-    /// There is no such message any more (gRPC: NOT_FOUND with the reason MESSAGE_GONE).
+    /// The message no longer exists (gRPC: NOT_FOUND with the reason MESSAGE_GONE).
     MessageGone,
     /// Anything else.
     Other,
@@ -169,14 +174,14 @@ pub trait Client {
     /// Reads one page of the namespace. Over a streaming call: the first page of the stream.
     async fn scan(&mut self, paging: &Paging) -> Result<ScanPage, Failure>;
 
-    /// Applies changes to many ids, each by itself.
+    /// Applies changes to many ids, each separately.
     async fn mutate(
         &mut self,
         token: &WriteToken,
         changes: &[(String, Change)],
     ) -> Result<Vec<Result<(), Failure>>, Failure>;
 
-    /// Replaces one item if it is as expected; `None` deletes it.
+    /// Replaces one item if it is as expected; with `None` deletes it.
     async fn compare_and_swap(
         &mut self,
         id: &str,
@@ -187,10 +192,10 @@ pub trait Client {
     ) -> Result<SwapAnswer, Failure>;
 }
 
-/// Where the suite runs.
+/// Environment in which the suite runs.
 #[allow(async_fn_in_trait, reason = "the suite is generic over one thread's executor")]
 pub trait Harness {
-    /// How cases reach the store.
+    /// Way in which cases reach the store.
     type Client: Client;
 
     /// A client on a new, empty namespace.
@@ -199,42 +204,44 @@ pub trait Harness {
     /// One more client on the same namespace.
     async fn client_beside(&mut self, client: &Self::Client) -> Self::Client;
 
-    /// The time as the store under test has it, in nanoseconds since 1970; within its allowed drift is enough.
+    /// Time of the store under test, in nanoseconds since 1970; an error within its allowed drift
+    /// is harmless.
     fn now_ns(&mut self) -> i64;
 
-    /// Lets this much time pass: turns a clock, or waits.
+    /// Lets this much time pass: advances a clock, or waits.
     async fn pass(&mut self, time: Duration);
 
-    /// What the store under test promises for KeyValue.
+    /// Promises of the store under test for KeyValue.
     fn offer(&self) -> Offer;
 
-    /// Whether [`Harness::pass`] turns a clock, so that hours cost nothing. Cases that need that are left out if not.
+    /// Whether [`Harness::pass`] advances a simulated clock, so that hours take no time. If not,
+    /// cases that need that are left out.
     fn turns_clock(&self) -> bool;
 
-    /// Largest value that may be written, in bytes. At least 3 MiB, or the chunk cases are left out.
+    /// Largest value that may be written, in bytes. Below 3 MiB the chunk cases are left out.
     fn value_bytes_max(&self) -> usize;
 }
 
-/// One case: its name, and the features of an offer without which it makes no sense.
+/// One case: its name, and the features of an offer that it needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     /// Name of the function.
     pub name: &'static str,
-    /// What a store must offer for it.
+    /// Features that a store must offer for it.
     pub needs: Features,
 }
 
 /// Runs all cases whose features the store offers, one after the other.
 ///
 /// # Panics
-/// When a case fails.
+/// If a case fails.
 pub async fn run<H: Harness>(harness: &mut H) {
     for case in cases_of(&harness.offer()) {
         run_case(case.name, harness).await;
     }
 }
 
-/// The cases that a store with this offer must pass: a feature that it claims is a feature that is tried.
+/// Cases that a store with this offer must pass: each claimed feature is tested.
 pub fn cases_of(offer: &Offer) -> impl Iterator<Item = &'static Case> + use<> {
     let features = offer.features;
     CASES.iter().filter(move |case| features.has(case.needs))
@@ -248,7 +255,7 @@ macro_rules! cases {
         /// Runs one case.
         ///
         /// # Panics
-        /// When the case fails, or there is none of that name.
+        /// If the case fails, or there is none of that name.
         pub async fn run_case<H: Harness>(name: &str, harness: &mut H) {
             match name {
                 $(stringify!($name) => $module::$name(harness).await,)*

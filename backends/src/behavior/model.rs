@@ -1,5 +1,5 @@
-//! Random operations against a simple model: the store must agree with ordered maps at every step. Seeded; a failure
-//! names its seed.
+//! Random operations against a simple model: the store must agree with ordered maps at every step.
+//! Seeded; a failure names its seed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::mutation::range_contains;
 use crate::version::Version;
 
 pub(super) async fn random_operations_match_the_model<H: Harness>(harness: &mut H) {
-    // Where time cannot be turned, calls cost a round trip each.
+    // Without a simulated clock calls take a round trip each.
     let (seeds, steps) = if harness.turns_clock() {
         (8, 1_500)
     } else {
@@ -161,7 +161,7 @@ async fn compare_all<C: Client>(client: &mut C, model: &Model, paging: &Paging, 
     assert_eq!(scan_all(client, paging).await, expected, "{context}");
 }
 
-/// What a store should hold: everything ever written, never swept.
+/// Expected contents of a store: everything ever written, never swept.
 #[derive(Default)]
 struct Model {
     ids: BTreeMap<String, ModelId>,
@@ -170,7 +170,7 @@ struct Model {
 
 #[derive(Default)]
 struct ModelId {
-    /// `None` is a remembered delete.
+    /// Content of each key; `None` is a remembered delete.
     cells: BTreeMap<Vec<u8>, (Version, Option<Entry>)>,
     range_deletes: Vec<(Vec<u8>, Vec<u8>, Version)>,
 }

@@ -1,4 +1,5 @@
-//! The cases about pages and scans: where pages end, which tokens are taken, and that a walk sees everything once.
+//! Cases about pages and scans: where pages end, which tokens are accepted, and that a walk sees
+//! everything once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use super::cases::{entry, keys, range, token};
 use super::{Client, Entry, FailureKind, Harness, Page, Paging, Predicate};
 use crate::limits::ITEM_OVERHEAD_BYTES;
 
-/// Walks all pages; each page's items.
+/// Walks all pages. Returns each page's items.
 async fn pages<C: Client>(
     client: &mut C,
     id: &str,
@@ -30,7 +31,7 @@ async fn pages<C: Client>(
     }
 }
 
-/// Walks all pages of a scan; ids with their items, joined over pages.
+/// Walks all pages of a scan. Returns ids with their items, joined over pages.
 pub(super) async fn scan_all<C: Client>(client: &mut C, paging: &Paging) -> BTreeMap<String, Vec<Entry>> {
     let mut paging = paging.clone();
     let mut found: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
@@ -220,7 +221,7 @@ pub(super) async fn page_tokens_are_checked<H: Harness>(harness: &mut H) {
     }
     let failure = client.scan(&with(&get_token)).await.expect_err("a get's token");
     assert_eq!(failure.kind, FailureKind::InvalidPageToken);
-    // The page size may change on the way.
+    // The page size may change during the walk.
     let rest = client
         .get("id", &all, &with(&get_token))
         .await
@@ -250,7 +251,8 @@ pub(super) async fn pages_survive_concurrent_writes<H: Harness>(harness: &mut H)
             break;
         }
         round += 1;
-        // Between pages: new items before, at and behind the place reached, and the last seen one goes.
+        // Between pages: new items before, at and after the place reached, and the last one seen is
+        // deleted.
         let place = seen.last().expect("a page has items").clone();
         let fresh: Vec<_> = [b"!".as_slice(), b"000!", b"999"]
             .iter()
@@ -276,7 +278,7 @@ pub(super) async fn pages_survive_concurrent_writes<H: Harness>(harness: &mut H)
     assert!(seen.is_sorted(), "in key order");
     let unique: BTreeSet<_> = seen.iter().collect();
     assert_eq!(unique.len(), seen.len(), "nothing comes twice");
-    // All lasting ones were there when the walk came by: only keys already seen were deleted.
+    // All lasting items existed when the walk passed: only keys already seen were deleted.
     assert!(
         lasting.iter().all(|entry| unique.contains(&entry.key)),
         "{seen:?}"

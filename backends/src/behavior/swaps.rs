@@ -1,4 +1,4 @@
-//! The cases about compare-and-swap: expectations, repeats, races.
+//! Cases about compare-and-swap: expectations, repeats, races.
 
 use std::time::Duration;
 
@@ -175,7 +175,7 @@ pub(super) async fn a_token_of_another_call_is_refused<H: Harness>(harness: &mut
         .compare_and_swap("id", b"k", &used, &Expectation::Absent, Some(&one))
         .await;
     assert_eq!(answer, swapped, "the first answer, as ever");
-    // A token of a put is no swap's either, as far as the item still shows it.
+    // A token of a put is not a swap's either, as long as the item still shows it.
     let of_put = token(harness, 20, "of a put");
     client
         .put("id", &of_put, &[entry("k", "3")])

@@ -1,5 +1,5 @@
-//! The items of one id, in key order: a short sorted array for few, a B-tree for many. Knows about cells and keys, not
-//! about namespaces or budgets.
+//! Items of one id, in key order: a short sorted array for few, a B-tree for many. Knows about
+//! cells and keys, not about namespaces or budgets.
 
 use std::collections::{BTreeMap, btree_map};
 use std::ops::Bound;
@@ -13,11 +13,11 @@ use crate::version::Version;
 /// A key; short ones need no allocation.
 pub(super) type Key = SmallVec<[u8; 16]>;
 
-/// What is kept for one key: an item, or the memory of its delete.
+/// Content of one key: an item, or the memory of its delete.
 #[derive(Debug)]
 pub(super) struct Cell {
     pub(super) version: Version,
-    /// When an item disappears, or when a delete may be forgotten. [`NEVER`] is never.
+    /// Moment at which an item disappears, or a delete may be forgotten. [`NEVER`] is never.
     pub(super) expires_at: u64,
     pub(super) compression: u8,
     pub(super) is_tombstone: bool,
@@ -52,7 +52,8 @@ impl Cell {
         }
     }
 
-    /// Replaces the content; reuses the room of the old value if it fits without wasting more than half.
+    /// Replaces the content. Reuses the room of the old value if the new one fits without wasting
+    /// more than half.
     pub(super) fn overwrite(&mut self, item: &ItemRef<'_>, version: Version) {
         self.version = version;
         self.expires_at = expiry(item);
@@ -67,7 +68,7 @@ impl Cell {
         }
     }
 
-    /// Forgets the item but for its version.
+    /// Removes the item and keeps its version.
     pub(super) fn bury(&mut self, version: Version, forget_at: UnixMillis) {
         *self = Cell::tombstone(version, forget_at);
     }
@@ -112,7 +113,7 @@ impl Items {
         }
     }
 
-    /// Adds a cell under a key that is not there.
+    /// Adds a cell under a key that is absent.
     pub(super) fn insert(&mut self, key: &[u8], cell: Cell) {
         if let Items::Few(few) = self
             && few.len() >= FEW_MAX
@@ -158,7 +159,7 @@ impl Items {
         }
     }
 
-    /// Shows every cell of the range to `keep`, and removes those for which it says no.
+    /// Calls `keep` on every cell of the range, and removes those for which it returns false.
     pub(super) fn retain_range(&mut self, start: &[u8], end: &[u8], mut keep: impl FnMut(&mut Cell) -> bool) {
         match self {
             Items::Few(few) => few.retain(|(key, cell)| !range_contains(start, end, key) || keep(cell)),
@@ -216,11 +217,11 @@ fn expiry(item: &ItemRef<'_>) -> u64 {
     item.expires_at.map_or(NEVER, |moment| moment.0)
 }
 
-/// The expiry of what stays.
+/// Expiry of items that do not expire.
 pub(super) const NEVER: u64 = u64::MAX;
 
-/// More items than this are kept in a B-tree. An insert into the array moves at most this many cells of 88 bytes,
-/// which is about what a B-tree insert costs.
+/// Most items that are kept in an array; more are kept in a B-tree. An insert into the array moves
+/// at most this many cells of 88 bytes, which takes about as long as an insert into a B-tree.
 const FEW_MAX: usize = 32;
 
 #[cfg(test)]

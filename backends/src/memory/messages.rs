@@ -1,5 +1,6 @@
-//! PubSub in memory: for each namespace a ring of messages, the oldest of which go when it is full, and the ids of the last
-//! minutes. One instance belongs to one shard; its plain methods do not block and need no future.
+//! PubSub in memory: for each namespace a ring of messages, which drops the oldest when it is full,
+//! and the ids of the last minutes. One instance belongs to one shard; its plain methods do not
+//! block and need no future.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque, hash_map::Entry};
@@ -16,13 +17,13 @@ use crate::limits::VALUE_BYTES_MAX;
 use crate::mutation::is_expired;
 use crate::offer::{Acked, Api, Features, Offer, Order, Replay};
 
-/// Bytes that the messages of one namespace take at most; the oldest go.
+/// Most bytes of one namespace's messages; above it the oldest are dropped.
 pub const RING_BYTES_MAX: usize = 64 << 20;
 
-/// What a message costs beside its parts.
+/// Bytes that a message takes in addition to its parts.
 const MESSAGE_OVERHEAD_BYTES: usize = 96;
 
-/// Ids that are remembered of one namespace at most; the oldest go.
+/// Most ids that are remembered of one namespace; above it the oldest are forgotten.
 const IDS_MAX: usize = 500_000;
 
 /// Promises of memory for PubSub.
@@ -54,17 +55,17 @@ pub struct Messages {
 #[derive(Debug, Default)]
 struct Ring {
     messages: VecDeque<Kept>,
-    /// Number of the first of them, or of the next one if there is none.
+    /// Number of the first message, or of the next one if there is none.
     first: u64,
     bytes: usize,
-    /// Time of the last message that ever was.
+    /// Time of the last message ever stored.
     time: UnixMillisOrZero,
     ids: HashMap<Box<[u8]>, RememberedId, FxBuildHasher>,
-    /// The ids in the order in which they may be forgotten.
+    /// Ids in the order in which they may be forgotten.
     forget: VecDeque<(UnixMillis, Box<[u8]>)>,
 }
 
-/// A moment that begins at 1970.
+/// A moment that starts at 1970.
 #[derive(Clone, Copy, Debug)]
 struct UnixMillisOrZero(UnixMillis);
 
@@ -84,7 +85,7 @@ struct RememberedId {
 #[derive(Debug)]
 struct Kept {
     bytes: Box<[u8]>,
-    /// Where the first four parts end.
+    /// Ends of the first four parts.
     ends: [u32; 4],
     time: UnixMillis,
     expires_at: Option<UnixMillis>,
@@ -124,7 +125,7 @@ impl Kept {
         &self.bytes[start..end]
     }
 
-    /// A part that was a text when it came.
+    /// A part that was a text when it was stored.
     fn text(&self, number: usize) -> &str {
         std::str::from_utf8(self.part(number)).unwrap_or_default()
     }
@@ -139,7 +140,7 @@ impl Ring {
         self.first + self.messages.len() as u64
     }
 
-    /// Place of the first message that has not expired.
+    /// Index of the first message that has not expired.
     fn first_live(&self, now: UnixMillis) -> usize {
         self.messages
             .partition_point(|message| is_expired(message.expires_at, now))
@@ -260,12 +261,12 @@ impl Default for Messages {
 }
 
 impl Messages {
-    /// An empty store.
+    /// Makes an empty store.
     pub fn new() -> Messages {
         Messages::with_bytes_max(RING_BYTES_MAX)
     }
 
-    /// An empty store that keeps this many bytes of each namespace.
+    /// Makes an empty store that keeps this many bytes of each namespace.
     pub fn with_bytes_max(bytes_max: usize) -> Messages {
         Messages {
             rings: HashMap::default(),
@@ -308,7 +309,7 @@ impl Messages {
         }
     }
 
-    /// The number that the next message of a namespace gets; 0 if there is no such namespace.
+    /// Number that the next message of a namespace will get; 0 if there is no such namespace.
     pub fn next_number(&self, namespace: NamespaceId) -> u64 {
         self.rings.get(&namespace).map_or(0, Ring::next)
     }
@@ -337,7 +338,8 @@ impl Messages {
         Ok(ring.read(next, now, sink))
     }
 
-    /// Frees expired messages and forgotten ids of one namespace after the other; see [`Upkeep::sweep`].
+    /// Frees expired messages and forgotten ids of one namespace after the other; see
+    /// [`Upkeep::sweep`].
     pub fn sweep(&mut self, now: UnixMillis, budget: usize) -> Sweep {
         let mut sweep = Sweep::default();
         for _ in 0..self.order.len() {

@@ -1,5 +1,6 @@
-//! The memory store: the reference for all others and the fastest of them. One instance belongs to one shard; its
-//! plain methods do not block and need no future. Overwriting an item with a value of like size allocates nothing.
+//! The memory store: the reference for all others and the fastest of them. One instance belongs to
+//! one shard; its plain methods do not block and need no future. Overwriting an item with a value
+//! of similar size allocates nothing.
 
 mod items;
 mod messages;
@@ -32,13 +33,14 @@ use crate::swaps::{Kinship, SwapCall, SwapKey, Verdict, is_left_by};
 use crate::token;
 use crate::version::Version;
 
-/// How a memory store behaves.
+/// Options of a memory store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// How long a delete is remembered, in milliseconds. At least twice the drift that is allowed to the clocks of
-    /// clients, or an older write could win against a delete.
+    /// Time for which a delete is remembered, in milliseconds. At least twice the drift allowed to
+    /// the clocks of clients, or an older write could win against a delete.
     pub tombstone_window_ms: u64,
-    /// How many deletes are remembered at most; each costs about 100 bytes, its key and, alone under its id, the id.
+    /// Most deletes that are remembered; each takes about 100 bytes, its key and, alone under its
+    /// id, the id.
     pub tombstones_max: usize,
 }
 
@@ -58,17 +60,17 @@ pub struct MemoryStore {
     /// In order of creation, for the sweep.
     order: Vec<NamespaceId>,
     burnt: HashSet<NamespaceId, FxBuildHasher>,
-    /// Dropped, and not yet freed.
+    /// Dropped namespaces that are not freed yet.
     ruins: Vec<Space>,
     /// Deletes remembered in all namespaces that are not dropped.
     tombstones: Tombstones,
     swaps: SwapMemory,
-    /// Seeds the hashes and marks this store's scan tokens.
+    /// Random number that seeds the hashes and marks this store's scan tokens.
     instance: u64,
     sweep_at: (usize, SlotNumber),
 }
 
-/// Counts remembered deletes and says when they may be forgotten.
+/// Count of remembered deletes, and the moments at which they may be forgotten.
 #[derive(Clone, Copy, Debug)]
 struct Tombstones {
     count: usize,
@@ -77,12 +79,12 @@ struct Tombstones {
 }
 
 impl MemoryStore {
-    /// An empty store with default options.
+    /// Makes an empty store with default options.
     pub fn new() -> MemoryStore {
         MemoryStore::with_options(Options::default())
     }
 
-    /// An empty store.
+    /// Makes an empty store.
     pub fn with_options(options: Options) -> MemoryStore {
         MemoryStore {
             spaces: HashMap::default(),
@@ -168,7 +170,7 @@ impl MemoryStore {
     ) -> Result<Option<PageToken>, StoreError> {
         query.check()?;
         let space = self.space(query.namespace)?;
-        // The fingerprint is made when it is needed: most gets neither bring nor take a token.
+        // The fingerprint is made only when needed: most gets neither have nor return a token.
         let mut after = None;
         if !query.selection.page_token.is_empty() {
             after = token::open(token::fingerprint_of_get(query), query.selection.page_token)?;
@@ -343,7 +345,8 @@ impl MemoryStore {
         let covered = slot.and_then(|slot| slot.range_delete_over(key));
         let floor = cell.map(|cell| cell.version).max(covered);
         if floor == Some(mutation.version) {
-            // Forgotten, but its mark is still there: this very swap was the item's last write, unless it looks otherwise.
+            // Forgotten, but its mark is still there: this very swap was the item's last write,
+            // unless the item contradicts that.
             return match is_left_by(current.as_ref(), replacement) {
                 true => Outcome::Swapped(None),
                 false => Outcome::Refused(StoreError::TokenReused),
@@ -379,7 +382,7 @@ impl Default for MemoryStore {
 }
 
 impl Tombstones {
-    /// Counts one more; `None` if there are as many as may be.
+    /// Counts one more delete; `None` at the maximum.
     fn claim(&mut self, now: UnixMillis) -> Option<UnixMillis> {
         if self.count >= self.max {
             return None;
@@ -394,7 +397,7 @@ impl Tombstones {
     }
 }
 
-/// A page of a `get` in the making.
+/// A page of a `get` under construction.
 struct Page<'k, 's, S> {
     budget: PageBudget,
     last_key: Option<&'k [u8]>,
@@ -403,7 +406,7 @@ struct Page<'k, 's, S> {
 }
 
 impl<'k, S: ItemSink> Page<'k, '_, S> {
-    /// Takes what is visible; false when it belongs to the next page.
+    /// Adds a visible item; false when it belongs to the next page.
     fn offer(&mut self, key: &'k [u8], cell: Option<&Cell>) -> bool {
         let Some(cell) = cell.filter(|cell| cell.is_visible(self.now)) else {
             return true;
@@ -420,8 +423,8 @@ impl<'k, S: ItemSink> Page<'k, '_, S> {
 
 fn put(space: &mut Space, tombstones: &mut Tombstones, mutation: &Mutation<'_>, items: &[ItemRef<'_>]) {
     let number = space.find_or_add(mutation.id);
-    // From the last to the first: of two with one key the later is then there already, with this very version, and
-    // the earlier has no effect, today and when the put is applied again.
+    // From the last to the first: of two with one key the later is then there already, with the
+    // same version, and the earlier has no effect, now and when the put is applied again.
     for item in items.iter().rev() {
         let slot = space.slot(number);
         if slot
@@ -431,11 +434,11 @@ fn put(space: &mut Space, tombstones: &mut Tombstones, mutation: &Mutation<'_>, 
             write(space, tombstones, number, item, mutation.version);
         }
     }
-    // Nothing was written only if a range delete covers it all, so the slot is not vacant.
+    // Nothing was written only if a range delete covers all items, so the slot is not vacant.
     debug_assert!(!space.slot(number).is_vacant());
 }
 
-/// Writes one item unless the slot has it newer.
+/// Writes one item unless the slot has a newer one.
 fn write(
     space: &mut Space,
     tombstones: &mut Tombstones,
@@ -471,7 +474,7 @@ fn delete_keys(
     }
 }
 
-/// Deletes one key unless it is newer, and remembers that if there is room to.
+/// Deletes one key unless it is newer, and remembers the delete if there is room.
 fn bury(
     space: &mut Space,
     tombstones: &mut Tombstones,
@@ -511,7 +514,7 @@ fn bury(
     }
 }
 
-/// Deletes all keys of a range that are not newer; remembers the range in place of its keys.
+/// Deletes all keys of a range that are not newer; remembers the range instead of its keys.
 fn delete_range(
     space: &mut Space,
     tombstones: &mut Tombstones,
@@ -569,7 +572,7 @@ fn delete_range(
     }
 }
 
-/// Sweeps the rest of the page that holds `first`; where to go on.
+/// Sweeps the rest of the page that holds `first`. Returns where to continue.
 fn sweep_page(
     space: &mut Space,
     tombstones: &mut Tombstones,
@@ -595,7 +598,8 @@ fn sweep_page(
                 tombstones.give_back();
                 return false;
             }
-            // An expired item leaves its version behind, as a delete does, or an older write could come back.
+            // An expired item keeps its version, as a delete does, or an older write could come
+            // back.
             match tombstones.claim(now) {
                 Some(moment) => cell.bury(cell.version, moment),
                 None => return false,

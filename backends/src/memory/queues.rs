@@ -1,6 +1,8 @@
-//! Queues in memory. One instance belongs to one shard; its plain methods do not block and need no future.
+//! Queues in memory. One instance belongs to one shard; its plain methods do not block and need no
+//! future.
 //!
-//! A queue that is full refuses: unlike a topic's, its messages are owed to somebody.
+//! A full queue refuses messages: unlike a topic's, its old ones still have to be delivered, so
+//! they cannot be dropped.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque, hash_map::Entry};
@@ -17,13 +19,14 @@ use crate::ids::{LogPosition, NamespaceId, UnixMillis};
 use crate::limits::VALUE_BYTES_MAX;
 use crate::offer::{Acked, Api, Features, Offer, Order, Replay};
 
-/// Bytes that the messages of one queue take at most.
+/// Most bytes of one queue's messages.
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 
-/// What a message costs beside its parts.
+/// Bytes that a message takes in addition to its parts.
 const MESSAGE_OVERHEAD_BYTES: usize = 400;
 
-/// Ids of messages that are gone, remembered of one queue at most; the oldest go.
+/// Most ids of removed messages that are remembered of one queue; above it the oldest are
+/// forgotten.
 const IDS_MAX: usize = 500_000;
 
 /// Promises of memory for Queue.
@@ -51,18 +54,18 @@ pub struct Queues {
     sweep_at: usize,
 }
 
-/// A message with all that is known of it.
+/// A message with its state.
 #[derive(Debug)]
 struct Kept {
     id: Box<[u8]>,
     digest: Option<u64>,
-    /// `None` where there is no order.
+    /// Ordering key; `None` where there is no order.
     key: Option<Box<str>>,
-    /// Whether nobody of its key is before it.
+    /// Whether it is the first of its key.
     is_head: bool,
     item: Item,
     failure: Box<str>,
-    /// The Receive that leased it; empty: one without a token.
+    /// The Receive that leased it; empty if that had no token.
     call: Box<[u8]>,
     attributes: Box<[u8]>,
     payload: Box<[u8]>,
@@ -99,7 +102,7 @@ struct Gone {
     forget_at: UnixMillis,
 }
 
-/// A Redrive or Delete that was made.
+/// A completed Redrive or Delete.
 #[derive(Clone, Copy, Debug)]
 struct Made {
     digest: Option<u64>,
@@ -115,24 +118,24 @@ struct Queue {
     next: u64,
     bytes: usize,
     by_id: HashMap<Box<[u8]>, u64, FxBuildHasher>,
-    /// Undone messages that nobody is before, by the time from which they may be given.
+    /// Undone messages at the head of their key, by the time from which they may be given.
     heads: BTreeSet<(UnixMillis, u64)>,
     /// Undone messages of each key.
     lines: HashMap<Box<str>, BTreeSet<u64>, FxBuildHasher>,
-    /// All, by the time at which the sweep must look.
+    /// All messages, by the time at which the sweep must look at them.
     looks: BTreeSet<(UnixMillis, u64)>,
     dead: BTreeSet<u64>,
     done: BTreeSet<u64>,
     /// Leased messages of Receives with a token.
     leased_by: HashMap<Box<[u8]>, BTreeSet<u64>, FxBuildHasher>,
     gone: HashMap<Box<[u8]>, Gone, FxBuildHasher>,
-    /// The ids in the order in which they may be forgotten.
+    /// Ids in the order in which they may be forgotten.
     forget: VecDeque<(UnixMillis, Box<[u8]>)>,
     made: HashMap<Box<[u8]>, Made, FxBuildHasher>,
 }
 
 impl Queue {
-    // --- one message and its indexes ---------------------------------------------------------------------------------
+    // --- one message and its indexes -------------------------------------------------------------
 
     fn put(&mut self, place: u64, mut kept: Kept) {
         self.bytes += kept.size();
@@ -185,7 +188,7 @@ impl Queue {
         Some(kept)
     }
 
-    /// The first of a key may be given.
+    /// Makes the first message of a key available.
     fn lead(&mut self, key: &str) {
         let first = self.lines.get(key).and_then(|line| line.first().copied());
         if let Some(place) = first
@@ -240,7 +243,7 @@ impl Queue {
         });
     }
 
-    // --- changes -----------------------------------------------------------------------------------------------------
+    // --- changes ---------------------------------------------------------------------------------
 
     fn apply(&mut self, change: &Change<'_>, bytes_max: usize) -> Outcome {
         let Change { terms, at, .. } = *change;
@@ -254,7 +257,7 @@ impl Queue {
             } => {
                 let Some(place) = self.by_id.get(held.id).copied() else {
                     return match self.not_there(held, at) {
-                        // What is done cannot fail any more.
+                        // A done message cannot fail any more.
                         Outcome::Acked => Outcome::Late(Late::Gone),
                         other => other,
                     };
@@ -360,7 +363,7 @@ impl Queue {
         }
     }
 
-    /// What is said of a message that has left.
+    /// Answer about a message that has left.
     fn not_there(&self, held: &Held<'_>, at: UnixMillis) -> Outcome {
         let gone = self.gone.get(held.id).filter(|gone| gone.forget_at > at);
         match gone.and_then(|gone| gone.acked) {
@@ -395,7 +398,7 @@ impl Queue {
         Outcome::Moved(moved, more)
     }
 
-    /// Does something to messages; how many it was done to, and whether there are more.
+    /// Applies a change to messages. Returns how many it changed, and whether there are more.
     fn each_of(
         &mut self,
         which: Which<'_>,
@@ -431,7 +434,7 @@ impl Queue {
         (moved, more)
     }
 
-    // --- workers -----------------------------------------------------------------------------------------------------
+    // --- workers ---------------------------------------------------------------------------------
 
     fn receive(&mut self, receive: &Receive<'_>, now: UnixMillis, sink: &mut impl Sink) -> Received {
         let mut received = Received::default();
@@ -498,7 +501,7 @@ impl Queue {
         extended.unwrap_or(Err(Late::Gone))
     }
 
-    // --- looking on --------------------------------------------------------------------------------------------------
+    // --- looking on ------------------------------------------------------------------------------
 
     fn peek(&self, peek: &Peek<'_>, now: UnixMillis, sink: &mut impl Sink) -> Option<u64> {
         let mut shown = 0;
@@ -526,7 +529,7 @@ impl Queue {
         counts
     }
 
-    /// Does a bounded part of what time has made due; how much.
+    /// Does a bounded part of the work that is due. Returns how much.
     fn sweep(&mut self, now: UnixMillis, budget: usize) -> usize {
         let mut done = 0;
         while done < budget {
@@ -556,12 +559,12 @@ impl Default for Queues {
 }
 
 impl Queues {
-    /// An empty store.
+    /// Makes an empty store.
     pub fn new() -> Queues {
         Queues::with_bytes_max(QUEUE_BYTES_MAX)
     }
 
-    /// An empty store that takes this many bytes of each queue.
+    /// Makes an empty store that takes this many bytes of each queue.
     pub fn with_bytes_max(bytes_max: usize) -> Queues {
         Queues {
             queues: HashMap::default(),
@@ -647,7 +650,7 @@ impl Queues {
         Ok(queue.ok_or_else(|| self.missing(namespace))?.stats(now))
     }
 
-    /// Does what time has made due in one queue after the other; see [`Upkeep::sweep`].
+    /// Does the due work of one queue after the other; see [`Upkeep::sweep`].
     pub fn sweep(&mut self, now: UnixMillis, budget: usize) -> Sweep {
         let mut sweep = Sweep::default();
         for _ in 0..self.order.len() {

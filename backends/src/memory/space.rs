@@ -1,8 +1,9 @@
-//! The data of one namespace: ids in slots that never move, and an index from id to slot.
+//! Data of one namespace: ids in slots that never move, and an index from id to slot.
 //!
-//! Slots lie in pages of [`PAGE_SLOTS`], so growth moves nothing, and a scan can walk them by number while ids come and
-//! go: an id keeps its slot as long as anything is kept for it. Each page knows the earliest moment at which something
-//! in it may expire, so a sweep passes over pages without work.
+//! Slots lie in pages of [`PAGE_SLOTS`], so growth moves nothing, and a scan can walk them by
+//! number while ids come and go: an id keeps its slot as long as anything is kept for it. Each page
+//! knows the earliest moment at which something in it may expire, so a sweep skips pages without
+//! work.
 
 use std::ops::Bound;
 
@@ -42,7 +43,7 @@ pub(super) struct Space {
     seed: u64,
     index: HashTable<IndexEntry>,
     pages: Vec<Page>,
-    /// Slots handed out so far, free ones included.
+    /// Number of slots assigned so far, free ones included.
     slots: u32,
     free: Vec<SlotNumber>,
 }
@@ -50,7 +51,7 @@ pub(super) struct Space {
 #[derive(Debug)]
 struct Page {
     slots: Vec<Slot>,
-    /// Nothing in this page expires before this moment.
+    /// Moment before which nothing in this page expires.
     next_expiry: u64,
 }
 
@@ -142,7 +143,7 @@ impl Space {
         slot
     }
 
-    /// Gives the slot of an id back, for which nothing is kept any more.
+    /// Frees the slot of an id for which nothing is kept any more.
     pub(super) fn release(&mut self, number: SlotNumber) {
         debug_assert!(self.slot(number).is_vacant());
         let id = std::mem::take(&mut self.slot_mut(number).id);
@@ -164,7 +165,7 @@ impl Space {
         &mut self.pages[number.0 as usize / PAGE_SLOTS].slots[number.0 as usize % PAGE_SLOTS]
     }
 
-    /// Slots handed out so far; a walk goes up to here.
+    /// Number of slots assigned so far, and the end of a walk.
     pub(super) fn slots(&self) -> u32 {
         self.slots
     }
@@ -175,8 +176,8 @@ impl Space {
         page.next_expiry = page.next_expiry.min(moment);
     }
 
-    /// The first slot at or behind `from` whose page may hold something that has expired at `now`, and how many pages
-    /// were looked at to find it.
+    /// The first slot at or after `from` whose page may hold something that has expired at `now`,
+    /// and the number of pages examined to find it.
     pub(super) fn next_due(&self, from: SlotNumber, now: UnixMillis) -> (Option<SlotNumber>, usize) {
         let first = from.0 as usize / PAGE_SLOTS;
         for (offset, page) in self.pages.iter().skip(first).enumerate() {
@@ -188,7 +189,7 @@ impl Space {
         (None, self.pages.len().saturating_sub(first))
     }
 
-    /// After a sweep of the whole page that holds the slot: computes its earliest expiry anew.
+    /// Computes the earliest expiry of the slot's page anew, after a sweep of the whole page.
     pub(super) fn settle_page(&mut self, number: SlotNumber) {
         let page = &mut self.pages[number.0 as usize / PAGE_SLOTS];
         page.next_expiry = page
@@ -199,8 +200,8 @@ impl Space {
             .unwrap_or(NEVER);
     }
 
-    /// Frees one page of a dropped namespace: how many slots that were, 0 when nothing is left, and how many
-    /// remembered deletes.
+    /// Frees one page of a dropped namespace. Returns the number of its slots, 0 when nothing is
+    /// left, and of its remembered deletes.
     pub(super) fn crumble(&mut self) -> (usize, usize) {
         self.index = HashTable::new();
         self.free = Vec::new();
@@ -239,20 +240,22 @@ impl Space {
     }
 
     fn is_entry_of(&self, entry: &IndexEntry, hash: u32, id: &str) -> bool {
-        // The hash is compared first: it lies in the index, the id a cache miss away.
+        // The hash is compared first: it is in the index, the id a cache miss away.
         entry.hash == hash && self.slot(entry.slot).id.as_slice() == id.as_bytes()
     }
 }
 
-/// Seeded, so that a client cannot choose ids that collide.
+/// Hash of an id, seeded so that a client cannot choose ids that collide.
 fn hash_of(seed: u64, id: &[u8]) -> u32 {
     (stable_hash_with(seed, id) >> 32) as u32
 }
 
-/// The table takes its tag from the top bits and its place from the low ones.
+/// Spreads a hash to 64 bits: the table takes its tag from the top bits and its place from the low
+/// ones.
 fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// Slots in a page: small enough that a sweep's step is short, large enough that the list of pages is too.
+/// Number of slots in a page: small enough that a sweep's step is short, large enough that the list
+/// of pages is too.
 pub(super) const PAGE_SLOTS: usize = 256;

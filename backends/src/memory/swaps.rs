@@ -1,5 +1,5 @@
-//! The memory of recent answers to compare-and-swap, so that a repeat gets the first answer. Bounded: the oldest
-//! answer gives way.
+//! The memory of recent answers to compare-and-swap, so that a repeat gets the first answer.
+//! Bounded: a new answer replaces the oldest.
 
 use std::collections::{HashMap, VecDeque};
 

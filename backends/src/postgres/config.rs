@@ -1,4 +1,4 @@
-//! The configuration of a PostgreSQL store: as it is written, and as it was checked.
+//! Configuration of a PostgreSQL store, as written and as checked.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -24,9 +24,9 @@ pub enum Tls {
 #[derive(Clone)]
 pub struct Config {
     pub(super) connection: tokio_postgres::Config,
-    /// Place of the server, for messages: host, port and database.
+    /// Address of the server, for messages: host, port and database.
     pub address: String,
-    /// How the server is trusted.
+    /// Trust in the server's certificate.
     pub tls: Tls,
     /// Connections that the gateway opens at most.
     pub pool_max: u32,
@@ -36,7 +36,8 @@ pub struct Config {
     pub window: Duration,
 }
 
-/// Connections when the configuration names no number. PostgreSQL allows 100 by default, to all.
+/// Connections if the configuration sets no number. PostgreSQL allows 100 by default, to all
+/// clients.
 const POOL_MAX_DEFAULT: u32 = 10;
 const POOL_MAX: u32 = 1_000;
 
@@ -46,18 +47,18 @@ pub(super) const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Longest time that sent bytes may stay unacknowledged by the server's host.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
-/// Longest time of one statement. The server ends it, so that no call is forgotten there.
+/// Longest time of one statement. The server ends it then, so that no call is forgotten there.
 const STATEMENT_MAX_MS: u32 = 30_000;
 
-/// Longest wait for a lock, and longest pause within a transaction: both mean that somebody else
-/// stands still.
+/// Longest wait for a lock, and longest pause within a transaction: both mean that another session
+/// is stuck.
 const LOCK_MAX_MS: u32 = 10_000;
 const IDLE_IN_TRANSACTION_MAX_MS: u32 = 60_000;
 
 impl Config {
-    /// Checks the entries; the URL is `postgresql://USER[:PASSWORD]@HOST[:PORT]/DATABASE`, or libpq's
-    /// `key=value` form, the credentials are the password. Errors name the entry, what is allowed and
-    /// what to do.
+    /// Checks the entries. The URL is `postgresql://USER[:PASSWORD]@HOST[:PORT]/DATABASE`, or
+    /// libpq's `key=value` form; the credentials are the password. Errors name the entry, what is
+    /// allowed and what to do.
     pub fn check(raw: &RawConfig) -> Result<Config, StoreError> {
         let mut connection: tokio_postgres::Config = raw.url.parse().map_err(|error| {
             let cause = source_of(&error);
@@ -120,7 +121,7 @@ impl Config {
     }
 }
 
-/// How TLS is to be used. Without an entry the URL's `sslmode=require` asks for it.
+/// Use of TLS. Without an entry the URL's `sslmode=require` asks for it.
 fn tls_of(entry: Option<&str>, mode: SslMode) -> Tls {
     match entry {
         None if mode == SslMode::Require => Tls::System,
@@ -154,7 +155,7 @@ fn address_of(connection: &tokio_postgres::Config) -> String {
     format!("{}/{database}", hosts.collect::<Vec<_>>().join(","))
 }
 
-/// The cause within one of the driver's errors, which themselves say only where it happened.
+/// The cause within one of the driver's errors, whose own text only names the step that failed.
 pub(super) fn source_of(error: &tokio_postgres::Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => cause.to_string(),

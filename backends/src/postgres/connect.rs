@@ -1,4 +1,4 @@
-//! One connection: how it is made, its prepared statements, and what the driver's errors mean.
+//! One connection: how it is made, its prepared statements, and the meaning of the driver's errors.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -30,7 +30,7 @@ pub struct Facts {
     pub connections_max: u32,
 }
 
-/// An open connection. It ends when it is dropped, whatever is under way on it.
+/// An open connection. Dropping it ends it, whatever is in progress on it.
 pub(super) struct Link {
     client: Client,
     /// Statements by their text.
@@ -40,7 +40,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Connects and looks at the session.
+    /// Connects and checks the session.
     pub(super) async fn open(config: &Config, encryption: Option<&Encryption>) -> Result<Link, StoreError> {
         let unreachable = |what: String| StoreError::Unreachable {
             detail: format!("postgresql at {}: {what}", config.address),
@@ -102,7 +102,7 @@ impl Link {
         self.client.query(&statement, parameters).await
     }
 
-    /// Runs a statement whose rows do not matter; the number of rows that it changed.
+    /// Runs a statement without reading its rows. Returns the number of rows that it changed.
     pub(super) async fn execute(
         &self,
         text: &'static str,
@@ -118,7 +118,7 @@ impl Link {
     }
 
     /// Prepares statements ahead of a pipeline: the first use of one is a round trip of its own,
-    /// which would otherwise let the statements after it overtake.
+    /// and later statements would otherwise overtake it.
     pub(super) async fn prepare(&self, texts: &[&'static str]) -> Result<(), tokio_postgres::Error> {
         for text in texts {
             self.prepared(text).await?;
@@ -173,14 +173,15 @@ impl fmt::Debug for Link {
 /// A failure within a call, before it is one of the store.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The driver's. The server has answered with an error, or has not answered.
+    /// An error of the driver. The server has answered with it, or has not answered.
     Driver(tokio_postgres::Error),
-    /// The store's own.
+    /// An error of the store itself.
     Store(StoreError),
 }
 
 impl Fault {
-    /// Whether the transaction was undone because of others, and may succeed when it is tried again.
+    /// Whether the transaction was undone because of others, and may succeed when it is tried
+    /// again.
     pub(super) fn is_conflict(&self) -> bool {
         let Fault::Driver(error) = self else { return false };
         error.code().is_some_and(|code| {
@@ -226,7 +227,7 @@ impl From<Fault> for StoreError {
     }
 }
 
-/// An error that the server has answered with: its transaction was undone.
+/// Converts an error with which the server has answered: its transaction was undone.
 fn of_server(refusal: &DbError) -> StoreError {
     let code = refusal.code();
     let detail = format!("postgresql: {} ({})", refusal.message(), code.code());
@@ -244,7 +245,7 @@ fn of_server(refusal: &DbError) -> StoreError {
     } else if is_lasting(code) || is(&[SqlState::READ_ONLY_SQL_TRANSACTION]) {
         StoreError::Unopenable { detail }
     } else if ends_session(code) {
-        // Also told to a statement that waits at its commit, so it may have taken place.
+        // A statement that waits at its commit gets this error too, so it may have taken place.
         StoreError::Io { detail }
     } else if code.code().starts_with("22") || code.code().starts_with("42") || code.code().starts_with("23")
     {
@@ -255,7 +256,7 @@ fn of_server(refusal: &DbError) -> StoreError {
     }
 }
 
-/// Whether only an operator can mend it.
+/// Whether only an operator can repair it.
 fn is_lasting(code: &SqlState) -> bool {
     let lasting = [
         SqlState::INVALID_PASSWORD,

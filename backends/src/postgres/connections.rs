@@ -1,9 +1,9 @@
 //! The connections of one shard: the [pool's](super::pool) decisions, carried out.
 //!
-//! A connection is never closed because somebody stopped waiting: a call runs to its end on it, and
-//! then it is released. So the server never has more sessions of ours than places, and no answer
-//! can be read by another call. Only if a call's future is dropped in the middle, as at the end of
-//! the process, its connection goes with it.
+//! A connection is never closed because a caller stopped waiting: the call runs to its end on it,
+//! and then it is released. So the server never has more of our sessions than places, and no answer
+//! can be read by another call. Only if a call's future is dropped midway, as at the end of the
+//! process, its connection is dropped with it.
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
@@ -30,14 +30,14 @@ pub(super) struct Connections {
     pool: RefCell<Pool>,
     /// Idle connections, by place.
     idle: RefCell<Vec<Option<Link>>>,
-    /// Facts of the connection made last.
+    /// Facts from the last connection made.
     facts: Cell<Option<Facts>>,
     last_refusal: RefCell<String>,
     changed: Notify,
 }
 
 impl Connections {
-    /// No connection yet; at most `cap` of them.
+    /// Makes a pool without connections, of at most `cap`.
     pub(super) fn new(config: Config, cap: u32) -> Result<Rc<Connections>, StoreError> {
         let limits = Limits {
             cap,
@@ -56,7 +56,7 @@ impl Connections {
         }))
     }
 
-    /// A connection of one's own. Waits while all are in use.
+    /// Acquires a connection for the caller alone. Waits while all are in use.
     ///
     /// Errors: [`StoreError::Unreachable`] and [`StoreError::Unopenable`]; nothing was sent.
     pub(super) async fn acquire(self: &Rc<Connections>) -> Result<Lease, StoreError> {
@@ -82,7 +82,7 @@ impl Connections {
         }
     }
 
-    /// Closes connections that nobody has used for long.
+    /// Closes connections that have been idle for long.
     pub(super) fn close_idle(&self) {
         let closed = self.pool.borrow_mut().close_idle(Instant::now());
         for place in closed {
@@ -90,17 +90,17 @@ impl Connections {
         }
     }
 
-    /// Facts about the server; `None` while there was no connection.
+    /// Facts about the server; `None` before the first connection.
     pub(super) fn facts(&self) -> Option<Facts> {
         self.facts.get()
     }
 
-    /// Place of the server, for messages.
+    /// Address of the server, for messages.
     pub(super) fn address(&self) -> &str {
         &self.config.address
     }
 
-    /// Connections at most.
+    /// Most connections.
     pub(super) fn cap(&self) -> u32 {
         self.idle.borrow().len() as u32
     }
@@ -156,7 +156,7 @@ impl std::fmt::Debug for Encryption {
     }
 }
 
-/// An attempt to connect. One that is dropped in the middle frees its place.
+/// An attempt to connect. Dropping it midway frees its place.
 struct Attempt<'c> {
     connections: &'c Connections,
     place: Option<Place>,
@@ -170,19 +170,19 @@ impl Drop for Attempt<'_> {
     }
 }
 
-/// A connection that is one call's until it is dropped.
+/// A connection leased to one call until it is dropped.
 #[derive(Debug)]
 pub(super) struct Lease {
     connections: Rc<Connections>,
     place: Place,
     link: Option<Link>,
-    /// Whether nothing is under way: no statement unanswered, no transaction open.
+    /// Whether nothing is in progress: no statement unanswered, no transaction open.
     is_clean: Cell<bool>,
 }
 
 impl Lease {
-    /// The connection, for statements that are all answered, and transactions that are all ended,
-    /// before [`Lease::finish`].
+    /// The connection, for statements that are all answered, and transactions that all end, before
+    /// [`Lease::finish`].
     pub(super) fn begin(&self) -> &Link {
         self.is_clean.set(false);
         self.link
@@ -190,7 +190,7 @@ impl Lease {
             .expect("a lease holds its connection until it is dropped")
     }
 
-    /// Nothing is under way any more: the connection may serve others.
+    /// Marks the end of the work: the connection may serve others.
     pub(super) fn finish(&self) {
         self.is_clean.set(true);
     }

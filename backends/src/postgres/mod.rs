@@ -7,9 +7,9 @@
 //! ```
 //!
 //! An acknowledgement means that the server has committed with `synchronous_commit = on`: durable
-//! there, unless it runs with `fsync = off`, which [`Facts`] say. Everything runs on one thread
-//! within a tokio runtime; each shard opens a store of its own, with its [`Share`] of the
-//! connections. Several gateways may use one database.
+//! there, unless it runs with `fsync = off` (see [`Facts`]). Everything runs on one thread within a
+//! tokio runtime; each shard opens a store of its own, with its [`Share`] of the connections.
+//! Several gateways may use one database.
 
 mod config;
 mod connect;
@@ -36,14 +36,14 @@ use crate::offer::Acked;
 use crate::server::{RawConfig, ServerStore, Share};
 use crate::sqlite::Presence;
 
-/// The store as one thread uses it.
+/// The store as used by one thread.
 #[derive(Clone, Debug)]
 pub struct Postgres {
     connections: Rc<Connections>,
 }
 
 impl Postgres {
-    /// A store without connections yet: they are made when calls need them.
+    /// Makes a store without connections: they are made when calls need them.
     ///
     /// Errors: [`StoreError::InvalidArgument`] if the certificates cannot be read.
     pub fn new(config: &Config, share: Share) -> Result<Postgres, StoreError> {
@@ -52,8 +52,8 @@ impl Postgres {
         })
     }
 
-    /// Facts about the server, for whoever asks whether it keeps what it acknowledges. Connects if
-    /// there is no connection yet.
+    /// Facts about the server, which show whether it keeps acknowledged writes. Connects if there
+    /// is no connection yet.
     pub async fn facts(&self) -> Result<Facts, StoreError> {
         if let Some(facts) = self.connections.facts() {
             return Ok(facts);

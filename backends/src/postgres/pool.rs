@@ -1,8 +1,8 @@
-//! The decisions of a connection pool, without connections: which call gets which place, when to
-//! connect and when not to, and what is closed for idleness.
+//! Decisions of a connection pool, without connections: the place of each call, when to connect and
+//! when not, and which idle connections to close.
 //!
-//! A pool has as many places as it may have connections, and never more connections than places.
-//! Time and jitter are arguments.
+//! A pool has as many places as it may have connections, so it never has more connections than
+//! places. Time and jitter are arguments.
 //!
 //! ```text
 //!            acquire                    release
@@ -21,7 +21,7 @@ pub struct Place(pub u32);
 /// Limits of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at most, at least 1.
+    /// Most connections, at least 1.
     pub cap: u32,
     /// Time after which an unused connection is closed.
     pub idle_max: Duration,
@@ -36,11 +36,11 @@ pub struct Limits {
 pub enum Acquired {
     /// The connection at this place is the caller's until it releases it.
     Ready(Place),
-    /// The place is the caller's, who has to connect, and to say how that ended.
+    /// The caller gets the place, must connect, and must report the result.
     Connect(Place),
     /// All places are in use. Ask again when one is released, connected or lost.
     Wait,
-    /// Nothing is connected, and it is too early to try again: the store is out of reach.
+    /// There is no connection, and it is too early to try again: the store is out of reach.
     Down {
         /// When the next attempt is due.
         retry_at: Instant,
@@ -61,7 +61,7 @@ enum State {
 pub struct Pool {
     limits: Limits,
     places: Vec<State>,
-    /// Attempts to connect that failed since the last one that did not.
+    /// Failed attempts to connect since the last successful one.
     failures: u32,
     retry_at: Option<Instant>,
 }
@@ -83,12 +83,12 @@ impl Pool {
         self.count(|state| state != State::Free)
     }
 
-    /// Connections that calls are using, and those being made for one.
+    /// Connections that calls are using, and those being made for a call.
     pub fn in_use(&self) -> usize {
         self.count(|state| matches!(state, State::Busy | State::Connecting))
     }
 
-    /// Gives out the connection used last, or has one made.
+    /// Gives out the connection used last, or lets the caller make one.
     pub fn acquire(&mut self, now: Instant) -> Acquired {
         let latest = self
             .places
@@ -104,7 +104,7 @@ impl Pool {
         }
         let is_early = self.retry_at.is_some_and(|retry_at| now < retry_at);
         let is_connecting = self.places.contains(&State::Connecting);
-        // After a failure one attempt at a time: a server that comes back is not stormed.
+        // After a failure one attempt at a time, so that a recovering server is not overloaded.
         if !is_early
             && (self.failures == 0 || !is_connecting)
             && let Some(at) = self.places.iter().position(|state| *state == State::Free)
@@ -124,7 +124,7 @@ impl Pool {
         self.places[at as usize] = State::Idle { since: now };
     }
 
-    /// The connection is made; it is its maker's, who releases it.
+    /// Notes that the connection is made; its maker has it, and releases it.
     pub fn handle_connected(&mut self, Place(at): Place) {
         debug_assert_eq!(self.places[at as usize], State::Connecting);
         self.places[at as usize] = State::Busy;
@@ -132,7 +132,8 @@ impl Pool {
         self.retry_at = None;
     }
 
-    /// The attempt has failed. `jitter` is a random number: pauses of many pools fall apart.
+    /// Notes that the attempt has failed. `jitter` is a random number that spreads the pauses of
+    /// many pools.
     pub fn handle_failed(&mut self, Place(at): Place, now: Instant, jitter: u32) {
         debug_assert_eq!(self.places[at as usize], State::Connecting);
         self.places[at as usize] = State::Free;
@@ -140,12 +141,12 @@ impl Pool {
         self.retry_at = Some(now + self.pause(jitter));
     }
 
-    /// A connection has ended, or was given up; its place is free.
+    /// Notes that a connection has ended, or was given up; its place is free.
     pub fn handle_lost(&mut self, Place(at): Place) {
         self.places[at as usize] = State::Free;
     }
 
-    /// Frees the places of connections that nobody has used for long; the caller closes them.
+    /// Frees the places of connections that have been idle for long; the caller closes them.
     pub fn close_idle(&mut self, now: Instant) -> Vec<Place> {
         let mut closed = Vec::new();
         for (at, state) in self.places.iter_mut().enumerate() {
@@ -212,7 +213,7 @@ mod tests {
         (!places.is_empty()).then(|| places.swap_remove(which % places.len()))
     }
 
-    /// Holders and connectors as their callers know them.
+    /// Holders and connectors, as seen by their callers.
     #[derive(Default)]
     struct Model {
         held: Vec<Place>,

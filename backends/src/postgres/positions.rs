@@ -1,7 +1,7 @@
-//! How far the logs of gateways are applied here. A position is noted in the transaction that
-//! applies its records, so that after a crash the store has both or neither.
+//! Positions up to which the logs of gateways are applied here. A position is noted in the
+//! transaction that applies its records, so that after a crash the store has both or neither.
 //!
-//! An acknowledged commit is durable, so whatever is noted is synced.
+//! An acknowledged commit is durable, so every noted position is synced.
 
 use super::Postgres;
 use super::connect::{Fault, Link};
@@ -34,7 +34,7 @@ impl Stored {
     }
 }
 
-/// Notes a position within a transaction; false if it is noted already, or a later one is.
+/// Notes a position within a transaction; false if it, or a later one, is noted already.
 pub(super) async fn note(link: &Link, at: &LogPosition) -> Result<bool, Fault> {
     let stored = Stored::new(at)?;
     let noted = link
@@ -47,7 +47,7 @@ pub(super) async fn note(link: &Link, at: &LogPosition) -> Result<bool, Fault> {
 }
 
 impl Postgres {
-    /// All positions that are noted of one log, by lane and namespace.
+    /// All noted positions of one log, by lane and namespace.
     pub async fn positions(&self, log: LogId) -> Result<Vec<LogPosition>, StoreError> {
         let lease = self.connections.acquire().await?;
         let bytes = log_bytes(log);

@@ -1,5 +1,5 @@
-//! The tables: made, and brought to the newest format, before the store is used. Gateways may do it
-//! at the same time; a lock lets them take turns.
+//! The tables, made or brought to the newest format before the store is used. Gateways may do so at
+//! the same time; a lock lets them take turns.
 
 use super::Postgres;
 use super::connect::{Fault, Link};
@@ -13,7 +13,7 @@ pub const FORMAT: i32 = STEPS.len() as i32;
 pub struct Observed {
     /// Format of the tables; 0: there are none.
     pub format: i32,
-    /// Oldest format whose programs may use them.
+    /// Oldest format whose programs may use the tables.
     pub usable_from: i32,
 }
 
@@ -35,7 +35,7 @@ impl Observed {
 }
 
 impl Postgres {
-    /// The tables as they are.
+    /// The state of the tables now.
     pub async fn inspect(&self) -> Result<Observed, StoreError> {
         let lease = self.connections.acquire().await?;
         let observed = observe(lease.begin()).await?;
@@ -43,10 +43,10 @@ impl Postgres {
         Ok(observed)
     }
 
-    /// Makes the tables, or brings older ones to the newest format. Does nothing where they have it.
-    /// What is there afterwards; with `dry_run` what is there now.
+    /// Makes the tables, or brings older ones to the newest format. Does nothing if they have it.
+    /// Returns their state afterwards; with `dry_run` the current one.
     ///
-    /// Errors: [`StoreError::WrongFormat`] if they are of a newer program that excludes this one;
+    /// Errors: [`StoreError::WrongFormat`] if a newer program made them that excludes this one;
     /// [`StoreError::Unopenable`] without the right to make them.
     pub async fn ensure(&self, dry_run: bool) -> Result<Observed, StoreError> {
         let lease = self.connections.acquire().await?;
@@ -70,8 +70,8 @@ impl Postgres {
 }
 
 impl Postgres {
-    /// Marks the tables as those of a catalog, the first that comes; false if they are another's.
-    /// Numbers of namespaces that two catalogs give out would collide here.
+    /// Marks the tables as those of a catalog, the first to claim them; false if they are
+    /// another's. Numbers of namespaces from two catalogs would collide here.
     pub async fn claim(&self, catalog: u128) -> Result<bool, StoreError> {
         let lease = self.connections.acquire().await?;
         let bytes = catalog.to_be_bytes();
@@ -102,16 +102,16 @@ async fn observe(link: &Link) -> Result<Observed, Fault> {
     Ok(observed)
 }
 
-/// Takes the steps that are missing, all in one transaction.
+/// Takes the missing steps, all in one transaction.
 async fn migrate(link: &Link) -> Result<(), Fault> {
     link.run("BEGIN").await?;
     link.execute(LOCK, &[&LOCK_NUMBER]).await?;
     let rows = link.query(HAS_SCHEMA, &[]).await?;
-    // Asked for only if it is absent: it needs a right that the owner of a schema need not have.
+    // Requested only if it is absent: it needs a right that the owner of a schema may lack.
     if rows.is_empty() {
         link.run("CREATE SCHEMA prism").await?;
     }
-    // Another gateway may have been here first.
+    // Another gateway may have been first.
     let before = observe(link).await?.format;
     for step in STEPS.iter().skip(before.max(0) as usize) {
         link.run(step).await?;
@@ -123,10 +123,10 @@ async fn migrate(link: &Link) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Oldest format whose programs may use what this one writes.
+/// Oldest format whose programs may use the tables of this one.
 const USABLE_FROM: i32 = 1;
 
-/// Number of the lock; any would do that others do not use.
+/// Number of the lock: any number that others do not use.
 const LOCK_NUMBER: i64 = 0x7072_6973_6d00_0001;
 
 static LOCK: &str = "SELECT pg_advisory_xact_lock($1)";
@@ -138,10 +138,10 @@ static CLAIM: &str = "INSERT INTO prism.owner AS o (one, catalog) VALUES (true, 
 static WRITE: &str = "INSERT INTO prism.format (one, version, usable_from) VALUES (true, $1, $2)
     ON CONFLICT (one) DO UPDATE SET version = excluded.version, usable_from = excluded.usable_from";
 
-/// Statements that make the next format of each. A step that was once released is never changed.
+/// Statements that make each format from the one before. A released step is never changed.
 const STEPS: [&str; 2] = [FORMAT_1, FORMAT_2];
 
-/// The catalog that gives the namespaces their numbers.
+/// The catalog that numbers the namespaces.
 const FORMAT_2: &str = "
     CREATE TABLE prism.owner (
         one boolean PRIMARY KEY CHECK (one),
@@ -149,7 +149,7 @@ const FORMAT_2: &str = "
     );
 ";
 
-/// Values are kept as they come: clients compress theirs, and say so.
+/// Values are stored uncompressed by the server: clients compress theirs, and mark them so.
 const FORMAT_1: &str = "
     CREATE TABLE prism.format (
         one boolean PRIMARY KEY CHECK (one),

@@ -18,14 +18,14 @@ use tokio_rustls::client::TlsStream;
 use super::config::Tls;
 use crate::error::StoreError;
 
-/// Makes TLS connections; cheap to clone.
+/// A maker of TLS connections; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Encryption {
     settings: Arc<ClientConfig>,
 }
 
 impl Encryption {
-    /// Reads the roots. `None`: connections are not to be encrypted.
+    /// Reads the roots. `None`: connections are not encrypted.
     pub(super) fn new(tls: &Tls) -> Result<Option<Encryption>, StoreError> {
         let mut roots = RootCertStore::empty();
         match tls {
@@ -84,7 +84,7 @@ where
     }
 }
 
-/// One handshake to come.
+/// A handshake that is still to be made.
 pub(super) struct Handshake {
     connector: TlsConnector,
     name: ServerName<'static>,
@@ -103,7 +103,7 @@ where
     }
 }
 
-/// An encrypted connection, as the driver wants it.
+/// An encrypted connection in the form that the driver needs.
 pub(super) struct Encrypted<S>(TlsStream<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Encrypted<S> {

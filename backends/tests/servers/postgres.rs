@@ -1,11 +1,12 @@
-//! A real PostgreSQL for tests: its programs are Debian's, its data lies in a temporary folder, and it ends with the
-//! test process, however that ends.
+//! A real PostgreSQL for tests: its programs are Debian's, its data lies in a temporary folder, and
+//! it ends with the test process, whatever ends that.
 //!
 //! ```text
 //!   test process ── pipe ──> sh, which waits for its end ──> postgres
 //! ```
 //!
-//! A test binary that needs no crash of the server uses the [`shared`] one, with a database for each test.
+//! A test binary that needs no crash of the server uses the [`shared`] one, with a database for
+//! each test.
 
 use std::{
     fs,
@@ -23,7 +24,7 @@ use std::{
 /// Longest time that a server takes to start or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server of one's own. It ends, and its data goes, when this is dropped.
+/// A server of one test. Dropping it ends it and removes its data.
 pub(crate) struct Server {
     folder: PathBuf,
     port: u16,
@@ -31,13 +32,14 @@ pub(crate) struct Server {
     guard: Option<Child>,
 }
 
-/// The server that all tests of a binary share. It syncs nothing: its tests neither kill it nor ask what a crash leaves.
+/// The server shared by all tests of a binary. It syncs nothing: its tests neither kill it nor
+/// depend on its state after a crash.
 pub(crate) fn shared() -> &'static Server {
     static SHARED: OnceLock<Server> = OnceLock::new();
     SHARED.get_or_init(|| Server::start(&["fsync=off", "full_page_writes=off"]))
 }
 
-/// The same, but one that syncs what it acknowledges, as a durable namespace demands.
+/// A shared server that syncs before it acknowledges, as a durable namespace demands.
 #[allow(dead_code)] // Not each binary that has this module needs it.
 pub(crate) fn durable() -> &'static Server {
     static DURABLE: OnceLock<Server> = OnceLock::new();
@@ -82,7 +84,7 @@ impl Server {
         server
     }
 
-    /// Starts the server on the data that is there.
+    /// Starts the server on its existing data.
     pub(crate) fn resume(&mut self) {
         let begun = Instant::now();
         loop {
@@ -91,7 +93,8 @@ impl Server {
                 if self.is_ready() {
                     return;
                 }
-                // Sessions of a server that was killed may still hold its memory: then it ends at once.
+                // Sessions of a killed server may still hold its memory: then the start fails at
+                // once.
                 if self
                     .guard
                     .as_mut()
@@ -122,7 +125,8 @@ impl Server {
             thread::sleep(Duration::from_millis(5));
         }
         if let Some(mut guard) = self.guard.take() {
-            // The pipe stays open until the guard has seen the server's end, so the data stays.
+            // The pipe stays open until the guard has seen the server's end, so that the data
+            // stays.
             let pipe = guard.stdin.take();
             let _ = guard.wait();
             drop(pipe);
@@ -137,7 +141,7 @@ impl Server {
         self.signal(name);
     }
 
-    /// A new, empty database; its URL.
+    /// Makes a new, empty database. Returns its URL.
     pub(crate) fn database(&self) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -150,7 +154,7 @@ impl Server {
         format!("postgresql://prism@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// What psql, a plain client, prints for a statement, without decoration.
+    /// Output of psql, a plain client, for a statement, without decoration.
     pub(crate) fn sql(&self, database: &str, statement: &str) -> String {
         let done = Command::new(program("psql"))
             .args([
@@ -204,7 +208,8 @@ impl Server {
             .open(self.folder.join("log"))
             .expect("a log");
         let user = self.as_user();
-        // Ends the server, and removes its data, when the pipe closes: when this process ends, or drops it.
+        // Ends the server, and removes its data, when the pipe closes: when this process ends, or
+        // drops it.
         let script = r#"exec 3<&0; folder=$1; shift; "$@" </dev/null 3<&- & server=$!
             (read -r _ <&3; : >"$folder/ended"; kill -INT $server) & reader=$!
             wait $server; kill $reader 2>/dev/null; [ ! -e "$folder/ended" ] || rm -rf "$folder""#;
@@ -236,7 +241,7 @@ impl Server {
         self.guard = Some(guard);
     }
 
-    /// A prefix under which the server, which refuses to run as root, takes itself for somebody else.
+    /// A prefix that runs the server as another user, since it refuses to run as root.
     fn as_user(&self) -> Vec<String> {
         let id = Command::new("id").arg("-u").output().expect("id runs");
         if String::from_utf8_lossy(&id.stdout).trim() != "0" {
@@ -316,7 +321,7 @@ fn command(user: &[String], name: &str) -> Command {
     }
 }
 
-/// A program of the newest PostgreSQL that is installed.
+/// A program of the newest installed PostgreSQL.
 fn program(name: &str) -> PathBuf {
     let version = |folder: &Path| folder.file_name()?.to_str()?.parse::<u32>().ok();
     let versions = fs::read_dir("/usr/lib/postgresql")

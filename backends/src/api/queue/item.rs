@@ -1,4 +1,5 @@
-//! One message of a queue as a state machine: what each event makes of it. Pure; every store keeps these few numbers and asks here.
+//! One message of a queue as a state machine of its events. Pure; every store keeps these few
+//! numbers and asks this machine.
 //!
 //! ```text
 //!   Waiting ──claim──> Leased ──ack──> gone, or Done where the namespace replays
@@ -7,15 +8,15 @@
 //!      └── attempts used up, said so, too old ──> Dead
 //! ```
 //!
-//! Nobody is there at the moment when a lease ends or a message grows too old, so the phase that is stored may be behind:
-//! [`Item::state`] is the truth at a time.
+//! No event marks the moment at which a lease ends or a message grows too old, so the stored phase
+//! may be out of date: [`Item::state`] gives the true state at a time.
 
 use crate::ids::UnixMillis;
 
-/// What a message is, for people.
+/// State of a message, as shown to people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
-    /// May be received, once those before it in its key are done.
+    /// May be received, once the messages before it in its key are done.
     Ready,
     /// Waits for its time.
     Delayed,
@@ -43,7 +44,7 @@ impl State {
     }
 }
 
-/// What is written down of a message's state.
+/// State of a message as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Ready from a time on.
@@ -56,74 +57,74 @@ pub enum Phase {
     Done,
 }
 
-/// The longest that one attempt may have a message in all, in milliseconds: 12 hours.
+/// Longest time that one attempt may hold a message in all, in milliseconds: 12 hours.
 pub const LEASE_MS_MAX: u64 = 12 * 3_600 * 1_000;
 
-/// Reason of an attempt whose worker said nothing.
+/// Failure reason of an attempt whose lease ended without an answer.
 pub const LEASE_ENDED: &str = "lease ended";
-/// Reason of a message that nobody began within the namespace's ttl.
+/// Failure reason of a message that no worker began within the namespace's ttl.
 pub const TTL_PASSED: &str = "ttl passed before it was begun";
-/// Reason of a message that outlived the namespace's retention.
+/// Failure reason of a message that outlived the namespace's retention.
 pub const RETENTION_PASSED: &str = "retention passed";
 
 /// The numbers of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// As it was written down.
+    /// Phase as stored.
     pub phase: Phase,
     /// Waiting: ready from then on. Leased: the lease's end. Dead, Done: since then.
     pub at: UnixMillis,
-    /// Attempts that were begun; the number of the last one, by which receipts know it.
+    /// Number of attempts begun, and so of the last one, by which receipts identify it.
     pub serial: u32,
-    /// Those of them that count.
+    /// Number of attempts that count.
     pub spent: u32,
-    /// The last attempt of which a worker said that it failed; 0: none.
+    /// Number of the last attempt that a worker reported as failed; 0: none.
     pub judged: u32,
-    /// Attempts that count, after which it is dead.
+    /// Number of counted attempts after which it is dead.
     pub attempts_max: u32,
-    /// When it was sent, or redriven.
+    /// Moment at which it was sent, or redriven.
     pub sent_at: UnixMillis,
-    /// When the current attempt began.
+    /// Moment at which the current attempt began.
     pub leased_at: UnixMillis,
-    /// Dead from then on if no attempt has begun.
+    /// Moment from which it is dead if no attempt has begun.
     pub begin_by: Option<UnixMillis>,
-    /// Dead from then on.
+    /// Moment from which it is dead.
     pub dead_by: UnixMillis,
 }
 
-/// One attempt, as its receipt names it.
+/// One attempt, as identified by its receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// [`Item::sent_at`]: a redriven message is another one.
+    /// Value of [`Item::sent_at`]: a redriven message counts as another one.
     pub sent_at: UnixMillis,
-    /// [`Item::serial`].
+    /// Value of [`Item::serial`].
     pub serial: u32,
 }
 
-/// Why a worker's word does not count.
+/// The reason why a worker's answer does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Late {
     /// A later attempt has begun.
     Lost,
-    /// There is no such work any more.
+    /// The work no longer exists.
     Gone,
     /// The lease may not become longer.
     TooLong,
 }
 
-/// What a worker says of a failed attempt.
+/// Report of a worker about a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// How long it waits for the next one, in milliseconds.
+    /// Wait before the next attempt, in milliseconds.
     pub delay_ms: u64,
-    /// Do not try again.
+    /// Whether to give up: no further attempt.
     pub dead: bool,
-    /// Do not count the attempt.
+    /// Whether to leave the attempt uncounted.
     pub uncounted: bool,
 }
 
 impl Item {
-    /// A message that was sent just now.
+    /// Makes a message that was sent just now.
     pub fn new(
         now: UnixMillis,
         delay_ms: u64,
@@ -145,7 +146,7 @@ impl Item {
         }
     }
 
-    /// What it is at a time.
+    /// The state at a time.
     pub fn state(&self, now: UnixMillis) -> State {
         match self.phase {
             Phase::Dead => State::Dead,
@@ -157,7 +158,7 @@ impl Item {
         }
     }
 
-    /// Why it is dead, if it is and nobody has written it down.
+    /// The reason of a death that is not stored yet.
     pub fn death(&self, now: UnixMillis) -> Option<&'static str> {
         match self.phase {
             Phase::Dead | Phase::Done => None,
@@ -169,7 +170,8 @@ impl Item {
         }
     }
 
-    /// Since when it is what it is: the end of a lease or a delay that is still to come, the moment of a death or an end.
+    /// Moment of its state: the end of a lease or delay still to come, or the moment of a death or
+    /// a completion.
     pub fn state_time(&self, now: UnixMillis) -> UnixMillis {
         match self.death(now) {
             Some(LEASE_ENDED) => self.at,
@@ -179,13 +181,14 @@ impl Item {
         }
     }
 
-    /// Writes a death down.
+    /// Stores a death.
     pub fn bury(&mut self, now: UnixMillis) {
         self.at = self.state_time(now);
         self.phase = Phase::Dead;
     }
 
-    /// When somebody should look at it who gives room back: what is undone may have died, what is dead or done may go.
+    /// Moment at which a sweep should look at it: an undone message may have died, a dead or done
+    /// one may be removed.
     pub fn look_at(&self) -> UnixMillis {
         match self.phase {
             Phase::Dead | Phase::Done => self.gone_at(),
@@ -193,18 +196,19 @@ impl Item {
                 self.begin_by.map_or(self.dead_by, |by| by.min(self.dead_by))
             }
             Phase::Waiting => self.dead_by,
-            // What is leased is left alone; the last lease is the end.
+            // A leased message is left alone until the end of its last lease.
             Phase::Leased if self.spent >= self.attempts_max => self.at,
             Phase::Leased => self.at.max(self.dead_by),
         }
     }
 
-    /// When a dead or done message goes for good.
+    /// Moment at which a dead or done message is removed for good.
     pub fn gone_at(&self) -> UnixMillis {
         self.at.plus(self.dead_by.0.saturating_sub(self.sent_at.0))
     }
 
-    /// Gives it to a worker. The caller has seen that it is [`State::Ready`]. Returns whether a lease had ended before.
+    /// Leases it to a worker. The caller has checked that it is [`State::Ready`]. Returns whether a
+    /// lease had ended before.
     pub fn claim(&mut self, now: UnixMillis, lease_ms: u64) -> bool {
         let has_ended = self.phase == Phase::Leased;
         self.phase = Phase::Leased;
@@ -215,7 +219,7 @@ impl Item {
         has_ended
     }
 
-    /// The attempt that is under way, or was last.
+    /// The attempt in progress, or the last one.
     pub fn attempt(&self) -> Attempt {
         Attempt {
             sent_at: self.sent_at,
@@ -223,8 +227,8 @@ impl Item {
         }
     }
 
-    /// Whether a worker's word about an attempt counts: no later one has begun. A crash may have taken the beginning of the
-    /// attempt back; its worker is believed.
+    /// Checks that a worker's answer about an attempt counts: no later one has begun. A crash may
+    /// have undone the start of the attempt; its worker is believed.
     fn check(&self, attempt: Attempt) -> Result<(), Late> {
         match attempt.sent_at == self.sent_at && self.serial <= attempt.serial {
             true => Ok(()),
@@ -232,7 +236,7 @@ impl Item {
         }
     }
 
-    /// The work is done. `false`: it was already.
+    /// Marks the work as done. `false`: it already was.
     ///
     /// # Errors
     /// [`Late::Lost`].
@@ -247,7 +251,8 @@ impl Item {
         Ok(true)
     }
 
-    /// The work failed. `false`: nothing changes, since its worker has said so before, or it is dead.
+    /// Marks the work as failed. `false`: nothing changes, since its worker has reported that
+    /// before, or it is dead.
     ///
     /// # Errors
     /// [`Late::Lost`], [`Late::Gone`].
@@ -275,7 +280,7 @@ impl Item {
         Ok(true)
     }
 
-    /// The work goes on. A lease never gets shorter; an attempt has 12 hours in all.
+    /// Extends the lease. It never gets shorter; an attempt has 12 hours in all.
     ///
     /// # Errors
     /// [`Late::Lost`], [`Late::Gone`], [`Late::TooLong`].
@@ -283,7 +288,7 @@ impl Item {
         self.check(attempt)?;
         match self.phase {
             Phase::Done => return Err(Late::Gone),
-            // Taken back by a crash, nacked, or dead: the attempt is no lease any more.
+            // Undone by a crash, nacked, or dead: the attempt has no lease any more.
             Phase::Waiting | Phase::Dead => return Err(Late::Lost),
             Phase::Leased if self.serial != attempt.serial => return Err(Late::Lost),
             Phase::Leased => {}
@@ -300,11 +305,12 @@ impl Item {
         Ok(())
     }
 
-    /// A dead or done message begins anew.
+    /// Starts a dead or done message anew.
     pub fn redrive(&mut self, now: UnixMillis) {
         let life = self.dead_by.0.saturating_sub(self.sent_at.0);
         let begin = self.begin_by.map(|by| by.0.saturating_sub(self.sent_at.0));
-        // Receipts of before must not fit: a redrive within the millisecond of the send counts as a later one.
+        // Earlier receipts must not fit: a redrive within the millisecond of the send counts as a
+        // later one.
         let sent_at = UnixMillis(now.0.max(self.sent_at.0 + 1));
         *self = Item {
             at: now,
@@ -313,8 +319,8 @@ impl Item {
     }
 }
 
-/// The wait after the attempt of this number, in milliseconds: a second, doubled with each up to five minutes, less up to a
-/// fifth by `chance`.
+/// Wait after the attempt of this number, in milliseconds: one second, doubled with each attempt up
+/// to five minutes, less up to a fifth by `chance`.
 pub fn backoff_ms(attempt: u32, chance: u64) -> u64 {
     let whole = (1_000_u64 << attempt.saturating_sub(1).min(20)).min(300_000);
     whole - chance % (whole / 5 + 1)
@@ -350,7 +356,7 @@ mod tests {
         assert_eq!(item.ack(first, NOW.plus(101)), Err(Late::Lost));
         assert_eq!(item.state(NOW.plus(200)), State::Dead);
         assert_eq!(item.death(NOW.plus(200)), Some(LEASE_ENDED));
-        // Nobody else has it: the last worker's word still counts.
+        // No other worker has it: the last worker's answer still counts.
         let last = item.attempt();
         assert_eq!(item.ack(last, NOW.plus(300)), Ok(true));
         assert_eq!(item.ack(last, NOW.plus(301)), Ok(false));

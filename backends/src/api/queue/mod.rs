@@ -1,16 +1,20 @@
-//! Queue's traits: what a store takes, what workers get, and how its namespaces are kept.
+//! Queue's traits: sending to a store, work on its messages, and the upkeep of its namespaces.
 //!
-//! A namespace is one queue. What every store promises ([`crate::behavior::queue`] checks it):
+//! A namespace is one queue. Promises of every store ([`crate::behavior::queue`] checks them):
 //!
-//! * **At least once**: a message that was sent stays until it is acked, deleted, or dead for longer than the retention.
-//! * **One worker at a time**, by the time that callers give. An Ack counts unless a later attempt has begun.
-//! * **Once sent**: a message whose id is in the queue, or has left it within [`ID_WINDOW_MS`], is not stored again; with the
-//!   digest of another call it is refused.
-//! * **Order** of an ordered queue: of one key one message is with a worker at a time, in the order in which they were stored.
+//! * **At least once**: a sent message stays until it is acked, deleted, or dead for longer than
+//!   the retention.
+//! * **One worker at a time**, by the time that callers give. An Ack counts unless a later attempt
+//!   has begun.
+//! * **Once sent**: a message whose id is in the queue, or has left it within [`ID_WINDOW_MS`], is
+//!   not stored again; with the digest of another call it is refused.
+//! * **Order** of an ordered queue: of each key one message is leased at a time, in the order in
+//!   which they were stored.
 //!
-//! [`Writes::apply`] may come again with the same changes, whole or as a later part of a sequence (a log that is replayed): their
-//! effect is had once. Receiving and extending are never logged; a crash may take them back, and then a message comes
-//! again. As everywhere in this crate, time is an argument.
+//! [`Writes::apply`] may be called again with the same changes, all or a later part of a sequence
+//! (a log that is replayed): they take effect once. Receiving and extending are never logged; a
+//! crash may undo them, and then a message is delivered again. As everywhere in this crate, time is
+//! an argument.
 
 mod item;
 
@@ -25,52 +29,53 @@ pub use item::{
     backoff_ms,
 };
 
-/// How long the id of a message is remembered that has left the queue, in milliseconds.
+/// Time for which the id of a message that has left the queue is remembered, in milliseconds.
 pub const ID_WINDOW_MS: u64 = 10 * 60 * 1000;
 
-/// Messages that one Redrive or Delete of a whole state moves at most.
+/// Most messages that one Redrive or Delete of a whole state moves.
 pub const MOVED_MAX: usize = 10_000;
 
-/// Messages of an ended or dead kind that one Receive passes at most before it answers with what it has.
+/// Most ended or dead messages that one Receive passes before it answers with the messages found.
 pub const PASSED_MAX: usize = 2_000;
 
-/// Bytes of a reason that are kept.
+/// Most bytes of a reason that are kept.
 pub const REASON_BYTES_MAX: usize = 1_024;
 
-/// What a namespace says about its messages, as it was when a call was taken.
+/// Rules of the namespace for its messages, as they were when a call was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// Messages of one key are done one after the other.
+    /// Whether messages of one key are done one after the other.
     pub ordered: bool,
-    /// Done messages are kept.
+    /// Whether done messages are kept.
     pub replay: bool,
-    /// Within which an attempt must begin, in milliseconds.
+    /// Time within which an attempt must begin, in milliseconds.
     pub ttl_ms: Option<u64>,
-    /// After which an undone message is dead, and a dead or done one goes, in milliseconds.
+    /// Time after which an undone message is dead, and a dead or done one is removed, in
+    /// milliseconds.
     pub retention_ms: u64,
 }
 
-/// A message on its way into the queue.
+/// A message to be sent to the queue.
 #[derive(Clone, Copy, Debug)]
 pub struct NewMessage<'a> {
-    /// Names the message within its namespace; 1 to 68 bytes.
+    /// Id of the message in its namespace; 1 to 68 bytes.
     pub id: &'a [u8],
     /// Digest of the whole call, if its client gave it a token: a repeat has the same one.
     pub digest: Option<u64>,
-    /// 0 to 255 bytes; without order it means nothing.
+    /// Ordering key of 0 to 255 bytes; ignored without order.
     pub key: &'a str,
-    /// How long it waits first, in milliseconds.
+    /// Delay before it is ready, in milliseconds.
     pub delay_ms: u64,
-    /// 1 to 100.
+    /// Most attempts: 1 to 100.
     pub attempts_max: u32,
-    /// What the sender says beside the payload, opaque to the store; up to 16 KiB.
+    /// Metadata of the sender in addition to the payload, opaque to the store; up to 16 KiB.
     pub attributes: &'a [u8],
     /// 0 bytes to 16 MiB.
     pub payload: &'a [u8],
 }
 
 impl NewMessage<'_> {
-    /// Checks every limit. Errors name the field as the messages of `prism.queue.v1` do.
+    /// Checks every limit. Errors name the field as in the messages of `prism.queue.v1`.
     ///
     /// # Errors
     /// [`StoreError::InvalidArgument`].
@@ -92,16 +97,16 @@ impl NewMessage<'_> {
     }
 }
 
-/// One attempt of one message, as its receipt names it.
+/// One attempt of one message, as identified by its receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held<'a> {
     /// Id of the message.
     pub id: &'a [u8],
-    /// Which attempt.
+    /// The attempt.
     pub attempt: Attempt,
 }
 
-/// The messages that a Redrive or a Delete is about.
+/// Messages that a Redrive or a Delete applies to.
 #[derive(Clone, Copy, Debug)]
 pub enum Which<'a> {
     /// These.
@@ -113,35 +118,35 @@ pub enum Which<'a> {
 /// One change of a queue.
 #[derive(Clone, Copy, Debug)]
 pub enum Act<'a> {
-    /// Puts a message into the queue.
+    /// Sends a message.
     Send(NewMessage<'a>),
-    /// The work is done.
+    /// Marks the work as done.
     Ack(Held<'a>),
-    /// The work failed.
+    /// Marks the work as failed.
     Nack {
-        /// Whose.
+        /// The attempt that failed.
         held: Held<'a>,
-        /// What follows from it.
+        /// Consequence of the failure.
         verdict: Verdict,
-        /// What went wrong; cut to [`REASON_BYTES_MAX`].
+        /// Reason of the failure; cut to [`REASON_BYTES_MAX`].
         reason: &'a str,
     },
-    /// Puts dead or done messages to the end of the queue.
+    /// Moves dead or done messages to the end of the queue.
     Redrive {
-        /// Names the call, so that a repeat moves nothing more; 1 to 68 bytes.
+        /// Id of the call, so that a repeat moves nothing more; 1 to 68 bytes.
         call: &'a [u8],
         /// Digest of the call.
         digest: Option<u64>,
-        /// Those that are dead or done; others are left alone.
+        /// Messages to move; those that are neither dead nor done are left alone.
         which: Which<'a>,
     },
-    /// Removes messages that nobody has leased.
+    /// Removes messages that are not leased.
     Delete {
-        /// As of a Redrive.
+        /// Id of the call, as for a Redrive.
         call: &'a [u8],
         /// Digest of the call.
         digest: Option<u64>,
-        /// Leased ones are left alone.
+        /// Messages to remove; leased ones are left alone.
         which: Which<'a>,
     },
 }
@@ -149,68 +154,70 @@ pub enum Act<'a> {
 /// One change, with its namespace and its time.
 #[derive(Clone, Copy, Debug)]
 pub struct Change<'a> {
-    /// Must have been created.
+    /// Namespace of the queue. Must have been created.
     pub namespace: NamespaceId,
-    /// What the namespace says.
+    /// Rules of the namespace.
     pub terms: Terms,
-    /// When the call was taken. A change that is applied later, or once more, keeps it.
+    /// Moment at which the call was taken. A change that is applied later, or once more, keeps it.
     pub at: UnixMillis,
-    /// What is to be done.
+    /// The change itself.
     pub act: Act<'a>,
 }
 
-/// What became of one change.
+/// Result of one change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The message is in the queue now.
+    /// The message was put into the queue.
     Sent,
     /// The message was there already, or was done already.
     Repeat,
     /// The message is acked, now or before.
     Acked,
-    /// The message is this now.
+    /// The message was nacked and has this state now.
     Nacked(State),
-    /// So many messages were moved or removed; whether there are more.
+    /// This number of messages was moved or removed; whether there are more.
     Moved(u64, bool),
-    /// The worker's word came too late.
+    /// The worker's answer came too late.
     Late(Late),
-    /// Nothing was done.
+    /// Nothing was changed.
     Refused(StoreError),
 }
 
-/// What a worker asks for.
+/// Request of a worker for messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Receive<'a> {
-    /// Must have been created.
+    /// Namespace of the queue. Must have been created.
     pub namespace: NamespaceId,
-    /// The same call again gets the same messages while their leases last; empty: no such call.
+    /// Id of the call: the same call again gets the same messages while their leases last; empty:
+    /// no such id.
     pub call: &'a [u8],
     /// Most messages.
     pub messages_max: usize,
-    /// How long they are the worker's, in milliseconds.
+    /// Length of the lease, in milliseconds.
     pub lease_ms: u64,
 }
 
-/// A message as it is shown.
+/// A message as shown to a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown<'a> {
     /// Id of the message.
     pub id: &'a [u8],
-    /// Its numbers, at the time of the call.
+    /// Numbers of the message, at the time of the call.
     pub item: Item,
     /// Ordering key.
     pub key: &'a str,
-    /// Attributes, as they were sent.
+    /// Attributes, as sent.
     pub attributes: &'a [u8],
     /// Payload; empty if it was not asked for.
     pub payload: &'a [u8],
-    /// Why the last attempt failed; empty if none did.
+    /// Reason of the last failed attempt; empty if none failed.
     pub failure: &'a str,
 }
 
-/// Takes the messages that are shown.
+/// Receiver of the messages that are shown.
 pub trait Sink {
-    /// One message; its parts are only lent. `false`: there is no room for it, and it is not given.
+    /// Takes one message; its parts are only lent. `false`: there is no room for it, and it is not
+    /// given.
     fn message(&mut self, message: &Shown<'_>) -> bool;
 }
 
@@ -220,23 +227,23 @@ impl<F: FnMut(&Shown<'_>) -> bool> Sink for F {
     }
 }
 
-/// How a Receive went.
+/// Result of a Receive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
     /// Messages that were given.
     pub messages: usize,
-    /// When the next one may be there, if nothing is sent or said before.
+    /// Moment at which the next message may be ready, if nothing is sent or answered before.
     pub next_at: Option<UnixMillis>,
 }
 
-/// What a Peek asks for.
+/// Request of a Peek.
 #[derive(Clone, Copy, Debug)]
 pub struct Peek<'a> {
-    /// Must have been created.
+    /// Namespace of the queue. Must have been created.
     pub namespace: NamespaceId,
-    /// States that are wanted.
+    /// States to show.
     pub states: &'a [State],
-    /// Only this key.
+    /// Key to show; `None`: all.
     pub key: Option<&'a str>,
     /// Place after which it begins; 0 at first.
     pub after: u64,
@@ -246,7 +253,7 @@ pub struct Peek<'a> {
     pub with_payload: bool,
 }
 
-/// The number of messages in one state, and when the oldest of them was sent.
+/// Number of messages in one state, and time at which the oldest of them was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     /// Messages.
@@ -256,7 +263,7 @@ pub struct Count {
 }
 
 impl Count {
-    /// Counts one more.
+    /// Counts one more message.
     pub fn add(&mut self, sent_at: UnixMillis) {
         self.messages += 1;
         self.oldest = Some(self.oldest.map_or(sent_at, |oldest| oldest.min(sent_at)));
@@ -272,11 +279,13 @@ pub type Counts = [Count; 5];
     reason = "dispatch is by a closed enum on one thread; no Send bound is wanted"
 )]
 pub trait Writes {
-    /// Makes changes in their order, as one transaction where the store has transactions; `outcomes` is cleared and gets one
-    /// outcome for each. A refused change does not harm the others. On `Err` none was made (after [`StoreError::Io`]: perhaps
-    /// all were; make the same changes again).
+    /// Makes changes in their order, as one transaction where the store has transactions.
+    /// `outcomes` is cleared and gets one outcome for each. A refused change does not harm the
+    /// others. On `Err` none was made (after [`StoreError::Io`]: perhaps all were; make the same
+    /// changes again).
     ///
-    /// `at` is the place in a gateway's log of the batch's last record, noted together with its effect.
+    /// `at` is the place of the batch's last record in a gateway's log, noted together with its
+    /// effect.
     async fn apply(
         &self,
         batch: &[Change<'_>],
@@ -284,7 +293,7 @@ pub trait Writes {
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), StoreError>;
 
-    /// Leases what is ready to a worker, in the order in which it became ready.
+    /// Leases ready messages to a worker, in the order in which they became ready.
     async fn receive(
         &self,
         receive: &Receive<'_>,
@@ -292,7 +301,7 @@ pub trait Writes {
         sink: &mut impl Sink,
     ) -> Result<Received, StoreError>;
 
-    /// Makes leases longer; the end of each, or why not.
+    /// Makes leases longer. Returns the end of each, or why it was not extended.
     async fn extend(
         &self,
         namespace: NamespaceId,
@@ -308,7 +317,8 @@ pub trait Writes {
     reason = "dispatch is by a closed enum on one thread; no Send bound is wanted"
 )]
 pub trait Reads {
-    /// Shows messages in the order in which they were sent; the place to go on after, if there may be more.
+    /// Shows messages in the order in which they were sent. Returns the place after which to
+    /// continue, if there may be more.
     async fn peek(
         &self,
         peek: &Peek<'_>,
@@ -320,22 +330,24 @@ pub trait Reads {
     async fn stats(&self, namespace: NamespaceId, now: UnixMillis) -> Result<Counts, StoreError>;
 }
 
-/// The namespaces of a store, and the room that they take.
+/// Upkeep of a store's namespaces, and of the room that they take.
 #[allow(
     async_fn_in_trait,
     reason = "dispatch is by a closed enum on one thread; no Send bound is wanted"
 )]
 pub trait Upkeep {
-    /// What this store promises for Queue.
+    /// The store's promises for Queue.
     fn offer(&self) -> Offer;
 
-    /// Makes a namespace usable, as [`crate::api::keyvalue::Upkeep::create_namespace`].
+    /// Makes a namespace usable, like [`crate::api::keyvalue::Upkeep::create_namespace`].
     async fn create_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError>;
 
-    /// Makes all messages of a namespace vanish at once, as [`crate::api::keyvalue::Upkeep::drop_namespace`].
+    /// Removes all messages of a namespace from view at once, like
+    /// [`crate::api::keyvalue::Upkeep::drop_namespace`].
     async fn drop_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError>;
 
-    /// Writes deaths down and gives the room of old messages, forgotten ids and dropped namespaces back, one step.
+    /// Stores deaths, and gives back the room of old messages, forgotten ids and dropped
+    /// namespaces, one step.
     async fn sweep(&self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError>;
 }
 

@@ -1,4 +1,4 @@
-//! The cases about publishing: order, repeats, topics, and what a message may be.
+//! Cases about publishing: order, repeats, topics, and the limits of a message.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::{Answer, Client, Harness, Received, Sent, Start, Subscription};
 use crate::behavior::{FailureKind, WriteToken, join_all, yield_once};
 
-/// Longest time that a subscription may leave a message out that is there.
+/// Longest time after which a subscription must deliver an existing message.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long nothing must come where nothing is due.
+/// Time without a message that shows that none is due.
 pub(super) const QUIET: Duration = Duration::from_millis(150);
 
 pub(super) fn sent(topic: &str, key: &str, payload: impl AsRef<[u8]>) -> Sent {
@@ -28,7 +28,7 @@ pub(super) fn token<H: Harness>(harness: &mut H, name: &str) -> WriteToken {
     }
 }
 
-/// Reads until so many messages have come, and that no more do.
+/// Reads this number of messages, and checks that no more come.
 pub(super) async fn exactly<S: Subscription>(subscription: &mut S, count: usize) -> Vec<Received> {
     let mut all = Vec::new();
     while all.len() < count {
@@ -82,7 +82,7 @@ pub(super) async fn p5_each_key_comes_in_the_order_of_its_acknowledgements<H: Ha
     for _ in 0..PUBLISHERS {
         publishers.push(harness.client_beside(&client).await);
     }
-    // What was acknowledged of each key, in the order of the acknowledgements.
+    // The acknowledged messages of each key, in the order of the acknowledgements.
     let acknowledged = std::cell::RefCell::new(BTreeMap::<String, Vec<String>>::new());
     let tasks = publishers.into_iter().enumerate().map(|(number, mut publisher)| {
         let acknowledged = &acknowledged;
@@ -185,7 +185,7 @@ pub(super) async fn p7_a_token_of_another_call_is_refused<H: Harness>(harness: &
     let first = sent("orders", "k", "one");
     client.publish(Some(&name), &first).await.expect("published");
     let other = sent("orders", "k", "two");
-    // The token is the id of the message, whenever its client says that it was made.
+    // The token is the id of the message, whatever generation time its client gives.
     for offset_ns in [0, 1_000_000] {
         let token = WriteToken {
             generation_time_ns: name.generation_time_ns + offset_ns,
@@ -270,7 +270,7 @@ pub(super) async fn p11_patterns_take_their_topics_once<H: Harness>(harness: &mu
             .subscribe(patterns, &Start::Earliest)
             .await
             .expect("a subscription");
-        // One topic's messages are in order, those of several may be in any.
+        // Messages of one topic are in order, those of several may be in any.
         let mut got = payloads(&exactly(&mut subscription, expected.len()).await);
         got.sort();
         assert_eq!(got, expected, "{patterns:?}");

@@ -1,5 +1,5 @@
-//! The suite's harness for a store in this process, with a clock that it turns itself. Its positions are numbers, and its ids
-//! are made as the gateway makes them.
+//! The suite's harness for a store in this process, with a simulated clock. Its positions are
+//! numbers, and its ids are made as in the gateway.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -46,7 +46,7 @@ struct Shared<S> {
 }
 
 impl<S: Reads + Writes + Upkeep> LocalHarness<S> {
-    /// Takes a store for the suite. Namespaces are created from number 1,000 on.
+    /// Wraps a store for the suite. Namespaces are created from number 1,000 on.
     pub fn new(store: S) -> LocalHarness<S> {
         let shared = Shared {
             store,
@@ -282,7 +282,7 @@ impl MessageSink for Collected<'_> {
     }
 }
 
-/// As the gateway's patterns, which the stores know nothing of.
+/// Patterns as in the gateway; the stores do not know them.
 fn matches(pattern: &str, topic: &str) -> bool {
     if topic.is_empty() {
         return pattern.is_empty();

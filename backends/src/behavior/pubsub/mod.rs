@@ -1,7 +1,8 @@
 //! The behaviour suite of PubSub, for all stores and for the gateway in front of them.
 //!
-//! As KeyValue's ([`super`]): the cases speak to a [`Client`] in owned types, and each asks the [`Harness`] for an empty
-//! namespace of its own. Each carries the number of the promise that it checks, and the features that it needs.
+//! Like KeyValue's ([`super`]): cases use a [`Client`] with owned types, and each asks the
+//! [`Harness`] for an empty namespace of its own. Each carries the number of the promise that it
+//! checks, and the features that it needs.
 
 mod cases;
 pub mod local;
@@ -32,7 +33,7 @@ pub struct Received {
     pub id: Vec<u8>,
     /// The message.
     pub message: Sent,
-    /// When the store took it, in milliseconds since 1970.
+    /// Time at which the store took it, in milliseconds since 1970.
     pub time_ms: u64,
 }
 
@@ -41,16 +42,16 @@ pub struct Received {
 pub struct Answer {
     /// Messages, in order.
     pub messages: Vec<Received>,
-    /// How many messages are missing before these; 0 inside means that it is not known.
+    /// Number of messages missing before these; 0 means that it is unknown.
     pub gap: Option<u64>,
-    /// Begins a subscription right after these messages.
+    /// Position right after these messages, from which a subscription can begin.
     pub position: Vec<u8>,
 }
 
-/// Where a subscription begins.
+/// Start of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// With what is published from now on.
+    /// With the next message that is published.
     Latest,
     /// With the oldest message.
     Earliest,
@@ -63,13 +64,13 @@ pub enum Start {
 /// Calls on one namespace.
 #[allow(async_fn_in_trait, reason = "the suite is generic over one thread's executor")]
 pub trait Client {
-    /// A subscription that stands.
+    /// An open subscription.
     type Subscription: Subscription;
 
-    /// Publishes one message; its id.
+    /// Publishes one message. Returns its id.
     async fn publish(&mut self, token: Option<&WriteToken>, message: &Sent) -> Result<Vec<u8>, Failure>;
 
-    /// Publishes many; the id of each, or why it was refused.
+    /// Publishes many messages. Returns the id of each, or why it was refused.
     async fn publish_batch(
         &mut self,
         token: Option<&WriteToken>,
@@ -83,14 +84,14 @@ pub trait Client {
 /// A subscription.
 #[allow(async_fn_in_trait, reason = "the suite is generic over one thread's executor")]
 pub trait Subscription {
-    /// The next answer that has messages or a gap; `None` if nothing comes for so long.
+    /// The next answer that has messages or a gap; `None` if none comes within `wait`.
     async fn next(&mut self, wait: Duration) -> Result<Option<Answer>, Failure>;
 
     /// Position of the last answer, the first one included.
     fn position(&self) -> Vec<u8>;
 }
 
-/// Where the suite runs.
+/// Environment in which the suite runs.
 #[allow(async_fn_in_trait, reason = "the suite is generic over one thread's executor")]
 pub trait Harness {
     /// How cases reach the store.
@@ -108,10 +109,11 @@ pub trait Harness {
     /// Lets this much time pass: turns a clock, or waits.
     async fn pass(&mut self, time: Duration);
 
-    /// What the store under test promises for PubSub.
+    /// Promises of the store under test for PubSub.
     fn offer(&self) -> Offer;
 
-    /// Whether a gateway stands in front of the store: it checks tokens, topics and positions, which no store does.
+    /// Whether a gateway stands in front of the store: it checks tokens, topics and positions,
+    /// which no store does.
     fn is_gateway(&self) -> bool;
 
     /// Largest payload that may be published, in bytes.
@@ -123,9 +125,9 @@ pub trait Harness {
 pub struct Case {
     /// Number of the promise, for example `P7`, in lower case within the name of the function.
     pub name: &'static str,
-    /// What a store must offer for it.
+    /// Features that a store must offer for it.
     pub needs: Features,
-    /// Where it can be seen.
+    /// Side from which it can be observed.
     pub seen: Seen,
 }
 

@@ -1,4 +1,4 @@
-//! The cases about where a subscription begins, and what it misses.
+//! Cases about the start of a subscription, and the messages that it misses.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::cases::{exactly, next, payloads, quiet, sent};
 use super::{Client, Harness, Start, Subscription};
 use crate::behavior::FailureKind;
 
-/// How long messages live in the cases about retention.
+/// Retention in the cases about it.
 const LIFE: Duration = Duration::from_secs(4);
 
 async fn publish<C: Client>(client: &mut C, from: usize, to: usize) {
@@ -28,7 +28,7 @@ pub(super) async fn p1_latest_begins_after_the_first_answer<H: Harness>(harness:
     let mut got = payloads(&exactly(&mut live, 3).await);
     got.sort();
     assert_eq!(got, ["03", "04", "05"]);
-    // A namespace without any message yet is a place to begin, too.
+    // A namespace without any message yet has a start, too.
     let mut empty = harness.client(None).await;
     let mut live = empty
         .subscribe(&[], &Start::Latest)
@@ -77,7 +77,7 @@ pub(super) async fn p3_time_begins_with_the_first_message_at_it_or_later<H: Harn
         let got = exactly(&mut subscription, count).await;
         assert!(got.iter().all(|one| one.time_ms >= time), "from {time}");
     }
-    // From a time to come on, it is those that are published next.
+    // From a future time on, it is the messages that are published next.
     let start = Start::Time(between + 3_600_000);
     let mut later = client.subscribe(&[], &start).await.expect("a subscription");
     publish(&mut client, 9, 10).await;
@@ -200,7 +200,7 @@ pub(super) async fn p31_old_messages_are_not_delivered<H: Harness>(harness: &mut
         let mut left = client.subscribe(&[], &start).await.expect("a subscription");
         assert_eq!(payloads(&exactly(&mut left, 1).await), ["05"], "{start:?}");
     }
-    // Sweeping to the end changes nothing of it.
+    // Sweeping to the end does not change that.
     for _ in 0..5 {
         harness.pass(Duration::ZERO).await;
     }

@@ -1,4 +1,4 @@
-//! The cases about attempts: leases, acks, nacks, and the end of a message.
+//! Cases about attempts: leases, acks, nacks, and the end of a message.
 
 use std::time::Duration;
 

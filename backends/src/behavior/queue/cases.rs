@@ -1,4 +1,4 @@
-//! The cases about sending and receiving, and what all other cases are written with.
+//! Cases about sending and receiving, and helpers of all other cases.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Ask, Client, Harness, Kind, Received, Sent, State};
 use crate::behavior::{FailureKind, WriteToken, join_all, yield_once};
 
-/// Longest time that a message which is there may be left out.
+/// Longest time after which an existing message must be received.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A lease that does not end within a case.
@@ -41,7 +41,7 @@ pub(super) fn ask(messages_max: u32, wait: Duration, lease: Duration) -> Ask {
     }
 }
 
-/// Receives so many messages, one answer after the other, for a long time.
+/// Receives this number of messages, one answer after the other, with a long lease.
 pub(super) async fn take<C: Client>(client: &mut C, count: usize) -> Vec<Received> {
     let mut all = Vec::new();
     while all.len() < count {
@@ -53,14 +53,14 @@ pub(super) async fn take<C: Client>(client: &mut C, count: usize) -> Vec<Receive
     all
 }
 
-/// Receives one message for so long.
+/// Receives one message with this lease.
 pub(super) async fn take_one<C: Client>(client: &mut C, lease: Duration) -> Received {
     let mut some = client.receive(&ask(1, PATIENCE, lease)).await.expect("a message");
     assert_eq!(some.len(), 1, "a message is due");
     some.remove(0)
 }
 
-/// Nothing may be received now.
+/// Checks that no message can be received now.
 pub(super) async fn nothing<C: Client>(client: &mut C) {
     let some = client.receive(&ask(10, Duration::ZERO, LONG)).await;
     assert_eq!(some.expect("an answer"), [], "nothing is due");
@@ -182,7 +182,7 @@ pub(super) async fn q19_the_same_receive_gets_the_same_messages<H: Harness>(harn
     let mut first = client.receive(&named).await.expect("messages");
     assert!(!first.is_empty());
     if first.len() == 1 {
-        // The second was not there yet; the same call goes on with what it has.
+        // The second message did not exist yet; the same call continues with its first result.
         first = client.receive(&named).await.expect("messages");
     }
     assert_eq!(client.receive(&named).await.expect("messages"), first);
@@ -230,7 +230,7 @@ pub(super) async fn q20_nothing_comes_when_nothing_is_there<H: Harness>(harness:
     let mut client = harness.client(Kind::default()).await;
     let some = client.receive(&ask(10, Duration::from_millis(100), LONG)).await;
     assert_eq!(some.expect("an answer"), []);
-    // Who gave up has leased nothing.
+    // A receiver that gave up has leased nothing.
     client.send(None, &sent("", "x")).await.expect("sent");
     assert_eq!(take(&mut client, 1).await[0].attempt, 1);
 }

@@ -1,5 +1,5 @@
-//! The suite's harness for a store in this process, with a clock that it turns itself. Its receipts are what the store needs,
-//! and its ids are made as the gateway makes them.
+//! The suite's harness for a store in this process, with a simulated clock. Its receipts hold the
+//! fields that the store needs, and its ids are made as in the gateway.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use crate::digest::Digest;
 use crate::ids::{NamespaceId, UnixMillis};
 use crate::offer::Offer;
 
-/// Bytes of an answer.
+/// Most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// A store and its clock.
@@ -45,7 +45,7 @@ struct Shared<S> {
 }
 
 impl<S: Reads + Writes + Upkeep> LocalHarness<S> {
-    /// Takes a store for the suite. Namespaces are created from number 2,000 on.
+    /// Wraps a store for the suite. Namespaces are created from number 2,000 on.
     pub fn new(store: S) -> LocalHarness<S> {
         let shared = Shared {
             store,

@@ -1,7 +1,8 @@
 //! The behaviour suite of Queue, for all stores and for the gateway in front of them.
 //!
-//! As KeyValue's ([`super`]): the cases speak to a [`Client`] in owned types, and each asks the [`Harness`] for an empty
-//! queue of its own. Each carries the number of the promise that it checks.
+//! Like KeyValue's ([`super`]): cases use a [`Client`] with owned types, and each asks the
+//! [`Harness`] for an empty queue of its own. Each carries the number of the promise that it
+//! checks.
 
 mod attempts;
 mod cases;
@@ -16,7 +17,7 @@ use super::{Failure, WriteToken};
 pub use crate::api::queue::State;
 use crate::offer::{Features, Offer};
 
-/// A message as its sender has it.
+/// A message as its sender sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
     /// Ordering key.
@@ -25,16 +26,16 @@ pub struct Sent {
     pub attributes: Vec<(String, String)>,
     /// Payload.
     pub payload: Vec<u8>,
-    /// How long it waits first.
+    /// Delay before it is ready.
     pub delay: Duration,
-    /// Attempts; 0: the default, 10.
+    /// Most attempts; 0: the default, 10.
     pub attempts_max: u32,
 }
 
-/// A message as a worker gets it.
+/// A message as a worker sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Names the message.
+    /// Id of the message.
     pub id: Vec<u8>,
     /// Ordering key.
     pub key: String,
@@ -42,60 +43,60 @@ pub struct Received {
     pub attributes: Vec<(String, String)>,
     /// Payload.
     pub payload: Vec<u8>,
-    /// Names the attempt.
+    /// Receipt of the attempt.
     pub receipt: Vec<u8>,
-    /// Counts from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// Why the attempt before failed.
+    /// Reason why the attempt before failed.
     pub last_failure: String,
-    /// When the lease ends, in milliseconds since 1970.
+    /// End of the lease, in milliseconds since 1970.
     pub lease_end_ms: u64,
 }
 
-/// What a worker asks for.
+/// Request of a worker for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// Names the call; `None`: no token.
+    /// Token of the call; `None`: no token.
     pub token: Option<Vec<u8>>,
     /// Most messages.
     pub messages_max: u32,
-    /// How long to wait for the first.
+    /// Longest wait for the first message.
     pub wait: Duration,
-    /// How long they are the worker's.
+    /// Length of the lease.
     pub lease: Duration,
 }
 
-/// What a worker says of failed attempts.
+/// Report of a worker about failed attempts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failed {
-    /// How long to wait; `None`: by the number of the attempt.
+    /// Wait before the next attempt; `None`: by the number of the attempt.
     pub delay: Option<Duration>,
-    /// What went wrong.
+    /// Reason of the failure.
     pub reason: String,
-    /// Do not try again.
+    /// Whether to give up: no further attempt.
     pub dead: bool,
-    /// Do not count the attempt.
+    /// Whether to leave the attempt uncounted.
     pub uncounted: bool,
 }
 
 /// A message as Peek shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peeked {
-    /// Names the message.
+    /// Id of the message.
     pub id: Vec<u8>,
     /// Ordering key.
     pub key: String,
     /// Payload.
     pub payload: Vec<u8>,
-    /// What it is.
+    /// State of the message.
     pub state: State,
-    /// Attempts that count.
+    /// Number of attempts that count.
     pub attempt: u32,
-    /// Why the last attempt failed.
+    /// Reason why the last attempt failed.
     pub last_failure: String,
 }
 
-/// Messages that a Redrive or a Delete is about.
+/// Messages that a Redrive or a Delete applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Which {
     /// These.
@@ -107,10 +108,10 @@ pub enum Which {
 /// Calls on one queue.
 #[allow(async_fn_in_trait, reason = "the suite is generic over one thread's executor")]
 pub trait Client {
-    /// Sends one message; its id.
+    /// Sends one message. Returns its id.
     async fn send(&mut self, token: Option<&WriteToken>, message: &Sent) -> Result<Vec<u8>, Failure>;
 
-    /// Sends many; the id of each, or why it was refused.
+    /// Sends many messages. Returns the id of each, or why it was refused.
     async fn send_batch(
         &mut self,
         token: Option<&WriteToken>,
@@ -120,24 +121,25 @@ pub trait Client {
     /// Leases messages.
     async fn receive(&mut self, ask: &Ask) -> Result<Vec<Received>, Failure>;
 
-    /// The work is done.
+    /// Marks work as done.
     async fn ack(&mut self, receipts: &[&[u8]]) -> Result<Vec<Result<(), Failure>>, Failure>;
 
-    /// The work failed; what each message is now.
+    /// Marks work as failed. Returns the new state of each message.
     async fn nack(
         &mut self,
         receipts: &[&[u8]],
         failed: &Failed,
     ) -> Result<Vec<Result<State, Failure>>, Failure>;
 
-    /// The work goes on; when each lease ends, in milliseconds since 1970.
+    /// Extends leases. Returns the end of each, in milliseconds since 1970.
     async fn extend(
         &mut self,
         receipts: &[&[u8]],
         lease: Duration,
     ) -> Result<Vec<Result<u64, Failure>>, Failure>;
 
-    /// One page of the messages in these states (none: undone), and the token of the next page; empty: that was the last.
+    /// Shows one page of the messages in these states (none: undone). Returns the token of the next
+    /// page too, empty on the last.
     async fn peek(
         &mut self,
         states: &[State],
@@ -146,17 +148,17 @@ pub trait Client {
         page_token: &[u8],
     ) -> Result<(Vec<Peeked>, Vec<u8>), Failure>;
 
-    /// Puts dead or done messages to the end; how many, and whether there are more.
+    /// Moves dead or done messages to the end. Returns how many, and whether there are more.
     async fn redrive(&mut self, token: Option<&WriteToken>, which: &Which) -> Result<(u64, bool), Failure>;
 
-    /// Removes messages; how many, and whether there are more.
+    /// Removes messages. Returns how many, and whether there are more.
     async fn delete(&mut self, token: Option<&WriteToken>, which: &Which) -> Result<(u64, bool), Failure>;
 
     /// The number of messages in each state that has some.
     async fn stats(&mut self) -> Result<BTreeMap<State, u64>, Failure>;
 }
 
-/// What a namespace says.
+/// Rules of a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kind {
     /// `ordered: true`.
@@ -169,10 +171,10 @@ pub struct Kind {
     pub retention: Option<Duration>,
 }
 
-/// Where the suite runs.
+/// Environment in which the suite runs.
 #[allow(async_fn_in_trait, reason = "the suite is generic over one thread's executor")]
 pub trait Harness {
-    /// How cases reach the store.
+    /// Way in which cases reach the store.
     type Client: Client;
 
     /// A client on a new, empty queue of this kind.
@@ -181,16 +183,17 @@ pub trait Harness {
     /// One more client on the same queue.
     async fn client_beside(&mut self, client: &Self::Client) -> Self::Client;
 
-    /// The time as the store under test has it, in nanoseconds since 1970.
+    /// Time of the store under test, in nanoseconds since 1970.
     fn now_ns(&mut self) -> i64;
 
-    /// Lets this much time pass: turns a clock, or waits.
+    /// Lets this much time pass: advances a clock, or waits.
     async fn pass(&mut self, time: Duration);
 
-    /// What the store under test promises for Queue.
+    /// Promises of the store under test for Queue.
     fn offer(&self) -> Offer;
 
-    /// Whether a gateway stands in front of the store: it checks tokens, receipts and keys, and waits.
+    /// Whether a gateway stands in front of the store: it checks tokens, receipts and keys, and
+    /// waits.
     fn is_gateway(&self) -> bool;
 
     /// Largest payload that may be sent, in bytes.
@@ -202,15 +205,15 @@ pub trait Harness {
 pub struct Case {
     /// Number of the promise, for example `Q7`, in lower case within the name of the function.
     pub name: &'static str,
-    /// What a store must offer for it.
+    /// Features that a store must offer for it.
     pub needs: Features,
-    /// Where it can be seen.
+    /// Side from which it can be observed.
     pub seen: Seen,
 }
 
 pub use super::pubsub::Seen;
 
-/// Runs all cases that make sense for the harness, one after the other.
+/// Runs all cases that apply to the harness, one after the other.
 ///
 /// # Panics
 /// When a case fails.

@@ -1,4 +1,4 @@
-//! The cases about looking on, and about moving and removing messages.
+//! Cases about looking at messages, and about moving and removing them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -158,7 +158,7 @@ pub(super) async fn q30_delete_leaves_leased_ones_alone<H: Harness>(harness: &mu
         client.stats().await.expect("numbers"),
         numbers(&[(State::Leased, 1)])
     );
-    // Its sender's repeat does not bring it back.
+    // A repeat by its sender does not bring it back.
     assert_eq!(client.send(Some(&name), &sent("", "ready")).await, Ok(ready));
     nothing(&mut client).await;
     for number in 0..5 {

@@ -1,4 +1,4 @@
-//! The cases about ordered queues.
+//! Cases about ordered queues.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,7 +124,7 @@ pub(super) async fn q16_the_next_of_a_key_is_there_after_the_ack<H: Harness>(har
     for round in 0..20 {
         let message = take_one(&mut client, LONG).await;
         assert_eq!(payloads(std::slice::from_ref(&message)), [round.to_string()]);
-        // Sent while the worker has the one before.
+        // Sent while the worker has the message before.
         client
             .send(None, &sent("a", format!("{}", round + 1)))
             .await

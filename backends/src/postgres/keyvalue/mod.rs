@@ -1,12 +1,13 @@
-//! KeyValue on PostgreSQL: what a call means there. Tables are in `STORE.md`.
+//! KeyValue on PostgreSQL. Its tables are described in `STORE.md`.
 //!
-//! * [`writes`]: batches, cut into statements; [`rows`]: the rows of puts; [`swaps`]: compare-and-swap.
+//! * [`writes`]: batches, cut into statements; [`rows`]: the rows of puts; [`swaps`]:
+//!   compare-and-swap.
 //! * [`reads`]: pages. A page fetches no more values than it may hold.
 //! * [`upkeep`]: namespaces, and the sweep.
 //!
-//! A deleted range is remembered as a row, and hides what is older wherever items are read. So a
-//! put that was under way beside the delete, at another gateway, cannot bring an item back, and a
-//! delete of a million rows need not hold a transaction for as long as that takes.
+//! A deleted range is remembered as a row, and hides older items wherever items are read. So a put
+//! at another gateway during the delete cannot bring an item back, and a delete of a million rows
+//! need not hold a transaction until all are removed.
 
 mod reads;
 mod rows;
@@ -25,13 +26,13 @@ use crate::error::StoreError;
 use crate::ids::LogPosition;
 use crate::mutation::{Mutation, Outcome};
 
-/// State of a namespace that can be used; of a dropped one; and of one whose rows are gone.
+/// State of a usable namespace; the next lines: of a dropped one, and of one whose rows are gone.
 const LIVE: i16 = 0;
 const DROPPED: i16 = 1;
 const SWEPT: i16 = 2;
 
-/// The cell. Its futures run on the thread of its connections, inside a tokio runtime, and are to
-/// be polled to their end.
+/// KeyValue on one store. Its futures run on the thread of its connections, inside a tokio runtime,
+/// and must be polled to their end.
 #[derive(Clone, Debug)]
 pub struct KeyValue {
     connections: Rc<Connections>,

@@ -19,7 +19,7 @@ use crate::token;
 const ROWS_FIRST: i64 = 128;
 const ROWS_LATER: i64 = 2_048;
 
-/// How often a read is tried when its connection turns out to be dead.
+/// Number of times that a read is tried when its connection turns out to be dead.
 const ATTEMPTS: u32 = 2;
 
 impl Reads for KeyValue {
@@ -65,7 +65,7 @@ impl Reads for KeyValue {
     }
 }
 
-/// Where a walk finds its rows, and behind what it goes on.
+/// Source of a walk's rows, and the place after which it continues.
 enum Source<'q> {
     Key(&'q [u8]),
     Keys {
@@ -90,7 +90,7 @@ impl<'q> Source<'q> {
         Source::Range { from, end }
     }
 
-    /// Goes on after this item.
+    /// Continues after this item.
     fn advance(&mut self, (id, key): &(Vec<u8>, Vec<u8>)) {
         match self {
             Source::Key(_) => {}
@@ -106,13 +106,13 @@ fn next_key(key: &[u8]) -> Vec<u8> {
     [key, &[0]].concat()
 }
 
-/// A page in the making.
+/// A page under construction.
 struct Walk {
     namespace: NamespaceId,
     now: i64,
     budget: PageBudget,
     item_limit: u32,
-    /// Item that was shown last; before the first, of a Get, the id that is asked for.
+    /// The last item shown; before the first, the id of a Get.
     place: Option<(Vec<u8>, Vec<u8>)>,
     shown: u32,
 }
@@ -131,7 +131,7 @@ impl Walk {
 }
 
 impl KeyValue {
-    /// Shows items until the page is full, or there are no more; whether there are no more.
+    /// Shows items until the page is full, or there are no more. Returns whether there are no more.
     async fn walk(
         &self,
         walk: &mut Walk,
@@ -159,7 +159,8 @@ impl KeyValue {
         }
     }
 
-    /// Rows of one step; once more if the connection turned out to be dead: a read has no effect.
+    /// Fetches the rows of one step; once more if the connection turned out to be dead, since a
+    /// read has no effect.
     async fn fetch(&self, walk: &Walk, source: &Source<'_>, rows_max: i64) -> Result<Vec<Row>, StoreError> {
         let mut attempts = 0;
         loop {
@@ -223,8 +224,8 @@ async fn step(link: &Link, walk: &Walk, source: &Source<'_>, rows_max: i64) -> R
     Ok(rows)
 }
 
-/// The rows that hold items. The namespace's own state is in each row, and alone in one if there is
-/// no item.
+/// Rows that hold items. The namespace's own state is in each row, and alone in one if there is no
+/// item.
 fn of_live_namespace(namespace: NamespaceId, mut rows: Vec<Row>) -> Result<Vec<Row>, StoreError> {
     let state = rows
         .first()
@@ -247,7 +248,7 @@ fn of_live_namespace(namespace: NamespaceId, mut rows: Vec<Row>) -> Result<Vec<R
     Ok(rows)
 }
 
-/// Hands rows to the sink; false when the page is full.
+/// Passes rows to the sink; false when the page is full.
 fn show(walk: &mut Walk, is_scan: bool, rows: &[Row], sink: &mut impl ItemSink) -> Result<bool, StoreError> {
     for row in rows {
         let Shown {
@@ -306,7 +307,7 @@ fn shown(row: &Row, is_scan: bool) -> Result<Shown<'_>, tokio_postgres::Error> {
     })
 }
 
-/// Condition on an item `i` that it can be seen at the moment `$2`.
+/// Condition under which an item `i` is visible at the moment `$2`.
 macro_rules! visible {
     () => {
         "i.kind >= 0 AND (i.expires_at IS NULL OR i.expires_at > $2)
@@ -315,8 +316,8 @@ macro_rules! visible {
     };
 }
 
-/// At most `$4` rows of the namespace `$1` that can be seen, in order. Values are there while they
-/// have at most `$3` bytes together; the first one always is.
+/// At most `$4` visible rows of the namespace `$1`, in order. Values are included while they have
+/// at most `$3` bytes together; the first one always is.
 macro_rules! page {
     ($condition:literal, $order:literal, $columns:literal) => {
         concat!(

@@ -1,8 +1,8 @@
 //! Puts and deletes of keys, gathered: the rows that a whole run of them leaves, one for each key.
 //!
 //! Of two writes to one key the newer version counts, so a run can be resolved before it is sent,
-//! and goes in one statement. The rows are in order of their keys: two batches that meet the same
-//! keys lock them in the same order.
+//! in one statement. The rows are in order of their keys: two batches with the same keys lock them
+//! in the same order.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -11,7 +11,7 @@ use crate::ids::UnixMillis;
 use crate::mutation::{ItemRef, Mutation, Operation, PredicateRef};
 use crate::version::{Version, VersionBytes, version_bytes};
 
-/// `kind` of a remembered delete; others are the compression of an item.
+/// Value of `kind` for a remembered delete; others are the compression of an item.
 pub(super) const TOMBSTONE: i16 = -1;
 
 /// Place of a row.
@@ -26,13 +26,13 @@ struct NewRow<'m> {
     value: &'m [u8],
 }
 
-/// A run of rows in the making.
+/// A run of rows under construction.
 #[derive(Debug, Default)]
 pub(super) struct Rows<'m> {
     by_key: BTreeMap<RowKey<'m>, NewRow<'m>>,
 }
 
-/// Rows as columns, which is how a statement takes them.
+/// Rows as columns, the form in which a statement takes them.
 #[derive(Debug, Default)]
 pub(super) struct Columns<'m> {
     pub(super) namespaces: Vec<i64>,
@@ -45,12 +45,12 @@ pub(super) struct Columns<'m> {
 }
 
 impl<'m> Rows<'m> {
-    /// Adds a put or a delete of keys; whether it is one of these.
+    /// Adds a put or a delete of keys. Returns whether the mutation is one of these.
     pub(super) fn add(&mut self, mutation: &Mutation<'m>, window_ms: u64) -> bool {
         match mutation.operation {
             Operation::Put(items) => {
                 // From the last to the first: of two with one key the later is then there already,
-                // with this very version, and the earlier has no effect.
+                // with the same version, and the earlier has no effect.
                 for item in items.iter().rev() {
                     self.write(mutation, mutation.version, item.key, item);
                 }
@@ -131,7 +131,7 @@ impl Columns<'_> {
     }
 }
 
-/// A moment as the store keeps it: its integers are signed.
+/// A moment as stored: the store's integers are signed.
 pub(super) fn stored_moment(moment: UnixMillis) -> i64 {
     moment.0.min(i64::MAX as u64) as i64
 }

@@ -1,10 +1,10 @@
-//! Compare-and-swap: what decides is locked and read in one round trip, judged here, and written in
-//! a second one, all within the batch's transaction.
+//! Compare-and-swap: the deciding rows are locked and read in one round trip, judged here, and
+//! written in a second one, all within the batch's transaction.
 //!
-//! Locks on the key and on the version come first, as numbers: a key that is absent has no row to
-//! lock, and a repeat must find the first answer. A put needs no such lock. Between reading and
-//! writing it waits for the row, or it writes a row that was absent, and then the versions decide
-//! between the two as if the swap had come first.
+//! Locks on the key and on the version come first, as numbers: an absent key has no row to lock,
+//! and a repeat must find the first answer. A put needs no such lock. Between reading and writing
+//! it waits for the row, or it writes a row that was absent, and then the versions decide between
+//! the two as if the swap had come first.
 
 use std::collections::HashMap;
 
@@ -38,7 +38,7 @@ struct NewAnswer {
     forget_at: i64,
 }
 
-/// Judge of the swaps of one transaction: what was read, and what the swaps before have changed.
+/// Judge of the swaps of one transaction: the rows read, and the changes of the earlier swaps.
 #[derive(Debug, Default)]
 pub(super) struct Judge {
     items: HashMap<Place, Found>,
@@ -48,7 +48,8 @@ pub(super) struct Judge {
     fresh: Vec<NewAnswer>,
 }
 
-/// Locks and reads all that decides the swaps with these numbers; the states of the namespaces.
+/// Locks and reads all rows that decide the swaps with these numbers. Returns the states of the
+/// namespaces.
 pub(super) async fn read(
     link: &Link,
     batch: &[Mutation<'_>],
@@ -86,8 +87,8 @@ pub(super) async fn read(
     Ok((States::of(&states?)?, judge))
 }
 
-/// Gives swaps of a batch that was applied before the answers that are remembered. One whose answer
-/// is forgotten is judged by what it left.
+/// Gives the swaps of a batch that was applied before their remembered answers. A swap whose answer
+/// is forgotten is judged by the item that it left.
 pub(super) async fn recall(
     link: &Link,
     batch: &[Mutation<'_>],
@@ -104,7 +105,7 @@ pub(super) async fn recall(
 }
 
 impl Judge {
-    /// Judges one swap; `rows` gets what it writes.
+    /// Judges one swap; `rows` gets its writes.
     pub(super) fn swap<'m>(
         &mut self,
         mutation: &Mutation<'m>,
@@ -152,7 +153,7 @@ impl Judge {
         Outcome::Swapped(Some(version))
     }
 
-    /// Writes the answers that are new.
+    /// Writes the new answers.
     pub(super) async fn remember(&self, link: &Link) -> Result<(), Fault> {
         if self.fresh.is_empty() {
             return Ok(());
@@ -223,7 +224,7 @@ impl Judge {
                 REFUSED_ABSENT => Verdict::NotSwapped(None),
                 REFUSED_LARGE => Verdict::NotSwappedLarge,
                 _ => Verdict::NotSwapped(Some(OwnedItem {
-                    // Its key is that of the call which repeats it.
+                    // The key is that of the call which repeats it.
                     key: Vec::new(),
                     value: row.try_get(5)?,
                     expires_at: moment_of(row.try_get(6)?),
@@ -262,8 +263,8 @@ impl Judge {
         )
     }
 
-    /// The answer to a swap that is forgotten, by its mark: what the item carries is its version,
-    /// so it was the last write, unless it looks otherwise.
+    /// The answer to a forgotten swap, by its mark: the item carries its version, so it was the
+    /// last write, unless the item contradicts that.
     fn left(&self, mutation: &Mutation<'_>) -> Outcome {
         let Operation::CompareAndSwap { key, replacement, .. } = mutation.operation else {
             return Outcome::Applied;
@@ -289,7 +290,7 @@ impl Judge {
         (!is_deleted && !is_expired(item.expires_at, at)).then_some(item)
     }
 
-    /// Newest version that the key has met.
+    /// Newest version of any write to the key.
     fn floor(&self, place: &Place) -> Option<Version> {
         let stored = self.items.get(place).map(|found| found.version);
         stored.max(self.deleted.get(place).copied())
@@ -316,7 +317,7 @@ struct Asked<'m> {
     ids: Vec<&'m [u8]>,
     keys: Vec<&'m [u8]>,
     versions: Vec<[u8; 16]>,
-    /// Numbers to lock, in order, so that two transactions do not wait for each other.
+    /// Numbers to lock, in order, so that two transactions do not deadlock.
     locks: Vec<i64>,
 }
 
@@ -426,7 +427,7 @@ const REFUSED_ABSENT: i64 = 1;
 const REFUSED_ITEM: i64 = 2;
 const REFUSED_LARGE: i64 = 3;
 
-/// Sets our locks apart from those that others of the database take.
+/// Seed that separates our locks from those of other users of the database.
 const LOCK_SEED: u64 = 0x7072_6973_6d3a_6b76;
 
 const _: () = assert!(limits::SWAP_VALUE_REMEMBERED_MAX <= 1 << 20);

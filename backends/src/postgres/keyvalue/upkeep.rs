@@ -1,4 +1,4 @@
-//! The namespaces of the store, and the sweep, which several gateways may do at once.
+//! Namespaces of the store, and the sweep, which several gateways may run at once.
 
 use tokio_postgres::types::ToSql;
 
@@ -12,8 +12,8 @@ use crate::offer::{Acked, Api, Features, Offer, Order, Replay};
 use crate::postgres::connect::{Fault, Link};
 use crate::sqlite::Presence;
 
-/// Promises of PostgreSQL for KeyValue. A server that runs with `fsync = off` keeps none of them
-/// through a power cut, and [`Upkeep::offer`] says so once one was seen.
+/// Promises of PostgreSQL for KeyValue. A server with `fsync = off` keeps none of them through a
+/// power cut; [`Upkeep::offer`] accounts for that once it has been detected.
 pub const KEYVALUE: Offer = Offer {
     api: Api::KeyValue,
     acked: Acked::Durable,
@@ -133,8 +133,7 @@ struct Steps<'l> {
 impl Steps<'_> {
     async fn run(&self) -> Result<Sweep, Fault> {
         let mut done = Sweep::default();
-        // An expired item leaves its version behind, as a delete does, or an older write could come
-        // back.
+        // An expired item keeps its version, as a delete does, or an older write could come back.
         self.step(&mut done, EXPIRE, &[&self.now, &self.forget_at, &self.budget])
             .await?;
         self.step(&mut done, FORGET_ITEMS, &[&self.now, &self.budget])
@@ -160,8 +159,8 @@ impl Steps<'_> {
         Ok(more)
     }
 
-    /// Removes what deletes of ranges still hide, and forgets those that are old enough. One is
-    /// forgotten only when it hides nothing any more.
+    /// Removes the rows that deletes of ranges still hide, and forgets deletes that are old enough.
+    /// One is forgotten only when it hides no rows any more.
     async fn ranges(&self, done: &mut Sweep) -> Result<(), Fault> {
         for row in self.link.query(UNFINISHED, &[&self.now]).await? {
             let number: i64 = row.try_get(0)?;

@@ -19,10 +19,10 @@ use crate::postgres::connect::{Fault, Link};
 use crate::postgres::positions;
 use crate::version::version_bytes;
 
-/// How often a transaction that others made impossible is tried, the first time included.
+/// Number of times that a transaction is tried when others make it impossible.
 const ATTEMPTS: u32 = 4;
 
-/// Rows that a delete of a range removes at once. What is beyond that is hidden, and swept.
+/// Most rows that a delete of a range removes at once. Further rows are hidden, and swept.
 const REMOVE_AT_ONCE: i64 = 1_000;
 
 /// A run of mutations that go to the server together.
@@ -39,7 +39,7 @@ struct RangeDelete<'m> {
     end: &'m [u8],
 }
 
-/// A batch that was looked through: the outcomes that are known, and what is to be sent.
+/// An examined batch: the outcomes that are known, and the segments to send.
 pub(super) struct Plan<'m> {
     segments: Vec<Segment<'m>>,
     /// Namespaces of the mutations, each once.
@@ -47,7 +47,7 @@ pub(super) struct Plan<'m> {
 }
 
 impl<'m> Plan<'m> {
-    /// Cuts a batch; `outcomes` gets one for each mutation, refused or for now applied.
+    /// Cuts a batch. `outcomes` gets one for each mutation: refused, or for now applied.
     pub(super) fn new(batch: &[Mutation<'m>], window_ms: u64, outcomes: &mut Vec<Outcome>) -> Plan<'m> {
         let mut plan = Plan {
             segments: Vec::new(),
@@ -104,7 +104,7 @@ impl<'m> Plan<'m> {
 }
 
 impl KeyValue {
-    /// Applies a batch, again where others were in its way.
+    /// Applies a batch, and again if other transactions conflicted with it.
     pub(super) async fn apply_batch(
         &self,
         batch: &[Mutation<'_>],
@@ -149,8 +149,8 @@ impl KeyValue {
             Some(single) => single.map(|states| refuse(batch, &states, outcomes)),
             None => self.transact(link, batch, plan, at, outcomes).await,
         };
-        // An error that the server answered with leaves the session in order, unless a transaction
-        // is open: it is ended, or the connection goes.
+        // An error with which the server answered leaves the session intact, unless a transaction
+        // is open: that is ended, or the connection closed.
         let is_in_order = match &done {
             Ok(()) => true,
             Err(fault) if fault.is_of_connection() => false,
@@ -175,7 +175,7 @@ impl KeyValue {
         if let Some(at) = at
             && !positions::note(link, at).await?
         {
-            // Applied before: its swaps get the answers that are remembered.
+            // Applied before: its swaps get the remembered answers.
             link.run("ROLLBACK").await?;
             let states = swaps::recall(link, batch, &swaps_of(plan), &plan.namespaces, outcomes).await?;
             refuse(batch, &states, outcomes);
@@ -196,8 +196,8 @@ impl KeyValue {
         if plan.segments.is_empty() {
             refuse(batch, &namespace_states(link, &plan.namespaces).await?, outcomes);
         }
-        // A transaction that the server has given up answers COMMIT with success: every statement
-        // before it was awaited, and had none.
+        // A transaction that the server has aborted answers COMMIT with success; but every
+        // statement before it was awaited, and none failed.
         link.run("COMMIT").await?;
         Ok(())
     }
@@ -369,9 +369,9 @@ fn refuse(batch: &[Mutation<'_>], states: &States, outcomes: &mut [Outcome]) {
     }
 }
 
-/// The rows of a run. Those of namespaces that cannot be used, those that a delete of a range
-/// covers and those that are not newer have no effect. The subqueries stand where the planner
-/// leaves them, so that rows keep their order and two batches cannot lock each other out.
+/// Inserts the rows of a run. Rows of unusable namespaces, rows covered by a delete of a range and
+/// rows that are not newer have no effect. The subqueries are written so that the planner keeps
+/// their order: rows stay sorted, and two batches cannot deadlock.
 macro_rules! insert_rows {
     ($condition:literal) => {
         concat!(
@@ -408,9 +408,9 @@ static WRITE_ROWS_AT: &str = concat!(
     ") SELECT number, state FROM prism.namespace WHERE number = ANY($8::int8[])"
 );
 
-/// Remembers a deleted range, unless one that is as new and as wide is remembered, and removes some
-/// of its rows. `is_done`: all of them. The ranges that it covers are not needed any more; of those
-/// that are done, an id keeps 63 more.
+/// Remembers a deleted range, unless one as new and as wide is remembered, and removes some of its
+/// rows. `is_done`: all of them. The remembered ranges that it covers are dropped; of those that
+/// are done, an id keeps 63 more.
 static DELETE_RANGE: &str = "WITH within AS (
         DELETE FROM prism.range_delete WHERE namespace = $1 AND id = $2 AND start >= $3
             AND ($4::bytea = '' OR (\"end\" <> '' AND \"end\" <= $4)) AND version < $5
