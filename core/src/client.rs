@@ -1,13 +1,14 @@
-//! A small blocking gRPC client for tools: one connection, one call at a time, unary and server streaming.
+//! A small blocking gRPC client for tools: one connection, one call at a time, unary and server
+//! streaming.
 //!
 //! ```text
 //!   Client::call --encode--> h2::Connection --bytes--> TcpStream --> gateway
 //!          <--decode-- message <--5-byte prefix-- events <-- bytes
 //! ```
 //!
-//! Promises: every call ends within its timeout, whatever the peer does; errors keep the peer's status with
-//! its details; what the peer sends is bounded. Leaves to others: speed (the load generator has its own
-//! client), TLS, retries.
+//! Promises: every call ends within its timeout, whatever the peer does; errors keep the peer's
+//! status with its details; the bytes accepted from the peer are bounded. Leaves to others: speed
+//! (the load generator has its own client), TLS, retries.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -22,12 +23,13 @@ use prism_codec::h2::{Config, Connection, ErrorCode, Event, HeaderList, Input, S
 use prism_codec::proto::google::rpc::Status;
 use prost::Message;
 
-/// A connection to a gateway. After an error that is not [`ClientError::Status`] it is not usable any more.
+/// A connection to a gateway. After an error that is not [`ClientError::Status`] it can no longer
+/// be used.
 #[derive(Debug)]
 pub struct Client {
     socket: TcpStream,
     connection: Connection,
-    /// Received and not yet consumed.
+    /// Bytes received and not yet consumed.
     received: Vec<u8>,
     /// The buffer that is sent while the connection fills the other one.
     spare: Vec<u8>,
@@ -35,21 +37,21 @@ pub struct Client {
     timeout: Duration,
 }
 
-/// Why a call failed.
+/// The reason why a call failed.
 #[derive(Debug)]
 pub enum ClientError {
-    /// What was given is no address. Nothing was sent.
+    /// The text is not an address. Nothing was sent.
     Address {
         /// As given by the user.
         server: String,
-        /// What is wrong with it.
+        /// The fault in the text.
         reason: &'static str,
     },
-    /// Nobody answers at the address. Nothing was sent.
+    /// No process answers at the address. Nothing was sent.
     Unreachable {
         /// As given by the user.
         server: String,
-        /// What the system said.
+        /// The system's words.
         reason: String,
     },
     /// No complete answer within the timeout; a write may or may not have happened.
@@ -59,11 +61,12 @@ pub enum ClientError {
         /// How long the call was allowed to take.
         after: Duration,
     },
-    /// The peer closed the connection, or does not speak gRPC; a write may or may not have happened.
+    /// The peer closed the connection, or does not speak gRPC; a write may or may not have
+    /// happened.
     Broken {
         /// As given by the user.
         server: String,
-        /// What was wrong.
+        /// The fault.
         reason: String,
     },
     /// The gateway answered with an error status.
@@ -96,17 +99,20 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
-/// Largest message that is accepted from the peer, in bytes: more than any gateway is configured to send.
+/// Largest message that is accepted from the peer, in bytes: more than any gateway is configured to
+/// send.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
-/// How long connecting may take; loopback and one datacentre answer in milliseconds.
+/// Longest time to connect; loopback and one datacentre answer in milliseconds.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 const RECEIVE_BYTES: usize = 64 << 10;
-/// Largest page that [`Client::page`] takes, in bytes. The metrics of 10,000 namespaces are some 60 MB.
+/// Largest page that [`Client::page`] takes, in bytes. The metrics of 10,000 namespaces are some 60
+/// MB.
 pub const PAGE_BYTES_MAX: usize = 256 << 20;
 const USER_AGENT: &[u8] = concat!("prism-cli/", env!("CARGO_PKG_VERSION")).as_bytes();
 
 impl Client {
-    /// Connects to `server`, `host:port`, optionally with `http://` before it. `timeout` holds for each call.
+    /// Connects to `server`, `host:port`, optionally with `http://` before it. `timeout` holds for
+    /// each call.
     ///
     /// # Errors
     /// [`ClientError::Address`], [`ClientError::Unreachable`].
@@ -145,16 +151,17 @@ impl Client {
         Err(unreachable(failure))
     }
 
-    /// The same connection with another time for each call.
+    /// The same connection with another timeout for each call.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    /// One request, one reply. `path` is `/package.Service/Method`.
+    /// Makes a unary call. `path` is `/package.Service/Method`.
     ///
     /// # Errors
-    /// The gateway's status, or what broke on the way. No message or a second one is [`ClientError::Broken`].
+    /// The gateway's status, or the failure on the way. No message or a second one is
+    /// [`ClientError::Broken`].
     pub fn unary<Reply: Message + Default>(
         &mut self,
         path: &str,
@@ -174,11 +181,11 @@ impl Client {
         }
     }
 
-    /// One request, any number of replies, each given to `on_message` as it arrives. `Break` cancels the
-    /// call.
+    /// Makes a server-streaming call. Each reply is given to `on_message` as it arrives. `Break`
+    /// cancels the call.
     ///
-    /// The timeout bounds each wait for the gateway, and neither the whole call nor the time that `on_message` takes:
-    /// who reads a long stream may take as long as he likes.
+    /// The timeout bounds each wait for the gateway, and neither the whole call nor the time that
+    /// `on_message` takes: reading a long stream may take any time.
     ///
     /// # Errors
     /// As for [`Client::unary`].
@@ -195,7 +202,7 @@ impl Client {
     /// Gets a plain HTTP page such as `/metrics`: its status and body.
     ///
     /// # Errors
-    /// What broke on the way, or a body above [`PAGE_BYTES_MAX`]. An HTTP error is no error here.
+    /// The failure on the way, or a body above [`PAGE_BYTES_MAX`]. An HTTP error is no error here.
     pub fn page(&mut self, path: &str) -> Result<(u16, Vec<u8>), ClientError> {
         let server = self.server.clone();
         let headers: [(&[u8], &[u8]); 5] = [
@@ -243,7 +250,8 @@ impl Client {
                     ended = true;
                     Ok(())
                 }
-                // After the whole answer a reset says only that the rest of the request is not wanted.
+                // After the whole answer a reset only means that the rest of the request is not
+                // wanted.
                 Event::Reset { stream, code } if stream == asked && !ended => {
                     Err(format!("the gateway reset the call: {code}"))
                 }
@@ -256,7 +264,7 @@ impl Client {
         Ok((status, body))
     }
 
-    /// The replies to the call on `stream`, until its status or a `Break`.
+    /// Reads the replies to the call on `stream`, until its status or a `Break`.
     fn replies<Reply: Message + Default>(
         &mut self,
         stream: StreamId,
@@ -271,8 +279,8 @@ impl Client {
         loop {
             let mut outcome = None;
             self.turn(deadline, |event| {
-                // What comes for a call that is over, or for an older one that was cancelled, is only taken
-                // away.
+                // Bytes for a call that is over, or for an older one that was cancelled, are only
+                // consumed.
                 if outcome.is_none() {
                     outcome = call.handle(event)?;
                 }
@@ -300,7 +308,8 @@ impl Client {
         }
     }
 
-    /// Sends what is due, waits for bytes and gives each event to `take`, whose error says what the peer broke.
+    /// Sends pending output, waits for bytes and passes each event to `take`, whose error is a
+    /// broken rule of the peer.
     fn turn(
         &mut self,
         deadline: Instant,
@@ -436,17 +445,17 @@ impl Client {
     }
 }
 
-/// One call: what has come of its reply.
+/// State of one call's reply.
 struct Call {
     stream: StreamId,
-    /// The reply's headers say that it is gRPC.
+    /// Whether the reply's headers show that it is gRPC.
     accepted: bool,
     /// Body bytes that are not yet a whole message.
     body: Vec<u8>,
 }
 
 impl Call {
-    /// Takes an event in; the final status when the call is over.
+    /// Handles an event. Returns the final status when the call is over.
     fn handle(&mut self, event: Event<'_, '_>) -> Result<Option<Status>, String> {
         match event {
             Event::Headers {
@@ -459,7 +468,7 @@ impl Call {
                     return Ok(Some(status));
                 }
                 if end_stream {
-                    // Trailers-only: the status stands in the headers.
+                    // Trailers-only: the status is in the headers.
                     return self.status(headers).map(Some);
                 }
                 self.accepted = true;
@@ -489,8 +498,8 @@ impl Call {
         }
     }
 
-    /// Whether the reply is gRPC at all. An HTTP error becomes the status that the gRPC specification maps it
-    /// to.
+    /// Checks that the reply is gRPC at all. An HTTP error becomes the status to which the gRPC
+    /// specification maps it.
     fn check_head(&self, headers: &HeaderList) -> Result<Option<Status>, String> {
         let http_status = headers.get(b":status").unwrap_or_default();
         let content_type = headers.get(b"content-type").unwrap_or_default();
@@ -524,7 +533,8 @@ impl Call {
         Ok(None)
     }
 
-    /// The status in trailers. Details that cannot be read are left out: the code and the message still help.
+    /// The status in trailers. Unreadable details are left out: the code and the message still
+    /// help.
     fn status(&self, trailers: &HeaderList) -> Result<Status, String> {
         let code = trailers
             .get(b"grpc-status")
@@ -569,14 +579,14 @@ impl Call {
     }
 }
 
-/// Servers may leave the padding out (gRPC over HTTP/2: "implementations MUST accept padded and un-padded
-/// values").
+/// Servers may leave the padding out (gRPC over HTTP/2: "implementations MUST accept padded and
+/// un-padded values").
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// `host:port` of what the user gave as the server.
+/// The `host:port` in the user's text for the server.
 fn authority(server: &str) -> Result<String, &'static str> {
     if server.starts_with("https://") {
         return Err("this version has no TLS; use http:// or host:port");
@@ -594,8 +604,8 @@ fn authority(server: &str) -> Result<String, &'static str> {
     Ok(authority.to_owned())
 }
 
-/// The text of `grpc-message`; what is not valid is kept or replaced, since an error about an error helps
-/// nobody.
+/// The text of `grpc-message`; invalid parts are kept or replaced, since an error about an error
+/// helps nobody.
 fn percent_decode(text: &[u8]) -> String {
     let hex = |byte: u8| {
         char::from(byte)

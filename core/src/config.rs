@@ -1,9 +1,11 @@
-//! The configuration of `prism serve`: text from flags, environment and file in, checked [`ServeOptions`] out.
+//! The configuration of `prism serve`: text from flags, environment and file in, checked
+//! [`ServeOptions`] out.
 //!
-//! A `ServeOptions` exists only if every value in it is legal, so whoever holds one does not check again.
-//! Defaults stand in one place ([`ServeOptions::default`]); every key, its environment variable and its
-//! documentation in another ([`KEYS`]). A flag counts more than the environment, the environment more than
-//! the file, the file more than the default. Leaves to others: reading the process's arguments and the file.
+//! A `ServeOptions` exists only if every value in it is legal, so its users do not check again.
+//! Defaults stand in one place ([`ServeOptions::default`]); every key, its environment variable and
+//! its documentation in another ([`KEYS`]). A flag takes precedence over the environment, the
+//! environment over the file, the file over the default. Leaves to others: reading the process's
+//! arguments and the file.
 
 mod environment;
 mod keys;
@@ -25,51 +27,55 @@ use crate::namespace::problem::{Problem, did_you_mean};
 use crate::namespace::yaml::{self, Node, Value, join};
 use crate::runtime::{clock::WallClock, reactor::DriverChoice};
 
-/// What `prism serve` runs with. Every value has been checked.
+/// Options of `prism serve`. Every value has been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeOptions {
     /// Folder of the catalog and of the embedded store. Created when missing.
     pub data_dir: PathBuf,
-    /// Address of the one port that speaks gRPC, Connect and HTTP. Loopback unless `insecure_listen`.
+    /// Address of the one port that speaks gRPC, Connect and HTTP. Loopback unless
+    /// `insecure_listen`.
     pub listen: SocketAddr,
-    /// The user has accepted that anybody who reaches `listen` may read and write: there is no TLS or
-    /// authentication yet.
+    /// The user has accepted that everybody who reaches `listen` may read and write: there is no
+    /// TLS or authentication yet.
     pub insecure_listen: bool,
-    /// Number of shard threads, 1 to [`SHARDS_MAX`]. Default: one per available core; with SQLite one is left
-    /// to the writer of the store, if there is another.
+    /// Number of shard threads, 1 to [`SHARDS_MAX`]. Default: one per available core; with SQLite
+    /// one core is left to the store's writer, if there is another.
     pub shards: NonZeroUsize,
     /// Whether each shard is pinned to one core.
     pub pin_shards: bool,
-    /// Whether the threads that calls wait for run before others of the machine, where the system allows it.
+    /// Whether the threads that calls wait for run before others of the machine, where the system
+    /// allows it.
     pub raise_priority: bool,
-    /// How the shards wait for the network.
+    /// Kernel interface by which the shards wait for the network.
     pub driver: DriverChoice,
-    /// How long a shard with little to do looks for work before it sleeps; zero: not at all.
+    /// Time for which a shard with little to do polls before it sleeps; zero: not at all.
     pub idle_poll: Duration,
     /// The store of namespaces for which no other store is configured.
     pub embedded: EmbeddedStore,
-    /// The stores beside it, in the order of the file; each name once.
+    /// Stores in addition to it, in the order of the file; each name once.
     pub stores: Vec<StoreOptions>,
-    /// Every maximum that the operator can move.
+    /// Maxima that the operator can change.
     pub limits: ServeLimits,
-    /// What browsers may do, and how replies are compressed.
+    /// Options for browsers and for the compression of replies.
     pub http: HttpOptions,
     /// The write-ahead log, which `strong` and `eventual` need.
     pub wal: LogLimits,
-    /// How groups get to the disk.
+    /// Way in which groups reach the disk.
     pub wal_writer: LogWriterKind,
-    /// The file with the key that wraps the log's data keys; without it they lie in the clear.
+    /// The file with the key that wraps the log's data keys; without it they are stored in the
+    /// clear.
     pub wal_key_file: Option<PathBuf>,
-    /// What is written to standard error, and how.
+    /// Diagnostics on standard error.
     pub log: LogOptions,
     /// The wall clock. Not configured; tests shift it.
     pub wall_clock: WallClock,
 }
 
-/// What browsers may do, and how replies are compressed.
+/// Options for browsers and for the compression of replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpOptions {
-    /// Names beside those of loopback that requests may be for while the gateway listens on loopback.
+    /// Host names, in addition to those of loopback, that requests may name while the gateway
+    /// listens on loopback.
     pub allowed_hosts: Vec<String>,
     /// Origins (scheme, host and port) whose pages may call the gateway; `*`: all.
     pub allowed_origins: Vec<String>,
@@ -88,10 +94,11 @@ impl Default for HttpOptions {
     }
 }
 
-/// Limits of the write-ahead log. Each shard has a lane of its own, to which they apply.
+/// Limits of the write-ahead log. They apply to each shard's lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLimits {
-    /// Bytes of one segment file: 4 MiB to 1 GiB, whole blocks of 4 KiB. A lane needs four at least.
+    /// Bytes of one segment file: 4 MiB to 1 GiB, whole blocks of 4 KiB. A lane needs four at
+    /// least.
     pub segment_bytes: usize,
     /// Most segments of a lane.
     pub segments_max: usize,
@@ -99,11 +106,11 @@ pub struct LogLimits {
     pub unapplied_bytes_max: usize,
     /// Most groups in flight, 1 to 8.
     pub depth_max: usize,
-    /// Fixes that number instead of adapting it to the disk.
+    /// Fixed number of groups in flight; `None`: adapted to the disk.
     pub depth_fixed: Option<usize>,
-    /// Start a damaged lane without what is damaged, instead of holding it.
+    /// Whether a damaged lane starts without its damaged part, instead of being held.
     pub accept_loss: bool,
-    /// Promise `strong` also where the file system is not known to keep it.
+    /// Whether `strong` is promised also on file systems that are not known to keep it.
     pub allow_unsafe_filesystem: bool,
 }
 
@@ -128,18 +135,19 @@ impl Default for LogLimits {
     }
 }
 
-/// How groups of the log get to the disk.
+/// Way in which groups of the log reach the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogWriterKind {
-    /// Groups of few records as with [`LogWriterKind::Ring`], others as with [`LogWriterKind::Thread`].
+    /// Groups of few records as with [`LogWriterKind::Ring`], others as with
+    /// [`LogWriterKind::Thread`].
     Auto,
     /// By the shard's own io_uring; where that is forbidden, as [`LogWriterKind::Thread`].
     Ring,
-    /// By threads beside the shard.
+    /// By threads next to the shard.
     Thread,
 }
 
-/// Most shards that may be asked for.
+/// Most shards that can be configured.
 pub const SHARDS_MAX: usize = 256;
 
 /// The embedded store.
@@ -151,41 +159,44 @@ pub enum EmbeddedStore {
     Memory,
 }
 
-/// Every maximum that the operator can move. At the maximum the answer is `RESOURCE_EXHAUSTED`, or the
+/// Maxima that the operator can change. At a maximum the answer is `RESOURCE_EXHAUSTED`, or the
 /// connection is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServeLimits {
     /// Open connections of the whole gateway; more are closed when accepted. About 20 KiB each.
     pub connections_max: usize,
-    /// Of these, connections of one client address; `None`: nine tenths.
+    /// Those of one client address; `None`: nine tenths.
     pub connections_per_client_max: Option<usize>,
     /// Calls of one shard that wait for a store or for another shard.
     pub inflight_per_shard_max: usize,
     /// Streams that one shard keeps open for one namespace: scans and subscriptions.
     pub streams_per_namespace_max: usize,
-    /// Bytes of one gRPC message after decompression, in or out. The default holds the longest value with its id and key.
+    /// Bytes of one gRPC message after decompression, in or out. The default holds the longest
+    /// value with its id and key.
     pub message_bytes_max: usize,
     /// Bytes that may wait for one slow reader before the gateway stops reading from it.
     pub output_bytes_max: usize,
-    /// How long a new connection may take to send its first complete request or HTTP/2 preface.
+    /// Longest time until a new connection has sent its first complete request or HTTP/2 preface.
     pub handshake_timeout: Duration,
-    /// How long a connection without open calls is kept; zero: for ever.
+    /// Time for which a connection without open calls is kept; zero: for ever.
     pub idle_timeout: Duration,
-    /// How long a request may take to become complete, besides a second for each `body_rate_min` bytes of it.
+    /// Longest time until a request is complete, in addition to a second for each `body_rate_min`
+    /// bytes of it.
     pub receive_timeout: Duration,
-    /// Bytes a second that a request's body must come with.
+    /// Least bytes a second of a request's body.
     pub body_rate_min: usize,
-    /// How long a client may be silent before it is asked for a sign of life; zero: never.
+    /// Silence of a client after which it is probed; zero: never.
     pub keepalive_interval: Duration,
-    /// How long it then has for an answer.
+    /// Longest wait for the answer to that probe.
     pub keepalive_timeout: Duration,
-    /// The age at which a connection's client is asked to open another one; zero: none.
+    /// Age of a connection at which its client is asked to open another one; zero: none.
     pub connection_age_max: Duration,
-    /// How long calls of such a connection may still run.
+    /// Time for which calls of such a connection may still run.
     pub connection_age_grace: Duration,
-    /// How long a drain waits for the calls that were taken before it closes their connections.
+    /// Longest wait of a drain for the calls accepted before, after which their connections are
+    /// closed.
     pub drain_timeout: Duration,
-    /// How far an idempotency token's generation time may lie from the gateway's clock.
+    /// Largest difference between an idempotency token's generation time and the gateway's clock.
     pub clock_drift_max: Duration,
     /// Highest `needs.write_rps` that a namespace may ask for.
     pub namespace_write_rps_max: u64,
@@ -194,18 +205,18 @@ pub struct ServeLimits {
 }
 
 impl ServeLimits {
-    /// How many of a shard's `places` for connections one client may have.
+    /// Number of a shard's `places` for connections that one client may have.
     pub(crate) fn places_per_client(&self, places: usize) -> usize {
         match self.connections_per_client_max {
             Some(max) => (max * places).div_ceil(self.connections_max).max(1),
-            // At least one place is left to others, where there are several.
+            // Where there are several places, at least one is left to other clients.
             None => places - places.div_ceil(10).min(places.saturating_sub(1)),
         }
     }
 }
 
 impl EmbeddedStore {
-    /// The kind of store that it is.
+    /// The kind of the store.
     pub fn kind(self) -> StoreKind {
         match self {
             Self::Sqlite => StoreKind::Sqlite,
@@ -221,21 +232,21 @@ impl ServeOptions {
         self.stores.iter().cloned().chain([embedded]).collect()
     }
 
-    /// Whether a store lies on this machine's disk, and the log and the catalog with it.
+    /// Whether a store is on this machine's disk, and the log and the catalog with it.
     pub fn keeps_catalog(&self) -> bool {
         self.all_stores()
             .iter()
             .any(|store| store.kind != StoreKind::Memory)
     }
 
-    /// Whether anything lies in the data directory beside the catalog.
+    /// Whether there is anything in the data directory in addition to the catalog.
     pub fn has_disk(&self) -> bool {
         self.embedded == EmbeddedStore::Sqlite
             || self.stores.iter().any(|store| store.kind == StoreKind::Sqlite)
     }
 }
 
-/// What is written to standard error, and how.
+/// Options of the diagnostics on standard error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogOptions {
     /// A `tracing` filter such as `info` or `info,prism_core::shard=debug`.
@@ -310,8 +321,9 @@ fn available_cores() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// One shard per core, at most [`SHARDS_MAX`]. With SQLite one core is left to the store's writer, if there is another: it
-/// does most of the work of a write, and a shard that is pinned to its core would keep it waiting.
+/// Default number of shards: one per core, at most [`SHARDS_MAX`]. With SQLite one core is left to
+/// the store's writer, if there is another: it does most of the work of a write, and a shard pinned
+/// to its core would delay it.
 fn default_shards(has_sqlite: bool, cores: NonZeroUsize) -> NonZeroUsize {
     let shards = cores.get() - usize::from(has_sqlite);
     NonZeroUsize::new(shards.min(SHARDS_MAX)).unwrap_or(NonZeroUsize::MIN)
@@ -328,10 +340,10 @@ pub struct Sources {
     pub flags: Vec<(String, String, String)>,
 }
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody said anything.
+    /// No source sets it.
     Default,
     /// The configuration file, with the line.
     File(String, u32),
@@ -341,19 +353,20 @@ pub enum Origin {
     Flag(String),
 }
 
-/// The checked options and where each of them comes from, in the order of [`KEYS`].
+/// The checked options and the source of each, in the order of [`KEYS`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
-    /// What counts.
+    /// Options in force.
     pub options: ServeOptions,
     /// One for each of [`KEYS`].
     pub origins: Vec<Origin>,
 }
 
-/// Puts the sources together and checks every value, also those that another source overrides.
+/// Merges the sources and checks every value, including those that another source overrides.
 ///
 /// # Errors
-/// All problems: not a value, unknown key, and what goes beyond one key (listening beyond loopback).
+/// All problems: illegal values, unknown keys, and conflicts between keys (listening beyond
+/// loopback).
 pub fn load(sources: &Sources) -> Result<Effective, Vec<Problem>> {
     let mut effective = Effective {
         options: ServeOptions::default(),
@@ -381,7 +394,7 @@ pub fn load(sources: &Sources) -> Result<Effective, Vec<Problem>> {
         }
     }
     for (index, key) in KEYS.iter().enumerate() {
-        // An empty variable is the shell's way of saying that there is none.
+        // An empty variable is the shell's way to unset one.
         if let Some((name, value)) = sources
             .environment
             .iter()
@@ -478,7 +491,7 @@ impl Effective {
         };
         let section = KEYS.iter().any(|key| key.path.starts_with(&prefix));
         match &node.value {
-            // A file that holds only comments, or a section without a value in it, changes nothing.
+            // A file of comments only, or a section without a value in it, changes nothing.
             Value::Null if section => {}
             Value::Map(entries) if section => {
                 for entry in entries {
@@ -493,8 +506,8 @@ impl Effective {
         }
     }
 
-    /// The effective configuration as a YAML file that [`load`] reads back to the same options, with
-    /// documentation and the origin of each value as comments.
+    /// The effective configuration as a YAML file that [`load`] reads back to the same options,
+    /// with documentation and the origin of each value as comments.
     pub fn to_yaml(&self) -> String {
         let mut out = String::from(
             "# Effective configuration of `prism serve`. Usable as a file: prism serve --config FILE\n",
@@ -520,7 +533,7 @@ impl Effective {
         out
     }
 
-    /// The section of the stores, with references to variables as they were written.
+    /// Writes the section of the stores, with references to variables as written.
     fn write_stores(&self, out: &mut String) {
         out.push_str("\n# Stores beside the embedded one, by name; a namespace gets the first that can keep what it needs.\n");
         if self.options.stores.is_empty() {
@@ -557,7 +570,8 @@ struct FileSource<'a> {
     variables: &'a [(String, String)],
 }
 
-/// The problem of a second store of SQLite: one file holds the data of all namespaces that have none elsewhere.
+/// The problem of a second store of SQLite: one file holds the data of all namespaces that have no
+/// other store.
 fn second_sqlite(options: &ServeOptions, sources: &Sources) -> Option<Problem> {
     let mut sqlite = options
         .stores

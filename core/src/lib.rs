@@ -1,4 +1,5 @@
-//! The gateway: configuration, namespaces with their catalog, a small gRPC client for tools, and the server itself.
+//! The gateway: configuration, namespaces with their catalog, a small gRPC client for tools, and
+//! the server itself.
 
 mod api;
 pub mod call;

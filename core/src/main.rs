@@ -1,4 +1,4 @@
-//! The `prism` program: server and command line. All it does is hand the process over to [`cli`].
+//! The `prism` program: server and command line. It only passes the process to [`cli`].
 
 mod cli;
 

@@ -1,7 +1,8 @@
 //! Counters and latency histograms, written by one shard each and read by the control thread.
 //!
-//! Every counter has one writer, so it is raised by a plain load and store, not by a locked instruction. Readers may see
-//! values that are a few requests old. Rendering follows the Prometheus text format 0.0.4.
+//! Every counter has one writer, so it is raised by a plain load and store, not by a locked
+//! instruction. Readers may see values that are a few requests old. Rendering follows the
+//! Prometheus text format 0.0.4.
 
 use std::{
     fmt::Write as _,
@@ -99,66 +100,68 @@ pub enum LaneState {
     Open = 1,
     /// A durable write failed.
     Poisoned = 2,
-    /// Recovery found damage; an operator must look.
+    /// Recovery found damage; an operator must act.
     Held = 3,
 }
 
-/// What one shard knows about its log.
+/// Metrics of one shard's log.
 #[derive(Debug, Default)]
 pub struct LogMetrics {
-    /// A [`LaneState`].
+    /// State of the lane, a [`LaneState`].
     pub state: Gauge,
     /// Records appended.
     pub records: Counter,
-    /// Their bytes.
+    /// Bytes appended.
     pub bytes: Counter,
-    /// Groups that are durable, since the lane was made.
+    /// Durable groups since the lane was made.
     pub groups: Gauge,
-    /// The durable prefix.
+    /// LSN up to which records are durable.
     pub durable_lsn: Gauge,
     /// Bytes appended and not yet durable.
     pub pending_bytes: Gauge,
-    /// Groups that may be in flight.
+    /// Most groups in flight at present.
     pub depth: Gauge,
     /// Segments prepared.
     pub segments: Counter,
     /// Writes refused before the append.
     pub refused: Counter,
-    /// Writes at `eventual` whose record the log did not take.
+    /// Writes at `eventual` without a record, as the log did not take it.
     pub eventual_skipped: Counter,
-    /// The same, of those that did not reach the shard. The store's writer counts them.
+    /// Writes at `eventual` without a record, as it did not reach the shard. The store's writer
+    /// counts them.
     pub eventual_shed: Counter,
-    /// Records that the store does not have yet, and their bytes.
+    /// Records that the store does not have yet.
     pub unapplied_records: Gauge,
-    /// See `unapplied_records`.
+    /// Bytes of those records.
     pub unapplied_bytes: Gauge,
-    /// Age of the oldest of them.
+    /// Age of the oldest of those records.
     pub unapplied_age_nanos: Gauge,
-    /// Batches that the store did not take.
+    /// Batches that the store failed to apply.
     pub apply_failures: Counter,
-    /// Namespaces whose last batch the store did not take.
+    /// Namespaces whose last batch the store failed to apply.
     pub failing_namespaces: Gauge,
     /// Records that became dead letters.
     pub dead_letters: Counter,
     /// Records read when the lane was opened.
     pub recovered_records: Gauge,
-    /// How long that took.
+    /// Duration of that recovery.
     pub recovery_nanos: Gauge,
-    /// From the append to durable.
+    /// Time from the append to durable.
     pub durable_latency: Histogram,
-    /// From the append to applied.
+    /// Time from the append to applied.
     pub apply_latency: Histogram,
 }
 
 /// gRPC status codes.
 const CODES: usize = Code::ALL.len();
 
-/// What one shard knows about one method of one namespace.
+/// Metrics of one shard about one method of one namespace.
 #[derive(Debug, Default)]
 pub struct MethodMetrics {
     /// Calls by gRPC status code.
     pub by_code: [Counter; CODES],
-    /// From the arrival of the last byte of the request to the hand-over of the reply to the kernel.
+    /// Time from the arrival of the request's last byte to the hand-over of the reply to the
+    /// kernel.
     pub latency: Histogram,
     /// Bytes of request messages.
     pub request_bytes: Counter,
@@ -166,11 +169,11 @@ pub struct MethodMetrics {
     pub response_bytes: Counter,
 }
 
-/// What one shard knows about one namespace.
+/// Metrics of one shard about one namespace.
 #[derive(Debug)]
 pub struct NamespaceMetrics {
     api: Api,
-    /// Of the methods of its API, by their indexes.
+    /// Metrics of the methods of its API, by their indexes.
     methods: Box<[MethodMetrics]>,
 }
 
@@ -199,7 +202,7 @@ impl NamespaceMetrics {
     }
 }
 
-/// What one shard knows about itself.
+/// Metrics of one shard about itself.
 #[derive(Debug, Default)]
 pub struct ShardMetrics {
     /// Connections accepted since the start.
@@ -216,15 +219,15 @@ pub struct ShardMetrics {
     pub hops: Counter,
     /// Calls refused with RESOURCE_EXHAUSTED at one of the shard's maxima.
     pub shed: Counter,
-    /// Calls whose client went away or cancelled before the reply.
+    /// Calls cancelled, or with a client that disconnected, before the reply.
     pub cancelled: Counter,
-    /// Bytes received from and sent to clients.
+    /// Bytes received from clients.
     pub received_bytes: Counter,
     /// Bytes sent to clients.
     pub sent_bytes: Counter,
-    /// Waits in which the shard looked for what was due.
+    /// Waits in which the shard polled.
     pub idle_polls: Counter,
-    /// How long it looked, in all.
+    /// Total time spent polling.
     pub idle_poll_nanos: Counter,
 }
 
@@ -239,7 +242,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry of a gateway with this clock, whose threads may fail.
+    /// Makes a registry of a gateway with this clock. `failure` is that of its threads.
     pub(crate) fn new(clock: Arc<HybridClock>, failure: Arc<Failure>) -> Self {
         Self {
             clock,
@@ -248,7 +251,7 @@ impl Registry {
         }
     }
 
-    /// The end of a thread that ends the gateway; `None` while all do their work.
+    /// The failure of a thread that ends the gateway; `None` while all work.
     pub(crate) fn failure(&self) -> Option<&str> {
         self.failure.get()
     }
@@ -272,7 +275,7 @@ impl Registry {
         metrics
     }
 
-    /// Notes that these shards' lanes must not be used.
+    /// Notes that the lanes of these shards must not be used.
     pub fn hold_lanes(&self, shards: &[usize]) {
         let logs = lock(&self.logs);
         for log in shards.iter().filter_map(|shard| logs.get(*shard)) {
@@ -280,7 +283,7 @@ impl Registry {
         }
     }
 
-    /// What is wrong with the log of any shard; `None` if nothing is.
+    /// Trouble with the log of any shard; `None` if there is none.
     pub fn lane_trouble(&self) -> Option<String> {
         let logs = lock(&self.logs);
         logs.iter().enumerate().find_map(|(shard, log)| {

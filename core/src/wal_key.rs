@@ -1,7 +1,8 @@
 //! The key file of an encrypted log: from a path to the key that wraps every segment's data key.
 //!
-//! Promises: nobody but the file's owner may read or write the file, or it is refused; errors name the file, say what is
-//! wrong and what is allowed, and never quote its content. Leaves to others: when a log is encrypted at all.
+//! Promises: a file that anybody but its owner may read or write is refused; errors name the file,
+//! the fault and what is allowed, and never quote its content. Leaves to others: when a log is
+//! encrypted at all.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -12,29 +13,30 @@ use std::path::{Path, PathBuf};
 use prism_wal::cipher::{KEY_BYTES, KeyEncryptionKey, SecretKey};
 use zeroize::Zeroizing;
 
-/// Why a key file was refused.
+/// The reason why a key file was refused.
 #[derive(Debug)]
 pub struct KeyFileError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The fault.
     pub problem: KeyFileProblem,
 }
 
-/// What can be wrong with a key file.
+/// Faults of a key file.
 #[derive(Debug)]
 pub enum KeyFileProblem {
-    /// It cannot be opened or read.
+    /// The file cannot be opened or read.
     Unreadable(std::io::Error),
-    /// It is a directory, a device or the like.
+    /// The path is a directory, a device or the like.
     NotAFile,
     /// The group or others have rights to it: its permission bits.
     Exposed(u32),
-    /// Not as long as a key: the bytes that it has, counted to one more than a key can have.
+    /// Another length than a key's: the number of its bytes, counted to one more than a key can
+    /// have.
     Length(usize),
-    /// As long as a key in hexadecimal, and not hexadecimal.
+    /// The length of a key in hexadecimal, with other characters.
     NotHex,
-    /// All bytes of the key are zero: a placeholder.
+    /// Zeros in all bytes of the key: a placeholder.
     Zero,
 }
 
@@ -74,7 +76,7 @@ impl fmt::Display for KeyFileError {
 impl std::error::Error for KeyFileError {}
 
 impl KeyFileError {
-    /// What to do about it: one sentence.
+    /// Remedy for it: one sentence.
     #[must_use]
     pub fn solution(&self) -> String {
         let path = self.path.display();
@@ -94,7 +96,8 @@ impl KeyFileError {
 /// One byte more than the longest key: 64 digits, carriage return, newline.
 const FILE_BYTES_MAX: usize = 67;
 
-/// Reads a key: 32 raw bytes or 64 hexadecimal digits, either with one newline behind it or without.
+/// Reads a key: 32 raw bytes or 64 hexadecimal digits, either with or without one newline at the
+/// end.
 ///
 /// # Errors
 /// [`KeyFileError`], also when anybody but the owner has rights to the file.
@@ -186,7 +189,7 @@ mod tests {
             let key = read_key_file(&path).expect("a good key");
             assert_eq!((key.id, key.key), (expected.id, expected.key.clone()));
         }
-        // A raw key may end with what looks like a newline.
+        // A raw key may end with a byte that equals a newline.
         let (_directory, path) = file(&[b'\n'; 32], 0o400);
         assert_eq!(
             read_key_file(&path).expect("a good key").key,

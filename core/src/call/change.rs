@@ -1,7 +1,7 @@
-//! A change of namespaces on its way through the threads: from control to the shards and to a
-//! store's provisioning thread, and back as events.
+//! A change of namespaces on its way between threads: from control to the shards and to a store's
+//! provisioning thread, and back as events.
 //!
-//! Control waits for none of them, so every answer carries the number of the change that asked.
+//! Control waits for none of them, so every answer carries the number of the change.
 
 use std::sync::Arc;
 
@@ -10,24 +10,23 @@ use prism_codec::grpc::Status;
 
 use crate::{namespace::spec::NamespaceSpec, runtime::mailbox::Mailbox};
 
-/// The number of a change, and how often it has asked: an answer to an earlier question is known by
-/// its round.
+/// The number of a change, and its round: the round shows which question an answer belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ChangeId {
     pub(crate) number: u64,
     pub(crate) round: u32,
 }
 
-/// One entry of a shard's table of namespaces that is to change.
+/// A change of one entry in a shard's table of namespaces.
 #[derive(Debug)]
 pub(crate) enum NamespaceChange {
-    /// It is as the specification says from now on. In the state `deleting` its data is given up.
+    /// Sets the entry to the specification. In the state `deleting` its data is given up.
     Set(Arc<NamespaceSpec>),
-    /// Its name is unknown from now on.
+    /// Removes the entry, so that its name is unknown.
     Forget(NamespaceId),
 }
 
-/// The place where a shard says that all changes of a command have taken effect.
+/// The address to which a shard reports that all changes of a command have taken effect.
 #[derive(Debug, Clone)]
 pub(crate) struct Acknowledge {
     pub(crate) change: ChangeId,
@@ -43,12 +42,12 @@ impl Acknowledge {
     }
 }
 
-/// Why a store does not have a namespace as it should be.
+/// The reason why a store does not have a namespace as required.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// It is worth trying again; why, in the store's words.
+    /// Worth trying again; the reason in the store's words.
     Retry(String),
-    /// It stays so until somebody acts.
+    /// Permanent until somebody acts.
     Refused(Box<Status>),
 }
 
@@ -62,10 +61,10 @@ impl Fault {
     }
 }
 
-/// An answer that control asked for.
+/// An answer to a question of control.
 #[derive(Debug)]
 pub(crate) enum ControlEvent {
-    /// A shard has taken a command in.
+    /// A shard has applied a command.
     Applied {
         change: ChangeId,
         result: Result<(), StoreError>,
@@ -75,7 +74,7 @@ pub(crate) enum ControlEvent {
         change: ChangeId,
         results: Vec<(NamespaceId, Result<(), Fault>)>,
     },
-    /// A store was asked about dead letters.
+    /// A store has answered about dead letters.
     DeadLetters {
         ask: u64,
         result: Result<Vec<OwnedDeadLetter>, StoreError>,

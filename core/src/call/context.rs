@@ -1,10 +1,10 @@
-//! What decides the effect of a call beside its message.
+//! Facts in addition to the message that decide the effect of a call.
 
 use prism_backends::{NamespaceId, UnixMillis};
 
 use super::ticket::Stamp;
 
-/// What a request needs to know of its namespace and of the time.
+/// Facts about the namespace and the time that a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Context {
     pub(crate) namespace: NamespaceId,

@@ -1,6 +1,7 @@
 //! The one place where errors of the layers below become gRPC status.
 //!
-//! Every status says whose fault it is and what to do; programs find a `reason` in its `ErrorInfo` (domain `prism`).
+//! Every status shows whose fault it is and what to do; programs find a `reason` in its `ErrorInfo`
+//! (domain `prism`).
 
 use std::time::Duration;
 
@@ -15,13 +16,13 @@ use prism_wal::{disk::DiskErrorKind, group_commit::AppendError};
 
 use crate::namespace::{spec::NamespaceSpec, state::NamespaceState};
 
-/// When a shed call is worth trying again.
+/// Delay after which a shed call is worth trying again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 const UNKNOWN_OUTCOME: &str = "UNKNOWN_OUTCOME";
 const TOKEN_REUSED: &str = "TOKEN_REUSED";
 
-/// A status without details.
+/// Makes a status without details.
 pub(crate) fn status(code: Code, message: &'static str) -> Box<Status> {
     Box::new(Status::new(code, message))
 }
@@ -35,7 +36,7 @@ pub(crate) fn invalid(field: &str, description: &str) -> Box<Status> {
     )
 }
 
-/// The time of an idempotency token lies too far from the gateway's clock.
+/// The time of an idempotency token is too far from the gateway's clock.
 #[cold]
 pub(crate) fn clock_drift(max: Duration) -> Box<Status> {
     invalid(
@@ -69,7 +70,7 @@ pub(crate) fn unknown_namespace(name: &str) -> Box<Status> {
     )
 }
 
-/// The namespace takes the calls of another API; nothing was done.
+/// The namespace belongs to another API; nothing was done.
 #[cold]
 pub(crate) fn other_api(name: &str, api: Api) -> Box<Status> {
     Box::new(
@@ -126,10 +127,10 @@ pub(crate) fn not_in_service(spec: &NamespaceSpec) -> Box<Status> {
     })
 }
 
-/// Where a call stood when its deadline passed.
+/// Progress of a call when its deadline passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Its answer was not ready.
+    /// The answer was not ready.
     Answer,
     /// It waited for the shard that owns its key.
     Owner,
@@ -137,7 +138,8 @@ pub(crate) enum Stage {
     Store,
 }
 
-/// The deadline passed. Before `Stage::Answer` nothing was done; after that a write's outcome is unknown.
+/// The deadline passed. Before `Stage::Answer` nothing was done; from then on a write's outcome is
+/// unknown.
 #[cold]
 pub(crate) fn deadline_exceeded(stage: Stage) -> Box<Status> {
     status(
@@ -176,7 +178,7 @@ pub(crate) fn overloaded(what: &'static str) -> Box<Status> {
     )
 }
 
-/// The caller's connection has too many answers that it does not read; nothing was done.
+/// The caller's connection has too many unread answers; nothing was done.
 #[cold]
 pub(crate) fn unread_answers(bytes_max: usize) -> Box<Status> {
     Box::new(
@@ -217,7 +219,7 @@ pub(crate) fn request_incomplete() -> Box<Status> {
     )
 }
 
-/// Too much waits for the store; `whose` is who that counts for.
+/// Too much waits for the store; `whose` owns the quota.
 #[cold]
 pub(crate) fn unapplied_quota(whose: &str, bytes_max: usize) -> Box<Status> {
     Box::new(
@@ -233,7 +235,8 @@ pub(crate) fn unapplied_quota(whose: &str, bytes_max: usize) -> Box<Status> {
     )
 }
 
-/// The log did not take a record; nothing was done. `no_segment` is why its next file could not be made.
+/// The log refused a record; nothing was done. `no_segment` is the reason why its next file could
+/// not be made.
 #[cold]
 pub(crate) fn from_append(cause: AppendError, no_segment: Option<DiskErrorKind>) -> Box<Status> {
     let second = Some(Duration::from_secs(1));
@@ -316,7 +319,7 @@ pub(crate) fn unknown_outcome() -> Box<Status> {
     )
 }
 
-/// Whether a status is that of [`unknown_outcome`]: what it is about may have been done.
+/// Whether a status is that of [`unknown_outcome`]: its writes may have been done.
 #[cold]
 pub(crate) fn is_unknown_outcome(status: &Status) -> bool {
     status.reason().as_deref() == Some(UNKNOWN_OUTCOME)
@@ -342,7 +345,7 @@ pub(crate) fn partly_done(cause: &Status) -> Box<Status> {
     )
 }
 
-/// What a store says.
+/// Converts an error of a store.
 #[cold]
 pub(crate) fn from_store(cause: &StoreError) -> Box<Status> {
     let sentence = cause.to_string();

@@ -1,4 +1,4 @@
-//! What a shard's log asks of the threads of its store, and what they answer.
+//! Requests of a shard's log to the threads of its store, and their answers.
 
 use prism_backends::{LogId, NamespaceId};
 use prism_codec::grpc::Status;
@@ -7,7 +7,7 @@ use prism_wal::{
     tail::Payload,
 };
 
-/// Name of a record: its lane, and its number there.
+/// Identity of a record: its lane, and its number there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RecordId {
     pub(crate) lane: LaneId,
@@ -23,29 +23,29 @@ pub(crate) struct ApplyBatch {
     pub(crate) lane: LaneId,
     pub(crate) namespace: NamespaceId,
     pub(crate) records: Vec<(Lsn, Payload)>,
-    /// The judged calls among them whose callers wait, in the same order.
+    /// Judged calls among them with a waiting caller, in the same order.
     pub(crate) awaited: Vec<Awaited>,
 }
 
-/// A judged call whose caller waits for the verdict.
+/// A judged call with a caller that waits for the verdict.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Awaited {
     pub(crate) lsn: Lsn,
-    /// What the reply names: the record of the first call with its token.
+    /// Record that the reply names: that of the first call with its token.
     pub(crate) first: RecordId,
 }
 
-/// The reply to a judged call, made by whoever applied its record.
+/// The reply to a judged call, made by the thread that applied its record.
 #[derive(Debug)]
 pub(crate) struct Verdict {
     pub(crate) lsn: Lsn,
     pub(crate) reply: Result<Vec<u8>, Box<Status>>,
 }
 
-/// Asks for everything that the store has to be made durable there.
+/// A request to make everything in the store durable there.
 #[derive(Debug)]
 pub(crate) struct SyncJob {
     pub(crate) shard: u16,
-    /// What was applied when the job was sent.
+    /// Cursors up to which records were applied when the job was sent.
     pub(crate) cursors: Vec<(TargetId, Lsn)>,
 }

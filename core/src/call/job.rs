@@ -1,7 +1,7 @@
-//! What threads send each other: work for the owner of a key, and its answer on the way back.
+//! Messages between threads: work for the owner of a key, and its answer.
 //!
-//! A job carries the request message as it came from the wire; whoever executes it reads it through a view, so nothing
-//! is decoded into owned structures on the way.
+//! A job carries the request message as received; the executing thread reads it through a view, so
+//! nothing is decoded into owned structures on the way.
 
 use std::{
     sync::{Arc, RwLock, mpsc::SyncSender},
@@ -29,7 +29,7 @@ use super::{
     ticket::{Stamp, Ticket},
 };
 
-/// What is to be done.
+/// Work for another thread.
 #[derive(Debug)]
 pub(crate) enum Work {
     /// A unary call.
@@ -41,12 +41,12 @@ pub(crate) enum Work {
         stamp: Stamp,
         /// Restricts a batch to the keys that this shard owns.
         part: bool,
-        /// A write whose record the store's writer is to send to the logs of its owners.
+        /// Whether the store's writer must send the write's record to the logs of its owners.
         log: bool,
-        /// What a read must see beside what the store has: logged writes, in order.
+        /// Logged writes that a read must see in addition to the store's contents, in order.
         overlay: Vec<Payload>,
     },
-    /// Answer when all that the shard has acknowledged in a namespace is in the store.
+    /// Answered when all acknowledged writes of the shard in a namespace are in the store.
     Settle { namespace: NamespaceId },
     /// Work for PubSub.
     PubSub(PubSubWork),
@@ -60,7 +60,7 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    /// The namespace that it is about.
+    /// The namespace of the work.
     pub(crate) fn namespace(&self) -> NamespaceId {
         match self {
             Self::Unary { namespace, .. } | Self::Settle { namespace } | Self::ScanPage { namespace, .. } => {
@@ -83,16 +83,17 @@ pub(crate) enum PubSubWork {
         body: Vec<u8>,
         /// Restricts a batch to the partitions that this shard owns.
         part: bool,
-        /// The store's writer is to send its record to the logs of its owners.
+        /// Whether the store's writer must send the record to the logs of its owners.
         log: bool,
     },
-    /// The next messages of a subscription, when there are some. `number`: which of its places is asked.
+    /// Request for the next messages of a subscription, answered when there are some. `number`: the
+    /// place of the subscription that is asked.
     Ask {
         wanted: Arc<Wanted>,
         place: Place,
         number: u16,
     },
-    /// Drop the ask of this ticket: its stream has ended.
+    /// Drops the ask of this ticket: its stream has ended.
     TakeBack { namespace: NamespaceId },
 }
 
@@ -109,18 +110,19 @@ pub(crate) struct Job {
 pub(crate) struct PartOutcome {
     /// Position in the request.
     pub(crate) index: u32,
-    /// What it says, or why it had no effect.
+    /// The item's result, or why it had no effect.
     pub(crate) outcome: Result<WriteResultView, Box<Status>>,
-    /// What its API says of it beyond that, encoded.
+    /// Further fields of its API, encoded.
     pub(crate) rest: Vec<u8>,
 }
 
-/// What came of a job.
+/// Result of a job.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// The response message of a unary call.
     Message(Vec<u8>),
-    /// One page of a Scan as a response message, and the token of the next page (empty: that was the last).
+    /// One page of a Scan as a response message, and the token of the next page (empty on the
+    /// last).
     Page { message: Vec<u8>, next: Vec<u8> },
     /// The answer to [`PubSubWork::Ask`].
     Messages { number: u16, chunk: Asked },
@@ -147,26 +149,26 @@ pub(crate) enum ControlJob {
         body: Vec<u8>,
         deadline: Instant,
     },
-    /// Render all metrics.
+    /// Renders all metrics.
     Metrics { ticket: Ticket },
 }
 
 /// Commands of the control thread to a shard.
 #[derive(Debug)]
 pub(crate) enum ShardCommand {
-    /// Change the table of namespaces, and acknowledge that where asked to.
+    /// Changes the table of namespaces, and acknowledges that if requested.
     Namespaces(Arc<[NamespaceChange]>, Option<Acknowledge>),
-    /// All namespaces are known: be ready, for so many connections at the most.
+    /// All namespaces are known: serve, with at most this many connections.
     Serve(usize),
-    /// Take no new work from clients, finish until then what was taken, and say so.
+    /// Take no new work from clients, finish the accepted work until then, and report.
     Drain(Instant),
-    /// No call is open any more: apply until then what the log holds, close it, and say so.
+    /// No call is open any more: apply the contents of the log until then, close it, and report.
     Flush(Instant),
-    /// All shards have drained: nobody needs this one any more.
+    /// All shards have drained: no thread needs this one any more.
     End,
 }
 
-/// What is to be done with dead letters. All of them answer with the letters that they are about.
+/// Work on dead letters. Each kind answers with its letters.
 #[derive(Debug)]
 pub(crate) enum DeadLetterJob {
     List {
@@ -175,16 +177,16 @@ pub(crate) enum DeadLetterJob {
         limit: u32,
     },
     Get(u64),
-    /// Apply the write and drop the letter.
+    /// Applies the write and drops the letter.
     Redrive(u64),
     Drop(u64),
 }
 
-/// The durability of each namespace of a server's store, as its number in the API. The control thread makes it known before
-/// any shard knows the namespace.
+/// The durability of each namespace of a server's store, as its number in the API. The control
+/// thread publishes it before any shard knows the namespace.
 pub(crate) type Durabilities = Arc<RwLock<FxHashMap<u32, i32>>>;
 
-/// What the writer of a shared store is told.
+/// Messages to the writer of a shared store.
 #[derive(Debug)]
 pub(crate) enum WriterMessage {
     Job(Job),
@@ -195,9 +197,9 @@ pub(crate) enum WriterMessage {
         DeadLetterJob,
         SyncSender<Result<Vec<OwnedDeadLetter>, StoreError>>,
     ),
-    /// Answer when the jobs that came before are done and their records are with the logs.
+    /// Answered when the earlier jobs are done and their records are with the logs.
     Settle(SyncSender<()>),
-    /// A step of provisioning, answered with what the store has of the namespace then.
+    /// A step of provisioning, answered with the namespace's state in the store afterwards.
     Provision(
         NamespaceId,
         ProvisionStep,

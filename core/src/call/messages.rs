@@ -1,9 +1,9 @@
-//! An ask of a subscription and its answer, as they travel between threads.
+//! An ask of a subscription and its answer, as sent between threads.
 
 use prism_backends::{NamespaceId, api::pubsub::Start};
 use prism_codec::grpc::Status;
 
-/// The messages that a subscription wants, of each place that has some.
+/// The messages that a subscription wants from each of its places.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) namespace: NamespaceId,
@@ -11,11 +11,11 @@ pub(crate) struct Wanted {
     pub(crate) patterns: Vec<String>,
     /// Most messages of an answer.
     pub(crate) messages_max: usize,
-    /// Most bytes of an answer, which has one message at least.
+    /// Most bytes of an answer, except that it has at least one message.
     pub(crate) bytes_max: usize,
 }
 
-/// How far a subscription has come at one place.
+/// Progress of a subscription at one place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     /// It has not begun.
@@ -29,7 +29,7 @@ pub(crate) enum Place {
 pub(crate) struct Chunk {
     /// The number of the next message.
     pub(crate) next: u64,
-    /// A `SubscribeResponse` without its position; empty if there is nothing to say.
+    /// A `SubscribeResponse` without its position; empty if there is nothing to send.
     pub(crate) message: Vec<u8>,
 }
 
@@ -38,11 +38,11 @@ pub(crate) struct Chunk {
 pub(crate) enum Found {
     /// An answer.
     Chunk(Chunk),
-    /// Nothing that is wanted so far; ask again at once.
+    /// No wanted message so far; ask again at once.
     More,
-    /// Nothing is there; ask again when messages have come.
+    /// No message at all; ask again when messages have arrived.
     Nothing,
 }
 
-/// An ask's answer, as it is sent.
+/// An ask's answer, as sent.
 pub(crate) type Asked = Result<Chunk, Box<Status>>;

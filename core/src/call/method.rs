@@ -1,4 +1,5 @@
-//! The methods that the control thread serves. All methods stand in the table of [`prism_codec::method`].
+//! Methods that the control thread serves. All methods stand in the table of
+//! [`prism_codec::method`].
 
 use prism_codec::method::{DeadLettersMethod, Method, NamespacesMethod};
 

@@ -1,6 +1,6 @@
-//! The vocabulary of calls: what threads send each other, and what every floor above names.
+//! The vocabulary of calls: messages between threads, and types that all layers above use.
 //!
-//! Nothing here knows which API a message belongs to, which store serves it, or how it gets there.
+//! Nothing here knows to which API a message belongs, which store serves it, or how it gets there.
 
 pub(crate) mod change;
 pub(crate) mod context;

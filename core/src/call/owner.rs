@@ -1,4 +1,5 @@
-//! Which shard owns a key. One owner for each: so its writes have one order, in the log and in the store.
+//! The shard that owns a key: one for each key, so that its writes have one order, in the log and
+//! in the store.
 
 use prism_backends::NamespaceId;
 
@@ -7,8 +8,9 @@ pub(crate) fn owner_of(namespace: NamespaceId, id: &str, shards: u16) -> u16 {
     shard_of_hash(key_hash(namespace, id), shards)
 }
 
-/// FNV-1a, 64 bit, over the namespace's number and the id, mixed once more at the end: without that, ids that differ in
-/// their last letters only would share a shard. The same in every release, since logs on disk are laid out by it.
+/// FNV-1a, 64 bit, over the namespace's number and the id, mixed once more at the end: without
+/// that, ids that differ in their last letters only would share a shard. The same in every release,
+/// since logs on disk are laid out by it.
 pub(crate) fn key_hash(namespace: NamespaceId, id: &str) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in namespace.0.to_le_bytes().iter().chain(id.as_bytes()) {
@@ -20,7 +22,7 @@ pub(crate) fn key_hash(namespace: NamespaceId, id: &str) -> u64 {
 
 /// The shard that owns the ids of this hash.
 fn shard_of_hash(hash: u64, shards: u16) -> u16 {
-    // The upper half is the better mixed one; the product maps it onto the shards without a division.
+    // The upper half is better mixed; the product maps it onto the shards without a division.
     (((hash >> 32) * u64::from(shards)) >> 32) as u16
 }
 

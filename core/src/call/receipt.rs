@@ -1,4 +1,5 @@
-//! Replies to writes, made without knowing their API, by the rule of [`prism_codec::message::receipt`].
+//! Replies to writes, made without knowing their API, by the rule of
+//! [`prism_codec::message::receipt`].
 
 use prism_codec::{
     message::{
@@ -27,7 +28,7 @@ pub(crate) fn number_of(durability: crate::namespace::Durability) -> i32 {
     }
 }
 
-/// The result of a write that the store has and no log numbered.
+/// The result of a write that the store has, without a number of a log.
 pub(crate) fn applied(durability: i32) -> WriteResultView {
     WriteResultView {
         durability,
@@ -47,28 +48,28 @@ pub(crate) fn logged(first: RecordId, applied: bool) -> WriteResultView {
     }
 }
 
-/// The reply to a write that is logged, as far as it is known before the write has a record.
+/// The reply to a logged write, as far as it is known before the write has a record.
 #[derive(Debug)]
 pub(crate) enum Receipt {
-    /// Of a single write: its result, then what its API says beyond that.
+    /// For a single write: its result, then further fields of its API.
     One { rest: Vec<u8> },
-    /// Of a batch: the items that were refused at once, and those that are logged.
+    /// For a batch: the items that were refused at once, and those that are logged.
     Each {
         refused: Vec<PartOutcome>,
         logged: Vec<LoggedItem>,
-        /// Whether it is a shard's part of a batch, to be put together with others.
+        /// Whether it is a shard's part of a batch, to be joined with others.
         part: bool,
     },
-    /// Of a judged call: whoever applies its record makes the reply.
+    /// For a judged call: the thread that applies its record makes the reply.
     Verdict,
 }
 
-/// An item of a batch that is logged.
+/// A logged item of a batch.
 #[derive(Debug)]
 pub(crate) struct LoggedItem {
     /// Position in the request.
     pub(crate) index: u32,
-    /// What the API says of it beyond its result.
+    /// Further fields of its API.
     pub(crate) rest: Vec<u8>,
 }
 
@@ -167,7 +168,7 @@ mod tests {
             lsn: 9,
             applied: false,
         };
-        // Field 15, a varint: what another API adds, and KeyValue's messages do not know.
+        // Field 15, a varint: an addition of another API, unknown to KeyValue's messages.
         let rest = || vec![0x78, 0x01];
         let one = message(Receipt::One { rest: rest() }.into_answer(logged(first, false)));
         assert!(one.ends_with(&rest()));

@@ -1,4 +1,5 @@
-//! A logged write: what a shard puts into the log for one call, and reads back when it is applied.
+//! A logged write: the bytes that a shard puts into the log for one call, and reads back to apply
+//! it.
 //!
 //! ```text
 //! offset  bytes  field of format 3 (little endian)
@@ -21,7 +22,7 @@
 //!   48+d      n  the request message, as it came
 //! ```
 //!
-//! Formats 1 and 2 are KeyValue's, and read for ever:
+//! Formats 1 and 2 are KeyValue's, and remain readable for ever:
 //!
 //! ```text
 //!      0      1  format: 1; 2 with a version
@@ -31,8 +32,8 @@
 //!      …      n  the request message, as it came
 //! ```
 //!
-//! Everything that decides what the write does is in it, so applying it twice, or after a restart with another
-//! configuration, does the same. The namespace is the record's target.
+//! The record holds everything that decides the effect of the write, so applying it twice, or after
+//! a restart with another configuration, has the same effect. The namespace is the record's target.
 
 use prism_backends::{NamespaceId, UnixMillis};
 use prism_codec::method::{KeyValueMethod, Method, PubSubMethod};
@@ -64,12 +65,12 @@ impl Part {
     }
 }
 
-/// A write as it is logged.
+/// A write as logged.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LoggedWrite<'a> {
     pub(crate) method: Method,
     pub(crate) part: Option<Part>,
-    /// What a store has decided of it already, in a form of the API's own; empty if nothing.
+    /// Decision of a store about it, in a form of the API's own; empty if there is none.
     pub(crate) decided: &'a [u8],
     pub(crate) context: Context,
     pub(crate) body: &'a [u8],
@@ -91,7 +92,7 @@ impl<'a> LoggedWrite<'a> {
         );
         let mut header = [0; HEADER_BYTES];
         let mut put = |at: usize, field: &[u8]| header[at..at + field.len()].copy_from_slice(field);
-        // There is no method without numbers among those that are logged; a record of one would not be read.
+        // Every logged method has numbers; a record of another would not be read.
         let [api, method] = numbers_of(self.method).unwrap_or_default();
         put(0, &[FORMAT, api, method]);
         put(4, &part.shards.to_le_bytes());
@@ -193,8 +194,8 @@ fn part_of(shards: u16, shard: u16) -> Result<Option<Part>, Unreadable> {
 const KEYVALUE: u8 = 1;
 const PUBSUB: u8 = 2;
 
-/// The numbers of an API and of a method in it, for those methods that are logged. They stay what they are when methods
-/// are added, and are never used again.
+/// Numbers of an API and of a method in it, for the methods that are logged. They stay the same
+/// when methods are added, and are never reused.
 fn numbers_of(method: Method) -> Option<[u8; 2]> {
     match method {
         Method::KeyValue(KeyValueMethod::Put) => Some([KEYVALUE, 0]),
@@ -232,7 +233,7 @@ fn method_of(numbers: [u8; 2]) -> Option<Method> {
 
 #[cfg(test)]
 impl<'a> LoggedWrite<'a> {
-    /// A whole write without a time to live, of a call that came at the very beginning.
+    /// A whole write without a time to live, of a call at time 0.
     pub(crate) fn example(namespace: NamespaceId, method: impl Into<Method>, body: &'a [u8]) -> Self {
         Self {
             method: method.into(),
@@ -319,7 +320,7 @@ mod tests {
         assert!(with(3, 1), "a flag that nobody knows");
         assert!(with(6, 3), "part 3 of 3");
         assert!(with(10, 2), "more is decided than there is");
-        // Room for what later versions write, which changes nothing for this one.
+        // Room for the fields of later versions, which change nothing for this one.
         assert!(!with(12, 1) && !with(40, 1) && !with(44, 1));
     }
 
@@ -336,7 +337,7 @@ mod tests {
         }
     }
 
-    /// Records as the releases before wrote them, byte for byte. They must be readable for ever.
+    /// Records as written by earlier releases, byte for byte. They must be readable for ever.
     const OF_FORMAT_1: &str = "010000000000010015cd853dfe9c97177b68e5cf8b010000005c2605000000000a066c65646765721205616c69636522\
          060a016b120176";
     const PART_OF_FORMAT_1: &str = "0104030002000200fbffffffffffffff7b68e5cf8b010000ffffffffffffffff0a066c65646765721a110a05616c6963\

@@ -1,19 +1,19 @@
-//! Whose call it is, and when its write was made.
+//! The address of a call, and the time at which its write was made.
 
 use prism_backends::NamespaceId;
 use prism_codec::h2::StreamId;
 
-/// Where an answer belongs: one call of one connection of one shard. A ticket whose connection or call is gone is
-/// recognised by its generation, so an answer never reaches another client.
+/// Address of an answer: one call of one connection of one shard. A ticket whose connection or call
+/// is gone is recognised by its generation, so an answer never reaches another client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
     pub(crate) shard: u16,
     /// Place in the shard's table of connections.
     pub(crate) slot: u32,
-    /// How often that place has been used.
+    /// Number of uses of that place so far.
     pub(crate) generation: u32,
     pub(crate) call: CallId,
-    /// Whose quota of waiting calls this one counts against; 0 for none.
+    /// Namespace whose quota of waiting calls includes this one; 0 for none.
     pub(crate) namespace: NamespaceId,
 }
 
@@ -33,13 +33,14 @@ pub(crate) enum CallId {
     Request(u64),
 }
 
-/// When a write was made, for requests whose client gave no idempotency token, or one without a time.
+/// Time of a write, for requests whose client gave no idempotency token, or one without a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     /// Nanoseconds since 1970, UTC; see [`crate::runtime::clock`].
     pub(crate) time_ns: i64,
-    /// Tells stamps of different shards apart.
+    /// Number of the shard, which separates stamps of different shards.
     pub(crate) shard: u16,
-    /// Tells stamps of different gateways apart: a hash of the identity of the gateway's log, 0 without one.
+    /// Number of the gateway, which separates stamps of different gateways: a hash of the identity
+    /// of the gateway's log, 0 without one.
     pub(crate) gateway: u32,
 }

@@ -1,4 +1,4 @@
-//! The environment variables with our prefix: which of them are known, and what the others may have been meant for.
+//! Environment variables with our prefix: the known ones, and suggestions for the others.
 
 use super::KEYS;
 use crate::namespace::problem::nearest;
@@ -6,11 +6,11 @@ use crate::namespace::problem::nearest;
 /// The prefix of all our variables.
 pub const PREFIX: &str = "PRISM_";
 
-/// Variables that are no key's: those of the command line.
+/// Variables without a key: those of the command line.
 const OTHERS: [&str; 4] = ["PRISM_CONFIG", "PRISM_SERVER", "PRISM_OUTPUT", "PRISM_TIMEOUT"];
 
-/// A sentence for each variable with our prefix that means nothing, with the one that may have been meant. Variables that
-/// Kubernetes sets for a service of our name are silent.
+/// A sentence for each unknown variable with our prefix, with the one that may have been meant.
+/// Variables that Kubernetes sets for a service of our name are silent.
 pub fn unknown_variables(environment: &[(String, String)]) -> Vec<String> {
     let is_known = |name: &str| {
         OTHERS.contains(&name) || KEYS.iter().any(|key| key.env == name) || name.starts_with("PRISM_TEST_")
@@ -33,8 +33,9 @@ fn describe(name: &str) -> String {
     format!("the environment variable {name} means nothing to Prism and is ignored; {advice}")
 }
 
-/// Whether Kubernetes sets this variable for a service whose name begins with ours (its documentation, "Accessing the
-/// Service": environment variables, in the form of Docker's links too).
+/// Whether Kubernetes sets this variable for a service whose name begins with ours (its
+/// documentation, "Accessing the Service": environment variables, also in the form of Docker's
+/// links).
 fn is_of_kubernetes(name: &str, value: &str) -> bool {
     if name.ends_with("_SERVICE_HOST") || name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_") {
         return true;

@@ -1,7 +1,7 @@
-//! Every key of the configuration: path, variable, what is allowed, what it costs, how it is read and shown.
+//! Keys of the configuration: path, variable, allowed values, cost, reading and showing.
 //!
-//! Adding a key means a field in [`ServeOptions`], its default, and one row here; flag `--set`, environment,
-//! file and `config print` follow by themselves.
+//! Adding a key means a field in [`ServeOptions`], its default, and one row here; flag `--set`,
+//! environment, file and `config print` follow.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::num::NonZeroUsize;
@@ -20,15 +20,15 @@ use crate::runtime::reactor::DriverChoice;
 pub struct Key {
     /// Path in the file, for example `limits.drain_timeout`.
     pub path: &'static str,
-    /// Its environment variable.
+    /// Environment variable of the key.
     pub env: &'static str,
-    /// What may stand there, in words.
+    /// Allowed values, in words.
     pub allowed: &'static str,
-    /// What it does, its unit and its cost.
+    /// Effect, unit and cost.
     pub doc: &'static str,
     /// Reads and checks a value.
     pub set: fn(&mut ServeOptions, &str) -> Result<(), Problem>,
-    /// The value as `set` reads it.
+    /// Shows the value in the form that `set` reads.
     pub show: fn(&ServeOptions) -> String,
 }
 
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// All keys, in the order in which they are printed: the top level first, then each section in one piece.
+/// All keys, in the order of printing: the top level first, then each section in one piece.
 pub const KEYS: &[Key] = &[
     Key {
         path: "data_dir",
@@ -599,15 +599,16 @@ pub const KEYS: &[Key] = &[
 
 const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
-/// `EnvFilter` takes a word such as `inof` for the name of a module; a lone word must be a level.
+/// Whether a filter is plausible: `EnvFilter` takes a word such as `inof` for a module's name, so a
+/// lone word must be a level.
 fn level_like(text: &str) -> bool {
     text.split(',')
         .all(|part| part.contains(['=', ':', '[']) || LEVELS.contains(&part.trim().to_lowercase().as_str()))
 }
 
-/// An address with a port, or a name with a port that the system knows the address of.
+/// Parses an address with a port, or a name with a port whose address the system knows.
 ///
-/// Of several addresses the first IPv4 one counts: clients are told 127.0.0.1, and `localhost` has both.
+/// Of several addresses the first IPv4 one counts: `localhost` has both, and clients use 127.0.0.1.
 fn listen_address(text: &str) -> Result<SocketAddr, Problem> {
     if let Ok(address) = SocketAddr::from_str(text) {
         return Ok(address);
@@ -641,14 +642,15 @@ fn listen_address(text: &str) -> Result<SocketAddr, Problem> {
     }
 }
 
-/// Letters, digits, hyphens and dots, as in the names of hosts; at least one letter, so that no address is one.
+/// Letters, digits, hyphens and dots, as in host names; at least one letter, so that no address is
+/// one.
 fn is_host_name(host: &str) -> bool {
     host.bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
         && host.bytes().any(|byte| byte.is_ascii_alphabetic())
 }
 
-/// The address with a port that was meant by one half of it.
+/// The address with a port of which one half was given.
 fn listen_suggestion(text: &str) -> String {
     let port = text.strip_prefix(':').unwrap_or(text);
     if port.parse::<u16>().is_ok() {

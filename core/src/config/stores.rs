@@ -1,4 +1,4 @@
-//! The section `stores:` of the configuration: which stores the gateway may use beside the embedded one.
+//! The section `stores:` of the configuration: stores in addition to the embedded one.
 //!
 //! ```yaml
 //! stores:
@@ -9,9 +9,10 @@
 //!     credentials_file: /etc/prism/orders
 //! ```
 //!
-//! Only the file names stores: an environment variable cannot name the entries of a map. A value may hold `${VARIABLE}`,
-//! which stands for an environment variable; whatever prints the configuration prints the reference, so a password that
-//! comes by a variable or by a file is never shown. One that is written out is refused.
+//! Only the file names stores: an environment variable cannot name the entries of a map. A value
+//! may hold `${VARIABLE}`, which stands for an environment variable. Configurations are always
+//! printed with the reference, so a password from a variable or a file is never shown. A password
+//! in the text itself is refused.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -37,22 +38,23 @@ pub struct StoreOptions {
     pub name: String,
     /// The kind, which has a driver in this version.
     pub kind: StoreKind,
-    /// URL, or addresses with commas between them; `None` for kinds that have none. May hold a password.
+    /// URL, or addresses with commas between them; `None` for kinds that have none. May hold a
+    /// password.
     pub address: Option<String>,
-    /// File with what the store asks for, `user:password` or a token.
+    /// File with the store's credentials, `user:password` or a token.
     pub credentials_file: Option<PathBuf>,
-    /// Whether the connection is encrypted; `None`: as the URL says.
+    /// Whether the connection is encrypted; `None`: as the URL demands.
     pub tls: Option<bool>,
     /// Most connections of this gateway to it; `None`: the driver's default.
     pub pool_max: Option<u32>,
-    /// Keys and values as they were written.
+    /// Keys and values as written.
     written: Vec<(&'static str, String)>,
-    /// Where it was written, for `config print`.
+    /// Line of the file, for `config print`.
     line: u32,
 }
 
 impl fmt::Debug for StoreOptions {
-    /// Shows what was written, so that no secret of a variable gets into a log.
+    /// Shows the text as written, so that no secret of a variable gets into a log.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = formatter.debug_struct("StoreOptions");
         shown.field("name", &self.name);
@@ -78,12 +80,12 @@ impl StoreOptions {
         }
     }
 
-    /// Keys and values as they were written.
+    /// Keys and values as written.
     pub fn written(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.written.iter().map(|(key, value)| (*key, value.as_str()))
     }
 
-    /// Whether the other is the same store with the same settings, wherever it stands in the file.
+    /// Whether the other is the same store with the same settings, at any place of the file.
     pub(crate) fn says_the_same_as(&self, other: &Self) -> bool {
         let anywhere = |store: &Self| Self {
             line: 0,
@@ -92,7 +94,7 @@ impl StoreOptions {
         anywhere(self) == anywhere(other)
     }
 
-    /// Line of the file, from 1; 0 where there was none.
+    /// Line of the file, from 1; 0 without one.
     pub fn line(&self) -> u32 {
         self.line
     }
@@ -102,7 +104,7 @@ impl StoreOptions {
 struct EntryKey {
     name: &'static str,
     allowed: &'static str,
-    /// Kinds that know it.
+    /// Kinds that accept it.
     kinds: fn(StoreKind) -> bool,
     required: bool,
     set: fn(&mut StoreOptions, &str) -> Result<(), String>,
@@ -111,7 +113,7 @@ struct EntryKey {
 const URL: &str = "url";
 const ADDRESS: &str = "address";
 
-/// The keys beside `kind`.
+/// The keys in addition to `kind`.
 const KEYS: [EntryKey; 5] = [
     EntryKey {
         name: URL,
@@ -224,7 +226,7 @@ fn check_address(text: &str) -> Result<(), String> {
     }
 }
 
-/// Whether the text of a URL has a password that is written out.
+/// Whether the text of a URL contains a password.
 fn has_password(text: &str) -> bool {
     let Some((_, rest)) = text.split_once("://") else {
         return false;
@@ -238,7 +240,7 @@ fn has_password(text: &str) -> bool {
         .is_some_and(|(_, password)| !password.is_empty() && !by_variable(password))
 }
 
-/// Reads the section; what is wrong with it is pushed to `problems`.
+/// Reads the section. Its problems are pushed to `problems`.
 pub(super) fn parse(
     node: &Node,
     variables: &[(String, String)],
@@ -417,7 +419,7 @@ impl EntryParser<'_> {
     }
 }
 
-/// The text with the value of each `${VARIABLE}` in its place.
+/// Replaces each `${VARIABLE}` in the text by its value.
 fn fill_in(text: &str, variables: &[(String, String)]) -> Result<String, String> {
     let mut filled = String::new();
     let mut rest = text;
@@ -441,7 +443,7 @@ mod tests {
     use super::*;
     use crate::namespace::yaml;
 
-    /// The entry of one store, also of a kind without a driver, and what is wrong with it besides.
+    /// The entry of one store, also of a kind without a driver, and its other problems.
     fn entry(text: &str) -> (Option<StoreOptions>, Vec<String>) {
         let variables = [("PASSWORD".to_owned(), "secret".to_owned())];
         let mut problems = Vec::new();

@@ -1,4 +1,5 @@
-//! The choice of a store for a namespace: which of those that are configured may serve it, and which of them does.
+//! The choice of a store for a namespace: which of the configured stores may serve it, and which
+//! one does.
 //!
 //! ```text
 //!   namespace file ──> Asked ─┐
@@ -6,9 +7,9 @@
 //!   stores ──> Candidate ─────┘                                                          └────────────> an Excuse each
 //! ```
 //!
-//! Everything here is pure: no clock, no I/O, the same answer whatever the order of the configuration. A store is never
-//! taken that breaks a rule, so adding or removing one that is not chosen changes nothing. The planner of capacities grows
-//! around it.
+//! Everything here is pure: no clock, no I/O, the same answer whatever the order of the
+//! configuration. A store that breaks a rule is never chosen, so adding or removing a store that is
+//! not chosen changes nothing. A later planner of capacities will build on it.
 
 mod order;
 mod rules;
@@ -28,42 +29,42 @@ use crate::namespace::{
     model::{ClientApi, Consistency, NamespaceConfig},
 };
 
-/// What a namespace asks of a store.
+/// Needs of a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// The service it is used through.
+    /// Service through which it is used.
     pub api: Api,
-    /// When its writes are acknowledged.
+    /// Moment at which its writes are acknowledged.
     pub durability: Durability,
-    /// Freshness that reads promise, where one is demanded.
+    /// Freshness that reads promise, if demanded.
     pub consistency: Option<Consistency>,
     /// Whether messages keep their order.
     pub ordered: bool,
-    /// Whether what was read can be read again.
+    /// Whether read messages can be read again.
     pub replay: bool,
-    /// Largest value or message in bytes, where one is declared.
+    /// Largest value or message in bytes, if declared.
     pub message_bytes: Option<u64>,
-    /// How long data is kept, where that is bounded.
+    /// Time for which data is kept, if bounded.
     pub retention: Option<Duration>,
-    /// Life of a single item, where it has one.
+    /// Life of a single item, if it has one.
     pub ttl: Option<Duration>,
     /// Peak writes a second.
     pub write_rps: u64,
     /// Peak reads a second.
     pub read_rps: u64,
-    /// Expected data in bytes, where declared.
+    /// Expected data in bytes, if declared.
     pub data_size: Option<u64>,
 }
 
-/// Rate that counts where none is declared.
+/// Rate assumed if none is declared.
 const RPS_ASSUMED: u64 = 100;
-/// Message that counts where no size is declared, in bytes.
+/// Size of a message assumed if none is declared, in bytes.
 const MESSAGE_BYTES_ASSUMED: u64 = 4 << 10;
-/// Retention of messages that counts where none is declared.
+/// Retention of messages assumed if none is declared.
 const RETENTION_ASSUMED: Duration = Duration::from_secs(7 * 86_400);
 
 impl Asked {
-    /// What a file asks for, with the defaults for what it leaves open.
+    /// Needs of a file, with the defaults for those it leaves open.
     pub fn of(config: &NamespaceConfig) -> Self {
         let needs = &config.needs;
         let api = api_of(config.client_api);
@@ -92,7 +93,7 @@ impl Asked {
     }
 }
 
-/// The API of a namespace file's word.
+/// The API for a namespace file's word.
 pub fn api_of(client_api: ClientApi) -> Api {
     match client_api {
         ClientApi::KeyValue => Api::KeyValue,
@@ -105,23 +106,23 @@ pub fn api_of(client_api: ClientApi) -> Api {
     }
 }
 
-/// A store that may be taken.
+/// A store that may be chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The name in the configuration.
     pub name: String,
-    /// What it is.
+    /// Kind of the store.
     pub kind: StoreKind,
     /// Whether it is the embedded store, which is the last one everywhere.
     pub is_embedded: bool,
-    /// Its promises, one for each API that it serves.
+    /// Promises of the store, one for each API that it serves.
     pub offers: Vec<Offer>,
-    /// What is known of this one beyond its kind.
+    /// Facts about this store in addition to its kind.
     pub facts: Facts,
 }
 
 impl Candidate {
-    /// A store of which nothing is known but its kind.
+    /// Makes a candidate of which only the kind is known.
     pub fn new(name: &str, kind: StoreKind) -> Self {
         Self {
             name: name.to_owned(),
@@ -145,18 +146,18 @@ impl Candidate {
     }
 }
 
-/// What was configured, inspected or measured of one store. What is not known refuses nothing.
+/// Facts configured, inspected or measured of one store. An unknown fact refuses nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Time from the store's acknowledgement until its data survives a power cut; `None`: unknown.
     pub durable_after: Option<Duration>,
-    /// Why the gateway's log cannot keep `strong` for it; `None` if it can.
+    /// Reason why the gateway's log cannot keep `strong` for it; `None` if it can.
     pub log_refusal: Option<String>,
     /// Bytes that a lane may hold for a store that is not durable yet.
     pub log_budget_bytes: u64,
-    /// Writes a second that were measured.
+    /// Measured writes a second.
     pub write_rps: Option<u64>,
-    /// Reads a second that were measured.
+    /// Measured reads a second.
     pub read_rps: Option<u64>,
     /// Free room in bytes.
     pub free_bytes: Option<u64>,
@@ -176,34 +177,34 @@ impl Default for Facts {
     }
 }
 
-/// Why one store does not serve a namespace.
+/// The reason why one store does not serve a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excuse {
     /// The name of the store.
     pub store: String,
-    /// The store, as people name it.
+    /// The store's name for people.
     pub title: String,
-    /// What it is.
+    /// Kind of the store.
     pub kind: StoreKind,
     /// The rule that it breaks.
     pub rule: Rule,
-    /// What is asked, and what there is. Without a full stop.
+    /// The need, and what the store has. Without a full stop.
     pub sentence: String,
 }
 
-/// The store that a namespace gets.
+/// The store chosen for a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// Places of the stores among the candidates: one, or two that serve together.
     pub stores: Vec<usize>,
-    /// Partitions, where the store has such.
+    /// Partitions, if the store has such.
     pub partitions: Option<u64>,
     /// Stores that come before it and cannot serve.
     pub excuses: Vec<Excuse>,
 }
 
-/// Picks the first store in the order of preference that breaks no rule. `current`, the store that a namespace has, comes
-/// before all others while it passes.
+/// Picks the first store in the order of preference that breaks no rule. `current`, the namespace's
+/// present store, comes before all others while it passes.
 ///
 /// # Errors
 /// An excuse for each store: none can serve.
@@ -263,7 +264,8 @@ enum Step<'a> {
     Kinds(&'a [StoreKind]),
 }
 
-/// A store of each kind, if there is one that can serve. The second of a pair keeps messages for the first.
+/// Finds a store of each kind, if there are some that can serve. The second of a pair keeps
+/// messages for the first.
 fn together(
     asked: &Asked,
     candidates: &[Candidate],
@@ -287,7 +289,7 @@ fn together(
         .collect()
 }
 
-/// The first of the stores that breaks no rule; excuses for those before it.
+/// Finds the first of the stores that breaks no rule. Adds excuses for those before it.
 fn first(
     asked: &Asked,
     candidates: &[Candidate],

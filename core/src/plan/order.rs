@@ -1,4 +1,5 @@
-//! The order in which kinds of store are preferred for each API. The embedded store is the last one everywhere.
+//! Order in which kinds of store are preferred for each API. The embedded store is the last one
+//! everywhere.
 
 use std::time::Duration;
 
@@ -14,21 +15,22 @@ use crate::namespace::Durability;
 const PUBSUB_KAFKA_RPS: u64 = 20_000;
 /// Writes a second from which Kafka comes before ClickHouse for streams with time.
 const TIMESERIES_KAFKA_RPS: u64 = 10_000;
-/// Largest message that NATS takes by default.
+/// Largest message that NATS accepts by default.
 const NATS_MESSAGE_BYTES: u64 = 1 << 20;
 /// Retention beyond which messages go to Kafka.
 const PUBSUB_KAFKA_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// Retention up to which keyed items go to Redis at any durability.
 const KEYVALUE_REDIS_RETENTION: Duration = Duration::from_secs(7 * 86_400);
 
-/// Kinds in the order of preference; those of one entry serve together. Kinds of this machine come last, memory first of
-/// them, since whoever configures one beside the embedded store wants it used.
+/// Kinds in the order of preference; those of one entry serve together. Kinds of this machine come
+/// last, memory first of them: an operator who configures one in addition to the embedded store
+/// wants it used.
 pub(super) fn preferred(asked: &Asked) -> &'static [&'static [StoreKind]] {
     let durable = asked.durability == Durability::Strong;
     match asked.api {
         Api::PubSub if has_large_messages(asked) => &[&[Kafka], &[Nats], &[Redis], &[Memory], &[Sqlite]],
         Api::PubSub => &[&[Nats], &[Kafka], &[Redis], &[Memory], &[Sqlite]],
-        // Plain Kafka is not offered for queues: it cannot hide one message and hand out the next.
+        // Plain Kafka is not offered for queues: it cannot hide one message and deliver the next.
         Api::Queue if durable && asked.ordered => {
             &[&[Postgres, Kafka], &[Postgres], &[Nats], &[Memory], &[Sqlite]]
         }

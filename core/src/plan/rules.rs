@@ -1,4 +1,5 @@
-//! The rules that a store must keep to serve a namespace: one table, from which refusals get their sentences.
+//! Rules that a store must keep to serve a namespace: one table, which also gives the sentences of
+//! refusals.
 
 use prism_backends::{
     kind::StoreKind,
@@ -17,27 +18,27 @@ use crate::namespace::{
 pub enum Rule {
     /// The store does not serve the API.
     NotThisApi,
-    /// It loses what an acknowledgement promises.
+    /// It loses writes that an acknowledgement promises to keep.
     Durability,
-    /// The log would have to hold more for it than it may.
+    /// The log would have to hold more for it than allowed.
     LogBudget,
-    /// Its reads may be older than promised.
+    /// Reads may be older than promised.
     Consistency,
     /// It keeps no order.
     Order,
-    /// It takes no message as large.
+    /// It does not accept messages as large.
     MessageSize,
-    /// It cannot let old data go.
+    /// It cannot remove old data.
     Retention,
-    /// Its items do not expire one by one.
+    /// Items do not expire one by one.
     Ttl,
-    /// What was read is gone.
+    /// Read messages are gone.
     Replay,
     /// Several writes may take place in part.
     Atomic,
-    /// It was measured to write less.
+    /// The measured write rate is lower.
     WriteCapacity,
-    /// It was measured to read less.
+    /// The measured read rate is lower.
     ReadCapacity,
     /// It has less room.
     Room,
@@ -67,7 +68,7 @@ impl Rule {
 /// A check of one rule: the sentence of its refusal, or nothing.
 pub type Check = fn(&Asked, &Offer, &Facts) -> Option<String>;
 
-/// All rules but the first, that there is an offer at all, in the order in which they are looked at.
+/// All rules but the first (that there is an offer at all), in the order of checking.
 pub const RULES: [(Rule, Check); 12] = [
     (Rule::Durability, durability),
     (Rule::LogBudget, log_budget),
@@ -83,7 +84,8 @@ pub const RULES: [(Rule, Check); 12] = [
     (Rule::Room, room),
 ];
 
-/// The first rule that a store of this kind breaks, with the sentence of its refusal; `None` if it may serve.
+/// The first rule that a store of this kind breaks, with the sentence of its refusal; `None` if it
+/// may serve.
 pub fn excuse(
     asked: &Asked,
     kind: StoreKind,
@@ -227,7 +229,7 @@ fn atomic(asked: &Asked, offer: &Offer, _: &Facts) -> Option<String> {
         .then(|| "it has no transactions: several writes may take place in part".to_owned())
 }
 
-/// Of what was measured, seven tenths are promised.
+/// The promised rate: seven tenths of the measured one.
 fn promised(measured: u64) -> u64 {
     measured / 10 * 7 + measured % 10 * 7 / 10
 }

@@ -1,4 +1,5 @@
-//! The clocks of the gateway: the wall clock, by which items expire, and the hybrid clock, which stamps writes.
+//! Clocks of the gateway: the wall clock, by which items expire, and the hybrid clock, which stamps
+//! writes.
 //!
 //! ```text
 //!   wall clock, which may step back ──┐
@@ -6,14 +7,15 @@
 //!   highest stamp so far, and 1 ns ───┘
 //! ```
 //!
-//! Stamps never go backwards: not when the wall clock does, not from one shard to another, not over a restart. A shard reads
-//! the highest stamp at the begin of a batch of calls, and publishes its own last one at the end, before a reply of the batch
-//! can leave. So a call that was sent after another one was answered gets a later stamp, whichever shards took the two. A
-//! batch costs one load and at most one exchange of a shared word; calls cost nothing. At a start the highest stamp is that
-//! of the log's records and of the store, which keeps it in the transaction of the write that has it.
+//! Stamps never go backwards: not when the wall clock does, not from one shard to another, not over
+//! a restart. A shard reads the highest stamp at the beginning of a batch of calls, and publishes
+//! its own last one at the end, before a reply of the batch can leave. So a call sent after another
+//! one was answered gets a later stamp, whichever shards took the two. A batch costs one load and
+//! at most one exchange of a shared word; calls cost nothing. A start begins with the highest stamp
+//! of the log's records and of the store, which notes it in the transaction of the write.
 //!
-//! The time in a client's token does not move the hybrid clock: one client whose clock is an hour ahead would make the
-//! writes of all clients whose clocks are right lose for that hour.
+//! The time in a client's token does not move the hybrid clock: otherwise one client with a clock
+//! an hour ahead would make all other clients' writes lose for that hour.
 
 use std::{
     sync::{
@@ -25,16 +27,17 @@ use std::{
 
 use prism_backends::UnixMillis;
 
-/// How far the wall clock may be behind the stamps before somebody is told.
+/// Largest lag of the wall clock after the stamps without a warning.
 const BEHIND_MAX_NS: i64 = 1_000_000_000;
 /// Pause between two warnings about that.
 const WARN_PAUSE: Duration = Duration::from_secs(60);
-/// The latest time that a wall clock is believed, in the year 2225: stamps above it need room to grow.
+/// Latest time at which the wall clock is trusted, in the year 2225: stamps above it need room to
+/// grow.
 const WALL_MAX_NS: i64 = i64::MAX - (1 << 60);
-/// The highest stamp that a start takes over. What is above it cannot have come from a clock.
+/// Highest stamp that a start takes over. A higher one cannot have come from a clock.
 const FLOOR_MAX_NS: i64 = WALL_MAX_NS + (1 << 59);
 
-/// The wall clock. Tests shift it; for everybody else it is that of the system.
+/// The wall clock of the system. Tests shift it.
 #[derive(Clone, Debug, Default)]
 pub struct WallClock(Option<Arc<AtomicI64>>);
 
@@ -52,12 +55,12 @@ impl PartialEq for WallClock {
 impl Eq for WallClock {}
 
 impl WallClock {
-    /// A clock for tests that is ahead of the system's by so many nanoseconds at any time.
+    /// Makes a clock for tests that is ahead of the system's by this many nanoseconds at any time.
     pub fn shifted(by_ns: Arc<AtomicI64>) -> Self {
         Self(Some(by_ns))
     }
 
-    /// Nanoseconds since 1970, UTC; good until the year 2262.
+    /// Nanoseconds since 1970, UTC; valid until the year 2262.
     pub(crate) fn unix_nanos(&self) -> i64 {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -69,13 +72,13 @@ impl WallClock {
         }
     }
 
-    /// The same in milliseconds, as items expire by it.
+    /// Milliseconds since 1970, by which items expire.
     pub(crate) fn unix_millis(&self) -> UnixMillis {
         millis(self.unix_nanos())
     }
 }
 
-/// The system's wall clock, for what is only shown.
+/// The system's wall clock, for values that are only shown.
 pub(crate) fn unix_millis() -> UnixMillis {
     WallClock::default().unix_millis()
 }
@@ -96,7 +99,7 @@ pub struct HybridClock {
     warn_at: AtomicU64,
 }
 
-/// Alone on its cache lines: the shards write it, and read what would lie next to it.
+/// Alone on its cache lines: the shards write it, and read the words that would be next to it.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Padded(AtomicI64);
@@ -108,7 +111,7 @@ impl Default for HybridClock {
 }
 
 impl HybridClock {
-    /// A clock without a stamp.
+    /// Makes a clock without a stamp.
     pub(crate) fn new(wall: WallClock) -> Self {
         Self {
             highest: Padded::default(),
@@ -124,18 +127,18 @@ impl HybridClock {
         &self.wall
     }
 
-    /// Names the gateway in its stamps, before the first shard starts.
+    /// Sets the gateway's number in its stamps, before the first shard starts.
     pub(crate) fn start_as(&self, gateway: u32) {
         self.gateway.store(gateway, Ordering::Relaxed);
     }
 
-    /// Has all stamps to come lie above the highest of an earlier run.
+    /// Makes all later stamps greater than the highest of an earlier run.
     pub(crate) fn start_above(&self, stamp_ns: i64) {
         self.raise(stamp_ns.min(FLOOR_MAX_NS));
         self.warn_if_ahead(self.ahead_ns());
     }
 
-    /// How far the stamps are ahead of the wall clock, in nanoseconds; 0 if they are not.
+    /// Nanoseconds by which the stamps are ahead of the wall clock; 0 if they are not.
     pub(crate) fn ahead_ns(&self) -> i64 {
         self.highest().saturating_sub(self.wall.unix_nanos()).max(0)
     }
@@ -177,12 +180,12 @@ impl HybridClock {
     }
 }
 
-/// The hybrid clock of one shard. See the module.
+/// The hybrid clock of one shard.
 #[derive(Debug)]
 pub(crate) struct Stamper {
     clock: Arc<HybridClock>,
     gateway: u32,
-    /// The wall clock at the begin of the running batch: one look serves all its calls.
+    /// The wall clock at the beginning of the running batch: one reading serves all its calls.
     wall_ns: i64,
     last_ns: i64,
 }
@@ -197,7 +200,7 @@ impl Stamper {
         }
     }
 
-    /// The clock that it stamps by.
+    /// The clock that makes the stamps.
     pub(crate) fn clock(&self) -> &HybridClock {
         &self.clock
     }
@@ -207,7 +210,7 @@ impl Stamper {
         self.gateway
     }
 
-    /// The begin of a batch of calls that have been received.
+    /// Begins a batch of received calls.
     pub(crate) fn begin_batch(&mut self) {
         self.wall_ns = self.clock.wall.unix_nanos();
         self.last_ns = self.last_ns.max(self.clock.highest());
@@ -215,15 +218,15 @@ impl Stamper {
             .warn_if_ahead(self.last_ns.saturating_sub(self.wall_ns));
     }
 
-    /// A time that no other stamp of this shard has, later than that of every call that was answered before the batch began.
-    /// Nanoseconds since 1970.
+    /// Makes a stamp that no other write of this shard has, later than that of every call answered
+    /// before the batch began. Nanoseconds since 1970.
     pub(crate) fn stamp(&mut self) -> i64 {
         let wall_ns = self.wall_ns.min(WALL_MAX_NS);
         self.last_ns = wall_ns.max(self.last_ns.saturating_add(1));
         self.last_ns
     }
 
-    /// The end of a batch. No reply of it may leave before.
+    /// Ends a batch. No reply of it may leave before.
     pub(crate) fn end_batch(&self) {
         self.clock.raise(self.last_ns);
     }
@@ -233,7 +236,7 @@ impl Stamper {
         self.wall_ns
     }
 
-    /// The same in milliseconds.
+    /// The wall clock as of the running batch, in milliseconds since 1970.
     pub(crate) fn wall_millis(&self) -> UnixMillis {
         millis(self.wall_ns)
     }
@@ -251,7 +254,7 @@ mod tests {
         (shift, Arc::new(clock))
     }
 
-    /// The stamps of a batch of calls.
+    /// Makes the stamps of a batch of calls.
     fn batch(stamper: &mut Stamper, calls: usize) -> Vec<i64> {
         stamper.begin_batch();
         let stamps = (0..calls).map(|_| stamper.stamp()).collect();

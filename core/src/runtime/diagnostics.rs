@@ -1,12 +1,14 @@
-//! Diagnostics of the process: lines on standard error that never stop, delay or end a thread that writes them.
+//! Diagnostics of the process: lines on standard error that never stop, delay or end a thread that
+//! writes them.
 //!
 //! ```text
 //!   any thread ── format ──► bounded queue ──► one thread ──► standard error (a pipe that nobody reads, a full disk)
 //!                              full? the line is lost, and counted
 //! ```
 //!
-//! Only the one thread may block or fail. What is lost is counted in `prism_diagnostics_lost_total`, and said as soon as
-//! standard error takes lines again. The end of the process waits for the last lines a moment, no longer.
+//! Only the one thread may block or fail. Lost lines are counted in `prism_diagnostics_lost_total`,
+//! and their number is written as soon as standard error accepts lines again. The end of the
+//! process waits for the last lines a moment, no longer.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -32,19 +34,19 @@ use super::{
     threads::{self, Kind},
 };
 
-/// Lines that may wait.
+/// Most lines that may wait.
 const LINES_MAX: usize = 4_096;
-/// Bytes that may wait.
+/// Most bytes that may wait.
 const BYTES_MAX: usize = 4 << 20;
-/// How long the last words of the process may take.
+/// Longest time for the last words of the process.
 const LAST_WORDS_TIMEOUT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 300_000_000,
 };
-/// A pipe that is ready takes so many bytes at once (PIPE_BUF, as POSIX has it on Linux).
+/// Bytes that a ready pipe accepts at once (PIPE_BUF, as POSIX defines it on Linux).
 const LAST_WORDS_BYTES_MAX: usize = 4_096;
 
-/// Lines that nobody will see, of the whole process.
+/// Number of lost lines of the whole process.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// The number of lines that were lost since the process began.
@@ -60,8 +62,8 @@ pub(crate) struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// Takes over all diagnostics of the process, panics included: the lines that the filter `level` lets pass, for people or
-    /// as JSON. They wait until [`Diagnostics::start`].
+    /// Takes over all diagnostics of the process, panics included: the lines that pass the filter
+    /// `level`, for people or as JSON. They wait until [`Diagnostics::start`].
     ///
     /// # Errors
     /// A sentence: a wrong filter, or diagnostics that were taken over before.
@@ -71,7 +73,7 @@ impl Diagnostics {
         let writer = queue.clone();
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(move || LineWriter(writer.clone()))
-            // It would write to standard error itself.
+            // The subscriber would write its own errors to standard error directly.
             .log_internal_errors(false);
         let lines = match as_json {
             false => lines.with_ansi(io::stderr().is_terminal()).boxed(),
@@ -86,7 +88,7 @@ impl Diagnostics {
         Ok(Self { queue, level })
     }
 
-    /// Starts the thread that writes.
+    /// Starts the writing thread.
     ///
     /// # Errors
     /// When the system has no thread left.
@@ -99,7 +101,7 @@ impl Diagnostics {
         .map(drop)
     }
 
-    /// Changes which lines are written.
+    /// Changes the filter of the lines.
     ///
     /// # Errors
     /// A sentence: a wrong filter.
@@ -109,16 +111,16 @@ impl Diagnostics {
             .map_err(|cause| format!("cannot change log.level: {cause}"))
     }
 
-    /// Prints to standard output, in the order of the diagnostics, and as little binding as those.
+    /// Prints to standard output, in the order of the diagnostics and without blocking either.
     pub(crate) fn print(&self, text: String) {
         self.queue.push(Stream::Output, text.into_bytes());
     }
 
-    /// Waits until what has been said so far is written, no longer than `timeout`.
+    /// Waits until all earlier lines are written, no longer than `timeout`.
     pub(crate) fn flush(&self, timeout: Duration) {
         let (done, written) = sync_channel(1);
         if self.queue.entries.send(Entry::Flush(done)).is_ok() {
-            // Nobody waits longer for a reader that does not read.
+            // A reader that does not read delays the caller no longer than that.
             let _ = written.recv_timeout(timeout);
         }
     }
@@ -134,25 +136,27 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
     EnvFilter::try_new(level).map_err(|cause| format!("log.level: {cause}"))
 }
 
-/// The panic hook of a process that has diagnostics: the standard one would block with standard error.
+/// The panic hook of a process with diagnostics: the standard one would block together with
+/// standard error.
 fn note_panic(panic: &panic::PanicHookInfo<'_>) {
     let backtrace = Backtrace::capture();
     let sentence = threads::describe(panic);
     match backtrace.status() {
         BacktraceStatus::Captured => tracing::error!("{sentence}\n{backtrace}"),
-        // The supervisor has said it.
+        // The supervisor has reported it.
         _ if threads::is_supervised() => {}
         _ => tracing::error!("{sentence}"),
     }
 }
 
-/// Writes the last sentence of the process to standard error, if that takes it at once or soon.
+/// Writes the last sentence of the process to standard error, if it accepts the sentence at once or
+/// soon.
 pub(crate) fn last_words(text: &str) {
     let error = io::stderr();
     let mut ready = [PollFd::new(&error, PollFlags::OUT)];
     if poll(&mut ready, Some(&LAST_WORDS_TIMEOUT)).is_ok_and(|ready| ready > 0) {
         let bytes = &text.as_bytes()[..text.len().min(LAST_WORDS_BYTES_MAX)];
-        // Nobody is left to be told of an error.
+        // An error here could not be reported anywhere.
         let _ = rustix::io::write(&error, bytes);
     }
 }
@@ -166,11 +170,11 @@ enum Stream {
 #[derive(Debug)]
 enum Entry {
     Line(Stream, Vec<u8>),
-    /// Answered when all before it are written or lost.
+    /// Answered when all lines before it are written or lost.
     Flush(SyncSender<()>),
 }
 
-/// What waits to be written.
+/// Lines that wait to be written.
 struct Queue {
     entries: Mailbox<Entry>,
     waker: Arc<Waker>,
@@ -201,7 +205,7 @@ impl Queue {
     fn run(&self) {
         let (output, error) = (io::stdout(), io::stderr());
         let mut told = 0;
-        // Standard error has taken the last line.
+        // Whether standard error has accepted the last line.
         let mut works = true;
         loop {
             while let Some(entry) = self.entries.receive() {
@@ -234,7 +238,7 @@ impl Queue {
     }
 }
 
-/// Writes all of a line, for as long as it takes.
+/// Writes a whole line, however long that takes.
 fn write_all(stream: BorrowedFd<'_>, mut line: &[u8]) -> rustix::io::Result<()> {
     use rustix::io::Errno;
     while !line.is_empty() {
@@ -242,7 +246,7 @@ fn write_all(stream: BorrowedFd<'_>, mut line: &[u8]) -> rustix::io::Result<()> 
             Ok(0) => return Err(Errno::IO),
             Ok(count) => line = &line[count..],
             Err(Errno::INTR) => {}
-            // Somebody has made it non-blocking.
+            // Another process has made it non-blocking.
             Err(Errno::AGAIN) => {
                 poll(&mut [PollFd::new(&stream, PollFlags::OUT)], None)?;
             }
@@ -252,7 +256,7 @@ fn write_all(stream: BorrowedFd<'_>, mut line: &[u8]) -> rustix::io::Result<()> 
     Ok(())
 }
 
-/// Takes one line for the queue. Never fails.
+/// A writer of one line to the queue. Never fails.
 struct LineWriter(Arc<Queue>);
 
 impl Write for LineWriter {

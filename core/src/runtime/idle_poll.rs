@@ -1,40 +1,43 @@
-//! Whether a shard with nothing to do looks for what is due, or sleeps until it is woken.
+//! The choice of an idle shard: to poll for work, or to sleep until it is woken.
 //!
-//! A thread that sleeps has to be woken, and on a virtual machine that alone takes longer than a call (tens of
-//! microseconds; `docs/BENCHMARKS.md`). With many calls at a time nobody notices, for one wake-up serves them all. With a
-//! few, each answer is preceded by one. So a shard looks instead of sleeping
+//! A sleeping thread has to be woken, and on a virtual machine that alone takes longer than a call
+//! (tens of microseconds; `docs/BENCHMARKS.md`). With many calls at a time it does not matter,
+//! since one wake-up serves them all. With a few, each answer waits for one. So a shard polls
+//! instead of sleeping
 //!
-//! - only while a call waits for another thread of this process or for the log's disk. When a client asks next nobody knows,
-//!   and looking for that costs several times what the request does;
-//! - only if what it waits for has come soon enough lately, and only until about twice as long has passed;
+//! - only while a call waits for another thread of this process or for the log's disk. The time of
+//!   a client's next request is unknown, and polling for it costs several times the request itself;
+//! - only if such waits have been short enough lately, and only until about twice as long has
+//!   passed;
 //! - while few calls wait: with many, other threads have work for them and need the core;
 //! - for at most a share of its time, whatever happens.
 //!
-//! Pure: it is shown what is outstanding, and time is an argument. The task that looks is in `poller.rs`.
+//! Pure: it gets the outstanding work, and time is an argument. The task that polls is in
+//! `poller.rs`.
 
 use std::time::{Duration, Instant};
 
-/// Calls that may wait while their shard looks.
+/// Most waiting calls with which their shard polls.
 pub(crate) const WAITING_MAX: usize = 4;
-/// Of a hundred parts of the shard's time, those that it may spend looking.
+/// Largest share of the shard's time, in percent, that it may spend polling.
 const SHARE_PERCENT: u32 = 75;
-/// Looking that a shard may have saved up.
+/// Most polling time that a shard may have saved up.
 const SAVED_MAX: Duration = Duration::from_millis(5);
-/// A new wait counts for one part in so many of what is typical.
+/// Weight of a new wait in the typical one: one part in this many.
 const MEMORY: u32 = 8;
-/// A wait is looked for at least this long: the typical one is no better known.
+/// Least time for which a wait is polled: the typical one is not known more exactly.
 const LOOK_MIN: Duration = Duration::from_micros(50);
 
-/// What the calls of a shard wait for.
+/// Outstanding work of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Outstanding {
-    /// Calls whose answer is to come from another thread or from the shard's own log.
+    /// Calls with an answer due from another thread or from the shard's own log.
     pub(crate) calls: usize,
-    /// Durable writes of the log that are under way.
+    /// Durable writes of the log in flight.
     pub(crate) writes: usize,
 }
 
-/// What comes next.
+/// The kind of event expected next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// An answer of the store's writer or reader, or of another shard.
@@ -44,7 +47,8 @@ enum Kind {
 }
 
 impl Outstanding {
-    /// `None`: nobody waits. A write that no call waits for may end whenever it likes.
+    /// The next kind. `None`: no call waits; the end of a write without a waiting call does not
+    /// matter.
     fn next(self) -> Option<Kind> {
         match self {
             Self { calls: 0, .. } => None,
@@ -54,23 +58,23 @@ impl Outstanding {
     }
 }
 
-/// The decision. See the module.
+/// The decision.
 #[derive(Debug)]
 pub(super) struct IdlePoll {
-    /// Longest look; zero: never.
+    /// Longest time of polling; zero: never.
     budget: Duration,
     outstanding: Outstanding,
-    /// When what is outstanding became so, or the last answer before it came.
+    /// Moment at which the work became outstanding, or of the last answer since.
     since: Instant,
-    /// How long each kind takes to come, of late.
+    /// Recent typical wait for each kind.
     typical: [Duration; 2],
-    /// When the running look began.
+    /// Start of the current polling.
     looking: Option<Instant>,
     allowance: Allowance,
 }
 
 impl IdlePoll {
-    /// A shard that looks for at most `budget` at a time.
+    /// Makes the decision of a shard that polls for at most `budget` at a time.
     pub(super) fn new(budget: Duration, now: Instant) -> Self {
         Self {
             budget,
@@ -85,7 +89,7 @@ impl IdlePoll {
         }
     }
 
-    /// Takes in what is outstanding after something was handed over or came.
+    /// Handles a change of the outstanding work.
     pub(super) fn handle_outstanding(&mut self, outstanding: Outstanding, now: Instant) {
         let before = std::mem::replace(&mut self.outstanding, outstanding);
         if before.calls == 0 {
@@ -98,7 +102,7 @@ impl IdlePoll {
         }
     }
 
-    /// Whether to look (again), now.
+    /// Whether to poll (again) now.
     pub(super) fn should_look(&mut self, now: Instant) -> bool {
         let Some(until) = self.look_until().filter(|until| now < *until) else {
             return false;
@@ -112,7 +116,7 @@ impl IdlePoll {
         until > now
     }
 
-    /// The end of a look; returns how long it was.
+    /// Ends the polling. Returns its duration.
     pub(super) fn end_look(&mut self, now: Instant) -> Duration {
         let Some(began) = self.looking.take() else {
             return Duration::ZERO;
@@ -122,7 +126,7 @@ impl IdlePoll {
         looked
     }
 
-    /// When it is no longer worth it; `None`: it is not at all.
+    /// Moment from which polling is no longer worth it; `None`: it is not at all.
     fn look_until(&self) -> Option<Instant> {
         let kind = self.outstanding.next()?;
         let typical = self.typical[kind as usize];
@@ -132,7 +136,7 @@ impl IdlePoll {
         Some(self.since + (typical * 2).max(LOOK_MIN).min(self.budget))
     }
 
-    /// A wait so long that it is not worth looking counts as just that: one must not outweigh many.
+    /// Learns a wait. One too long for polling counts as just too long: one must not outweigh many.
     fn learn(&mut self, kind: Kind, waited: Duration) {
         let typical = &mut self.typical[kind as usize];
         let waited = waited.min(self.budget * 2);
@@ -140,11 +144,11 @@ impl IdlePoll {
     }
 }
 
-/// The time that may be spent looking: a share of all time, of which a little may be saved up.
+/// Time that may be spent polling: a share of all time, of which a little may be saved up.
 #[derive(Debug)]
 struct Allowance {
     saved: Duration,
-    /// When that was right.
+    /// Moment at which that was right.
     at: Instant,
 }
 
@@ -155,7 +159,7 @@ impl Allowance {
         self.at = self.at.max(now);
     }
 
-    /// Whether a look of this length is covered so far.
+    /// Whether polling of this length is covered so far.
     fn covers(&mut self, looked: Duration, now: Instant) -> bool {
         self.earn(now);
         looked < self.saved
@@ -178,7 +182,8 @@ mod tests {
         Outstanding { calls, writes }
     }
 
-    /// Looks each microsecond, for as long as it says so, and at most for `limit`. Returns the time after that.
+    /// Polls each microsecond for as long as the decision says so, and at most for `limit`. Returns
+    /// the time after that.
     fn look(poll: &mut IdlePoll, from: Instant, limit: Duration) -> Instant {
         let mut now = from;
         while now - from < limit && poll.should_look(now) {
@@ -188,7 +193,7 @@ mod tests {
         now
     }
 
-    /// As many calls, one at a time, each answered after `wait`; returns how long it looked in all.
+    /// Makes calls one at a time, each answered after `wait`. Returns the total polling time.
     fn calls(poll: &mut IdlePoll, now: &mut Instant, writes: usize, wait: Duration, count: u32) -> Duration {
         let mut looked = Duration::ZERO;
         for _ in 0..count {
@@ -258,7 +263,7 @@ mod tests {
         assert_eq!(calls(&mut poll, &mut now, 0, answered, 100), answered * 100);
         calls(&mut poll, &mut now, 0, Duration::from_secs(1), 1);
         assert_eq!(calls(&mut poll, &mut now, 0, answered, 100), answered * 100);
-        // A disk that has become fast is found to be.
+        // A disk that has become fast is recognised.
         calls(&mut poll, &mut now, 1, answered, 20);
         assert_eq!(calls(&mut poll, &mut now, 1, answered, 10), answered * 10);
     }
@@ -271,7 +276,7 @@ mod tests {
         let mut looked = Duration::ZERO;
         let end = start + Duration::from_secs(2);
         while now < end {
-            // Always something due, always answered in time, and the next call at once.
+            // Work is always due, always answered in time, and the next call comes at once.
             poll.handle_outstanding(waiting(2, 0), now);
             looked += look(&mut poll, now, Duration::from_micros(90)) - now;
             now += Duration::from_micros(90);

@@ -7,12 +7,13 @@
 //!   if sleeping.swap(awake) != awake: ring      queue empty? then wait for the bell
 //! ```
 //!
-//! The two fences make it impossible that the sender sees `sleeping == awake` *and* the receiver sees an empty queue: one
-//! of them comes first in the single total order. Without them a message could lie unseen for ever. A busy receiver costs
-//! its senders no system call, and a burst of messages costs one wake-up.
+//! The two fences make it impossible that the sender sees `sleeping == awake` *and* the receiver
+//! sees an empty queue: one of them comes first in the single total order. Without them a message
+//! could stay unseen for ever. A busy receiver costs its senders no system call, and a burst of
+//! messages costs one wake-up.
 //!
-//! The bell of a shard, which waits in its reactor, is an eventfd. A plain thread waits for the word `sleeping` itself (a
-//! futex): two system calls fewer each time, and no descriptor.
+//! The bell of a shard, which waits in its reactor, is an eventfd. A plain thread waits for the
+//! word `sleeping` itself (a futex): two system calls fewer each time, and no descriptor.
 
 use std::{
     cell::{Cell, RefCell},
@@ -38,7 +39,7 @@ use super::{
     reactor::{self, EventFd},
 };
 
-/// The atomic operations of the handshake; the model checker brings its own.
+/// Atomic operations of the handshake; the model checker has its own implementation.
 trait Word {
     fn store(&self, value: u32);
     fn load(&self) -> u32;
@@ -64,7 +65,7 @@ impl Word for AtomicU32 {
     }
 }
 
-/// Values of the word: the receiver does not sleep, or how.
+/// Values of the word: awake, or the way in which the receiver sleeps.
 const AWAKE: u32 = 0;
 const ON_FUTEX: u32 = 1;
 const ON_EVENTFD: u32 = 2;
@@ -74,7 +75,8 @@ const ON_EVENTFD: u32 = 2;
 struct Sleeping<W>(W);
 
 impl<W: Word> Sleeping<W> {
-    /// The sender's half, after its push: how the receiver sleeps that it must wake, or `AWAKE`.
+    /// The sender's half, after its push. Returns how the receiver sleeps that it must wake, or
+    /// `AWAKE`.
     fn must_wake(&self) -> u32 {
         W::fence();
         if self.0.load() == AWAKE {
@@ -83,7 +85,8 @@ impl<W: Word> Sleeping<W> {
         self.0.swap(AWAKE)
     }
 
-    /// The receiver's half: announces sleep. `false` when `has_work` says that there is something to do after all.
+    /// The receiver's half: announces sleep. `false` when there is work after all, as reported by
+    /// `has_work`.
     fn prepare(&self, how: u32, has_work: impl Fn() -> bool) -> bool {
         self.0.store(how);
         W::fence();
@@ -108,7 +111,7 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// A waker for a shard, which waits in its reactor.
+    /// Makes a waker for a shard, which waits in its reactor.
     ///
     /// # Errors
     /// When the process is out of descriptors.
@@ -117,7 +120,7 @@ impl Waker {
         Ok(Self::with(Some(eventfd)))
     }
 
-    /// A waker for a thread that waits by [`Waker::wait_blocking`] only.
+    /// Makes a waker for a thread that waits by [`Waker::wait_blocking`] only.
     pub fn for_thread() -> Arc<Self> {
         Self::with(None)
     }
@@ -150,14 +153,15 @@ impl Waker {
         self.sleeping.prepare(ON_EVENTFD, has_work)
     }
 
-    /// The receiver is awake, whatever has woken it, and its bell is silent.
+    /// Notes that the receiver is awake, whatever has woken it, and silences its bell.
     pub(crate) fn end_sleep(&self) {
         self.clear();
     }
 
     fn ring(&self) {
         if let Some(eventfd) = &self.eventfd {
-            // The counter can only be full after 2^64 - 2 unread wake-ups; then the receiver is awake anyway.
+            // The counter can only be full after 2^64 - 2 unread wake-ups; then the receiver is
+            // awake anyway.
             let _ = write(eventfd, &1u64.to_ne_bytes());
         }
     }
@@ -180,8 +184,8 @@ impl Waker {
             tv_sec: limit.as_secs().min(i64::MAX as u64) as i64,
             tv_nsec: i64::from(limit.subsec_nanos()),
         });
-        // Returns at once if somebody has woken this thread since. An interrupted wait is a spurious wake-up; the caller looks
-        // at its queues and waits again.
+        // Returns at once if a sender has woken this thread since. An interrupted wait is a
+        // spurious wake-up; the caller checks its queues and waits again.
         let _ = futex::wait(
             &self.sleeping.0,
             futex::Flags::PRIVATE,
@@ -194,25 +198,25 @@ impl Waker {
 
 /// The receiving side of a [`Waker`] on a shard's reactor.
 ///
-/// One task waits for the eventfd, another for messages. So whoever looks for messages by itself can call the latter without
-/// the eventfd, which stays watched meanwhile.
+/// One task waits for the eventfd, another for messages. So a task that polls for messages can wake
+/// the latter without the eventfd, which stays watched meanwhile.
 pub(crate) struct ShardSleeper {
     waker: Arc<Waker>,
     called: Rc<Called>,
-    /// Somebody looks for messages: their senders need not ring.
+    /// Whether a task polls for messages, so that their senders need not ring.
     attended: Cell<bool>,
 }
 
-/// What the receiver waits for.
+/// The event for which the receiver waits.
 #[derive(Default)]
 struct Called {
     notify: Notify,
-    /// Why there will be no call any more.
+    /// The reason why no further event will come.
     failed: RefCell<Option<io::Error>>,
 }
 
 impl ShardSleeper {
-    /// Must be called on the shard's own thread, inside its reactor.
+    /// Makes a sleeper. Must be called on the shard's own thread, inside its reactor.
     pub(crate) fn new(waker: Arc<Waker>) -> io::Result<Self> {
         let Some(eventfd) = &waker.eventfd else {
             return Err(io::Error::other("a thread's waker has no eventfd to wait for"));
@@ -236,7 +240,7 @@ impl ShardSleeper {
     /// Waits until a sender wakes this shard; returns at once when `has_work`.
     ///
     /// # Errors
-    /// The eventfd has failed: no message will be noticed any more.
+    /// If the eventfd has failed: no message will be noticed any more.
     pub(crate) async fn wait(&self, has_work: impl Fn() -> bool) -> io::Result<()> {
         let sleeps = if self.attended.get() {
             !has_work()
@@ -254,27 +258,28 @@ impl ShardSleeper {
     /// Lets the shard's other tasks run, then returns: for a receiver that has more to do.
     ///
     /// # Errors
-    /// As [`ShardSleeper::wait`].
+    /// Those of [`ShardSleeper::wait`].
     pub(crate) async fn yield_turn(&self) -> io::Result<()> {
-        // A wake-up of our own goes through the kernel and so behind what the other tasks wait for.
+        // A wake-up of our own goes through the kernel, and so comes after the events that the
+        // other tasks wait for.
         self.waker.ring();
         self.called.wait().await
     }
 
-    /// From now on the caller looks for messages, again and again, until it leaves.
+    /// Starts polling: the caller checks for messages, again and again, until it leaves.
     pub(crate) fn attend(&self) {
         self.attended.set(true);
         self.waker.sleeping.end();
     }
 
-    /// Calls the receiver when `has_work`.
+    /// Wakes the receiver when `has_work`.
     pub(crate) fn look(&self, has_work: impl Fn() -> bool) {
         if has_work() {
             self.called.notify.notify();
         }
     }
 
-    /// The caller looks no more: senders ring again.
+    /// Ends polling: senders ring again.
     pub(crate) fn leave(&self, has_work: impl Fn() -> bool) {
         self.attended.set(false);
         if !self.waker.sleeping.prepare(ON_EVENTFD, has_work) {
@@ -289,7 +294,7 @@ impl Called {
         self.failed.borrow_mut().take().map_or(Ok(()), Err)
     }
 
-    /// Takes note of a failure, if this is one.
+    /// Notes a failure, if this is one.
     fn failed(&self, result: io::Result<()>) -> bool {
         let Err(error) = result else { return false };
         *self.failed.borrow_mut() = Some(error);
@@ -306,7 +311,7 @@ pub struct Mailbox<T> {
 }
 
 impl<T> Mailbox<T> {
-    /// A queue of at most `capacity` messages.
+    /// Makes a queue of at most `capacity` messages.
     pub fn new(capacity: usize, waker: Arc<Waker>) -> Self {
         Self {
             queue: ArrayQueue::new(capacity),
@@ -317,7 +322,7 @@ impl<T> Mailbox<T> {
     /// Queues a message and wakes the receiver if it sleeps.
     ///
     /// # Errors
-    /// Hands the message back when the queue is full: the caller sheds, it never waits.
+    /// Returns the message when the queue is full: the caller sheds, it never waits.
     pub fn send(&self, message: T) -> Result<(), T> {
         self.push(message)?;
         self.waker.wake();
@@ -327,7 +332,7 @@ impl<T> Mailbox<T> {
     /// Queues one of many messages: [`Mailbox::wake`] must follow the last.
     ///
     /// # Errors
-    /// As [`Mailbox::send`].
+    /// Those of [`Mailbox::send`].
     pub fn push(&self, message: T) -> Result<(), T> {
         self.queue.push(message)
     }
@@ -339,12 +344,12 @@ impl<T> Mailbox<T> {
         }
     }
 
-    /// The oldest message. Only the receiving thread calls this.
+    /// Takes the oldest message. Only the receiving thread calls this.
     pub fn receive(&self) -> Option<T> {
         self.queue.pop()
     }
 
-    /// Whether nothing waits.
+    /// Whether no message waits.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -398,7 +403,8 @@ mod tests {
                 count += 1;
             }
             if count < SENDERS * EACH {
-                // The bound turns a lost wake-up into a failure of the assertion below instead of a hang.
+                // The bound turns a lost wake-up into a failure of the assertion below instead of a
+                // hang.
                 waker.wait_blocking(Some(Duration::from_secs(20)), || !mailbox.is_empty());
                 assert!(!mailbox.is_empty() || count > 0, "a wake-up was lost");
             }
@@ -409,7 +415,8 @@ mod tests {
         assert!(seen.into_iter().all(|flag| flag));
     }
 
-    /// The senders of messages that somebody looks for leave the eventfd alone; before and after that, they ring.
+    /// Senders of messages that a task polls for leave the eventfd alone; before and after that,
+    /// they ring.
     #[test]
     fn who_looks_for_messages_gets_them_without_a_ring_and_who_sleeps_is_woken() {
         let mut drivers = vec![DriverInUse::Epoll];
@@ -443,7 +450,7 @@ mod tests {
                         let mailbox = mailbox.clone();
                         thread::spawn(move || mailbox.send(number).unwrap());
                     }
-                    // Whichever way it came, the receiver takes it.
+                    // Whichever way the message came, the receiver takes it.
                     done.notified().await;
                     if attended {
                         sleeper.leave(|| !mailbox.is_empty());
@@ -475,8 +482,8 @@ mod tests {
         }
     }
 
-    /// Two senders and a receiver that goes to sleep, under the C11 memory model: all interleavings of up to three
-    /// preemptions.
+    /// Two senders and a receiver that goes to sleep, under the C11 memory model: all interleavings
+    /// of up to three preemptions.
     #[test]
     fn a_sleeping_receiver_is_always_woken() {
         let mut model = loom::model::Builder::new();

@@ -1,6 +1,8 @@
-//! The ground under the shards: the reactor of a thread, and what threads and tasks wake each other with.
+//! Foundation of the shards: the reactor of a thread, and the ways in which threads and tasks wake
+//! each other.
 //!
-//! Threads are started and watched here, and write their diagnostics here. Nothing here knows of calls, namespaces or stores.
+//! Threads are started and watched here, and write their diagnostics here. Nothing here knows of
+//! calls, namespaces or stores.
 
 pub mod clock;
 pub(crate) mod diagnostics;

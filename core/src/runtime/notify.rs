@@ -1,7 +1,7 @@
-//! A one-waiter, one-thread signal: what the tasks of one shard wake each other with.
+//! A signal for one waiter on one thread, by which the tasks of one shard wake each other.
 //!
-//! A signal given while nobody waits is kept (once), so none is lost. Not for use between threads: that is the
-//! mailbox's work.
+//! A signal given while no task waits is kept (once), so none is lost. Not for use between threads:
+//! those use the mailbox.
 
 use std::{
     cell::{Cell, RefCell},

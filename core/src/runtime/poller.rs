@@ -1,6 +1,6 @@
-//! The task of a shard that looks for what is due, when [`IdlePoll`] says so.
+//! The task of a shard that polls for due work when [`IdlePoll`] decides so.
 //!
-//! Under epoll the reactor cannot look without sleeping, so there is none.
+//! Under epoll the reactor cannot poll without sleeping, so there is none.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,21 +14,21 @@ use super::{
     reactor::Turns,
 };
 
-/// Looks after which others get the core; a look takes about a microsecond.
+/// Polls after which other threads get the core; one takes about a microsecond.
 const LOOKS_PER_YIELD: u32 = 4;
 
-/// See the module.
+/// The task and its decision.
 pub(crate) struct Poller {
     /// `None`: never looks.
     decision: Option<RefCell<IdlePoll>>,
-    /// What is outstanding as far as the decision knows.
+    /// Outstanding work as known to the decision.
     known: Cell<Outstanding>,
     looking: Cell<bool>,
     wanted: Notify,
 }
 
 impl Poller {
-    /// A poller that looks for at most `budget` at a time; zero: never.
+    /// Makes a poller that polls for at most `budget` at a time; zero: never.
     pub(crate) fn new(budget: Duration) -> Self {
         Self {
             decision: (!budget.is_zero()).then(|| RefCell::new(IdlePoll::new(budget, Instant::now()))),
@@ -38,7 +38,7 @@ impl Poller {
         }
     }
 
-    /// Something was handed to another thread or to the disk, or came from there.
+    /// Notes that work was passed to another thread or to the disk, or came back.
     pub(crate) fn note(&self, outstanding: Outstanding) {
         let Some(decision) = &self.decision else { return };
         if self.known.replace(outstanding) == outstanding {
@@ -53,8 +53,8 @@ impl Poller {
         }
     }
 
-    /// The task, for the mailboxes that `sleeper` waits for. It ends with the shard, or at once where it has nothing to do.
-    /// `looked` learns how long each look was.
+    /// The task, for the mailboxes that `sleeper` waits for. It ends with the shard, or at once
+    /// where it has nothing to do. `looked` gets the duration of each polling.
     pub(crate) async fn run(
         &self,
         sleeper: &ShardSleeper,
@@ -69,8 +69,8 @@ impl Poller {
             sleeper.attend();
             while decision.borrow_mut().should_look(Instant::now()) {
                 if looks.is_multiple_of(LOOKS_PER_YIELD) {
-                    // Who works for this shard may need its core: the store's writer, or a worker of the kernel that sees to the
-                    // shard's own write.
+                    // A thread that works for this shard may need its core: the store's writer, or
+                    // a worker of the kernel that serves the shard's own write.
                     std::thread::yield_now();
                 }
                 looks += 1;

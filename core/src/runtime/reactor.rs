@@ -1,11 +1,13 @@
 //! The only module that names the runtime (monoio), so that it can be swapped.
 //!
-//! It offers what a shard needs and no more: run a future on a pinned thread, accept, receive, send, write a file, wait for
-//! an eventfd, sleep. Which driver is in use (io_uring, or epoll where io_uring is forbidden) is decided here and told to the caller.
+//! It offers only what a shard needs: run a future on a pinned thread, accept, receive, send, write
+//! a file, wait for an eventfd, sleep. The driver in use (io_uring, or epoll where io_uring is
+//! forbidden) is decided here and reported to the caller.
 //!
-//! Known traps of monoio 0.2.4 that this module avoids: a cancelled accept leaks the descriptor (accept is never
-//! cancelled before the process drains), a task that yields goes to the front of the queue (nothing here yields), timers
-//! have a resolution of 1 ms, and completions starve under DEFER_TASKRUN (not set).
+//! Known traps of monoio 0.2.4 that this module avoids: a cancelled accept leaks the descriptor
+//! (accept is never cancelled before the process drains), a task that yields goes to the front of
+//! the queue (nothing here yields), timers have a resolution of 1 ms, and completions starve under
+//! DEFER_TASKRUN (not set).
 
 use std::{
     fs::File as StdFile,
@@ -33,7 +35,7 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::notify::Notify;
 
-/// How the shards wait for the network.
+/// Kernel interface by which the shards shall wait for the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DriverChoice {
     /// io_uring where the kernel allows it, otherwise epoll.
@@ -49,12 +51,13 @@ pub enum DriverChoice {
 pub enum DriverInUse {
     /// io_uring: completions.
     IoUring,
-    /// epoll: readiness. Used where io_uring is forbidden, for example by a container's seccomp profile.
+    /// epoll: readiness. Used where io_uring is forbidden, for example by a container's seccomp
+    /// profile.
     Epoll,
 }
 
 impl DriverInUse {
-    /// Resolves the configured choice against what the kernel allows.
+    /// Decides the driver from the configured choice and the kernel's abilities.
     ///
     /// # Errors
     /// `Unsupported` when io_uring is demanded but the kernel refuses it.
@@ -80,7 +83,8 @@ impl DriverInUse {
     }
 }
 
-/// Submission queue entries of one shard's ring. Ring memory counts against RLIMIT_MEMLOCK, so it stays small.
+/// Submission queue entries of one shard's ring. Ring memory counts against RLIMIT_MEMLOCK, so it
+/// stays small.
 const RING_ENTRIES: u32 = 512;
 
 /// Runs `future` to its end on this thread.
@@ -105,8 +109,9 @@ pub(crate) fn run<F: Future>(driver: DriverInUse, future: F) -> io::Result<F::Ou
     }
 }
 
-/// A ring for one thread. With `cooperative` the kernel does not interrupt the shard to hand over completions, it waits
-/// until the shard enters the kernel anyway, and it knows that no other thread submits.
+/// Makes a ring for one thread. With `cooperative` the kernel does not interrupt the shard to
+/// deliver completions but waits until the shard enters the kernel anyway, and it knows that no
+/// other thread submits.
 fn ring(cooperative: bool) -> io::Result<monoio::Runtime<monoio::time::TimeDriver<IoUringDriver>>> {
     let mut flags = io_uring::IoUring::builder();
     if cooperative {
@@ -135,10 +140,11 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
     monoio::spawn(future);
 }
 
-/// Lets a task give all others, and the ring, a turn without sleeping.
+/// A way to give all other tasks, and the ring, a turn without sleeping.
 ///
-/// monoio puts a task that wakes itself in front of the others, who would starve. So it is woken by a second task, which
-/// the first one wakes: both go to the end of the queue. Not for epoll, whose driver looks only when it sleeps.
+/// monoio puts a task that wakes itself in front of the others, which would starve. So it is woken
+/// by a second task, which the first one wakes: both go to the end of the queue. Not for epoll,
+/// whose driver polls only when it sleeps.
 pub(crate) struct Turns(Rc<(Notify, Notify)>);
 
 impl Turns {
@@ -174,14 +180,15 @@ pub(crate) async fn value_before<T>(deadline: Instant, future: impl Future<Outpu
         .ok()
 }
 
-/// The number of an open socket, for whoever must shut it from outside of the reactor.
+/// The number of an open socket, for code that must shut it down from outside the reactor.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Descriptor(RawFd);
 
 impl Descriptor {
-    /// Shuts the socket in both directions; it stays open. The caller knows that it has not been closed yet.
+    /// Shuts the socket down in both directions; it stays open. The caller knows that it has not
+    /// been closed yet.
     pub(crate) fn shutdown(self) {
-        // A peer that has gone makes this fail, and nothing is left to be done.
+        // This fails if the peer has gone, and then nothing is left to be done.
         let _ = nix::sys::socket::shutdown(self.0, nix::sys::socket::Shutdown::Both);
     }
 }
@@ -198,8 +205,9 @@ const KEEPALIVE_PROBES: u32 = 4;
 pub(crate) struct Listener(monoio::net::TcpListener);
 
 impl Listener {
-    /// Takes over a bound, non-blocking socket. The kernel closes connections of machines that are silent for `interval` (zero:
-    /// never) and then do not answer for `timeout`: they inherit that from the socket.
+    /// Takes over a bound, non-blocking socket. The kernel closes connections of machines that are
+    /// silent for `interval` (zero: never) and then do not answer for `timeout`: they inherit that
+    /// from the socket.
     pub(crate) fn new(listener: TcpListener, interval: Duration, timeout: Duration) -> io::Result<Self> {
         if !interval.is_zero() {
             let probes = (timeout / KEEPALIVE_PROBES).max(Duration::from_secs(1));
@@ -209,7 +217,7 @@ impl Listener {
                 .with_retries(KEEPALIVE_PROBES);
             let socket = SockRef::from(&listener);
             socket.set_tcp_keepalive(&keepalive)?;
-            // Keepalive is silent while something is on its way; this is not.
+            // Keepalive does not probe while bytes are in flight; this timeout covers them.
             socket.set_tcp_user_timeout(Some(interval + timeout))?;
         }
         monoio::net::TcpListener::from_std(listener).map(Self)
@@ -222,7 +230,7 @@ impl Listener {
     /// The next connection, with Nagle's algorithm off.
     pub(crate) async fn accept(&self) -> io::Result<(Receiver, Sender, SocketAddr)> {
         let (stream, peer) = self.0.accept().await?;
-        // A peer that has already gone makes this fail; the first receive will tell.
+        // This fails if the peer has already gone; the first receive will show it.
         let _ = stream.set_nodelay(true);
         let descriptor = Descriptor(stream.as_raw_fd());
         let (receiver, sender) = stream.into_split();
@@ -234,8 +242,8 @@ impl Listener {
 pub(crate) struct Receiver(OwnedReadHalf<TcpStream>);
 
 impl Receiver {
-    /// Receives into `buffer` behind its first `filled` bytes, up to its capacity. Returns how many bytes came; 0 at the
-    /// end of the stream.
+    /// Receives into `buffer` after its first `filled` bytes, up to its capacity. Returns the
+    /// number of bytes received; 0 at the end of the stream.
     pub(crate) async fn recv(&mut self, buffer: Vec<u8>, filled: usize) -> (io::Result<usize>, Vec<u8>) {
         debug_assert!(buffer.capacity() > filled);
         let capacity = buffer.capacity();
@@ -253,8 +261,8 @@ impl Sender {
         self.1
     }
 
-    /// Sends all of `buffer` and hands it back. `on_progress` gets how many bytes are left, each time that the kernel takes
-    /// some and not all.
+    /// Sends all of `buffer` and returns it. `on_progress` gets the number of bytes left each time
+    /// that the kernel accepts some and not all.
     pub(crate) async fn send_all(
         &mut self,
         mut buffer: Vec<u8>,
@@ -279,27 +287,30 @@ impl Sender {
         (Ok(()), buffer)
     }
 
-    /// Tells the peer that nothing more will come.
+    /// Ends the sending direction.
     pub(crate) async fn shutdown(&mut self) {
-        // The peer may already be gone; there is nobody left to tell.
+        // This fails if the peer is gone, and then no end needs to be sent.
         let _ = self.0.shutdown().await;
     }
 }
 
-/// A file that is written at given offsets, through the ring. Under epoll a write would block the shard.
+/// A file that is written at given offsets, through the ring. Under epoll a write would block the
+/// shard.
 pub(crate) struct WriteFile(File);
 
 impl WriteFile {
-    /// Takes over a descriptor that is open for writing. It is closed by the ring, some time after the drop.
+    /// Takes over a descriptor that is open for writing. The ring closes it, some time after the
+    /// drop.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         File::from_std(StdFile::from(fd)).map(Self)
     }
 
-    /// Writes the `range` of `buffer` at `offset`, with one operation; returns how many bytes were written, and the
-    /// buffer. The operation reaches the kernel when the shard's tasks have had their turn.
+    /// Writes the `range` of `buffer` at `offset`, with one operation. Returns the number of bytes
+    /// written, and the buffer. The operation reaches the kernel when the shard's tasks have had
+    /// their turn.
     ///
-    /// Dropping this future does not take the write back: it may happen or not. The shard must not end while a write is
-    /// under way, or the kernel writes from memory that is in use for something else.
+    /// Dropping this future does not cancel the write: it may happen or not. The shard must not end
+    /// while a write is in flight, or the kernel writes from memory that has been reused.
     pub(crate) async fn write_at(
         &self,
         buffer: Vec<u8>,
@@ -311,11 +322,12 @@ impl WriteFile {
     }
 }
 
-/// An eventfd as the reactor sees it: something that becomes readable.
+/// An eventfd for the reactor: a descriptor that becomes readable.
 pub(crate) struct EventFd(UnixStream);
 
 impl EventFd {
-    /// Takes over a non-blocking eventfd. The socket type is only a handle here: polling works on any descriptor.
+    /// Takes over a non-blocking eventfd. The socket type is only a handle here: polling works on
+    /// any descriptor.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         UnixStream::from_std(StdUnixStream::from(fd)).map(Self)
     }

@@ -1,4 +1,4 @@
-//! The threads of the gateway: each is started here, and its end is noticed.
+//! Threads of the gateway: each is started here, and its end is noticed.
 //!
 //! ```text
 //!   spawn(kind, …) ──► thread ── body ──┬─ returns while the gateway ends ──► nothing
@@ -6,8 +6,8 @@
 //!                                       └─ panics ──────────(panic hook)─► Failure    the rest drains; exit code
 //! ```
 //!
-//! A panic is noted by the panic hook, before the thread unwinds: what it drops may wait for threads that will never
-//! answer. A thread that is started by a supervised thread has the same supervisor.
+//! A panic is noted by the panic hook, before the thread unwinds: dropping its values may wait for
+//! threads that will never answer. A thread started by a supervised thread has the same supervisor.
 
 use std::{
     cell::RefCell,
@@ -47,11 +47,11 @@ pub(crate) enum Kind {
     Gateway,
     /// Writes diagnostics to standard error.
     Diagnostics,
-    /// The process's first thread: watches over signals and all others.
+    /// The process's first thread: watches signals and all other threads.
     Main,
 }
 
-/// Each kind with the name of its threads and of its kind in tests.
+/// Each kind with the name of its threads, and its name in tests.
 const NAMES: [(Kind, &str); 13] = [
     (Kind::Shard, "prism-shard"),
     (Kind::StoreWriter, "prism-writer"),
@@ -69,7 +69,7 @@ const NAMES: [(Kind, &str); 13] = [
 ];
 
 impl Kind {
-    /// The name of all threads of the kind; threads of which there are several have a number as well.
+    /// The name of all threads of the kind; where there are several, they have a number as well.
     fn name(self) -> &'static str {
         NAMES
             .iter()
@@ -85,24 +85,24 @@ impl Kind {
     }
 }
 
-/// The first thread's end that was not asked for, as a sentence. Set once.
+/// The first unexpected end of a thread, as a sentence. Set once.
 #[derive(Debug, Default)]
 pub(crate) struct Failure(OnceLock<String>);
 
 impl Failure {
-    /// The sentence; `None` while all threads do their work.
+    /// The sentence; `None` while all threads work.
     pub(crate) fn get(&self) -> Option<&str> {
         self.0.get().map(String::as_str)
     }
 }
 
-/// Whoever learns of the ends of threads; one for each running gateway.
+/// The receiver of thread ends; one for each running gateway.
 #[derive(Clone)]
 pub(crate) struct Supervisor(Arc<Inner>);
 
 struct Inner {
     failure: Arc<Failure>,
-    /// Threads may return from now on.
+    /// Whether threads may return.
     ending: AtomicBool,
     on_failure: Box<dyn Fn() + Send + Sync>,
 }
@@ -113,8 +113,8 @@ thread_local! {
 }
 
 impl Supervisor {
-    /// A supervisor that calls `on_failure`, on the thread that fails, each time when a thread has ended that nobody asked
-    /// to. It must neither wait nor panic.
+    /// Makes a supervisor that calls `on_failure`, on the failing thread, at each unexpected end of
+    /// a thread. It must neither wait nor panic.
     pub(crate) fn new(on_failure: impl Fn() + Send + Sync + 'static) -> Self {
         note_panics();
         Self(Arc::new(Inner {
@@ -124,7 +124,7 @@ impl Supervisor {
         }))
     }
 
-    /// What has failed, for whoever reports on the health of the gateway.
+    /// The failure, for reports on the health of the gateway.
     pub(crate) fn failure(&self) -> Arc<Failure> {
         self.0.failure.clone()
     }
@@ -134,7 +134,8 @@ impl Supervisor {
         self.0.ending.store(true, Ordering::SeqCst);
     }
 
-    /// Makes this the supervisor of all threads that the calling thread starts, as long as the guard lives.
+    /// Makes this the supervisor of all threads that the calling thread starts, as long as the
+    /// guard lives.
     pub(crate) fn enter(&self) -> Entered {
         Entered(SUPERVISOR.replace(Some(self.clone())))
     }
@@ -157,7 +158,7 @@ impl fmt::Debug for Supervisor {
     }
 }
 
-/// Restores the supervisor of before when it is dropped.
+/// A guard that restores the previous supervisor when dropped.
 pub(crate) struct Entered(Option<Supervisor>);
 
 impl Drop for Entered {
@@ -166,8 +167,8 @@ impl Drop for Entered {
     }
 }
 
-/// Starts a thread under the supervisor of the calling thread. `body` returns when its owner asks it to, at the end of the
-/// gateway; everything else is a failure.
+/// Starts a thread under the supervisor of the calling thread. `body` returns when its owner asks
+/// it to, at the end of the gateway; everything else is a failure.
 ///
 /// # Errors
 /// When the system has no thread left.
@@ -193,7 +194,8 @@ pub(crate) fn spawn(
     })
 }
 
-/// Starts a thread that ends by itself and is joined within `scope`; whoever joins it learns of a panic.
+/// Starts a thread that ends by itself and is joined within `scope`; the joining thread gets a
+/// panic.
 ///
 /// # Errors
 /// When the system has no thread left.
@@ -207,7 +209,8 @@ pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
     thread.spawn_scoped(scope, body)
 }
 
-/// Notes that the calling thread cannot do its work any more, before it lets go of what other threads wait for.
+/// Notes that the calling thread can no longer do its work, before it drops values that other
+/// threads wait for.
 pub(crate) fn fail(cause: &str) {
     if let Some(supervisor) = current() {
         let thread = thread::current();
@@ -227,7 +230,7 @@ fn current() -> Option<Supervisor> {
     SUPERVISOR.with_borrow(Clone::clone)
 }
 
-/// Has the process's panic hook note the panics of supervised threads.
+/// Makes the process's panic hook note the panics of supervised threads.
 fn note_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -254,11 +257,12 @@ pub(crate) fn describe(panic: &PanicHookInfo<'_>) -> String {
     format!("the thread {name} panicked{place}: {message}")
 }
 
-/// Ends the calling thread as a fault would, if a test has asked for it: panics, or returns `true` for the thread to
-/// return. Always `false` in release builds.
+/// Ends the calling thread as a fault would, if a test has asked for it: panics, or returns `true`
+/// for the thread to return. Always `false` in release builds.
 ///
-/// `PRISM_TEST_END=prism-writer:panic:FILE` makes the threads of that kind, or the one of that name, panic (`return`: return, `stall`: never go on)
-/// at their next fault point after FILE was made.
+/// `PRISM_TEST_END=prism-writer:panic:FILE` makes the threads of that kind, or the one of that
+/// name, panic (`return`: return, `stall`: never continue) at their next fault point after FILE was
+/// made.
 #[inline]
 pub(crate) fn fault_point(kind: Kind) -> bool {
     #[cfg(debug_assertions)]
@@ -314,7 +318,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs a body under a supervisor; the failure that it leaves.
+    /// Runs a body under a supervisor. Returns the failure that it leaves.
     fn failure_of(ending: bool, body: impl FnOnce() -> io::Result<()> + Send + 'static) -> Option<String> {
         let (sender, failed) = channel();
         let supervisor = Supervisor::new(move || sender.send(()).unwrap_or_default());

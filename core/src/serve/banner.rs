@@ -1,4 +1,4 @@
-//! The greeting: what runs where, and what to do next.
+//! The start-up banner: which parts run, and what to do next.
 
 use super::Server;
 use prism_backends::kind::StoreKind;
@@ -9,10 +9,10 @@ use crate::{
 };
 
 impl Server {
-    /// The greeting. Says the same in a line of the diagnostics.
+    /// Makes the banner, and writes the same to the diagnostics as one line.
     pub(super) fn greet(&self) -> String {
         let mut stores = self.options.all_stores();
-        // The one that everybody has comes first here.
+        // The embedded store, which every gateway has, comes first here.
         stores.rotate_right(1);
         let stores: Vec<_> = stores.iter().map(|store| self.describe(store)).collect();
         let store = stores.join(", ");

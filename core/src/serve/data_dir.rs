@@ -24,8 +24,8 @@ use crate::{
     wal_key::read_key_file,
 };
 
-/// Makes and locks the data directory and opens the catalog in it. A gateway whose stores are all memory leaves no trace
-/// on disk.
+/// Makes and locks the data directory and opens the catalog in it. A gateway with only memory
+/// stores leaves no trace on disk.
 pub(super) fn open(options: &ServeOptions) -> Result<(Option<File>, Catalog), ServeError> {
     if !options.keeps_catalog() {
         let catalog = Catalog::in_memory().map_err(|cause| ServeError(cause.to_string()))?;
@@ -54,7 +54,7 @@ fn lock_directory(directory: &Path) -> Result<File, ServeError> {
         .open(path)
         .map_err(|cause| unusable(&cause))?;
     match lock.try_lock() {
-        // The lock is what counts; the number in it helps people to find the process.
+        // The lock is what matters; the number in it helps people to find the process.
         Ok(()) => lock
             .set_len(0)
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
@@ -69,7 +69,7 @@ fn lock_directory(directory: &Path) -> Result<File, ServeError> {
     }
 }
 
-/// ` (process 4711)` where the lock's file says so, else nothing.
+/// The text ` (process 4711)` from the lock's file, or nothing.
 fn holder(lock: &mut File) -> String {
     let mut text = String::new();
     // A gateway that has just taken the lock may not have written its number yet.
@@ -80,8 +80,8 @@ fn holder(lock: &mut File) -> String {
     }
 }
 
-/// A delete must be remembered for as long as an older write may still come: one client's clock may be behind by the
-/// drift that is allowed, another's ahead by as much.
+/// Time for which a delete must be remembered, since an older write may still come: one client's
+/// clock may lag by the allowed drift, another's lead by as much.
 pub(super) fn tombstone_window_ms(limits: &ServeLimits) -> u64 {
     u64::try_from(limits.clock_drift_max.as_millis())
         .unwrap_or(u64::MAX)
@@ -104,7 +104,7 @@ pub(super) fn open_store(options: &ServeOptions) -> Result<Option<sqlite::Parts>
     .map_err(|cause| ServeError(cause.to_string()))
 }
 
-/// Opens the log if there is one, or a namespace that needs one, and sends the shards their lanes.
+/// Opens the log if there is one, or a namespace needs one, and sends the shards their lanes.
 /// Returns the shards whose lanes must not be used, too.
 pub(super) fn open_log(
     options: &ServeOptions,
@@ -127,10 +127,11 @@ pub(super) fn open_log(
     };
     let logged: Vec<_> = kept()
         .filter(|entry| entry.durability != Durability::BestEffort.as_str())
-        // A server's store acknowledges what is durable there.
+        // A server's store acknowledges only what is durable there.
         .filter(|entry| entry.store.kind == StoreKind::Sqlite.name())
         .collect();
-    // The store may have lost the note of its latest namespaces in a power cut; the catalog and the log have not.
+    // The store may have lost the note of its latest namespaces in a power cut; the catalog and the
+    // log have not.
     let in_sqlite = kept().filter(|entry| entry.store.kind == StoreKind::Sqlite.name());
     let ids: Vec<_> = in_sqlite.map(|entry| NamespaceId(entry.id)).collect();
     parts

@@ -1,4 +1,5 @@
-//! The descriptors of the process: the soft limit is raised, and what log, catalog and store need is kept from connections.
+//! Descriptors of the process: the soft limit is raised, and those that log, catalog and store need
+//! are reserved from connections.
 
 use std::{fs, io};
 
@@ -7,15 +8,18 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::{ServeError, failed};
 use crate::config::ServeOptions;
 
-/// Descriptors that the process opens now and then: its tables in `/proc`, a folder, temporary files of the store.
+/// Descriptors that the process opens now and then: its tables in `/proc`, a folder, temporary
+/// files of the store.
 const OCCASIONAL: u64 = 8;
-/// Descriptors of one shard's lane: its folder and manifest, the segment that is written, the one before and the next one,
-/// each once more for the ring, one that is being prepared, and the eventfd of its writers, twice.
+/// Descriptors of one shard's lane: its folder and manifest, the current segment, the one before
+/// and the next one, each once more for the ring, one being prepared, and the eventfd of its
+/// writers, twice.
 const LANE: u64 = 11;
 /// Descriptors of one shard for connections that it closes as soon as it has accepted them.
 const REFUSED: u64 = 1;
 
-/// Raises the soft limit of open files to the hard one. Whatever starts the gateway cannot know what it needs.
+/// Raises the soft limit of open files to the hard one: the starter of a gateway cannot know its
+/// needs.
 pub(super) fn raise() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -29,10 +33,11 @@ pub(super) fn raise() {
     }
 }
 
-/// How many connections there may be: as many as configured, or what the limit of open files leaves once everything else has its share.
+/// Most connections: as many as configured, or as the limit of open files leaves once everything
+/// else has its share.
 ///
 /// # Errors
-/// A sentence, when it leaves less than one for each shard.
+/// A sentence, when the limit leaves less than one for each shard.
 pub(super) fn connections_max(options: &ServeOptions, has_log: bool) -> Result<usize, ServeError> {
     let wanted = options.limits.connections_max;
     let Some(limit) = getrlimit(Resource::Nofile).current else {

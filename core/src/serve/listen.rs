@@ -13,10 +13,11 @@ use super::ServeError;
 
 /// Connections that the kernel holds until they are accepted.
 const LISTEN_BACKLOG: i32 = 4_096;
-/// How long a port may still be held by a gateway that has just ended.
+/// Time for which a gateway that has just ended may still hold the port.
 const RESTART_PATIENCE: Duration = Duration::from_secs(2);
 
-/// One listening socket for each shard on the same port (SO_REUSEPORT): the kernel spreads the connections.
+/// Makes one listening socket for each shard on the same port (SO_REUSEPORT): the kernel spreads
+/// the connections.
 pub(super) fn bind(address: SocketAddr, count: u16) -> Result<(Vec<TcpListener>, SocketAddr), ServeError> {
     let in_use = |cause: &io::Error| {
         let advice = match cause.kind() {
@@ -33,7 +34,8 @@ pub(super) fn bind(address: SocketAddr, count: u16) -> Result<(Vec<TcpListener>,
         };
         ServeError(format!("cannot listen on {address}: {cause}{advice}"))
     };
-    // With SO_REUSEPORT a second gateway of the same user could share the port unnoticed; a plain bind tells.
+    // With SO_REUSEPORT a second gateway of the same user could share the port unnoticed; a plain
+    // bind fails then.
     if address.port() != 0 {
         drop(bind_alone(address).map_err(|cause| in_use(&cause))?);
     }
@@ -47,8 +49,8 @@ pub(super) fn bind(address: SocketAddr, count: u16) -> Result<(Vec<TcpListener>,
     Ok((listeners, bound))
 }
 
-/// Binds without sharing the port. The kernel takes an io_uring apart only after its process has ended, and the
-/// listeners in it with it: the port of a gateway that has just been stopped is in use for some moments more.
+/// Binds without sharing the port. The kernel closes an io_uring, and its listeners, only after its
+/// process has ended: the port of a gateway that has just been stopped stays in use for a moment.
 fn bind_alone(address: SocketAddr) -> io::Result<TcpListener> {
     let patience = Instant::now() + RESTART_PATIENCE;
     loop {

@@ -17,10 +17,10 @@ use crate::{
     worker::sqlite::ToShards,
 };
 
-/// Messages that wait for a shard's memory store, the store's writer or a reader, at the most.
+/// Most messages that wait for a shard's memory store, the store's writer or a reader.
 pub(super) const JOBS_MAX: usize = 16_384;
-/// Commands that wait for a shard, at the most: those of every change that may be under way, and the
-/// few at the start and the end.
+/// Most commands that wait for a shard: those of all changes that may be in flight, and the few at
+/// the start and the end.
 const COMMANDS_MAX: usize = 1_024;
 
 /// All mailboxes.
@@ -35,7 +35,8 @@ impl Mailboxes {
     pub(super) fn new(options: &ServeOptions, count: u16) -> io::Result<Self> {
         let control = control::Inbox::new(usize::from(count));
         let mut inboxes = Vec::new();
-        // An answer always has room: one for each call that waits, and one for each place that a stream asks.
+        // An answer always has room: one for each waiting call, and one for each place that a
+        // stream asks.
         let replies_max = options.limits.inflight_per_shard_max + STREAMS_MAX * usize::from(count).min(4);
         for _ in 0..count {
             let waker = Waker::new()?;
@@ -43,7 +44,7 @@ impl Mailboxes {
                 jobs: Arc::new(Mailbox::new(JOBS_MAX, waker.clone())),
                 replies: Arc::new(Mailbox::new(replies_max, waker.clone())),
                 commands: Arc::new(Mailbox::new(COMMANDS_MAX, waker.clone())),
-                // One batch for each namespace is under way at the most, and a few questions more.
+                // At most one batch for each namespace is in flight, and a few more questions.
                 log_news: Arc::new(Mailbox::new(options.limits.namespaces_max + 64, waker.clone())),
                 log_records: Arc::new(RecordsMailbox::new(waker.clone())),
                 waker,

@@ -1,8 +1,9 @@
 //! Starts and ends the gateway: data directory, catalog, store, shards, helper threads, signals.
 //!
-//! Order of the start: everything that can fail for a reason that the operator must mend (address, directory, store,
-//! driver, log) comes first, so that a gateway that says it is ready is ready. Order of the end: shards drain, their logs
-//! give the store what is left and close, the helper threads finish what is queued, the process ends.
+//! Order of the start: everything that can fail for a reason that the operator must fix (address,
+//! directory, store, driver, log) comes first, so that a gateway that reports itself ready is
+//! ready. Order of the end: shards drain, their logs apply the rest to the store and close, the
+//! helper threads finish their queues, the process ends.
 
 mod banner;
 mod data_dir;
@@ -42,7 +43,7 @@ use crate::{
     },
 };
 
-/// Why the gateway could not start, or ended badly. Each is a sentence that says what to do.
+/// The reason why the gateway could not start, or ended badly: a sentence with what to do.
 #[derive(Debug)]
 pub struct ServeError(pub String);
 
@@ -61,21 +62,21 @@ pub struct Server {
     driver: DriverInUse,
     options: ServeOptions,
     namespaces: usize,
-    /// Connections of the whole gateway at the most.
+    /// Most connections of the whole gateway.
     connections_max: usize,
     link: Link,
-    /// SIGTERM came during the start.
+    /// Whether SIGTERM came during the start.
     is_stop_asked: bool,
     commands: Vec<Arc<Mailbox<ShardCommand>>>,
     shards: Vec<JoinHandle<()>>,
-    /// The writer of a store that all shards share, where there is one.
+    /// The writer of a store that all shards share, if there is one.
     writer: Option<Arc<Mailbox<WriterMessage>>>,
     helpers: Helpers,
     /// Held as long as the gateway runs, so that no second one uses the directory.
     _lock: Option<File>,
 }
 
-/// What the thread that owns the server waits for.
+/// Events for the thread that owns the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
     ShardStarted,
@@ -90,23 +91,23 @@ enum Event {
     Stop,
 }
 
-/// How the server learns what happens, and how others learn how far its end is.
+/// Events to the server, and the progress of its end for other threads.
 #[derive(Debug)]
 struct Link {
     supervisor: Supervisor,
     events: Receiver<Event>,
     sender: Sender<Event>,
-    /// Set when nothing that was acknowledged depends on what is still to be done.
+    /// Set when no acknowledged write depends on the work still to be done.
     is_at_rest: Arc<AtomicBool>,
 }
 
 impl Link {
-    /// A link whose supervisor also calls `on_failure`.
+    /// Makes a link whose supervisor also calls `on_failure`.
     fn new(on_failure: impl Fn() + Send + Sync + 'static) -> Self {
         let (sender, events) = channel();
         let failed = sender.clone();
         let supervisor = Supervisor::new(move || {
-            // Without a receiver the server has ended, and whoever owned it knows.
+            // Without a receiver the server has ended, and its owner knows.
             let _ = failed.send(Event::ThreadFailed);
             on_failure();
         });
@@ -118,7 +119,7 @@ impl Link {
         }
     }
 
-    /// The failure of a thread as the reason for the end of the gateway.
+    /// The failure of a thread, as the reason for the end of the gateway.
     fn failure(&self) -> Option<ServeError> {
         let failure = self.supervisor.failure();
         failure.get().map(|failure| ServeError(failure.to_owned()))
@@ -126,21 +127,21 @@ impl Link {
 }
 
 impl Server {
-    /// Where the gateway listens.
+    /// The address on which the gateway listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What the shards run on.
+    /// The kernel interface that the shards use.
     pub fn driver(&self) -> DriverInUse {
         self.driver
     }
 
-    /// The share of a shard in the connections.
+    /// A shard's share of the connections.
     fn connections_of(&self, shard: usize) -> usize {
         let shards = self.options.shards.get();
         if self.connections_max == self.options.limits.connections_max {
-            // The kernel spreads connections unevenly; a place more for some does no harm.
+            // The kernel spreads connections unevenly; an extra place for some does no harm.
             return self.connections_max.div_ceil(shards);
         }
         self.connections_max / shards + usize::from(shard < self.connections_max % shards)
@@ -155,7 +156,8 @@ impl Server {
         self.wait(|| {})
     }
 
-    /// Waits until it is told to stop or a thread fails; then ends all threads. Calls `reload` for SIGHUP.
+    /// Waits until a stop is requested or a thread fails; then ends all threads. Calls `reload` for
+    /// SIGHUP.
     fn wait(mut self, mut reload: impl FnMut()) -> Result<(), ServeError> {
         // Whatever happens here, the gateway drains.
         let _ = catch_unwind(AssertUnwindSafe(|| {

@@ -1,4 +1,5 @@
-//! The process of `prism serve`: its main thread does nothing but watch, so that nothing can keep it from ending.
+//! The process of `prism serve`: its main thread only watches, so that nothing can keep it from
+//! ending.
 //!
 //! ```text
 //!   signals ─┐                      ┌─ Stop, Reload ──► gateway thread: starts, waits, drains, ends
@@ -39,23 +40,23 @@ use crate::{
 
 /// Keys that SIGHUP changes.
 const RELOADABLE: [&str; 1] = ["log.level"];
-/// How long the end may take beyond `limits.drain_timeout`.
+/// Time that the end may take in addition to `limits.drain_timeout`.
 const GRACE: Duration = Duration::from_secs(2);
-/// How often the main thread looks for the end once it is near.
+/// Interval at which the main thread checks for the end once it is near.
 const END_POLL: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
 };
-/// How long the process waits at its end for diagnostics to be written.
+/// Longest wait of the ending process for diagnostics to be written.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Runs the gateway until SIGTERM or SIGINT, then drains it: it ends within `limits.drain_timeout` and 2 s, whatever its
-/// threads do. A second signal ends the process at once. `warnings` come first in
-/// the diagnostics. `reload` reads the configuration again, for SIGHUP; what can
-/// change while the gateway runs does.
+/// Runs the gateway until SIGTERM or SIGINT, then drains it: it ends within `limits.drain_timeout`
+/// and 2 s, whatever its threads do. A second signal ends the process at once. `warnings` come
+/// first in the diagnostics. `reload` reads the configuration again, for SIGHUP; keys that can
+/// change while the gateway runs are changed.
 ///
 /// # Errors
-/// Everything that keeps it from starting, a thread that ends, and an end that takes too long.
+/// Everything that prevents the start, a thread that ends, and an end that takes too long.
 pub fn run(
     options: ServeOptions,
     warnings: &[String],
@@ -77,13 +78,13 @@ fn install(log: &LogOptions) -> Result<Diagnostics, String> {
     Diagnostics::install(&log.level, log.format == LogFormat::Json)
 }
 
-/// Writes the last sentence of the process to standard error, if that takes it at once or soon: nobody may read what a
-/// gateway says, and its process must end all the same.
+/// Writes the last sentence of the process to standard error, if it accepts the sentence at once or
+/// soon: the output may have no reader, and the process must end all the same.
 pub fn last_words(text: &str) {
     diagnostics::last_words(text);
 }
 
-/// What the main thread knows of the rest.
+/// State of the gateway as known to the main thread.
 struct Process {
     signals: Signals,
     bell: Arc<Bell>,
@@ -92,7 +93,7 @@ struct Process {
     is_at_rest: Arc<AtomicBool>,
     gateway: JoinHandle<()>,
     result: Receiver<Result<(), ServeError>>,
-    /// How long the end may take, once it has begun.
+    /// Longest time of the end, once it has begun.
     patience: Duration,
     deadline: Option<Instant>,
     /// The main thread is supervised as well: if it panics, the gateway drains.
@@ -119,7 +120,7 @@ impl Process {
         let gateway = threads::spawn(Kind::Gateway, None, move || {
             let outcome = live(options, link, reload, &diagnostics);
             owner.expect_ends();
-            // The main thread may have lost its patience.
+            // The main thread may have stopped waiting.
             let _ = done.send(outcome);
             ended.ring();
             Ok(())
@@ -170,9 +171,9 @@ impl Process {
         }
     }
 
-    /// How the gateway has ended, if it has, or if it has had its time.
+    /// The gateway's result, if it has ended or its time is up.
     fn result(&self) -> Option<Result<(), ServeError>> {
-        // Looked at first: the result comes before the end of the thread.
+        // Checked first: the result comes before the end of the thread.
         let is_over = self.gateway.is_finished();
         if let Ok(result) = self.result.try_recv() {
             return Some(result);
@@ -202,7 +203,7 @@ impl Process {
             PollFd::new(&self.bell.0, PollFlags::IN),
         ];
         let timeout = self.deadline.map(|_| END_POLL);
-        // Interrupted by a signal: it is looked for next.
+        // Interrupted by a signal, which is checked next.
         let _ = poll(&mut ready, timeout.as_ref());
         self.bell.clear();
     }
@@ -224,7 +225,7 @@ fn live(
     })
 }
 
-/// Changes what can change while the gateway runs, and says what cannot.
+/// Applies keys that can change while the gateway runs, and warns about the others.
 fn apply(current: &mut ServeOptions, new: &ServeOptions, diagnostics: &Diagnostics) {
     let changed = |key: &&Key| (key.show)(current) != (key.show)(new);
     let (live, fixed): (Vec<_>, Vec<_>) = KEYS
@@ -256,7 +257,7 @@ fn apply(current: &mut ServeOptions, new: &ServeOptions, diagnostics: &Diagnosti
     }
 }
 
-/// The keys of stores that were added, changed or taken out.
+/// Keys of stores that were added, changed or removed.
 fn changed_stores(current: &ServeOptions, new: &ServeOptions) -> Vec<String> {
     let differs = |from: &ServeOptions, to: &ServeOptions| -> Vec<String> {
         let is_in = |store: &StoreOptions| to.stores.iter().any(|other| other.says_the_same_as(store));
@@ -279,13 +280,13 @@ impl Bell {
     }
 
     fn ring(&self) {
-        // Full only when it has been rung before.
+        // Full only if it has been rung before.
         let _ = write(self.0.as_fd(), &1u64.to_ne_bytes());
     }
 
     fn clear(&self) {
         let mut count = [0; 8];
-        // WouldBlock when it was something else.
+        // WouldBlock if another event woke the thread.
         let _ = read(self.0.as_fd(), &mut count);
     }
 }

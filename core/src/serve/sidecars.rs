@@ -1,4 +1,5 @@
-//! The threads that drive servers' stores: one for each shard that has connections of its own to one of them.
+//! Threads that drive servers' stores: one for each shard that has connections of its own to one of
+//! them.
 
 use std::{
     fs, io,
@@ -34,25 +35,25 @@ use crate::{
     },
 };
 
-/// The running threads, and how to reach their stores.
+/// The running threads, and the links to their stores.
 #[derive(Debug, Default)]
 pub(super) struct Sidecars {
     /// The servers' stores, in the order of the configuration.
     pub(super) servers: Vec<Server>,
-    /// By store, then by shard.
+    /// Links by store, then by shard.
     links: Vec<Vec<StoreLink>>,
     pub(super) threads: Vec<JoinHandle<()>>,
     pub(super) wakers: Vec<Arc<Waker>>,
 }
 
-/// How the control thread reaches a server's store.
+/// Mailboxes by which the control thread reaches a server's store.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) writes: Arc<Mailbox<WriterMessage>>,
     pub(super) durabilities: Durabilities,
 }
 
-/// What the threads share with the rest of the gateway.
+/// Parts of the gateway that the threads share.
 pub(super) struct Surroundings<'a> {
     pub(super) shards: u16,
     pub(super) wall: &'a WallClock,
@@ -145,8 +146,8 @@ impl Sidecars {
         }
     }
 
-    /// The links of a shard to all stores that shards share, in the order of the configuration; `sqlite` is the link to the
-    /// file, where there is one.
+    /// Links of a shard to all shared stores, in the order of the configuration; `sqlite` is the
+    /// link to the file, if there is one.
     pub(super) fn links_of(
         &self,
         shard: u16,
@@ -185,8 +186,8 @@ fn checked(store: &StoreOptions) -> Result<ServerConfig, ServeError> {
         .map_err(|cause| ServeError(format!("stores.{}.{cause}", store.name)))
 }
 
-/// Random number of this gateway's catalog, made with it. It marks the databases whose namespaces have their numbers from
-/// that catalog: those of two catalogs would collide.
+/// Random number of this gateway's catalog, made with it. It marks the databases whose namespaces
+/// have their numbers from that catalog: those of two catalogs would collide.
 fn owner_of(data_dir: &Path) -> io::Result<u128> {
     let path = data_dir.join("catalog.id");
     match fs::read_to_string(&path) {

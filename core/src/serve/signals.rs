@@ -1,6 +1,6 @@
-//! The signals of the process: a table of what each does.
+//! Signals of the process: a table of their effects.
 //!
-//! The second of those that end the process does so in its handler: whatever any thread does, it is obeyed at once.
+//! The second signal to end the process ends it in its handler, at once, whatever any thread does.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ use signal_hook::{
     iterator::{backend::SignalDelivery, exfiltrator::SignalOnly},
 };
 
-/// What a signal makes the gateway do.
+/// Effect of a signal on the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     /// Drain and end.
@@ -31,8 +31,9 @@ pub(super) enum Action {
     Ignore,
 }
 
-/// All signals that do something else than the system's default. SIGPIPE is ignored by Rust's runtime. Not here: those
-/// that cannot be caught, that report a fault of the program itself, or that do no harm by default.
+/// All signals with another effect than the system's default. SIGPIPE is ignored by Rust's runtime.
+/// Not here: those that cannot be caught, that report a fault of the program itself, or that do no
+/// harm by default.
 const SIGNALS: [(i32, &str, Action); 11] = [
     (SIGTERM, "SIGTERM", Action::Stop),
     (SIGINT, "SIGINT", Action::Stop),
@@ -49,13 +50,14 @@ const SIGNALS: [(i32, &str, Action); 11] = [
 
 /// Exit code of a second signal.
 const EXIT_AT_ONCE: i32 = 1;
-/// How often the diagnostics mention the same signal. Beyond RLIMIT_FSIZE each line of a log file brings a SIGXFSZ.
+/// Pause between two lines of the diagnostics about one signal. Beyond RLIMIT_FSIZE each line of a
+/// log file raises a SIGXFSZ.
 const MENTION_PAUSE: Duration = Duration::from_secs(60);
 
-/// The signals that have come.
+/// Signals that have arrived.
 pub(super) struct Signals {
     delivery: SignalDelivery<UnixStream, SignalOnly>,
-    /// When each was mentioned last, as in [`SIGNALS`].
+    /// Time of the last line about each, in the order of [`SIGNALS`].
     mentioned: [Option<Instant>; SIGNALS.len()],
 }
 
@@ -79,12 +81,12 @@ impl Signals {
         })
     }
 
-    /// Readable when a signal has come.
+    /// Readable when a signal has arrived.
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.delivery.get_read().as_fd()
     }
 
-    /// Acts on the signals that have come. Each is obeyed before it is mentioned.
+    /// Acts on the signals that have arrived, each before it is mentioned.
     pub(super) fn obey(&mut self, mut act: impl FnMut(Action)) {
         for came in self.delivery.pending() {
             let Some(index) = SIGNALS.iter().position(|(signal, _, _)| *signal == came) else {

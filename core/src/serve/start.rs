@@ -59,20 +59,21 @@ use crate::{
     },
 };
 
-/// How long the shards may take to start.
+/// Longest time for the start of the shards.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Server {
-    /// Starts all threads and returns when the gateway takes connections. `options.listen` with port 0 takes a free one;
-    /// see [`Server::address`].
+    /// Starts all threads and returns when the gateway accepts connections. `options.listen` with
+    /// port 0 takes a free one; see [`Server::address`].
     ///
     /// # Errors
-    /// Address in use, directory not writable, store not usable, io_uring demanded but forbidden, threads exhausted.
+    /// Address in use, directory not writable, store not usable, io_uring demanded but forbidden,
+    /// threads exhausted.
     pub fn start(options: ServeOptions) -> Result<Self, ServeError> {
         Self::start_linked(options, Link::new(|| {}))
     }
 
-    /// The same, for an owner who has made the link.
+    /// Like `start`, for an owner that has made the link.
     pub(super) fn start_linked(options: ServeOptions, link: Link) -> Result<Self, ServeError> {
         let _entered = link.supervisor.enter();
         let driver = DriverInUse::choose(options.driver).map_err(|cause| ServeError(cause.to_string()))?;
@@ -94,7 +95,7 @@ impl Server {
             Some(parts) => Some(ground.start_store(parts)?),
         };
         let sidecars = ground.start_sidecars(&catalog)?;
-        // Who asks whether the gateway is ready learns of these lanes before the shards do.
+        // A readiness check learns of these lanes before the shards do.
         ground.registry.hold_lanes(&held);
         let shards = ground.start_shards(listeners, store.as_ref(), &sidecars)?;
         let (control, provisioning) = ground.control(catalog, log, store.as_ref(), &sidecars);
@@ -106,7 +107,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Waits for the shards, makes them know what the catalog holds, and opens the gateway.
+    /// Waits for the shards, sends them the namespaces of the catalog, and opens the gateway.
     fn serve(&mut self, mut control: Control, provisioning: Vec<Provisioning>) -> Result<(), ServeError> {
         let deadline = Instant::now() + START_TIMEOUT;
         let mut started = 0;
@@ -142,7 +143,7 @@ impl Server {
     }
 }
 
-/// What all steps of the start build on.
+/// Parts on which all steps of the start build.
 struct Ground {
     options: ServeOptions,
     driver: DriverInUse,
@@ -155,7 +156,7 @@ struct Ground {
     sidecar_stop: Arc<Stop>,
 }
 
-/// The running threads of the store that all shards share, and how to reach them.
+/// The running threads of the store that all shards share, and their mailboxes.
 struct SharedStore {
     links: LogLinks,
     /// The mailbox of each shard's reader.
@@ -184,7 +185,7 @@ impl Ground {
         })
     }
 
-    /// Opens the log; what is written from now on is stamped above all that log and store hold.
+    /// Opens the log. Later writes are stamped above all stamps in log and store.
     fn open_log(
         &self,
         catalog: &Catalog,
@@ -257,7 +258,7 @@ impl Ground {
         })
     }
 
-    /// What the store's threads share.
+    /// Parts that the store's threads share.
     fn common(&self) -> Common {
         Common {
             wall: self.options.wall_clock.clone(),
@@ -455,7 +456,7 @@ impl Ground {
         (control, threads)
     }
 
-    /// Puts the running threads together.
+    /// Assembles the running threads.
     fn server(
         self,
         address: SocketAddr,
@@ -497,7 +498,7 @@ impl Ground {
     }
 }
 
-/// The store of one shard, as it is sent to the shard's thread.
+/// The store of one shard, as sent to the shard's thread.
 struct StoreOfShard {
     link: StoreLink,
     log: LogSetup,
@@ -512,7 +513,7 @@ fn advice(cause: &io::Error) -> &'static str {
     }
 }
 
-/// The cores that shards are pinned to: those that this process may use; none when pinning is off.
+/// The cores to pin shards to: those that this process may use; none when pinning is off.
 fn cores(pin: bool) -> Vec<usize> {
     if !pin {
         return Vec::new();

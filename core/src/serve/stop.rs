@@ -18,16 +18,17 @@ use crate::{
     worker::{checkpointer::Checkpointing, sqlite::Stop},
 };
 
-/// How long the store's writer may take at most for what it has in hand; it may be gone.
+/// Longest wait for the current work of the store's writer, which may be gone.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
-/// How long a shard that is done may take to say so, and the store's writer to finish what it has in hand then.
+/// Time for a finished shard to report, and for the store's writer to finish its current work then.
 const SLACK: Duration = Duration::from_millis(250);
-/// How long the logs have at least to give the store what it lacks. With three slacks below the process's grace.
+/// Least time for the logs to apply the records that the store lacks. With three slacks below the
+/// process's grace.
 const FLUSH_MIN: Duration = Duration::from_millis(500);
-/// How often the end looks for shards that have failed and will not say anything.
+/// Interval at which the end checks for failed shards, which report nothing.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
-/// The threads beside the shards, and how to end them.
+/// Threads other than the shards, and the means to end them.
 #[derive(Debug)]
 pub(super) struct Helpers {
     pub(super) control_stop: Arc<AtomicBool>,
@@ -43,13 +44,15 @@ pub(super) struct Helpers {
 }
 
 impl Server {
-    /// Drains the shards, closes their logs and ends all threads, in `limits.drain_timeout` and a little more.
+    /// Drains the shards, closes their logs and ends all threads, in `limits.drain_timeout` and a
+    /// little more.
     pub(super) fn stop_all(&mut self) {
         self.link.supervisor.expect_ends();
         let deadline = Instant::now() + self.options.limits.drain_timeout;
         self.tell_shards(|| ShardCommand::Drain(deadline));
         self.await_shards("drained", deadline, Event::ShardDrained);
-        // Only now: a shard that drains may still write to another's log, and so may the store's writer.
+        // Only now: a draining shard may still write to another's log, and so may the store's
+        // writer.
         self.settle_writer(deadline);
         let deadline = deadline.max(Instant::now() + FLUSH_MIN);
         self.tell_shards(|| ShardCommand::Flush(deadline));
@@ -61,8 +64,8 @@ impl Server {
         self.helpers.stop(&self.link.is_at_rest);
     }
 
-    /// Waits until no record of a write is on its way from the store to a log. Calls that their clients gave up may still be
-    /// with the writer.
+    /// Waits until no record of a write is in flight from the store to a log. Calls abandoned by
+    /// their clients may still be with the writer.
     fn settle_writer(&self, deadline: Instant) {
         let Some(writer) = &self.writer else { return };
         let (done, settled) = sync_channel(1);
@@ -83,11 +86,12 @@ impl Server {
         }
     }
 
-    /// Waits until every shard has said so or ended. Each bounds its own work by `deadline`; this bounds a shard that hangs.
+    /// Waits until every shard has reported or ended. Each bounds its own work by `deadline`; this
+    /// bounds a shard that hangs.
     fn await_shards(&self, what: &'static str, deadline: Instant, event: impl Fn(u16) -> Event) {
         let mut left: Vec<u16> = (0..self.options.shards.get() as u16).collect();
         loop {
-            // A shard that has drained runs on until it is told to end; one that has failed is finished.
+            // A drained shard runs until it gets the command to end; a failed one is finished.
             left.retain(|number| !self.shards[usize::from(*number)].is_finished());
             if left.is_empty() {
                 return;

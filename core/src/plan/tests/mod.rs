@@ -1,4 +1,4 @@
-//! Tests of the choice: the vectors of the design, and its properties over random gateways.
+//! Tests of the choice: the vectors of the design, and properties over random gateways.
 
 mod rules;
 
@@ -30,7 +30,7 @@ fn offer(api: Api) -> Offer {
     }
 }
 
-/// A store of a kind as the design describes it, whether or not this version has a driver.
+/// A store of a kind as described by the design, whether or not this version has a driver.
 fn store(name: &str, kind: StoreKind) -> Candidate {
     let (apis, value_bytes_max): (&[Api], usize) = match kind {
         StoreKind::Kafka => (&[Api::PubSub, Api::TimeSeries], 1 << 20),
@@ -86,7 +86,7 @@ fn embedded(kind: StoreKind) -> Candidate {
     }
 }
 
-/// One store of each kind that the design's vectors have.
+/// One store of each kind in the design's vectors.
 fn all() -> Vec<Candidate> {
     let kinds = [
         StoreKind::Kafka,
@@ -111,7 +111,7 @@ fn names(choice: &Choice, stores: &[Candidate]) -> String {
     names.join("+")
 }
 
-/// The seven namespaces of the user's documents, with the store and the partitions that they get.
+/// The seven namespaces of the users' documents, with the store and the partitions that each gets.
 const VECTORS: [(&str, &str, &str, Option<u64>); 7] = [
     (
         "click-events",
@@ -338,7 +338,8 @@ fn the_choice_has_the_properties_of_the_design() {
             continue;
         };
         let chosen = names(&choice, &stores);
-        // Neither the order of the configuration nor a store that was not chosen makes a difference.
+        // Neither the order of the configuration nor a store that was not chosen makes a
+        // difference.
         stores.reverse();
         assert_eq!(
             names(&pick(&needs, &stores, None).expect("as before"), &stores),
@@ -358,7 +359,7 @@ fn the_choice_has_the_properties_of_the_design() {
                 "round {round}"
             );
         }
-        // Whoever keeps a promise keeps every weaker one, and a namespace stays where it is.
+        // A store that keeps a promise keeps every weaker one, and a namespace stays where it is.
         let weaker = [
             Asked {
                 durability: Durability::BestEffort,
@@ -386,7 +387,7 @@ fn the_choice_has_the_properties_of_the_design() {
             let stays = pick(&needs, &stores, Some(&chosen)).expect("as before");
             assert_eq!(names(&stays, &stores), chosen, "round {round}");
         }
-        // A store more takes nothing away.
+        // An additional store makes nothing worse.
         stores.push(
             random.store(
                 "another",

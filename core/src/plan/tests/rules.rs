@@ -80,7 +80,7 @@ fn all_and_one_less() -> impl Iterator<Item = Features> {
     std::iter::once(ALL_FEATURES).chain(lacking)
 }
 
-/// The verdict, written once more and independently of the table.
+/// The expected verdict, written independently of the table.
 fn expected(needs: &Asked, offer: &Offer) -> Option<Rule> {
     let has = |feature| offer.features.has(feature);
     let strong = needs.durability == Durability::Strong;
