@@ -1,17 +1,18 @@
-//! Heap allocations of a call on the memory path: header block, message, limits, routing, store, metrics and reply, driven
-//! as a connection drives them. A call that its own shard serves makes none; one that hops to another shard, or is
-//! refused, makes few, and never more than the figures here.
+//! Heap allocations of a call on the memory path: header block, message, limits, routing, store,
+//! metrics and reply, driven like a connection. A call served by its own shard makes none; one that
+//! hops to another shard, or is refused, makes few, and never more than the figures here.
 
 use super::bench::{BATCH, Bench, INVALID_ARGUMENT, OK, Request, id_of_shard};
 
-/// Batches that fill tables, buffers and the store first.
+/// Batches that first fill tables, buffers and the store.
 const WARM_UP: usize = 20;
 const COUNTED: usize = 100;
 
-/// A put that hops: its pending call, its message for the other shard, and the reply there.
+/// Allocations of a put that hops: its pending call, its message for the other shard, and the reply
+/// there.
 const PER_HOP: u64 = 3;
-/// A refusal: the status with its sentence, its details (among them the name of the request) packed and encoded for the
-/// wire.
+/// Allocations of a refusal: the status with its sentence, its details (among them the name of the
+/// request) packed and encoded for the wire.
 const PER_REFUSAL: u64 = 42;
 
 #[test]

@@ -1,8 +1,10 @@
-//! Backpressure of one connection: which of its calls may start, given what waits to be sent to its client.
+//! Backpressure of one connection: the choice of calls that may start, given the bytes that wait to
+//! be sent to its client.
 //!
-//! A pure machine. Its promise: an answer that was made is never thrown away, so a call may only start while there is room
-//! for what it brings. A call that finds none is *held*, before it has had any effect, and starts in its turn when the
-//! client has taken enough; its session refuses it when that takes too long.
+//! A pure machine. It promises that an answer, once made, is never thrown away, so a call may only
+//! start while there is room for its answer. Otherwise it is *held*, before it has had any effect,
+//! and starts in its turn when the client has read enough; its session refuses it when that takes
+//! too long.
 //!
 //! ```text
 //!   waiting: output + being sent + held back by flow control       max: limits.output_bytes_max
@@ -14,7 +16,7 @@ use std::collections::VecDeque;
 
 use prism_codec::limits;
 
-/// What a call's answer may weigh.
+/// Expected size of a call's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weight {
     /// An acknowledgement.
@@ -23,36 +25,37 @@ pub(crate) enum Weight {
     Heavy,
 }
 
-/// The state of one connection, whose calls are named by `Id`.
+/// The state of one connection, with its calls identified by `Id`.
 #[derive(Debug)]
 pub(crate) struct Backpressure<Id> {
     max: usize,
-    /// Heavy calls under way whose answers have not come yet.
+    /// Heavy calls in flight, with answers still to come.
     reads: usize,
-    /// The most that is expected of one of them, in bytes: a recent maximum, which fades with each smaller answer.
+    /// Largest expected answer of one of them, in bytes: a recent maximum, which decays with each
+    /// smaller answer.
     read_bytes: usize,
     light: VecDeque<Id>,
     heavy: VecDeque<Id>,
 }
 
-/// The estimate falls to this part of the limit at the least, so that no history of small answers lets in so many large ones
-/// that they pass the limit by more than their number times their size.
+/// Least part of the limit to which the estimate falls, so that no history of small answers admits
+/// so many large ones that they pass the limit by more than their number times their size.
 const READS_MAX: usize = 256;
 
 impl<Id: Copy + PartialEq> Backpressure<Id> {
-    /// For a connection whose client may leave `max` bytes unread.
+    /// Makes the state of a connection whose client may leave `max` bytes unread.
     pub(crate) fn new(max: usize) -> Self {
         Self {
             max,
             reads: 0,
-            // Until answers have come each may be a page of the default size.
+            // Until the first answers, each may be a page of the default size.
             read_bytes: limits::PAGE_BYTES_DEFAULT as usize,
             light: VecDeque::new(),
             heavy: VecDeque::new(),
         }
     }
 
-    /// Whether a call may start while `waiting` bytes wait for the client. Those that are held go first.
+    /// Whether a call may start while `waiting` bytes wait for the client. Held calls go first.
     #[inline]
     pub(crate) fn admits(&self, weight: Weight, waiting: usize) -> bool {
         match weight {
@@ -65,25 +68,25 @@ impl<Id: Copy + PartialEq> Backpressure<Id> {
         waiting < self.max && (self.reads == 0 || waiting + (self.reads + 1) * self.read_bytes <= self.max)
     }
 
-    /// A heavy call was started, and its answer will come.
+    /// Notes that a heavy call was started, with an answer to come.
     pub(crate) fn read_began(&mut self) {
         self.reads += 1;
     }
 
-    /// The answer of a heavy call that was started has come, or will not.
+    /// Notes that the answer of a heavy call has come, or will not.
     pub(crate) fn read_ended(&mut self) {
         debug_assert!(self.reads > 0, "every end has its beginning");
         self.reads = self.reads.saturating_sub(1);
     }
 
-    /// A heavy call was answered with so many bytes.
+    /// Notes the size in bytes of a heavy call's answer.
     #[inline]
     pub(crate) fn note_read(&mut self, bytes: usize) {
         let faded = self.read_bytes - self.read_bytes / 8;
         self.read_bytes = bytes.max(faded).max(self.max / READS_MAX);
     }
 
-    /// Puts a call last in its line. One that stands there already keeps its place.
+    /// Puts a call last in its line. A call already in the line keeps its place.
     pub(crate) fn hold(&mut self, weight: Weight, call: Id) {
         let line = self.line(weight);
         if !line.contains(&call) {
@@ -97,7 +100,7 @@ impl<Id: Copy + PartialEq> Backpressure<Id> {
         !self.light.is_empty() || !self.heavy.is_empty()
     }
 
-    /// Takes the next held call that may go on. It may be gone by now.
+    /// Takes the next held call that may start. It may be gone by now.
     pub(crate) fn next(&mut self, waiting: usize) -> Option<Id> {
         if waiting < self.max
             && let Some(call) = self.light.pop_front()
@@ -110,12 +113,12 @@ impl<Id: Copy + PartialEq> Backpressure<Id> {
         }
     }
 
-    /// All that are held, in their order, to look at.
+    /// All held calls, in their order.
     pub(crate) fn held(&self) -> impl Iterator<Item = Id> {
         self.light.iter().chain(&self.heavy).copied()
     }
 
-    /// The most that may wait, in bytes.
+    /// Most bytes that may wait.
     pub(crate) fn max(&self) -> usize {
         self.max
     }

@@ -1,5 +1,5 @@
-//! A client and the call logic of some shards on one thread, for tests: calls pass through a connection's session as they
-//! do in a shard, and nothing moves until the test says so.
+//! A client and the dispatchers of some shards on one thread, for tests: calls pass through a
+//! connection's session as they do in a shard, and each step is triggered by the test.
 
 use std::{
     sync::Arc,
@@ -41,14 +41,14 @@ use crate::{
 pub(super) const BATCH: usize = 32;
 pub(super) const OK: &[u8] = b"0";
 pub(super) const INVALID_ARGUMENT: &[u8] = b"3";
-/// The namespace that there is, `sessions`.
+/// The namespace of items, `sessions`.
 const NAMESPACE: NamespaceId = NamespaceId(1);
-/// Another one, `events`, of messages.
+/// The namespace of messages, `events`.
 const MESSAGES: NamespaceId = NamespaceId(2);
-/// The largest value of the first.
+/// Largest value of the first.
 const VALUE_BYTES_MAX: usize = 1_024;
 
-/// An id that this shard owns.
+/// An id owned by this shard.
 pub(super) fn id_of_shard(shard: u16, shards: u16) -> String {
     let mut ids = (0..).map(|number| format!("id-{number}"));
     let owned = ids.find(|id| owner_of(NAMESPACE, id, shards) == shard);
@@ -95,7 +95,7 @@ impl Request {
         Self::new(KeyValueMethod::Scan, message)
     }
 
-    /// Publishes a message of so many bytes with this key.
+    /// Publishes a message of this many bytes with this key.
     pub(super) fn publish(namespace: &str, key: &str, bytes: usize) -> Self {
         let message = MessageOut {
             topic: "orders",
@@ -108,7 +108,7 @@ impl Request {
         Self::new(PubSubMethod::Publish, request)
     }
 
-    /// Subscribes to all topics from now on.
+    /// Subscribes to all topics, from the latest message on.
     pub(super) fn subscribe(namespace: &str) -> Self {
         let mut request = Vec::new();
         let wanted = SubscribeOut {
@@ -119,7 +119,7 @@ impl Request {
         Self::new(PubSubMethod::Subscribe, request)
     }
 
-    /// Puts of nothing under many ids.
+    /// Puts empty values under many ids.
     pub(super) fn mutate(namespace: &str, ids: &[String]) -> Self {
         let mutation = |id: &String| Mutation {
             id: id.clone(),
@@ -143,7 +143,7 @@ impl Request {
     }
 }
 
-/// See the module.
+/// The client and the shards.
 pub(super) struct Bench {
     registry: Arc<Registry>,
     shards: Vec<Dispatcher>,
@@ -192,7 +192,8 @@ impl Bench {
         }
     }
 
-    /// Serves a batch of calls, each of which must end with this code. Returns how many allocations that took.
+    /// Serves a batch of calls, each of which must end with this code. Returns the number of
+    /// allocations.
     pub(super) fn exchange(&mut self, request: &Request, code: &[u8]) -> u64 {
         let received = self.send(request, BATCH);
         let allocations = allocation_counter::measure(|| self.serve(&received));
@@ -209,7 +210,7 @@ impl Bench {
         self.output = self.session.h2().take_output(Vec::new());
     }
 
-    /// Sends one call and lets shard 0 take it.
+    /// Sends one call and lets shard 0 start it.
     pub(super) fn start(&mut self, request: &Request) -> StreamId {
         let (stream, received) = self.send_one(request);
         self.receive(&received);
@@ -220,7 +221,7 @@ impl Bench {
         let now = Instant::now();
         let gateway = &mut self.shards[0];
         gateway.begin_batch();
-        // As the driver does: the first output holds the SETTINGS already.
+        // As in the driver: the first output holds the SETTINGS already.
         if self.session.h2().output().capacity() == 0 {
             *self.session.h2().output() = std::mem::take(&mut self.output);
         }
@@ -229,7 +230,7 @@ impl Bench {
         gateway.end_batch(now);
     }
 
-    /// Lets each shard do what the others sent it.
+    /// Lets each shard execute the jobs of the others.
     pub(super) fn execute_jobs(&mut self) {
         for (shard, jobs) in self.shards.iter_mut().zip(&self.jobs) {
             while let Some(job) = jobs.receive() {
@@ -238,7 +239,7 @@ impl Bench {
         }
     }
 
-    /// Fills a shard's mailbox with questions of nobody.
+    /// Fills a shard's mailbox with jobs without a caller.
     pub(super) fn fill_mailbox(&self, shard: usize) {
         let nobody = Ticket {
             shard: 0,
@@ -255,12 +256,12 @@ impl Bench {
         while self.jobs[shard].send(question()).is_ok() {}
     }
 
-    /// Drops what lies in a shard's mailbox.
+    /// Empties a shard's mailbox.
     pub(super) fn empty_mailbox(&self, shard: usize) {
         while self.jobs[shard].receive().is_some() {}
     }
 
-    /// Gives shard 0 the answers that it waits for.
+    /// Delivers to shard 0 the answers that it waits for.
     pub(super) fn deliver_replies(&mut self) {
         while let Some(reply) = self.replies.receive() {
             self.shards[0].reply_received(&reply);
@@ -269,14 +270,14 @@ impl Bench {
         }
     }
 
-    /// Ends the calls whose deadline lies before `now`.
+    /// Ends the calls with a deadline before `now`.
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some(ticket) = self.shards[0].take_expired(now) {
             self.session.handle_deadline(ticket, &mut self.shards[0]);
         }
     }
 
-    /// Streams that shard 0 has open, and asks for messages that wait at any shard.
+    /// Number of shard 0's open streams, and of waiting asks for messages at any shard.
     pub(super) fn open_streams(&self) -> (usize, usize) {
         let asks = self.shards.iter().map(Dispatcher::asks_waiting).sum();
         (self.shards[0].streams_open(), asks)
@@ -287,7 +288,7 @@ impl Bench {
         self.session.h2().stream_queued(stream)
     }
 
-    /// Lets each shard do what the others sent it, and delivers the answers, until nothing moves.
+    /// Executes the jobs of all shards and delivers the answers, until nothing is left.
     pub(super) fn settle(&mut self) {
         while self.jobs.iter().any(|jobs| !jobs.is_empty()) || !self.replies.is_empty() {
             self.execute_jobs();
@@ -295,7 +296,7 @@ impl Bench {
         }
     }
 
-    /// Serves a call of another connection, whose answer nobody waits for.
+    /// Serves a call of another connection, and drops its answer.
     pub(super) fn call_elsewhere(&mut self, request: &Request) {
         let nobody = Ticket {
             shard: 0,
@@ -311,19 +312,19 @@ impl Bench {
         self.shards[0].end_batch(now);
     }
 
-    /// Tells the session that the gateway drains.
+    /// Makes the session drain.
     pub(super) fn drain(&mut self) {
         self.session.drain(&mut self.shards[0]);
     }
 
-    /// Lets the client give a call up.
+    /// Cancels a call of the client.
     pub(super) fn cancel(&mut self, stream: StreamId) {
         self.client.reset(stream, ErrorCode::CANCEL);
         let received = self.client.take_output(Vec::new());
         self.receive(&received);
     }
 
-    /// The connection is gone.
+    /// Closes the connection.
     pub(super) fn close(&mut self) {
         self.session.close(&mut self.shards[0]);
     }
@@ -356,14 +357,14 @@ impl Bench {
         (stream, self.client.take_output(Vec::new()))
     }
 
-    /// The codes of the calls that were answered, in the order of the answers.
+    /// The codes of the answered calls, in the order of the answers.
     pub(super) fn take_codes(&mut self) -> Vec<Vec<u8>> {
         if self.output.is_empty() {
             self.output = self.session.h2().take_output(Vec::new());
         }
         let mut input = Input::new(&self.output);
         let mut codes = Vec::new();
-        // The trailers that the client remembers are those of a success.
+        // The trailers in the client's memo are those of a success.
         while let Some(event) = self.client.poll_event(&mut input).unwrap() {
             match event {
                 Event::Trailers { headers, .. }
@@ -380,7 +381,7 @@ impl Bench {
         codes
     }
 
-    /// The endings that were counted, as `method code`, and how often.
+    /// The counted endings, as `method code`, with their numbers.
     pub(super) fn counted(&self) -> Vec<(String, u64)> {
         let page = self.registry.render("epoll");
         let samples = page
@@ -395,7 +396,7 @@ impl Bench {
         endings.collect()
     }
 
-    /// How many calls the latencies of a method were recorded of.
+    /// Number of calls in the latencies of a method.
     pub(super) fn timed(&self, method: &str) -> u64 {
         let page = self.registry.render("epoll");
         let name = format!("prism_request_seconds_count{{namespace=\"sessions\",method=\"{method}\"}} ");
@@ -404,7 +405,7 @@ impl Bench {
     }
 }
 
-/// A shard by itself.
+/// Makes the dispatcher of a single shard.
 pub(super) fn lone_dispatcher() -> Dispatcher {
     let waker = Waker::new().unwrap();
     let neighbours = Neighbours {

@@ -1,10 +1,13 @@
-//! One TCP connection on its shard: moves bytes between the kernel and the session, and knows nothing of what they mean.
+//! One TCP connection on its shard: moves bytes between the kernel and the session, without
+//! interpreting them.
 //!
-//! Two tasks: the *reader* receives, lets the session process all that came, and sends the replies; the *sender* waits for
-//! replies that come later (from a store, another shard) and sends those. At most one send is in flight: whoever finds
-//! one under way leaves its bytes in the session's output, and the task that sends picks them up before it stops.
+//! Two tasks: the *reader* receives, lets the session process all received bytes, and sends the
+//! replies; the *sender* waits for later replies (from a store, another shard) and sends those. At
+//! most one send is in flight: a task that finds one leaves its bytes in the session's output, and
+//! the sending task picks them up before it stops.
 //!
-//! An idle connection holds a small receive buffer and no output buffer; busy ones borrow large buffers from the shard.
+//! An idle connection holds a small receive buffer and no output buffer; busy ones borrow large
+//! buffers from the shard.
 
 use std::{
     cell::RefCell,
@@ -35,47 +38,49 @@ use crate::{
     },
 };
 
-/// The receive buffer of an idle connection. Must hold what the HTTP/2 machine wants to see in one piece.
+/// Size of the receive buffer of an idle connection. Must hold everything that the HTTP/2 machine
+/// needs in one piece.
 const RECEIVE_BYTES_MIN: usize = 4 << 10;
-/// The receive buffer of a busy connection.
+/// Size of the receive buffer of a busy connection.
 const RECEIVE_BYTES_MAX: usize = 64 << 10;
 /// A send buffer above this size goes back to the allocator, not to the pool.
 const POOLED_BYTES_MAX: usize = 256 << 10;
 /// Buffers that one shard keeps for later use.
 const POOLED_BUFFERS_MAX: usize = 64;
-/// How long a client may go on sending after its last answer: in all, without a pause, and while the gateway drains.
+/// Time for which a client may go on sending after its last answer: in all, without a pause, and
+/// while the gateway drains.
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_SILENCE: Duration = Duration::from_secs(5);
 const LINGER_DRAINING: Duration = Duration::from_secs(1);
-/// And how much it may send.
+/// Bytes that it may send in that time.
 const LINGER_BYTES: usize = 1 << 30;
 /// A connection.
 pub(crate) struct Connection {
     shard: Rc<Shard>,
     address: Ticket,
     peer: SocketAddr,
-    /// Open as long as the connection is in the shard's table.
+    /// The socket, open as long as the connection is in the shard's table.
     descriptor: Descriptor,
     session: RefCell<Session>,
-    /// The sending half, while nobody sends.
+    /// The sending half, while no task sends.
     sender: RefCell<Option<Sender>>,
-    /// Raised when the session has output that its reader does not know of.
+    /// Raised when the session has output unknown to its reader.
     output_waits: Notify,
-    /// Raised when output has left.
+    /// Raised when output has been sent.
     output_left: Notify,
     ending: Ending,
     lifetime: RefCell<Lifetime>,
 }
 
-/// What is to be done after the session has processed a receive.
+/// Step after the session has processed a receive.
 enum Next {
     Receive,
-    /// Send what there is, then close.
+    /// Send the pending output, then close.
     Close,
 }
 
 impl Connection {
-    /// Registers a connection and starts its tasks, unless the shard has as many as it may have.
+    /// Registers a connection and starts its tasks, unless the shard has reached its maximum.
     pub(crate) fn start(shard: &Rc<Shard>, receiver: Receiver, sender: Sender, peer: SocketAddr) {
         let descriptor = sender.descriptor();
         let mut sender = Some(sender);
@@ -126,17 +131,18 @@ impl Connection {
         &self.address
     }
 
-    /// Whose places it takes.
+    /// The client whose places it takes.
     pub(crate) fn client(&self) -> IpAddr {
         self.peer.ip()
     }
 
-    /// The reader task: until the peer closes, breaks the protocol, or the shard wants the connection gone.
+    /// The reader task: until the peer closes, breaks the protocol, or the shard ends the
+    /// connection.
     async fn read(self: Rc<Self>, mut receiver: Receiver) {
         let mut buffer = Vec::with_capacity(RECEIVE_BYTES_MIN);
         loop {
             if !self.wants_read() {
-                // The client does not take its replies: stop taking its requests.
+                // The client does not read its replies, so its requests are not read.
                 let Some(()) = self.ending.while_open(self.output_left.notified()).await else {
                     return self.end(Some(receiver)).await;
                 };
@@ -159,7 +165,7 @@ impl Connection {
             let received = buffer.len();
             let next = self.process(&mut buffer);
             self.flush().await;
-            // The drain may have been completed by what this task has just sent for the other one.
+            // The bytes that this task has just sent for the other one may complete the drain.
             if matches!(next, Next::Close) || (self.is_drained() && !self.is_sending()) {
                 break;
             }
@@ -169,7 +175,7 @@ impl Connection {
         self.end(Some(receiver)).await;
     }
 
-    /// Lets the session process what has been received, and removes from the buffer what it used.
+    /// Lets the session process the received bytes, and removes the consumed ones from the buffer.
     fn process(&self, buffer: &mut Vec<u8>) -> Next {
         let now = Instant::now();
         let mut gateway = self.shard.gateway.borrow_mut();
@@ -205,11 +211,11 @@ impl Connection {
         };
         gateway.end_batch(now);
         self.shard.poller.note(gateway.outstanding());
-        // What is left over is the start of a frame, so this moves little.
+        // The rest is the start of a frame, so this moves little.
         buffer.drain(..used);
         let partial = match &mut *session {
             Session::H2(session) => !buffer.is_empty() || session.h2().is_within_frame(),
-            // It keeps the time of its requests itself.
+            // This session measures the time of its requests itself.
             Session::H1(_) | Session::Unknown => false,
         };
         self.lifetime.borrow_mut().received(partial, used > 0);
@@ -237,18 +243,19 @@ impl Connection {
         buffer
     }
 
-    /// The sender task: sends what answers from elsewhere have put into the output.
+    /// The sender task: sends the output of answers from elsewhere.
     async fn send_later(self: Rc<Self>) {
         while let Some(()) = self.ending.unless_closed(1, self.output_waits.notified()).await {
             self.flush().await;
-            // While the reader sends, ending would cut off what it sends; it ends by itself afterwards.
+            // While the reader sends, ending would cut off its bytes; it ends by itself afterwards.
             if self.is_drained() && !self.is_sending() {
                 self.ending.end();
             }
         }
     }
 
-    /// Sends until the session's output is empty. Returns at once when the other task is sending: it takes what is new.
+    /// Sends until the session's output is empty. Returns at once when the other task is sending:
+    /// that one takes the new output.
     async fn flush(&self) {
         let Some(mut sender) = self.sender.borrow_mut().take() else {
             return;
@@ -285,14 +292,16 @@ impl Connection {
         }
     }
 
-    /// Lets a streaming reply of HTTP/1.1 go on: there is room for it again. HTTP/2 has windows for that.
+    /// Lets a streaming reply of HTTP/1.1 continue, as there is room for it again. HTTP/2 has
+    /// windows for that.
     fn refill(&self) {
         if let Session::H1(session) = &mut *self.session.borrow_mut() {
             session.pump(&mut self.shard.gateway.borrow_mut());
         }
     }
 
-    /// The kernel has taken all but `left` bytes of what it was given: lets go on what waited for that.
+    /// Notes that the kernel has taken all but `left` bytes of the output, and lets work continue
+    /// that waited for that.
     fn note_sent(&self, left: usize) {
         self.lifetime.borrow_mut().sent();
         let mut session = self.session.borrow_mut();
@@ -314,14 +323,14 @@ impl Connection {
         self.output_left.notify();
     }
 
-    /// The end of the reader: forgets all calls, lets the last output go, closes. With a `receiver` it is this side that
-    /// ends the connection.
+    /// The end of the reader: forgets all calls, sends the last output, closes. With a `receiver`
+    /// it is this side that ends the connection.
     async fn end(self: Rc<Self>, receiver: Option<Receiver>) {
         self.session
             .borrow_mut()
             .close(&mut self.shard.gateway.borrow_mut());
         self.flush().await;
-        // The last output may be in the hands of the other task; closing now would cut it off.
+        // The other task may be sending the last output; closing now would cut it off.
         while self.is_sending() {
             let left = self.output_left.notified();
             if self.ending.unless_closed(0, left).await.is_none() {
@@ -340,13 +349,14 @@ impl Connection {
         self.shard.forget(&self);
     }
 
-    /// Cuts the peer off without a turn of the tasks: the shard's thread has ended.
+    /// Disconnects the peer without a turn of the tasks: the shard's thread has ended.
     pub(crate) fn abandon(&self) {
         self.descriptor.shutdown();
     }
 
-    /// Receives and drops what the client still sends, until it closes as well. Closing a socket while data arrives makes the
-    /// kernel say RST, and the last answer would be lost on its way to a client that is still sending (RFC 9112 section 9.6).
+    /// Receives and drops the client's remaining bytes, until it closes as well. Closing a socket
+    /// while data arrives makes the kernel send RST, and the last answer would be lost on its way
+    /// to a client that is still sending (RFC 9112 section 9.6).
     async fn linger(&self, mut receiver: Receiver) {
         let end = Instant::now()
             + if self.shard.draining.get() {
@@ -373,23 +383,23 @@ impl Connection {
         self.recycle(buffer);
     }
 
-    /// Hands an answer to its call; the caller wakes the sender.
+    /// Passes an answer to its call; the caller wakes the sender.
     pub(crate) fn handle_reply(&self, reply: Reply, gateway: &mut Dispatcher) {
         let mut session = self.session.borrow_mut();
         session.handle_reply(reply.ticket, reply.result, gateway);
     }
 
-    /// Answers a call whose deadline has passed; the caller wakes the sender.
+    /// Answers a call after its deadline; the caller wakes the sender.
     pub(crate) fn handle_deadline(&self, ticket: Ticket, gateway: &mut Dispatcher) {
         self.session.borrow_mut().handle_deadline(ticket, gateway);
     }
 
-    /// There is output that the reader does not know of.
+    /// Wakes the sender: there is output unknown to the reader.
     pub(crate) fn wake_sender(&self) {
         self.output_waits.notify();
     }
 
-    /// Takes no new calls; closes when the open ones are answered.
+    /// Stops taking new calls; closes when the open ones are answered.
     pub(crate) fn drain(&self, gateway: &mut Dispatcher) {
         match &mut *self.session.borrow_mut() {
             Session::H2(session) => session.drain(gateway),
@@ -401,10 +411,11 @@ impl Connection {
         }
     }
 
-    /// Once a second: lets time pass for the session, and ends what its client does not use.
+    /// Once a second: advances the session's time, and ends parts that its client does not use.
     pub(crate) fn tick(&self, seconds: u32, now: Instant, limits: &ServeLimits) {
         if self.ending.has_begun() {
-            // What is left is to send the last of it, or to see the client close; the former may take as long as ever.
+            // The rest is to send the last output, or to wait for the client to close; sending may
+            // take as long as ever.
             return self.tick_ending(seconds, limits);
         }
         let mut gateway = self.shard.gateway.borrow_mut();
@@ -467,7 +478,7 @@ impl Connection {
     }
 }
 
-/// Not used beyond diagnostics, but a connection that cannot be named cannot be debugged.
+/// Used in diagnostics only, but a connection without a name cannot be debugged.
 impl std::fmt::Debug for Connection {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter

@@ -1,5 +1,6 @@
-//! A shard's table of connections. A place is used again, under the next generation, so that a late answer for an old
-//! connection finds nobody. One client address gets a part of the places only, so that the last ones are left to others.
+//! A shard's table of connections. A place is reused under the next generation, so that a late
+//! answer for an old connection is dropped. One client address gets a part of the places only, so
+//! that the last ones are left to others.
 
 use std::{net::IpAddr, rc::Rc};
 
@@ -14,12 +15,12 @@ pub(crate) struct Connections {
     free: Vec<u32>,
     open: usize,
     max: usize,
-    /// How many places each client has.
+    /// Number of places of each client.
     clients: FxHashMap<Client, usize>,
     per_client_max: usize,
 }
 
-/// Who counts as one client: an address, or an IPv6 network of 64 bits, all of which one host may use.
+/// Identity of a client: an address, or an IPv6 network of 64 bits, all of which one host may use.
 type Client = u128;
 
 fn client_of(address: IpAddr) -> Client {
@@ -29,12 +30,12 @@ fn client_of(address: IpAddr) -> Client {
     }
 }
 
-/// Why a connection was not taken.
+/// The reason why a connection was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// All places are taken.
     Full,
-    /// All that its client may have are.
+    /// All places allowed to its client are taken.
     Client,
 }
 
@@ -45,7 +46,7 @@ struct Slot {
 }
 
 impl Connections {
-    /// Room for `max` connections at a time, `per_client_max` of them from one address.
+    /// Makes a table for `max` connections at a time, `per_client_max` of them from one address.
     pub(crate) fn new(max: usize, per_client_max: usize) -> Self {
         Self {
             slots: Vec::new(),
@@ -57,7 +58,7 @@ impl Connections {
         }
     }
 
-    /// Changes how many connections there may be, of all clients and of one; those that are open stay.
+    /// Changes the most connections, of all clients and of one; open ones stay.
     pub(crate) fn set_max(&mut self, max: usize, per_client_max: usize) {
         (self.max, self.per_client_max) = (max, per_client_max);
     }
@@ -96,7 +97,7 @@ impl Connections {
             .flatten()
     }
 
-    /// Gives a place back.
+    /// Frees a place.
     pub(crate) fn remove(&mut self, address: &Ticket, client: IpAddr) {
         if let Some(place) = self.slots.get_mut(address.slot as usize)
             && place.generation == address.generation

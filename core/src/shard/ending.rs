@@ -1,4 +1,4 @@
-//! How far the end of a connection is: a state that its tasks share, and that ends what they wait for.
+//! Progress of a connection's end: a state that its tasks share, and that ends their waits.
 
 use std::{
     cell::{Cell, RefCell},
@@ -7,7 +7,7 @@ use std::{
     task::{Poll, Waker},
 };
 
-/// The state, which only moves on.
+/// The state, which only moves forward.
 #[derive(Default)]
 pub(super) struct Ending {
     stage: Cell<Stage>,
@@ -18,7 +18,7 @@ pub(super) struct Ending {
 enum Stage {
     #[default]
     Open,
-    /// Nothing more is received; what there is to send is sent, and the client gets time to read it.
+    /// Nothing more is received; pending output is sent, and the client gets time to read it.
     Ending,
     /// Over: no task waits any longer.
     Closed,
@@ -30,12 +30,12 @@ impl Ending {
         self.move_to(Stage::Ending);
     }
 
-    /// Ends it at once.
+    /// Ends the connection at once.
     pub(super) fn close(&self) {
         self.move_to(Stage::Closed);
     }
 
-    /// Whether its end has begun.
+    /// Whether the end has begun.
     pub(super) fn has_begun(&self) -> bool {
         self.stage.get() > Stage::Open
     }
@@ -52,13 +52,14 @@ impl Ending {
         }
     }
 
-    /// Runs `future` to its end, or drops it as soon as the end begins. For the reader, whose place is 0.
+    /// Runs `future` to its end, or drops it as soon as the connection's end begins. For the
+    /// reader, at place 0.
     pub(super) async fn while_open<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         self.before(Stage::Ending, 0, future).await
     }
 
-    /// Runs `future` to its end, or drops it as soon as the connection is closed. `place` names the waiting task: two waits
-    /// at the same time must not share it.
+    /// Runs `future` to its end, or drops it as soon as the connection is closed. `place`
+    /// identifies the waiting task: two simultaneous waits must not share it.
     pub(super) async fn unless_closed<T>(&self, place: usize, future: impl Future<Output = T>) -> Option<T> {
         self.before(Stage::Closed, place, future).await
     }

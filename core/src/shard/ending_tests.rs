@@ -1,4 +1,4 @@
-//! Every ending of a call is counted once, under its method and code, whatever comes after it.
+//! Each ending of a call is counted once, under its method and code, whatever follows.
 
 use std::time::{Duration, Instant};
 
@@ -120,7 +120,7 @@ fn a_mutate_of_several_shards_is_counted_once_also_when_a_part_is_refused() {
     bench.execute_jobs();
     bench.deliver_replies();
     assert_eq!(bench.take_codes(), [OK]);
-    // One shard has no room for its part: what became of the whole is known in part only.
+    // One shard has no room for its part: the result of the whole is known in part only.
     bench.fill_mailbox(1);
     bench.start(&mutate);
     bench.empty_mailbox(1);

@@ -7,10 +7,10 @@ use std::{
 
 use crate::runtime::clock::unix_millis;
 
-/// How often the diagnostics warn of such clients, in milliseconds. At debug each is mentioned.
+/// Pause between warnings about such clients, in milliseconds. At debug each is mentioned.
 const MENTION_PAUSE_MS: u64 = 60_000;
 
-/// The name of the protocol; `None` for what may be HTTP.
+/// The name of the protocol; `None` for bytes that may be HTTP.
 pub(crate) fn protocol_of(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         // A handshake record of SSL 3.0 or TLS 1.x (RFC 8446 section 5.1).
@@ -22,7 +22,8 @@ pub(crate) fn protocol_of(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Mentions such a client: a warning now and then, for whoever has configured a proxy or a client wrongly.
+/// Mentions such a client: a warning now and then, for the operator of a misconfigured proxy or
+/// client.
 pub(crate) fn mention(peer: SocketAddr, protocol: &str) {
     static MENTIONED: AtomicU64 = AtomicU64::new(0);
     let (now, before) = (unix_millis().0, MENTIONED.load(Ordering::Relaxed));

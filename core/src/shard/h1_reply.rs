@@ -1,11 +1,12 @@
-//! How replies lie on an HTTP/1.x connection: whole ones with their length, streams in chunks or up to the close.
+//! Replies in the form of HTTP/1.x: whole ones with their length, streams in chunks or up to the
+//! close.
 
 use prism_codec::http1::{self, Version};
 use smallvec::SmallVec;
 
 use super::reply::Response;
 
-/// How the body of a stream is delimited.
+/// Way in which the body of a stream is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reply {
     Chunked,
@@ -32,7 +33,7 @@ impl Reply {
         }
     }
 
-    /// Writes a piece of its body.
+    /// Writes a piece of the body.
     pub(super) fn put(self, out: &mut Vec<u8>, bytes: &[u8]) {
         match self {
             Self::Chunked => http1::put_chunk(out, bytes),
@@ -40,7 +41,7 @@ impl Reply {
         }
     }
 
-    /// Writes the end of its body.
+    /// Writes the end of the body.
     pub(super) fn end(self, out: &mut Vec<u8>) {
         match self {
             Self::Chunked => http1::put_chunks_end(out),

@@ -1,4 +1,4 @@
-//! The requests of one HTTP/1.1 connection: one at a time, in their order, as the protocol has it.
+//! Requests of one HTTP/1.1 connection: one at a time, in their order, as the protocol demands.
 
 use std::time::Instant;
 
@@ -26,28 +26,28 @@ use crate::{
     },
 };
 
-/// A streaming reply pauses while more than this waits for its client.
+/// Bytes waiting for its client above which a streaming reply pauses.
 const STREAM_QUEUE_BYTES: usize = 1 << 20;
 
-/// A body of known length up to this is awaited before the request is refused, in bytes.
+/// Largest known length, in bytes, of a body that is awaited before the request is refused.
 const SHORT_BODY_BYTES: u64 = 64 << 10;
 
-/// One HTTP/1.1 connection's requests.
+/// Requests of one HTTP/1.1 connection.
 pub(crate) struct H1Session {
     parser: Connection,
     output: Vec<u8>,
     /// Bytes of earlier output that the kernel has not taken yet.
     sending: usize,
-    /// Bytes that may wait for the client before no further request is looked at.
+    /// Bytes that may wait for the client; above it no further request is processed.
     output_bytes_max: usize,
     request: Option<Request>,
-    /// Number of the request that is being read or answered.
+    /// Number of the request being read or answered.
     number: u64,
     body_bytes_max: usize,
     draining: bool,
-    /// Bytes of an incomplete request have been seen, since when.
+    /// Moment since which bytes of an incomplete request have been seen.
     incomplete: Option<u32>,
-    /// Seconds of the connection.
+    /// Age of the connection in seconds.
     clock: u32,
     address: Ticket,
 }
@@ -59,9 +59,9 @@ struct Request {
     deadline: Option<Instant>,
     body: Vec<u8>,
     phase: Phase,
-    /// The response has begun.
+    /// Whether the response has begun.
     begun: bool,
-    /// Seconds until a stream of events needs a sign of life.
+    /// Seconds until a stream of events needs a keep-alive.
     keep_alive_in: u8,
 }
 
@@ -100,7 +100,8 @@ impl H1Session {
         }
     }
 
-    /// Processes what the kernel brought. Returns how many bytes are used up, and whether the connection goes on.
+    /// Processes the received bytes. Returns the number of bytes consumed, and whether the
+    /// connection goes on.
     pub(crate) fn handle_recv(
         &mut self,
         bytes: &[u8],
@@ -109,8 +110,8 @@ impl H1Session {
     ) -> (usize, bool) {
         let mut rest = bytes;
         loop {
-            // While a request is being answered the next one stays in the buffer: answers go out in order, and no faster
-            // than the client reads them.
+            // While a request is being answered the next one stays in the buffer: answers are sent
+            // in order, and no faster than the client reads them.
             if !self.wants_read() {
                 break;
             }
@@ -138,7 +139,8 @@ impl H1Session {
                 }
                 Err(error) => {
                     gateway.metrics().connections_failed.add(1);
-                    // Who does not speak HTTP at all, or garbles the preface of HTTP/2, could not read an answer.
+                    // A client that does not speak HTTP at all, or garbles the preface of HTTP/2,
+                    // could not read an answer.
                     if self.request.is_some() || names_http(before) {
                         http1::put_error(&mut self.output, &error);
                     }
@@ -148,19 +150,19 @@ impl H1Session {
         }
         (
             bytes.len() - rest.len(),
-            // A request of which only the head has come is still to be answered.
+            // A request of which only the head has arrived still gets an answer.
             self.request.is_some() || !self.wants_read() || self.parser.keep_alive(),
         )
     }
 
-    /// Takes in a request's head. True: it is refused without its body, and the connection ends.
+    /// Processes a request's head. True: it is refused without its body, and the connection ends.
     fn begin(&mut self, head: &http1::Head<'_>, now: Instant, gateway: &Dispatcher) -> bool {
         self.number += 1;
         let target = head.path_and_query();
         let pseudo: [(&[u8], &[u8]); 3] = [
             (b":method", head.method.as_bytes()),
             (b":path", target.as_bytes()),
-            // RFC 9112, 3.2.2: a target in absolute form says more than the host field.
+            // RFC 9112, 3.2.2: a target in absolute form takes precedence over the host field.
             (b":authority", head.authority().as_bytes()),
         ];
         let mut lower = Vec::new();
@@ -179,8 +181,9 @@ impl H1Session {
             begun: false,
             keep_alive_in: KEEP_ALIVE_SECONDS,
         });
-        // A client that waits for permission to send its body, or whose body is long or without a known end, gets its answer
-        // now: who keeps its side open would wait for ever. A short body is on its way; it costs less than a new connection.
+        // A client that waits for permission to send its body, or has a long body or one without a
+        // known end, gets its answer now: a client that keeps its side open would wait for ever. A
+        // short body is in flight; it costs less than a new connection.
         if parsed.route.is_error() && (head.expects_continue || head.body_left > SHORT_BODY_BYTES) {
             self.parser.close();
             self.incomplete = None;
@@ -192,7 +195,7 @@ impl H1Session {
         false
     }
 
-    /// The request is complete.
+    /// Starts a complete request.
     fn start(&mut self, now: Instant, gateway: &mut Dispatcher) {
         let ticket = self.ticket();
         let Some(request) = &mut self.request else { return };
@@ -216,7 +219,8 @@ impl H1Session {
             Progress::Stream(chunks) => {
                 request.phase = Phase::Streaming(chunks);
                 self.pump(gateway);
-                // Nothing has come yet: the client learns that its call is under way.
+                // No message yet: the response begins, so that the client knows that its call is
+                // running.
                 self.begin_response(gateway);
             }
             Progress::Watch => {
@@ -231,7 +235,7 @@ impl H1Session {
         }
     }
 
-    /// Answers a dialogue whose requests are all here: half-duplex is all that HTTP/1.1 can do.
+    /// Answers a dialogue with all its requests complete: HTTP/1.1 can only be half-duplex.
     fn reflect(&mut self, body: &[u8], alpha: bool, gateway: &mut Dispatcher) {
         let Some(head) = self.request.as_ref().map(|request| request.head) else {
             return;
@@ -260,7 +264,7 @@ impl H1Session {
         );
     }
 
-    /// Hands over the answer that the request waits for.
+    /// Passes the request the answer for which it waits.
     pub(crate) fn handle_reply(
         &mut self,
         ticket: Ticket,
@@ -285,7 +289,7 @@ impl H1Session {
         }
     }
 
-    /// The request's deadline has passed.
+    /// Ends the request after its deadline.
     pub(crate) fn handle_deadline(&mut self, ticket: Ticket, gateway: &mut Dispatcher) {
         if ticket.call != CallId::Request(self.number) {
             return;
@@ -298,8 +302,8 @@ impl H1Session {
         self.end(Err(error::deadline_exceeded(Stage::Answer)), gateway);
     }
 
-    /// Moves a stream forward: writes the message that has come, asks for the next one unless the client is slow. Called again
-    /// when output has left.
+    /// Moves a stream forward: writes the message that has arrived, and asks for the next one
+    /// unless the client is slow. Called again when output has been sent.
     pub(crate) fn pump(&mut self, gateway: &mut Dispatcher) {
         loop {
             let may_ask = self.output.len() + self.sending <= STREAM_QUEUE_BYTES;
@@ -356,7 +360,7 @@ impl H1Session {
         reply.put(&mut self.output, &start.body);
     }
 
-    /// Ends a stream, or fails a request whose response has not begun.
+    /// Ends a stream, or fails a request that has no response yet.
     fn end(&mut self, result: Result<(), Box<Status>>, gateway: &mut Dispatcher) {
         if result.is_ok() {
             self.begin_response(gateway);
@@ -413,8 +417,8 @@ impl H1Session {
         }
     }
 
-    /// Closes after the request that is being answered, or at once if there is none. A health watch
-    /// ends, and so does a subscription.
+    /// Closes after the request being answered, or at once if there is none. A health watch ends,
+    /// and so does a subscription.
     pub(crate) fn drain(&mut self, gateway: &mut Dispatcher) {
         self.draining = true;
         match self.request.as_mut().map(|request| &mut request.phase) {
@@ -429,7 +433,7 @@ impl H1Session {
                 self.end(sent, gateway);
             }
             Some(Phase::Streaming(chunks)) if chunks.is_endless() => {
-                // Its client subscribes elsewhere, and misses nothing.
+                // The client subscribes elsewhere, and misses nothing.
                 let status = chunks.drain(gateway);
                 self.parser.close_after_request();
                 self.end(Err(status), gateway);
@@ -438,14 +442,14 @@ impl H1Session {
         }
     }
 
-    /// Tells how many seconds have passed: gives a sign of life on a stream of events, answers a request that is slower than
-    /// allowed.
+    /// Advances the time by some seconds: sends a keep-alive on a stream of events, and answers a
+    /// request that is slower than allowed.
     pub(crate) fn tick(&mut self, seconds: u32, limits: &ServeLimits) {
         self.clock = self.clock.saturating_add(seconds);
         self.keep_stream_alive(seconds);
         let Some(since) = self.incomplete else { return };
         if !self.wants_read() {
-            // Not its fault.
+            // The client was not read from, so the time does not count against it.
             self.incomplete = Some(self.clock);
             return;
         }
@@ -468,7 +472,7 @@ impl H1Session {
         }
     }
 
-    /// Answers a request that does not become complete.
+    /// Answers a request that is not complete in time.
     pub(crate) fn time_out(&mut self) {
         let error = HttpError {
             status: 408,
@@ -480,7 +484,7 @@ impl H1Session {
         self.incomplete = None;
     }
 
-    /// The connection is gone.
+    /// Forgets the request: the connection is gone.
     pub(crate) fn close(&mut self, gateway: &mut Dispatcher) {
         self.cancel(gateway);
         self.request = None;
@@ -499,7 +503,7 @@ impl H1Session {
         std::mem::take(&mut self.output)
     }
 
-    /// The kernel has not taken so many bytes of what it was given last.
+    /// Sets the number of bytes of the last output that the kernel has not taken.
     pub(crate) fn set_sending(&mut self, bytes: usize) {
         self.sending = bytes;
     }
@@ -508,22 +512,23 @@ impl H1Session {
         !self.output.is_empty()
     }
 
-    /// Requests are read one at a time, and not while much waits for the client, so that it cannot pile them up.
+    /// Whether to read: requests are read one at a time, and not while much waits for the client,
+    /// so that it cannot pile them up.
     pub(crate) fn wants_read(&self) -> bool {
         !self.is_waiting() && self.output.len() + self.sending < self.output_bytes_max
     }
 
-    /// Whether all is answered and no further request is wanted.
+    /// Whether all requests are answered and no further one is wanted.
     pub(crate) fn is_drained(&self) -> bool {
         self.request.is_none() && !self.parser.keep_alive() && self.output.is_empty()
     }
 
-    /// Requests that are being read or answered.
+    /// Number of requests being read or answered.
     pub(crate) fn open_calls(&self) -> usize {
         usize::from(self.request.is_some())
     }
 
-    /// Requests whose head has come.
+    /// Number of requests with a head so far.
     pub(crate) fn calls_begun(&self) -> u64 {
         self.number
     }
@@ -535,7 +540,7 @@ impl H1Session {
     }
 }
 
-/// Whether the first line says that it is HTTP, of whatever version.
+/// Whether the first line names HTTP, of whatever version.
 fn names_http(bytes: &[u8]) -> bool {
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     line.windows(6).any(|window| window == b" HTTP/")

@@ -1,4 +1,5 @@
-//! Replies on an HTTP/2 connection: gRPC by the templates of the protocol machine, all other formats as HTTP responses.
+//! Replies on an HTTP/2 connection: gRPC by the templates of the protocol machine, all other
+//! formats as HTTP responses.
 
 use prism_codec::{
     format::Format,
@@ -18,11 +19,11 @@ use crate::dispatch::{
     head::{Encoding, Extra, Head},
 };
 
-/// Why a message of a stream was not sent.
+/// The reason why a message of a stream was not sent.
 pub(super) enum Refused {
     /// It cannot be written in the stream's format.
     Unwritable(Box<Status>),
-    /// The stream is gone, or the peer takes nothing.
+    /// The stream is gone, or the peer accepts nothing.
     Unsendable,
 }
 
@@ -33,7 +34,8 @@ impl From<SendError> for Refused {
 }
 
 impl H2Session {
-    /// Sends a whole reply: the message or body in `gateway.reply`, or an error, wrapped as the request was.
+    /// Sends a whole reply: the message or body in `gateway.reply`, or an error, wrapped in the
+    /// request's format.
     pub(super) fn respond(
         &mut self,
         stream: StreamId,
@@ -44,7 +46,7 @@ impl H2Session {
     ) {
         let given = self.request_ids.take(stream.value());
         let (id, result) = request_id::name_failure(head, given, || self.ticket(stream), result);
-        // A stream that is gone in the meantime takes no reply; that is a cancelled call, not an error.
+        // A stream that is gone by now takes no reply; its call was cancelled, which is no error.
         let sent = match (head.format, result) {
             (Format::Grpc, Ok(())) if id.is_none() && !gateway.compresses_reply(head.accepts) => self
                 .h2
@@ -115,9 +117,9 @@ impl H2Session {
         self.h2.send_headers(stream, &fields, ends)
     }
 
-    /// Sends what a stream's response begins with.
+    /// Sends the start of a stream's response.
     pub(super) fn send_stream_start(&mut self, stream: StreamId, head: Head, gateway: &Dispatcher) {
-        // Where the stream is gone the next message finds out.
+        // If the stream is gone, the next message finds that out.
         let id = self.request_ids.get(stream.value());
         if head.format == Format::Grpc && head.accepts == grpc::Encoding::Identity && id.is_none() {
             let _ = self.h2.send_grpc_headers(stream);
@@ -133,7 +135,7 @@ impl H2Session {
         }
     }
 
-    /// Sends a message of a stream, after the beginning of the response if that has not been sent.
+    /// Sends a message of a stream, after the start of the response if that has not been sent.
     pub(super) fn send_message(
         &mut self,
         stream: StreamId,
@@ -154,7 +156,7 @@ impl H2Session {
         Ok(())
     }
 
-    /// Ends a stream whose response has begun.
+    /// Ends a stream with a response that has begun.
     pub(super) fn end_stream(&mut self, stream: StreamId, head: Head, result: Result<(), Box<Status>>) {
         let given = self.request_ids.take(stream.value());
         let (_, result) = request_id::name_failure(head, given, || self.ticket(stream), result);

@@ -1,8 +1,9 @@
-//! The calls of one HTTP/2 connection: events of the protocol machine in, calls on the gateway, replies out.
+//! Calls of one HTTP/2 connection: events of the protocol machine in, calls on the gateway, replies
+//! out.
 //!
-//! Synchronous throughout: one receive is processed to its end, with all replies appended to the connection's output,
-//! before anything is sent. A unary call whose message lies whole in one DATA frame is served from the receive buffer
-//! without being copied.
+//! Synchronous throughout: one receive is processed to its end, with all replies appended to the
+//! connection's output, before anything is sent. A unary call with a message whole in one DATA
+//! frame is served from the receive buffer without a copy.
 
 mod early;
 mod output;
@@ -40,31 +41,32 @@ use crate::{
     },
 };
 
-/// Heads that one connection remembers. A client has a handful of methods and metadata sets; one that varies its head
-/// more than this is decoded each time.
+/// Number of heads that one connection remembers. A client has a handful of methods and metadata
+/// sets; one that varies its head more than this is decoded each time.
 const HEADS_MAX: usize = 32;
 
-/// A streaming reply pauses while more than this is queued for its client.
+/// Bytes queued for its client above which a streaming reply pauses.
 const STREAM_QUEUE_BYTES: usize = 1 << 20;
 
-/// One HTTP/2 connection's calls.
+/// Calls of one HTTP/2 connection.
 pub(crate) struct H2Session {
     pub(super) h2: Connection,
     heads: Vec<Head>,
     /// Indexed by the stream's slot.
     calls: Vec<Option<Call>>,
-    /// Bytes of request bodies that are not complete yet.
+    /// Bytes of incomplete request bodies.
     body_bytes: usize,
     body_bytes_max: usize,
     backpressure: Backpressure<StreamId>,
-    /// Calls that are answered with an error when what was received with their heads is processed, unless they end by then.
+    /// Calls to be answered with an error after the bytes received with their heads are processed,
+    /// unless they end by then.
     refused: Vec<StreamId>,
-    /// Of those streams whose client named its request.
+    /// Ids of requests on streams whose client sent one.
     pub(super) request_ids: RequestIds,
     taken: output::Taken,
-    /// Seconds since the connection began, as far as the driver has said.
+    /// Seconds since the connection began, as reported by the driver.
     clock: u32,
-    /// The same without those in which the client was not read from.
+    /// Seconds without those in which the client was not read from.
     receive_clock: u32,
     address: Ticket,
     draining: bool,
@@ -75,27 +77,29 @@ struct Call {
     head: Head,
     extra: Option<Box<Extra>>,
     deadline: Option<Instant>,
-    /// When what is being received of it began, by the session's `receive_clock`.
+    /// Moment at which the current receipt of it began, by the session's `receive_clock`.
     receiving_since: u32,
     phase: Phase,
-    /// The response has begun.
+    /// Whether the response has begun.
     begun: bool,
-    /// Seconds until a stream of events needs a sign of life.
+    /// Seconds until a stream of events needs a keep-alive.
     keep_alive_in: u8,
 }
 
-/// A stream of events that has nothing to say gives a sign of life after this many seconds, so that nobody on the way takes
-/// it for dead.
+/// Seconds after which an idle stream of events sends a keep-alive, so that no proxy takes it for
+/// dead.
 pub(super) const KEEP_ALIVE_SECONDS: u8 = 15;
 
 enum Phase {
     /// The request is not complete.
     Receiving(Vec<u8>),
-    /// The answer is known and needs no body; so many bytes of it have come. An error waits only for what was received with
-    /// the head, and for a body that is short and of known length: so that a malformed rest is still told as what it is,
-    /// and a client that sends first and reads later is not cut off.
+    /// The answer is known and needs no body; the number is the body's bytes received. An error
+    /// waits only for the bytes received with the head, and for a body that is short and of known
+    /// length: so a malformed rest is still reported as malformed, and a client that sends first
+    /// and reads later is not cut off.
     Discarding(usize),
-    /// The request is complete, but its client has too much to read: nothing was done yet. Since when.
+    /// The request is complete, but its client has too much to read: nothing was done yet. The
+    /// number is the moment since which.
     Held(Vec<u8>, u32),
     /// A store, another shard or the control thread has it.
     Waiting(Box<Pending>),
@@ -103,12 +107,14 @@ enum Phase {
     Streaming(Box<Stream>),
     /// A health watch: open until the client leaves.
     Watching,
-    /// Server reflection: messages are answered as they come. The flag: the client has ended its request.
+    /// Server reflection: messages are answered as they arrive. The flag: the client has ended its
+    /// request.
     Reflecting(Vec<u8>, bool),
 }
 
 impl H2Session {
-    /// A server-side session. `address` is the ticket of this connection; its call is filled in for each stream.
+    /// Makes a server-side session. `address` is the ticket of this connection; its call is filled
+    /// in for each stream.
     pub(crate) fn new(config: Config, address: Ticket, body_bytes_max: usize) -> Self {
         let backpressure = Backpressure::new(config.output_max);
         Self {
@@ -128,10 +134,11 @@ impl H2Session {
         }
     }
 
-    /// Processes what the kernel brought. Returns how many bytes are used up; the rest is the start of a frame.
+    /// Processes the received bytes. Returns the number of bytes consumed; the rest is the start of
+    /// a frame.
     ///
-    /// The flag is false when the peer broke the protocol: the output ends with GOAWAY and the connection must be closed
-    /// after it is sent.
+    /// The flag is false when the peer broke the protocol: the output ends with GOAWAY and the
+    /// connection must be closed after it is sent.
     pub(crate) fn handle_recv(
         &mut self,
         bytes: &[u8],
@@ -196,7 +203,8 @@ impl H2Session {
         }
     }
 
-    /// Hands an answer to the call that waits for it. A call that is gone has no one to tell: the answer is dropped.
+    /// Passes an answer to the call that waits for it. The answer of a call that is gone is
+    /// dropped.
     pub(crate) fn handle_reply(
         &mut self,
         ticket: Ticket,
@@ -239,7 +247,7 @@ impl H2Session {
         }
     }
 
-    /// Ends a call whose deadline has passed.
+    /// Ends a call after its deadline.
     pub(crate) fn handle_deadline(&mut self, ticket: Ticket, gateway: &mut Dispatcher) {
         let CallId::Stream(stream) = ticket.call else {
             return;
@@ -259,8 +267,8 @@ impl H2Session {
         self.fail(stream, &call, error::deadline_exceeded(Stage::Answer), gateway);
     }
 
-    /// Tells health watchers that the gateway is going away, ends subscriptions and dialogues in which nothing is under way, and
-    /// has the peer open no more streams.
+    /// Drains: sends health watchers the new state, ends subscriptions and idle dialogues, and
+    /// makes the peer open no more streams.
     pub(crate) fn drain(&mut self, gateway: &mut Dispatcher) {
         self.draining = true;
         for index in 0..self.calls.len() {
@@ -285,7 +293,8 @@ impl H2Session {
         self.h2.goaway();
     }
 
-    /// Ends a stream that would not end by itself: its client subscribes elsewhere, and misses nothing.
+    /// Ends a stream that would not end by itself: its client subscribes elsewhere, and misses
+    /// nothing.
     fn end_endless(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
         let Some(mut call) = self.remove(stream) else {
             return;
@@ -390,7 +399,7 @@ impl H2Session {
         match &mut call.phase {
             Phase::Receiving(body) => {
                 if end_stream && body.is_empty() {
-                    // The common case: nothing was kept back, so nothing is copied.
+                    // The common case: no bytes were kept back, so none are copied.
                     let (head, deadline) = (call.head, call.deadline);
                     return self.start(stream, head, deadline, data, now, gateway);
                 }
@@ -446,7 +455,8 @@ impl H2Session {
         }
     }
 
-    /// The request of a unary or server-streaming call is complete: starts it, unless its client has too much to read.
+    /// Starts a unary or server-streaming call with a complete request, unless its client has too
+    /// much to read.
     fn start(
         &mut self,
         stream: StreamId,
@@ -481,7 +491,7 @@ impl H2Session {
     ) {
         let ticket = self.ticket(stream);
         let progress = match (head.format, head.encoding) {
-            // Uncompressed gRPC, one message: served from where it lies.
+            // Uncompressed gRPC, one message: served in place.
             (Format::Grpc, Encoding::Known(_)) if unary::is_whole_plain_message(body) => {
                 gateway.start(head.route, ticket, deadline, now, &body[unary::PREFIX_BYTES..])
             }
@@ -510,7 +520,8 @@ impl H2Session {
             Progress::Stream(chunks) => {
                 self.set_phase(stream, Phase::Streaming(chunks));
                 self.pump_stream(stream, gateway);
-                // Nothing has come yet: the client learns that its call is under way.
+                // No message yet: the response begins, so that the client knows that its call is
+                // running.
                 self.begin_response(stream, gateway);
             }
             Progress::Watch => {
@@ -527,7 +538,7 @@ impl H2Session {
         }
     }
 
-    /// Requests that are not calls, or can't be one.
+    /// Answers requests that are not calls, or cannot be one.
     fn plain(&mut self, stream: StreamId, head: Head, extra: Option<&Extra>, gateway: &mut Dispatcher) {
         if head.route == Route::Metrics {
             if !self.backpressure.admits(Weight::Heavy, self.h2.queued_bytes()) {
@@ -566,7 +577,7 @@ impl H2Session {
         }
     }
 
-    /// The beginning of a stream's response, unless it has begun.
+    /// Begins a stream's response, unless it has begun.
     pub(super) fn begin_response(&mut self, stream: StreamId, gateway: &Dispatcher) {
         let Some(call) = self.call_mut(stream) else { return };
         if !std::mem::replace(&mut call.begun, true) {
@@ -575,14 +586,14 @@ impl H2Session {
         }
     }
 
-    /// Puts off the next sign of life.
+    /// Postpones the next keep-alive.
     pub(super) fn note_sent(&mut self, stream: StreamId) {
         if let Some(call) = self.call_mut(stream) {
             call.keep_alive_in = KEEP_ALIVE_SECONDS;
         }
     }
 
-    /// Ends a stream whose message could not be sent.
+    /// Ends a stream after a message that could not be sent.
     fn give_up(&mut self, stream: StreamId, refused: Refused, gateway: &mut Dispatcher) {
         match refused {
             Refused::Unwritable(status) => {
@@ -591,7 +602,7 @@ impl H2Session {
                     cancel_call(call, gateway);
                 }
             }
-            // A message that is left out would be a gap that nobody sees.
+            // A missing message would be an unnoticed gap.
             Refused::Unsendable => self.abandon(stream, gateway),
         }
     }

@@ -1,6 +1,8 @@
-//! Lifetime of one connection: when its client must have said something, and when it is told to go.
+//! Lifetime of one connection: the times by which its client must have sent something, and at which
+//! it is asked to go.
 //!
-//! A pure machine, fed once a second; all times are whole seconds. It bounds what a client can hold without using it:
+//! A pure machine, called once a second; all times are whole seconds. It bounds the resources that
+//! a client can hold without using them:
 //!
 //! ```text
 //!   no preface or first request head     handshake_timeout                      close
@@ -13,26 +15,26 @@
 
 use crate::config::ServeLimits;
 
-/// A client that takes nothing of its answers for this long is gone, in seconds.
+/// Seconds after which a client that reads nothing of its answers counts as gone.
 const SEND_STALL: u32 = 60;
 
-/// What the driver sees of a connection once a second.
+/// State of a connection as the driver sees it once a second.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View {
-    /// Its client has said what every client says first.
+    /// Whether the client has sent its opening, as every client must.
     pub(crate) greeted: bool,
     /// Calls that are open.
     pub(crate) calls: usize,
-    /// Changes with each call that begins.
+    /// A number that changes with each call that begins.
     pub(crate) calls_begun: u64,
-    /// A send is under way.
+    /// Whether a send is in flight.
     pub(crate) sending: bool,
-    /// The peer can be asked for a sign of life by PING.
+    /// Whether the peer can be probed by PING.
     pub(crate) answers_pings: bool,
 }
 
 impl View {
-    /// A connection whose end has begun.
+    /// The view of a connection whose end has begun.
     pub(crate) const ENDING: Self = Self {
         greeted: true,
         calls: 1,
@@ -42,29 +44,30 @@ impl View {
     };
 }
 
-/// What the driver is to do.
+/// Action for the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Nothing.
     Stay,
-    /// Ask for a sign of life.
+    /// Probe the client by PING.
     Ping,
-    /// Ask the client to open no more calls here; the connection ends with the last one. Also if it was asked before.
+    /// Ask the client to open no more calls here; the connection ends with the last one. Possibly
+    /// for the second time.
     GoAway,
-    /// End it, saying so where the protocol can.
+    /// End it, with the reason where the protocol can express it.
     End(Cause),
-    /// Close it: nobody is there.
+    /// Close it: the client is gone.
     Close(Cause),
 }
 
-/// Why a connection ends.
+/// The reason why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// The client has not said what every client says first.
+    /// The client has not sent its opening.
     NoGreeting,
     /// A frame or header block that it began did not become complete.
     Incomplete,
-    /// It takes nothing of its answers.
+    /// It reads nothing of its answers.
     Stalled,
     /// It does not answer PING.
     Silent,
@@ -89,33 +92,34 @@ impl Cause {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lifetime {
     clock: u32,
-    /// When something was last received.
+    /// Moment of the last receipt.
     heard: u32,
-    /// When the kernel last took something of what is being sent, or there was nothing to send.
+    /// Moment at which the kernel last took output, or there was none.
     taken: u32,
-    /// When a call was last open.
+    /// Moment at which a call was last open.
     used: u32,
     calls_begun: u64,
-    /// Since when there is the beginning of something and not its end.
+    /// Moment since which a frame or request is incomplete.
     partial: Option<u32>,
     pinged: Option<u32>,
     leaving: Option<Leaving>,
-    /// Spreads the ends of connections that began together, in percent of their age.
+    /// Spread of the ends of connections that began together, in percent of their age.
     spread: u32,
 }
 
-/// The client was asked to go.
+/// State after the client was asked to go.
 #[derive(Debug, Clone, Copy)]
 struct Leaving {
     since: u32,
-    /// How long it has.
+    /// Seconds that it has.
     patience: u32,
-    /// It was asked a second time.
+    /// Whether it was asked a second time.
     asked_again: bool,
 }
 
 impl Lifetime {
-    /// A new connection. `lot` is any number that differs from connection to connection.
+    /// Makes the state of a new connection. `lot` is any number that differs from connection to
+    /// connection.
     pub(crate) fn new(lot: u32) -> Self {
         Self {
             clock: 0,
@@ -130,7 +134,8 @@ impl Lifetime {
         }
     }
 
-    /// Something was received. `partial`: its end is the beginning of what is not complete. `complete`: something in it was.
+    /// Notes a receipt. `partial`: it ends within a frame or request. `complete`: something in it
+    /// was complete.
     pub(crate) fn received(&mut self, partial: bool, complete: bool) {
         self.heard = self.clock;
         self.pinged = None;
@@ -141,12 +146,12 @@ impl Lifetime {
         };
     }
 
-    /// The kernel has taken something of what is being sent.
+    /// Notes that the kernel has taken output.
     pub(crate) fn sent(&mut self) {
         self.taken = self.clock;
     }
 
-    /// So many seconds have passed.
+    /// Advances the time by some seconds.
     pub(crate) fn tick(&mut self, seconds: u32, view: View, limits: &ServeLimits) -> Step {
         self.clock = self.clock.saturating_add(seconds);
         if !view.sending {
@@ -167,7 +172,7 @@ impl Lifetime {
             };
         }
         if view.sending {
-            // The client may not be read from meanwhile, so nothing can be held against it.
+            // The client is perhaps not read from meanwhile, so the time does not count against it.
             self.partial = self.partial.map(|_| self.clock);
         }
         if self
@@ -206,7 +211,7 @@ impl Lifetime {
                 return Step::End(Cause::NotGone);
             }
             if !leaving.asked_again && waited >= seconds_of(limits.keepalive_timeout) {
-                // It does not answer the PING that came with the first GOAWAY.
+                // It does not answer the PING sent with the first GOAWAY.
                 leaving.asked_again = true;
                 return Step::GoAway;
             }
@@ -214,7 +219,7 @@ impl Lifetime {
         }
         let idle = seconds_of(limits.idle_timeout);
         let age_max = seconds_of(limits.connection_age_max);
-        // Of an age of a few seconds this may be 0, which is an age all the same.
+        // For an age of a few seconds this may be 0, which is a legal age.
         let age = u32::try_from(u64::from(age_max) * u64::from(self.spread) / 100).unwrap_or(u32::MAX);
         let patience = if age_max > 0 && self.clock > age {
             seconds_of(limits.connection_age_grace)
@@ -232,7 +237,8 @@ impl Lifetime {
     }
 }
 
-/// Whether a request that began `waited` seconds ago, of which `bytes` have come, is slower than allowed.
+/// Whether a request that began `waited` seconds ago, with `bytes` received, is slower than
+/// allowed.
 pub(crate) fn is_late(waited: u32, bytes: usize, limits: &ServeLimits) -> bool {
     let earned = bytes / limits.body_rate_min.max(1);
     waited > seconds_of(limits.receive_timeout).saturating_add(u32::try_from(earned).unwrap_or(u32::MAX))
@@ -270,7 +276,7 @@ mod tests {
         }
     }
 
-    /// Ticks until something is to be done; returns what, and the seconds that went by.
+    /// Ticks until there is an action. Returns it, and the seconds that went by.
     fn run(lifetime: &mut Lifetime, view: View, limits: &ServeLimits) -> (Step, u32) {
         (1..100_000)
             .find_map(|second| match lifetime.tick(1, view, limits) {
@@ -316,7 +322,7 @@ mod tests {
             assert_eq!(run(&mut lifetime, IDLE, &limits()), (Step::Ping, 60));
             lifetime.received(false, true);
         }
-        // Its own keepalive is a sign of life as well, so none of ours is sent.
+        // The client's own keepalive shows that it lives, so none of ours is sent.
         for second in 0..1_000 {
             if second % 10 == 0 {
                 lifetime.received(false, true);

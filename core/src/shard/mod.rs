@@ -10,8 +10,8 @@
 //!            └─────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Nothing here is shared with other threads but the mailboxes and the counters. `RefCell`s are borrowed only between
-//! two waits, never across one.
+//! Only the mailboxes and the counters are shared with other threads. `RefCell`s are borrowed only
+//! between two waits, never across one.
 
 #[cfg(test)]
 mod allocation_tests;
@@ -62,19 +62,19 @@ use crate::{
     },
 };
 
-/// What a shard thread is started with.
+/// Arguments of a shard thread.
 pub(crate) struct ShardSetup {
     pub(crate) number: u16,
-    /// The core to run on; `None`: wherever the kernel likes.
+    /// The core to run on; `None`: the kernel's choice.
     pub(crate) core: Option<usize>,
     pub(crate) driver: DriverInUse,
     pub(crate) listener: TcpListener,
     pub(crate) inbox: Inbox,
     /// Whether to run before other threads of the machine, where that is allowed.
     pub(crate) raise_priority: bool,
-    /// How long it looks for an answer that is due before it sleeps, when it has little to do.
+    /// Time for which it polls for a due answer before it sleeps, when it has little to do.
     pub(crate) idle_poll: Duration,
-    /// Connections of this shard at the most.
+    /// Most connections of this shard.
     pub(crate) connections_max: usize,
     /// Called once, when the shard has drained.
     pub(crate) on_drained: Box<dyn FnOnce() + Send>,
@@ -82,13 +82,13 @@ pub(crate) struct ShardSetup {
     pub(crate) on_flushed: Box<dyn FnOnce() + Send>,
 }
 
-/// What the shard has been told about its end.
+/// Commands about its end that the shard has received.
 #[derive(Default)]
 struct Orders {
     drain: Notify,
     flush: Notify,
     end: Notify,
-    /// When the drain or the flush that was ordered last must be over.
+    /// Deadline of the last ordered drain or flush.
     until: Cell<Option<Instant>>,
 }
 
@@ -97,7 +97,7 @@ impl Orders {
         self.until.get().unwrap_or_else(Instant::now)
     }
 
-    /// Ends the shard, which cannot do its work any more, without waiting for anybody.
+    /// Ends the shard, which can no longer do its work, without waiting for others.
     fn give_up(&self, cause: &str) {
         threads::fail(cause);
         self.drain.notify();
@@ -106,7 +106,7 @@ impl Orders {
     }
 }
 
-/// The mailboxes that a shard empties.
+/// Mailboxes that a shard empties.
 #[derive(Clone)]
 pub(crate) struct Inbox {
     pub(crate) waker: Arc<Waker>,
@@ -130,16 +130,16 @@ impl Inbox {
 /// Messages that a shard takes from its mailboxes before its connections get their turn again.
 const MESSAGES_PER_TURN: usize = 256;
 
-/// How often the diagnostics mention that connections cannot be accepted.
+/// Pause between two mentions in the diagnostics that connections cannot be accepted.
 const ACCEPT_MENTION_PAUSE: Duration = Duration::from_secs(10);
 
-/// How long a write of the log may be on its way at the end; beyond the time after which its lane is poisoned.
+/// Longest time of the log's last write, beyond the time after which its lane is poisoned.
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Shortest wait of the log for nothing but time; the reactor's timers are no finer.
+/// Shortest wait of the log for time alone; the reactor's timers are no finer.
 const LOG_PAUSE_MIN: Duration = Duration::from_millis(1);
 
-/// Items that a sweep looks at in one tick.
+/// Items that a sweep examines in one tick.
 const SWEEP_STEP: usize = 2_000;
 
 /// The state that the tasks of one shard share.
@@ -170,7 +170,7 @@ pub(crate) fn run(setup: ShardSetup, gateway: impl FnOnce() -> Dispatcher) -> io
     if setup.raise_priority {
         priority::raise();
     }
-    // Made here, behind the pinning, so that its memory lies near the core.
+    // Made here, after the pinning, so that its memory is near the core.
     let gateway = gateway();
     reactor::run(setup.driver, main(setup, gateway))?
 }
@@ -215,24 +215,26 @@ async fn main(setup: ShardSetup, gateway: Dispatcher) -> io::Result<()> {
     orders.flush.notified().await;
     shard.flush_log(orders.until()).await;
     (setup.on_flushed)();
-    // Calls that other shards have taken may still need the keys that this one owns.
+    // Calls that other shards have accepted may still need the keys that this one owns.
     orders.end.notified().await;
     shard.finish_log_writes().await;
-    // Tasks that wait hold on to the shard; its files must not stay open with them.
+    // Waiting tasks keep the shard alive; its files must not stay open with them.
     shard.gateway.borrow_mut().close_log();
-    // The ring closes what it has open of them when it is entered once more.
+    // The ring closes its descriptors of them when it is entered once more.
     reactor::sleep(Duration::from_millis(1)).await;
     Ok(())
 }
 
-/// Shuts the listener and all connections when the shard's thread ends in whatever way. After a panic the tasks never run
-/// again, and what they hold stays open: clients would wait for answers that nobody makes.
+/// Shuts the listener and all connections down when the shard's thread ends in whatever way. After
+/// a panic the tasks never run again, and their sockets stay open: clients would wait for answers
+/// that never come.
 struct Abandon(Rc<Shard>, Descriptor);
 
 impl Drop for Abandon {
     fn drop(&mut self) {
         self.1.shutdown();
-        // Nothing borrows it here, and a panic within a panic would end the process without a drain.
+        // No task borrows it here, and a panic within a panic would end the process without a
+        // drain.
         if let Ok(connections) = self.0.connections.try_borrow() {
             connections
                 .all()
@@ -253,7 +255,8 @@ async fn accept(shard: Rc<Shard>, listener: Listener) {
                 Connection::start(&shard, receiver, sender, peer);
             }
             Err(error) => {
-                // The system has no descriptor left, most likely: wait for connections to go before trying again.
+                // Most likely the system has no descriptor left: wait for connections to end before
+                // trying again.
                 if mentioned.is_none_or(|at| at.elapsed() >= ACCEPT_MENTION_PAUSE) {
                     mentioned = Some(Instant::now());
                     tracing::warn!(shard = shard.number, %error, "cannot accept connections; trying again each 100 ms");
@@ -264,7 +267,8 @@ async fn accept(shard: Rc<Shard>, listener: Listener) {
     }
 }
 
-/// Empties the mailboxes: executes jobs of others, hands answers to the connections that wait for them.
+/// Empties the mailboxes: executes jobs of others, and delivers answers to the connections that
+/// wait for them.
 async fn empty_mailboxes(shard: Rc<Shard>, orders: Rc<Orders>) {
     let mut touched: Vec<Rc<Connection>> = Vec::new();
     loop {
@@ -319,13 +323,14 @@ async fn empty_mailboxes(shard: Rc<Shard>, orders: Rc<Orders>) {
             shard.sleeper.yield_turn().await
         };
         if let Err(error) = waited {
-            // Without its mailbox a shard cannot keep a promise; better gone than deaf.
+            // Without its mailbox a shard cannot keep its promises, so it ends.
             return orders.give_up(&format!("its mailbox has failed: {error}"));
         }
     }
 }
 
-/// Gives the log its turns: after the tasks that appended in this turn of the reactor, and when the disk has answered.
+/// Gives the log its turns: after the tasks that appended in this turn of the reactor, and when the
+/// disk has answered.
 async fn run_log(shard: Rc<Shard>) {
     let Some(wanted) = shard.gateway.borrow().log_wanted() else {
         return;
@@ -344,7 +349,7 @@ async fn run_log(shard: Rc<Shard>) {
         match next {
             None => wanted.notified().await,
             Some(at) => {
-                // Whether woken or late, the log wants its turn.
+                // Whether woken or late, the log gets its turn.
                 let at = at.max(Instant::now() + LOG_PAUSE_MIN);
                 reactor::before(at, wanted.notified()).await;
             }
@@ -352,7 +357,7 @@ async fn run_log(shard: Rc<Shard>) {
     }
 }
 
-/// Looks for what is due before the shard sleeps.
+/// Polls for due work before the shard sleeps.
 async fn poll_when_idle(shard: Rc<Shard>) {
     let metrics = shard.gateway.borrow().shared_metrics();
     let looked = |looked: Duration| {
@@ -367,7 +372,7 @@ async fn poll_when_idle(shard: Rc<Shard>) {
         .await;
 }
 
-/// Answers calls whose deadline has passed.
+/// Answers calls after their deadline.
 async fn expire(shard: Rc<Shard>) {
     let changed = shard.gateway.borrow().deadline_changed();
     loop {
@@ -392,7 +397,7 @@ async fn tick(shard: Rc<Shard>, orders: Rc<Orders>) {
             return orders.give_up("a test has asked for its end");
         }
         let now = Instant::now();
-        // A busy shard ticks late; what is left of a second counts in the next tick.
+        // A busy shard ticks late; the fraction of a second counts in the next tick.
         let seconds = u32::try_from(now.duration_since(last).as_secs()).unwrap_or(u32::MAX);
         last += Duration::from_secs(u64::from(seconds));
         let limits = *shard.gateway.borrow().limits();
@@ -431,7 +436,7 @@ impl Shard {
         }
     }
 
-    /// A connection is gone.
+    /// Removes a connection that is gone.
     pub(crate) fn forget(&self, connection: &Connection) {
         let mut connections = self.connections.borrow_mut();
         connections.remove(connection.address(), connection.client());
@@ -445,8 +450,8 @@ impl Shard {
         }
     }
 
-    /// Has the log give the store everything, and closes it; no longer than `deadline`. What is left then is found in the
-    /// log by the next start.
+    /// Makes the log apply everything to the store, and closes it; no longer than `deadline`. The
+    /// next start finds the rest in the log.
     async fn flush_log(&self, deadline: Instant) {
         self.gateway.borrow_mut().flush_log();
         while !self.gateway.borrow().is_log_flushed() {
@@ -460,9 +465,9 @@ impl Shard {
         }
     }
 
-    /// Waits for what is still being written from this shard's memory. A disk that does not answer for that long has failed;
-    /// then the process must end at once: its memory must not be used for anything else first, and a thread that waits for
-    /// the disk cannot be joined.
+    /// Waits for writes in flight from this shard's memory. A disk that does not answer for that
+    /// long has failed; then the process must end at once: its memory must not be reused before,
+    /// and a thread that waits for the disk cannot be joined.
     async fn finish_log_writes(&self) {
         let deadline = Instant::now() + WRITE_PATIENCE;
         while self.gateway.borrow().log_writes_in_flight() > 0 {
@@ -473,7 +478,8 @@ impl Shard {
         }
     }
 
-    /// Takes no new calls, finishes those that were taken, closes all connections; no longer than `deadline`.
+    /// Stops taking calls, finishes the accepted ones, closes all connections; no longer than
+    /// `deadline`.
     async fn drain(&self, deadline: Instant) {
         self.draining.set(true);
         self.gateway.borrow_mut().set_serving(false);

@@ -1,5 +1,5 @@
-//! From a reply to what goes out, in the format of the request: whole responses, and the parts of streams. The sessions of
-//! both HTTP versions send them.
+//! From a reply to the bytes to send, in the format of the request: whole responses, and the parts
+//! of streams. The sessions of both HTTP versions send them.
 
 use std::borrow::Cow;
 
@@ -19,20 +19,20 @@ use crate::dispatch::{
 
 const JSON_TYPE: &str = "application/json";
 
-/// A response, or how one begins.
+/// A response, or the start of one.
 pub(crate) struct Response {
     pub(crate) status: u16,
-    /// Empty: there is none.
+    /// The content type; empty if there is none.
     pub(crate) content_type: &'static str,
     /// Further fields.
     pub(crate) fields: Fields,
     pub(crate) body: Vec<u8>,
-    /// What comes after the body, for formats that need trailers.
+    /// Trailers after the body, for formats that need them.
     pub(crate) trailers: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Response {
-    /// Adds the name that the request goes by.
+    /// Adds the request's id.
     pub(super) fn put_request_id(&mut self, id: &str) {
         self.fields
             .push((request_id::FIELD, Cow::Owned(id.as_bytes().to_vec())));
@@ -42,7 +42,7 @@ impl Response {
         let mut fields = Fields::new();
         gateway.http().put_origin(head.origin, &mut fields);
         if head.by_get || head.format == Format::Sse {
-            // A read sees every write that was acknowledged before it, which no cache can promise.
+            // A read sees every write acknowledged before it, which no cache can promise.
             fields.push(("cache-control", Cow::Borrowed(b"no-store")));
         }
         Self {
@@ -109,7 +109,7 @@ fn page(head: Head, gateway: &mut Dispatcher) -> Response {
     response
 }
 
-/// The reply of a call that answers once.
+/// The reply of a call with one answer.
 fn answer(head: Head, gateway: &mut Dispatcher) -> Response {
     let row = head.format.row();
     let mut response = Response::new(head, gateway);
@@ -136,7 +136,7 @@ fn failure(head: Head, extra: Option<&Extra>, status: &Status, gateway: &Dispatc
     let refusal = extra.and_then(|extra| extra.refusal.as_ref());
     let mut response = Response::new(head, gateway);
     if head.encoding == Encoding::Unsupported && !row.accept_field.is_empty() {
-        // As gRPC's compression document and RFC 7694 ask for.
+        // As demanded by gRPC's compression document and RFC 7694.
         let accepted = Cow::Borrowed(grpc::ACCEPT_ENCODING.as_bytes());
         response.fields.push((row.accept_field, accepted));
     }
@@ -150,7 +150,8 @@ fn failure(head: Head, extra: Option<&Extra>, status: &Status, gateway: &Dispatc
             );
         }
         Ending::TrailersFrame | Ending::EndMessage => end_with(head, status, &mut response.body),
-        // An `EventSource` reads nothing but a reply with status 200. What the head alone makes wrong is not for its eyes.
+        // An `EventSource` reads only replies with status 200. An error in the head alone comes
+        // from another client.
         Ending::Event if refusal.is_none() => {
             format::put_start(head.format, &mut response.body);
             end_with(head, status, &mut response.body);
@@ -173,7 +174,7 @@ fn failure(head: Head, extra: Option<&Extra>, status: &Status, gateway: &Dispatc
     response
 }
 
-/// How the response of a stream begins; the body is what comes before the first message.
+/// The start of a stream's response; the body holds the bytes before the first message.
 pub(crate) fn stream_start(head: Head, gateway: &Dispatcher) -> Response {
     let mut response = Response::new(head, gateway);
     if head.accepts != grpc::Encoding::Identity {

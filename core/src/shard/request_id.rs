@@ -1,7 +1,8 @@
-//! Names of requests: what a client and the gateway's diagnostics call the same request by.
+//! Ids of requests, by which a client and the gateway's diagnostics refer to the same request.
 //!
-//! A client gives one as `x-request-id`; a request that fails without one gets the gateway's. The id stands in the error
-//! (`google.rpc.RequestInfo`, over HTTP in `x-request-id`, too) and in the line of diagnostics about it.
+//! A client sends one as `x-request-id`; a request that fails without one gets the gateway's. The
+//! id is in the error (`google.rpc.RequestInfo`, over HTTP in `x-request-id`, too) and in the line
+//! of diagnostics about it.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -19,12 +20,12 @@ use crate::{
 /// The response field that carries the id.
 pub(super) const FIELD: &str = "x-request-id";
 
-/// Ids that clients gave to the open streams of one connection.
+/// Ids that clients sent on the open streams of one connection.
 #[derive(Default)]
 pub(super) struct RequestIds(FxHashMap<u32, Box<str>>);
 
 impl RequestIds {
-    /// Takes the id out of what a head said, and keeps it for the reply.
+    /// Takes the id out of a head's extra fields, and keeps it for the reply.
     pub(super) fn keep(&mut self, stream: u32, extra: Option<&mut Extra>) {
         if let Some(id) = extra.and_then(|extra| extra.request_id.take()) {
             self.0.insert(stream, id);
@@ -38,7 +39,7 @@ impl RequestIds {
         self.0.get(&stream).map(|id| &**id)
     }
 
-    /// Forgets the id of a stream that has ended, and returns it.
+    /// Removes the id of a stream that has ended, and returns it.
     #[inline]
     pub(super) fn take(&mut self, stream: u32) -> Option<Box<str>> {
         if self.0.is_empty() {
@@ -48,8 +49,8 @@ impl RequestIds {
     }
 }
 
-/// Names the request where it failed: by its client's id, else by one of the gateway's. Returns the id
-/// that the reply carries.
+/// Names a failed request: by its client's id, else by one of the gateway's. Returns the id that
+/// the reply carries.
 #[inline]
 pub(super) fn name_failure(
     head: Head,
@@ -67,7 +68,8 @@ pub(super) fn name_failure(
     }
 }
 
-/// The gateway's own name for a request: unique among all gateways' processes but for a chance of one in 2^32 for each pair.
+/// The gateway's own id for a request: unique among all gateways' processes except with a
+/// probability of 2^-32 for each pair.
 fn own(ticket: Ticket) -> Box<str> {
     static PROCESS: OnceLock<u32> = OnceLock::new();
     let process = PROCESS.get_or_init(|| RandomState::new().hash_one(std::process::id()) as u32);
@@ -84,8 +86,9 @@ fn own(ticket: Ticket) -> Box<str> {
     format!("{process:08x}-{shard}-{slot}.{generation}-{call}").into()
 }
 
-/// Writes a line of diagnostics about a failed request and names it in its status. A fault of the gateway or its store is
-/// a warning; what a client or the moment causes is written at debug only.
+/// Writes a line of diagnostics about a failed request and puts its id into the status. A fault of
+/// the gateway or its store is a warning; a fault of the client or the moment is written at debug
+/// only.
 #[cold]
 fn mark(head: Head, id: &str, status: Status) -> Box<Status> {
     let is_ours = matches!(status.code, Code::Internal | Code::DataLoss);

@@ -1,4 +1,4 @@
-//! The session of a connection: its calls, in whichever protocol its first bytes spoke.
+//! The session of a connection: its calls, in the protocol of its first bytes.
 
 use std::time::Instant;
 
@@ -20,15 +20,15 @@ use crate::{
 /// The first bytes of every HTTP/2 connection (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Incomplete request bodies of one connection: this many messages of the largest size.
+/// Most incomplete request bodies of one connection, in messages of the largest size.
 const BODIES_MAX: usize = 4;
 
-/// The PING that asks for a sign of life.
+/// Payload of the PING that probes a client.
 const KEEPALIVE: [u8; 8] = *b"prism-ka";
 
 /// The session.
 pub(super) enum Session {
-    /// Not enough bytes to tell the protocol.
+    /// Too few bytes to know the protocol.
     Unknown,
     /// HTTP/1.1.
     H1(Box<H1Session>),
@@ -37,7 +37,7 @@ pub(super) enum Session {
 }
 
 impl Session {
-    /// Tells HTTP/2 from HTTP/1.1 by the first bytes. `None`: more are needed.
+    /// Distinguishes HTTP/2 and HTTP/1.1 by the first bytes. `None`: more are needed.
     pub(super) fn recognise(bytes: &[u8], address: Ticket, gateway: &Dispatcher) -> Option<Self> {
         let limits = gateway.limits();
         let known = bytes.len().min(PREFACE.len());
@@ -63,7 +63,7 @@ impl Session {
         }
     }
 
-    /// Whether there is something to send.
+    /// Whether there is output to send.
     pub(super) fn has_output(&mut self) -> bool {
         match self {
             Self::H2(session) => !session.h2().output().is_empty(),
@@ -72,7 +72,7 @@ impl Session {
         }
     }
 
-    /// Whether more should be received.
+    /// Whether to receive more.
     pub(super) fn wants_read(&mut self) -> bool {
         match self {
             Self::H2(session) => session.h2().wants_read(),
@@ -81,7 +81,7 @@ impl Session {
         }
     }
 
-    /// Whether all is answered and sent, and nothing more will come.
+    /// Whether everything is answered and sent, and nothing more will come.
     pub(super) fn is_drained(&mut self) -> bool {
         match self {
             Self::H2(session) => session.h2().is_drained(),
@@ -90,7 +90,7 @@ impl Session {
         }
     }
 
-    /// Hands an answer to its call.
+    /// Passes an answer to its call.
     pub(super) fn handle_reply(
         &mut self,
         ticket: Ticket,
@@ -104,7 +104,7 @@ impl Session {
         }
     }
 
-    /// Answers a call whose deadline has passed.
+    /// Answers a call after its deadline.
     pub(super) fn handle_deadline(&mut self, ticket: Ticket, gateway: &mut Dispatcher) {
         match self {
             Self::H2(session) => session.handle_deadline(ticket, gateway),
@@ -113,7 +113,8 @@ impl Session {
         }
     }
 
-    /// Tells how many seconds have passed; answers what is late. Returns what there is to see.
+    /// Advances the time by some seconds, and answers late requests. Returns the connection's
+    /// state.
     pub(super) fn tick(
         &mut self,
         seconds: u32,
@@ -153,14 +154,15 @@ impl Session {
         }
     }
 
-    /// Asks the client for a sign of life.
+    /// Probes the client.
     pub(super) fn ping(&mut self) {
         if let Self::H2(session) = self {
             session.h2().ping(KEEPALIVE);
         }
     }
 
-    /// Asks the client to begin no further call here; the second time it need not have agreed.
+    /// Asks the client to begin no further call here; the second time without waiting for its
+    /// consent.
     pub(super) fn go_away(&mut self, gateway: &mut Dispatcher) {
         match self {
             Self::H2(session) => session.h2().goaway(),
@@ -169,7 +171,7 @@ impl Session {
         }
     }
 
-    /// Says why the connection ends, as far as the protocol can.
+    /// Sends the reason for the connection's end, as far as the protocol can express it.
     pub(super) fn end(&mut self, cause: Cause) {
         match self {
             Self::H2(session) => session.h2().abort(match cause {

@@ -1,4 +1,4 @@
-//! Streams of events without anything to say: signs of life at the right time, on both HTTP versions.
+//! Idle streams of events: keep-alives at the right time, on both HTTP versions.
 
 use std::time::Instant;
 
@@ -80,7 +80,7 @@ fn an_idle_stream_of_http_2_gives_signs_of_life() {
     }
 }
 
-/// The bodies in what the server sent.
+/// The bodies in the server's output.
 fn data(client: &mut Connection, bytes: &[u8]) -> Vec<u8> {
     let mut input = Input::new(bytes);
     let mut bodies = Vec::new();

@@ -1,4 +1,5 @@
-//! Subscriptions on a connection: they hold no place of a call, leave nothing when they end, and are asked no faster than read.
+//! Subscriptions on a connection: they take no place of a call, leave nothing when they end, and
+//! ask no faster than their client reads.
 
 use std::time::{Duration, Instant};
 

@@ -36,7 +36,7 @@ pub(crate) fn whole_message_length(body: &[u8]) -> Option<usize> {
     (body.len() - PREFIX_BYTES >= length).then_some(length)
 }
 
-/// The error that the beginning of a request's body shows already, if it does.
+/// The error that the first part of a request's body already shows, if any.
 pub(crate) fn error_within(head: Head, body: &[u8], max: usize) -> Option<Box<Status>> {
     if head.format.row().envelope != Envelope::Prefixed || head.by_get {
         return None;
@@ -62,7 +62,7 @@ pub(crate) fn message<'a>(
     let body = extra.and_then(|extra| extra.message.as_deref()).unwrap_or(body);
     let max = gateway.limits().message_bytes_max;
     let unwrapped = match head.format.row().envelope {
-        // By GET the message stands in the query, without an envelope.
+        // By GET the message is in the query, without an envelope.
         Envelope::Prefixed if !head.by_get => enveloped(head, body, max)?,
         Envelope::PrefixedBase64 => {
             let decoded = decode_base64_stream(body)
@@ -168,7 +168,7 @@ fn inflate(encoding: Encoding, bytes: Cow<'_, [u8]>, max: usize) -> Result<Cow<'
     }
 }
 
-/// The request is larger than the gateway takes.
+/// The request is larger than the gateway accepts.
 pub(crate) fn message_too_large(max: usize) -> Status {
     Status::new(
         Code::ResourceExhausted,
@@ -177,7 +177,7 @@ pub(crate) fn message_too_large(max: usize) -> Status {
     .with_reason("MESSAGE_TOO_LARGE", &[("limit_bytes", &max.to_string())])
 }
 
-/// How large a request's body may be whose message may have `message_max` bytes.
+/// Most bytes of a request's body if its message may have `message_max` bytes.
 pub(crate) fn body_bytes_max(format: Format, message_max: usize) -> usize {
     match format.row().envelope {
         Envelope::PrefixedBase64 => (message_max + PREFIX_BYTES).div_ceil(3) * 4,

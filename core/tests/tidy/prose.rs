@@ -22,6 +22,7 @@ const HELD: &[&str] = &[
     "core/src/plan",
     "core/src/runtime",
     "core/src/serve",
+    "core/src/shard",
     "core/tests/wal_tools",
 ];
 

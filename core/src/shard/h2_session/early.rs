@@ -1,18 +1,20 @@
-//! Errors that are known before a request has ended (RFC 9113 section 8.1): the answer goes out at once, and RST_STREAM with
-//! NO_ERROR tells the client that the rest is not wanted. A client that keeps its side open would wait for ever otherwise.
-//! The same for requests that do not become complete.
+//! Errors that are known before a request has ended (RFC 9113 section 8.1): the answer is sent at
+//! once, and RST_STREAM with NO_ERROR shows the client that the rest is not wanted. A client that
+//! keeps its side open would otherwise wait for ever. The same holds for requests that do not
+//! become complete.
 
 use prism_codec::h2::StreamId;
 
 use super::{Call, H2Session, Head, Phase, unary};
 use crate::{call::error, dispatch::Dispatcher, shard::lifetime};
 
-/// A body of known length up to this is awaited, in bytes: it is on its way, and then nothing need be reset.
+/// Largest known length, in bytes, of a body that is awaited: it is in flight, and then no reset is
+/// needed.
 const SHORT_BODY_BYTES: u64 = 64 << 10;
 
 impl H2Session {
-    /// Looks at a request whose head has come and whose body has not: answers at once what is too large, and notes what is
-    /// an error without its body.
+    /// Examines a request with a head and no body yet: answers at once if it is too large, and
+    /// notes an error that needs no body.
     pub(super) fn refuse_early(&mut self, stream: StreamId, head: Head, gateway: &mut Dispatcher) {
         let left = self.h2.body_left(stream);
         if head.route.needs_no_body() {
@@ -30,7 +32,7 @@ impl H2Session {
         }
     }
 
-    /// Answers what was noted and has not ended since.
+    /// Answers the noted calls that have not ended since.
     #[inline]
     pub(super) fn answer_refused(&mut self, gateway: &mut Dispatcher) {
         while let Some(stream) = self.refused.pop() {
@@ -45,7 +47,7 @@ impl H2Session {
         }
     }
 
-    /// Refuses requests whose rest does not come.
+    /// Refuses requests that do not become complete.
     pub(super) fn answer_late(&mut self, gateway: &mut Dispatcher) {
         if self.h2.open_streams() == 0 {
             return;
@@ -71,7 +73,7 @@ impl H2Session {
 }
 
 impl Call {
-    /// How many bytes have come of a message that is not complete; `None`: there is no such.
+    /// Number of bytes received of an incomplete message; `None`: there is no such message.
     fn received(&self) -> Option<usize> {
         match &self.phase {
             Phase::Receiving(body) => Some(body.len()),

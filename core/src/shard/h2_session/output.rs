@@ -1,5 +1,5 @@
-//! The calls of an HTTP/2 connection whose client has too much to read: held before they have any effect, started in
-//! their turn, or refused.
+//! Calls of an HTTP/2 connection with a client that has too much to read: held before they have any
+//! effect, started in their turn, or refused.
 
 use std::time::Instant;
 
@@ -15,18 +15,19 @@ use crate::{
     dispatch::Dispatcher,
 };
 
-/// How long a call is held while its client takes nothing, in seconds; then it is refused. The client may have forgotten to
-/// read, and must not wait for an answer that needs room which nobody makes.
+/// Time for which a call is held while its client reads nothing, in seconds; then it is refused.
+/// The client may have stopped reading, and must not wait for an answer that needs room which only
+/// its reading makes.
 const HELD_SECONDS_MAX: u32 = 5;
 
-/// So many bytes within that time show that the client reads; less may be answers to its PINGs.
+/// Bytes taken within that time that show that the client reads; fewer may be answers to its PINGs.
 const READING_BYTES: u64 = 16 << 10;
 
-/// What a client has taken of its answers.
+/// Bytes of its answers that a client has taken.
 #[derive(Default)]
 pub(super) struct Taken {
     bytes: u64,
-    /// When the client was last seen to read, and how much it had taken then.
+    /// Moment at which the client was last seen to read, and the bytes taken by then.
     seen: (u32, u64),
 }
 
@@ -82,7 +83,7 @@ impl H2Session {
         self.backpressure.holds_any()
     }
 
-    /// Starts what is held, as far as there is room.
+    /// Starts held calls, as far as there is room.
     #[inline]
     pub(crate) fn resume(&mut self, now: Instant, gateway: &mut Dispatcher) {
         if self.backpressure.holds_any() {
@@ -113,7 +114,8 @@ impl H2Session {
         gateway.end_batch(now);
     }
 
-    /// Tells how many seconds have passed. Refuses what has been held for too long, or beyond its deadline.
+    /// Advances the time by some seconds. Refuses calls held for too long, or beyond their
+    /// deadline.
     pub(crate) fn tick(&mut self, seconds: u32, now: Instant, gateway: &mut Dispatcher) {
         self.clock = self.clock.saturating_add(seconds);
         self.h2.tick(seconds);
@@ -150,7 +152,7 @@ impl H2Session {
         self.resume(now, gateway);
     }
 
-    /// Answers a call that was not started, and counts it as its client sees it.
+    /// Answers a call that was not started, and counts it as the client sees it.
     fn refuse(
         &mut self,
         stream: StreamId,
@@ -170,7 +172,7 @@ impl H2Session {
     }
 }
 
-/// Of what weight a call's answer may be.
+/// Expected size of a call's answer.
 #[inline]
 pub(super) fn weight(route: Route) -> Weight {
     let method = match route {

@@ -1,4 +1,5 @@
-//! Calls whose replies are streams: chunks of a source, the answers of server reflection, signs of life.
+//! Calls with streams of replies: chunks of a source, the answers of server reflection,
+//! keep-alives.
 
 use prism_codec::{
     format::{Format, KEEP_ALIVE},
@@ -10,12 +11,14 @@ use super::{Call, H2Session, KEEP_ALIVE_SECONDS, Phase, STREAM_QUEUE_BYTES, Weig
 use crate::dispatch::{Dispatcher, reflection, route::Route, stream::StreamStep};
 
 impl H2Session {
-    /// Moves a stream forward: sends the message that has come, asks for the next one unless the client is slow.
+    /// Moves a stream forward: sends the message that has arrived, and asks for the next one unless
+    /// the client is slow.
     pub(super) fn pump_stream(&mut self, stream: StreamId, gateway: &mut Dispatcher) {
         self.pump(stream, false, gateway);
     }
 
-    /// The same; `in_turn`: it is this stream's turn among the calls that wait for their client to read.
+    /// Like [`Self::pump_stream`]; `in_turn`: it is this stream's turn among the calls that wait
+    /// for their client to read.
     pub(super) fn pump(&mut self, stream: StreamId, mut in_turn: bool, gateway: &mut Dispatcher) {
         loop {
             let admitted = std::mem::take(&mut in_turn)
@@ -27,7 +30,7 @@ impl H2Session {
             };
             let head = call.head;
             if may_ask && !admitted && chunks.wants_chunk() {
-                // Its own stream is read, others of the connection are not.
+                // The client reads this stream, but not others of the connection.
                 return self.backpressure.hold(Weight::Heavy, stream);
             }
             let awaited = chunks.awaits_chunk();
@@ -128,7 +131,7 @@ impl H2Session {
         }
     }
 
-    /// Gives signs of life on streams of events that have had nothing to say for long.
+    /// Sends keep-alives on streams of events that have been idle for long.
     pub(super) fn keep_streams_alive(&mut self, seconds: u32) {
         let seconds = u8::try_from(seconds).unwrap_or(u8::MAX);
         for call in self.calls.iter_mut().flatten() {
@@ -138,7 +141,7 @@ impl H2Session {
             call.keep_alive_in = call.keep_alive_in.saturating_sub(seconds);
             if call.keep_alive_in == 0 {
                 call.keep_alive_in = KEEP_ALIVE_SECONDS;
-                // A stream that is gone needs none.
+                // A stream that is gone needs no keep-alive.
                 let _ = self.h2.send_data(call.stream, KEEP_ALIVE, false);
             }
         }
