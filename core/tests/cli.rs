@@ -1,4 +1,5 @@
-//! What the command line promises without a gateway: help, usage errors, exit codes, offline checks, completions.
+//! Promises of the command line without a gateway: help, usage errors, exit codes, offline checks,
+//! completions.
 //!
 //! Every test runs the real program.
 
@@ -38,7 +39,7 @@ fn example(name: &str) -> String {
     format!("{}/../examples/{name}.yaml", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// An address on loopback where nobody listens.
+/// An address on loopback where no process listens.
 fn nobody() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
     listener.local_addr().expect("it is bound").to_string()
@@ -317,7 +318,7 @@ fn notes_of_several_files_name_them_and_say_each_advice_once() {
         notes[1].starts_with(&format!("Note: {metrics} is for a later version: ")),
         "{text}"
     );
-    // The file asks for three policies that are not there yet.
+    // The file asks for three policies that do not exist yet.
     let advice = "leave the line out, and do not store such data yet";
     assert_eq!(notes[0].matches(advice).count(), 1, "{text}");
     assert!(
@@ -389,7 +390,7 @@ fn global_options_have_their_section_and_are_refused_where_they_mean_nothing() {
             assert!(!help.contains(option), "{option} is shown in\n{help}");
         }
     }
-    // Set for other commands, they are in nobody's way.
+    // Set for other commands, they do not disturb this one.
     let output = prism(&["completions", "bash"])
         .env("PRISM_SERVER", "localhost")
         .env("PRISM_OUTPUT", "json")
@@ -516,7 +517,8 @@ fn completions_for_three_shells() {
     }
 }
 
-/// Writes the configuration of servers that were never started, as `stack/servers up` does of those that run.
+/// A script that writes the configuration of servers that were never started, as `stack/servers up`
+/// does for those that run.
 const WRITE_STACK: &str = "
 import importlib.machinery, importlib.util, sys
 loader = importlib.machinery.SourceFileLoader('servers', sys.argv[1])

@@ -1,4 +1,5 @@
-//! The command line against a running gateway: what a newcomer types, what comes out, and what is left after a restart.
+//! The command line against a running gateway: the commands of a new user, their output, and the
+//! data left after a restart.
 //!
 //! Every test starts the real program twice: as the gateway, on a free port, and as the client.
 
@@ -77,7 +78,7 @@ impl Gateway {
             .expect("the program was built for this test")
     }
 
-    /// Runs a command that must succeed; what it prints.
+    /// Runs a command that must succeed. Returns its standard output.
     fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert_eq!(
@@ -89,7 +90,7 @@ impl Gateway {
         String::from_utf8(output.stdout).expect("text is UTF-8")
     }
 
-    /// Runs a command that must end with 1; what it says on standard error.
+    /// Runs a command that must end with 1. Returns its standard error.
     fn no(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let text = String::from_utf8(output.stderr).expect("text is UTF-8");
@@ -112,7 +113,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // It has ended already where the test stopped it.
+        // It has ended already if the test stopped it.
         let _ = self.process.kill();
         let _ = self.process.wait();
         let _ = self.output.read_to_end(&mut Vec::new());
@@ -403,7 +404,7 @@ fn values_come_from_files_and_standard_input() {
     )
     .unwrap();
     gateway.ok(&["namespace", "create", file.to_str().unwrap()]);
-    // Larger than every window and buffer on the way, and every byte different from its neighbours.
+    // Larger than every window and buffer on the way, and every byte different from the next.
     let value: Vec<u8> = (0..5_000_000_u32)
         .map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();
@@ -562,7 +563,7 @@ fn mutate_writes_to_many_ids_and_copies_a_namespace_by_a_pipe() {
         gateway.ok(&["kv", "mutate", "old", "--from", file.to_str().unwrap()]),
         "✓ 2500 mutations done\n"
     );
-    // What a scan prints is what mutate takes.
+    // The output of a scan is valid input of mutate.
     let scan = gateway.ok(&["--output", "json", "kv", "scan", "old"]);
     std::fs::write(&file, &scan).unwrap();
     gateway.ok(&["kv", "mutate", "new", "--from", file.to_str().unwrap()]);
@@ -584,7 +585,7 @@ fn mutate_writes_to_many_ids_and_copies_a_namespace_by_a_pipe() {
             .starts_with("Error: nothing found")
     );
 
-    // One that is refused does not stop the others, and is said.
+    // A refused change does not stop the others, and is reported.
     let large = format!("k={}", "x".repeat(2_000));
     let output = gateway.run(&["kv", "mutate", "new", "--put", "c", "k=1", "--put", "d", &large]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -655,7 +656,7 @@ fn a_write_with_a_token_has_one_effect() {
             .no(&["kv", "get", "user-sessions", "id", "k"])
             .starts_with("Error: nothing found")
     );
-    // A repeat of a swap is told what became of the first one.
+    // A repeat of a swap gets the result of the first one.
     let cas = [
         "kv",
         "cas",
@@ -687,10 +688,10 @@ fn a_write_with_a_token_has_one_effect() {
     gateway.stop();
 }
 
-/// Writes more than a pipe, the sockets and the windows between gateway and reader hold.
+/// Writes more than the pipe, the sockets and the windows between gateway and reader hold.
 fn fill(gateway: &Gateway) -> usize {
     const ITEMS: usize = 48;
-    // As large as the namespace allows.
+    // The longest value that the namespace allows.
     let value = "v".repeat(99_000);
     for id in 0..ITEMS {
         gateway.ok(&["kv", "put", "user-sessions", &format!("id-{id}"), "k", &value]);
@@ -698,7 +699,7 @@ fn fill(gateway: &Gateway) -> usize {
     ITEMS
 }
 
-/// A scan whose output nobody has read yet.
+/// A scan with output that has not been read yet.
 fn unread_scan(gateway: &Gateway) -> Child {
     gateway
         .command(&["kv", "scan", "user-sessions", "--timeout", "2s"])
@@ -715,8 +716,8 @@ fn a_scan_lives_as_long_as_its_reader() {
     gateway.ok(&["namespace", "create", &example("user-sessions")]);
     let items = fill(&gateway);
     let scan = unread_scan(&gateway);
-    // Time passes while somebody reads the first page: here more than twice as long as the timeout, which a busy machine
-    // needs as well.
+    // Time passes while the first page is read: here more than twice as long as the timeout, which
+    // a busy machine needs as well.
     std::thread::sleep(std::time::Duration::from_secs(5));
     let output = scan.wait_with_output().unwrap();
     assert!(
@@ -757,7 +758,7 @@ fn a_scan_goes_on_after_its_connection_has_ended() {
     let mut output = scan.stdout.take().unwrap();
     let mut text = vec![0; 1_000];
     output.read_exact(&mut text).unwrap();
-    // The pipe is full; the gateway of now ends, and another one takes its place.
+    // The pipe is full; the current gateway ends, and another one takes its place.
     let server = gateway.server.clone();
     drop(gateway);
     let gateway = Gateway::start_at(&server, folder.path(), "sqlite", 1);

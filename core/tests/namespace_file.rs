@@ -1,5 +1,5 @@
-//! What the namespace file promises: the files of the user's guide are accepted, and every mistake gets its exact
-//! sentence, with place and suggestion, all in one run.
+//! Promises of the namespace file: the files of the user's guide are accepted, and every mistake
+//! gets its exact sentence, with place and suggestion, all in one run.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use prism_core::namespace::file::{FileLimits, parse};
 use prism_core::namespace::model::{Compliance, Consistency, Permission, Switch, unsupported};
 use prism_core::namespace::{ClientApi, Durability, NamespaceConfig, Problem};
 
-/// The guide's first file, as it stands there.
+/// The first file of the guide, unchanged.
 const GUIDE: &str = "\
 # my-namespace.yaml
 namespace: user-events
@@ -137,7 +137,7 @@ fn undeclared_durability_is_strong_and_a_missing_team_comes_from_the_owners() {
 fn one_mistake_one_sentence() {
     const HEAD: &str = "namespace: a\nclient_api: keyvalue\n";
     let cases: &[(&str, &str)] = &[
-        // Lines from 3 on follow the head.
+        // Lines from 3 on come after the head.
         (
             "needs: {write_rps: 100000}",
             "line 3: needs.write_rps: Requested write_rps (100000) exceeds limit (50000) (Contact platform team for capacity increase)",
@@ -418,7 +418,8 @@ fn no_mutation_of_a_file_panics() {
     }
 }
 
-/// The file with a problem's field given the value that its suggestion names; `None` where none is named.
+/// The file with the faulty field set to the value that the problem suggests; `None` without a
+/// suggestion.
 fn follow(text: &str, problem: &Problem) -> Option<(String, String)> {
     let suggested = problem.suggestion.split('"').nth(1)?;
     let line = text.lines().nth(problem.line.checked_sub(1)? as usize)?;
@@ -503,7 +504,7 @@ fn what_is_suggested_is_not_refused_next() {
                 .filter(|next| next.field == field)
                 .map(ToString::to_string)
                 .collect();
-            // A field that the API does not have is told so whatever its value.
+            // A field that the API does not have is reported as such, whatever its value.
             assert!(
                 again.iter().all(|next| next.contains("client_api")),
                 "{problem}\nled to {again:?} in\n{mended}"
@@ -522,7 +523,7 @@ fn a_value_is_promised_only_as_large_as_the_gateway_takes_it() {
             "namespace: a\nclient_api: keyvalue\nneeds: {{durability: {durability}, max_message_size: {size}}}\n"
         )
     };
-    // A gateway that takes messages of 64 MiB still has stores that take values of 16 MiB.
+    // A gateway that accepts messages of 64 MiB still has stores that accept values of 16 MiB.
     let wide = FileLimits::of_gateway(50_000, 64 << 20, 64 << 20);
     assert!(parse(&file("strong", "16MiB"), &wide).is_ok());
     let refused = parse(&file("best-effort", "32MiB"), &wide).unwrap_err();
@@ -530,7 +531,7 @@ fn a_value_is_promised_only_as_large_as_the_gateway_takes_it() {
         refused[0].description,
         "Requested max_message_size (32MiB) exceeds limit (16MiB)"
     );
-    // Small segments of the log bound what goes through it, and nothing else.
+    // Small segments of the log bound logged values, and nothing else.
     let small = FileLimits::of_gateway(50_000, 17 << 20, 4 << 20);
     assert!(parse(&file("best-effort", "16MiB"), &small).is_ok());
     for durability in ["strong", "eventual"] {

@@ -62,7 +62,8 @@ fn messages_are_published_and_read_again_also_after_a_restart() {
         ["login.app\tk\tthree", "login.web\tk\tone", "logout\tk\ttwo"]
     );
 
-    // A subscriber goes on over a restart of the gateway, at the same address, and misses nothing.
+    // A subscriber continues over a restart of the gateway, at the same address, and misses
+    // nothing.
     let listen = gateway.server.clone();
     let mut live = gateway
         .command(&["--output", "json", "--timeout", "20s"])

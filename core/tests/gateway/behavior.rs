@@ -1,5 +1,5 @@
-//! The behaviour suite of the stores, through the gateway: every case by gRPC, with 1, 2 and 3 shards, so that a result
-//! is right whichever shard a connection lands on.
+//! The behaviour suite of the stores, through the gateway: every case by gRPC, with 1, 2 and 3
+//! shards, so that a result is right whichever shard gets a connection.
 
 use std::{
     ops::ControlFlow,
@@ -114,7 +114,7 @@ pub(super) fn run_suite_on(gateway: Gateway, offer: Offer, durability: &'static 
     }
 }
 
-/// The calls of this harness block, so a future that is not ready has only given way to its siblings.
+/// The calls of this harness block, so a future that is not ready has only yielded to the others.
 fn run_to_end(future: impl Future<Output = ()>) {
     let mut future = pin!(future);
     while future
@@ -129,16 +129,17 @@ struct GatewayHarness {
     offer: Offer,
     durability: &'static str,
     namespaces: u32,
-    /// The wall clock at the start and what was waited since: cases compare tokens by differences of a microsecond, so
-    /// it must not run between two of them.
+    /// The wall clock at the start, plus the time waited since: cases compare tokens by differences
+    /// of a microsecond, so it must not run between two of them.
     now_ns: i64,
 }
 
-/// Every client has connections of its own, which the kernel spreads over the shards; calls take turns on them.
+/// A client with connections of its own, which the kernel spreads over the shards; calls take turns
+/// on them.
 struct GatewayClient {
     namespace: String,
     durability: &'static str,
-    /// Meaning of the store's own acknowledgement: a durable one is awaited, and the log has no part in it.
+    /// Meaning of the store's own acknowledgement: a durable one is awaited, without the log.
     acked: Acked,
     connections: Vec<Client>,
     turn: usize,
@@ -165,7 +166,7 @@ impl Harness for GatewayHarness {
     }
 
     async fn pass(&mut self, time: Duration) {
-        // The gateway reads the wall clock; letting time pass is what the case asks for.
+        // The gateway reads the wall clock, and the case demands that time passes.
         std::thread::sleep(time);
         self.now_ns += time.as_nanos() as i64;
     }

@@ -1,5 +1,6 @@
-//! Steps of the wall clock: a write without a token takes effect if it was sent after another one was answered, whatever the
-//! clock did in between, whichever shards took the two, and whether or not the gateway was restarted.
+//! Steps of the wall clock: a write without a token takes effect if it was sent after another one
+//! was answered, whatever the clock did in between, whichever shards took the two, and whether or
+//! not the gateway was restarted.
 
 use std::sync::{
     Arc,
@@ -28,11 +29,11 @@ const CASES: [(EmbeddedStore, &str); 4] = [
 const SPACE: &str = "space";
 const IDS: usize = 12;
 
-/// A gateway whose wall clock a test sets.
+/// A gateway with a wall clock set by the test.
 struct Shifted {
     gateway: Gateway,
     shift: Arc<AtomicI64>,
-    /// What each id has.
+    /// Expected value of each id.
     expected: Vec<Option<String>>,
     writes: usize,
 }
@@ -56,12 +57,12 @@ impl Shifted {
         self.shift.store(hours * HOUR_NS, Ordering::SeqCst);
     }
 
-    /// The kernel spreads them over the shards.
+    /// Clients, which the kernel spreads over the shards.
     fn clients(&self) -> Vec<Client> {
         (0..8).map(|_| self.gateway.client()).collect()
     }
 
-    /// Changes every id, each with another client than before, and reads it back.
+    /// Changes every id, each by another client than before, and reads it back.
     fn change_all(&mut self, clients: &mut [Client], context: &str) {
         for id in 0..IDS {
             let name = format!("id-{id}");
@@ -203,7 +204,8 @@ fn a_token_without_a_time_is_ordered_as_no_token_and_one_with_a_time_by_that_tim
             Some("at zero"),
             "{case:?}"
         );
-        // The limit of the drift counts from the wall clock, which is right again, not from the stamps.
+        // The limit of the drift counts from the wall clock, which is right again, not from the
+        // stamps.
         let late = now_ns() - HOUR_NS / 2;
         put(
             &mut clients[3],

@@ -1,5 +1,5 @@
-//! One slow namespace or client does not slow another. Shown by order, not by time: work of the second is answered
-//! while the first still has a long queue.
+//! One slow namespace or client does not slow another. Shown by order, not by time: work of the
+//! second is answered while the first still has a long queue.
 
 use prism_codec::proto::prism::keyvalue::v1::{
     GetRequest, GetResponse, MutateRequest, Mutation, PutItems, PutRequest, PutResponse, mutation::Operation,
@@ -11,7 +11,7 @@ use super::{
     support::Gateway,
 };
 
-/// Calls that the flooding client has under way at once.
+/// Calls that the flooding client has in flight at once.
 const FLOOD: usize = 1_000;
 
 #[test]
@@ -19,8 +19,9 @@ fn a_flooded_namespace_does_not_hold_up_another() {
     let gateway = Gateway::start(EmbeddedStore::Sqlite, 1);
     gateway.create_namespace("flooded");
     gateway.create_namespace("quiet");
-    // One connection carries all, so that the order of the replies can be seen: a write that keeps the store busy while
-    // the rest arrives (small enough for one flow-control window), 1,000 writes to its namespace, and behind them one to the other namespace.
+    // One connection carries all calls, so that the order of the replies is visible: a write that
+    // keeps the store busy while the rest arrives (small enough for one flow-control window), 1,000
+    // writes to its namespace, and after them one to the other namespace.
     let mut flood = RawClient::connect(gateway.address());
     let mutations = (0..1_000)
         .map(|number| Mutation {
@@ -68,7 +69,7 @@ fn a_client_that_does_not_read_holds_up_nobody() {
         .unary("/prism.keyvalue.v1.KeyValue/Put", &put)
         .expect("a write of 1 MiB");
 
-    // 500 replies of 1 MiB are asked for and never read.
+    // 500 replies of 1 MiB are requested and never read.
     let mut deaf = RawClient::connect(gateway.address());
     for _ in 0..500 {
         deaf.get("shared", "large");

@@ -1,5 +1,5 @@
-//! Each namespace has a home of its own: memory and SQLite serve next to each other in one gateway, with any number of shards,
-//! across restarts, and whatever becomes of the others.
+//! Each namespace has a home of its own: memory and SQLite serve next to each other in one gateway,
+//! with any number of shards, across restarts, and whatever happens to the others.
 
 use std::{ops::ControlFlow, time::Instant};
 
@@ -27,7 +27,8 @@ use super::{
     support::{CALL_TIMEOUT, Gateway},
 };
 
-/// Namespaces of one gateway, each with its durability, its home, and whether it outlives the process.
+/// Namespaces of one gateway, each with its durability, its home, and whether it outlives the
+/// process.
 const MIXED: [(&str, &str, &str, bool); 4] = [
     ("lost", "best-effort", "memory \"cache\"", false),
     ("lost-too", "best-effort", "memory \"cache\"", false),
@@ -62,7 +63,7 @@ fn memory_and_sqlite_serve_next_to_each_other_with_any_number_of_shards() {
             assert_eq!(backend(&gateway, name), home);
             fill(&gateway, name);
         }
-        // One of each home goes; the others do not notice, and the names are free.
+        // One of each home is deleted; the others are unaffected, and the names are free.
         for gone in ["lost", "kept"] {
             delete(&gateway, gone);
             assert_eq!(
@@ -121,7 +122,7 @@ fn a_namespace_keeps_its_store_and_waits_for_it_when_the_configuration_loses_it(
     );
     assert_eq!(read(&gateway, "kept"), filled("kept"));
     assert_eq!(backend(&gateway, "lost"), "memory \"cache\"");
-    // A new one goes to the store that is left, and stays there when the other one is back.
+    // A new one goes to the remaining store, and stays there when the other one is back.
     gateway.create_namespace_at("new", "best-effort");
     assert_eq!(backend(&gateway, "new"), "SQLite table \"new\"");
     fill(&gateway, "new");
@@ -165,7 +166,7 @@ fn a_need_that_no_store_keeps_is_refused_with_an_excuse_for_each() {
     assert!(message.contains("--embedded sqlite"), "{message}");
 }
 
-/// Starts a gateway with as many namespaces as there may be.
+/// Starts a gateway with the maximum number of namespaces.
 #[test]
 fn ten_thousand_namespaces_are_known_soon_after_the_start() {
     const COUNT: u32 = 10_000;
@@ -174,7 +175,7 @@ fn ten_thousand_namespaces_are_known_soon_after_the_start() {
     gateway.create_namespace_at("lost", "best-effort");
     gateway.stop();
     let catalog = Connection::open(gateway.directory().join("catalog.db")).expect("the catalog");
-    // Copies of both, with names of their own.
+    // Copies of both, with other names.
     let columns = "team, client_api, durability, backend, create_time_ns, store, store_kind";
     let more = format!(
         "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count})
@@ -198,11 +199,11 @@ fn ten_thousand_namespaces_are_known_soon_after_the_start() {
         put(&mut client, name, "id", name, None).expect("a put");
         assert_eq!(get(&mut client, name, "id").as_deref(), Some(name));
     }
-    // Less than two seconds with optimisation; a build of a test takes several times as long.
+    // Less than two seconds with optimisation; a test build takes several times as long.
     assert!(took < CALL_TIMEOUT / 2, "{took:?}");
 }
 
-// --- helpers ------------------------------------------------------------------------------------------------------------
+// --- helpers -------------------------------------------------------------------------------------
 
 const IDS: usize = 24;
 
@@ -210,12 +211,12 @@ fn id(number: usize) -> String {
     format!("id-{number:02}")
 }
 
-/// The value says whose it is: one that strayed into another namespace would be seen.
+/// A value that names its namespace, so that one in the wrong namespace is recognised.
 fn value(namespace: &str, number: usize) -> String {
     format!("{namespace}/{number}")
 }
 
-/// Writes to every id, so on every shard: each other one by a Put of its own, the rest by one Mutate.
+/// Writes to every id, and so on every shard: half of them by Puts, the rest by one Mutate.
 fn fill(gateway: &Gateway, namespace: &str) {
     let mut client = gateway.client();
     for number in 0..IDS {
@@ -243,7 +244,7 @@ fn filled(namespace: &str) -> Vec<(String, String)> {
     single.chain(many).collect()
 }
 
-/// All ids and values by Get, which must be what a Scan shows.
+/// All ids and values by Get, which must equal those of a Scan.
 fn read(gateway: &Gateway, namespace: &str) -> Vec<(String, String)> {
     let mut client = gateway.client();
     let mut scanned = scan(&mut client, namespace);

@@ -1,5 +1,5 @@
-//! A shard looks for what is due from its own threads, and sleeps while only its clients could come: told by the counters of
-//! its looks, not by the clock.
+//! A shard polls for answers due from its own threads, and sleeps while only its clients could
+//! send: shown by the counters of its polling, not by the clock.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ const CALLS: u32 = 200;
 fn nothing_is_looked_for_while_only_a_client_could_come() {
     let gateway = Gateway::start(EmbeddedStore::Memory, 1);
     gateway.create_namespace("idle");
-    // As fast as they can: their next request is never far.
+    // As fast as they can, so that the next request is never far.
     let mut clients: Vec<_> = (0..4).map(|_| gateway.client()).collect();
     for number in 0..CALLS {
         put(&mut clients[number as usize % 4], number);
@@ -41,7 +41,7 @@ fn answers_of_the_store_are_looked_for_within_bounds() {
             continue;
         }
         assert!(count > 0.0, "{durability}");
-        // What a call waits for comes in one piece or two, and what came first is looked for again.
+        // The answer comes in one piece or two, and after the first the shard polls again.
         assert!(count <= f64::from(4 * CALLS), "{durability}: {count} looks");
         assert!(
             seconds <= began.elapsed().as_secs_f64() * 0.75 + 0.005,
@@ -97,7 +97,7 @@ fn get(client: &mut Client, number: u32) {
     assert_eq!(response.items.len(), 1, "id-{number}");
 }
 
-/// How often the shard looked, and for how many seconds in all.
+/// Number of pollings of the shard, and their total time in seconds.
 fn looks(gateway: &Gateway) -> (f64, f64) {
     let (_, page) = http_get(gateway, "/metrics");
     let value = |name: &str| {

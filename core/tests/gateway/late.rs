@@ -1,4 +1,5 @@
-//! Requests that begin and do not become complete: refused in time, without harm to their connection, and without effect.
+//! Requests that begin and do not become complete: refused in time, without harm to their
+//! connection, and without effect.
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ fn half_a_request_is_refused_and_its_connection_lives_on() {
         items: vec![item(vec![7; 100])],
     };
     let half = client.begin("Put", &put.encode_to_vec()[..50], 120);
-    // A whole message whose client does not say that it is the last: the call may still turn out to be wrong.
+    // A whole message without the end of the request: the call may still turn out to be wrong.
     let open = client.begin("Put", &put.encode_to_vec(), put.encoded_len());
     client.transmit();
     let outcomes = client.outcomes(&[half, open]);

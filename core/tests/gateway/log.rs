@@ -1,6 +1,7 @@
-//! What `strong` promises, in one process with a real log and a real store: writes survive restarts with any number of
-//! shards, repeats get the first answer, reads see what the store does not have yet, a store in trouble costs its own
-//! namespaces only, what it refuses for ever becomes a dead letter, a damaged lane is held and the others serve.
+//! Promises of `strong`, in one process with a real log and a real store: writes survive restarts
+//! with any number of shards, repeats get the first answer, reads see writes that the store does
+//! not have yet, a failing store affects its own namespaces only, a write refused for ever becomes
+//! a dead letter, a damaged lane is held and the others serve.
 
 use std::{
     fs::OpenOptions,
@@ -35,7 +36,7 @@ use rusqlite::Connection;
 
 use super::support::{CALL_TIMEOUT, Gateway, log_files};
 
-/// How long the store may take for what it should do at once.
+/// Longest time for work that the store should do at once.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
@@ -152,7 +153,7 @@ fn a_token_of_another_call_is_refused_and_nothing_is_logged_also_after_a_restart
         let again = put(&mut client, "ledger", "a", "one", Some(token("t1"))).expect("the call itself");
         assert_eq!((again.lane, again.lsn), (first.lane, first.lsn));
     }
-    // With another time it is another token.
+    // The same token with another time is another token.
     let later = IdempotencyToken {
         generation_time: Some(std::time::SystemTime::now().into()),
         ..token("t1")
@@ -179,7 +180,8 @@ fn the_repeat_of_a_mutate_does_what_was_refused_also_after_a_restart_with_other_
         assert!((1..ids.len()).contains(&ids_of_lane.len()), "both lanes have ids");
         settle(&gateway, "ledger");
 
-        // The store stands still, and one lane's share of waiting bytes is used up: it refuses its part.
+        // The store is blocked, and one lane's share of waiting bytes is used up: it refuses its
+        // part.
         let store = Connection::open(gateway.directory().join("keyvalue.db")).expect("the store's file");
         store.execute_batch("BEGIN IMMEDIATE").expect("the store's lock");
         for value in ["x".repeat(10 << 10), "x".repeat(100)] {
@@ -220,7 +222,7 @@ fn reads_see_what_the_store_does_not_have_and_others_do_not_wait() {
     put(&mut client, "ledger", "a", "before", None).expect("a put");
     settle(&gateway, "ledger");
 
-    // Somebody else holds the store's lock: its writer cannot write.
+    // Another connection holds the store's lock, so its writer cannot write.
     let store = Connection::open(gateway.directory().join("keyvalue.db")).expect("the store's file");
     store.execute_batch("BEGIN IMMEDIATE").expect("the store's lock");
     let result = put(&mut client, "ledger", "a", "after", None).expect("acknowledged by the log");
@@ -230,7 +232,7 @@ fn reads_see_what_the_store_does_not_have_and_others_do_not_wait() {
         put(&mut client, "ledger", "a", &format!("after-{number}"), None).expect("a put");
     }
     assert_eq!(get(&mut client, "ledger", "a").as_deref(), Some("after-49"));
-    // What waits for the store is bounded, for each namespace by itself.
+    // The bytes waiting for the store are bounded, separately for each namespace.
     let large = "x".repeat(10 << 10);
     let refusal = (0..20)
         .find_map(|number| put(&mut client, "ledger", "a", &format!("{large}{number}"), None).err())
@@ -417,7 +419,7 @@ fn a_store_that_was_replaced_is_noticed() {
     for (file, bytes) in files.iter().zip(older) {
         std::fs::write(file, bytes).expect("an older store");
     }
-    // Only an index of the newer write-ahead file, if SQLite has left it; it is made anew.
+    // Only an index of the newer write-ahead file, if SQLite has left it; it is rebuilt.
     drop(std::fs::remove_file(gateway.directory().join("keyvalue.db-shm")));
     gateway.start_again(|_| {});
     let (status, text) = readiness(&gateway);
@@ -473,7 +475,7 @@ fn a_scan_sees_every_acknowledged_write() {
     }
 }
 
-// --- helpers ------------------------------------------------------------------------------------------------------------
+// --- helpers -------------------------------------------------------------------------------------
 
 pub(super) fn strong_gateway(shards: usize) -> Gateway {
     let gateway = Gateway::start(EmbeddedStore::Sqlite, shards);
@@ -525,7 +527,7 @@ pub(super) fn put(
     }
 }
 
-/// Puts one value into all of the ids. The results, one for each of them.
+/// Puts one value into all of the ids. Returns the results, one for each of them.
 pub(super) fn mutate(
     client: &mut Client,
     namespace: &str,
@@ -633,7 +635,8 @@ fn readiness(gateway: &Gateway) -> (u16, String) {
     http_get(gateway, "/readyz")
 }
 
-/// The sum of a metric over the shards, once it has reached `at_least`: gauges of the log are set ten times a second.
+/// The sum of a metric over the shards, once it has reached `at_least`: gauges of the log are set
+/// ten times a second.
 pub(super) fn metric(gateway: &Gateway, name: &str, at_least: f64) -> f64 {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -660,7 +663,7 @@ fn lanes(gateway: &Gateway) -> Vec<u32> {
     manifests.iter().map(number).collect()
 }
 
-/// Changes a byte in each of the first blocks behind the headers of every segment of a lane.
+/// Changes a byte in each of the first blocks after the headers of every segment of a lane.
 fn damage_first_groups(gateway: &Gateway, lane: u32) {
     let prefix = format!("lane-{lane:08x}-");
     for path in log_files(gateway) {

@@ -1,5 +1,5 @@
-//! Promises of the whole gateway, held in one process: the server is started as `prism serve` starts it and called over
-//! its port by gRPC.
+//! Promises of the whole gateway, tested in one process: the server is started as by `prism serve`
+//! and called over its port by gRPC.
 
 mod behavior;
 mod clock;

@@ -1,5 +1,6 @@
-//! An answer that says "nothing was done" is true, whatever a client leaves unread: large replies, slow readers and writes
-//! on the same connections, and every refused write is read back through another one.
+//! An answer "nothing was done" is true, whatever a client leaves unread: large replies, slow
+//! readers and writes on the same connections, and every refused write is read back through another
+//! one.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -63,7 +64,8 @@ fn stored(client: &mut Client, id: &str) -> Option<Vec<u8>> {
     found.items.into_iter().next().map(|item| item.value)
 }
 
-/// Compares what the client was told of its writes with what is stored. Returns how many were done and refused.
+/// Compares the answers to a client's writes with the stored values. Returns how many were done and
+/// refused.
 fn check_writes(
     address: &str,
     writes: &BTreeMap<StreamId, String>,
@@ -78,7 +80,7 @@ fn check_writes(
                 done += 1;
                 assert_eq!(found.as_deref(), Some(id.as_bytes()), "{id} was acknowledged");
             }
-            // As gRPC clients read them: all of these say that the call may be repeated, since it had no effect.
+            // In gRPC all of these mean that the call may be repeated, since it had no effect.
             said @ (Outcome::Refused(Code::ResourceExhausted | Code::DeadlineExceeded, _)
             | Outcome::Reset(ErrorCode::REFUSED_STREAM | ErrorCode::ENHANCE_YOUR_CALM)) => {
                 refused += 1;
@@ -138,14 +140,14 @@ fn so_it_is_with_sqlite() {
     leave_unread(EmbeddedStore::Sqlite, 1);
 }
 
-/// Reads nothing until the gateway has given up on all that waits; then compares what its client was told with what is stored
-/// and counted.
+/// Reads nothing until the gateway has refused all waiting calls; then compares the answers with
+/// the stored and counted writes.
 fn leave_unread(store: EmbeddedStore, shards: usize) {
     let gateway = gateway(store, shards, 4 << 20);
     let mut client = RawClient::with_window(gateway.address(), 64 << 10);
     let mut reads: Vec<_> = (0..8).map(|_| client.get("mixed", "large")).collect();
     client.transmit();
-    // Five answers are more than may wait, less the window.
+    // Five answers are more than may wait, minus the window.
     let deadline = Instant::now() + CALL_TIMEOUT;
     while requests(&gateway, "Get", "OK") < 5 {
         assert!(Instant::now() < deadline, "the output does not fill");
@@ -167,11 +169,11 @@ fn leave_unread(store: EmbeddedStore, shards: usize) {
                 .all(|outcome| matches!(outcome, Outcome::Done(bytes) if *bytes > LARGE)),
         "{answered:?}"
     );
-    // The metrics say what the client saw; the large value was written by another.
+    // The metrics agree with the client; the large value was written by another.
     assert_eq!(requests(&gateway, "Put", "OK"), 1);
     assert_eq!(requests(&gateway, "Put", "RESOURCE_EXHAUSTED"), 64);
     assert_eq!(requests(&gateway, "Get", "RESOURCE_EXHAUSTED"), reads.len() - 5);
-    // The connection is as good as new once it has been read.
+    // Once it has been read, the connection works as before.
     let write = client.put("mixed", "afterwards", b"afterwards".to_vec());
     client.transmit();
     let outcomes = client.outcomes(&[write]);

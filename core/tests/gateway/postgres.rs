@@ -1,5 +1,5 @@
-//! KeyValue on a real PostgreSQL through the gateway: the suite, what its answers promise, and a server that is killed, hangs
-//! or was never there.
+//! KeyValue on a real PostgreSQL through the gateway: the suite, the promises of its answers, and a
+//! server that is killed, hangs or never existed.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -27,7 +27,8 @@ use super::{
 #[path = "../../../backends/tests/servers/postgres.rs"]
 mod server;
 
-/// A gateway whose durable namespaces lie on this database; those at best effort, too, since memory is not configured.
+/// A gateway with its durable namespaces on this database; those at best effort, too, since memory
+/// is not configured.
 fn gateway_on(url: &str, shards: usize) -> Gateway {
     Gateway::start_with(EmbeddedStore::Memory, shards, |options| {
         let mut store = StoreOptions::plain("orders", StoreKind::Postgres);
@@ -149,11 +150,12 @@ fn a_database_of_another_gateway_is_refused() {
         status.message.contains("that this gateway has not made"),
         "{status:?}"
     );
-    // The first one is not disturbed.
+    // The first one is not affected.
     put(&mut first.client(), "mine", "id", "v", None).expect("a put");
 }
 
-/// Writes by two clients until told to stop; the ids that were acknowledged, and how many attempts were not.
+/// Writes by two clients until stopped. Returns the acknowledged ids, and the number of failed
+/// attempts.
 fn write_until(clients: [Client; 2], stop: &AtomicBool, round: usize) -> (Vec<String>, usize) {
     let writer = |writer: usize, mut client: Client| {
         let (mut done, mut failed) = (Vec::new(), 0);
@@ -165,7 +167,7 @@ fn write_until(clients: [Client; 2], stop: &AtomicBool, round: usize) -> (Vec<St
             match put(&mut client, "kept", &id, &id, Some(token(&id))) {
                 Ok(_) => done.push(id),
                 Err(status) => {
-                    // UNAVAILABLE, or what was sent to a server that hangs: DEADLINE_EXCEEDED.
+                    // UNAVAILABLE, or for calls sent to a hanging server DEADLINE_EXCEEDED.
                     assert!(matches!(status.code, 4 | 14), "{status:?}");
                     failed += 1;
                     thread::sleep(Duration::from_millis(2));
@@ -205,7 +207,7 @@ fn kills_of_the_server_and_restarts_of_the_gateway_under_load_lose_nothing_that_
             server.kill();
             thread::sleep(Duration::from_millis(200));
             server.resume();
-            // The gateway finds it again by itself.
+            // The gateway reconnects by itself.
             let begun = Instant::now();
             while put(&mut gateway.client(), "kept", "probe", "v", None).is_err() {
                 assert!(
@@ -249,7 +251,7 @@ impl<F: FnMut()> Drop for OnDrop<F> {
 fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopped() {
     let server = Server::start(&[]);
     let url = server.url("postgres");
-    // A namespace keeps its store: this one is made before there is another.
+    // A namespace keeps its store: this one is made before the other exists.
     let mut gateway = Gateway::start(EmbeddedStore::Sqlite, 2);
     gateway.create_namespace_at("other", "best-effort");
     gateway.restart(|options| {
@@ -279,7 +281,7 @@ fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopp
     server.signal_all("STOP");
     let stop = AtomicBool::new(false);
     let (during, (acknowledged, _), refusal) = thread::scope(|scope| {
-        // However this ends: the scope waits for the load.
+        // Whatever ends this, the scope waits for the load.
         let end = OnDrop(|| {
             stop.store(true, Ordering::SeqCst);
             server.signal_all("CONT");
@@ -294,7 +296,7 @@ fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopp
         let refusal = loop {
             let asked = Instant::now();
             let status = put(&mut client, "kept", "id", "v", None).expect_err("it hangs");
-            // Only the breaker says so.
+            // Only the breaker uses these words.
             if status.message.contains("orders at") && status.message.contains("does not answer") {
                 break asked.elapsed();
             }
@@ -308,7 +310,8 @@ fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopp
     });
     println!("P99 of the other namespace: {before:?} before, {during:?} meanwhile; refused in {refusal:?}");
     assert!(
-        // What waits for the store waits for seconds; a busy machine may cost some of one.
+        // A call that waits for the store waits for seconds; a busy machine may add some part of
+        // one.
         during < before * 3 + Duration::from_secs(1),
         "{during:?} after {before:?}"
     );

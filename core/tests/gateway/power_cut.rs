@@ -1,5 +1,5 @@
-//! Power cuts that take all that the store has not synced: what was acknowledged comes back from the log. Made from images of
-//! a running gateway's log.
+//! Power cuts that destroy everything that the store has not synced: acknowledged writes are
+//! restored from the log. Made from images of a running gateway's log.
 
 use std::time::{Duration, Instant};
 
@@ -31,10 +31,11 @@ fn what_the_store_loses_in_a_power_cut_comes_back_from_the_log() {
 #[test]
 fn swaps_at_eventual_come_back_in_the_order_in_which_they_were_decided() {
     let (counters, steps) = (4, 40);
-    // Also with another number of shards: the lanes that were are read first.
+    // Also with another number of shards: the former lanes are read first.
     for shards in [2, 3] {
         let revived = revived_from_the_log(shards, &WallClock::default(), |gateway| {
-            // The kernel spreads them over the shards, so that each counter's swaps are taken by all shards in turn.
+            // The kernel spreads them over the shards, so that each counter's swaps are taken by
+            // all shards in turn.
             let mut clients: Vec<Client> = (0..16).map(|_| gateway.client()).collect();
             let all = clients.len();
             for step in 0..steps {
@@ -63,23 +64,24 @@ fn swaps_at_eventual_come_back_in_the_order_in_which_they_were_decided() {
     }
 }
 
-// --- helpers ------------------------------------------------------------------------------------------------------------
+// --- helpers -------------------------------------------------------------------------------------
 
-/// Moves a counter from `step` to the next number. The first step finds no item.
+/// Swaps a counter from `step` to the next number. The first step finds no item.
 fn swap(client: &mut Client, namespace: &str, id: &str, step: usize) -> bool {
     let before = (step > 0).then(|| step.to_string());
     swap_value(client, namespace, id, before.as_deref(), &(step + 1).to_string())
 }
 
-/// A gateway that starts with nothing but the log of another, which had two shards and the namespaces `ledger` at strong and
-/// `events` at eventual, as `write` left it: what a power cut leaves that takes all of the store.
-/// Its wall clock was `wall`; that of the new one is the system's.
+/// Starts a gateway with only the log of another, which had two shards and the namespaces `ledger`
+/// at strong and `events` at eventual, as `write` left it: the state after a power cut that
+/// destroys the whole store. The first gateway's wall clock was `wall`; that of the new one is the
+/// system's.
 pub(super) fn revived_from_the_log(shards: usize, wall: &WallClock, write: impl Fn(&Gateway)) -> Gateway {
     let image = (1..)
         .find_map(|attempt| image_of_the_log(wall, &write, attempt == 10))
         .expect("an image");
     let mut revived = Gateway::start(EmbeddedStore::Sqlite, shards);
-    // The catalog is synced at once; here it is made anew, with the same numbers.
+    // The catalog is synced at once; here it is rebuilt, with the same numbers.
     revived.create_namespace_at("ledger", "best-effort");
     revived.create_namespace_at("events", "best-effort");
     revived.stop();
@@ -88,8 +90,9 @@ pub(super) fn revived_from_the_log(shards: usize, wall: &WallClock, write: impl 
     revived
 }
 
-/// The store syncs every five seconds; what it has between two syncs, a power cut takes. An image of the disk without any of
-/// the store shows the worst of that, as long as it is made before the first sync: `None` if that was missed and may be tried again.
+/// Makes an image of the log before the first sync of the store. The store syncs every five
+/// seconds, and a power cut destroys its data since the last one; an image without the store is the
+/// worst case of that. `None` if the moment was missed and may be tried again.
 fn image_of_the_log(wall: &WallClock, write: &impl Fn(&Gateway), last_attempt: bool) -> Option<LogImage> {
     let began = Instant::now();
     let gateway = Gateway::start_with(EmbeddedStore::Sqlite, 2, |options| {
@@ -99,7 +102,7 @@ fn image_of_the_log(wall: &WallClock, write: &impl Fn(&Gateway), last_attempt: b
     gateway.create_namespace_at("ledger", "strong");
     gateway.create_namespace_at("events", "eventual");
     write(&gateway);
-    // Records at eventual follow within the group that comes next; those at strong behind them prove it durable.
+    // Records at eventual follow within the next group; later ones at strong prove it durable.
     std::thread::sleep(Duration::from_millis(50));
     let mut client = gateway.client();
     for number in 0..20 {

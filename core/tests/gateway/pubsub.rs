@@ -1,5 +1,6 @@
-//! PubSub through the gateway: the behaviour suite of its stores with 1, 2 and 3 shards at each durability, and what only a
-//! gateway does: streams that end, quotas, replays of its log.
+//! PubSub through the gateway: the behaviour suite of its stores with 1, 2 and 3 shards at each
+//! durability, and the features that only a gateway has: streams that end, quotas, replays of its
+//! log.
 
 use std::{
     ops::ControlFlow,
@@ -97,7 +98,7 @@ fn run_suite(store: EmbeddedStore, durability: &'static str, shards: usize) {
     run_to_end(pubsub::run(&mut harness));
 }
 
-/// The calls of this harness block, so a future that is not ready has only given way to its siblings.
+/// The calls of this harness block, so a future that is not ready has only yielded to the others.
 fn run_to_end(future: impl Future<Output = ()>) {
     let mut future = pin!(future);
     while future
@@ -176,7 +177,7 @@ impl Harness for GatewayHarness {
     }
 
     async fn pass(&mut self, time: Duration) {
-        // The gateway reads the wall clock; letting time pass is what the case asks for.
+        // The gateway reads the wall clock, and the case demands that time passes.
         thread::sleep(time);
     }
 
@@ -264,7 +265,7 @@ impl SuiteClient for GatewayClient {
     }
 }
 
-/// A stream that a thread of its own reads.
+/// A stream that is read by a thread of its own.
 struct GatewaySubscription {
     answers: Receiver<Result<SubscribeResponse, ClientError>>,
     is_dropped: Arc<AtomicBool>,
@@ -453,7 +454,7 @@ fn publish(client: &mut Client, namespace: &str, payload: &str) -> Result<Publis
     client.unary(&format!("{PUBSUB}/Publish"), &request)
 }
 
-/// Where namespaces lie, with how many shards, and their durability.
+/// Homes of the namespaces, their durability, and the number of shards.
 const HOMES: [(EmbeddedStore, &str, usize); 3] = [
     (EmbeddedStore::Memory, "best-effort", 3),
     (EmbeddedStore::Sqlite, "eventual", 2),
@@ -649,7 +650,7 @@ fn more_streams_than_a_namespace_may_have_are_refused_and_places_come_back() {
         refused.message.contains("limits.streams_per_namespace_max"),
         "{refused:?}"
     );
-    // The streams that wait take no place of a call.
+    // Waiting streams take no place of a call.
     publish(&mut gateway.client(), "events", "one").expect("published");
     drop(streams);
     // Their clients leave with the next message.

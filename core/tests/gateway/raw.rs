@@ -1,4 +1,4 @@
-//! A client whose calls overlap, straight over the codec, that reads when the test wants it to.
+//! A client with overlapping calls, directly over the codec, that reads when the test wants it to.
 
 use std::{
     collections::BTreeMap,
@@ -24,10 +24,10 @@ pub(crate) fn item(value: Vec<u8>) -> Item {
     }
 }
 
-/// What became of a call, as its client sees it.
+/// Result of a call, as its client sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
-    /// `grpc-status: 0`, after a body of so many bytes.
+    /// `grpc-status: 0`, after a body of this many bytes.
     Done(usize),
     /// Another status, with the reason in its details.
     Refused(Code, String),
@@ -47,7 +47,7 @@ impl RawClient {
         Self::connect_with(address, Config::client())
     }
 
-    /// A client that lets the gateway send no more than `bytes` before it reads.
+    /// Makes a client that lets the gateway send no more than `bytes` before it reads.
     pub(crate) fn with_window(address: &str, bytes: u32) -> Self {
         let config = Config {
             initial_window: bytes,
@@ -67,7 +67,8 @@ impl RawClient {
             received: Vec::new(),
         };
         client.transmit();
-        // The gateway's SETTINGS say how many streams may be open; before them it is the protocol's careful default.
+        // The gateway's SETTINGS limit the open streams; before they arrive the protocol's careful
+        // default holds.
         let mut settled = false;
         while !settled {
             client.receive(|event| settled |= matches!(event, Event::PeerSettings));
@@ -104,7 +105,8 @@ impl RawClient {
         stream
     }
 
-    /// Begins a call whose message is said to be of `length` bytes, sends some of them, and does not end.
+    /// Begins a call with an announced message of `length` bytes, sends some of them, and does not
+    /// end.
     pub(crate) fn begin(&mut self, method: &str, bytes: &[u8], length: usize) -> StreamId {
         let stream = self.open(method);
         let length = u32::try_from(length).expect("a short message").to_be_bytes();
@@ -133,7 +135,7 @@ impl RawClient {
         self.socket.write_all(&output).expect("the gateway reads");
     }
 
-    /// The streams that end, in their order.
+    /// Ended streams, in the order of their ends.
     pub(crate) fn replies(&mut self, count: usize) -> Vec<StreamId> {
         let mut order = Vec::new();
         while order.len() < count {
@@ -157,7 +159,7 @@ impl RawClient {
         order
     }
 
-    /// Waits until every call has come to its end.
+    /// Waits until every call has ended. Returns their results.
     pub(crate) fn outcomes(&mut self, calls: &[StreamId]) -> BTreeMap<StreamId, Outcome> {
         let mut bodies: BTreeMap<StreamId, usize> = BTreeMap::new();
         let mut outcomes = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! What a start makes of the log's records when the store has lost them: swaps keep the verdicts that were answered. Power
-//! cuts are made from copies of the store's and the log's files.
+//! Replay of the log's records at a start after the store has lost them: swaps keep the answered
+//! verdicts. Power cuts are made from copies of the store's and the log's files.
 
 use std::{
     fs,
@@ -21,9 +21,9 @@ use super::{
     support::{Gateway, LogImage, SMALL_SEGMENT_BYTES},
 };
 
-/// How often a test is tried on a machine that is too slow for it.
+/// Attempts of a test on a machine that is too slow for it.
 const ATTEMPTS: usize = 10;
-/// The store syncs five seconds after the start, and then must have what the log says that it has.
+/// Time until the store's first sync, five seconds after the start, has surely ended.
 const SYNC_PAUSE: Duration = Duration::from_secs(4);
 
 #[test]
@@ -56,7 +56,7 @@ fn a_replay_gives_the_verdicts_that_were_answered_whatever_has_expired_since() {
         gateway.stop();
         store.restore(&gateway);
         log.restore(&gateway);
-        // Everything that was put has expired when the records are applied once more.
+        // All items that were put have expired when the records are applied again.
         shift.store((TTL * 2).as_nanos() as i64, Ordering::SeqCst);
         gateway.start_again(|_| {});
         let mut client = gateway.client();
@@ -71,7 +71,7 @@ fn a_replay_gives_the_verdicts_that_were_answered_whatever_has_expired_since() {
     panic!("the machine is too slow for this test");
 }
 
-// --- helpers ------------------------------------------------------------------------------------------------------------
+// --- helpers -------------------------------------------------------------------------------------
 
 fn put_for(client: &mut Client, id: &str, value: &str, ttl: Duration) {
     let request = PutRequest {
@@ -109,7 +109,7 @@ fn swap(
     response.swapped
 }
 
-/// The files of a store that nobody has open.
+/// Files of a store that no process has open.
 struct StoreImage([Vec<u8>; 2]);
 
 const STORE_FILES: [&str; 2] = ["keyvalue.db", "keyvalue.db-wal"];
@@ -123,7 +123,7 @@ impl StoreImage {
         for (name, bytes) in STORE_FILES.iter().zip(&self.0) {
             fs::write(gateway.directory().join(name), bytes).expect("an older store");
         }
-        // Only an index of the newer write-ahead file, if SQLite has left it; it is made anew.
+        // Only an index of the newer write-ahead file, if SQLite has left it; it is rebuilt.
         drop(fs::remove_file(gateway.directory().join("keyvalue.db-shm")));
     }
 }

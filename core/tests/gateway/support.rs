@@ -1,4 +1,4 @@
-//! Starts a gateway in this process on a free loopback port, with a data directory of its own.
+//! A gateway in this process on a free loopback port, with a data directory of its own.
 
 use std::{
     ffi::OsString,
@@ -18,13 +18,13 @@ use prism_core::{
 };
 use tempfile::TempDir;
 
-/// How long any call of a test may take.
+/// Longest time of any call of a test.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The least that a segment of the log may have: for images, which are read as a whole.
+/// Least size of a segment of the log: for images, which are read as a whole.
 pub(crate) const SMALL_SEGMENT_BYTES: usize = 4 << 20;
 
-/// A running gateway; it is drained when the test is done with it.
+/// A running gateway. Dropping it drains it.
 pub(crate) struct Gateway {
     server: Option<Server>,
     address: String,
@@ -37,7 +37,7 @@ impl Gateway {
         Self::start_with(store, shards, |_| {})
     }
 
-    /// Starts a gateway whose options `change` has changed.
+    /// Starts a gateway with options changed by `change`.
     pub(crate) fn start_with(
         store: EmbeddedStore,
         shards: usize,
@@ -48,13 +48,13 @@ impl Gateway {
             data_dir: directory.path().to_owned(),
             listen: ([127, 0, 0, 1], 0).into(),
             shards: NonZeroUsize::new(shards).expect("at least one shard"),
-            // Three shards on two cores, beside other tests: the kernel places them better.
+            // Three shards on two cores, next to other tests: the kernel places them better.
             pin_shards: false,
             driver: DriverChoice::Auto,
             embedded: store,
             wal: LogLimits {
                 segment_bytes: 16 << 20,
-                // What is tested here is not the power cut.
+                // These tests are not about power cuts.
                 allow_unsafe_filesystem: true,
                 ..LogLimits::default()
             },
@@ -71,7 +71,7 @@ impl Gateway {
         }
     }
 
-    /// Drains the gateway and starts it again on the same data, with options that `change` has changed.
+    /// Drains the gateway and starts it again on the same data, with options changed by `change`.
     pub(crate) fn restart(&mut self, change: impl FnOnce(&mut ServeOptions)) {
         self.stop();
         self.start_again(change);
@@ -119,13 +119,13 @@ impl Gateway {
     }
 }
 
-/// The log of a gateway as it was on its disk at one moment, and so as a power cut could leave it.
+/// Contents of a gateway's log on disk at one moment: a state that a power cut could leave.
 pub(crate) struct LogImage(Vec<(OsString, Vec<u8>)>);
 
 impl LogImage {
-    /// Takes an image of a gateway that runs. Read one after the other, the files may be of different moments: a segment from
-    /// before it was prepared, with a manifest that lists it. So they are read until twice the same was found: then nothing
-    /// was written between the two times.
+    /// Makes an image of a running gateway's log. Files read one after the other may be of
+    /// different moments: a segment from before it was prepared, with a manifest that lists it. So
+    /// they are read until two readings agree: then nothing was written between the two.
     pub(crate) fn of(gateway: &Gateway) -> Self {
         let deadline = Instant::now() + CALL_TIMEOUT;
         let mut last = read_log(gateway);
@@ -139,7 +139,7 @@ impl LogImage {
         }
     }
 
-    /// Puts it in place of the log of a gateway that does not run.
+    /// Replaces the log of a stopped gateway by the image.
     pub(crate) fn restore(&self, gateway: &Gateway) {
         let directory = gateway.directory().join("wal");
         fs::create_dir_all(&directory).expect("the log's directory");
@@ -152,7 +152,7 @@ impl LogImage {
     }
 }
 
-/// What is in the log's files; nothing if one of them was renamed or removed meanwhile.
+/// Contents of the log's files; nothing if one of them was renamed or removed meanwhile.
 fn read_log(gateway: &Gateway) -> Option<Vec<(OsString, Vec<u8>)>> {
     let read = |path: PathBuf| {
         let name = path.file_name().expect("a name").to_owned();
@@ -165,7 +165,7 @@ fn read_log(gateway: &Gateway) -> Option<Vec<(OsString, Vec<u8>)>> {
     log_files(gateway).into_iter().map(read).collect()
 }
 
-/// The log's files in the order of their names.
+/// Files of the log, in the order of their names.
 pub(crate) fn log_files(gateway: &Gateway) -> Vec<PathBuf> {
     let entries = fs::read_dir(gateway.directory().join("wal")).expect("the log's directory");
     let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();

@@ -1,10 +1,11 @@
-//! What the releases before left on disk, and what their users rely on: a data directory of theirs starts and has lost
-//! nothing, the names on the metrics page stay.
+//! Upgrade from earlier releases: a data directory of theirs starts and has lost nothing, and the
+//! names on the metrics page stay.
 //!
-//! `tests/fixtures/data-directory` was left by a gateway with two shards that was killed: three namespaces of one
-//! durability each, and one that was deleted; the last writes of the strong one lie in the log only. `contents.txt` is what
-//! that release itself read from it. `data-directory-7` was left by the last release whose stores knew no identity of a log
-//! (format 7 of SQLite's file), with messages next to the items; the last ones of both lie in the log only.
+//! `tests/fixtures/data-directory` was left by a gateway with two shards that was killed: three
+//! namespaces of one durability each, and a deleted one; the last writes of the strong one are in
+//! the log only. `contents.txt` was read from it by that release itself. `data-directory-7` was
+//! left by the last release with stores that did not know a log's identity (format 7 of SQLite's
+//! file), with messages next to the items; the last ones of both are in the log only.
 
 use std::{
     collections::BTreeSet,
@@ -94,7 +95,7 @@ fn the_metrics_page_has_every_name_that_it_had() {
     assert!(before.lines().count() > 100 && missing.is_empty(), "{missing:#?}");
 }
 
-// --- helpers ------------------------------------------------------------------------------------------------------------
+// --- helpers -------------------------------------------------------------------------------------
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -111,7 +112,7 @@ fn gateway_on(fixture: &str, shards: usize) -> Gateway {
     })
 }
 
-/// Copies a folder, and unpacks what ends in `.gz`.
+/// Copies a folder, and unpacks files that end in `.gz`.
 fn unpack(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder");
     for entry in fs::read_dir(from).expect("the fixture") {
@@ -152,7 +153,7 @@ fn contents(gateway: &Gateway, messages: usize) -> String {
     lines.into_iter().collect()
 }
 
-/// So many messages of the namespace `events`, from the first on.
+/// The first `count` messages of the namespace `events`.
 fn messages_of(gateway: &Gateway, count: usize) -> BTreeSet<String> {
     let mut lines = BTreeSet::new();
     if count == 0 {
@@ -184,7 +185,8 @@ fn messages_of(gateway: &Gateway, count: usize) -> BTreeSet<String> {
     lines
 }
 
-/// A line of the metrics page without what changes: of a sample, its name and the names of its labels.
+/// The constant part of a line of the metrics page: for a sample, its name and the names of its
+/// labels.
 fn name_of(line: &str) -> String {
     if line.starts_with('#') {
         return line.to_owned();

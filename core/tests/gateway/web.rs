@@ -1,5 +1,5 @@
-//! What a client without a gRPC library meets: event streams over HTTP/1.1, and streams that are open when the gateway
-//! drains. Clients of other makers try the rest (`clients/conformance`).
+//! Clients without a gRPC library: event streams over HTTP/1.1, and streams that are open when the
+//! gateway drains. Clients of other makers test the rest (`clients/conformance`).
 
 use std::{
     io::{Read as _, Write as _},
@@ -16,7 +16,7 @@ use prost::Message as _;
 
 use super::support::{CALL_TIMEOUT, Gateway};
 
-/// A drain must not take its whole time for streams in which nothing is under way.
+/// Longest time of a drain, which must not use its whole time for idle streams.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 
 fn patient(options: &mut ServeOptions) {
@@ -97,14 +97,15 @@ fn a_drain_does_not_wait_for_reflection_in_which_nothing_is_under_way() {
             gateway.stop();
             began.elapsed()
         });
-        // The client goes on taking part in the protocol, but neither ends the stream nor closes.
+        // The client answers the protocol's frames, but neither ends the stream nor closes.
         exchange(&mut socket, &mut client, |_| false);
         stopped.join().expect("the gateway drains")
     });
     assert!(stopped < DRAIN_MAX, "{stopped:?}");
 }
 
-/// Lets the client talk until an event is the wanted one, or the peer closes. Returns whether it came.
+/// Runs the client's protocol until the wanted event comes, or the peer closes. Returns whether it
+/// came.
 fn exchange(
     socket: &mut TcpStream,
     client: &mut Connection,

@@ -32,7 +32,7 @@ fn idle_connections_leave_the_log_what_it_needs() {
         let setup = Setup::with_limits("ulimit -n 96").args(&["--shards", "1", "--driver", driver]);
         let path = setup.file("greeting");
         let gateway = setup.stdout(File::create(&path).expect("a file")).start();
-        // A thread of its own writes the greeting, perhaps after the gateway has become ready.
+        // A separate thread writes the banner, perhaps after the gateway has become ready.
         let deadline = Instant::now() + PATIENCE;
         let line = loop {
             let greeting = fs::read_to_string(&path).expect("a greeting");
@@ -49,7 +49,7 @@ fn idle_connections_leave_the_log_what_it_needs() {
             .create_namespace("early", "best-effort")
             .expect("a namespace");
         let mut held: Vec<_> = (0..200).map(|_| gateway.connect()).collect();
-        // The refused ones are closed: what is left fills all places.
+        // The refused ones are closed: the rest fills all places.
         held.retain(|stream| {
             stream
                 .set_read_timeout(Some(Duration::from_millis(20)))
@@ -57,7 +57,7 @@ fn idle_connections_leave_the_log_what_it_needs() {
             !matches!((&mut &*stream).read(&mut [0]), Ok(0))
         });
         assert!(held.len() >= 8, "{driver}: {} places", held.len());
-        // The log is made now, and takes segments of 4 MiB.
+        // The log is made now, with segments of 4 MiB.
         gateway
             .create_namespace_with(&mut client, "kept", "strong")
             .expect("a namespace");

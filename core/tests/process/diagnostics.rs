@@ -1,4 +1,4 @@
-//! Diagnostics never stop, delay or end anything, whatever becomes of standard error.
+//! Diagnostics never stop, delay or end anything, whatever happens to standard error.
 
 use std::{
     fs::File,
@@ -13,7 +13,7 @@ use rustix::{
 
 use crate::support::{END_MAX, Gateway, Setup};
 
-/// Works with a gateway that logs much, and ends it.
+/// Makes a gateway log much, and ends it.
 fn work(mut gateway: Gateway) {
     for (name, durability) in [("fast", "best-effort"), ("kept", "strong")] {
         gateway.create_namespace(name, durability).expect("a namespace");
@@ -29,7 +29,7 @@ fn verbose() -> Setup {
     Setup::new().args(&["--log-level", "debug"])
 }
 
-/// A pipe that takes nothing any more.
+/// A pipe that accepts no more bytes.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, writer) = pipe().expect("a pipe");
     let flags = fcntl_getfl(&writer).expect("flags");
@@ -42,7 +42,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 
 #[test]
 fn a_reader_of_both_streams_that_has_gone_stops_nothing() {
-    // As `prism serve 2>&1 | head -1` leaves it.
+    // As after `prism serve 2>&1 | head -1`.
     let (reader, writer) = pipe().expect("a pipe");
     let setup = verbose()
         .stdout(writer.try_clone().expect("a descriptor"))
@@ -76,7 +76,7 @@ fn a_full_disk_for_the_diagnostics_stops_nothing() {
 
 #[test]
 fn losses_are_counted_and_said_when_the_file_takes_lines_again() {
-    // A log file at the limit of its size: each further line fails, and brings a SIGXFSZ.
+    // A log file at the limit of its size: each further line fails, and raises a SIGXFSZ.
     let setup = Setup::with_limits("ulimit -f 8").args(&["--embedded", "memory", "--log-level", "debug"]);
     let path = setup.file("log");
     let log = File::options()
@@ -119,7 +119,7 @@ fn work_in_memory(mut gateway: Gateway) {
 
 #[test]
 fn the_reason_of_an_end_is_written_where_diagnostics_are_lost() {
-    // The start fails: nobody waits for a reader that does not read.
+    // The start fails, and does not wait for a reader that does not read.
     let (reader, writer) = full_pipe();
     let setup = Setup::new().args(&["--wal-key-file", "/dev/null/nowhere"]);
     let mut gateway = setup.stderr(writer).spawn();

@@ -1,4 +1,4 @@
-//! Variables of the environment that mean nothing.
+//! Unknown variables of the environment.
 
 use std::process::{Command, Stdio};
 

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as clients of standard libraries send it.
+//! HTTP/1.1 as sent by clients of standard libraries.
 
 use std::{
     io::{Read as _, Write as _},
@@ -19,7 +19,7 @@ fn a_request_that_ends_its_connection_is_answered_though_its_body_comes_later() 
     );
     let mut stream = gateway.connect();
     stream.write_all(head.as_bytes()).expect("a head");
-    // Nothing tells when the gateway has read the head alone; after this it has.
+    // No event shows that the gateway has read the head alone; after this time it has.
     std::thread::sleep(Duration::from_millis(100));
     stream.write_all(body.as_bytes()).expect("a body");
     let mut answer = String::new();

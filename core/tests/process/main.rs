@@ -1,4 +1,4 @@
-//! The process of `prism serve` and what happens to it: diagnostics that nobody takes, threads that end, signals, limits.
+//! The process of `prism serve`: unread diagnostics, threads that end, signals, limits.
 
 mod descriptors;
 mod diagnostics;

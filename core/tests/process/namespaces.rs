@@ -1,5 +1,5 @@
-//! Changes of namespaces while a store, a shard or the provisioning thread hangs: everything else is
-//! served, and a kill at any moment is mended by the next start.
+//! Changes of namespaces while a store, a shard or the provisioning thread hangs: everything else
+//! is served, and the next start repairs a kill at any moment.
 
 use std::{
     fs,
@@ -19,9 +19,9 @@ use prost::Message as _;
 
 use crate::support::{Gateway, PATIENCE, Setup, get, put};
 
-/// How long the calls of a gateway wait that cannot do them.
+/// Wait of calls to a gateway that cannot serve them.
 const SHORT: Duration = Duration::from_secs(2);
-/// How long a page or a call takes that nothing hinders, on a busy machine.
+/// Longest time of an unhindered page or call, on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 fn yaml(name: &str, rest: &str) -> String {
@@ -77,7 +77,7 @@ fn reason(error: &ClientError) -> String {
     info.expect("details").expect("an ErrorInfo").reason
 }
 
-/// A connection whose shard answers, and whose calls take no longer than `timeout`.
+/// A connection to a shard that answers. Its calls take no longer than `timeout`.
 fn client_of_a_live_shard(gateway: &Gateway, timeout: Duration) -> Client {
     let address = gateway.address().to_string();
     let deadline = Instant::now() + PATIENCE;
@@ -92,12 +92,12 @@ fn client_of_a_live_shard(gateway: &Gateway, timeout: Duration) -> Client {
     }
 }
 
-/// Waits until the thread hangs that a fault is set for.
+/// Waits until the thread with the fault hangs.
 fn await_hang(gateway: &Gateway, thread: &str) {
     let deadline = Instant::now() + PATIENCE;
     let address = gateway.address().to_string();
     match thread {
-        // It meets its fault with the next task.
+        // The next task triggers its fault.
         "prism-provision" => {}
         "prism-writer" => loop {
             assert!(Instant::now() < deadline, "the store does not hang");
@@ -128,7 +128,7 @@ enum Change {
 }
 
 impl Change {
-    /// The namespace that it is about, its reason for a caller who does not wait, and its state.
+    /// The namespace concerned, the reason given to a caller who does not wait, and its state.
     fn names(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Create => ("made", "NAMESPACE_PROVISIONING", "provisioning"),
@@ -147,8 +147,8 @@ impl Change {
     }
 }
 
-/// Begins a change while a thread hangs, looks at what is served meanwhile, kills the gateway, and
-/// looks at what the next start makes of it.
+/// Begins a change while a thread hangs, checks the service meanwhile, kills the gateway, and
+/// checks the result of the next start.
 #[cfg(debug_assertions)]
 fn kill_in_the_middle(thread: &str, change: Change) {
     let setup = Setup::new().args(&["--shards", "2"]);
@@ -172,7 +172,7 @@ fn kill_in_the_middle(thread: &str, change: Change) {
     let shown = show(&mut client, name).expect("a namespace");
     assert_eq!(shown.state, state, "{thread}, {change:?}");
     if thread != "prism-shard-0" {
-        // Any shard may get these.
+        // Any shard may get these calls.
         for _ in 0..8 {
             let page = gateway.get("/metrics").expect("a page");
             assert!(page.starts_with("200 "), "{page}");
@@ -180,7 +180,7 @@ fn kill_in_the_middle(thread: &str, change: Change) {
         }
     }
     let refused = match change {
-        // Its shard serves it already, and another one does not.
+        // The change's own shard serves it already, and another one does not.
         Change::Create if thread == "prism-shard-0" => None,
         Change::Create => Some("NAMESPACE_NOT_READY"),
         Change::Update => None,
@@ -249,7 +249,7 @@ fn a_store_that_hangs_delays_its_own_namespaces_only() {
     await_hang(&gateway, "prism-writer");
     let mut client = client_of_a_live_shard(&gateway, AT_ONCE);
     let eventual = |name: &str| yaml(name, "").replace("best-effort", "eventual");
-    // Of a batch whose namespaces lie in both stores the one of the store that hangs is late.
+    // In a batch with namespaces in both stores, the namespace of the hanging store is late.
     let results = batch(&mut client, vec![yaml("quick", ""), eventual("late")]);
     let expected = "namespace \"late\" is still being provisioned";
     assert_eq!(results[0], (0, String::new()));

@@ -1,4 +1,4 @@
-//! What operators see: figures of the process and of its disk, and clients of another protocol.
+//! Figures of the process and of its disk for operators, and clients of another protocol.
 
 use std::{
     io::{Read as _, Write as _},
@@ -52,7 +52,7 @@ fn a_client_that_speaks_tls_or_proxy_is_cut_and_named_once() {
     let cut = |bytes: &[u8]| {
         let mut stream = gateway.connect();
         stream.write_all(bytes).expect("bytes");
-        // Closed, or reset because of what it did not read.
+        // Closed, or reset because of the bytes it did not read.
         assert!(stream.read(&mut [0; 64]).unwrap_or(0) == 0);
     };
     cut(&hello);
@@ -67,7 +67,7 @@ fn a_client_that_speaks_tls_or_proxy_is_cut_and_named_once() {
     assert_eq!(gateway.readyz().as_deref(), Some("200 ready\n"));
 }
 
-/// What `make dist` makes, of the program under test.
+/// Output of `make dist` for the program under test.
 #[cfg(debug_assertions)]
 #[test]
 fn a_stripped_program_with_its_symbols_beside_it_names_lines_in_its_backtraces() {
@@ -91,7 +91,7 @@ fn a_stripped_program_with_its_symbols_beside_it_names_lines_in_its_backtraces()
             "127.0.0.1:0",
             "--embedded",
             "memory",
-            // The process waits so long for the shards, which describe their ends first.
+            // Time for which the process waits for the shards, which describe their ends first.
             "--set",
             "limits.drain_timeout=20s",
         ])
@@ -101,6 +101,6 @@ fn a_stripped_program_with_its_symbols_beside_it_names_lines_in_its_backtraces()
         .expect("the program runs");
     let printed = String::from_utf8_lossy(&done.stderr);
     assert_eq!(done.status.code(), Some(4), "{printed}");
-    // Paths are printed as seen from the folder in which the process runs.
+    // Paths are printed relative to the folder in which the process runs.
     assert!(printed.contains("src/shard/mod.rs:"), "{printed}");
 }

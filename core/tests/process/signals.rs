@@ -1,4 +1,4 @@
-//! What signals do: some end the gateway within their time, the others do no harm.
+//! Effects of signals: some end the gateway within their time, the others do no harm.
 
 use std::{
     process::Stdio,
@@ -84,7 +84,7 @@ fn sigterm_during_the_start_ends_the_process() {
         std::thread::sleep(Duration::from_millis(delay_ms));
         gateway.signal(Signal::TERM);
         let status = gateway.await_end(END_MAX);
-        // Before its handlers are there, the signal itself ends the process.
+        // Before its handlers are installed, the signal itself ends the process.
         assert!(
             status.code().is_none_or(|code| code == 0),
             "after {delay_ms} ms: {status}"

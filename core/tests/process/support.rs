@@ -1,4 +1,5 @@
-//! Starts the real program on a free loopback port, with a data directory of its own, and looks at its end.
+//! The real program on a free loopback port, with a data directory of its own, and checks of its
+//! end.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -24,18 +25,20 @@ use prism_core::client::{Client, ClientError};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// How long anything of a test may take.
+/// Longest time of any step of a test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// `limits.drain_timeout` of the gateways of these tests.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long after a signal or a failure the process may still run, with some slack for a busy machine.
+/// Longest time that the process may run after a signal or a failure, with some slack for a busy
+/// machine.
 pub(crate) const END_MAX: Duration = Duration::from_secs(1 + 2 + 3);
 
-/// Ports below those that the kernel gives to whoever asks for any, connections included.
+/// First of the ports below those that the kernel assigns, to connections as well.
 const FIRST_PORT: u16 = 10_000;
 const PORTS: u16 = 20_000;
 
-/// A loopback port for one gateway. No other test takes it meanwhile, of whichever process: the name goes with the port.
+/// A loopback port for one gateway. No other test of any process takes it meanwhile: a lock goes
+/// with the port.
 struct Port {
     address: SocketAddr,
     _name: UnixListener,
@@ -57,7 +60,7 @@ impl Port {
     }
 }
 
-/// A gateway that is to be started.
+/// A gateway to be started.
 pub(crate) struct Setup {
     command: Command,
     port: Port,
@@ -65,12 +68,13 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// A gateway on SQLite whose diagnostics go nowhere.
+    /// A gateway on SQLite without diagnostics.
     pub(crate) fn new() -> Self {
         Self::of(Command::new(env!("CARGO_BIN_EXE_prism")))
     }
 
-    /// The same, by a shell that sets the limits of the process first.
+    /// Makes a setup that starts the gateway by a shell, which sets the limits of the process
+    /// first.
     pub(crate) fn with_limits(limits: &str) -> Self {
         let mut command = Command::new("sh");
         let script = format!("{limits}; exec \"$0\" \"$@\"");
@@ -129,7 +133,7 @@ impl Setup {
         self
     }
 
-    /// A file of the test beside the data directory.
+    /// A file of the test next to the data directory.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -159,16 +163,16 @@ impl Setup {
     }
 }
 
-/// A running gateway; killed when the test is done with it.
+/// A running gateway. Dropping it kills it.
 pub(crate) struct Gateway {
     child: Child,
     port: Port,
-    /// `None` once somebody else has it.
+    /// The data directory; `None` once it has been handed on.
     directory: Option<TempDir>,
 }
 
 impl Gateway {
-    /// Kills the process, as a power cut or the kernel would; the directory that it leaves.
+    /// Kills the process, as a power cut or the kernel would. Returns its data directory.
     pub(crate) fn kill(mut self) -> TempDir {
         self.child.kill().expect("a running process");
         self.child.wait().expect("a child");
@@ -191,12 +195,12 @@ impl Gateway {
         Client::connect(&self.port.address.to_string(), PATIENCE).expect("the gateway takes connections")
     }
 
-    /// The answer of `/readyz`: status code and body; `None` if nobody listens.
+    /// The answer of `/readyz`: status code and body; `None` if no process listens.
     pub(crate) fn readyz(&self) -> Option<String> {
         self.get("/readyz")
     }
 
-    /// The answer of a path: status code and body; `None` if nobody listens.
+    /// The answer of a path: status code and body; `None` if no process listens.
     pub(crate) fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect_timeout(&self.port.address, PATIENCE).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
@@ -220,7 +224,8 @@ impl Gateway {
             .expect("a number")
     }
 
-    /// A value of the metrics page, as soon as it is as it should be and a connection is free for the page.
+    /// A value of the metrics page, as soon as it is the expected one and a connection is free for
+    /// the page.
     pub(crate) fn metric_when(&self, name: &str, is_right: impl Fn(f64) -> bool) -> f64 {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -294,7 +299,7 @@ impl Gateway {
         self.child.try_wait().expect("a child").is_none()
     }
 
-    /// The lines of standard error, which must be piped, as they come.
+    /// Lines of standard error, which must be piped, as they arrive.
     pub(crate) fn lines(&mut self) -> Lines {
         let stderr = self.child.stderr.take().expect("a pipe");
         let (sender, lines) = channel();
@@ -367,7 +372,7 @@ impl Lines {
         }
     }
 
-    /// All that came up to the end of the process.
+    /// All lines up to the end of the process.
     pub(crate) fn rest(&self) -> String {
         let mut all = String::new();
         while let Ok(line) = self.0.recv_timeout(PATIENCE) {

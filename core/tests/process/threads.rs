@@ -1,4 +1,4 @@
-//! Every thread that ends is noticed, whatever its kind, and none can keep the process from ending.
+//! Each end of a thread is noticed, whatever its kind, and none can keep the process from ending.
 
 #![cfg(debug_assertions)]
 
@@ -16,7 +16,7 @@ use rustix::process::Signal;
 
 use crate::support::{DRAIN_TIMEOUT, END_MAX, Gateway, PATIENCE, Setup, get, put};
 
-/// All kinds of threads by the names of their threads, but for those that end with the start.
+/// All kinds of threads by the names of their threads, except those that end with the start.
 const KINDS: [&str; 11] = [
     "prism-shard",
     "prism-writer",
@@ -31,12 +31,13 @@ const KINDS: [&str; 11] = [
     "main",
 ];
 
-/// A gateway with a namespace at `strong`, whose threads of this kind meet their fault when they work next.
+/// Starts a gateway with a namespace at `strong`. The threads of this kind meet their fault when
+/// they work next.
 fn with_fault(kind: &str, how: &str) -> Gateway {
     with_fault_and(kind, how, &[])
 }
 
-/// The same with further flags.
+/// Like [`with_fault`], with further flags.
 fn with_fault_and(kind: &str, how: &str, flags: &[&str]) -> Gateway {
     let setup = Setup::new().args(&["--shards", "2", "--set", "wal.writer=thread"]);
     let setup = setup.args(flags);
@@ -51,14 +52,16 @@ fn with_fault_and(kind: &str, how: &str, flags: &[&str]) -> Gateway {
     gateway
 }
 
-/// Gives every kind of thread something to do. What comes of it does not matter: some do not answer any more.
+/// Gives every kind of thread some work. The results do not matter: some threads do not answer any
+/// more.
 fn give_work_to_all(gateway: &Gateway) {
     gateway.signal(Signal::HUP);
     gateway.signal(Signal::USR1);
     for number in 0..4 {
         let address = gateway.address().to_string();
         std::thread::spawn(move || {
-            // Connections of different shards; each put larger than what the log prepared ahead leaves to the keeper.
+            // Connections of different shards; each put is larger than the room prepared by the
+            // log, so that the keeper must work.
             let Ok(mut client) = Client::connect(&address, END_MAX) else {
                 return;
             };
@@ -91,7 +94,7 @@ fn for_each_kind(without: &[&str], check: impl Fn(&str) + Sync) {
     }
 }
 
-/// Waits for the end that a fault brings; the sentence that the process leaves.
+/// Waits for the end that a fault causes. Returns the last sentence of the process.
 fn last_sentence(gateway: &mut Gateway, kind: &str) -> String {
     let lines = gateway.lines();
     give_work_to_all(gateway);
@@ -115,7 +118,8 @@ fn every_kind_of_thread_that_panics_ends_the_gateway_with_a_sentence() {
 
 #[test]
 fn every_kind_of_thread_that_returns_ends_the_gateway_with_a_sentence() {
-    // The fault point of the log's writers is in a callback, and the other two are the process: they cannot return.
+    // The fault point of the log's writers is in a callback, and the other two are the process:
+    // they cannot return.
     for_each_kind(&["prism-log", "main", "prism-gateway"], |kind| {
         let mut gateway = with_fault(kind, "return");
         let sentence = last_sentence(&mut gateway, kind);
@@ -130,7 +134,7 @@ fn every_kind_of_thread_that_returns_ends_the_gateway_with_a_sentence() {
 
 #[test]
 fn sigterm_ends_the_process_whatever_thread_hangs() {
-    // Of the first thread only the handlers of its signals are left: see the next test.
+    // The first thread still has the handlers of its signals: see the next test.
     for_each_kind(&["main"], |kind| {
         let mut gateway = with_fault(kind, "stall");
         give_work_to_all(&gateway);
@@ -176,13 +180,13 @@ fn a_dead_shard_cuts_its_connections_while_the_others_drain() {
             cut += before - open.len();
         }
         assert!(cut > 0, "{driver}: no connection was cut");
-        // All of the dead shard went together, those of the other one stay.
+        // All connections of the dead shard ended together, those of the other one stay.
         open.retain(|stream| !is_closed(stream));
         assert!(
             !open.is_empty() && gateway.is_running(),
             "{driver}: the others drain"
         );
-        // Nobody is left in the queue of a listener that nobody serves.
+        // No connection is left in the queue of a listener that is not served.
         assert_eq!(gateway.readyz(), None, "{driver}");
         drop(open);
         assert_eq!(gateway.await_end(PATIENCE).code(), Some(4), "{driver}");
@@ -191,7 +195,7 @@ fn a_dead_shard_cuts_its_connections_while_the_others_drain() {
 
 #[test]
 fn a_second_signal_ends_the_process_at_once_whatever_thread_hangs() {
-    // So long a drain that its end and "at once" differ on a busy machine as well.
+    // So long a drain that its end differs from "at once" on a busy machine as well.
     let drain = ["--set", "limits.drain_timeout=20s"];
     for kind in ["main", "prism-gateway", "prism-shard"] {
         let mut gateway = with_fault_and(kind, "stall", &drain);

@@ -1,8 +1,8 @@
-//! Reads the source tree and holds it to the rules that no compiler knows: which crate may use which, how large a file
+//! Rules for the source tree that no compiler knows: which crate may use which, how large a file
 //! may grow, where `unsafe` may stand, what must be documented, what must not be written down.
 //!
-//! Each failure names the file and says what to do. Files that `.gitignore` names are not looked at. What the compiler
-//! and clippy can check (formatting, missing docs, unwraps) is theirs.
+//! Each failure names the file and the remedy. Files that `.gitignore` names are not checked. Rules
+//! that the compiler and clippy can check (formatting, missing docs, unwraps) are left to them.
 
 mod prose;
 mod rust;
@@ -53,8 +53,8 @@ const STRANGERS: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// The folders of `core/src` (or files of the same name), floor by floor from the ground. Each may import from lower
-/// floors only: what two of one floor both need belongs below them.
+/// Folders of `core/src` (or files of the same name), layer by layer from the bottom. Each may
+/// import from lower layers only: code that two of one layer need belongs below them.
 const FLOORS: &[&[&str]] = &[
     &["runtime", "namespace", "wal_key", "client"],
     &["call", "config"],
@@ -69,7 +69,7 @@ const FLOORS: &[&[&str]] = &[
 /// The only folder of `core/src` that may name the runtime, so that it can be swapped.
 const NAMES_MONOIO: &str = "core/src/runtime/";
 
-/// What the top level may hold, beside files that git ignores.
+/// Allowed names at the top level, in addition to files that git ignores.
 const TOP_LEVEL: &[&str] = &[
     ".cargo",
     ".ci",
@@ -101,17 +101,18 @@ const TOP_LEVEL: &[&str] = &[
     "wal",
 ];
 
-/// The modules in which `unsafe` may stand. At most two, small, each with a number that justifies it.
+/// The modules in which `unsafe` may stand. At most two, small, each with a number that justifies
+/// it.
 const UNSAFE_MODULES: &[&str] = &["backends/src/sqlite/file/system_calls.rs"];
 const UNSAFE_MODULES_MAX: usize = 2;
 const RUST_LINES_MAX: usize = 799;
 
-/// Where threads are started.
+/// Modules that start threads.
 const SPAWNERS: [&str; 2] = ["core/src/runtime/threads.rs", "wal/src/disk/threads.rs"];
 /// The module that writes to the standard streams for all others.
 const PRINTER: &str = "core/src/runtime/diagnostics.rs";
 
-/// What pure modules (all of codec, outside its tests) must not name.
+/// Names that pure modules (all of codec, outside its tests) must not use.
 const IMPURE: &[&str] = &[
     "std::net",
     "std::fs",
@@ -356,7 +357,7 @@ fn codec_does_no_io_and_reads_no_clock() {
 
 #[test]
 fn nothing_names_a_machine_or_a_registry() {
-    // In pieces, so that this file does not name what it forbids.
+    // In pieces, so that this file does not contain what it forbids.
     let paths = [["/wo", "rk/"], ["/ro", "ot/"], ["/ho", "me/"]].map(|parts| parts.concat());
     let hosts = [
         ["static.crates", ".io"],
@@ -465,7 +466,7 @@ fn every_method_of_our_services_is_documented() {
     problems.report();
 }
 
-/// Collects what is wrong, so that one run shows all of it.
+/// A collection of problems, so that one run shows all of them.
 #[derive(Default)]
 struct Problems(String);
 
@@ -535,7 +536,8 @@ fn files_ending(suffix: &str) -> Vec<String> {
         .collect()
 }
 
-/// The part of `.gitignore` that this project uses: `name/`, `/path/from/the/top/`, and `*` within one part of a path.
+/// The part of `.gitignore` that this project uses: `name/`, `/path/from/the/top/`, and `*` within
+/// one part of a path.
 struct Ignore(Vec<String>);
 
 impl Ignore {

@@ -1,4 +1,5 @@
-//! A reader of Rust source that knows just enough for the rules: words, comments, literals and imports.
+//! A reader of Rust source that knows just enough for the rules: words, comments, literals and
+//! imports.
 
 /// Whether the line holds the word by itself.
 pub(crate) fn has_word(line: &str, word: &str) -> bool {
@@ -59,7 +60,8 @@ pub(crate) fn without_comments_and_strings(text: &str) -> String {
     out
 }
 
-/// The length of the comment or literal with which the text starts; 0 if it starts with something else.
+/// The length of the comment or literal with which the text starts; 0 if it starts with something
+/// else.
 fn literal_or_comment_len(text: &str, before: Option<char>) -> usize {
     let until = |end: &str, from: usize| {
         text[from..]

@@ -1,5 +1,5 @@
-//! A running lane, as a gateway is to the tools: written by the real disk driver, one group for
-//! each record.
+//! A running lane, as seen by the tools: written by the real disk driver, one group for each
+//! record.
 
 use std::collections::BTreeMap;
 use std::path::Path;

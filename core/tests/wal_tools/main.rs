@@ -308,7 +308,7 @@ fn the_verdict_agrees_with_a_start_for_bits_flipped_anywhere() {
             assert_eq!(salvaged(&saved).len(), expected.len(), "{place}");
         }
         std::fs::remove_file(&saved).expect("our own file");
-        // Last, because it changes the log: what does a start say?
+        // Last, because a start changes the log.
         let started = Log::start(&log, &config(0, true), 150).map(drop);
         assert_eq!(
             code(&with_key),
