@@ -1,4 +1,5 @@
-//! The breaker of one store: whether the store hangs, so that calls are refused at once and hold no places.
+//! The breaker of one store: it detects a store that hangs, so that calls are refused at once and
+//! hold no places.
 //!
 //! ```text
 //!            no answer for STALL_MAX
@@ -8,8 +9,9 @@
 //!              any answer of the store
 //! ```
 //!
-//! An answer is whatever the store itself says, a refusal, too. An attempt to connect that comes to nothing is none. While
-//! the breaker is open no call is sent: the probe is ours, so no client waits for it. Time is an argument.
+//! Any reply of the store itself is an answer, a refusal, too. A failed attempt to connect is none.
+//! While the breaker is open no call is sent: the probe is ours, so no client waits for it. Time is
+//! an argument.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +21,8 @@ pub(super) const STALL_MAX: Duration = Duration::from_secs(3);
 /// Pause between two probes.
 const PROBE_PAUSE: Duration = Duration::from_millis(250);
 
-/// The machine. Inputs: `begin`, `end`, `end_probe`. Decisions: `is_open`, `begin_probe`. Getters: `under_way`, `next_due`.
+/// The machine. Inputs: `begin`, `end`, `end_probe`. Decisions: `is_open`, `begin_probe`. Getters:
+/// `under_way`, `next_due`.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     under_way: u32,
@@ -30,13 +33,13 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
-    /// A call is sent to the store.
+    /// Notes that a call is sent to the store.
     pub(super) fn begin(&mut self, now: Instant) {
         self.owed_since.get_or_insert(now);
         self.under_way += 1;
     }
 
-    /// A call has ended, by the store's answer or without one.
+    /// Notes that a call has ended, by the store's answer or without one.
     pub(super) fn end(&mut self, answered: bool, now: Instant) {
         debug_assert!(self.under_way > 0);
         self.under_way = self.under_way.saturating_sub(1);
@@ -45,14 +48,14 @@ impl Breaker {
         }
     }
 
-    /// Whether a probe is due. If so it is the caller's to send, and to [end](Self::end_probe).
+    /// Whether a probe is due. If so the caller must send it, and [end](Self::end_probe) it.
     pub(super) fn begin_probe(&mut self, now: Instant) -> bool {
         let is_due = self.is_open(now) && self.probe_at().is_some_and(|at| now >= at);
         self.is_probing |= is_due;
         is_due
     }
 
-    /// The probe has ended.
+    /// Notes that the probe has ended.
     pub(super) fn end_probe(&mut self, answered: bool, now: Instant) {
         self.is_probing = false;
         self.probed_at = Some(now);
@@ -70,7 +73,8 @@ impl Breaker {
         self.opens_at().is_some_and(|at| now >= at)
     }
 
-    /// When the breaker opens or, once it is open, when the next probe is due; `None`: something has to end first.
+    /// Moment at which the breaker opens or, once it is open, the next probe is due; `None`: a call
+    /// or probe has to end first.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
         match self.is_open(now) {
             true => self.probe_at(),
@@ -88,7 +92,7 @@ impl Breaker {
         (!self.is_probing).then(|| after_last.map_or(opened, |at| at.max(opened)))
     }
 
-    /// The store moves; it owes what is still under way.
+    /// Notes that the store works; it owes answers to the calls in flight.
     fn note_answer(&mut self, now: Instant) {
         self.owed_since = (self.under_way > 0).then_some(now);
     }

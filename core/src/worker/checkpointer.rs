@@ -1,7 +1,8 @@
-//! The helper thread that moves what SQLite's writer has written into the database file, and that makes durable what the
-//! shards' logs ask for.
+//! The helper thread that moves the pages written by SQLite's writer into the database file, and
+//! that makes records durable there for the shards' logs.
 //!
-//! It ends after all others that use the store, so that it can leave a file that the next start need not read.
+//! It ends after all other threads that use the store, so that it can leave a file that the next
+//! start need not read.
 
 use std::{
     io,
@@ -22,7 +23,7 @@ use crate::{
     },
 };
 
-/// How long it rests after a checkpoint that failed, or that found no room on the disk.
+/// Pause after a checkpoint that failed, or that found no room on the disk.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The running thread.
@@ -34,7 +35,7 @@ pub(crate) struct Checkpointing {
 }
 
 impl Checkpointing {
-    /// Starts the thread; `waker` is told of work.
+    /// Starts the thread; `waker` wakes it for work.
     ///
     /// # Errors
     /// When the system has no thread left.
@@ -53,7 +54,7 @@ impl Checkpointing {
         Ok(Self { stop, waker, thread })
     }
 
-    /// Moves the last pages and ends the thread. Nobody else may use the store any more.
+    /// Moves the last pages and ends the thread. No other thread may use the store any more.
     pub(crate) fn end(self) {
         self.stop.set();
         self.waker.wake();
@@ -64,7 +65,7 @@ impl Checkpointing {
 }
 
 fn run(mut checkpointer: Checkpointer, syncs: &Mailbox<SyncJob>, news: &News, waker: &Waker, stop: &Stop) {
-    // After a checkpoint that failed or did not help. What the logs ask for is not kept waiting by it.
+    // Set after a checkpoint that failed or did not help. Requests of the logs do not wait for it.
     let mut paused_until = None;
     while !stop.is_set() {
         if threads::fault_point(Kind::Checkpointer) {
@@ -94,7 +95,7 @@ fn run(mut checkpointer: Checkpointer, syncs: &Mailbox<SyncJob>, news: &News, wa
     }
 }
 
-/// One sync serves all that wait for one.
+/// Serves all waiting requests with one sync.
 fn serve_syncs(checkpointer: &mut Checkpointer, syncs: &Mailbox<SyncJob>, news: &News) {
     let jobs: Vec<SyncJob> = std::iter::from_fn(|| syncs.receive()).collect();
     if jobs.is_empty() {

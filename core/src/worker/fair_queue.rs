@@ -1,4 +1,5 @@
-//! A queue in which namespaces take turns, so that one that floods it delays the others by one turn.
+//! A queue in which namespaces take turns, so that one that floods it delays the others by one
+//! turn.
 
 use std::collections::VecDeque;
 

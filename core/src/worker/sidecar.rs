@@ -1,15 +1,17 @@
-//! The thread of one shard that drives the connections to servers' stores, in a tokio runtime of its own.
+//! The thread of one shard that drives the connections to servers' stores, in a tokio runtime of
+//! its own.
 //!
 //! ```text
 //!   shard ── mailboxes ──> queue, by namespace in turn ──> places ──> tasks ──> server
 //!         <── replies ─────────────────────────────────────────────────┘
 //! ```
 //!
-//! Each store has as many places as calls may be under way on this shard's connections to it. A place is taken by one read, or by
-//! all writes that wait, as one batch: while one round trip is under way the next gathers, without a timer. Nobody interrupts what is under
-//! way. A call whose deadline has passed is answered by its shard; here it is skipped if it has not been sent, and its late
-//! answer finds nobody. A store that hangs has its queue refused at once ([`Breaker`]) until it answers a probe, and its places
-//! are its own: other stores of the thread go on.
+//! Each store has as many places as calls may be in flight on this shard's connections to it. A
+//! place is taken by one read, or by all waiting writes, as one batch: during one round trip the
+//! next batch gathers, without a timer. Calls in flight are never interrupted. A call after its
+//! deadline is answered by its shard; here it is skipped if it has not been sent, and its late
+//! answer is dropped. A store that hangs has its queue refused at once ([`Breaker`]) until it
+//! answers a probe, and its places are its own: other stores of the thread are unaffected.
 
 use std::{
     cell::{Cell, RefCell},
@@ -49,10 +51,12 @@ use crate::{
 /// Mutations of one batch; large bodies count for more.
 const BATCH_MAX: usize = 512;
 
-/// Jobs that wait in the queues of one store. Beyond that they wait in the mailboxes, which are full in the end.
+/// Most jobs that wait in the queues of one store. Further ones wait in the mailboxes, which are
+/// bounded.
 const QUEUED_MAX: usize = 8_192;
 
-/// Pause between two sweeps, rows of one, and how long what has expired is kept: a write may be judged that late.
+/// Pause between two sweeps. The next lines: rows of one, and the time for which expired rows are
+/// kept, since a write may be judged that late.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 const SWEEP_PAUSE_IN_TROUBLE: Duration = Duration::from_secs(10);
 const SWEEP_STEP: usize = 1_000;
@@ -65,16 +69,16 @@ const END_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct SidecarStore {
     pub(crate) name: String,
     pub(crate) config: ServerConfig,
-    /// Catalog that gives the namespaces their numbers.
+    /// Catalog that numbers the namespaces.
     pub(crate) owner: u128,
     pub(crate) share: Share,
-    /// What the acknowledgement of a write says, by namespace; `None`: best effort.
+    /// Durability that the acknowledgement of a write reports, by namespace; `None`: best effort.
     pub(crate) durabilities: Durabilities,
     pub(crate) reads: Arc<Mailbox<Job>>,
     pub(crate) writes: Arc<Mailbox<WriterMessage>>,
 }
 
-/// All that the thread needs.
+/// Parts that the thread needs.
 pub(crate) struct SidecarSetup {
     pub(crate) shard: u16,
     pub(crate) stores: Vec<SidecarStore>,
@@ -107,7 +111,7 @@ struct Sidecar {
     waker: Arc<Waker>,
     bell: AsyncFd<std::os::fd::OwnedFd>,
     stop: Arc<Stop>,
-    /// A task has ended: there may be a place.
+    /// Raised when a task has ended, so that there may be a place.
     ended: Rc<Notify>,
 }
 
@@ -117,17 +121,17 @@ struct Store {
     server: Server,
     keyvalue: keyvalue::Store,
     breaker: RefCell<Breaker>,
-    /// Reason why the last call found nobody.
+    /// Reason why the last call could not reach the store.
     refusal: RefCell<Option<String>>,
     reads: RefCell<FairQueue<Job>>,
     writes: RefCell<FairQueue<Job>>,
     queued: Cell<usize>,
-    /// Batches of writes under way.
+    /// Batches of writes in flight.
     writing: Cell<u32>,
     /// Whether the next place goes to a read, if both wait.
     read_first: Cell<bool>,
     is_prepared: Cell<bool>,
-    /// Who waits for all that was queued before.
+    /// Senders that wait until everything queued before is done.
     settling: RefCell<Vec<SyncSender<()>>>,
     next_sweep: Cell<Instant>,
     wall: WallClock,
@@ -211,7 +215,7 @@ impl Sidecar {
         let has_work =
             || (self.stop.is_set() && !is_ending) || self.stores.iter().any(|store| store.has_messages());
         if !self.waker.prepare_sleep(has_work) {
-            // Tasks, and the driver of their sockets, have their turn between two messages.
+            // Tasks, and the driver of their sockets, get their turn between two messages.
             tokio::task::yield_now().await;
             return Ok(());
         }
@@ -250,7 +254,7 @@ impl Store {
                     self.spawn(async move {
                         let provisioned = store.provision(id, step).await;
                         let answered = store.is_answer(&provisioned);
-                        // Who asked may have given up waiting; then nobody needs the answer.
+                        // The sender may have stopped waiting; then the answer is not needed.
                         let _ = done.send(provisioned);
                         answered
                     });
@@ -275,7 +279,8 @@ impl Store {
         self.queued.set(self.queued.get() + 1);
     }
 
-    /// Gives the free places to what waits. A store that hangs answers all that waits with that.
+    /// Assigns the free places to waiting jobs. If the store hangs, all waiting jobs are answered
+    /// with that.
     fn start_tasks(self: &Rc<Self>, now: Instant) {
         if self.breaker.borrow_mut().begin_probe(now) {
             self.probe();
@@ -328,7 +333,8 @@ impl Store {
         });
     }
 
-    /// Takes up to `max` jobs out of a queue. Those that are too late are answered, and left out: the store is not asked.
+    /// Takes up to `max` jobs out of a queue. Jobs after their deadline are answered, and left out:
+    /// the store is not asked.
     fn take(&self, queue: &RefCell<FairQueue<Job>>, max: usize) -> Vec<Job> {
         let mut jobs = queue.borrow_mut().take(max);
         self.queued.set(self.queued.get() - jobs.len());
@@ -342,7 +348,7 @@ impl Store {
         jobs
     }
 
-    /// Runs a task that uses the store to its end; it returns whether the store has answered.
+    /// Runs a task that uses the store to its end. The task returns whether the store has answered.
     fn spawn(self: &Rc<Self>, task: impl Future<Output = bool> + 'static) {
         self.breaker.borrow_mut().begin(Instant::now());
         let store = self.clone();
@@ -353,7 +359,7 @@ impl Store {
         });
     }
 
-    /// Asks a store that hangs for something small, until it answers.
+    /// Sends small probes to a store that hangs, until it answers.
     fn probe(self: &Rc<Self>) {
         let store = self.clone();
         tokio::task::spawn_local(async move {
@@ -364,7 +370,8 @@ impl Store {
         });
     }
 
-    /// Whether a result came from the store, and not from a connection that could not be made or broke.
+    /// Whether a result came from the store, and not from a connection that could not be made or
+    /// broke.
     fn is_answer<T>(&self, result: &Result<T, StoreError>) -> bool {
         match result {
             Err(StoreError::Unreachable { detail } | StoreError::Io { detail, .. }) => {
@@ -414,8 +421,8 @@ impl Store {
         Ok(Answer::Page { message, next })
     }
 
-    /// Applies the writes of many calls as one batch for each durability. Returns whether the store has answered, or was not
-    /// asked.
+    /// Applies the writes of many calls as one batch for each durability. Returns whether the store
+    /// has answered, or was not asked.
     async fn write(&self, jobs: &[Job]) -> bool {
         let (mut asked, mut answered) = (false, false);
         let now = self.wall.unix_millis();
@@ -440,7 +447,7 @@ impl Store {
             let own: Vec<StoreCall<'_>> = group.iter().map(|(_, _, call)| *call).collect();
             let mut jobs = group.iter().map(|(_, job, _)| *job);
             api::write_later(&self.keyvalue, &own, group[0].0, |_, result| {
-                // One answer a call, in their order.
+                // One answer for each call, in their order.
                 if let Some(job) = jobs.next() {
                     answered |= self.reply(job, result.map(Answer::Message));
                 }
@@ -465,7 +472,7 @@ impl Store {
             ProvisionStep::Inspect => {}
             ProvisionStep::Create => {
                 if let Some(why) = self.server.shortfall(needed(self.durability_of(namespace))) {
-                    // The strongest that it keeps.
+                    // The strongest durability that it keeps.
                     let instead = match self.server.shortfall(needed(receipt::EVENTUAL)) {
                         None => "eventual",
                         Some(_) => "best-effort",
@@ -554,7 +561,8 @@ impl Store {
     }
 }
 
-/// Meaning that the store's own acknowledgement needs for a durability, by its number: no log stands before the store.
+/// Meaning that the store's own acknowledgement must have for a durability, by its number: no log
+/// stands before the store.
 fn needed(durability: i32) -> Acked {
     match durability {
         receipt::BEST_EFFORT => Acked::Volatile,
@@ -599,7 +607,7 @@ fn check_deadline(job: &Job) -> Result<(), Box<Status>> {
     }
 }
 
-/// What a job costs, in mutations; large bodies count for more, since bytes take time too.
+/// Weight of a job, in mutations; large bodies count for more, since bytes take time too.
 fn weight_of(job: &Job) -> usize {
     match &job.work {
         Work::Unary { body, .. } => 1 + body.len() / 1_024,

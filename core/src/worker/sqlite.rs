@@ -1,5 +1,5 @@
-//! The helper threads of the SQLite store that calls wait for: one writer for the whole process, one reader for each shard.
-//! Beside them runs the [checkpointer](super::checkpointer).
+//! Helper threads of the SQLite store that calls wait for: one writer for the whole process, one
+//! reader for each shard. A further thread is the [checkpointer](super::checkpointer).
 //!
 //! ```text
 //!   shard 0 ─┐                 ┌─ writer ── waiting writes of all shards, one transaction ──> SQLite
@@ -7,10 +7,11 @@
 //!            └                 └─ reader 0, reader 1 ── a snapshot each ──> SQLite
 //! ```
 //!
-//! While one transaction commits, the next writes gather: that is the whole batching policy, there is no timer. Writes of
-//! different namespaces take turns in a batch, so one that floods the mailbox delays the others by one batch, not by its
-//! whole queue. Answers go back by the mailbox of the shard that took the call; at `eventual` a record goes to the shard
-//! that owns the key, for its log.
+//! While one transaction commits, the next writes gather: that is the whole batching policy, there
+//! is no timer. Writes of different namespaces take turns in a batch, so one that floods the
+//! mailbox delays the others by one batch, not by its whole queue. Answers return by the mailbox of
+//! the shard that took the call; at `eventual` a record goes to the shard that owns the key, for
+//! its log.
 
 use std::{
     io,
@@ -57,31 +58,33 @@ use crate::{
 /// Mutations of one transaction. More would delay the first of them for little gain.
 const BATCH_MUTATIONS_MAX: usize = 512;
 
-/// Rows that one step of the sweep looks at, when the writer has nothing else to do.
+/// Rows that one step of the sweep examines, when the writer is idle.
 const SWEEP_STEP: usize = 500;
 
-/// Rows that one step removes of what large deletes have left, between two batches: less than a millisecond or two.
+/// Rows of large deletes that one step removes, between two batches: less than a millisecond or
+/// two.
 const REMOVAL_STEP: usize = 256;
 
-/// Values of a file of an older format are moved in steps of about 1 MiB, with a pause after each: the disk is to carry some
-/// 50 MB/s of it, not all that it can.
+/// Values of a file of an older format are moved in steps of about 1 MiB, with a pause after each:
+/// the disk should carry some 50 MB/s of it, not all that it can.
 const RELOCATION_STEP: usize = 512;
 const RELOCATION_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long a step that failed is not tried again.
+/// Pause after a failed step.
 const STEP_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often an idle writer looks for expired items.
+/// Interval at which an idle writer looks for expired items.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long what has expired is kept, in milliseconds. A record of a log is judged by the time when its call was taken, and
-/// may wait for the store: what had not expired then must still be there, or a replay could answer otherwise.
+/// Time for which expired items are kept, in milliseconds. A record of a log is judged by the time
+/// of its call, and may wait for the store: an item that had not expired then must still be there,
+/// or a replay could answer otherwise.
 const SWEEP_MARGIN_MS: u64 = 60_000;
 
-/// How long the writer is without work before it gives its page cache back.
+/// Time without work after which the writer frees its page cache.
 const MEMORY_KEPT: Duration = Duration::from_secs(10);
 
-/// Tells all helper threads to finish what is queued and end.
+/// Makes all helper threads finish their queues and end.
 #[derive(Debug, Default)]
 pub(crate) struct Stop(AtomicBool);
 
@@ -98,10 +101,10 @@ impl Stop {
 /// The mailboxes for answers, by shard.
 pub(crate) type Replies = Vec<Arc<Mailbox<Reply>>>;
 
-/// The mailboxes for news of the shards' logs, by shard.
+/// Mailboxes for events of the shards' logs, by shard.
 pub(crate) type News = Vec<Arc<Mailbox<LogNews>>>;
 
-/// How the writer reaches the shards: for each, mailboxes that share a waker.
+/// Mailboxes from the writer to the shards; those of one shard share a waker.
 pub(crate) struct ToShards {
     pub(crate) replies: Replies,
     pub(crate) news: News,
@@ -109,7 +112,7 @@ pub(crate) struct ToShards {
     pub(crate) logs: Vec<Outlet>,
 }
 
-/// What the writer and the readers share.
+/// Parts that the writer and the readers share.
 #[derive(Clone)]
 pub(crate) struct Common {
     pub(crate) wall: WallClock,
@@ -166,14 +169,14 @@ struct WriterThread {
     queue: FairQueue<Task>,
     /// Jobs in the queue.
     jobs: usize,
-    /// Who waits for those.
+    /// Senders that wait for those.
     settling: Vec<SyncSender<()>>,
-    /// When the next step of each kind may be taken.
+    /// Moment from which the next step of each kind may be taken.
     next_removal: Instant,
     next_relocation: Instant,
 }
 
-/// What the writer is to do for one namespace.
+/// Work of the writer for one namespace.
 enum Task {
     Job(Job),
     Apply(Box<ApplyBatch>),
@@ -245,8 +248,9 @@ impl WriterThread {
         }
     }
 
-    /// Does a bounded part of what transactions, or older programs, have left to do; also between two batches of a writer that
-    /// is never idle, or it would never be done. Whether there is more to do at once.
+    /// Does a bounded part of the work left by transactions or older programs. Also between two
+    /// batches of a writer that is never idle, or the work would never be done. Returns whether
+    /// more is due at once.
     fn go_on(&mut self, now: Instant) -> bool {
         let mut more = false;
         if self.writer.is_step_due() && now >= self.next_removal {
@@ -279,7 +283,7 @@ impl WriterThread {
         more
     }
 
-    /// Empties the mailbox into the queue; obeys commands as they come.
+    /// Empties the mailbox into the queue; executes commands as they arrive.
     fn collect(&mut self) {
         while let Some(message) = self.mailbox.receive() {
             match message {
@@ -292,7 +296,7 @@ impl WriterThread {
                     let (namespace, weight) = (batch.namespace, batch.records.len());
                     self.queue.push(namespace, weight, Task::Apply(batch));
                 }
-                // The control thread may have given up waiting; then nobody needs the answer.
+                // The control thread may have stopped waiting; then the answer is not needed.
                 WriterMessage::DeadLetters(job, done) => {
                     let _ = done.send(apply::serve_dead_letters(
                         &mut self.writer,
@@ -329,7 +333,7 @@ impl WriterThread {
         }
     }
 
-    /// Applies records of a shard's log and tells the shard.
+    /// Applies records of a shard's log and reports the result to the shard.
     fn apply_log(&mut self, batch: &ApplyBatch) {
         let namespace = batch.namespace;
         let records = Records::of(batch, self.wall.unix_millis());
@@ -345,8 +349,8 @@ impl WriterThread {
         tell(&self.shards.news, batch.shard, news);
     }
 
-    /// Applies the writes of many calls, one transaction for each API, answers each, and sends their records to the logs. A
-    /// shard that sleeps is woken once for all that it gets.
+    /// Applies the writes of many calls, one transaction for each API, answers each, and sends
+    /// their records to the logs. A sleeping shard is woken once for all of its messages.
     fn apply(&mut self, batch: &[Job]) {
         let (now, wall_now) = (Instant::now(), self.wall.unix_millis());
         let Self {
@@ -387,7 +391,7 @@ impl WriterThread {
     }
 }
 
-/// The call of a job, and what a read must see beside the store.
+/// The call of a job, and the records that a read must see in addition to the store's contents.
 fn call_of(
     job: &Job,
     now: Instant,
@@ -454,7 +458,7 @@ pub(crate) fn spawn_reader(
             for job in asks.due() {
                 queue.push(job.ticket.namespace, 1, job);
             }
-            // One at a time, so that a namespace that has just come gets its turn at once.
+            // One at a time, so that a namespace with new work gets its turn at once.
             let Some(job) = queue.take(1).pop() else {
                 if stop.is_set() {
                     return Ok(());
@@ -515,7 +519,7 @@ fn reply(replies: &Replies, ticket: Ticket, result: Result<Answer, Box<Status>>)
 
 const ROOM_FOR_ANSWERS: &str = "the mailbox for answers holds as many as calls may wait";
 
-/// What a job costs, in mutations; large bodies count for more, since bytes take time too.
+/// Weight of a job, in mutations; large bodies count for more, since bytes take time too.
 fn weight_of(job: &Job) -> usize {
     match &job.work {
         Work::Unary { body, .. } => 1 + body.len() / 1_024,

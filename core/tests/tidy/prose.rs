@@ -24,6 +24,7 @@ const HELD: &[&str] = &[
     "core/src/runtime",
     "core/src/serve",
     "core/src/shard",
+    "core/src/worker",
     "core/tests",
 ];
 

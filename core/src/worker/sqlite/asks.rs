@@ -1,7 +1,8 @@
-//! Asks of subscriptions at a reader: answered at once if there is something, kept until there is if not.
+//! Asks of subscriptions at a reader: answered at once if there is a message, otherwise kept until
+//! there is one.
 //!
-//! The writer moves a number for each namespace when it has committed messages, and wakes the readers. An ask that waits costs a
-//! look at that number, and no query.
+//! The writer moves a number for each namespace when it has committed messages, and wakes the
+//! readers. An ask that waits costs a look at that number, and no query.
 
 use std::sync::Arc;
 

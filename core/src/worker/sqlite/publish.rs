@@ -33,7 +33,8 @@ struct Prepared<'a> {
 }
 
 impl WriterThread {
-    /// Stores the messages of many calls in one transaction, answers each, and sends their records to the logs.
+    /// Stores the messages of many calls in one transaction, answers each, and sends their records
+    /// to the logs.
     pub(super) fn publish(&mut self, batch: &[Job]) {
         let (now, wall_now) = (Instant::now(), self.wall.unix_millis());
         let prepared: Vec<Result<Prepared<'_>, Box<Status>>> =

@@ -1,4 +1,4 @@
-//! Tests of the writer thread with a store of its own: what it sends, and what it does by itself.
+//! Tests of the writer thread with a store of its own: its messages, and its own work.
 
 use prism_backends::{NamespaceId, sqlite};
 use prism_codec::{
@@ -54,7 +54,7 @@ fn the_writer_does_what_earlier_batches_and_older_programs_have_left() {
         );
     }
     apply("kept", prism_backends::Operation::Put(&items[..1]));
-    // A value where format 3 had it.
+    // A value at the place of format 3.
     other()
         .execute_batch(
             "UPDATE item SET value = zeroblob(100000) WHERE id = CAST('kept' AS BLOB);
