@@ -1,6 +1,8 @@
-//! What the calls of each API mean: views of the wire in, response messages out. No threads, no sockets.
+//! The meaning of each API's calls: views of the wire in, response messages out. No threads, no
+//! sockets.
 //!
-//! The functions of this file are the only ones that list the APIs: whoever has a record and does not know its API asks here.
+//! Only the functions of this file list the APIs: code that has a record and does not know its API
+//! calls them.
 
 pub(crate) mod keyvalue;
 pub(crate) mod pubsub;
@@ -44,7 +46,8 @@ pub(crate) fn namespace_of(method: Method, message: &[u8]) -> Option<&str> {
     }
 }
 
-/// Serves a call, or the part of a batch, that another shard sent because this one holds its keys in memory.
+/// Serves a call, or the part of a batch, that another shard sent because this one holds its keys
+/// in memory.
 ///
 /// # Errors
 /// Nothing was done.
@@ -77,7 +80,7 @@ fn serve_as<S: Service>(
     Ok(Answer::Message(message))
 }
 
-/// The keys and the token of a write that was logged.
+/// The keys and the token of a logged write.
 pub(crate) fn footprint<'a>(record: &LoggedWrite<'a>) -> Result<Footprint<'a>, Unreadable> {
     match record.method {
         Method::KeyValue(method) => {
@@ -99,12 +102,13 @@ pub(crate) struct StoreCall<'a> {
     pub(crate) method: Method,
     pub(crate) context: Context,
     pub(crate) body: &'a [u8],
-    /// A write whose record is to follow into the log.
+    /// Whether the write's record will be logged.
     pub(crate) log: bool,
 }
 
-/// Applies the writes of many calls of one API in one transaction. Calls `answer` for each, in order, with its response
-/// message; before that `committed` for one that is to be logged, with its record and the keys that it changed.
+/// Applies the writes of many calls of one API in one transaction. Calls `answer` for each, in
+/// order, with its response message. Before that it calls `committed` for one that is to be logged,
+/// with its record and the keys that it changed.
 pub(crate) fn write(
     writer: &mut Writer,
     calls: &[StoreCall<'_>],
@@ -120,8 +124,9 @@ pub(crate) fn write(
     }
 }
 
-/// Applies the writes of many calls of one API in one transaction of a store that answers later. Calls `answer` for each, in
-/// order, with its response message, which says `durability`.
+/// Applies the writes of many calls of one API in one transaction of a store that answers later.
+/// Calls `answer` for each, in order, with its response message, in which the durability is
+/// `durability`.
 pub(crate) async fn write_later(
     store: &impl stores::keyvalue::Writes,
     calls: &[StoreCall<'_>],
@@ -137,8 +142,8 @@ pub(crate) async fn write_later(
     }
 }
 
-/// Serves a read of what the store has and of `unapplied`, records that it lacks, in order. Appends the response message to
-/// `out`.
+/// Serves a read of the store's contents and of `unapplied`, records that it lacks, in order.
+/// Appends the response message to `out`.
 ///
 /// # Errors
 /// Those of the store.
@@ -169,8 +174,8 @@ pub(crate) async fn read_later(
     }
 }
 
-/// Reads one page of a stream. Appends it to `out` as a response message, and returns the token of the next page, empty at
-/// the end.
+/// Reads one page of a stream. Appends it to `out` as a response message, and returns the token of
+/// the next page, empty at the end.
 ///
 /// # Errors
 /// Those of the store.
@@ -184,7 +189,7 @@ pub(crate) fn read_page(
     keyvalue::execute::read_page(reader, namespace, selection, now, out)
 }
 
-/// Reads such a page from a store that answers later.
+/// Reads one page of a stream from a store that answers later.
 ///
 /// # Errors
 /// Those of the store.
@@ -201,26 +206,26 @@ pub(crate) async fn read_page_later(
 /// Records of one namespace that are to be applied together.
 pub(crate) struct Batch<'a> {
     pub(crate) records: &'a [(Lsn, LoggedWrite<'a>)],
-    /// How far the store has got with them.
+    /// Position of the store after them.
     pub(crate) position: LogPosition,
-    /// The judged calls among them whose callers wait, in the same order.
+    /// Judged calls among them with a waiting caller, in the same order.
     pub(crate) awaited: &'a [Awaited],
     pub(crate) now: UnixMillis,
 }
 
-/// What came of records that were given to the store.
+/// Result of records that were given to the store.
 #[derive(Debug, Default)]
 pub(crate) struct Applied {
     pub(crate) verdicts: Vec<Verdict>,
-    /// Records that were promised and that the store refuses for ever, by their place in the batch, and why.
+    /// Promised records that the store refuses for ever, by their place in the batch, and why.
     pub(crate) refused: Vec<(usize, StoreError)>,
 }
 
 /// Applies records in one transaction, with their position.
 ///
 /// # Errors
-/// Those of the store, and [`StoreError::Internal`] for a record that this version cannot read. Nothing was applied then, or
-/// all of it may be applied again.
+/// Those of the store, and [`StoreError::Internal`] for a record that this version cannot read.
+/// Nothing was applied then, or all of it may be applied again.
 pub(crate) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, StoreError> {
     match batch.records.first().map(|(_, record)| record.method) {
         None => Ok(Applied::default()),
@@ -230,7 +235,7 @@ pub(crate) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, S
     }
 }
 
-/// Applies the write of a dead letter out of its turn: it meets what there is `now`.
+/// Applies the write of a dead letter out of its turn, to the state of `now`.
 ///
 /// # Errors
 /// Those of the store, also if it refuses the write.

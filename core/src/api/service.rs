@@ -1,5 +1,6 @@
-//! The shape of an API: a service, and the requests of its methods. Whoever handles calls is generic over them and is
-//! compiled for each API, so a call costs no indirection and no allocation for them.
+//! The shape of an API: a service, and the requests of its methods. Code that handles calls is
+//! generic over them and is compiled for each API, so a call costs no indirection and no allocation
+//! for them.
 
 use prism_backends::memory::MemoryStore;
 use prism_codec::{grpc::Status, message::common::TokenView, method::Method};
@@ -15,7 +16,7 @@ use crate::call::{
 
 /// An API of the data plane, and the meaning of its unary calls.
 pub(crate) trait Service {
-    /// Its methods.
+    /// Methods of the API.
     type Method: Copy + Into<Method>;
     /// A decoded request, which borrows from its message.
     type Request<'a>: Request<'a>;
@@ -23,10 +24,11 @@ pub(crate) trait Service {
     /// Decodes the request message of a method.
     ///
     /// # Errors
-    /// It is no such message, or beyond the limits of the wire.
+    /// The bytes are no such message, or beyond the limits of the wire.
     fn decode(method: Self::Method, message: &[u8]) -> Result<Self::Request<'_>, Box<Status>>;
 
-    /// Serves a call from a shard's own memory, which holds all its keys. Appends the response message to `out`.
+    /// Serves a call from a shard's own memory, which holds all its keys. Appends the response
+    /// message to `out`.
     ///
     /// # Errors
     /// Nothing was done.
@@ -38,7 +40,7 @@ pub(crate) trait Service {
         out: &mut Vec<u8>,
     ) -> Result<(), Box<Status>>;
 
-    /// Serves the part of a batch whose keys a shard holds.
+    /// Serves the part of a batch with the keys that a shard holds.
     fn serve_part(
         memory: &mut MemoryStore,
         request: &Self::Request<'_>,
@@ -66,18 +68,18 @@ pub(crate) trait Request<'a> {
     /// The idempotency token of a write.
     fn token(&self) -> Option<TokenView<'a>>;
 
-    /// The keys that the request is about, those of a batch in its order; each has one owner among the shards. None for a
-    /// request about a whole namespace.
+    /// The keys that the request is about, those of a batch in its order; each has one owner among
+    /// the shards. None for a request about a whole namespace.
     fn keys(&self, each: impl FnMut(&'a str));
 
-    /// The digest of a write; `None` if it carries no token. Repeats of a call have the same one, another call under its
-    /// token has another.
+    /// The digest of a write; `None` if it carries no token. Repeats of a call have the same one,
+    /// another call under its token has another.
     fn digest(&self) -> Option<u64>;
 
-    /// Compares the request with the limits of its namespace, which the wire's do not know.
+    /// Compares the request with the limits of its namespace, which the wire's limits do not cover.
     ///
     /// # Errors
-    /// The field that is beyond one.
+    /// The field that exceeds one.
     fn check(&self, value_bytes_max: usize) -> Result<(), Box<Status>>;
 
     /// The token of a write, with its digest.
@@ -90,7 +92,7 @@ pub(crate) trait Request<'a> {
         })
     }
 
-    /// Whatever the log must know of a write.
+    /// Facts about a write that the log needs.
     fn footprint(&self) -> Footprint<'a> {
         let mut keys = SmallVec::new();
         self.keys(|key| keys.push(key));

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Applies records as [`crate::api::apply`] says.
+/// Applies records; see [`crate::api::apply`].
 pub(crate) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, StoreError> {
     let mut all = Vec::with_capacity(batch.records.len());
     for (_, record) in batch.records {
@@ -32,20 +32,21 @@ pub(crate) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, S
         let waits = awaited.next_if(|awaited| awaited.lsn == *lsn);
         let own = outcomes.by_ref().take(writes.changes.len());
         if record.method == Method::KeyValue(KeyValueMethod::CompareAndSwap) {
-            // Its caller hears what the store says; nobody else was promised anything.
+            // The caller gets the store's words; no other promise was made.
             for (awaited, outcome) in waits.into_iter().zip(own) {
                 applied.verdicts.push(verdict(awaited, &outcome, batch.now));
             }
         } else if let Some(cause) = own.filter_map(|outcome| to_be_kept(record, outcome)).last() {
-            // The rest of a Mutate is applied; a redrive applies it once more, which changes nothing.
+            // The rest of a Mutate is applied; a redrive applies it once more, which changes
+            // nothing.
             applied.refused.push((index, cause));
         }
     }
     Ok(applied)
 }
 
-/// Why a record whose mutation had this outcome must be kept as a dead letter. Not for what the client was told already, nor
-/// for what a deleted namespace is owed.
+/// The reason why a record with this outcome must be kept as a dead letter. None if the client
+/// already got the refusal, or the namespace is deleted.
 fn to_be_kept(record: &LoggedWrite<'_>, outcome: Outcome) -> Option<StoreError> {
     let is_batch = record.method == Method::KeyValue(KeyValueMethod::Mutate);
     match outcome {
@@ -67,14 +68,14 @@ fn verdict(awaited: Awaited, outcome: &Outcome, now: UnixMillis) -> Verdict {
     }
 }
 
-/// Applies the write of a dead letter as [`crate::api::redrive`] says.
+/// Applies the write of a dead letter; see [`crate::api::redrive`].
 pub(crate) fn redrive(
     writer: &mut Writer,
     record: &LoggedWrite<'_>,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     let Writes { changes, .. } = writes_of(record).map_err(|_| unreadable())?;
-    // What it would have met at its own time may be gone.
+    // The state that it would have met at its own time may be gone.
     let mutations: Vec<_> = changes
         .iter()
         .map(|change| Mutation {

@@ -1,7 +1,8 @@
-//! The digest of a call with a token: repeats of it have the same one, another call under the token has another.
+//! The digest of a call with a token: repeats of it have the same one, another call under the token
+//! has another.
 //!
-//! It is made of what the request means, not of its bytes: a client may send the fields of a repeat in another order, or once
-//! as protobuf and once as JSON.
+//! It is made of the meaning of the request, not of its bytes: a client may send the fields of a
+//! repeat in another order, or once as protobuf and once as JSON.
 
 use prism_backends::Digest;
 use prism_codec::message::{
@@ -12,8 +13,8 @@ use prism_codec::message::{
 use super::KeyValueRequest;
 use crate::api::service::Request;
 
-/// The digest of a write; `None` if it carries no token. The token and the namespace, by which calls are looked up, are not
-/// in it.
+/// The digest of a write; `None` if it carries no token. The token and the namespace, by which
+/// calls are looked up, are not in it.
 pub(crate) fn digest_of(request: &KeyValueRequest<'_>) -> Option<u64> {
     request.token()?;
     let mut digest = Digest::default();
@@ -41,7 +42,7 @@ pub(crate) fn digest_of(request: &KeyValueRequest<'_>) -> Option<u64> {
                         digest.number(DELETE);
                         add_predicate(&mut digest, predicate);
                     }
-                    // It has no effect, in whichever way it is wrong.
+                    // A wrong request has no effect, whatever is wrong with it.
                     Err(_) => digest.number(WRONG),
                 }
             }
@@ -58,7 +59,7 @@ pub(crate) fn digest_of(request: &KeyValueRequest<'_>) -> Option<u64> {
                 }
             }
             if let Some(item) = &view.item {
-                // Its own key is the same, or left out.
+                // The item's own key is the same, or left out.
                 add_item(&mut digest, &ItemView { key: b"", ..*item });
             }
         }
@@ -297,7 +298,7 @@ mod tests {
         };
         let bytes = request.encode_to_vec();
         let expected = digest(KeyValueMethod::Put, &bytes);
-        // The fields from the last to the first; a field that nobody knows; a default that is written out.
+        // The fields from the last to the first; an unknown field; a default that is written out.
         let parts = [
             PutRequest {
                 items: request.items.clone(),

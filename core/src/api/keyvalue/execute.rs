@@ -1,5 +1,6 @@
-//! Calls on the threads of a store: writes of many calls in one transaction, reads one at a time. Of a store that answers
-//! at once, such as SQLite, and of one that answers later, such as a server.
+//! Calls on the threads of a store: writes of many calls in one transaction, reads one at a time.
+//! For a store that answers at once, such as SQLite, and for one that answers later, such as a
+//! server.
 
 use prism_backends::{
     Mutation, NamespaceId, Outcome, Selection, StoreError, UnixMillis,
@@ -29,7 +30,7 @@ struct Prepared<'a> {
     writes: Writes<'a>,
 }
 
-/// The writes of many calls, in order, or why one has none.
+/// The writes of many calls, in order, or the reason why a call has none.
 struct Batch<'a>(Vec<Result<Prepared<'a>, Box<Status>>>);
 
 impl<'a> Batch<'a> {
@@ -44,8 +45,8 @@ impl<'a> Batch<'a> {
             .collect()
     }
 
-    /// Answers each call by the outcomes of all mutations. `durability` is what those that took effect say; one that is to
-    /// be logged says its own.
+    /// Answers each call by the outcomes of all mutations. `durability` is that of the writes that
+    /// took effect; a write to be logged has its own.
     fn finish(
         self,
         calls: &[StoreCall<'_>],
@@ -72,7 +73,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Writes as [`crate::api::write`] says.
+/// Applies writes; see [`crate::api::write`].
 pub(crate) fn write(
     writer: &mut Writer,
     calls: &[StoreCall<'_>],
@@ -90,7 +91,7 @@ pub(crate) fn write(
     batch.finish(calls, &applied, outcomes, receipt::BEST_EFFORT, committed, answer);
 }
 
-/// Writes as [`crate::api::write_later`] says.
+/// Applies writes later; see [`crate::api::write_later`].
 pub(crate) async fn write_later(
     store: &impl WritingHalf,
     calls: &[StoreCall<'_>],
@@ -137,8 +138,8 @@ fn finish(
             context: call.context,
             body: call.body,
         };
-        // What had no effect leaves no record: a swap that was refused must not succeed after all when it is replayed on what
-        // a store has kept.
+        // A write without effect leaves no record: a refused swap must not succeed after all when
+        // it is replayed on an older state of a store.
         let has_effect = |outcome: &Outcome| matches!(outcome, Outcome::Applied | Outcome::Swapped(Some(_)));
         let all = writes.changes.iter().zip(&own);
         let changed: SmallVec<[&str; 1]> = all
@@ -153,7 +154,7 @@ fn finish(
     Ok(message)
 }
 
-/// Reads as [`crate::api::read`] says.
+/// Serves a read; see [`crate::api::read`].
 pub(crate) fn read(
     reader: &Reader,
     call: &StoreCall<'_>,
@@ -177,7 +178,7 @@ pub(crate) fn read(
     })
 }
 
-/// Reads as [`crate::api::read_later`] says.
+/// Serves a read later; see [`crate::api::read_later`].
 pub(crate) async fn read_later(
     store: &impl Reads,
     call: &StoreCall<'_>,
@@ -204,7 +205,7 @@ fn writes_of_records<'a>(context: &Context, records: &'a [Payload]) -> Result<Ve
         .map_err(|_| error::status(Code::Internal, "a record that was just logged cannot be read"))
 }
 
-/// Reads a page of a namespace as [`crate::api::read_page`] says.
+/// Reads a page of a namespace; see [`crate::api::read_page`].
 pub(crate) fn read_page(
     reader: &Reader,
     namespace: NamespaceId,

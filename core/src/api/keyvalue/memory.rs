@@ -15,7 +15,7 @@ use crate::call::{
     record::Part,
 };
 
-/// Serves a call as [`Service::serve`](crate::api::service::Service::serve) says.
+/// Serves a call; see [`Service::serve`](crate::api::service::Service::serve).
 pub(super) fn serve(
     store: &mut MemoryStore,
     method: KeyValueMethod,
@@ -46,7 +46,7 @@ pub(super) fn serve(
     )
 }
 
-/// Serves the part of a Mutate whose ids this shard owns.
+/// Serves the part of a Mutate with the ids that this shard owns.
 pub(super) fn serve_part(
     store: &mut MemoryStore,
     request: &KeyValueRequest<'_>,

@@ -1,7 +1,7 @@
-//! KeyValue: what its calls mean. Views of the wire in, response messages out.
+//! KeyValue: the meaning of its calls. Views of the wire in, response messages out.
 //!
-//! The same code serves the memory store on its shard (inline, without an allocation for a Put of one item) and SQLite on
-//! its helper threads. It knows nothing of connections, shards or threads.
+//! The same code serves the memory store on its shard (inline, without an allocation for a Put of
+//! one item) and SQLite on its helper threads. It knows nothing of connections, shards or threads.
 
 pub(crate) mod apply;
 mod digest;

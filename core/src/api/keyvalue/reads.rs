@@ -79,7 +79,7 @@ pub(crate) fn scan_page(
     sink.end(next)
 }
 
-/// Reads such a page from a store that answers later.
+/// Reads one page of a Scan from a store that answers later.
 pub(crate) async fn scan_page_later(
     namespace: NamespaceId,
     selection: Selection<'_>,

@@ -1,4 +1,4 @@
-//! Writes: mutations as stores take them, and what is said of their outcomes.
+//! Writes: mutations in the stores' form, and the answers for their outcomes.
 
 use prism_backends::{
     Expected, ItemRef, Mutation, NamespaceId, Operation, Outcome, PredicateRef, UnixMillis, Version,
@@ -33,7 +33,7 @@ pub(crate) struct Change<'a> {
     namespace: NamespaceId,
     pub(crate) id: &'a str,
     version: Version,
-    /// When the call was taken.
+    /// Moment at which the call was taken.
     at: UnixMillis,
     digest: Option<u64>,
     /// Position in a Mutate; 0 otherwise.
@@ -56,7 +56,7 @@ enum Kind<'a> {
     },
 }
 
-/// What a write asks for.
+/// Changes that a write asks for.
 pub(crate) struct Writes<'a> {
     /// One, except for Mutate.
     pub(crate) changes: SmallVec<[Change<'a>; 1]>,
@@ -65,7 +65,8 @@ pub(crate) struct Writes<'a> {
 }
 
 impl Change<'_> {
-    /// Makes a compare-and-swap that took place a plain write of what it wrote, at the version that this has.
+    /// Turns a compare-and-swap that took place into a plain write of its item, at the item's new
+    /// version.
     pub(crate) fn decide(&mut self, version: Version) {
         if let Kind::CompareAndSwap { key, replacement, .. } = self.kind {
             self.version = version;
@@ -76,7 +77,7 @@ impl Change<'_> {
         }
     }
 
-    /// The mutation as a store takes it.
+    /// The mutation in the stores' form.
     pub(crate) fn mutation(&self) -> Mutation<'_> {
         let operation = match &self.kind {
             Kind::Put(items) => Operation::Put(items),
@@ -104,7 +105,7 @@ impl Change<'_> {
     }
 }
 
-/// The mutations that a write asks for. `owns` says which ids of a Mutate are meant; all, usually.
+/// The mutations of a write. `owns` selects the ids of a Mutate; usually all.
 pub(crate) fn writes<'a>(
     request: &KeyValueRequest<'a>,
     context: &Context,
@@ -186,7 +187,7 @@ pub(crate) fn writes<'a>(
     }
 }
 
-/// The mutations that a record asks for; those of a Mutate that are invalid by themselves are left out.
+/// The mutations of a record; those of a Mutate that are invalid by themselves are left out.
 pub(crate) fn writes_of<'a>(record: &LoggedWrite<'a>) -> Result<Writes<'a>, Unreadable> {
     let Method::KeyValue(method) = record.method else {
         return Err(Unreadable);
@@ -202,7 +203,7 @@ pub(crate) fn writes_of<'a>(record: &LoggedWrite<'a>) -> Result<Writes<'a>, Unre
     Ok(writes)
 }
 
-/// How a record says which version the item of a swap got.
+/// The form in which a record keeps the new version of a swap's item.
 pub(crate) fn decided(version: Version) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&version.generation_time_ns.to_le_bytes());
@@ -210,7 +211,7 @@ pub(crate) fn decided(version: Version) -> [u8; 16] {
     bytes
 }
 
-/// The version that a record has from [`decided`].
+/// The version kept in a record by [`decided`].
 pub(crate) fn decided_version(bytes: &[u8]) -> Result<Version, Unreadable> {
     let (halves, rest) = bytes.as_chunks::<8>();
     match (halves, rest) {
@@ -222,7 +223,8 @@ pub(crate) fn decided_version(bytes: &[u8]) -> Result<Version, Unreadable> {
     }
 }
 
-/// Prepares a write, or the part of one, for the log. What a store would refuse is refused here, before anything is promised.
+/// Prepares a write, or the part of one, for the log. A write that a store would refuse is refused
+/// here, before anything is promised.
 pub(crate) fn loggable(
     method: KeyValueMethod,
     request: &KeyValueRequest<'_>,
@@ -299,7 +301,8 @@ fn version_of(token: Option<TokenView<'_>>, stamp: Stamp) -> Version {
                 .unwrap_or(stamp.time_ns);
             Version::new(time_ns, token.token)
         }
-        // Stamps of one shard never repeat; the numbers of shard and gateway tell those of others apart.
+        // Stamps of one shard never repeat; the numbers of shard and gateway separate those of
+        // others.
         None => Version {
             generation_time_ns: stamp.time_ns,
             token_hash: (u64::from(stamp.gateway) << 26) | (u64::from(stamp.shard) << 10),
@@ -307,7 +310,8 @@ fn version_of(token: Option<TokenView<'_>>, stamp: Stamp) -> Version {
     }
 }
 
-/// Writes the response message for the outcomes of a request's mutations; `result` is what those that took effect say.
+/// Writes the response message for the outcomes of a request's mutations; `result` is that of the
+/// mutations that took effect.
 pub(crate) fn encode_outcomes(
     method: KeyValueMethod,
     writes: Writes<'_>,

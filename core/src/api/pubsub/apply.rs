@@ -12,7 +12,7 @@ use crate::{
     call::record::LoggedWrite,
 };
 
-/// Applies records as [`crate::api::apply`] says.
+/// Applies records; see [`crate::api::apply`].
 pub(crate) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, StoreError> {
     let mut all = Vec::with_capacity(batch.records.len());
     for (_, record) in batch.records {
@@ -27,14 +27,16 @@ pub(crate) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, S
     for (index, writes) in all.iter().enumerate() {
         let own = outcomes.by_ref().take(writes.changes.len());
         if let Some(cause) = own.filter_map(to_be_kept).last() {
-            // The rest of a batch is applied; a redrive publishes it once more, which changes nothing.
+            // The rest of a batch is applied; a redrive publishes it once more, which changes
+            // nothing.
             applied.refused.push((index, cause));
         }
     }
     Ok(applied)
 }
 
-/// Why a record whose message had this outcome must be kept as a dead letter. Not for what a deleted namespace is owed.
+/// The reason why a record with this outcome must be kept as a dead letter. None if the namespace
+/// is deleted.
 fn to_be_kept(outcome: Outcome) -> Option<StoreError> {
     match outcome {
         Outcome::Refused(StoreError::DroppedNamespace(_)) | Outcome::Published | Outcome::Repeat => None,
@@ -42,14 +44,14 @@ fn to_be_kept(outcome: Outcome) -> Option<StoreError> {
     }
 }
 
-/// Applies the write of a dead letter as [`crate::api::redrive`] says.
+/// Applies the write of a dead letter; see [`crate::api::redrive`].
 pub(crate) fn redrive(
     writer: &mut Writer,
     record: &LoggedWrite<'_>,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     let writes = writes_of(record).map_err(|_| unreadable())?;
-    // It lives as long as it would have, but from now on.
+    // It gets its full time to live, but from now on.
     let late = now.0.saturating_sub(record.context.now.0);
     let messages: Vec<_> = writes
         .messages()

@@ -26,7 +26,7 @@ pub(crate) fn execute_in_memory(
     encode_outcomes(method, writes, outcomes.into_iter(), &applied(BEST_EFFORT), out)
 }
 
-/// Serves the part of a batch whose partitions this shard owns.
+/// Serves the part of a batch with the partitions that this shard owns.
 pub(crate) fn execute_part_in_memory(
     store: &mut Messages,
     request: &Request<'_>,

@@ -1,7 +1,8 @@
-//! PubSub: what its calls mean. Views of the wire in, response messages out.
+//! PubSub: the meaning of its calls. Views of the wire in, response messages out.
 //!
-//! The key of a message, by which it has an owner among the shards, is the name of its partition; topic and ordering key decide
-//! which that is. It knows nothing of connections, shards or threads.
+//! The key of a message, by which it has an owner among the shards, is the name of its partition,
+//! which follows from topic and ordering key. This module knows nothing of connections, shards or
+//! threads.
 
 pub(crate) mod apply;
 pub(crate) mod memory;
@@ -28,7 +29,8 @@ use crate::call::{
 /// Partitions of every namespace.
 pub(crate) const PARTITIONS: usize = 16;
 
-/// The keys of the partitions. Owners are found by them, and logs on disk are laid out by owners, so they stay.
+/// Keys of the partitions. They determine the owners, and logs on disk are laid out by owners, so
+/// they never change.
 const PARTITION_KEYS: [&str; PARTITIONS] = [
     "p00", "p01", "p02", "p03", "p04", "p05", "p06", "p07", "p08", "p09", "p10", "p11", "p12", "p13", "p14",
     "p15",
@@ -83,18 +85,18 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The token of a write, with the digest that tells its repeats from other calls.
+    /// The token of a write, with the digest that separates its repeats from other calls.
     pub(crate) fn call_token(&self) -> Option<CallToken<'a>> {
         let token = self.token()?;
         Some(CallToken {
-            // The token alone is the message's id, whenever its client says that it was made.
+            // The token alone is the message's id, whatever generation time its client gives.
             time: None,
             token: token.token,
             digest: self.digest(),
         })
     }
 
-    /// What the log must know of a write.
+    /// Facts about a write that the log needs.
     pub(crate) fn footprint(&self) -> Footprint<'a> {
         let mut keys = SmallVec::new();
         self.keys(|key| {
@@ -108,7 +110,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// A digest of all that is published.
+    /// A digest of everything that is published.
     pub(crate) fn digest(&self) -> u64 {
         let mut digest = Digest::default();
         match self {
@@ -129,7 +131,8 @@ fn add_message(digest: &mut Digest, message: &MessageView<'_>) {
     digest.bytes(message.topic.as_bytes());
     digest.bytes(message.ordering_key.as_bytes());
     digest.bytes(message.payload);
-    // Clients write the entries of a map in any order, and in another one when they repeat the call.
+    // Clients write the entries of a map in any order, and in another one when they repeat the
+    // call.
     let one = |attribute: prism_codec::message::pubsub::AttributeView<'_>| {
         let mut digest = Digest::default();
         digest.bytes(attribute.name.as_bytes());
@@ -151,7 +154,8 @@ fn key_of(message: &MessageView<'_>) -> &'static str {
     PARTITION_KEYS[partition_of(message)]
 }
 
-/// Refuses a token that is so old that nobody can tell whether the call is a repeat, and one whose time lies too far ahead.
+/// Refuses a token so old that a repeat of the call cannot be recognised, and one with a time too
+/// far ahead.
 pub(crate) fn check_token(request: &Request<'_>, wall_ns: i64, drift_max_ns: i64) -> Result<(), Box<Status>> {
     let Some(time) = request.token().and_then(|token| token.generation_time) else {
         return Ok(());
@@ -183,17 +187,17 @@ pub(crate) fn check_token(request: &Request<'_>, wall_ns: i64, drift_max_ns: i64
     ))
 }
 
-/// What a namespace demands of a message beyond the limits of the wire.
+/// Demands of a namespace on a message, beyond the limits of the wire.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
     /// Whether messages may have an ordering key.
     pub(crate) ordered: bool,
     pub(crate) payload_bytes_max: usize,
-    /// Whether a subscription may begin with messages that are there already.
+    /// Whether a subscription may begin with existing messages.
     pub(crate) replay: bool,
 }
 
-/// Refuses what the namespace does not take; of a batch the whole, if it is so with one of its messages.
+/// Refuses a message that the namespace does not accept; a whole batch for one such message.
 pub(crate) fn check(request: &Request<'_>, rules: Rules) -> Result<(), Box<Status>> {
     match request {
         Request::Publish(view) => match refusal(&view.message, rules) {
@@ -220,7 +224,7 @@ pub(crate) fn check(request: &Request<'_>, rules: Rules) -> Result<(), Box<Statu
     }
 }
 
-/// The field of a message that the namespace does not take, and why.
+/// The field of a message that the namespace does not accept, and why.
 fn refusal(message: &MessageView<'_>, rules: Rules) -> Option<(&'static str, String)> {
     let (length, max) = (message.payload.len(), rules.payload_bytes_max);
     if length > max {

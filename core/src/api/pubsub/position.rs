@@ -1,12 +1,13 @@
-//! Positions: what a subscriber is given with each answer, and sends back to go on from there.
+//! Positions: a subscriber gets one with each answer, and sends it back to continue from there.
 //!
 //! ```text
 //!   1 · namespace (4) · topics (8) · instance (8) · count (1) · numbers (8 each) · check (4)
 //! ```
 //!
-//! All numbers are big endian. `topics` is a digest of the patterns, so that a position of other topics is refused. `instance`
-//! is 0 where the store outlives the process; elsewhere each process has its own, since it begins with nothing. There is a
-//! number for each place that numbers messages by itself: one for a store, one for each shard where they hold the messages.
+//! All numbers are big endian. `topics` is a digest of the patterns, so that a position of other
+//! topics is refused. `instance` is 0 where the store outlives the process; elsewhere each process
+//! has its own, since it starts empty. There is a number for each place that numbers messages by
+//! itself: one for a store, one for each shard where shards hold the messages.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -23,7 +24,7 @@ const CHECK_BYTES: usize = 4;
 /// The next numbers of a subscription, one for each place.
 pub(crate) type Numbers = SmallVec<[u64; 4]>;
 
-/// What a position is good for.
+/// Scope in which a position is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scope {
     pub(crate) namespace: NamespaceId,
@@ -61,7 +62,7 @@ pub(crate) fn encode(scope: &Scope, numbers: &[u64], out: &mut Vec<u8>) {
     out.extend_from_slice(&check);
 }
 
-/// The numbers of a position, if it is one of this scope with so many of them.
+/// The numbers of a position, if it is one of this scope with this many of them.
 pub(crate) fn decode(scope: &Scope, places: usize, position: &[u8]) -> Option<Numbers> {
     let (content, check) = position.split_last_chunk::<CHECK_BYTES>()?;
     if check_of(content) != *check {

@@ -1,4 +1,4 @@
-//! Subscriptions: where they begin, which messages they want, and the answers that are written for them.
+//! Subscriptions: their start, their wanted messages, and the answers written for them.
 
 use prism_backends::{
     NamespaceId, StoreError, UnixMillis,
@@ -47,10 +47,10 @@ pub(crate) fn wanted(namespace: NamespaceId, view: &SubscribeView<'_>) -> Wanted
     }
 }
 
-/// Where a request begins at each of so many places.
+/// Start of a request at each of this many places.
 ///
 /// # Errors
-/// Its position is not one of these.
+/// The position is not one of these.
 pub(crate) fn places(
     scope: &Scope,
     view: &SubscribeView<'_>,
@@ -69,18 +69,18 @@ pub(crate) fn places(
     Ok(vec![Place::Before(start); count])
 }
 
-/// The first millisecond that lies at a time or after it.
+/// The first millisecond at or after a time.
 fn millis_ceil(time: TimestampView) -> UnixMillis {
     let nanos = time.as_unix_nanos().unwrap_or(i64::MAX).max(0).cast_unsigned();
     UnixMillis(nanos.div_ceil(1_000_000))
 }
 
-/// Whether a subscription that begins like this must not see what was acknowledged before.
+/// Whether a subscription with this start must not see messages acknowledged before.
 pub(crate) fn begins_late(view: &SubscribeView<'_>) -> bool {
     matches!(view.start, None | Some(StartView::Latest))
 }
 
-/// Serves one ask, and moves its place on.
+/// Serves one ask, and advances its place.
 pub(crate) fn ask(
     wanted: &Wanted,
     place: &mut Place,
@@ -123,7 +123,7 @@ pub(crate) fn ask(
 
 fn gap_out(wanted: &Wanted, gap: Gap) -> GapOut {
     GapOut {
-        // Those that are gone may have been of any topic.
+        // The missed messages may have been of any topic.
         messages: if wanted.patterns.is_empty() {
             gap.messages
         } else {
@@ -177,7 +177,7 @@ impl MessageSink for Sink<'_> {
     }
 }
 
-/// Appends the position to an answer: fields may come in any order, so the end is as good a place as any.
+/// Appends the position to an answer: fields may come in any order, so it can be last.
 pub(crate) fn append_position(message: &mut Vec<u8>, scope: &Scope, numbers: &[u64]) {
     let mut bytes = Vec::new();
     position::encode(scope, numbers, &mut bytes);

@@ -1,4 +1,4 @@
-//! Publishing: messages as stores take them, and what is said of their outcomes.
+//! Publishing: messages in the stores' form, and the answers for their outcomes.
 
 use prism_backends::api::pubsub::{Message, Outcome};
 use prism_codec::{
@@ -29,7 +29,7 @@ use crate::{
 /// The id of a message.
 type MessageId = SmallVec<[u8; 24]>;
 
-/// One message with what it gets on its way.
+/// One message with the fields added on its way.
 pub(crate) struct Change<'a> {
     view: MessageView<'a>,
     partition: usize,
@@ -39,11 +39,12 @@ pub(crate) struct Change<'a> {
     attributes: Vec<u8>,
 }
 
-/// What a write asks for.
+/// Changes that a write asks for.
 pub(crate) struct Writes<'a> {
     /// One, except for PublishBatch.
     pub(crate) changes: SmallVec<[Change<'a>; 1]>,
-    /// Messages of a batch that are invalid by themselves, and those that come after one in their line.
+    /// Messages of a batch that are invalid by themselves, and those that come after one in their
+    /// line.
     pub(crate) refused: Vec<PartOutcome>,
     digest: Option<u64>,
     context: Context,
@@ -57,7 +58,7 @@ impl Change<'_> {
 }
 
 impl Writes<'_> {
-    /// A message as a store takes it.
+    /// A message in the stores' form.
     pub(crate) fn message<'b>(&'b self, change: &'b Change<'_>) -> Message<'b> {
         let Context {
             namespace,
@@ -67,7 +68,7 @@ impl Writes<'_> {
         } = self.context;
         Message {
             namespace,
-            // There are 16.
+            // At most 16 partitions.
             partition: change.partition as u16,
             id: &change.id,
             digest: self.digest,
@@ -80,13 +81,13 @@ impl Writes<'_> {
         }
     }
 
-    /// All messages as a store takes them.
+    /// All messages in the stores' form.
     pub(crate) fn messages(&self) -> impl Iterator<Item = Message<'_>> {
         self.changes.iter().map(|change| self.message(change))
     }
 }
 
-/// The messages that a request publishes. `owns` says which partitions' are meant; all, usually.
+/// The messages of a request. `owns` selects the partitions; usually all.
 pub(crate) fn writes<'a>(
     request: &Request<'a>,
     context: &Context,
@@ -154,7 +155,7 @@ pub(crate) fn writes<'a>(
     writes
 }
 
-/// The messages that a record publishes; those of a batch that are invalid are left out.
+/// The messages of a record; those of a batch that are invalid are left out.
 pub(crate) fn writes_of<'a>(record: &LoggedWrite<'a>) -> Result<Writes<'a>, Unreadable> {
     let Method::PubSub(method) = record.method else {
         return Err(Unreadable);
@@ -165,7 +166,8 @@ pub(crate) fn writes_of<'a>(record: &LoggedWrite<'a>) -> Result<Writes<'a>, Unre
     Ok(writes(&request, &record.context, owns))
 }
 
-/// The publisher's token, or a stamp, which no other message has; in a batch with the place there.
+/// The publisher's token, or a stamp, which no other message has; in a batch together with the
+/// place in it.
 fn id_of(token: Option<TokenView<'_>>, stamp: Stamp, index: Option<u32>) -> MessageId {
     let mut id = MessageId::new();
     match token {
@@ -194,7 +196,8 @@ fn earlier_refused(first: u32) -> Box<Status> {
     )
 }
 
-/// Prepares a write, or the part of one, for the log. What a store would refuse is refused here, before anything is promised.
+/// Prepares a write, or the part of one, for the log. A write that a store would refuse is refused
+/// here, before anything is promised.
 pub(crate) fn loggable(
     request: &Request<'_>,
     context: &Context,
@@ -248,7 +251,8 @@ fn rest_of_one(id: &[u8]) -> Vec<u8> {
     rest
 }
 
-/// Writes the response message for the outcomes of a request's messages; `result` is what those say that the store has.
+/// Writes the response message for the outcomes of a request's messages; `result` is that of the
+/// messages that the store has.
 pub(crate) fn encode_outcomes(
     method: PubSubMethod,
     writes: Writes<'_>,
