@@ -1,7 +1,9 @@
-//! The only exit of calls about data: each that was let in ends here, once, and is counted under its namespace and method.
+//! The only exit of calls about data: each admitted call ends here, once, and is counted under its
+//! namespace and method.
 //!
-//! A call owes its ending by a [`Pass`]. [`Dispatcher::finish`] takes it, so there is no second ending; one that is lost on
-//! the way (its connection is gone, the shard ends) is counted as cancelled when it is dropped.
+//! A call owes its ending by a [`Pass`]. [`Dispatcher::finish`] takes it, so there is no second
+//! ending. A pass that is dropped on the way (the connection is gone, the shard ends) counts the
+//! call as cancelled.
 
 use std::{rc::Rc, time::Instant};
 
@@ -22,7 +24,7 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    /// Of a call whose namespace takes calls of the method's API.
+    /// Makes the pass of a call whose namespace serves the method's API.
     pub(super) fn new(namespace: Rc<Namespace>, method: Method) -> Self {
         Self {
             namespace,
@@ -70,7 +72,7 @@ impl Dispatcher {
         }
     }
 
-    /// Ends a call that waited since its request had arrived.
+    /// Ends a call that waited after the arrival of its request.
     pub(super) fn finish_waiting(
         &self,
         mut pass: Pass,

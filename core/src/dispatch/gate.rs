@@ -1,5 +1,5 @@
-//! The only entrance of calls about data. Each check stands here once, the cheapest first, and each refusal comes before
-//! any effect.
+//! The only entrance of calls about data. Each check stands here once, the cheapest first, and each
+//! refusal comes before any effect.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// What a call brings along beside its request.
+/// Facts about a call in addition to its request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
     pub(super) method: Method,
@@ -25,8 +25,8 @@ pub(super) struct Arrival {
 }
 
 impl Dispatcher {
-    /// Lets a call in. Its pass is owed to [`Dispatcher::finish`]; a refusal has been counted, where a namespace is known
-    /// that it counts for.
+    /// Admits a call. Its pass is owed to [`Dispatcher::finish`]; a refusal has been counted, if
+    /// its namespace is known.
     ///
     /// # Errors
     /// Nothing was done.
@@ -42,7 +42,7 @@ impl Dispatcher {
         })
     }
 
-    /// The same, for a request that `check` judges by its namespace.
+    /// Admits a request that `check` judges by its namespace.
     #[inline]
     pub(super) fn admit_if(
         &mut self,
@@ -53,15 +53,17 @@ impl Dispatcher {
         let Some(namespace) = self.namespaces.by_name(name) else {
             return Err(match self.serving {
                 true => error::unknown_namespace(name),
-                // While the gateway starts it may not have heard of it yet.
+                // While the gateway starts, the namespace may be unknown still.
                 false => error::not_serving(),
             });
         };
-        // The figures of a namespace are those of its own API's methods, so another API's call counts for nobody.
+        // The figures of a namespace are those of its own API's methods, so another API's call
+        // counts for none.
         if namespace.spec.api != arrival.method.api() {
             return Err(error::other_api(name, namespace.spec.api));
         }
-        // It may have passed while the body was on its way, or be shorter than any answer could take.
+        // The deadline may have passed while the body was received, or be shorter than any answer
+        // could take.
         let is_late = arrival
             .deadline
             .is_some_and(|deadline| deadline <= Instant::now());
@@ -83,8 +85,8 @@ impl Dispatcher {
         }
     }
 
-    /// Refuses a token whose clock is too far from the wall clock: its write could win or lose against all others for that
-    /// long.
+    /// Refuses a token with a time too far from the wall clock: its write could win or lose against
+    /// all others for that long.
     fn check_drift<'a>(&self, request: &impl Request<'a>) -> Result<(), Box<Status>> {
         let Some(time) = request.token().and_then(|token| token.generation_time) else {
             return Ok(());
@@ -97,7 +99,7 @@ impl Dispatcher {
         Err(error::clock_drift(max))
     }
 
-    /// Takes one of the places for calls that wait. [`Dispatcher::answer_received`] gives it back.
+    /// Takes one of the places for waiting calls. [`Dispatcher::answer_received`] gives it back.
     ///
     /// # Errors
     /// All places are taken, or half of them by this namespace.
@@ -118,14 +120,15 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// A reply has left the mailbox. Those to the asks of subscriptions hold no place.
+    /// Notes a reply taken from the mailbox. Those to the asks of subscriptions hold no place.
     pub(crate) fn reply_received(&mut self, reply: &Reply) {
         if !matches!(reply.result, Ok(Answer::Messages { .. })) {
             self.answer_received(&reply.ticket);
         }
     }
 
-    /// An answer has left the mailbox: its place is free again, whether or not anybody still waits for it.
+    /// Notes an answer taken from the mailbox: its place is free again, whether or not its call
+    /// still waits.
     pub(crate) fn answer_received(&mut self, ticket: &Ticket) {
         self.waiting = self.waiting.saturating_sub(1);
         if ticket.is_for_control() {

@@ -1,7 +1,8 @@
-//! What a request head means: which method, in which format, by when; or why it is refused.
+//! The meaning of a request head: method, format and deadline, or the reason of a refusal.
 //!
-//! A [`Head`] is small and `Copy`, so that a connection can remember the heads it has seen and skip the decoding of
-//! header blocks that repeat. What differs from request to request is [`Extra`], and a head with it is not remembered.
+//! A [`Head`] is small and `Copy`, so that a connection can remember the heads it has seen and skip
+//! the decoding of header blocks that repeat. Parts that differ from request to request are
+//! [`Extra`], and a head with them is not remembered.
 
 use std::time::Duration;
 
@@ -23,53 +24,53 @@ pub(crate) struct Head {
     pub(crate) route: Route,
     pub(crate) format: Format,
     pub(crate) timeout: Option<Duration>,
-    /// Of the request.
+    /// Compression of the request.
     pub(crate) encoding: Encoding,
-    /// What replies may be compressed with.
+    /// Best compression that the client accepts in replies.
     pub(crate) accepts: grpc::Encoding,
     pub(crate) origin: Origin,
-    /// The request's method is HEAD: the reply has no body.
+    /// Whether the request's method is HEAD: the reply has no body.
     pub(crate) head_only: bool,
-    /// A call by GET: its reply must not be kept by a cache.
+    /// Whether it is a call by GET: no cache may keep its reply.
     pub(crate) by_get: bool,
 }
 
-/// What a head says that cannot be remembered.
+/// Parts of a head that cannot be remembered.
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
-    /// Why the request is refused.
+    /// The reason why the request is refused.
     pub(crate) refusal: Option<Refusal>,
     /// The message of a call by GET.
     pub(crate) message: Option<Vec<u8>>,
-    /// The place after which a stream of events goes on.
+    /// The place after which a stream of events continues.
     pub(crate) resume_after: Option<Vec<u8>>,
-    /// What a preflight asks for: the fields that the page wants to send.
+    /// Fields that a page wants to send, as listed in its preflight.
     pub(crate) asked_fields: Vec<u8>,
-    /// The client's own name for the request, if it is one that can be repeated in a reply.
+    /// The client's own id of the request, if a reply can repeat it.
     pub(crate) request_id: Option<Box<str>>,
-    /// The methods that the path takes, for a preflight.
+    /// The methods that the path accepts, for a preflight.
     pub(crate) methods: &'static str,
 }
 
-/// The answer to a request that is none of ours.
+/// The answer to a request that we do not serve.
 #[derive(Debug)]
 pub(crate) struct Refusal {
-    /// The HTTP status, where the format has no other way to say it.
+    /// The HTTP status, for formats that cannot express the error otherwise.
     pub(crate) http_status: u16,
     pub(crate) status: Box<Status>,
-    /// A field that the status owes.
+    /// A field that the status requires.
     pub(crate) field: Option<(&'static str, &'static str)>,
 }
 
-/// How messages or bodies of the request may be compressed.
+/// Compression of the request's messages or bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Known(grpc::Encoding),
-    /// One that this gateway does not decode; an error only if a message really is compressed.
+    /// An unsupported one; an error only if a message really is compressed.
     Unsupported,
 }
 
-/// The longest id of a request that is taken from its client, in bytes.
+/// Longest id of a request that is accepted from its client, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 const IDENTITY: Encoding = Encoding::Known(grpc::Encoding::Identity);
@@ -83,8 +84,9 @@ const READ_METHODS: &str = "GET, HEAD, POST";
 const STREAM_METHODS: &str = "GET, POST";
 
 impl Head {
-    /// Interprets the fields of a request head that the protocol layer has checked; HTTP/1.1 brings them in the names of
-    /// HTTP/2 (`:method`, `:path`, `:authority`). `has_trailers`: the transport can send trailers, as gRPC needs.
+    /// Interprets the fields of a request head that the protocol layer has checked; HTTP/1.1 uses
+    /// the names of HTTP/2 (`:method`, `:path`, `:authority`). `has_trailers`: the transport can
+    /// send trailers, as gRPC needs.
     pub(crate) fn from_fields<'a>(
         fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
         has_trailers: bool,
@@ -109,7 +111,7 @@ impl Head {
         (head, (!is_plain).then(|| Box::new(extra)))
     }
 
-    /// The same request, refused for what the protocol layer says of its head.
+    /// The same request, refused by the protocol layer for its head.
     pub(crate) fn refused(self, http_status: u16, status: Box<Status>) -> (Self, Extra) {
         let head = Self {
             route: Route::Refused,
@@ -130,7 +132,7 @@ impl Head {
 
 macro_rules! raw_head {
     ($($place:ident = $name:literal,)*) => {
-        /// The fields that count, as they came.
+        /// Relevant fields, as received.
         #[derive(Default)]
         struct RawHead<'a> { $($place: Option<&'a [u8]>,)* }
 
@@ -140,7 +142,7 @@ macro_rules! raw_head {
                 None
             }
 
-            /// The field of this name, if it is one of those that count.
+            /// The field of this name, if it is a relevant one.
             fn field(&self, name: &str) -> Option<&'a [u8]> {
                 $(if name == $name { return self.$place; })*
                 None
@@ -172,7 +174,7 @@ raw_head! {
     request_id = "x-request-id",
 }
 
-/// A client's name for its request, unless it is one that a reply or a line of diagnostics cannot carry.
+/// A client's id of its request, unless a reply or a line of diagnostics cannot carry it.
 fn usable_id(value: &[u8]) -> Option<Box<str>> {
     let usable = (1..=REQUEST_ID_BYTES_MAX).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic);
     let id = usable.then(|| std::str::from_utf8(value).ok()).flatten()?;
@@ -224,7 +226,7 @@ impl RawHead<'_> {
         head
     }
 
-    /// The name that the request is for, if it is none that leads here.
+    /// The host of the request, if it is none of this gateway's.
     fn foreign_host(&self, rules: &HttpRules) -> Option<&[u8]> {
         [self.authority, self.host]
             .into_iter()
@@ -232,7 +234,8 @@ impl RawHead<'_> {
             .find(|name| !rules.allows_host(name))
     }
 
-    /// A preflight (the Fetch standard, "CORS-preflight request"), or a question which methods a path takes.
+    /// Answers a preflight (the Fetch standard, "CORS-preflight request"), or a question which
+    /// methods a path accepts.
     fn options(&self, head: &mut Head, extra: &mut Extra) -> Result<(), Refusal> {
         head.format = Format::Plain;
         extra.methods = methods(head.route);
@@ -292,7 +295,8 @@ impl RawHead<'_> {
                 "grpc-timeout" => grpc::parse_timeout(value),
                 _ => parse_millis(value),
             };
-            // Served without a deadline it would keep a caller waiting who said that it will not wait.
+            // Without a deadline the call could outlive its caller's patience, so it is refused
+            // instead.
             head.timeout = Some(timeout.ok_or_else(wrong_timeout)?);
         }
         if head.format == Format::Sse
@@ -335,7 +339,7 @@ impl RawHead<'_> {
         }
     }
 
-    /// The format that `accept` asks for, of a call that comes without an envelope.
+    /// The format requested by `accept`, for a call without an envelope.
     fn asked_format(&self, route: Route, payload: Payload) -> Result<Format, Refusal> {
         let accept = self.accept.unwrap_or_default();
         match (route.shape(), payload) {
@@ -354,7 +358,7 @@ const STREAM_ADVICE: &str = "send application/grpc, application/grpc-web, applic
                              application/connect+proto; or application/json with accept: text/event-stream or \
                              accept: application/x-ndjson";
 
-/// The methods that a path takes.
+/// The methods that a path accepts.
 fn methods(route: Route) -> &'static str {
     if route.is_page() {
         return PAGE_METHODS;
@@ -583,7 +587,7 @@ mod tests {
             assert_eq!(found, status, "{method} {path} {fields:?}: {message}");
             assert!(message.contains(word), "{method} {path} {fields:?}: {message}");
         }
-        // What is only Connect's does not concern gRPC.
+        // Fields of Connect alone have no meaning for gRPC.
         assert_eq!(
             refused("POST", GET, &[grpc, ("connect-protocol-version", "2")]),
             None

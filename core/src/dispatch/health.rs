@@ -1,4 +1,4 @@
-//! `grpc.health.v1`: whether the gateway, or one of its services, takes calls.
+//! The service `grpc.health.v1`: whether the gateway, or one of its services, takes calls.
 
 use prism_codec::{
     grpc::{Code, Status},
@@ -12,7 +12,7 @@ use prost::Message;
 use super::{Dispatcher, Progress};
 use crate::call::error;
 
-/// The services whose health can be asked for; the empty name is the gateway as a whole.
+/// Services with a health state; the empty name is the gateway as a whole.
 const SERVICES: [&str; 4] = [
     "",
     "prism.keyvalue.v1.KeyValue",
@@ -64,7 +64,8 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Starts `Watch`: the state now, and again when it changes. An unknown service is a state of its own there.
+    /// Starts `Watch`: the state now, and again when it changes. An unknown service is a state of
+    /// its own there.
     pub(crate) fn watch_health(&mut self, message: &[u8]) -> Progress {
         let service = match decode(message) {
             Ok(service) => service,

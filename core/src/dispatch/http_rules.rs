@@ -1,8 +1,9 @@
-//! What browsers may do here: which names in `host` lead to this gateway, and pages of which origins may read replies.
+//! Rules for browsers: names in `host` that lead to this gateway, and origins whose pages may read
+//! replies.
 //!
-//! A page of any site can send requests to a loopback address. Two things keep it from doing harm: calls need a content
-//! type that a browser sends to another origin only if a preflight allows it, and a name that an attacker's DNS has
-//! pointed here (DNS rebinding) is no loopback name.
+//! A page of any site can send requests to a loopback address. Two things prevent harm: calls need
+//! a content type that a browser sends to another origin only if a preflight allows it, and a name
+//! that an attacker's DNS has pointed here (DNS rebinding) is no loopback name.
 
 use std::{borrow::Cow, net::IpAddr};
 
@@ -10,12 +11,12 @@ use smallvec::SmallVec;
 
 use crate::config::ServeOptions;
 
-/// Fields of a response, beside `content-type` and `content-length`; names in lower case.
+/// Fields of a response, in addition to `content-type` and `content-length`; names in lower case.
 pub(crate) type Fields = SmallVec<[(&'static str, Cow<'static, [u8]>); 6]>;
 
-/// How long a browser may remember a preflight, in seconds: as long as browsers allow at the most.
+/// Time for which a browser may remember a preflight, in seconds: the most that browsers allow.
 const PREFLIGHT_SECONDS: &[u8] = b"7200";
-/// What a page may read of a reply beside its body and the few fields that it always may.
+/// Fields of a reply that a page may read, in addition to the few that it always may.
 const EXPOSED: &[u8] =
     b"grpc-status, grpc-message, grpc-status-details-bin, grpc-encoding, content-encoding, \
                          connect-content-encoding, x-request-id";
@@ -23,7 +24,7 @@ const EXPOSED: &[u8] =
 /// The rules, as configured.
 #[derive(Debug, Default)]
 pub(crate) struct HttpRules {
-    /// Only loopback names, and these, may stand in `host`. `None`: any name may.
+    /// Names allowed in `host` in addition to those of loopback. `None`: any name.
     hosts: Option<Vec<String>>,
     any_origin: bool,
     origins: Vec<String>,
@@ -31,7 +32,7 @@ pub(crate) struct HttpRules {
     compress_above: Option<usize>,
 }
 
-/// Whether a page of another origin may read the reply, and how that is said.
+/// Whether a page of another origin may read the reply, and the form of the permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Origin {
     /// The request names none, or one that is not allowed.
@@ -69,7 +70,7 @@ impl HttpRules {
         self.compress_above.is_some()
     }
 
-    /// Whether a request may name this `host` (or `:authority`); an empty name says nothing and is allowed.
+    /// Whether a request may name this `host` (or `:authority`); an empty name is allowed.
     pub(crate) fn allows_host(&self, authority: &[u8]) -> bool {
         let Some(allowed) = &self.hosts else { return true };
         if authority.is_empty() {
@@ -99,7 +100,7 @@ impl HttpRules {
             .map_or(Origin::Foreign, Origin::Listed)
     }
 
-    /// Adds what a reply to a page of that origin needs.
+    /// Adds the fields that a reply to a page of that origin needs.
     pub(crate) fn put_origin(&self, origin: Origin, fields: &mut Fields) {
         let value = match origin {
             Origin::Foreign => return,
@@ -116,7 +117,8 @@ impl HttpRules {
         fields.push(("access-control-expose-headers", Cow::Borrowed(EXPOSED)));
     }
 
-    /// Adds what a preflight needs that is allowed; `asked` are the fields that the page wants to send.
+    /// Adds the fields of the answer to an allowed preflight; `asked` are the fields that the page
+    /// wants to send.
     pub(crate) fn put_preflight(
         &self,
         origin: Origin,
@@ -148,7 +150,8 @@ fn host_name(authority: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-/// Names that no DNS server can point elsewhere (RFC 6761, 6.3), and addresses of this machine alone.
+/// Whether it is a name that no DNS server can point elsewhere (RFC 6761, 6.3), or an address of
+/// this machine alone.
 fn is_loopback(name: &str) -> bool {
     let local = |name: &str| name.eq_ignore_ascii_case("localhost");
     local(name)

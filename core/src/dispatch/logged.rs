@@ -1,8 +1,10 @@
-//! Calls whose namespace is logged: appends and reads on the shard that owns the key, and what the log has to say.
+//! Calls of logged namespaces: appends and reads on the shard that owns the key, and events of the
+//! log.
 //!
-//! A write at `strong` is appended here and answered when its record is durable. A read at `strong` goes to the store's
-//! reader together with the records that the store does not have yet. The record of a write at `eventual` comes from the
-//! store, which has it, to be appended without anybody waiting.
+//! A write at `strong` is appended here and answered when its record is durable. A read at `strong`
+//! goes to the store's reader together with the records that the store does not have yet. The
+//! record of a write at `eventual` comes from the store, which has it, to be appended without a
+//! waiting caller.
 
 use std::{iter, rc::Rc, sync::Arc, time::Instant};
 
@@ -45,42 +47,42 @@ use crate::{
     runtime::{mailbox::Mailbox, notify::Notify, reactor::DriverInUse},
 };
 
-/// What a shard needs to make a log of a lane that was opened for it.
+/// Parts from which a shard makes the log of a lane that was opened for it.
 pub(crate) struct LogSetup {
     pub(crate) links: LogLinks,
     pub(crate) limits: LogLimits,
     pub(crate) writer: LogWriterKind,
     pub(crate) driver: DriverInUse,
     pub(crate) metrics: Arc<LogMetrics>,
-    /// What others tell the log.
+    /// Events from other threads.
     pub(crate) news: Arc<Mailbox<LogNews>>,
-    /// What the store has first, at `eventual`.
+    /// Records that the store has first, at `eventual`.
     pub(crate) committed: Arc<RecordsMailbox>,
 }
 
-/// The log of a shard, in whatever state.
+/// The log of a shard, in any state.
 pub(crate) struct Log {
     setup: Box<LogSetup>,
     state: State,
-    /// Raised when the log wants its turn.
+    /// Raised when the log needs its turn.
     wanted: Rc<Notify>,
     due: Due,
-    /// Reads that wait for the store to have what they must see.
+    /// Reads that wait until the store has the records that they must see.
     reads: FxHashMap<ReadId, Job>,
-    /// How many have waited.
+    /// Number of reads that have waited.
     reads_made: u64,
 }
 
-/// What a read must see beside the store.
+/// Records that a read must see in addition to the store's contents.
 enum Unapplied {
     /// These records, in order.
     Now(Vec<Payload>),
-    /// The store must have more first; the log names the read when it has.
+    /// The store must have more first; the log returns this id when it has.
     Later(ReadId),
 }
 
 enum State {
-    /// No namespace has needed it yet.
+    /// No namespace has needed the log yet.
     Absent,
     Open(Box<ShardLog>),
     Held(String),
@@ -96,7 +98,7 @@ pub(crate) struct LoggedCall<M> {
     pub(crate) part: Option<Part>,
 }
 
-/// A write on its way into the log.
+/// A write to be logged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ToLog {
     pub(super) ticket: Ticket,
@@ -106,7 +108,7 @@ pub(super) struct ToLog {
 }
 
 impl Log {
-    /// A log without a lane.
+    /// Makes a log without a lane.
     pub(crate) fn new(setup: LogSetup) -> Self {
         Self {
             setup: Box::new(setup),
@@ -143,7 +145,7 @@ impl Log {
         }
     }
 
-    /// Its last records may still be on their way.
+    /// Forgets a deleted namespace. Records still in flight are dropped when they arrive.
     pub(super) fn remove_namespace(&mut self, namespace: NamespaceId) {
         if let State::Open(log) = &mut self.state {
             log.remove_namespace(namespace);
@@ -165,7 +167,8 @@ impl Log {
         }
     }
 
-    /// Appends the records of writes that the store has. A log that cannot take them costs their second copy only.
+    /// Appends the records of writes that the store has. If the log cannot take them, only their
+    /// second copy is lost.
     fn append_committed(&mut self, records: &[CommittedRecord]) {
         match &mut self.state {
             State::Open(log) => {
@@ -203,7 +206,8 @@ impl Log {
 }
 
 impl Dispatcher {
-    /// Starts a call of a logged namespace on the shard that owns its key. The answer comes as a reply.
+    /// Starts a call of a logged namespace on the shard that owns its key. The answer comes as a
+    /// reply.
     ///
     /// # Errors
     /// Nothing was done; no reply comes.
@@ -258,11 +262,12 @@ impl Dispatcher {
         let first = shard_log.first(window)?;
         let mut context = *context;
         if let (Receipt::Verdict, Some(first)) = (&receipt, first) {
-            // The store knows a repeat by its version, which a token without a time gets from the stamp.
+            // The store recognises a repeat by its version, which a token without a time gets from
+            // the stamp.
             context.stamp = first.stamp;
         }
         let receipt = match receipt {
-            // A batch of which nothing is valid.
+            // A batch without a valid item.
             Receipt::Each {
                 refused,
                 logged,
@@ -355,7 +360,8 @@ impl Dispatcher {
         }
     }
 
-    /// Executes a job that another shard sent because this one owns the key, or asks this one about its log.
+    /// Executes a job that another shard sent because this one owns the key, or a question of it
+    /// about the log.
     pub(super) fn execute_logged(&mut self, job: Job) {
         let Job {
             ticket,
@@ -423,7 +429,7 @@ impl Dispatcher {
         self.take_logged::<S>(call, &request, body, context)
     }
 
-    /// As [`Dispatcher::start_logged`], for a call whose place is counted elsewhere.
+    /// Like [`Dispatcher::start_logged`], for a call that takes its place elsewhere.
     fn take_logged<S: Service>(
         &mut self,
         call: &LoggedCall<S::Method>,
@@ -463,13 +469,14 @@ impl Dispatcher {
         }
     }
 
-    // --- driven by the shard ------------------------------------------------------------------------------------------
+    // --- driven by the shard ---------------------------------------------------------------------
 
-    /// Takes in what other threads told the log, and the records that the store's writer sent.
+    /// Handles events of other threads, and the records that the store's writer sent.
     pub(crate) fn hear_log_news(&mut self) {
         let shard = self.shard;
         if let Some(log) = &mut self.places.log {
-            // Received before the news and appended behind it: that the lane is open was said before its first record came.
+            // Received before the events but appended after them: the event that opens the lane
+            // precedes its first record.
             let committed: Vec<_> = iter::from_fn(|| log.setup.committed.receive()).collect();
             let mut heard = !committed.is_empty();
             while let Some(news) = log.setup.news.receive() {
@@ -485,13 +492,13 @@ impl Dispatcher {
         }
     }
 
-    /// Raised when the log wants its turn; `None` where there can be no log.
+    /// Raised when the log needs its turn; `None` where there can be no log.
     pub(crate) fn log_wanted(&self) -> Option<Rc<Notify>> {
         self.places.log.as_ref().map(|log| log.wanted.clone())
     }
 
-    /// The log's turn. Returns this shard's own replies; those of others are sent. And when it wants its next turn even
-    /// if nothing happens.
+    /// Gives the log its turn. Returns this shard's own replies (those of others are sent), and the
+    /// time of its next turn if no event comes before.
     pub(crate) fn turn_log(&mut self, own: &mut Vec<Reply>) -> Option<Instant> {
         let shard = self.shard;
         let log = self.places.log.as_mut()?;
@@ -536,7 +543,7 @@ impl Dispatcher {
         next
     }
 
-    /// No call is open any more: the log is to give the store everything and close.
+    /// Makes the log apply everything to the store and close, as no call is open any more.
     pub(crate) fn flush_log(&mut self) {
         self.hear_log_news();
         if let Some(log) = &mut self.places.log
@@ -554,20 +561,20 @@ impl Dispatcher {
         }
     }
 
-    /// Writes of the log whose end has not been heard of.
+    /// Writes of the log that have not completed.
     pub(crate) fn log_writes_in_flight(&self) -> usize {
         self.open_log()
             .map_or(0, |shard_log| shard_log.writes_in_flight())
     }
 
-    /// Calls that wait for this shard's log, and its durable writes that are under way.
+    /// Calls that wait for this shard's log, and its durable writes in flight.
     pub(super) fn log_promises(&self) -> (usize, usize) {
         self.open_log().map_or((0, 0), |shard_log| {
             (shard_log.promised(), shard_log.writes_in_flight())
         })
     }
 
-    /// The end: closes the lane's files and ends its threads.
+    /// Closes the lane's files and ends its threads.
     pub(crate) fn close_log(&mut self) {
         if let Some(log) = &mut self.places.log {
             log.state = State::Absent;

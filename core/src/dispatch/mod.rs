@@ -1,4 +1,5 @@
-//! The gateway logic of one shard: which namespace, which owner, which limits; calls in, answers out.
+//! The gateway logic of one shard: which namespace, which owner, which limits; calls in, answers
+//! out.
 //!
 //! ```text
 //!   request ──> decode ──> gate ──> way ─┬─ this shard's memory: answered at once
@@ -7,9 +8,10 @@
 //!                                        └─ a store: a job for its threads
 //! ```
 //!
-//! A call that cannot be answered at once becomes a `Pending` of its connection. Every answer comes back to the shard
-//! that took the call, with the call's ticket. The number of calls that wait is bounded per shard and per namespace, and
-//! the mailbox for answers is as large as that bound, so an answer always has room.
+//! A call that cannot be answered at once becomes a `Pending` of its connection. Every answer
+//! returns to the shard that took the call, with the call's ticket. The number of waiting calls is
+//! bounded per shard and per namespace, and the mailbox for answers is as large as that bound, so
+//! an answer always has room.
 
 mod compress;
 pub(crate) mod finish;
@@ -80,7 +82,7 @@ use crate::{
     runtime::{clock::Stamper, idle_poll::Outstanding, mailbox::Mailbox, notify::Notify},
 };
 
-/// How one shard reaches the threads around it.
+/// Mailboxes of one shard to the threads around it.
 #[derive(Debug, Clone)]
 pub(crate) struct Neighbours {
     /// The jobs mailbox of every shard, by shard number.
@@ -90,7 +92,7 @@ pub(crate) struct Neighbours {
     pub(crate) control: Arc<Mailbox<ControlJob>>,
 }
 
-/// The places where the data of a shard's keys may lie. Its namespaces say in which each of them has its home.
+/// Places of the data of a shard's keys. Each namespace has its home in one of them.
 pub(crate) struct Places {
     /// The shard itself, for the keys that it owns.
     pub(crate) memory: Box<MemoryStore>,
@@ -100,7 +102,7 @@ pub(crate) struct Places {
     pub(crate) log: Option<Log>,
 }
 
-/// How long a call of the administration may take whose caller sets no deadline.
+/// Longest time of a call of the administration without a deadline.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The thread that runs a job.
@@ -111,7 +113,7 @@ enum Destination {
     Reader(StoreId),
 }
 
-/// What becomes of a call that was started.
+/// State of a call that was started.
 pub(crate) enum Progress {
     /// Answered: the message is in [`Dispatcher::reply`], or it failed.
     Done(Result<(), Box<Status>>),
@@ -132,11 +134,11 @@ pub(crate) struct Dispatcher {
     namespaces: Namespaces,
     limits: ServeLimits,
     metrics: Arc<ShardMetrics>,
-    /// Calls whose answer is still to come by mailbox.
+    /// Calls with an answer still to come by mailbox.
     waiting: usize,
-    /// Those of them that the control thread is to answer.
+    /// Number of them that wait for the control thread.
     waiting_for_control: usize,
-    /// Streams that are open.
+    /// Number of open streams.
     streams: usize,
     stamper: Stamper,
     /// Namespaces with calls in the running batch.
@@ -148,7 +150,7 @@ pub(crate) struct Dispatcher {
     registry: Arc<Registry>,
     http: HttpRules,
     compressor: grpc::Compressor,
-    /// The message (or body) of the call that was answered last.
+    /// The message (or body) of the last answered call.
     pub(crate) reply: Vec<u8>,
 }
 
@@ -178,7 +180,7 @@ impl Dispatcher {
             deadlines: BTreeMap::new(),
             deadlines_made: 0,
             deadline_changed: Rc::default(),
-            // Until the control thread has told of all namespaces.
+            // Until the control thread has sent all namespaces.
             serving: false,
             registry,
             http,
@@ -199,12 +201,12 @@ impl Dispatcher {
         self.metrics.clone()
     }
 
-    /// Whether new calls are welcome, for health checks and `/readyz`.
+    /// Sets whether new calls are welcome, for health checks and `/readyz`.
     pub(crate) fn set_serving(&mut self, serving: bool) {
         self.serving = serving;
     }
 
-    /// Whether this gateway should get calls; if not, why.
+    /// Whether this gateway should get calls; if not, the reason.
     pub(crate) fn readiness(&self) -> Result<(), String> {
         if let Some(failure) = self.registry.failure() {
             return Err(failure.to_owned());
@@ -212,11 +214,11 @@ impl Dispatcher {
         if !self.serving {
             return Err("draining".to_owned());
         }
-        // Every shard knows of the trouble of every lane: a probe may reach any of them.
+        // Every shard knows about every lane: a probe may reach any of them.
         self.registry.lane_trouble().map_or(Ok(()), Err)
     }
 
-    /// Starts a call whose request message is complete. `now` is when its last byte arrived.
+    /// Starts a call with a complete request message. `now` is when its last byte arrived.
     pub(crate) fn start(
         &mut self,
         route: Route,
@@ -252,11 +254,11 @@ impl Dispatcher {
         }
     }
 
-    /// Executes a command of the control thread. A drain is the caller's business.
+    /// Executes a command of the control thread. A drain is left to the caller.
     pub(crate) fn obey(&mut self, command: ShardCommand) {
         match command {
             ShardCommand::Namespaces(changes, acknowledge) => {
-                // One that fails must not keep the others from being served.
+                // A failing one must not keep the others from being served.
                 let results = changes.iter().map(|change| self.change_namespace(change));
                 let result = results.fold(Ok(()), Result::and);
                 if let Some(acknowledge) = acknowledge {
@@ -281,7 +283,7 @@ impl Dispatcher {
                     if let Some(log) = &mut self.places.log {
                         log.remove_namespace(spec.id);
                     }
-                    // Its number is never used again, wherever it lay.
+                    // The number is never reused, wherever the data was.
                     self.drop_topics(spec.id);
                     self.places.memory.drop_namespace(spec.id)?;
                 }
@@ -292,13 +294,13 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Gives back room of what has expired or was deleted: a bounded step. Returns whether more is left.
+    /// Frees room of expired or deleted data: a bounded step. Returns whether more is left.
     pub(crate) fn sweep(&mut self, budget: usize) -> bool {
         let now = self.wall_millis();
         self.places.memory.sweep(now, budget).more | self.topics.messages.sweep(now, budget).more
     }
 
-    /// Answers what needs neither a message nor a store.
+    /// Answers requests that need neither a message nor a store.
     pub(crate) fn plain(&mut self, route: Route) -> Result<(), Box<Status>> {
         self.reply.clear();
         match route {
@@ -431,7 +433,8 @@ impl Dispatcher {
         }
     }
 
-    /// Sends a unary request to its store, to the shard that owns its key, or to several shards if it has many.
+    /// Sends a unary request to its store, to the shard that owns its key, or to several shards if
+    /// it has many.
     fn forward(
         &mut self,
         way: Way,
@@ -480,14 +483,14 @@ impl Dispatcher {
             if sent == 0 {
                 result?;
             } else if result.is_err() {
-                // The parts that are on their way take effect; this one had none, and its items say so.
+                // The parts in flight take effect; this one had no effect, and its items show that.
                 pending.part_failed();
             }
         }
         Ok(())
     }
 
-    /// Queues a job for whom it is meant. Refuses at the maxima, never waits.
+    /// Queues a job for its destination. Refuses at the maxima, never waits.
     fn submit(&mut self, to: Destination, pending: &Pending, work: Work) -> Result<(), Box<Status>> {
         self.take_place(pending)?;
         let sent = self.submit_without_place(to, pending, work);
@@ -497,7 +500,7 @@ impl Dispatcher {
         sent
     }
 
-    /// The same, for a job that is counted elsewhere.
+    /// Queues a job that is counted elsewhere.
     fn submit_without_place(
         &mut self,
         to: Destination,
@@ -516,7 +519,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Puts a job into the mailbox of whom it is for; whether there was room.
+    /// Puts a job into the mailbox of its destination. Returns whether there was room.
     fn send_job(&mut self, to: Destination, job: Job) -> bool {
         match to {
             Destination::Writer(store) => {
@@ -533,7 +536,8 @@ impl Dispatcher {
         }
     }
 
-    /// Shards whose logs must have given the store what they acknowledged, before a stream begins.
+    /// Number of shards whose logs must have applied their acknowledged writes before a stream
+    /// begins.
     fn barrier_of(&self, path: Path) -> u16 {
         match path {
             Path::LogFirst => self.shard_count(),
@@ -541,7 +545,7 @@ impl Dispatcher {
         }
     }
 
-    /// How a Scan of a namespace goes.
+    /// The plan of a Scan of a namespace.
     fn scan_plan(&self, spec: &NamespaceSpec) -> ScanPlan {
         ScanPlan {
             home: spec.home,
@@ -615,7 +619,7 @@ impl Dispatcher {
                 })
                 .map(|next| Answer::Page { message, next })
             }
-            // Nothing waits to be applied where writes are applied at once.
+            // Where writes are applied at once none waits to be applied.
             Work::Settle { .. } | Work::PubSub(_) => Ok(Answer::Settled),
         };
         self.send_reply(Reply {
@@ -641,7 +645,7 @@ impl Dispatcher {
         now: Instant,
         message: &[u8],
     ) -> Progress {
-        // No call of the administration waits for ever: a store may not answer.
+        // Every call of the administration has a deadline, since a store may not answer.
         let deadline = deadline.unwrap_or(now + ADMIN_TIMEOUT);
         let mut pending = Box::new(Pending::new(ticket, now, Some(deadline), None));
         match self.submit_control(ControlJob::Admin {
@@ -675,18 +679,20 @@ impl Dispatcher {
             self.metrics.shed.add(1);
             error::overloaded("the control thread has too much to do")
         })?;
-        // Not shown: the gauge is about calls that wait for a store or another shard, and a scrape would count itself.
+        // Not shown: the gauge is about calls that wait for a store or another shard, and a scrape
+        // would count itself.
         self.waiting += 1;
         self.waiting_for_control += 1;
         Ok(())
     }
 
-    /// The start of a batch of calls that arrived together.
+    /// Begins a batch of calls that arrived together.
     pub(crate) fn begin_batch(&mut self) {
         self.stamper.begin_batch();
     }
 
-    /// The end of a batch: all its calls were answered at about the same time. No reply of it may leave before.
+    /// Ends a batch: all its calls were answered at about the same time. No reply of it may leave
+    /// before.
     pub(crate) fn end_batch(&mut self, received: Instant) {
         self.stamper.end_batch();
         if self.touched.is_empty() {
@@ -698,7 +704,8 @@ impl Dispatcher {
         }
     }
 
-    /// The shards that own the keys of a request, in order, each once. With one shard there is nothing to ask.
+    /// The shards that own the keys of a request, in order, each once. With one shard it is that
+    /// one.
     fn owners<'a>(&self, namespace: NamespaceId, request: &impl Request<'a>) -> Shards {
         let count = self.shard_count();
         if count == 1 {
@@ -756,7 +763,8 @@ impl Dispatcher {
         }
     }
 
-    /// What calls wait for that this process does: a store, the log, another shard. The control thread takes its time.
+    /// Waits of calls for parts of this process: a store, the log, another shard. The control
+    /// thread is left out, as it is slow.
     pub(crate) fn outstanding(&self) -> Outstanding {
         let (promised, writes) = self.log_promises();
         Outstanding {
@@ -773,7 +781,7 @@ impl Dispatcher {
             .map(|((deadline, _), _)| *deadline)
     }
 
-    /// Takes a call whose deadline has passed.
+    /// Takes a call after its deadline.
     pub(crate) fn take_expired(&mut self, now: Instant) -> Option<Ticket> {
         let entry = self.deadlines.first_entry()?;
         (entry.key().0 <= now).then(|| entry.remove())

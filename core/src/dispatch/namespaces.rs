@@ -1,4 +1,4 @@
-//! A shard's view of the namespaces: what the control thread has told it.
+//! A shard's view of the namespaces, as sent by the control thread.
 
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     namespace::spec::NamespaceSpec,
 };
 
-/// A namespace as one shard sees it: the snapshot that all shards share, and this one's counters.
+/// A namespace on one shard: the snapshot that all shards share, and this one's counters.
 #[derive(Debug)]
 pub(crate) struct Namespace {
     pub(crate) spec: Arc<NamespaceSpec>,
@@ -26,7 +26,8 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// Notes a call that was answered in the running batch. Returns whether it is the first one there.
+    /// Notes a call that was answered in the running batch. Returns whether it is the namespace's
+    /// first one.
     pub(super) fn note_in_batch(&self, method: Method) -> bool {
         let count = &self.batch[method.index()];
         count.set(count.get() + 1);
@@ -75,13 +76,13 @@ impl Namespaces {
         self.by_id.get(&id.0).map(|namespace| &*namespace.spec)
     }
 
-    /// Adds a namespace, or puts its new snapshot in the place of the one before.
+    /// Adds a namespace, or replaces its snapshot by the new one.
     pub(crate) fn set(&mut self, spec: Arc<NamespaceSpec>) {
         let before = self.by_id.get(&spec.id.0);
         let metrics = before.map(|before| before.metrics.clone());
         let namespace = Rc::new(Namespace {
             metrics: metrics.unwrap_or_else(|| self.registry.add_namespace(&spec.name, spec.api)),
-            // Answers to calls of the one before give their places back here.
+            // Answers to earlier calls give their places back here.
             waiting: Cell::new(before.map_or(0, |before| before.waiting.get())),
             streams: Cell::new(before.map_or(0, |before| before.streams.get())),
             batch: spec.api.methods().iter().map(|_| Cell::new(0)).collect(),
@@ -92,7 +93,7 @@ impl Namespaces {
         self.by_name.insert(namespace.spec.name.clone(), namespace);
     }
 
-    /// Forgets a deleted namespace. Calls that already wait keep it alive until they are answered.
+    /// Removes a deleted namespace. Waiting calls keep it alive until they are answered.
     pub(crate) fn forget(&mut self, id: NamespaceId) {
         if let Some(namespace) = self.by_id.remove(&id.0) {
             self.by_name.remove(&namespace.spec.name);

@@ -1,4 +1,4 @@
-//! A call that waits for its answer: what is needed to finish, expire or cancel it.
+//! A call that waits for its answer: the state that is needed to finish, expire or cancel it.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::call::{
     ticket::Ticket,
 };
 
-/// A call whose answer comes by mailbox.
+/// A call with an answer to come by mailbox.
 pub(crate) struct Pending {
     pub(crate) ticket: Ticket,
     pub(crate) deadline: Option<Instant>,
@@ -30,7 +30,7 @@ pub(crate) struct Pending {
 struct Gather {
     missing: usize,
     failed: bool,
-    /// Why the first part that was refused was; if a part is of unknown outcome, what that one says.
+    /// Reason of the first refused part; if a part has an unknown outcome, the status of that one.
     refused: Option<Box<Status>>,
     parts: Vec<PartOutcome>,
 }
@@ -45,7 +45,7 @@ impl Gather {
         }
     }
 
-    /// Takes in what came of one part.
+    /// Takes the result of one part.
     fn take(&mut self, result: Result<Answer, Box<Status>>) {
         self.missing -= 1;
         match result {
@@ -53,7 +53,8 @@ impl Gather {
             Ok(_) => self.failed = true,
             Err(status) => {
                 self.failed = true;
-                // The other statuses may say that nothing was done; of the whole that is not known then.
+                // One part has an unknown outcome, so the call as a whole has one too, whatever the
+                // other parts report.
                 if self.refused.is_none() || error::is_unknown_outcome(&status) {
                     self.refused = Some(status);
                 }
@@ -61,8 +62,9 @@ impl Gather {
         }
     }
 
-    /// Which mutations took effect is known only in part, so the whole is of unknown outcome; with the same idempotency token
-    /// a repeat has one effect. When no part took effect and none may have, the reason of the first is the whole's.
+    /// The status of the whole call. Which mutations took effect is known only in part, so the
+    /// whole has an unknown outcome; with the same idempotency token a repeat has one effect. When
+    /// no part took effect and none may have, it is the reason of the first.
     fn failure(&mut self) -> Box<Status> {
         match self.refused.take() {
             Some(status) if self.parts.is_empty() || error::is_unknown_outcome(&status) => status,
@@ -89,12 +91,12 @@ impl Pending {
         }
     }
 
-    /// The answer will come in this many parts.
+    /// Notes that the answer will come in this many parts.
     pub(crate) fn gather(&mut self, parts: usize) {
         self.gather = Some(Gather::new(parts));
     }
 
-    /// One of the parts could not be sent.
+    /// Notes that one of the parts could not be sent.
     pub(crate) fn part_failed(&mut self) {
         if let Some(gather) = &mut self.gather {
             gather.missing -= 1;
@@ -104,8 +106,8 @@ impl Pending {
 }
 
 impl Dispatcher {
-    /// Takes in an answer. `None`: parts are still missing. Otherwise the message is in [`Dispatcher::reply`], or the call
-    /// failed.
+    /// Handles an answer. `None`: parts are still missing. Otherwise the message is in
+    /// [`Dispatcher::reply`], or the call failed.
     pub(crate) fn handle_answer(
         &mut self,
         pending: &mut Pending,
@@ -136,7 +138,7 @@ impl Dispatcher {
         Some(result)
     }
 
-    /// The one ending of a call that waits: whatever comes after it counts for nothing.
+    /// Ends a waiting call, once: later events count for nothing.
     pub(super) fn end(&mut self, pending: &mut Pending, code: Code, response_bytes: usize) {
         self.forget_deadline(pending);
         if let Some(pass) = pending.pass.take() {
@@ -144,18 +146,18 @@ impl Dispatcher {
         }
     }
 
-    /// The call's deadline has passed.
+    /// Ends the call after its deadline.
     pub(crate) fn expire(&mut self, pending: &mut Pending) {
         self.end(pending, Code::DeadlineExceeded, 0);
     }
 
-    /// The client gave the call up.
+    /// Ends a call cancelled by its client.
     pub(crate) fn cancel(&mut self, pending: &mut Pending) {
         self.end(pending, Code::Cancelled, 0);
         self.metrics().cancelled.add(1);
     }
 
-    /// A page of a Scan goes out; the bytes of a stream are counted page by page.
+    /// Counts a page of a Scan; the bytes of a stream are counted page by page.
     pub(super) fn count_page(&self, pending: &Pending, bytes: usize) {
         if let Some(pass) = &pending.pass {
             pass.metrics().response_bytes.add(bytes as u64);

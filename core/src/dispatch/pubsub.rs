@@ -1,5 +1,5 @@
-//! Calls of PubSub: publishing goes where its partitions are owned, subscriptions become streams, and asks that find nothing
-//! wait here, where this shard holds the messages.
+//! Calls of PubSub: publishing goes where its partitions are owned, subscriptions become streams,
+//! and asks that find nothing wait here, where this shard holds the messages.
 
 use std::{sync::Arc, time::Instant};
 
@@ -146,7 +146,8 @@ impl Dispatcher {
         }
     }
 
-    /// The shards that own the partitions of a request, in order, each once. With one shard there is nothing to ask.
+    /// The shards that own the partitions of a request, in order, each once. With one shard there
+    /// is nothing to ask.
     fn owners_of_partitions(&self, namespace: NamespaceId, request: &Request<'_>) -> Shards {
         let count = self.shard_count();
         let mut owners = Shards::new();
@@ -158,7 +159,8 @@ impl Dispatcher {
         owners
     }
 
-    /// Appends a publishing call, or a part of one, to this shard's log. The answer comes as a reply.
+    /// Appends a publishing call, or a part of one, to this shard's log. The answer comes as a
+    /// reply.
     fn log_publish(
         &mut self,
         call: &ToLog,
@@ -253,7 +255,7 @@ impl Dispatcher {
             .map(|()| Answer::Message(message))
     }
 
-    // --- subscriptions ------------------------------------------------------------------------------------------------
+    // --- subscriptions ---------------------------------------------------------------------------
 
     fn start_subscription(
         &mut self,

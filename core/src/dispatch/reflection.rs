@@ -1,6 +1,7 @@
-//! Server reflection (v1, and v1alpha, which has the same messages): lets grpcurl and its like discover the services.
+//! Server reflection (v1, and v1alpha, which has the same messages): lets tools such as grpcurl
+//! discover the services.
 //!
-//! Descriptors are given out as they were compiled, byte for byte, so that custom options survive.
+//! Descriptors are returned as they were compiled, byte for byte, so that custom options survive.
 
 use std::sync::LazyLock;
 
@@ -20,7 +21,7 @@ use prost_types::{DescriptorProto, FileDescriptorProto};
 
 use crate::call::error;
 
-/// Largest request: names are short.
+/// Largest request in bytes: names are short.
 pub(crate) const REQUEST_BYTES_MAX: usize = 64 << 10;
 
 /// Answers one request message. The response is put into `out`.
@@ -75,7 +76,7 @@ struct File {
     extensions: Vec<(String, i32)>,
 }
 
-/// A `FileDescriptorSet` whose files are kept as bytes: same field number, another type.
+/// A `FileDescriptorSet` with its files kept as bytes: same field number, another type.
 #[derive(Clone, PartialEq, Message)]
 struct RawSet {
     #[prost(bytes = "vec", repeated, tag = "1")]

@@ -1,10 +1,10 @@
-//! Where a request goes: the paths, and what kind of exchange each is.
+//! Routes of requests: the paths, and the shape of each exchange.
 
 use prism_codec::method::{HealthMethod, Method, ServerReflectionMethod, Shape};
 
 use crate::call::method::AdminMethod;
 
-/// Where a request goes.
+/// The route of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
     /// A call about the data of a namespace.
@@ -14,7 +14,7 @@ pub(crate) enum Route {
     HealthCheck,
     HealthList,
     HealthWatch,
-    /// Server reflection; the flag tells v1alpha from v1.
+    /// Server reflection; the flag distinguishes v1alpha from v1.
     Reflection {
         alpha: bool,
     },
@@ -28,9 +28,9 @@ pub(crate) enum Route {
     Welcome,
     /// No such path.
     Unknown,
-    /// An OPTIONS request: which methods and fields a page of another origin may use.
+    /// An OPTIONS request: the methods and fields that a page of another origin may use.
     Preflight,
-    /// A request that is refused for what its head says.
+    /// A request refused for its head.
     Refused,
 }
 
@@ -50,7 +50,7 @@ impl Route {
         matches!(self, Self::Metrics | Self::Healthz | Self::Readyz | Self::Welcome)
     }
 
-    /// What kind of exchange the call is.
+    /// Shape of the call's exchange.
     pub(crate) fn shape(self) -> Shape {
         self.method().map_or(Shape::Unary, |method| method.spec().shape)
     }
@@ -91,7 +91,7 @@ impl From<Method> for Route {
     }
 }
 
-/// Heads are remembered per connection, so this runs rarely.
+/// The route of a path. Heads are remembered per connection, so this runs rarely.
 pub(crate) fn route_of(path: &[u8]) -> Route {
     if let Some(method) = Method::of_path(path) {
         return method.into();

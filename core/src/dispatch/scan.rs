@@ -1,9 +1,9 @@
 //! A Scan as the source of a stream: one page at a time, shard after shard.
 //!
-//! Where each shard holds its own keys (the memory store) the shards are read one after the other, and the page token
-//! that a client sees is the shard's number followed by the store's own token. Where one store holds all keys there is
-//! one "shard" only, number 0. In a namespace whose writes pass through the log, the stream first waits until the store has
-//! what was acknowledged before it.
+//! Where each shard holds its own keys (the memory store) the shards are read one after the other,
+//! and the page token for the client is the shard's number followed by the store's own token. Where
+//! one store holds all keys there is one "shard" only, number 0. In a namespace with logged writes,
+//! the stream first waits until the store has the writes acknowledged before it.
 
 use prism_backends::Selection;
 use prism_codec::grpc::{Code, Status};
@@ -20,10 +20,10 @@ use crate::{
     namespace::spec::Home,
 };
 
-/// How a Scan goes, given the store and the namespace.
+/// The plan of a Scan, for the store and the namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ScanPlan {
-    /// Where the namespace's data lies.
+    /// Home of the namespace's data.
     pub(crate) home: Home,
     /// Shards to be read, one after the other.
     pub(crate) shards: u16,
@@ -32,17 +32,17 @@ pub(crate) struct ScanPlan {
 /// A Scan between its first and its last page.
 pub(crate) struct Scan {
     plan: ScanPlan,
-    /// The shard that is being read.
+    /// The shard being read.
     shard: u16,
     page_bytes: u32,
     item_limit: u32,
-    /// Where the next page of that shard begins; empty at its start.
+    /// Start of that shard's next page; empty at the shard's beginning.
     token: Vec<u8>,
     is_asked: bool,
 }
 
 impl Scan {
-    /// A Scan that begins where the selection says.
+    /// Makes a Scan that begins at the selection's token.
     ///
     /// # Errors
     /// The page token is not one of a Scan of these shards.
@@ -59,17 +59,17 @@ impl Scan {
         })
     }
 
-    /// Whether the next page has not been asked for.
+    /// Whether the next page has not been requested.
     pub(super) fn wants_page(&self) -> bool {
         !self.is_asked
     }
 
-    /// Whether a page that was asked for has not come.
+    /// Whether a requested page has not arrived.
     pub(super) fn awaits_page(&self) -> bool {
         self.is_asked
     }
 
-    /// The next ask, unless one is under way.
+    /// The next ask, unless one is in flight.
     pub(super) fn next_ask(&mut self, pending: &Pending) -> Option<(Asked, Work)> {
         if std::mem::replace(&mut self.is_asked, true) {
             return None;
@@ -87,7 +87,7 @@ impl Scan {
         Some((to, work))
     }
 
-    /// Takes in the page that was asked for.
+    /// Takes the requested page.
     pub(super) fn take(&mut self, answer: Answer) -> Result<Taken, Box<Status>> {
         let Answer::Page { mut message, next } = answer else {
             return Err(error::status(
@@ -106,7 +106,7 @@ impl Scan {
             return Ok(Taken::Last(message));
         }
         if message.is_empty() {
-            // A shard without (further) items: nothing to show for it.
+            // A shard without (further) items has nothing to show.
             return Ok(Taken::Nothing);
         }
         append_next_page_token(&mut message, &join_token(self.shard, &self.token));
@@ -130,8 +130,8 @@ fn join_token(shard: u16, token: &[u8]) -> Vec<u8> {
     joined
 }
 
-/// Adds the field `next_page_token` (2, length-delimited) to a serialized `ScanResponse`: fields may come in any order, so
-/// the end is as good a place as any.
+/// Adds the field `next_page_token` (2, length-delimited) to a serialized `ScanResponse`: fields
+/// may come in any order, so it can be last.
 fn append_next_page_token(message: &mut Vec<u8>, token: &[u8]) {
     message.push(2 << 3 | 2);
     let mut length = token.len();

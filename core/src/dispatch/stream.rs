@@ -1,13 +1,14 @@
-//! A streaming reply in progress: a series of asks, each answered by a chunk, no faster than the client reads.
+//! A streaming reply in progress: a series of asks, each answered by a chunk, no faster than the
+//! client reads.
 //!
 //! ```text
 //!   begin ──> barrier (all shards: the store has what was acknowledged) ──> ask ──> chunk ──> ask ──> … ──> last
 //! ```
 //!
-//! What is asked, and of whom, is the business of its [`Source`]: a Scan goes from shard to shard and ends, a subscription asks all
-//! of its places at once, and each of them answers when it has something. Flow control is the absence of an ask: nothing is
-//! asked while the client has enough to read, so nothing grows. A stream that ends before its asks are answered takes them
-//! back.
+//! The [`Source`] decides the asks and their destinations: a Scan goes from shard to shard and
+//! ends, a subscription asks all of its places at once, and each of them answers when it has
+//! something. Flow control is the absence of an ask: nothing is asked while the client has enough
+//! to read, so nothing grows. A stream that ends before its asks are answered withdraws them.
 
 use std::collections::VecDeque;
 
@@ -24,7 +25,8 @@ use crate::{
     namespace::spec::StoreId,
 };
 
-/// Streams of one shard. Each may have an answer on its way, for which the mailbox of answers has room.
+/// Most streams of one shard. Each may have an answer in flight, for which the mailbox of answers
+/// has room.
 pub(crate) const STREAMS_MAX: usize = 4_096;
 
 /// The origin of a stream's chunks.
@@ -33,16 +35,16 @@ pub(crate) enum Source {
     Subscription(Subscription),
 }
 
-/// Where an ask goes.
+/// Destination of an ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
     Shard(u16),
     Reader(StoreId),
 }
 
-/// What a source makes of an answer.
+/// Result of an answer for a source.
 pub(crate) enum Taken {
-    /// Nothing to show; ask on.
+    /// Nothing to show; ask again.
     Nothing,
     /// A message for the client.
     Message(Vec<u8>),
@@ -56,26 +58,26 @@ pub(crate) struct Stream {
     source: Source,
     barrier: Barrier,
     ready: VecDeque<Vec<u8>>,
-    /// The last chunk has come.
+    /// Whether the last chunk has come.
     ended: bool,
     failed: Option<Box<Status>>,
-    /// Counted among the streams of its namespace.
+    /// Whether it counts among the streams of its namespace.
     counted: bool,
 }
 
-/// Whether the store has what was acknowledged before the stream began.
+/// Whether the store has the writes acknowledged before the stream began.
 enum Barrier {
-    /// So many shards are to be asked.
+    /// This many shards are to be asked.
     Wanted(u16),
-    /// So many of them have not answered.
+    /// This many of them have not answered.
     Waiting(u16),
     /// All have, or none need be asked.
     Passed,
 }
 
-/// What the session does next.
+/// Next step of the session.
 pub(crate) enum StreamStep {
-    /// Nothing: a chunk is on its way, or the client is slow.
+    /// Nothing: a chunk is in flight, or the client is slow.
     Wait,
     /// Send [`Stream::take_message`], and end the stream if it is the last.
     Send { last: bool },
@@ -84,7 +86,7 @@ pub(crate) enum StreamStep {
 }
 
 impl Stream {
-    /// A stream that first waits for the logs of so many shards.
+    /// Makes a stream that first waits for the logs of this many shards.
     pub(super) fn new(pending: Pending, source: Source, barrier: u16) -> Self {
         Self {
             pending,
@@ -100,7 +102,7 @@ impl Stream {
         }
     }
 
-    /// Whether it goes on until somebody ends it.
+    /// Whether it never ends by itself.
     pub(crate) fn is_endless(&self) -> bool {
         matches!(self.source, Source::Subscription(_))
     }
@@ -117,7 +119,7 @@ impl Stream {
             }
     }
 
-    /// Whether a chunk was asked for that is being made now. What a subscription asks for may come in hours.
+    /// Whether a requested chunk is being made now. A chunk for a subscription may take hours.
     pub(crate) fn awaits_chunk(&self) -> bool {
         match &self.source {
             Source::Scan(scan) => scan.awaits_page(),
@@ -125,7 +127,7 @@ impl Stream {
         }
     }
 
-    /// Moves on. `may_ask` is false while the client has enough to read.
+    /// Moves forward. `may_ask` is false while the client has enough to read.
     pub(crate) fn step(&mut self, may_ask: bool, gateway: &mut Dispatcher) -> StreamStep {
         if let Some(status) = self.failed.take() {
             return self.fail(status, gateway);
@@ -157,7 +159,7 @@ impl Stream {
         }
     }
 
-    /// Asks every shard to answer when the store has what it acknowledged.
+    /// Asks every shard to answer when the store has its acknowledged writes.
     fn ask_for_barrier(&mut self, shards: u16, gateway: &mut Dispatcher) -> StreamStep {
         gateway.watch_stream_deadline(&mut self.pending);
         for shard in 0..shards {
@@ -177,7 +179,7 @@ impl Stream {
         StreamStep::Failed(status)
     }
 
-    /// Takes in an answer. Returns whether there is something to do now.
+    /// Handles an answer. Returns whether there is something to do now.
     pub(crate) fn handle_answer(
         &mut self,
         result: Result<Answer, Box<Status>>,
@@ -218,19 +220,19 @@ impl Stream {
         self.ready.pop_front().unwrap_or_default()
     }
 
-    /// Ends with the deadline.
+    /// Ends at the deadline.
     pub(crate) fn expire(&mut self, gateway: &mut Dispatcher) {
         gateway.expire(&mut self.pending);
         self.close(gateway);
     }
 
-    /// Ends because the client gave up.
+    /// Ends as the client cancelled.
     pub(crate) fn cancel(&mut self, gateway: &mut Dispatcher) {
         gateway.cancel(&mut self.pending);
         self.close(gateway);
     }
 
-    /// Ends because the gateway drains; the status for the client.
+    /// Ends as the gateway drains. Returns the status for the client.
     pub(crate) fn drain(&mut self, gateway: &mut Dispatcher) -> Box<Status> {
         let status = error::not_serving();
         gateway.end(&mut self.pending, status.code, 0);
@@ -238,7 +240,7 @@ impl Stream {
         status
     }
 
-    /// Takes back what was asked and not answered, and gives the stream's place up. Done once.
+    /// Withdraws unanswered asks, and frees the stream's place. Done once.
     fn close(&mut self, gateway: &mut Dispatcher) {
         if !std::mem::take(&mut self.counted) {
             return;
@@ -254,10 +256,10 @@ impl Stream {
 }
 
 impl Dispatcher {
-    /// Takes one of the places for streams. They are others than those of calls that wait.
+    /// Takes one of the places for streams, which are separate from those of waiting calls.
     ///
     /// # Errors
-    /// The namespace has as many streams as it may, or the shard.
+    /// The namespace, or the shard, has reached its most streams.
     pub(super) fn enter_stream(&mut self, namespace: NamespaceId) -> Result<(), Box<Status>> {
         let Some(namespace) = self.namespaces.by_id(namespace) else {
             return Err(error::not_serving());
@@ -281,7 +283,8 @@ impl Dispatcher {
         }
     }
 
-    /// Sends a stream's ask. One of a subscription may wait for hours, so it takes no place of a call.
+    /// Sends a stream's ask. One of a subscription may wait for hours, so it takes no place of a
+    /// call.
     fn submit_ask(&mut self, to: Asked, pending: &Pending, work: Work) -> Result<(), Box<Status>> {
         let to = match to {
             Asked::Shard(shard) => Destination::Shard(shard),
@@ -293,7 +296,7 @@ impl Dispatcher {
         }
     }
 
-    /// Takes an ask back that is not answered. Where its mailbox is full the ask is answered to nobody.
+    /// Withdraws an unanswered ask. If its mailbox is full, the ask's answer is dropped.
     fn take_back(&mut self, to: Asked, ticket: Ticket) {
         let job = Job {
             ticket,

@@ -1,8 +1,8 @@
-//! A subscription as the source of a stream: it asks each of its places for the messages that come next, and each answers when
-//! it has some.
+//! A subscription as the source of a stream: it asks each of its places for the next messages, and
+//! each answers when it has some.
 //!
-//! A place is whatever numbers messages by itself: a store that all shards share, or each shard for the messages that it holds.
-//! At most one ask is under way at each.
+//! A place numbers messages by itself: a store that all shards share, or each shard for the
+//! messages that it holds. At most one ask is in flight at each.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ use crate::{
     },
 };
 
-/// A subscription's state: what it wants, and how far it has come at each place.
+/// A subscription's state: its wanted messages, and its progress at each place.
 pub(crate) struct Subscription {
     wanted: Arc<Wanted>,
     scope: Scope,
     places: Vec<Asking>,
-    /// The first answer, which says that it stands, has been given.
+    /// Whether the first answer, which confirms the subscription, has been given.
     stands: bool,
 }
 
@@ -34,7 +34,7 @@ struct Asking {
 }
 
 impl Subscription {
-    /// A subscription at these places.
+    /// Makes a subscription at these places.
     pub(super) fn new(wanted: Wanted, scope: Scope, places: impl Iterator<Item = (Asked, Place)>) -> Self {
         Self {
             wanted: Arc::new(wanted),
@@ -50,7 +50,7 @@ impl Subscription {
         }
     }
 
-    /// Whether a place is not asked now.
+    /// Whether a place has no ask now.
     pub(super) fn wants_messages(&self) -> bool {
         self.places.iter().any(|place| !place.is_asked)
     }
@@ -58,7 +58,7 @@ impl Subscription {
     /// The next ask.
     pub(super) fn next_ask(&mut self) -> Option<(Asked, Work)> {
         let (number, place) = (0..).zip(&mut self.places).find(|(_, place)| !place.is_asked)?;
-        // Before it stands everywhere nothing is delivered: the first answer has no messages.
+        // Before it has begun at all places nothing is delivered: the first answer has no messages.
         if !self.stands && matches!(place.place, Place::Next(_)) {
             return None;
         }
@@ -71,7 +71,7 @@ impl Subscription {
         Some((place.to, Work::PubSub(work)))
     }
 
-    /// The places with asks that are not answered.
+    /// Places with unanswered asks.
     pub(super) fn asked(&self) -> impl Iterator<Item = Asked> {
         self.places
             .iter()
@@ -79,7 +79,7 @@ impl Subscription {
             .map(|place| place.to)
     }
 
-    /// Takes in an answer.
+    /// Handles an answer.
     pub(super) fn take(&mut self, answer: Answer) -> Result<Taken, Box<Status>> {
         let Answer::Messages { number, chunk } = answer else {
             return Err(error::status(

@@ -1,5 +1,5 @@
-//! Where a call goes: one table over the home of its namespace, the path of its writes, how its reads treat what the store
-//! lacks, what the call does, and who owns its keys.
+//! The way of a call: one table over the home of its namespace, the path of its writes, how its
+//! reads treat records that the store lacks, the call's effect, and the owners of its keys.
 //!
 //! | home | path | effect | way |
 //! |---|---|---|---|
@@ -17,12 +17,12 @@ use crate::namespace::spec::{Home, Path, Unapplied};
 /// The shards that own the keys of a call, in order, each once.
 pub(super) type Shards = SmallVec<[u16; 4]>;
 
-/// Where a call goes.
+/// The way of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Way {
-    /// It is answered at once, from the memory of this shard.
+    /// Answered at once, from the memory of this shard.
     Inline,
-    /// This shard's log knows what is to be done.
+    /// Through this shard's log.
     Log,
     /// To the shard that owns its keys.
     Peer(u16),
@@ -32,7 +32,8 @@ pub(super) enum Way {
     Store,
 }
 
-/// The way of a call. `owners` is asked only where keys have owners; no owner stands for any shard.
+/// Decides the way of a call. `owners` is called only where keys have owners; no owner stands for
+/// any shard.
 #[inline]
 pub(super) fn way(
     home: Home,

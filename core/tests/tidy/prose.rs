@@ -20,6 +20,7 @@ const HELD: &[&str] = &[
     "core/src/client",
     "core/src/config",
     "core/src/control",
+    "core/src/dispatch",
     "core/src/namespace",
     "core/src/plan",
     "core/src/runtime",
