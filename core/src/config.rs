@@ -10,6 +10,7 @@
 mod environment;
 mod keys;
 mod stores;
+mod values;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,7 +22,7 @@ use prism_backends::kind::StoreKind;
 
 pub use environment::{PREFIX, unknown_variables};
 pub use keys::{KEYS, Key};
-pub use stores::{EMBEDDED, StoreOptions};
+pub use stores::{EMBEDDED, StoreOptions, StoreTls};
 
 use crate::namespace::problem::{Problem, did_you_mean};
 use crate::namespace::yaml::{self, Node, Value, join};
@@ -54,6 +55,8 @@ pub struct ServeOptions {
     pub embedded: EmbeddedStore,
     /// Stores in addition to it, in the order of the file; each name once.
     pub stores: Vec<StoreOptions>,
+    /// The catalog that it shares with other gateways, if it does.
+    pub catalog: CatalogOptions,
     /// Maxima that the operator can change.
     pub limits: ServeLimits,
     /// Options for browsers and for the compression of replies.
@@ -69,6 +72,17 @@ pub struct ServeOptions {
     pub log: LogOptions,
     /// The wall clock. Not configured; tests shift it.
     pub wall_clock: WallClock,
+}
+
+/// The database with a catalog that several gateways share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CatalogOptions {
+    /// URL of PostgreSQL, without a password; `None`: the gateway has a catalog of its own.
+    pub url: Option<String>,
+    /// File with the password.
+    pub credentials_file: Option<PathBuf>,
+    /// Encryption; `None`: as the URL says.
+    pub tls: Option<StoreTls>,
 }
 
 /// Options for browsers and for the compression of replies.
@@ -234,9 +248,8 @@ impl ServeOptions {
 
     /// Whether a store is on this machine's disk, and the log and the catalog with it.
     pub fn keeps_catalog(&self) -> bool {
-        self.all_stores()
-            .iter()
-            .any(|store| store.kind != StoreKind::Memory)
+        let on_disk = |store: &StoreOptions| store.kind != StoreKind::Memory;
+        self.catalog.url.is_some() || self.all_stores().iter().any(on_disk)
     }
 
     /// Whether there is anything in the data directory in addition to the catalog.
@@ -277,6 +290,7 @@ impl Default for ServeOptions {
             idle_poll: Duration::from_micros(200),
             embedded: EmbeddedStore::Sqlite,
             stores: Vec::new(),
+            catalog: CatalogOptions::default(),
             limits: ServeLimits::default(),
             http: HttpOptions::default(),
             wal: LogLimits::default(),

@@ -11,6 +11,7 @@
 //! tokio runtime; each shard opens a store of its own, with its [`Share`] of the connections.
 //! Several gateways may use one database.
 
+pub mod catalog;
 mod config;
 mod connect;
 mod connections;
@@ -18,6 +19,7 @@ mod keyvalue;
 mod pool;
 mod positions;
 mod provision;
+mod schema;
 mod tls;
 
 use std::rc::Rc;
@@ -26,7 +28,8 @@ pub use config::{Config, Tls};
 pub use connect::Facts;
 pub use keyvalue::{KEYVALUE, KeyValue};
 pub use pool::{Acquired, Limits, Place, Pool};
-pub use provision::{FORMAT, Observed};
+pub use provision::FORMAT;
+pub use schema::Observed;
 
 use self::connections::Connections;
 use crate::api::keyvalue::Store;

@@ -1,44 +1,18 @@
-//! The tables, made or brought to the newest format before the store is used. Gateways may do so at
-//! the same time; a lock lets them take turns.
+//! The tables: made, and brought to the newest format, before the store is used.
 
 use super::Postgres;
-use super::connect::{Fault, Link};
+use super::connect::Fault;
+use super::schema::{self, Observed, Schema};
 use crate::error::StoreError;
 
 /// Format that this program writes.
 pub const FORMAT: i32 = STEPS.len() as i32;
 
-/// State of the tables in a database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Observed {
-    /// Format of the tables; 0: there are none.
-    pub format: i32,
-    /// Oldest format whose programs may use the tables.
-    pub usable_from: i32,
-}
-
-impl Observed {
-    /// Whether this program may use the tables. A newer program may have added to them meanwhile,
-    /// while gateways are replaced one by one.
-    pub fn check(self, address: &str) -> Result<(), StoreError> {
-        if self.usable_from > FORMAT {
-            return Err(StoreError::WrongFormat {
-                detail: format!(
-                    "postgresql at {address}: its tables have format {}, which needs a program of format {} or newer; \
-                     this one knows {FORMAT}. Use a newer one",
-                    self.format, self.usable_from
-                ),
-            });
-        }
-        Ok(())
-    }
-}
-
 impl Postgres {
     /// The state of the tables now.
     pub async fn inspect(&self) -> Result<Observed, StoreError> {
         let lease = self.connections.acquire().await?;
-        let observed = observe(lease.begin()).await?;
+        let observed = schema::observe(lease.begin(), &SCHEMA).await?;
         lease.finish();
         Ok(observed)
     }
@@ -49,23 +23,7 @@ impl Postgres {
     /// Errors: [`StoreError::WrongFormat`] if a newer program made them that excludes this one;
     /// [`StoreError::Unopenable`] without the right to make them.
     pub async fn ensure(&self, dry_run: bool) -> Result<Observed, StoreError> {
-        let lease = self.connections.acquire().await?;
-        let link = lease.begin();
-        let mut observed = observe(link).await?;
-        if observed.format < FORMAT && !dry_run {
-            match migrate(link).await {
-                Ok(()) => observed = observe(link).await?,
-                Err(fault) => {
-                    if !fault.is_of_connection() && link.run("ROLLBACK").await.is_ok() {
-                        lease.finish();
-                    }
-                    return Err(fault.into());
-                }
-            }
-        }
-        lease.finish();
-        observed.check(self.connections.address())?;
-        Ok(observed)
+        schema::ensure(&self.connections, &SCHEMA, dry_run).await
     }
 }
 
@@ -86,57 +44,21 @@ impl Postgres {
     }
 }
 
-async fn observe(link: &Link) -> Result<Observed, Fault> {
-    let rows = link.query(EXISTS, &[]).await?;
-    let exists = rows.first().map(|row| row.try_get::<_, bool>(0)).transpose()?;
-    let mut observed = Observed {
-        format: 0,
-        usable_from: 0,
-    };
-    if exists == Some(true)
-        && let Some(row) = link.query(READ, &[]).await?.first()
-    {
-        observed.format = row.try_get(0)?;
-        observed.usable_from = row.try_get(1)?;
-    }
-    Ok(observed)
-}
+/// The tables of the store.
+static SCHEMA: Schema = Schema {
+    lock: 0x7072_6973_6d00_0001,
+    has_schema: "SELECT 1 FROM pg_namespace WHERE nspname = 'prism'",
+    create_schema: "CREATE SCHEMA prism",
+    has_format: "SELECT to_regclass('prism.format') IS NOT NULL",
+    read: "SELECT version, usable_from FROM prism.format",
+    write: "INSERT INTO prism.format (one, version, usable_from) VALUES (true, $1, $2)
+    ON CONFLICT (one) DO UPDATE SET version = excluded.version, usable_from = excluded.usable_from",
+    steps: &STEPS,
+    usable_from: 1,
+};
 
-/// Takes the missing steps, all in one transaction.
-async fn migrate(link: &Link) -> Result<(), Fault> {
-    link.run("BEGIN").await?;
-    link.execute(LOCK, &[&LOCK_NUMBER]).await?;
-    let rows = link.query(HAS_SCHEMA, &[]).await?;
-    // Requested only if it is absent: it needs a right that the owner of a schema may lack.
-    if rows.is_empty() {
-        link.run("CREATE SCHEMA prism").await?;
-    }
-    // Another gateway may have been first.
-    let before = observe(link).await?.format;
-    for step in STEPS.iter().skip(before.max(0) as usize) {
-        link.run(step).await?;
-    }
-    if before < FORMAT {
-        link.execute(WRITE, &[&FORMAT, &USABLE_FROM]).await?;
-    }
-    link.run("COMMIT").await?;
-    Ok(())
-}
-
-/// Oldest format whose programs may use the tables of this one.
-const USABLE_FROM: i32 = 1;
-
-/// Number of the lock: any number that others do not use.
-const LOCK_NUMBER: i64 = 0x7072_6973_6d00_0001;
-
-static LOCK: &str = "SELECT pg_advisory_xact_lock($1)";
-static HAS_SCHEMA: &str = "SELECT 1 FROM pg_namespace WHERE nspname = 'prism'";
-static EXISTS: &str = "SELECT to_regclass('prism.format') IS NOT NULL";
-static READ: &str = "SELECT version, usable_from FROM prism.format";
 static CLAIM: &str = "INSERT INTO prism.owner AS o (one, catalog) VALUES (true, $1)
     ON CONFLICT (one) DO UPDATE SET catalog = o.catalog RETURNING catalog";
-static WRITE: &str = "INSERT INTO prism.format (one, version, usable_from) VALUES (true, $1, $2)
-    ON CONFLICT (one) DO UPDATE SET version = excluded.version, usable_from = excluded.usable_from";
 
 /// Statements that make each format from the one before. A released step is never changed.
 const STEPS: [&str; 2] = [FORMAT_1, FORMAT_2];

@@ -156,6 +156,14 @@ impl Server {
 
     /// Output of psql, a plain client, for a statement, without decoration.
     pub(crate) fn sql(&self, database: &str, statement: &str) -> String {
+        match self.try_sql(database, statement) {
+            Ok(printed) => printed,
+            Err(said) => panic!("{statement}: {said}"),
+        }
+    }
+
+    /// The same, or what psql says against it.
+    pub(crate) fn try_sql(&self, database: &str, statement: &str) -> Result<String, String> {
         let done = Command::new(program("psql"))
             .args([
                 "-X",
@@ -170,12 +178,10 @@ impl Server {
             ])
             .output()
             .expect("psql runs");
-        assert!(
-            done.status.success(),
-            "{statement}: {}",
-            String::from_utf8_lossy(&done.stderr)
-        );
-        String::from_utf8_lossy(&done.stdout).trim_end().to_owned()
+        match done.status.success() {
+            true => Ok(String::from_utf8_lossy(&done.stdout).trim_end().to_owned()),
+            false => Err(String::from_utf8_lossy(&done.stderr).into_owned()),
+        }
     }
 
     fn data(&self) -> PathBuf {

@@ -3,17 +3,17 @@
 //! Adding a key means a field in [`ServeOptions`], its default, and one row here; flag `--set`,
 //! environment, file and `config print` follow.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
+use super::stores::{TLS_ALLOWED, tls};
+use super::values::{
+    boolean, catalog_url, choice, duration, host, list, listen_address, origin, size, size_of, whole,
+};
 use super::{EmbeddedStore, LogFormat, LogWriterKind, SHARDS_MAX, ServeOptions};
 use crate::namespace::problem::{Problem, did_you_mean};
-use crate::namespace::units::{
-    DURATION_ALLOWED, SIZE_ALLOWED, format_duration, format_size, parse_duration, parse_size,
-};
+use crate::namespace::units::{format_duration, format_size};
 use crate::runtime::reactor::DriverChoice;
 
 /// One key of the configuration.
@@ -170,6 +170,56 @@ pub const KEYS: &[Key] = &[
                 EmbeddedStore::Memory => "memory",
             }
             .to_owned()
+        },
+    },
+    Key {
+        path: "catalog.url",
+        env: "PRISM_CATALOG_URL",
+        allowed: "a URL such as postgresql://prism@db:5432/prism, or nothing",
+        doc: "PostgreSQL database with the catalog that several gateways share: namespaces that one of them makes are served by\n\
+              all. It holds no password. Nothing: the gateway keeps a catalog of its own in data_dir.",
+        set: |options, text| {
+            options.catalog.url = catalog_url(text)?;
+            Ok(())
+        },
+        show: |options| options.catalog.url.clone().unwrap_or_default(),
+    },
+    Key {
+        path: "catalog.credentials_file",
+        env: "PRISM_CATALOG_CREDENTIALS_FILE",
+        allowed: "a path, or nothing",
+        doc: "File with the password for it.",
+        set: |options, text| {
+            if text.contains('\0') {
+                return Err(Problem::new("", 0, "the path holds a NUL byte"));
+            }
+            options.catalog.credentials_file = (!text.is_empty()).then(|| PathBuf::from(text));
+            Ok(())
+        },
+        show: |options| {
+            let path = options.catalog.credentials_file.as_ref();
+            path.map_or_else(String::new, |path| path.display().to_string())
+        },
+    },
+    Key {
+        path: "catalog.tls",
+        env: "PRISM_CATALOG_TLS",
+        allowed: TLS_ALLOWED,
+        doc: "Whether connections to it are encrypted, and who signs its certificate: true, the system's roots; a path, the\n\
+              certificates in that file. Nothing: as the URL says.",
+        set: |options, text| {
+            options.catalog.tls = match text {
+                "" => None,
+                text => Some(tls(text).map_err(|what| Problem::new("", 0, what))?),
+            };
+            Ok(())
+        },
+        show: |options| {
+            options
+                .catalog
+                .tls
+                .as_ref()
+                .map_or_else(String::new, ToString::to_string)
         },
     },
     Key {
@@ -604,196 +654,4 @@ const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 fn level_like(text: &str) -> bool {
     text.split(',')
         .all(|part| part.contains(['=', ':', '[']) || LEVELS.contains(&part.trim().to_lowercase().as_str()))
-}
-
-/// Parses an address with a port, or a name with a port whose address the system knows.
-///
-/// Of several addresses the first IPv4 one counts: `localhost` has both, and clients use 127.0.0.1.
-fn listen_address(text: &str) -> Result<SocketAddr, Problem> {
-    if let Ok(address) = SocketAddr::from_str(text) {
-        return Ok(address);
-    }
-    let named = text
-        .rsplit_once(':')
-        .filter(|(host, port)| is_host_name(host) && port.parse::<u16>().is_ok());
-    let Some((host, _)) = named else {
-        let what = format!(
-            "{text:?} is not an address with a port; allowed: 127.0.0.1:8980, [::1]:8980, localhost:8980 and the like"
-        );
-        return Err(Problem::new("", 0, what).suggest(listen_suggestion(text)));
-    };
-    let fail = |why: String| {
-        Err(Problem::new(
-            "",
-            0,
-            format!("{host:?} has no address here: {why}"),
-        ))
-    };
-    match text.to_socket_addrs() {
-        Ok(addresses) => {
-            let mut addresses: Vec<_> = addresses.collect();
-            addresses.sort_by_key(SocketAddr::is_ipv6);
-            addresses
-                .first()
-                .copied()
-                .map_or_else(|| fail("the system knows none".to_owned()), Ok)
-        }
-        Err(error) => fail(error.to_string()),
-    }
-}
-
-/// Letters, digits, hyphens and dots, as in host names; at least one letter, so that no address is
-/// one.
-fn is_host_name(host: &str) -> bool {
-    host.bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
-        && host.bytes().any(|byte| byte.is_ascii_alphabetic())
-}
-
-/// The address with a port of which one half was given.
-fn listen_suggestion(text: &str) -> String {
-    let port = text.strip_prefix(':').unwrap_or(text);
-    if port.parse::<u16>().is_ok() {
-        return format!("write \"127.0.0.1:{port}\"");
-    }
-    let (address, shown) = match text.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(address @ IpAddr::V4(_)) => (address, format!("{address}:8980")),
-        Ok(address @ IpAddr::V6(_)) => (address, format!("[{address}]:8980")),
-        Err(_) if is_host_name(text) => return format!("write \"{text}:8980\""),
-        Err(_) => return String::new(),
-    };
-    let consent = if address.is_loopback() {
-        ""
-    } else {
-        " and add --insecure-listen if the network itself is trusted"
-    };
-    format!("write \"{shown}\"{consent}")
-}
-
-/// Entries with commas between them.
-fn list(text: &str, check: fn(&str) -> Result<(), Problem>) -> Result<Vec<String>, Problem> {
-    let entries: Vec<String> = text
-        .split(',')
-        .map(str::trim)
-        .filter(|entry| !entry.is_empty())
-        .map(str::to_owned)
-        .collect();
-    entries.iter().try_for_each(|entry| check(entry))?;
-    Ok(entries)
-}
-
-fn host(text: &str) -> Result<(), Problem> {
-    let legal =
-        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
-    if text.bytes().all(legal) {
-        return Ok(());
-    }
-    let what =
-        format!("{text:?} is not the name of a host; allowed: names such as prism.internal, without scheme");
-    Err(Problem::new("", 0, what))
-}
-
-fn origin(text: &str) -> Result<(), Problem> {
-    if text == "*" {
-        return Ok(());
-    }
-    let rest = text
-        .strip_prefix("https://")
-        .or_else(|| text.strip_prefix("http://"));
-    match rest {
-        Some(authority) if !authority.is_empty() && !authority.contains(['/', '?', '#', '*', ' ', '@']) => {
-            Ok(())
-        }
-        _ => {
-            let what = format!(
-                "{text:?} is not an origin; allowed: scheme, host and port as a browser sends them, without a path: \
-                 https://app.example or http://localhost:5173"
-            );
-            let suggestion = match rest.and_then(|rest| rest.split_once('/')) {
-                Some((authority, _)) if !authority.is_empty() => {
-                    let scheme = text.split("://").next().unwrap_or_default();
-                    format!("write \"{scheme}://{authority}\"")
-                }
-                _ => String::new(),
-            };
-            Err(Problem::new("", 0, what).suggest(suggestion))
-        }
-    }
-}
-
-fn boolean(text: &str) -> Result<bool, Problem> {
-    match text {
-        "true" | "1" => Ok(true),
-        "false" | "0" => Ok(false),
-        _ => Err(Problem::new(
-            "",
-            0,
-            format!("{text:?} is not known; allowed: true, false"),
-        )),
-    }
-}
-
-fn whole(text: &str, min: usize, max: usize) -> Result<usize, Problem> {
-    match text.parse::<usize>() {
-        Ok(number) if (min..=max).contains(&number) => Ok(number),
-        _ => Err(Problem::new(
-            "",
-            0,
-            format!("{text:?} is not allowed; a whole number from {min} to {max} is"),
-        )),
-    }
-}
-
-fn size(text: &str, min: u64, max: u64) -> Result<usize, Problem> {
-    size_of(text, min, max, 1)
-}
-
-/// A size that is a multiple of `unit`.
-fn size_of(text: &str, min: u64, max: u64, unit: u64) -> Result<usize, Problem> {
-    let allowed = |bytes: u64| (min..=max).contains(&bytes) && bytes.is_multiple_of(unit);
-    let bytes = parse_size(text).map_err(|error| {
-        let suggestion = error.suggestion(allowed);
-        Problem::new("", 0, error.description).suggest(suggestion)
-    })?;
-    match usize::try_from(bytes) {
-        Ok(size) if allowed(bytes) => Ok(size),
-        _ if (min..=max).contains(&bytes) => {
-            let what = format!("{text:?} is not a multiple of {}", format_size(unit));
-            Err(Problem::new("", 0, what))
-        }
-        _ => {
-            let what = format!(
-                "{text:?} is out of range; from {} to {}: {SIZE_ALLOWED}",
-                format_size(min),
-                format_size(max)
-            );
-            Err(Problem::new("", 0, what))
-        }
-    }
-}
-
-fn duration(text: &str, min: Duration, max: Duration) -> Result<Duration, Problem> {
-    let allowed = min..=max;
-    let value = parse_duration(text).map_err(|error| {
-        let suggestion = error.suggestion(|millis| allowed.contains(&Duration::from_millis(millis)));
-        Problem::new("", 0, error.description).suggest(suggestion)
-    })?;
-    if allowed.contains(&value) {
-        return Ok(value);
-    }
-    let (min, max) = (format_duration(min), format_duration(max));
-    Err(Problem::new(
-        "",
-        0,
-        format!("{text:?} is out of range; from {min} to {max}: {DURATION_ALLOWED}"),
-    ))
-}
-
-fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Problem> {
-    if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
-        return Ok(*value);
-    }
-    let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-    let what = format!("{text:?} is not known; allowed: {}", names.join(", "));
-    Err(Problem::new("", 0, what).suggest(did_you_mean(text, &names)))
 }

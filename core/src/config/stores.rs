@@ -43,8 +43,9 @@ pub struct StoreOptions {
     pub address: Option<String>,
     /// File with the store's credentials, `user:password` or a token.
     pub credentials_file: Option<PathBuf>,
-    /// Whether the connection is encrypted; `None`: as the URL demands.
-    pub tls: Option<bool>,
+    /// Whether the connection is encrypted, and who signs the server's certificate; `None`: as the
+    /// URL demands.
+    pub tls: Option<StoreTls>,
     /// Most connections of this gateway to it; `None`: the driver's default.
     pub pool_max: Option<u32>,
     /// Keys and values as written.
@@ -97,6 +98,52 @@ impl StoreOptions {
     /// Line of the file, from 1; 0 without one.
     pub fn line(&self) -> u32 {
         self.line
+    }
+}
+
+/// Encryption of a connection, and who signs the certificate of its server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreTls {
+    /// No encryption.
+    Off,
+    /// The roots of this system.
+    System,
+    /// The certificates of a file in PEM.
+    File(PathBuf),
+}
+
+impl fmt::Display for StoreTls {
+    /// The value as it is written in the configuration.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => formatter.write_str("false"),
+            Self::System => formatter.write_str("true"),
+            Self::File(path) => path.display().fmt(formatter),
+        }
+    }
+}
+
+impl StoreTls {
+    /// The entry of a PostgreSQL store.
+    pub(crate) fn entry(&self) -> String {
+        match self {
+            Self::Off => "off".to_owned(),
+            Self::System => "system".to_owned(),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
+}
+
+pub(super) const TLS_ALLOWED: &str =
+    "true, false, or the path of a file with the certificates that sign the server's";
+
+/// Reads a value of the key `tls`. A path has a slash or a dot, so that a misspelled word is none.
+pub(super) fn tls(text: &str) -> Result<StoreTls, String> {
+    match text {
+        "true" => Ok(StoreTls::System),
+        "false" => Ok(StoreTls::Off),
+        path if path.contains(['/', '.']) && !path.contains('\0') => Ok(StoreTls::File(PathBuf::from(path))),
+        _ => Err(format!("{text:?} is not known; allowed: {TLS_ALLOWED}")),
     }
 }
 
@@ -154,15 +201,11 @@ const KEYS: [EntryKey; 5] = [
     },
     EntryKey {
         name: "tls",
-        allowed: "true or false",
+        allowed: TLS_ALLOWED,
         kinds: is_remote,
         required: false,
         set: |store, text| {
-            store.tls = match text {
-                "true" => Some(true),
-                "false" => Some(false),
-                _ => return Err(format!("{text:?} is not known; allowed: true, false")),
-            };
+            store.tls = Some(tls(text)?);
             Ok(())
         },
     },
@@ -200,7 +243,7 @@ fn scheme_of(kind: StoreKind) -> Option<&'static [&'static str]> {
     }
 }
 
-fn check_url(kind: StoreKind, text: &str) -> Result<(), String> {
+pub(super) fn check_url(kind: StoreKind, text: &str) -> Result<(), String> {
     let schemes = scheme_of(kind).unwrap_or_default();
     let found = text
         .split_once("://")
@@ -224,6 +267,14 @@ fn check_address(text: &str) -> Result<(), String> {
             "{text:?} is not an address with a port; allowed: broker-1:9092 and the like"
         )),
     }
+}
+
+/// Whether a URL has a password in any form.
+pub(super) fn names_password(text: &str) -> bool {
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+    user.contains(':') || text.contains("password=")
 }
 
 /// Whether the text of a URL contains a password.
@@ -491,7 +542,7 @@ mod tests {
             store.address.as_deref(),
             Some("postgresql://prism:secret@db:5432/orders")
         );
-        assert_eq!((store.tls, store.pool_max), (Some(true), Some(20)));
+        assert_eq!((&store.tls, store.pool_max), (&Some(StoreTls::System), Some(20)));
         assert_eq!(store.credentials_file, Some(PathBuf::from("/etc/prism/orders")));
         let shown = format!("{store:?}");
         assert!(
@@ -559,7 +610,12 @@ mod tests {
                 "\"b\" is not an address with a port",
             ),
             (StoreKind::Kafka, "address", "a:0", "is not an address"),
-            (StoreKind::Redis, "tls", "yes", "allowed: true, false"),
+            (
+                StoreKind::Redis,
+                "tls",
+                "yes",
+                "allowed: true, false, or the path of a file",
+            ),
             (StoreKind::Redis, "pool_max", "0", "from 1 to 10000"),
             (StoreKind::Redis, "credentials_file", "", "the path is empty"),
             (

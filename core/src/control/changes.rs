@@ -15,6 +15,7 @@
 //! others: carrying out the [`Order`]s, in their order.
 
 mod calls;
+mod fleet;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -132,6 +133,8 @@ enum Step {
     Pause { until: Instant },
     /// Only what other changes undo is left.
     Undo,
+    /// Another gateway carries it out.
+    Elsewhere,
 }
 
 #[derive(Debug)]

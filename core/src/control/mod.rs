@@ -17,6 +17,7 @@
 pub(crate) mod catalog;
 pub(crate) mod changes;
 mod dead_letters;
+mod fleet;
 pub(crate) mod provision;
 mod refusal;
 pub(crate) mod service;
@@ -128,6 +129,9 @@ impl Control {
     /// # Errors
     /// A sentence for the operator.
     pub(crate) fn recover(&mut self) -> Result<usize, String> {
+        // All of it is looked at here.
+        let touched = self.catalog.take_touched();
+        touched.map_err(|cause| cause.to_string())?;
         let entries = self.catalog.entries().map_err(|cause| cause.to_string())?;
         let stores = &self.context.stores;
         let specs = entries.iter().map(|entry| spec_of(entry, entry.state, stores));
@@ -144,7 +148,7 @@ impl Control {
         for (state, action) in unfinished {
             let found: Vec<CatalogEntry> = entries
                 .iter()
-                .filter(|entry| entry.state == state)
+                .filter(|entry| entry.state == state && self.catalog.is_held_here(entry.id))
                 .map(|entry| entry.clone().updated())
                 .collect();
             if !found.is_empty() {
@@ -166,6 +170,7 @@ impl Control {
                 while let Some(event) = self.inbox.events.receive() {
                     self.handle_event(event);
                 }
+                self.handle_catalog();
                 let call = self.inbox.calls.receive();
                 let is_idle = call.is_none();
                 if let Some(job) = call {
@@ -180,8 +185,8 @@ impl Control {
                     return Ok(());
                 }
                 if is_idle {
-                    let (inbox, stop) = (&self.inbox, &self.stop);
-                    let has_work = || !inbox.is_empty() || stop.load(Ordering::SeqCst);
+                    let (inbox, stop, catalog) = (&self.inbox, &self.stop, &self.catalog);
+                    let has_work = || !inbox.is_empty() || catalog.has_news() || stop.load(Ordering::SeqCst);
                     let patience = until.map(|until| until.saturating_duration_since(Instant::now()));
                     inbox.waker.wait_blocking(patience, has_work);
                 }
@@ -301,6 +306,9 @@ impl Control {
             NamespacesMethod::Delete => {
                 let entry = service::delete(&mut self.catalog, &decode(body)?).map_err(refused)?;
                 let caller = call.waits_for(Form::Delete);
+                if self.catalog.is_shared() && !self.catalog.is_held_here(entry.id) {
+                    return self.wait_for_delete(entry, caller);
+                }
                 let is_joined =
                     entry.state == NamespaceState::Deleting && self.changes.join(entry.id, caller);
                 if !is_joined {

@@ -255,6 +255,21 @@ pub(super) fn deleted_meanwhile(name: &str) -> Box<GrpcStatus> {
     Box::new(GrpcStatus::from_proto(*refusal))
 }
 
+/// The end of a change that another gateway goes on with.
+pub(super) fn taken_over(name: &str) -> Box<GrpcStatus> {
+    let message = format!(
+        "another gateway goes on with the change of namespace \"{name}\", since this one was silent for too long; `prism \
+         namespace show {name}` says how far it is"
+    );
+    let refusal = refusal(
+        code::UNAVAILABLE,
+        "NAMESPACE_NOT_READY",
+        &message,
+        &[("namespace", name)],
+    );
+    Box::new(GrpcStatus::from_proto(*refusal))
+}
+
 /// The answer to a caller who does not wait any longer for a change, which goes on.
 pub(super) fn still_under_way(action: Action, name: &str, trouble: Option<&str>) -> Box<GrpcStatus> {
     let (what, reason) = match action {

@@ -202,6 +202,7 @@ pub(crate) fn update(
     request: &admin::UpdateRequest,
 ) -> Result<CatalogEntry, Refusal> {
     let config = read(context, &request.yaml)?;
+    catalog.refresh().map_err(|error| refusal::of_catalog(&error))?;
     let entry = known(catalog, &config.name)?;
     if entry.state != NamespaceState::Active {
         return Err(refusal::out_of_service(&entry.name, entry.state));
@@ -230,9 +231,15 @@ pub(crate) fn update(
         .stores
         .check(name, kind, &config)
         .map_err(|excuses| refusal::no_store(&config, &excuses))?;
-    catalog
-        .begin_update(entry.id, &request.yaml)
-        .map_err(|error| refusal::of_catalog(&error))?;
+    let is_begun = catalog.begin_update(entry.id, entry.version, &request.yaml);
+    if !is_begun.map_err(|error| refusal::of_catalog(&error))? {
+        // Another gateway was here first.
+        let found = known(catalog, &entry.name)?;
+        return Err(match found.state {
+            NamespaceState::Active => refusal::version_changed(&entry.name, entry.version, found.version),
+            state => refusal::out_of_service(&entry.name, state),
+        });
+    }
     let pending = CatalogEntry {
         state: NamespaceState::Updating,
         pending: Some(request.yaml.clone()),
@@ -249,6 +256,7 @@ pub(crate) fn update(
 /// `CATALOG_UNAVAILABLE`.
 pub(crate) fn delete(catalog: &mut Catalog, request: &admin::DeleteRequest) -> Result<CatalogEntry, Refusal> {
     check_request_name(&request.name)?;
+    catalog.refresh().map_err(|error| refusal::of_catalog(&error))?;
     let entry = known(catalog, &request.name)?;
     if entry.state != NamespaceState::Deleting {
         catalog

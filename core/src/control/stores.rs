@@ -3,7 +3,9 @@
 
 use prism_backends::{kind::StoreKind, offer::Api};
 
+use super::catalog::CatalogEntry;
 use crate::{
+    call::{job::Durabilities, receipt},
     config::{EMBEDDED, ServeOptions},
     namespace::{
         Durability, NamespaceConfig,
@@ -17,6 +19,8 @@ use crate::{
 pub(crate) struct OpenStore {
     pub(crate) candidate: Candidate,
     pub(crate) home: Home,
+    /// Durabilities of its namespaces, for the threads that acknowledge its writes.
+    pub(crate) durabilities: Option<Durabilities>,
 }
 
 /// All stores, in the order of the configuration, the embedded one last.
@@ -41,7 +45,13 @@ impl Stores {
             if !store.kind.is_server() {
                 candidate.facts.log_refusal = log_refusal.map(str::to_owned);
             }
-            OpenStore { candidate, home }
+            candidate.facts.is_apart =
+                options.catalog.url.is_some() && matches!(store.kind, StoreKind::Memory | StoreKind::Sqlite);
+            OpenStore {
+                candidate,
+                home,
+                durabilities: None,
+            }
         };
         Self(options.all_stores().into_iter().map(open).collect())
     }
@@ -64,6 +74,27 @@ impl Stores {
         let candidate = self.find(name, kind).map(|store| store.candidate.clone());
         let candidates: Vec<_> = candidate.into_iter().collect();
         plan::pick(&Asked::of(config), &candidates, None).map(drop)
+    }
+
+    /// Notes what the acknowledgement of a write to a namespace of another gateway says.
+    pub(crate) fn note(&self, entry: &CatalogEntry) {
+        let store = self.find(&entry.store.name, &entry.store.kind);
+        let Some(known) = store.and_then(|store| store.durabilities.as_ref()) else {
+            return;
+        };
+        let durability = Durability::parse(&entry.durability).unwrap_or(Durability::Strong);
+        if let Ok(mut known) = known.write() {
+            known.insert(entry.id, receipt::number_of(durability));
+        }
+    }
+
+    /// Shares the durabilities of the servers' stores, in their order, with the threads of those.
+    pub(crate) fn share(&mut self, durabilities: impl Iterator<Item = Durabilities>) {
+        let servers = self.0.iter_mut();
+        let servers = servers.filter(|store| store.candidate.kind.is_server());
+        for (store, known) in servers.zip(durabilities) {
+            store.durabilities = Some(known);
+        }
     }
 
     /// The store of this name, if it is of this kind.

@@ -161,6 +161,8 @@ pub struct Facts {
     pub read_rps: Option<u64>,
     /// Free room in bytes.
     pub free_bytes: Option<u64>,
+    /// Whether each of the gateways that share a catalog has a store of its own there.
+    pub is_apart: bool,
 }
 
 impl Default for Facts {
@@ -173,6 +175,7 @@ impl Default for Facts {
             write_rps: None,
             read_rps: None,
             free_bytes: None,
+            is_apart: false,
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::namespace::{
 pub enum Rule {
     /// The store does not serve the API.
     NotThisApi,
+    /// Each gateway has a store of its own, and several share the catalog.
+    NotShared,
     /// It loses writes that an acknowledgement promises to keep.
     Durability,
     /// The log would have to hold more for it than allowed.
@@ -49,6 +51,7 @@ impl Rule {
     pub const fn code(self) -> &'static str {
         match self {
             Self::NotThisApi => "NOT_THIS_API",
+            Self::NotShared => "NOT_SHARED",
             Self::Durability => "DURABILITY",
             Self::LogBudget => "LOG_BUDGET",
             Self::Consistency => "CONSISTENCY",
@@ -69,7 +72,8 @@ impl Rule {
 pub type Check = fn(&Asked, &Offer, &Facts) -> Option<String>;
 
 /// All rules but the first (that there is an offer at all), in the order of checking.
-pub const RULES: [(Rule, Check); 12] = [
+pub const RULES: [(Rule, Check); 13] = [
+    (Rule::NotShared, not_shared),
     (Rule::Durability, durability),
     (Rule::LogBudget, log_budget),
     (Rule::Consistency, consistency),
@@ -119,6 +123,12 @@ fn word_of(api: Api) -> &'static str {
         Api::TimeSeries => "timeseries",
         Api::Graph => "graph",
     }
+}
+
+fn not_shared(_: &Asked, _: &Offer, facts: &Facts) -> Option<String> {
+    facts.is_apart.then(|| {
+        "several gateways share the catalog (catalog.url), and each would keep data of its own in this store".to_owned()
+    })
 }
 
 fn durability(asked: &Asked, offer: &Offer, facts: &Facts) -> Option<String> {

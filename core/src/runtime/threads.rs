@@ -39,6 +39,8 @@ pub(crate) enum Kind {
     LogWriter,
     /// Serves the catalog and the metrics page.
     Control,
+    /// Follows the catalog that several gateways share.
+    Catalog,
     /// Makes, alters and removes what namespaces need in a store.
     Provision,
     /// Reads a lane of the log at the start.
@@ -52,7 +54,7 @@ pub(crate) enum Kind {
 }
 
 /// Each kind with the name of its threads, and its name in tests.
-const NAMES: [(Kind, &str); 13] = [
+const NAMES: [(Kind, &str); 14] = [
     (Kind::Shard, "prism-shard"),
     (Kind::StoreWriter, "prism-writer"),
     (Kind::StoreReader, "prism-reader"),
@@ -61,6 +63,7 @@ const NAMES: [(Kind, &str); 13] = [
     (Kind::Keeper, "prism-keeper"),
     (Kind::LogWriter, "prism-log"),
     (Kind::Control, "prism-control"),
+    (Kind::Catalog, "prism-catalog"),
     (Kind::Provision, "prism-provision"),
     (Kind::LaneReader, "prism-read"),
     (Kind::Gateway, "prism-gateway"),

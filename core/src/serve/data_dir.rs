@@ -4,15 +4,17 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Read as _, Write as _},
     path::Path,
+    sync::{Arc, atomic::AtomicBool},
+    thread::JoinHandle,
 };
 
-use prism_backends::{NamespaceId, kind::StoreKind, sqlite};
+use prism_backends::{NamespaceId, kind::StoreKind, postgres, server::RawConfig, sqlite};
 
 use super::{ServeError, mailboxes::Mailboxes};
 use crate::{
-    config::{ServeLimits, ServeOptions},
+    config::{CatalogOptions, ServeLimits, ServeOptions, StoreTls},
     control::{
-        catalog::{Catalog, CatalogEntry},
+        catalog::{Catalog, CatalogEntry, CatalogError},
         tell_logs,
     },
     log::{
@@ -21,20 +23,61 @@ use crate::{
         open::{LogDirectory, Opened},
     },
     namespace::{Durability, state::NamespaceState},
+    runtime::mailbox::Waker,
     wal_key::read_key_file,
 };
 
-/// Makes and locks the data directory and opens the catalog in it. A gateway with only memory
-/// stores leaves no trace on disk.
-pub(super) fn open(options: &ServeOptions) -> Result<(Option<File>, Catalog), ServeError> {
+/// The locked data directory and the catalog.
+pub(super) struct DataDir {
+    /// Held as long as the gateway runs; `None`: nothing is on disk.
+    pub(super) lock: Option<File>,
+    pub(super) catalog: Catalog,
+    /// The thread that follows a shared catalog.
+    pub(super) follower: Option<JoinHandle<()>>,
+}
+
+/// Makes and locks the data directory and opens the catalog in it, or the one that several gateways
+/// share. A gateway with only memory stores leaves no trace on disk. `waker` and `stop` are those of
+/// control.
+pub(super) fn open(
+    options: &ServeOptions,
+    waker: Arc<Waker>,
+    stop: Arc<AtomicBool>,
+) -> Result<DataDir, ServeError> {
     if !options.keeps_catalog() {
         let catalog = Catalog::in_memory().map_err(|cause| ServeError(cause.to_string()))?;
-        return Ok((None, catalog));
+        return Ok(DataDir {
+            lock: None,
+            catalog,
+            follower: None,
+        });
     }
     let directory = options.data_dir.as_path();
-    let lock = lock_directory(directory)?;
-    let catalog = Catalog::open(directory).map_err(|cause| ServeError(cause.to_string()))?;
-    Ok((Some(lock), catalog))
+    let lock = Some(lock_directory(directory)?);
+    let refused = |cause: CatalogError| ServeError(cause.to_string());
+    let (catalog, follower) = match &options.catalog.url {
+        None => (Catalog::open(directory).map_err(refused)?, None),
+        Some(url) => {
+            let config = shared_catalog(&options.catalog, url)?;
+            let (catalog, thread) = Catalog::open_shared(directory, config, waker, stop).map_err(refused)?;
+            (catalog, Some(thread))
+        }
+    };
+    Ok(DataDir {
+        lock,
+        catalog,
+        follower,
+    })
+}
+
+fn shared_catalog(options: &CatalogOptions, url: &str) -> Result<postgres::Config, ServeError> {
+    let raw = RawConfig {
+        url: url.to_owned(),
+        credentials_file: options.credentials_file.clone(),
+        tls: options.tls.as_ref().map(StoreTls::entry),
+        pool_max: Some(1),
+    };
+    postgres::Config::check(&raw).map_err(|cause| ServeError(format!("catalog.{cause}")))
 }
 
 fn lock_directory(directory: &Path) -> Result<File, ServeError> {

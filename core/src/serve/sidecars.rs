@@ -22,7 +22,7 @@ use crate::{
         link::StoreLink,
         receipt,
     },
-    config::{ServeOptions, StoreOptions},
+    config::{ServeOptions, StoreOptions, StoreTls},
     control::catalog::Catalog,
     namespace::Durability,
     runtime::{
@@ -74,7 +74,10 @@ impl Sidecars {
         if stores.is_empty() {
             return Ok(sidecars);
         }
-        let owner = owner_of(&options.data_dir).map_err(|cause| failed("cannot name the catalog", &cause))?;
+        let owner = match around.catalog.shared_id() {
+            Some(shared) => shared,
+            None => owner_of(&options.data_dir).map_err(|cause| failed("cannot name the catalog", &cause))?,
+        };
         let mut configs = Vec::new();
         for store in &stores {
             configs.push(checked(store)?);
@@ -179,7 +182,7 @@ fn checked(store: &StoreOptions) -> Result<ServerConfig, ServeError> {
     let raw = RawConfig {
         url: store.address.clone().unwrap_or_default(),
         credentials_file: store.credentials_file.clone(),
-        tls: store.tls.map(|tls| if tls { "system" } else { "off" }.to_owned()),
+        tls: store.tls.as_ref().map(StoreTls::entry),
         pool_max: store.pool_max,
     };
     ServerConfig::check(store.kind, &raw)

@@ -4,7 +4,10 @@ use std::{
     fs::File,
     io,
     net::{SocketAddr, TcpListener},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -17,7 +20,7 @@ use prism_backends::{
 
 use super::{
     Event, Helpers, Link, ServeError, Server,
-    data_dir::{self, tombstone_window_ms},
+    data_dir::{self, DataDir, tombstone_window_ms},
     descriptors, failed, listen,
     mailboxes::{JOBS_MAX, Mailboxes},
     sidecars::{Sidecars, Surroundings},
@@ -80,9 +83,25 @@ impl Server {
         let count =
             u16::try_from(options.shards.get()).map_err(|_| ServeError("too many shards".to_owned()))?;
         let (listeners, address) = listen::bind(options.listen, count)?;
-        let (lock, catalog) = data_dir::open(&options)?;
-        let mut store = data_dir::open_store(&options)?;
         let ground = Ground::new(options, driver, count, link)?;
+        let stop = ground.control_stop.clone();
+        let server = Self::start_on(ground, listeners, address);
+        // Threads that wait for the end of control must not wait for one that never began.
+        server.inspect_err(|_| stop.store(true, Ordering::SeqCst))
+    }
+
+    fn start_on(
+        ground: Ground,
+        listeners: Vec<TcpListener>,
+        address: SocketAddr,
+    ) -> Result<Self, ServeError> {
+        let waker = ground.mailboxes.control.waker.clone();
+        let DataDir {
+            lock,
+            catalog,
+            follower,
+        } = data_dir::open(&ground.options, waker, ground.control_stop.clone())?;
+        let mut store = data_dir::open_store(&ground.options)?;
         let (log, held) = match &mut store {
             None => (None, Vec::new()),
             Some(parts) => {
@@ -99,7 +118,8 @@ impl Server {
         ground.registry.hold_lanes(&held);
         let shards = ground.start_shards(listeners, store.as_ref(), &sidecars)?;
         let (control, provisioning) = ground.control(catalog, log, store.as_ref(), &sidecars);
-        let mut server = ground.server(address, lock, (store, sidecars), shards, &control);
+        let mut server = ground.server(address, lock, (store, sidecars), shards);
+        server.helpers.control.extend(follower);
         if let Err(error) = server.serve(control, provisioning) {
             server.stop_all();
             return Err(error);
@@ -154,6 +174,8 @@ struct Ground {
     link: Link,
     keepers: Keepers,
     sidecar_stop: Arc<Stop>,
+    /// Set when control is to end.
+    control_stop: Arc<AtomicBool>,
 }
 
 /// The running threads of the store that all shards share, and their mailboxes.
@@ -182,6 +204,7 @@ impl Ground {
             link,
             keepers: Keepers::default(),
             sidecar_stop: Arc::default(),
+            control_stop: Arc::default(),
         })
     }
 
@@ -397,7 +420,12 @@ impl Ground {
         sidecars: &Sidecars,
     ) -> (Control, Vec<Provisioning>) {
         let limits = &self.options.limits;
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = self.control_stop.clone();
+        let mut stores = Stores::of(
+            &self.options,
+            log.as_ref().and_then(LogDirectory::refusal).as_deref(),
+        );
+        stores.share(sidecars.servers.iter().map(|server| server.durabilities.clone()));
         let context = ServiceContext {
             file: FileLimits::of_gateway(
                 limits.namespace_write_rps_max,
@@ -405,10 +433,7 @@ impl Ground {
                 record_bytes_max(&self.options.wal) as u64,
             ),
             namespaces_max: limits.namespaces_max,
-            stores: Stores::of(
-                &self.options,
-                log.as_ref().and_then(LogDirectory::refusal).as_deref(),
-            ),
+            stores,
         };
         let log = log.map(|log| Arc::new(LogMaker::new(log, self.mailboxes.log_news())));
         let inbox = self.mailboxes.control.clone();
@@ -463,10 +488,9 @@ impl Ground {
         lock: Option<File>,
         (store, sidecars): (Option<SharedStore>, Sidecars),
         shards: Vec<JoinHandle<()>>,
-        control: &Control,
     ) -> Server {
         let mut helpers = Helpers {
-            control_stop: control.stop.clone(),
+            control_stop: self.control_stop,
             control_waker: self.mailboxes.control.waker,
             sidecar_stop: self.sidecar_stop,
             sidecar_wakers: sidecars.wakers,

@@ -14,6 +14,7 @@ mod power_cut;
 mod pubsub;
 mod raw;
 mod replay;
+mod shared_catalog;
 mod support;
 mod upgrade;
 mod web;

@@ -25,7 +25,7 @@ use super::{
 };
 
 #[path = "../../../backends/tests/servers/postgres.rs"]
-mod server;
+pub(super) mod server;
 
 /// A gateway with its durable namespaces on this database; those at best effort, too, since memory
 /// is not configured.

@@ -6,6 +6,7 @@ mod environment;
 mod http1;
 mod namespaces;
 mod operators;
+mod shared_catalog;
 mod signals;
 mod support;
 mod threads;

@@ -50,6 +50,23 @@ pub(crate) enum CatalogError {
         /// Why.
         problems: Vec<Problem>,
     },
+    /// The database of a shared catalog cannot be reached. Nothing was done.
+    Unreachable {
+        /// Why, in the words of the driver.
+        reason: String,
+    },
+    /// The database of a shared catalog has not answered: the change may have been recorded.
+    Unknown {
+        /// Why, in the words of the driver.
+        reason: String,
+    },
+    /// Another gateway has changed the namespace meanwhile, or goes on with its change.
+    Superseded,
+    /// The shared catalog cannot be used as it is configured.
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// SQLite or the disk below it failed.
     Store {
         /// The file.
@@ -100,6 +117,18 @@ impl fmt::Display for CatalogError {
                     "the stored file of namespace \"{name}\" is not accepted any more: {first}"
                 )
             }
+            Self::Unreachable { reason } => write!(
+                formatter,
+                "the shared catalog cannot be reached: {reason}; nothing was done, and namespaces that are there are served: \
+                 look at the database of catalog.url, and try again"
+            ),
+            Self::Unknown { reason } => write!(
+                formatter,
+                "the shared catalog has not answered: {reason}; the change may have been recorded, and is finished then: \
+                 `prism namespace list` shows it once the database answers"
+            ),
+            Self::Superseded => formatter.write_str("another gateway has changed the namespace meanwhile"),
+            Self::Refused { reason } => formatter.write_str(reason),
             Self::Store { place, reason } => write!(
                 formatter,
                 "the catalog {place} cannot be read or written: {reason}"

@@ -12,9 +12,15 @@
 //! open. That something *is done* is written without a sync: a power cut may forget it, and the
 //! next start finds it out again. Leaves to others: the data itself. Calls block for a disk write,
 //! so they belong on the control thread.
+//!
+//! With `catalog.url` the file is a copy of a catalog that several gateways share ([`shared`]):
+//! reads are answered from it, changes go to the database first.
 
+mod copy;
 pub(crate) mod error;
+mod remote;
 mod schema;
+mod shared;
 
 use std::fmt;
 use std::path::Path;
@@ -23,6 +29,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 
 pub(crate) use self::error::CatalogError;
 use self::error::{Failure, classify};
+use self::shared::Shared;
 use crate::namespace::file::{self, FileLimits};
 use crate::namespace::model::NamespaceConfig;
 use crate::namespace::state::NamespaceState;
@@ -36,6 +43,8 @@ pub(crate) struct Catalog {
     connection: Connection,
     /// For messages.
     place: String,
+    /// The catalog of several gateways that the file is a copy of.
+    shared: Option<Shared>,
 }
 
 /// One namespace as the catalog knows it.
@@ -125,6 +134,10 @@ impl Catalog {
     /// # Errors
     /// `Directory`, `Busy`, `Corrupt`, `NewerSchema` or `Store`; each says what to do.
     pub(crate) fn open(data_dir: &Path) -> Result<Self, CatalogError> {
+        Self::open_file(data_dir, FILE_NAME)
+    }
+
+    fn open_file(data_dir: &Path, name: &str) -> Result<Self, CatalogError> {
         let refuse = |error: std::io::Error| CatalogError::Directory {
             path: data_dir.to_owned(),
             reason: error.to_string(),
@@ -135,7 +148,7 @@ impl Catalog {
         let probe = data_dir.join(".prism-write-test");
         std::fs::write(&probe, b"").map_err(refuse)?;
         std::fs::remove_file(&probe).map_err(refuse)?;
-        let path = data_dir.join(FILE_NAME);
+        let path = data_dir.join(name);
         let place = path.display().to_string();
         let connection = Connection::open(&path).map_err(|error| classify(&place, &error))?;
         Self::prepare(connection, place)
@@ -153,7 +166,11 @@ impl Catalog {
 
     fn prepare(connection: Connection, place: String) -> Result<Self, CatalogError> {
         schema::open(&connection, &place).map_err(|failure| failure.classify(&place))?;
-        Ok(Self { connection, place })
+        Ok(Self {
+            connection,
+            place,
+            shared: None,
+        })
     }
 
     /// Adds namespaces in the state `provisioning`: all of them, or none. They are on disk when
@@ -166,6 +183,9 @@ impl Catalog {
         entries: &[CatalogEntry],
         namespaces_max: usize,
     ) -> Result<Insert, CatalogError> {
+        if self.is_shared() {
+            return self.create_shared(entries, namespaces_max);
+        }
         let insert = |transaction: &Transaction<'_>| insert(transaction, entries, namespaces_max);
         self.change(insert, |outcome| matches!(outcome, Insert::Done(_)))
     }
@@ -175,24 +195,32 @@ impl Catalog {
     /// # Errors
     /// `Store`.
     pub(crate) fn activate(&mut self, ids: &[u32]) -> Result<(), CatalogError> {
+        if self.is_shared() {
+            return self.activate_shared(ids);
+        }
         const ACTIVATE: &str =
             "UPDATE namespaces SET state = 'active' WHERE id = ?1 AND state = 'provisioning'";
         self.note(ACTIVATE, ids)
     }
 
-    /// Notes the file that a namespace in the state `active` is to have. On disk when this returns.
+    /// Notes the file that a namespace of this version in the state `active` is to have. On disk
+    /// when this returns; `false` if it is not as the caller has seen it.
     ///
     /// # Errors
-    /// `Store`.
-    pub(crate) fn begin_update(&mut self, id: u32, yaml: &str) -> Result<(), CatalogError> {
+    /// `Store`; of a shared catalog `Unreachable` or `Unknown`.
+    pub(crate) fn begin_update(&mut self, id: u32, version: u64, yaml: &str) -> Result<bool, CatalogError> {
+        if self.is_shared() {
+            return self.begin_update_shared(id, version, yaml);
+        }
         let begin = |transaction: &Transaction<'_>| {
-            transaction.execute(
-                "UPDATE namespaces SET state = 'updating', pending = ?2 WHERE id = ?1 AND state = 'active'",
-                params![id, yaml],
+            let changed = transaction.execute(
+                "UPDATE namespaces SET state = 'updating', pending = ?2 \
+                 WHERE id = ?1 AND state = 'active' AND version = ?3",
+                params![id, yaml, version.cast_signed()],
             )?;
-            Ok(())
+            Ok(changed > 0)
         };
-        self.change(begin, |()| true)
+        self.change(begin, |_| true)
     }
 
     /// Makes the new file of an update the one that holds; `entry` is [`CatalogEntry::updated`].
@@ -200,6 +228,9 @@ impl Catalog {
     /// # Errors
     /// `Store`.
     pub(crate) fn finish_update(&mut self, entry: &CatalogEntry) -> Result<(), CatalogError> {
+        if self.is_shared() {
+            return self.finish_update_shared(entry);
+        }
         let finish = |transaction: &Transaction<'_>| {
             transaction.execute(
                 "UPDATE namespaces SET state = 'active', yaml = ?2, pending = NULL, version = ?3, team = ?4 \
@@ -216,6 +247,9 @@ impl Catalog {
     /// # Errors
     /// `Store`.
     pub(crate) fn undo_update(&mut self, id: u32) -> Result<(), CatalogError> {
+        if self.is_shared() {
+            return self.undo_update_shared(id);
+        }
         let undo = |transaction: &Transaction<'_>| {
             transaction.execute(
                 "UPDATE namespaces SET state = 'active', pending = NULL WHERE id = ?1 AND state = 'updating'",
@@ -232,6 +266,9 @@ impl Catalog {
     /// # Errors
     /// `Store`.
     pub(crate) fn begin_delete(&mut self, ids: &[u32]) -> Result<(), CatalogError> {
+        if self.is_shared() {
+            return self.begin_delete_shared(ids);
+        }
         let begin = |transaction: &Transaction<'_>| {
             let mut mark = transaction
                 .prepare_cached("UPDATE namespaces SET state = 'deleting', pending = NULL WHERE id = ?1")?;
@@ -246,6 +283,9 @@ impl Catalog {
     /// # Errors
     /// `Store`.
     pub(crate) fn remove(&mut self, ids: &[u32]) -> Result<(), CatalogError> {
+        if self.is_shared() {
+            return self.remove_shared(ids);
+        }
         self.note("DELETE FROM namespaces WHERE id = ?1 AND state = 'deleting'", ids)
     }
 
@@ -258,6 +298,18 @@ impl Catalog {
             let mut statement =
                 connection.prepare_cached(&format!("SELECT {COLUMNS} FROM namespaces WHERE name = ?1"))?;
             statement.query_row([name], read_entry).optional()
+        })
+    }
+
+    /// The namespace with this number.
+    ///
+    /// # Errors
+    /// `Store` or `Corrupt`.
+    pub(crate) fn entry_of(&self, id: u32) -> Result<Option<CatalogEntry>, CatalogError> {
+        self.run(|connection| {
+            let mut statement =
+                connection.prepare_cached(&format!("SELECT {COLUMNS} FROM namespaces WHERE id = ?1"))?;
+            statement.query_row([id], read_entry).optional()
         })
     }
 

@@ -72,7 +72,7 @@ fn an_update_is_the_old_file_until_it_is_done() {
     catalog.activate(&[id]).unwrap();
     let old = catalog.entry("a").unwrap().unwrap();
     let new = "namespace: a\nteam: other\nclient_api: keyvalue\n";
-    catalog.begin_update(id, new).unwrap();
+    assert!(catalog.begin_update(id, 1, new).unwrap());
     drop(catalog);
     let mut catalog = Catalog::open(dir.path()).unwrap();
     let found = catalog.entry("a").unwrap().unwrap();
@@ -81,7 +81,7 @@ fn an_update_is_the_old_file_until_it_is_done() {
     catalog.undo_update(id).unwrap();
     assert_eq!(catalog.entry("a").unwrap(), Some(old));
 
-    catalog.begin_update(id, new).unwrap();
+    assert!(catalog.begin_update(id, 1, new).unwrap());
     let updated = catalog.entry("a").unwrap().unwrap().updated();
     catalog.finish_update(&updated).unwrap();
     let found = catalog.entry("a").unwrap().unwrap();

@@ -78,7 +78,8 @@ impl Harness {
     fn update(&mut self, name: &str, call: u32) {
         let mut entry = self.catalog().entry(name).expect("a row").expect("a namespace");
         let yaml = format!("{}team: new\n", entry.yaml);
-        self.catalog().begin_update(entry.id, &yaml).expect("a row");
+        let is_begun = self.catalog().begin_update(entry.id, entry.version, &yaml);
+        assert!(is_begun.expect("a row"));
         entry.state = NamespaceState::Updating;
         entry.pending = Some(yaml);
         let caller = self.caller(call);
