@@ -27,6 +27,10 @@ STATES ?= 10000000
 # Kills under load that `make crash` does, and further options of clients/crash/run.
 CYCLES ?= 500
 CRASH ?=
+# Store and rounds of kills of `make chaos`, and its calls of which a tenth is given up.
+STORE ?= postgres
+ROUNDS ?= 20
+CALLS ?= 1000000
 # Power cuts of the whole gateway that `make power` does.
 CUTS ?= 100
 # How often `make repeat` runs each test, and further options of stack/repeat.
@@ -123,6 +127,12 @@ crash: ## Kill, stop and starve the real server under load, then check (CYCLES=�
 power: ## Cut the power of the whole gateway under load, then check (CUTS=…; needs root and loop devices)
 	$(CARGO) build --locked -p prism-core -p prism-loadgen
 	clients/crash/run --only power --cuts $(CUTS) $(CRASH)
+
+.PHONY: chaos
+chaos: ## Kill PostgreSQL and two gateways on it in turn under load, then cancel calls (STORE=postgres ROUNDS=… CALLS=…)
+	@test "$(STORE)" = postgres || { echo "chaos: STORE is $(STORE); there is chaos for postgres"; exit 2; }
+	$(CARGO) build --locked -p prism-core -p prism-loadgen
+	clients/crash/run --only chaos,storm --rounds $(ROUNDS) --calls $(CALLS) $(CRASH)
 
 .PHONY: sim
 sim: ## Random lives of the log by seed (SEED=… COUNT=…); a failure names its seed

@@ -7,7 +7,7 @@ import socket
 
 # Answers that promise that nothing was done.
 NOTHING_DONE = {"NOT_SERVING", "LANE_HELD", "STORE_BUSY", "LOG_STALLED", "LANE_POISONED", "OVERLOADED", "STORE_BEHIND", "LOG_BEHIND"}
-NOTHING_DONE |= {"LOG_FULL", "STORE_FULL"}
+NOTHING_DONE |= {"LOG_FULL", "STORE_FULL", "STORE_UNREACHABLE"}
 # Codes after which a write may or may not have happened.
 UNKNOWN = {"deadline_exceeded", "unavailable", "canceled"}
 

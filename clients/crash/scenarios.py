@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from api import Api
+from chaos import chaos, storm
 from power import power
 from server import Failure
 from stage import BESIDE, Stage, TOOL_SECONDS_MAX, cleanly, tell
@@ -454,6 +455,7 @@ def remove(folder):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-SCENARIOS = {"checker": checker, "kill": kill, "recovery": recovery, "stall": stall, "full": full, "flip": flip, "power": power}
+SCENARIOS = {"checker": checker, "kill": kill, "recovery": recovery, "stall": stall, "full": full, "flip": flip, "power": power,
+             "chaos": chaos, "storm": storm}
 # Those that need loop devices.
 ON_LOOPS = ("full", "power")

@@ -31,7 +31,7 @@ SETTINGS = ("--shards", "2", "--set", "pin_shards=false", "--set", "wal.segment_
 
 
 class Stage:
-    def __init__(self, options, folder, seed, data=None, load=True):
+    def __init__(self, options, folder, seed, data=None, load=True, writer=Writer):
         folder.mkdir(parents=True)
         self.options, self.folder, self.seed = options, folder, seed
         self.random = random.Random(f"{seed} stage")
@@ -52,7 +52,7 @@ class Stage:
             self.counters[namespace] = shared
             promise = "DURABILITY_" + durability.upper().replace("-", "_")
             for number in range(WRITERS):
-                self.writers.append(Writer(number, namespace, promise, seed, shared, self.journal, self.problems))
+                self.writers.append(writer(number, namespace, promise, seed, shared, self.journal, self.problems))
 
     # --- the server -----------------------------------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ pub struct CatalogRow {
     pub holder: Option<u128>,
 }
 
-/// What has changed since a revision.
+/// The changes since a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delta {
     /// Everything up to this one has been seen afterwards.
@@ -150,7 +150,8 @@ impl Catalog {
         })
     }
 
-    /// What has changed since a revision; everything if `seen` is `None`. `None`: nothing has.
+    /// Reads what has changed since a revision; everything if `seen` is `None`. Returns `None` if
+    /// nothing has.
     pub async fn read(&self, seen: Option<u64>) -> Result<Option<Delta>, StoreError> {
         let lease = self.connections.acquire().await?;
         let delta = read(lease.begin(), seen).await?;

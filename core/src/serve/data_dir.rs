@@ -37,8 +37,8 @@ pub(super) struct DataDir {
 }
 
 /// Makes and locks the data directory and opens the catalog in it, or the one that several gateways
-/// share. A gateway with only memory stores leaves no trace on disk. `waker` and `stop` are those of
-/// control.
+/// share. A gateway with only memory stores leaves no trace on disk. `waker` and `stop` are
+/// control's.
 pub(super) fn open(
     options: &ServeOptions,
     waker: Arc<Waker>,

@@ -1,5 +1,6 @@
-//! Gateways that share a catalog in a real PostgreSQL: what one of them makes the others serve, changes from several at once
-//! end as one after the other, and a catalog that is away stops changes only.
+//! Gateways that share a catalog in a real PostgreSQL: what one of them makes the others serve,
+//! changes from several at once end as one after the other, and a catalog that is away stops
+//! changes only.
 
 use std::{
     collections::HashSet,

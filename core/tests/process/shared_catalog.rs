@@ -1,5 +1,5 @@
-//! Gateways that share a catalog, killed in the middle of changes: another one, or the same one when it comes back, finishes
-//! what they have left.
+//! Gateways that share a catalog, killed in the middle of changes: another one, or the same one
+//! when it comes back, finishes what they have left.
 
 use std::{
     thread,
