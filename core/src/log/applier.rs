@@ -1,11 +1,12 @@
-//! What of a shard's log the store has yet to apply: which ids that concerns, which batches are under way, who waits.
+//! Records of a shard's log that the store has yet to apply: their ids, the batches in flight, and
+//! the waiting calls.
 //!
-//! Pure: time is an argument, records live in the lane's tail. One batch for each namespace is under way at a time, so the
-//! store sees a namespace's records in order; a store in trouble is asked again after a pause that doubles, and holds up
-//! its own namespaces only.
+//! Pure: time is an argument, records are in the lane's tail. One batch for each namespace is in
+//! flight at a time, so the store sees a namespace's records in order. After a failure the
+//! namespace is tried again after a pause that doubles; other namespaces are unaffected.
 //!
-//! Nobody waits for a record to be applied unless it is a judged call or a reader says so. So records gather for a
-//! few milliseconds first: a transaction for each would take the processor from the calls that are waited for.
+//! Only judged calls, and some reads, wait for a record to be applied. So records gather for a few
+//! milliseconds first: a transaction for each would take the processor from waiting calls.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -16,38 +17,40 @@ use smallvec::SmallVec;
 
 use super::clock::nanos;
 
-/// How long a record that nobody waits for may wait for others before the store is given them.
+/// Longest time for which a record without a waiting call gathers others before it is sent to the
+/// store.
 const GATHER_PAUSE: Duration = Duration::from_millis(5);
-/// As many records of a namespace do not wait for more.
+/// Number of a namespace's records that are sent without gathering more.
 const GATHER_RECORDS: usize = 256;
-/// Records of one id that a read takes along. Behind a store that lags there may be hundreds of thousands of a busy id; then
-/// the read waits for the store instead of keeping everybody else waiting.
+/// Most records of one id that a read takes along. If the store lags, a busy id may have hundreds
+/// of thousands; then the read waits for the store instead of delaying all others.
 const OVERLAY_RECORDS_MAX: usize = 256;
 /// First pause after a failed batch.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// A record as the applier remembers it.
+/// A record in the applier's memory.
 #[derive(Debug)]
 pub(crate) struct Note {
     pub(crate) lsn: Lsn,
     /// Hashes of the ids that it may change ([`crate::call::owner::key_hash`]).
     pub(crate) keys: SmallVec<[u64; 1]>,
-    /// Whether it is a judged call: what it does is known only when it has been applied.
+    /// Whether it is a judged call, whose effect is known only when it has been applied.
     pub(crate) judged: bool,
-    /// When it was appended, in nanoseconds of the shard's clock.
+    /// Time of the append, in nanoseconds of the shard's clock.
     pub(crate) at: u64,
 }
 
-/// What a read of one id must take into account.
+/// Records that a read of one id must take into account.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Overlay {
-    /// Nothing: the store has it all.
+    /// None: the store has them all.
     None,
     /// These records, in order.
     Records(SmallVec<[Lsn; 2]>),
-    /// A judged call is not applied yet, or too many records are not: the read waits until the store has this one.
+    /// A judged call is not applied yet, or too many records are not: the read waits until the
+    /// store has this one.
     Await(Lsn),
 }
 
@@ -55,7 +58,7 @@ pub(crate) enum Overlay {
 #[derive(Debug)]
 struct Target<W> {
     notes: VecDeque<Note>,
-    /// How many of them are judged calls.
+    /// Number of judged calls among them.
     judged: usize,
     under_way: bool,
     failures: u32,
@@ -85,7 +88,8 @@ impl<W> Target<W> {
         at.is_ok_and(|at| self.notes[at].judged)
     }
 
-    /// When the next batch is to be sent, if there is anything to send and none is under way.
+    /// Time at which the next batch is to be sent; `None` if there are no records, or a batch is in
+    /// flight.
     fn due_at(&self, durable: Lsn) -> Option<u64> {
         let first = self.notes.front().filter(|note| note.lsn <= durable)?;
         if self.under_way {
@@ -99,11 +103,11 @@ impl<W> Target<W> {
     }
 }
 
-/// The applier's books. `W` is whatever waits for a record to be applied.
+/// The applier's state. `W` is the type of waiters for a record to be applied.
 #[derive(Debug)]
 pub(crate) struct Applier<W> {
     targets: FxHashMap<u32, Target<W>>,
-    /// Namespaces with something to apply.
+    /// Namespaces with records to apply.
     active: Vec<u32>,
     by_key: FxHashMap<u64, SmallVec<[(u32, Lsn); 2]>>,
 }
@@ -119,7 +123,7 @@ impl<W> Default for Applier<W> {
 }
 
 impl<W> Applier<W> {
-    /// Takes note of a record that was appended.
+    /// Notes an appended record.
     pub(crate) fn push(&mut self, namespace: NamespaceId, note: Note) {
         for key in &note.keys {
             self.by_key.entry(*key).or_default().push((namespace.0, note.lsn));
@@ -132,7 +136,8 @@ impl<W> Applier<W> {
         target.notes.push_back(note);
     }
 
-    /// What a read of the id with this hash must see beside the store, of the records up to `durable`.
+    /// Records up to `durable` that a read of the id with this hash must see in addition to the
+    /// store's contents.
     pub(crate) fn overlay(&self, namespace: NamespaceId, key: u64, durable: Lsn) -> Overlay {
         let Some(found) = self.by_key.get(&key) else {
             return Overlay::None;
@@ -169,8 +174,8 @@ impl<W> Applier<W> {
         queue.insert(at, (lsn, waiting));
     }
 
-    /// The namespaces whose next batch is due, or with `all`, for which one may be sent. Says `true` to `send` for each that
-    /// was really sent.
+    /// Sends due batches. Calls `send` for each namespace with a due batch, or with `all` for each
+    /// that may send one; `send` returns whether it was really sent.
     pub(crate) fn send_due(
         &mut self,
         now: u64,
@@ -190,13 +195,14 @@ impl<W> Applier<W> {
         }
     }
 
-    /// When [`Applier::send_due`] has something to send again, if nothing else happens.
+    /// Time at which [`Applier::send_due`] next has a batch to send, if no event comes before.
     pub(crate) fn next_due(&self, durable: Lsn) -> Option<u64> {
         let due = |namespace| self.targets.get(namespace)?.due_at(durable);
         self.active.iter().filter_map(due).min()
     }
 
-    /// The store has everything of a namespace up to `upto`: hands over each record's time of append, and what waited.
+    /// Handles that the store has all records of a namespace up to `upto`: passes on each record's
+    /// time of append, and its waiters.
     pub(crate) fn handle_applied(
         &mut self,
         namespace: NamespaceId,
@@ -213,7 +219,8 @@ impl<W> Applier<W> {
             target.judged -= usize::from(note.judged);
             applied(note.at);
             for key in &note.keys {
-                // All records of the batch that concern the id go with the first of them.
+                // All records of the batch with this id are removed together with the first of
+                // them.
                 if let Some(found) = self.by_key.get_mut(key)
                     && found.first().is_some_and(|(_, lsn)| *lsn <= upto)
                 {
@@ -233,7 +240,7 @@ impl<W> Applier<W> {
         }
     }
 
-    /// The store could not take a batch. Returns how long the namespace waits now.
+    /// Handles a batch that the store could not apply. Returns how long the namespace waits now.
     pub(crate) fn handle_not_applied(&mut self, namespace: NamespaceId, now: u64) -> Duration {
         let Some(target) = self.targets.get_mut(&namespace.0) else {
             return Duration::ZERO;
@@ -247,23 +254,23 @@ impl<W> Applier<W> {
         pause
     }
 
-    /// Namespaces whose last batch failed.
+    /// Number of namespaces with a failed last batch.
     pub(crate) fn failing(&self) -> usize {
         self.targets.values().filter(|target| target.failures > 0).count()
     }
 
-    /// When the oldest record that is not applied was appended.
+    /// Time of append of the oldest record that is not applied.
     pub(crate) fn oldest(&self) -> Option<u64> {
         let first = |target: &Target<W>| target.notes.front().map(|note| note.at);
         self.targets.values().filter_map(first).min()
     }
 
-    /// Whether everything is applied.
+    /// Whether all records are applied.
     pub(crate) fn is_empty(&self) -> bool {
         self.active.is_empty()
     }
 
-    /// Whether a namespace has something to apply.
+    /// Whether a namespace has records to apply.
     pub(crate) fn has(&self, namespace: NamespaceId) -> bool {
         self.targets.contains_key(&namespace.0)
     }
@@ -276,7 +283,7 @@ mod tests {
     const ONE: NamespaceId = NamespaceId(1);
     const TWO: NamespaceId = NamespaceId(2);
 
-    /// Everything has gathered long enough.
+    /// A time after which everything has gathered long enough.
     const LATER: u64 = 1_000_000_000;
 
     fn note(lsn: u64, key: u64, judged: bool) -> Note {

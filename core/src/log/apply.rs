@@ -1,7 +1,8 @@
-//! Records of the log against the store's writer: in batches, with their position in the same transaction, and what the
-//! store refuses for ever put aside as dead letters. Runs where the writer lives, at the start and while serving.
+//! Application of the log's records by the store's writer: in batches, with their position in the
+//! same transaction; records refused for ever are put aside as dead letters. Runs on the writer's
+//! thread, at the start and while serving.
 //!
-//! What a record does is its API's to know ([`crate::api::apply`]).
+//! Only a record's API knows its effect ([`crate::api::apply`]).
 
 use prism_backends::{
     LogId, LogPosition, NamespaceId, StoreError, UnixMillis,
@@ -30,7 +31,7 @@ pub(crate) struct Records<'a> {
     pub(crate) lane: LaneId,
     pub(crate) namespace: NamespaceId,
     pub(crate) records: &'a [(Lsn, Payload)],
-    /// The judged calls among them whose callers wait, in the same order.
+    /// Judged calls among them with a waiting caller, in the same order.
     pub(crate) awaited: &'a [Awaited],
     pub(crate) now: UnixMillis,
 }
@@ -57,7 +58,7 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Those from one place to another.
+    /// The records from one place to another.
     fn range(&self, from: usize, to: usize) -> Self {
         let records = &self.records[from..to];
         let is_before = |awaited: &Awaited, at: usize| {
@@ -74,11 +75,11 @@ impl<'a> Records<'a> {
     }
 }
 
-/// What came of records that were given to the store.
+/// Result of records that were given to the store.
 #[derive(Debug, Default)]
 pub(crate) struct AppliedRecords {
     pub(crate) verdicts: Vec<Verdict>,
-    /// How many are dead letters now.
+    /// Number of new dead letters.
     pub(crate) buried: u64,
 }
 
@@ -89,13 +90,15 @@ impl AppliedRecords {
     }
 }
 
-/// Applies records in one transaction, with their position. What the store refuses for ever becomes a dead letter.
+/// Applies records in one transaction, with their position. A record that the store refuses for
+/// ever becomes a dead letter.
 ///
-/// Records up to the noted position were applied before, by a commit that was reported as failed or in a batch that was
-/// taken apart: of them only what is owed is done once more, a verdict or a dead letter.
+/// Records up to the noted position were applied before, by a commit that was reported as failed or
+/// in a batch that was taken apart: of them only the rest is done again, a verdict or a dead
+/// letter.
 ///
 /// # Errors
-/// Those of [`StoreError`] that may pass; then nothing was applied, or it may be applied again.
+/// Temporary ones of [`StoreError`]; then nothing was applied, or it may be applied again.
 pub(crate) fn apply_records(
     writer: &mut Writer,
     records: &Records<'_>,
@@ -115,7 +118,7 @@ pub(crate) fn apply_records(
 fn apply_at_once(writer: &mut Writer, records: &Records<'_>) -> Result<AppliedRecords, StoreError> {
     match apply_together(writer, records) {
         Err(error) if is_fault_of_a_record(&error) && records.records.len() > 1 => {
-            // One of them is at fault; alone it shows itself.
+            // One record is at fault: applied alone it is found.
             let mut all = AppliedRecords::default();
             for at in 0..records.records.len() {
                 all.add(apply_at_once(writer, &records.range(at, at + 1))?);
@@ -137,7 +140,7 @@ fn apply_at_once(writer: &mut Writer, records: &Records<'_>) -> Result<AppliedRe
     }
 }
 
-/// Whether another record might fare better: not when the store itself is in trouble.
+/// Whether another record might succeed: not when the store itself fails.
 fn is_fault_of_a_record(error: &StoreError) -> bool {
     match error {
         StoreError::InvalidArgument { .. }
@@ -206,10 +209,10 @@ fn bury(
     writer.bury(&letter, unix_millis()).map(drop)
 }
 
-/// Serves one question about dead letters. The answer is the letters that it was about.
+/// Serves one question about dead letters. The answer is the letters concerned.
 ///
 /// # Errors
-/// Those of the store; a letter whose write it still refuses stays.
+/// Those of the store; a letter stays if its write is still refused.
 pub(crate) fn serve_dead_letters(
     writer: &mut Writer,
     job: &DeadLetterJob,
@@ -230,7 +233,8 @@ pub(crate) fn serve_dead_letters(
     };
     if redrive {
         let record = LoggedWrite::decode(letter.position.namespace, &letter.record);
-        // The position is behind it already; a crash before the letter is dropped makes it come twice, with one effect.
+        // The position is past it already; after a crash before the letter is dropped it is applied
+        // twice, with one effect.
         api::redrive(writer, &record.map_err(|_| api::unreadable())?, now)?;
     }
     if drop {
@@ -306,13 +310,13 @@ mod tests {
             self.apply(id, operation)
         }
 
-        /// Removes every trace of deletes, so that what is applied again shows.
+        /// Removes every trace of deletes, so that a second application shows.
         fn forget_all(&self) {
             let other = rusqlite::Connection::open(self._directory.path().join("keyvalue.db")).unwrap();
             other.execute_batch("DELETE FROM item").unwrap();
         }
 
-        /// What is there, as a swap sees it that cannot succeed.
+        /// The stored value, read by a swap that cannot succeed.
         fn value(&mut self, id: &str) -> Option<Vec<u8>> {
             match self.swap(id, Expected::Value(b"never there"), b"") {
                 Outcome::NotSwapped(item) => item.map(|item| item.value),
@@ -446,7 +450,8 @@ mod tests {
         assert_eq!(store.value("first").as_deref(), Some(&b"swapped"[..]));
         store.apply("first", Operation::Delete(PredicateRef::All));
         store.forget_all();
-        // The commit was reported as failed, so the batch comes again, and with it what was logged since.
+        // The commit was reported as failed, so the batch is sent again, together with records
+        // logged since.
         let again = apply(&mut store, &records);
         assert_eq!(verdicts(&again), verdicts(&once));
         assert_eq!(store.value("first"), None, "it is not there a second time");

@@ -1,20 +1,22 @@
-//! The clock of a shard's log: monotonic nanoseconds that leave out the time during which the whole process stood still.
+//! The clock of a shard's log: monotonic nanoseconds, without the time during which the whole
+//! process was stopped.
 //!
-//! The log gives a disk up that does not answer for half a minute. A process that was stopped (SIGSTOP, a frozen container)
-//! for that long must not blame its disk.
+//! The log gives up a disk that does not answer for half a minute. A process that was stopped
+//! (SIGSTOP, a frozen container) for that long must not blame its disk.
 
 use std::time::{Duration, Instant};
 
-/// A shard that waits for its disk looks at the clock at least twice as often as this; a longer gap is a stop.
+/// Gap between two readings that counts as a stop, in nanoseconds: a shard that waits for its disk
+/// reads the clock at least twice as often.
 pub(crate) const STOP_MIN: u64 = 1_000_000_000;
 
-/// See the module.
+/// The clock.
 #[derive(Debug)]
 pub(crate) struct LogClock {
     started: Instant,
-    /// Nanoseconds that the process stood still.
+    /// Nanoseconds during which the process was stopped.
     stopped: u64,
-    /// The last look.
+    /// Time of the last reading.
     last: u64,
 }
 
@@ -34,32 +36,32 @@ impl LogClock {
         nanos(self.started.elapsed()).saturating_sub(self.stopped)
     }
 
-    /// Nanoseconds since the start; the shard looks at the clock now.
+    /// Nanoseconds since the start, noted as a reading of the shard.
     pub(crate) fn tick(&mut self) -> u64 {
         self.last = self.now();
         self.last
     }
 
-    /// Leaves out what has passed since the last look beyond [`STOP_MIN`]. To be called only when the shard meant to look
-    /// earlier.
+    /// Leaves out the time since the last reading beyond [`STOP_MIN`]. Call it only if the shard
+    /// meant to read the clock earlier.
     pub(crate) fn allow_for_a_stop(&mut self) {
         let gap = self.now().saturating_sub(self.last);
         self.stopped += gap.saturating_sub(STOP_MIN);
     }
 
-    /// As if the process had stood still for so long.
+    /// Simulates a stop of the process.
     #[cfg(test)]
     pub(crate) fn stand_still(&mut self, duration: Duration) {
         self.started = self.started.checked_sub(duration).expect("an uptime that long");
     }
 
-    /// The moment at which [`LogClock::now`] will say `at`.
+    /// The moment at which [`LogClock::now`] will be `at`.
     pub(crate) fn instant(&self, at: u64) -> Instant {
         self.started + Duration::from_nanos(at.saturating_add(self.stopped))
     }
 }
 
-/// A duration in the unit of the log's times; 584 years at the most.
+/// A duration in the unit of the log's times; at most 584 years.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -5,12 +5,14 @@
 //!                                                                          └─► mailbox of shard 1 ─► lane 2
 //! ```
 //!
-//! One thread commits, and the record of a write goes to the shard that owns its key, whichever took the call. So the
-//! records of a key lie in one lane, in the order in which the store took the writes, and a start gives them to it in that
-//! order. Of a swap they say what it did: its version in the store. So it does the same again whatever the store has kept
-//! or the log could not take, and to a store that has it, nothing.
+//! One thread commits, and the record of a write goes to the shard that owns its key, whichever
+//! took the call. So the records of a key are in one lane, in the order in which the store took the
+//! writes, and a start applies them in that order. The record of a swap holds its effect: its
+//! version in the store. So it has the same effect again, whatever the store has kept or the log
+//! could not take; a store that has it is not changed.
 //!
-//! Nobody waits for these records: a mailbox that is full costs them, not the writes, and is counted.
+//! No call waits for these records: a full mailbox loses them, not the writes, and they are
+//! counted.
 
 use std::sync::{
     Arc,
@@ -29,17 +31,17 @@ use crate::{
     runtime::mailbox::{Mailbox, Waker},
 };
 
-/// Commits whose records wait for one shard, at the most. A shard that does not get its core for most of a second must not
-/// cost any.
+/// Most commits with records that wait for one shard. A shard that does not get its core for most
+/// of a second must not lose any.
 const COMMITS_MAX: usize = 8_192;
-/// Bytes of these records, at the most.
+/// Most bytes of these records.
 const BYTES_MAX: usize = 32 << 20;
 
 /// The record of a write that the store has committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommittedRecord {
     pub(crate) namespace: NamespaceId,
-    /// See [`super::record`].
+    /// The record, as in [`super::record`].
     pub(crate) record: Vec<u8>,
 }
 
@@ -47,11 +49,11 @@ pub(crate) struct CommittedRecord {
 #[derive(Debug)]
 pub(crate) struct RecordsMailbox {
     mailbox: Mailbox<Vec<CommittedRecord>>,
-    /// Of the records in it.
+    /// Bytes of the records in it.
     bytes: AtomicUsize,
 }
 
-/// The way to the log of one shard.
+/// Mailboxes to the log of one shard.
 #[derive(Debug)]
 pub(crate) struct Outlet {
     pub(crate) mailbox: Arc<RecordsMailbox>,
@@ -66,32 +68,32 @@ impl RecordsMailbox {
         }
     }
 
-    /// See [`Mailbox::push`].
+    /// Queues records; see [`Mailbox::push`].
     fn push(&self, records: Vec<CommittedRecord>) -> Result<(), Vec<CommittedRecord>> {
         let bytes = bytes_of(&records);
         if self.bytes.load(Ordering::Relaxed) + bytes > BYTES_MAX {
             return Err(records);
         }
-        // Before the push: the receiver must not take off what was not added yet.
+        // Before the push: the receiver must not subtract bytes that were not added yet.
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.mailbox.push(records).inspect_err(|_| {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         })
     }
 
-    /// See [`Mailbox::wake`].
+    /// Wakes the receiver; see [`Mailbox::wake`].
     pub(crate) fn wake(&self) {
         self.mailbox.wake();
     }
 
-    /// See [`Mailbox::receive`].
+    /// Takes the oldest records; see [`Mailbox::receive`].
     pub(crate) fn receive(&self) -> Option<Vec<CommittedRecord>> {
         let records = self.mailbox.receive()?;
         self.bytes.fetch_sub(bytes_of(&records), Ordering::Relaxed);
         Some(records)
     }
 
-    /// See [`Mailbox::is_empty`].
+    /// Whether no records wait; see [`Mailbox::is_empty`].
     pub(crate) fn is_empty(&self) -> bool {
         self.mailbox.is_empty()
     }
@@ -101,21 +103,22 @@ fn bytes_of(records: &[CommittedRecord]) -> usize {
     records.iter().map(|committed| committed.record.len()).sum()
 }
 
-/// The records of one commit, by the shard that owns them. See the module.
+/// Records of one commit, by the shard that owns them.
 #[derive(Debug)]
 pub(crate) struct Committed {
     by_shard: Vec<Vec<CommittedRecord>>,
 }
 
 impl Committed {
-    /// No record yet, for a gateway with this many shards.
+    /// Makes an empty collection for a gateway with this many shards.
     pub(crate) fn new(shards: usize) -> Self {
         Self {
             by_shard: vec![Vec::new(); shards],
         }
     }
 
-    /// Takes in a write that changed these ids. Each owner of some gets a record; if there are several, of its part.
+    /// Adds a write that changed these ids. Each shard that owns one of them gets a record; if
+    /// there are several, of its part.
     pub(crate) fn push<'a>(&mut self, write: &LoggedWrite<'_>, changed: impl Iterator<Item = &'a str>) {
         let namespace = write.context.namespace;
         let shards = self.by_shard.len() as u16;
@@ -129,7 +132,7 @@ impl Committed {
         }
     }
 
-    /// Puts the records into the mailboxes of their owners, by shard. To wake the shards is left to the caller.
+    /// Puts the records into the mailboxes of their owners, by shard. The caller wakes the shards.
     pub(crate) fn hand_over(&mut self, outlets: &[Outlet]) {
         for (records, outlet) in self.by_shard.iter_mut().zip(outlets) {
             if records.is_empty() {
@@ -153,7 +156,7 @@ mod tests {
         LoggedWrite::example(NAMESPACE, method, body)
     }
 
-    /// What lies in each shard's records: the body and the part.
+    /// Contents of a shard's records: the body and the part.
     fn of_shard(committed: &Committed, shard: usize) -> Vec<(&[u8], Option<Part>)> {
         let records = committed.by_shard[shard].iter().map(|committed| {
             let logged = LoggedWrite::decode(committed.namespace, &committed.record).unwrap();

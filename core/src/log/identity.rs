@@ -1,7 +1,7 @@
 //! Identity of a log: 128 random bits, made with its directory and kept in it as `log.id`.
 //!
-//! Stores note how far they have got with a log under its identity, since several gateways may share a store; and it tells
-//! the stamps of gateways apart.
+//! Stores note their position in a log under its identity, since several gateways may share a
+//! store; it also separates the stamps of gateways.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ const FILE_NAME: &str = "log.id";
 /// The identity in a log's directory; `None` if there is none yet.
 ///
 /// # Errors
-/// The file cannot be read, or holds something else.
+/// If the file cannot be read, or holds something else.
 pub(super) fn read(directory: &Path) -> io::Result<Option<LogId>> {
     let text = match fs::read_to_string(directory.join(FILE_NAME)) {
         Ok(text) => text,
@@ -41,14 +41,14 @@ pub(super) fn read(directory: &Path) -> io::Result<Option<LogId>> {
 pub(super) fn draw() -> io::Result<LogId> {
     let mut bytes = [0; 16];
     fill_random(&mut bytes)?;
-    // Stores have 0 for logs of programs that knew no identity.
+    // In stores 0 stands for logs of programs without identities.
     Ok(LogId(u128::from_be_bytes(bytes).max(1)))
 }
 
-/// Keeps an identity in a log's directory, durably: there is the whole file or none.
+/// Stores an identity in a log's directory, durably: the whole file or none.
 ///
 /// # Errors
-/// The directory cannot be written to.
+/// If the directory cannot be written to.
 pub(super) fn keep(directory: &Path, LogId(number): LogId) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let new = directory.join("log.id.new");
@@ -61,7 +61,7 @@ pub(super) fn keep(directory: &Path, LogId(number): LogId) -> io::Result<()> {
 
 /// Number of a gateway in its stamps, from the identity of its log; never 0.
 pub(crate) fn gateway_number(LogId(number): LogId) -> u32 {
-    // The identity is random as it is; all of its bits count.
+    // The identity is random already; folding uses all of its bits.
     let folded = (number ^ (number >> 64)) as u64;
     ((folded ^ (folded >> 32)) as u32).max(1)
 }

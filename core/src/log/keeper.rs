@@ -1,5 +1,6 @@
-//! The thread that keeps a lane supplied with segments: prepares them ahead, recycles those that are done with, closes the
-//! lane at the end. All of it blocks on the disk, for as long as writing a whole segment takes.
+//! The thread that keeps a lane supplied with segments: prepares them ahead, recycles used ones,
+//! closes the lane at the end. All of it blocks on the disk, for as long as writing a whole segment
+//! takes.
 
 use std::{
     io,
@@ -26,17 +27,18 @@ use crate::runtime::{
     threads::{self, Kind},
 };
 
-/// Jobs that may wait; the shard has at most a few at a time.
+/// Most jobs that may wait; the shard has at most a few at a time.
 const JOBS_MAX: usize = 64;
 
-/// What a keeper is told.
+/// Jobs of a keeper.
 #[derive(Debug)]
 pub(crate) enum KeeperJob {
     /// Prepare one segment; answered by [`LogNews::Segment`] or [`LogNews::NoSegment`].
     Prepare(Durable),
     /// Take back a segment. Not answered.
     Recycle(ClosedSegment, Durable),
-    /// The lane is drained and will not be written to any more; answered by [`LogNews::Closed`], the keeper's last word.
+    /// Close the lane, which is drained and will not be written to any more; answered by
+    /// [`LogNews::Closed`], the keeper's last message.
     Close(Durable),
 }
 
@@ -48,7 +50,7 @@ pub(crate) fn keepers_of(keepers: &Keepers) -> MutexGuard<'_, Vec<JoinHandle<()>
     keepers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where a keeper takes its jobs from. It ends when this is dropped.
+/// The sender of a keeper's jobs. The keeper ends when it is dropped.
 pub(crate) type KeeperJobs = SyncSender<KeeperJob>;
 
 /// Starts the keeper of a lane.
@@ -94,7 +96,7 @@ fn keep(mut pool: Pool<FileDisk>, jobs: &Receiver<KeeperJob>, news: &Mailbox<Log
                 if let Err(error) = pool.close(durable) {
                     tracing::warn!(%error, "cannot note that the log was closed cleanly; the next start reads it through");
                 }
-                // A shard that has already gone needs no news.
+                // A shard that has already ended needs no event.
                 let _ = news.send(LogNews::Closed);
                 return;
             }

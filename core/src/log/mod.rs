@@ -1,4 +1,4 @@
-//! The log in the gateway: what makes `strong` survive a crash, and `eventual` nearly so.
+//! The log in the gateway, which makes `strong` survive a crash, and `eventual` nearly so.
 //!
 //! ```text
 //!   call ─► owner shard ─► ShardLog: append ─► lane (crate wal) ─► disk ─► durable: reply
@@ -9,11 +9,13 @@
 //!                                        └──── applied ◄── store's writer ◄───┘
 //! ```
 //!
-//! One lane for each shard, numbered from 1. `window` remembers idempotency tokens, `parked` is about calls that wait, `applier` keeps the order of application, `shard_log` puts them together on
-//! the shard. None of them knows an API: they ask [`crate::api::footprint`] for what they need of a record that they find,
-//! and answer by [receipts](crate::call::receipt). Off the shard: `keeper` prepares and recycles segments, `apply` gives records to the store, `committed` brings
-//! what the store had first, at `eventual`, to the shards' logs, `open` starts lanes and brings the store up to date before
-//! the gateway serves, `seen` collects what they hold meanwhile.
+//! One lane for each shard, numbered from 1. `window` remembers idempotency tokens, `parked` holds
+//! calls that wait, `applier` keeps the order of application, `shard_log` joins them on the shard.
+//! None of them knows an API: they call [`crate::api::footprint`] for the facts about a record, and
+//! answer by [receipts](crate::call::receipt). Off the shard: `keeper` prepares and recycles
+//! segments, `apply` gives records to the store, `committed` brings records that the store had
+//! first, at `eventual`, to the shards' logs, `open` starts lanes and brings the store up to date
+//! before the gateway serves, `seen` collects what they hold meanwhile.
 
 pub(crate) mod applier;
 pub(crate) mod apply;
@@ -44,34 +46,34 @@ pub(crate) fn lane_of(shard: u16) -> LaneId {
     LaneId(u32::from(shard) + 1)
 }
 
-/// What others tell a shard's log.
+/// Events sent to a shard's log by other threads.
 #[derive(Debug)]
 pub(crate) enum LogNews {
     /// The shard's lane is open.
     Open(Box<OpenLane>),
-    /// The shard's lane must not be used; why.
+    /// The shard's lane must not be used; the reason.
     Held(String),
     /// A segment was prepared.
     Segment(Box<Prepared<LogFile>>),
-    /// It could not be.
+    /// A segment could not be prepared.
     NoSegment(DiskError),
-    /// Everything up to `upto` is in the store.
+    /// The store has all records up to `upto`.
     Applied {
         namespace: NamespaceId,
         upto: Lsn,
-        /// The replies to the judged calls among it whose callers wait.
+        /// Replies to judged calls among them with a waiting caller.
         verdicts: Vec<Verdict>,
         /// Records that the store refused for ever and keeps as dead letters.
         buried: u64,
     },
-    /// Nothing of the batch is in the store; it is worth trying again.
+    /// The store has nothing of the batch; it is worth trying again.
     NotApplied {
         namespace: NamespaceId,
         error: StoreError,
     },
-    /// The store made this much durable.
+    /// The store made records up to these durable.
     Synced(Vec<(TargetId, Lsn)>),
-    /// It could not; it is worth trying again.
+    /// The store could not make them durable; it is worth trying again.
     NotSynced,
     /// The lane is closed.
     Closed,

@@ -1,4 +1,5 @@
-//! Opens the lanes of a gateway: finds them, recovers them, and brings the store up to date before anything is served.
+//! Opens the lanes of a gateway: finds them, recovers them, and brings the store up to date before
+//! anything is served.
 //!
 //! ```text
 //! all lanes side by side:     recover
@@ -6,9 +7,9 @@
 //! lanes of this gateway's shards are opened, or made;  lanes of shards that are no more are emptied and removed
 //! ```
 //!
-//! Because the store has everything before the first call comes, a key may move to another lane between two runs (another
-//! number of shards) without its order being at risk. A lane that must not start is *held*: its shard refuses what needs
-//! the log, and says why; the others serve.
+//! Since the store has everything before the first call comes, a key may move to another lane
+//! between two runs (another number of shards) without losing its order. A lane that must not start
+//! is *held*: its shard refuses calls that need the log, with the reason; the others serve.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -56,20 +57,20 @@ use crate::{
 
 /// Records of one transaction while the store is brought up to date.
 const BATCH_RECORDS: usize = 512;
-/// How often progress is told.
+/// Interval between reports of progress.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
 
-/// A lane that has begun its new epoch and whose records the store has.
+/// A lane that has begun its new epoch, with records that the store has.
 pub(crate) struct OpenLane {
     pub(crate) log: LogId,
     pub(crate) commit: GroupCommit,
     pub(crate) active: Prepared<prism_wal::disk::file::LogFile>,
     pub(crate) closed: Vec<ClosedSegment>,
-    /// Empty but for the cursors.
+    /// Empty except for the cursors.
     pub(crate) tail: Tail,
     pub(crate) window: Window,
     pub(crate) keeper: KeeperJobs,
-    /// Records that were read, and how long the lane took to open.
+    /// Number of records read, and the time that opening the lane took.
     pub(crate) recovered: (u64, Duration),
 }
 
@@ -79,10 +80,10 @@ impl std::fmt::Debug for OpenLane {
     }
 }
 
-/// What became of one shard's lane.
+/// Result for one shard's lane.
 pub(crate) enum Opened {
     Lane(Box<OpenLane>),
-    /// It must not be used; why.
+    /// It must not be used; the reason.
     Held(String),
 }
 
@@ -94,16 +95,16 @@ pub(crate) struct LogDirectory {
     limits: LogLimits,
     key: Option<KeyEncryptionKey>,
     shards: u16,
-    /// Where each shard's log hears news.
+    /// Mailboxes of each shard's log for events.
     news: Vec<Arc<Mailbox<LogNews>>>,
-    /// The threads that were started, to be joined at the end.
+    /// Started threads, to be joined at the end.
     keepers: Keepers,
     open: bool,
     highest_stamp: i64,
 }
 
 impl LogDirectory {
-    /// The log of a gateway with this many shards in `DATA_DIR/wal`. Touches nothing yet.
+    /// Makes the log of a gateway with this many shards in `DATA_DIR/wal`. Touches nothing yet.
     pub(crate) fn new(
         data_dir: &Path,
         limits: LogLimits,
@@ -125,8 +126,9 @@ impl LogDirectory {
         }
     }
 
-    /// Finds out the log's identity, or gives it one. A directory that was lost gets the identity that its store knows, so
-    /// that its lanes are missed; positions of a program that knew no identities become this log's.
+    /// Finds the log's identity, or assigns one. A lost directory gets the identity that its store
+    /// knows, so that its lanes are missed; positions of a program without identities become this
+    /// log's.
     ///
     /// # Errors
     /// A sentence for the operator.
@@ -166,12 +168,13 @@ impl LogDirectory {
         self.open
     }
 
-    /// The highest stamp of the records that were found when the lanes were opened; [`i64::MIN`] if there is none.
+    /// The highest stamp of the records found when the lanes were opened; [`i64::MIN`] if there is
+    /// none.
     pub(crate) fn highest_stamp(&self) -> i64 {
         self.highest_stamp
     }
 
-    /// Why `strong` cannot be promised on this file system; `None` if it can.
+    /// The reason why `strong` cannot be promised on this file system; `None` if it can.
     pub(crate) fn refusal(&self) -> Option<String> {
         if self.limits.allow_unsafe_filesystem {
             return None;
@@ -205,15 +208,16 @@ impl LogDirectory {
             let lane = self.make(lane_of(shard), &seen)?;
             opened.push(self.hand_over(shard, lane, &seen)?);
         }
-        // Only now: what failed half way is tried again with the next namespace that needs it.
+        // Only now: after a failure half way the next namespace that needs it tries again.
         self.open = true;
         Ok(opened)
     }
 
-    /// Opens all lanes and brings the store up to date. One result for each shard.
+    /// Opens all lanes and brings the store up to date. Returns one result for each shard.
     ///
     /// # Errors
-    /// A sentence for the operator: the store or the directory fails, or a thread cannot be started.
+    /// A sentence for the operator: the store or the directory fails, or a thread cannot be
+    /// started.
     pub(crate) fn open(&mut self, store: &mut Store<'_>) -> Result<Vec<Opened>, String> {
         self.open = true;
         if let Some(why) = self.why_of_another_log(store)? {
@@ -222,7 +226,7 @@ impl LogDirectory {
         }
         self.finish_retired(store)?;
         let positions = store.positions(self.id)?;
-        // A lane that the store has records of must be there.
+        // A lane of which the store has records must exist.
         let mut existing: BTreeSet<LaneId> = self.lanes()?.into_iter().collect();
         existing.extend(positions.keys().map(|(lane, _)| *lane));
         let own: BTreeSet<LaneId> = (0..self.shards).map(lane_of).collect();
@@ -264,7 +268,8 @@ impl LogDirectory {
         Ok(opened)
     }
 
-    /// Why the store's file and the log's directory do not belong together; `None` if they may.
+    /// The reason why the store's file and the log's directory do not belong together; `None` if
+    /// they may.
     fn why_of_another_log(&self, store: &mut Store<'_>) -> Result<Option<String>, String> {
         let Some(other) = store.logs()?.into_iter().find(|log| *log != self.id) else {
             return Ok(None);
@@ -284,8 +289,8 @@ impl LogDirectory {
         self.why_of_another_log(store)
     }
 
-    /// With another number of shards the keys of a held lane belong to other lanes now, which would not know of what it
-    /// holds.
+    /// The reason why all lanes are held: with another number of shards a held lane's keys belong
+    /// to other lanes, which lack its records.
     fn why_all_are_held(&self, results: &BTreeMap<LaneId, Recovered>, before: usize) -> Option<String> {
         results.iter().find_map(|(lane, result)| match result {
             Recovered::Held(why) => Some(format!(
@@ -297,7 +302,7 @@ impl LogDirectory {
         })
     }
 
-    /// A lane that is not there yet.
+    /// Makes a lane that does not exist yet.
     fn make(&self, lane: LaneId, seen: &Seen) -> Result<Recovered, String> {
         match self.read(lane, false, &Positions::new(), seen.lane(lane))? {
             Read::Ready(lane, _) => Ok(Recovered::Ready(lane)),
@@ -306,7 +311,7 @@ impl LogDirectory {
         }
     }
 
-    /// Recovers lanes that must be there, side by side, as many at a time as there are cores.
+    /// Recovers existing lanes, side by side, as many at a time as there are cores.
     fn read_all(&self, lanes: &[LaneId], positions: &Positions, seen: &Seen) -> Vec<Result<Read, String>> {
         let at_a_time = thread::available_parallelism().map_or(1, usize::from);
         let mut found = Vec::with_capacity(lanes.len());
@@ -328,7 +333,7 @@ impl LogDirectory {
         found
     }
 
-    /// Recovers one lane; the store is not asked for anything yet.
+    /// Recovers one lane, without using the store yet.
     fn read(
         &self,
         lane: LaneId,
@@ -392,8 +397,8 @@ impl LogDirectory {
         Ok(Read::Ready(Box::new(read), collector.calls))
     }
 
-    /// Gives the store what it lacks of a lane; when it cannot take it now, the lane's own shard may go on with that, if it
-    /// still is the owner of the keys (`may_be_late`).
+    /// Gives the store the records of a lane that it lacks. If the store cannot take them now, the
+    /// lane's own shard may do so later, provided that it still owns the keys (`may_be_late`).
     fn give_to_store(
         &self,
         lane: LaneId,
@@ -421,7 +426,8 @@ impl LogDirectory {
                 tracing::warn!(lane = lane.0, %error, "the store does not take what the log holds for it; serving, and trying again");
             }
             Err(error) => {
-                // Its keys belong to other shards now, which do not know what the store lacks. The lane stays as it is.
+                // Its keys belong to other shards now, which do not know the records that the store
+                // lacks. The lane stays as it is.
                 let why = format!(
                     "the store does not take what the log holds for it, {error}, and the keys have other shards now; start \
                      again when it does, or with as many shards as before"
@@ -435,7 +441,7 @@ impl LogDirectory {
         Ok(Recovered::Ready(read))
     }
 
-    /// Starts the helper of a lane and packs what its shard needs.
+    /// Starts the keeper of a lane and collects the parts that its shard needs.
     fn hand_over(&mut self, shard: u16, recovered: Recovered, seen: &Seen) -> Result<Opened, String> {
         let ReadLane { started, tail, took } = match recovered {
             Recovered::Held(why) => return Ok(Opened::Held(why)),
@@ -457,10 +463,10 @@ impl LogDirectory {
         })))
     }
 
-    // --- lanes that are no more -------------------------------------------------------------------------------------
+    // --- lanes that are no more ------------------------------------------------------------------
 
-    /// Removes a lane whose records are all in the store. The mark comes first: with it on disk the files are refuse,
-    /// whatever is left of them.
+    /// Removes a lane after the store has all its records. The mark comes first: with it on disk
+    /// the remaining files are garbage, however many are left.
     fn retire(&self, lane: LaneId, store: &mut Store<'_>) -> Result<(), String> {
         File::create(self.path.join(mark_name(lane)))
             .and_then(|mark| mark.sync_all())
@@ -476,7 +482,8 @@ impl LogDirectory {
     fn remove_lane(&self, lane: LaneId, store: &mut Store<'_>) -> Result<(), String> {
         self.remove_files(lane)
             .map_err(|error| self.cannot_remove(lane, &error))?;
-        // A lane of this number that is made later counts from 1 again: the store must not take its records for old ones.
+        // A later lane of this number counts from 1 again: the store must not take its records for
+        // old ones.
         store.forget(self.id, lane)?;
         self.sync_directory()
             .and_then(|()| fs::remove_file(self.path.join(mark_name(lane))))
@@ -500,7 +507,7 @@ impl LogDirectory {
         format!("cannot remove lane {lane} from {}: {error}", self.path.display())
     }
 
-    /// Goes on with removals that a crash interrupted.
+    /// Completes removals that a crash interrupted.
     fn finish_retired(&self, store: &mut Store<'_>) -> Result<(), String> {
         self.retired()?
             .into_iter()
@@ -519,7 +526,7 @@ impl LogDirectory {
         self.numbers(mark_name)
     }
 
-    /// The lanes for which there is a file of the name that `name_of` gives.
+    /// Lanes with a file of the name that `name_of` gives.
     fn numbers(&self, name_of: impl Fn(LaneId) -> String) -> Result<Vec<LaneId>, String> {
         let entries = match fs::read_dir(&self.path) {
             Ok(entries) => entries,
@@ -542,31 +549,31 @@ impl LogDirectory {
     }
 }
 
-/// How far the store has got, by lane and namespace.
+/// Positions of the store, by lane and namespace.
 type Positions = BTreeMap<(LaneId, u32), Lsn>;
 
 /// A lane that has begun its new epoch.
 struct ReadLane {
     started: Started<FileDisk>,
-    /// What is to be applied, as far as the log itself knows.
+    /// Records to be applied, as far as the log itself knows.
     tail: Tail,
-    /// How long all that took.
+    /// Time that all of it took.
     took: Duration,
 }
 
-/// What reading a lane gave.
+/// Result of reading a lane.
 enum Read {
     Ready(Box<ReadLane>, LaneCalls),
-    /// It must not be used; why.
+    /// It must not be used; the reason.
     Held(String),
-    /// There is none, and an operator has accepted that.
+    /// It is gone, and an operator has accepted that.
     Gone,
 }
 
-/// A lane that was read, and whose records the store has.
+/// A lane that was read, with records that the store has.
 enum Recovered {
     Ready(Box<ReadLane>),
-    /// It must not be used; why.
+    /// It must not be used; the reason.
     Held(String),
 }
 
@@ -590,16 +597,16 @@ pub(crate) fn record_bytes_max(limits: &LogLimits) -> usize {
         .min(limits.unapplied_bytes_max)
 }
 
-/// The store, before it is handed to its threads.
+/// The store, before it is passed to its threads.
 pub(crate) struct Store<'a> {
     pub(crate) writer: &'a mut Writer,
     pub(crate) checkpointer: &'a mut Checkpointer,
-    /// The namespaces whose acknowledged writes the store must have as far as the log's cursors say.
+    /// Namespaces whose acknowledged writes the store must have up to the log's cursors.
     pub(crate) strong: BTreeSet<u32>,
 }
 
 impl Store<'_> {
-    /// How far the store has got with a log.
+    /// Positions of the store in a log.
     fn positions(&self, log: LogId) -> Result<Positions, String> {
         let positions = self.writer.positions().map_err(|error| error.to_string())?;
         Ok(positions
@@ -646,7 +653,7 @@ impl Store<'_> {
             .map_err(|error| error.to_string())
     }
 
-    /// Why the store is not the one that this lane's cursors speak of; `None` if it may be.
+    /// The reason why the store is not the one of this lane's cursors; `None` if it may be.
     fn has_lost_data(&self, lane: LaneId, tail: &Tail, positions: &Positions) -> Option<String> {
         tail.checkpoint().iter().find_map(|(TargetId(namespace), cursor)| {
             let stored = positions.get(&(lane, namespace)).copied().unwrap_or_default();
@@ -661,7 +668,8 @@ impl Store<'_> {
         })
     }
 
-    /// An operator has accepted that the store lacks what the cursors speak of: the next start need not ask again.
+    /// Notes that an operator has accepted a store without the records up to the cursors: the next
+    /// start need not ask again.
     fn accept_as_it_is(&mut self, log: LogId, lane: LaneId, tail: &Tail) -> Result<(), String> {
         let strong = |(target, _): &(TargetId, Lsn)| self.strong.contains(&target.0);
         let cursors = tail.checkpoint().iter().filter(strong);
@@ -679,7 +687,8 @@ impl Store<'_> {
             .map_err(|error| error.to_string())
     }
 
-    /// Applies what the store lacks of one lane, namespace by namespace, in order, and makes it durable.
+    /// Applies the records of one lane that the store lacks, namespace by namespace, in order, and
+    /// makes them durable.
     fn bring_up_to_date(
         &mut self,
         (log, lane): (LogId, LaneId),
@@ -690,8 +699,9 @@ impl Store<'_> {
         let total = tail.unapplied_in_all().records;
         let (mut done, mut told) = (0, Instant::now());
         let waiting: Vec<TargetId> = tail.waiting().collect();
-        // What the store has already is not given to it again. Of all namespaces before the first is applied: one that the
-        // store does not take now ends this, and the rest is then given to it while serving.
+        // Records that the store has are not applied again. Dropped for all namespaces before the
+        // first is applied: one that the store refuses now ends this, and the rest is then applied
+        // while serving.
         for target in &waiting {
             let stored = positions.get(&(lane, target.0)).copied().unwrap_or_default();
             tail.handle_applied(*target, stored.min(durable));
@@ -711,7 +721,7 @@ impl Store<'_> {
                     lane,
                     namespace: NamespaceId(target.0),
                     records: &batch,
-                    // Nobody waits for what was logged before the start.
+                    // No call waits for records logged before the start.
                     awaited: &[],
                     now: unix_millis(),
                 };
@@ -746,7 +756,7 @@ mod tests {
     use super::*;
     use crate::call::record::LoggedWrite;
 
-    /// The record of a Put of nothing.
+    /// The record of a Put without items.
     fn record(namespace: u32) -> Payload {
         LoggedWrite::example(NamespaceId(namespace), KeyValueMethod::Put, b"")
             .encode()

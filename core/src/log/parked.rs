@@ -1,4 +1,5 @@
-//! Calls on their way through a shard's log: what is logged, and the replies that wait until it is durable or applied.
+//! Calls in a shard's log: writes to be logged, and replies that wait until their record is durable
+//! or applied.
 
 use prism_backends::NamespaceId;
 use prism_wal::ids::Lsn;
@@ -18,7 +19,8 @@ use crate::call::{
 pub(super) struct Parked {
     /// Durable when the lane's durable prefix covers it.
     pub(super) lsn: Lsn,
-    /// What the reply names: the first record of the call, in another lane if the shards were fewer or more then.
+    /// Record that the reply names: the first one of the call, in another lane if the number of
+    /// shards differed then.
     pub(super) first: RecordId,
     pub(super) at: u64,
     pub(super) namespace: NamespaceId,
@@ -30,29 +32,30 @@ pub(super) struct Parked {
 #[derive(Debug)]
 pub(super) struct Judged {
     pub(super) ticket: Ticket,
-    /// What the reply names.
+    /// Record that the reply names.
     pub(super) first: RecordId,
 }
 
-/// A write that is to be logged.
+/// A write to be logged.
 #[derive(Debug)]
 pub(crate) struct LogCall {
     pub(crate) ticket: Ticket,
     pub(crate) namespace: NamespaceId,
-    /// See [`crate::call::record`].
+    /// The record, as in [`crate::call::record`].
     pub(crate) record: Vec<u8>,
     /// The stamp in it.
     pub(crate) stamp: Stamp,
     /// Hashes of the keys that it may change.
     pub(crate) keys: SmallVec<[u64; 1]>,
-    /// What the idempotency window remembers it by, if it carries a token.
+    /// Identity of the call in the idempotency window, if it carries a token.
     pub(crate) window: Option<TokenCall>,
-    /// Its reply. [`Receipt::Verdict`]: the call is judged, and answered when it has been applied.
+    /// Reply to the call. [`Receipt::Verdict`]: the call is judged, and answered when it has been
+    /// applied.
     pub(crate) receipt: Receipt,
 }
 
 impl LogCall {
-    /// Whether only the store can tell how it ends.
+    /// Whether only the store can decide its result.
     pub(super) fn is_judged(&self) -> bool {
         matches!(self.receipt, Receipt::Verdict)
     }

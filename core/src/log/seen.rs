@@ -1,8 +1,8 @@
-//! What a start reads of a lane's records, in one pass: what is to be applied, and the calls that carried a token, from
-//! which the shards' windows are rebuilt.
+//! Records of a lane as read by a start, in one pass: those to be applied, and the calls with a
+//! token, from which the shards' windows are rebuilt.
 //!
-//! A call is remembered by every shard that owns one of its ids *now*, whichever lane has its record, unless the record is
-//! only a part of it: see [`LaneCalls::owners`].
+//! A call is remembered by every shard that owns one of its ids *now*, whichever lane has its
+//! record, unless the record is only a part of it: see [`LaneCalls::owners`].
 
 use std::collections::VecDeque;
 
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// Collects what recovery reads of one lane: what is to be applied, and which tokens were seen.
+/// Collector of one lane's records during recovery: those to be applied, and the tokens seen.
 pub(super) struct Collector {
     pub(super) replay: Replay,
     pub(super) calls: LaneCalls,
@@ -44,12 +44,12 @@ impl Visitor for Collector {
     }
 }
 
-/// The calls with a token that one lane still holds, newest last. Each lane has a bound of its own: the calls of one would
-/// push out those of all others.
+/// Calls with a token that one lane still holds, newest last. Each lane has its own bound, or the
+/// calls of one would displace those of all others.
 pub(super) struct LaneCalls {
     lane: LaneId,
     hasher: CallHasher,
-    /// How many shards there are now.
+    /// Number of shards now.
     shards: u16,
     calls_max: usize,
     calls: VecDeque<SeenCall>,
@@ -103,9 +103,10 @@ impl LaneCalls {
 
     /// The shards that may answer a repeat of a call from this record: those that own its ids.
     ///
-    /// The record of a part holds the whole request, and so has the digest of the whole call, but it says nothing of the other
-    /// parts, which may have been refused or lost. So it is remembered by the shard for which it was cut only, and by none if
-    /// the shards were fewer or more then: their parts are others, and a repeat answered from it could acknowledge what was
+    /// The record of a part holds the whole request, and so has the digest of the whole call, but
+    /// it does not show the other parts, which may have been refused or lost. So it is remembered
+    /// by the shard for which it was cut only, and by none if the number of shards differed then:
+    /// their parts are others, and a repeat answered from it could acknowledge a write that was
     /// never logged.
     fn owners(&self, namespace: NamespaceId, part: Option<Part>, footprint: &Footprint<'_>) -> Owners {
         let owner = |key: &&str| owner_of(namespace, key, self.shards);
@@ -125,15 +126,15 @@ impl LaneCalls {
 /// The calls with a token that the log still holds, for the shards' windows.
 pub(super) struct Seen {
     hasher: CallHasher,
-    /// How many shards there are now.
+    /// Number of shards now.
     shards: u16,
-    /// Calls of one lane, and of one window, at the most.
+    /// Most calls of one lane, and of one window.
     calls_max: usize,
     lanes: Vec<LaneCalls>,
 }
 
 impl Seen {
-    /// Nothing yet, for a gateway with this many shards.
+    /// Makes an empty collection for a gateway with this many shards.
     pub(super) fn new(shards: u16) -> Self {
         Self::with_calls_max(shards, ENTRIES_MAX)
     }
@@ -147,7 +148,7 @@ impl Seen {
         }
     }
 
-    /// Where the calls of a lane are collected.
+    /// The collection of one lane's calls.
     pub(super) fn lane(&self, lane: LaneId) -> LaneCalls {
         LaneCalls {
             lane,
@@ -165,12 +166,13 @@ impl Seen {
         stamps.max().unwrap_or(i64::MIN)
     }
 
-    /// What was collected of a lane.
+    /// Adds the calls of a lane.
     pub(super) fn add(&mut self, calls: LaneCalls) {
         self.lanes.push(calls);
     }
 
-    /// The window of one shard. What it has no room for are its oldest calls, whichever lanes they are in.
+    /// The window of one shard. Its oldest calls are left out if there is no room, whichever lanes
+    /// they are in.
     pub(super) fn window(&self, shard: u16) -> Window {
         let calls = self.lanes.iter().flat_map(|lane| &lane.calls);
         let mut owned: Vec<&SeenCall> = calls.filter(|call| call.owners.contains(&shard)).collect();
@@ -207,7 +209,7 @@ mod tests {
 
     const NAMESPACE: NamespaceId = NamespaceId(1);
 
-    /// A Mutate with this token about ids that the given shards of `shards` own.
+    /// A Mutate with this token about ids owned by the given shards of `shards`.
     fn mutate(token: &str, owners: &[u16], shards: u16) -> Vec<u8> {
         let id_of = |owner: &u16| {
             let mut ids = (0..).map(|number| format!("id-{number}"));
@@ -256,7 +258,7 @@ mod tests {
         seen.lanes[at].add(NAMESPACE, Lsn(lsn), &logged.encode());
     }
 
-    /// The shards whose window knows a Mutate.
+    /// Shards with a Mutate in their window.
     fn known_by(seen: &Seen, body: &[u8]) -> Vec<u16> {
         let request = KeyValue::decode(KeyValueMethod::Mutate, body).expect("a request");
         let token = request.call_token().expect("it carries a token");

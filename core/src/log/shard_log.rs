@@ -1,8 +1,10 @@
-//! The log of one shard: appends, parks replies until their record is durable, gives durable records to the store in order,
-//! keeps the cursor, and lets reads see what the store has not applied yet.
+//! The log of one shard: appends, parks replies until their record is durable, gives durable
+//! records to the store in order, keeps the cursor, and lets reads see records that the store has
+//! not applied yet.
 //!
-//! Driven by the shard: [`ShardLog::turn`] at the end of each turn of the reactor, [`ShardLog::handle_news`] for what other
-//! threads say. Nothing here blocks. What is due to others is collected in [`Due`].
+//! Driven by the shard: [`ShardLog::turn`] at the end of each turn of the reactor,
+//! [`ShardLog::handle_news`] for events of other threads. Nothing here blocks. Results for others
+//! are collected in [`Due`].
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
@@ -41,22 +43,23 @@ use crate::{
     runtime::mailbox::Mailbox,
 };
 
-/// Records of one batch for the store, and their bytes, at the most.
+/// Most records of one batch for the store. The next line bounds their bytes.
 const BATCH_RECORDS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 4 << 20;
-/// How often what the store has applied is made durable there, when nothing else asks for it, in nanoseconds.
+/// Interval at which applied records are made durable in the store if there is no other reason, in
+/// nanoseconds.
 const SYNC_PAUSE: u64 = 5_000_000_000;
-/// The same at the end, when somebody waits for it.
+/// Interval at the end, when the process waits for it, in nanoseconds.
 const FLUSH_PAUSE: u64 = 2_000_000;
-/// Pause before a segment that could not be prepared, or a sync that failed, is tried again, in nanoseconds.
+/// Pause before another attempt to prepare a segment, or to sync, after a failure, in nanoseconds.
 const RETRY_PAUSE: u64 = 500_000_000;
 
 /// Namespaces that may use up their quota of unapplied bytes at the same time, in one lane.
 const QUOTAS_PER_LANE: usize = 4;
-/// How often the gauges are set, in nanoseconds.
+/// Interval at which the gauges are set, in nanoseconds.
 const SHOW_PAUSE: u64 = 100_000_000;
 
-/// How a shard's log reaches the threads around it.
+/// Mailboxes of a shard's log to the threads around it.
 #[derive(Debug, Clone)]
 pub(crate) struct LogLinks {
     /// The writer of the store.
@@ -65,25 +68,26 @@ pub(crate) struct LogLinks {
     pub(crate) sync: Arc<Mailbox<SyncJob>>,
 }
 
-/// What a turn leaves for the shard to do.
+/// Work that a turn leaves for the shard.
 #[derive(Debug, Default)]
 pub(crate) struct Due {
     /// Replies, of this shard's calls and of others'.
     pub(crate) replies: Vec<Reply>,
-    /// Reads that waited and may go to the store now, each with what it must see beside it.
+    /// Reads that waited and may go to the store now, each with the records that it must see in
+    /// addition.
     pub(crate) reads: Vec<(ReadId, Vec<Payload>)>,
 }
 
-/// The name of a read, given by whoever keeps it while it waits.
+/// The id of a read, given by its holder while it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ReadId(pub(crate) u64);
 
-/// Whatever waits for a record to be applied.
+/// Waiters for a record to be applied.
 #[derive(Debug)]
 pub(crate) enum Waiting {
     /// A read of a key.
     Read(WaitingRead),
-    /// A Scan that asks whether everything before it is in the store.
+    /// A Scan that waits until all earlier records are in the store.
     Settle(Ticket),
 }
 
@@ -93,13 +97,13 @@ pub(crate) struct WaitingRead {
     id: ReadId,
     /// Hash of the key.
     key: u64,
-    /// What was durable when the read came: it must see as much, and no more.
+    /// Records durable when the read came: it must see up to here, and no further.
     durable: Lsn,
-    /// Whether its store can lay records over what it has; else the store must have them.
+    /// Whether its store can overlay records; otherwise the store must have applied them.
     overlays: bool,
 }
 
-/// The log of one shard. See the module.
+/// The log of one shard.
 pub(crate) struct ShardLog {
     shard: u16,
     log_id: LogId,
@@ -115,24 +119,24 @@ pub(crate) struct ShardLog {
     window: Window,
     links: LogLinks,
     keeper: Option<KeeperJobs>,
-    /// Segments asked for and not come yet.
+    /// Number of requested segments that have not arrived.
     preparing: usize,
-    /// Why the last of them could not be made.
+    /// The reason why the last of them could not be made.
     no_segment: Option<DiskErrorKind>,
     prepare_at: u64,
     recycling: VecDeque<ClosedSegment>,
     syncing: bool,
-    /// When the store is made durable even if nothing asks for it.
+    /// Time at which the store is made durable even without another reason.
     sync_at: u64,
-    /// When that may be asked for again.
+    /// Time from which that may be requested again.
     sync_not_before: u64,
-    /// The floor of the last checkpoint that was appended.
+    /// The floor of the last appended checkpoint.
     checkpointed: Lsn,
-    /// Namespaces that are deleted and still have records.
+    /// Deleted namespaces that still have records.
     removed: FxHashSet<u32>,
     flushing: Flushing,
     poison_told: bool,
-    /// When the gauges are next set.
+    /// Time at which the gauges are next set.
     show_at: u64,
     limits: LogLimits,
     metrics: Arc<LogMetrics>,
@@ -146,7 +150,7 @@ enum Flushing {
     Done,
 }
 
-/// What a shard's log is made of.
+/// Parts of a shard's log.
 pub(crate) struct ShardLogParts {
     pub(crate) shard: u16,
     pub(crate) lane: OpenLane,
@@ -210,8 +214,8 @@ impl ShardLog {
         }
     }
 
-    /// The time, by a clock that leaves out that the process stood still. Whatever happens first after a stop looks at it
-    /// here, so that no stamp lies ahead of the others.
+    /// The time, by a clock that leaves out stops of the process. The first event after a stop
+    /// reads it here, so that no stamp is ahead of the others.
     fn now(&mut self) -> u64 {
         if self.lane.commit().in_flight() > 0 {
             self.clock.allow_for_a_stop();
@@ -219,12 +223,12 @@ impl ShardLog {
         self.clock.tick()
     }
 
-    /// Makes what the window remembers calls by.
+    /// The maker of the window's keys.
     pub(crate) fn hasher(&self) -> &CallHasher {
         self.window.hasher()
     }
 
-    /// Whether the lane takes appends: not after a failed write.
+    /// Whether the lane takes appends; false after a failed write.
     pub(crate) fn is_healthy(&self) -> bool {
         self.lane.poisoned().is_none()
     }
@@ -238,13 +242,14 @@ impl ShardLog {
         self.window.first(call).map_err(|_| error::token_reused())
     }
 
-    // --- calls ------------------------------------------------------------------------------------------------------
+    // --- calls -----------------------------------------------------------------------------------
 
-    /// Appends a write and parks its reply; a repeat of a call in the window gets the first answer instead.
+    /// Appends a write and parks its reply; a repeat of a call in the window gets the first answer
+    /// instead.
     ///
     /// # Errors
-    /// A maximum is reached, the token belongs to another call, the disk is full or does not answer, or the lane is poisoned
-    /// or closing; nothing was done.
+    /// A maximum is reached, the token belongs to another call, the disk is full or does not
+    /// answer, or the lane is poisoned or closing; nothing was done.
     pub(crate) fn write(&mut self, mut call: LogCall) -> Result<(), Box<Status>> {
         if self.is_closing() {
             return Err(error::not_serving());
@@ -254,7 +259,7 @@ impl ShardLog {
         if let Some(first) = first
             && !judged
         {
-            // What another lane holds was durable before this process began.
+            // A record of another lane was durable before this process began.
             let record = first.record;
             let lsn = if record.lane == self.lane_id {
                 record.lsn
@@ -307,7 +312,7 @@ impl ShardLog {
         };
         self.applier.push(call.namespace, note);
         if judged {
-            // Before it is applied nobody knows how it ends.
+            // The result is not known before it is applied.
             let (ticket, first) = (call.ticket, first.map_or(record, |first| first.record));
             self.judged.insert(lsn, Judged { ticket, first });
         } else {
@@ -330,8 +335,8 @@ impl ShardLog {
         self.parked.insert(at, parked);
     }
 
-    /// Appends a record of a write that the store has already. A log that cannot take it costs the write nothing but the
-    /// second copy.
+    /// Appends a record of a write that the store has already. If the log cannot take it, only the
+    /// second copy is lost.
     pub(crate) fn append_eventual(&mut self, namespace: NamespaceId, record: &[u8]) {
         let (now, target) = (self.now(), TargetId(namespace.0));
         if !self.is_closing() && self.lane.append_eventual(now, target, record).is_ok() {
@@ -342,8 +347,8 @@ impl ShardLog {
         }
     }
 
-    /// What a read of the key with this hash must see beside the store, in order. `None`: it waits, and comes back in
-    /// [`Due::reads`].
+    /// Records that a read of the key with this hash must see in addition to the store's contents,
+    /// in order. `None`: it waits, and returns in [`Due::reads`].
     pub(crate) fn unapplied(
         &mut self,
         namespace: NamespaceId,
@@ -381,7 +386,7 @@ impl ShardLog {
         }
     }
 
-    /// Answers `ticket` when the store has everything of a namespace that is durable now.
+    /// Answers `ticket` when the store has all records of a namespace that are durable now.
     pub(crate) fn settle(&mut self, namespace: NamespaceId, ticket: Ticket, due: &mut Due) {
         let durable = self.lane.commit().durable_lsn();
         match self.applier.last_unapplied(namespace, durable) {
@@ -390,7 +395,7 @@ impl ShardLog {
         }
     }
 
-    /// The namespace is deleted: its cursor goes when its last record has.
+    /// Removes a deleted namespace: its cursor goes with its last record.
     pub(crate) fn remove_namespace(&mut self, namespace: NamespaceId) {
         if self.applier.has(namespace) {
             self.removed.insert(namespace.0);
@@ -399,9 +404,9 @@ impl ShardLog {
         }
     }
 
-    // --- the turn ---------------------------------------------------------------------------------------------------
+    // --- the turn --------------------------------------------------------------------------------
 
-    /// Takes in what the disk completed, submits what is due, releases what is durable.
+    /// Handles the disk's completions, submits due groups, releases durable replies.
     pub(crate) fn turn(&mut self, due: &mut Due) {
         let now = self.now();
         let durable = self.lane.turn(now);
@@ -423,7 +428,7 @@ impl ShardLog {
         self.show(now);
     }
 
-    /// When [`ShardLog::turn`] wants to be called again even if nothing happens.
+    /// Time of the next call of [`ShardLog::turn`], if no event comes before.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
         let now = self.clock.now();
         let mut next = self.lane.next_wake(now);
@@ -452,7 +457,8 @@ impl ShardLog {
         Some(self.clock.instant(next?.max(now)))
     }
 
-    /// The disk failed: nobody knows which of these records will be found at the next start.
+    /// Fails unacknowledged writes after a failure of the disk: which of their records the next
+    /// start will find is unknown.
     fn fail_unacknowledged(&mut self, due: &mut Due) {
         if !self.poison_told {
             self.poison_told = true;
@@ -495,9 +501,9 @@ impl ShardLog {
         }
     }
 
-    /// Gives the store the next durable records of each namespace that are due.
+    /// Sends the store the next durable records of each namespace with a due batch.
     fn send_batches(&mut self, now: u64, durable: Lsn) {
-        // At the end nothing more comes that they could wait for.
+        // At the end no further records come that they could gather.
         let all = self.flushing != Flushing::No;
         let Self {
             applier,
@@ -531,7 +537,8 @@ impl ShardLog {
         });
     }
 
-    /// Has the store made durable what it applied, and logs the cursors, so that segments become free.
+    /// Makes the store sync its applied records, and logs the cursors, so that segments become
+    /// free.
     fn keep_cursor(&mut self, now: u64) {
         let asked_for = self.lane.pinned_segments() > 0 || self.flushing == Flushing::Wanted;
         let due = if asked_for {
@@ -544,7 +551,8 @@ impl ShardLog {
         }
         let cursors: Vec<_> = self.lane.tail().unsynced().collect();
         if cursors.is_empty() {
-            // Everything applied is durable in the store: worth a note if that frees a segment, or if this is the end.
+            // Everything applied is durable in the store: worth a checkpoint if that frees a
+            // segment, or if this is the end.
             if asked_for && (self.lane.checkpoint_due() || self.lane.tail().floor() > self.checkpointed) {
                 self.checkpoint(now);
             }
@@ -556,7 +564,7 @@ impl ShardLog {
         self.syncing = self.links.sync.send(SyncJob { shard, cursors }).is_ok();
     }
 
-    /// How long until the store may be asked again.
+    /// Pause before the store may be asked again.
     fn sync_pause(&self) -> u64 {
         match self.flushing {
             Flushing::No => RETRY_PAUSE,
@@ -567,23 +575,26 @@ impl ShardLog {
     fn checkpoint(&mut self, now: u64) {
         let floor = self.lane.tail().floor();
         match self.lane.checkpoint(now) {
-            // The checkpoint is itself a record, with nothing to apply: the floor passes it once it is durable.
+            // The checkpoint is itself a record, with nothing to apply: the floor passes it once it
+            // is durable.
             Ok(lsn) => self.checkpointed = floor.max(lsn),
             Err(AppendError::Poisoned) => {}
             Err(cause) => tracing::debug!(shard = self.shard, %cause, "cannot log the cursors yet"),
         }
     }
 
-    // --- the end ----------------------------------------------------------------------------------------------------
+    // --- the end ---------------------------------------------------------------------------------
 
-    /// No call is open any more: apply everything, make it durable in the store, close the lane.
+    /// Flushes, as no call is open any more: applies everything, makes it durable in the store,
+    /// closes the lane.
     pub(crate) fn flush(&mut self) {
         if self.flushing == Flushing::No {
             self.flushing = Flushing::Wanted;
         }
     }
 
-    /// Whether the keeper was told to close the lane: what came behind its clean end the next start would not look for.
+    /// Whether the lane is closing. Nothing may be appended after the clean-close marker: recovery
+    /// does not read past it.
     fn is_closing(&self) -> bool {
         self.keeper.is_none()
     }
@@ -594,12 +605,12 @@ impl ShardLog {
         self.flushing == Flushing::Done || (self.flushing == Flushing::Wanted && !self.is_healthy())
     }
 
-    /// Writes that wait to be answered.
+    /// Number of writes that wait for their answer.
     pub(crate) fn promised(&self) -> usize {
         self.parked.len() + self.judged.len()
     }
 
-    /// See [`LogWriter::in_flight`].
+    /// Writes in flight; see [`LogWriter::in_flight`].
     pub(crate) fn writes_in_flight(&self) -> usize {
         self.lane.writer().in_flight()
     }
@@ -616,7 +627,7 @@ impl ShardLog {
         }
     }
 
-    /// Shows the figures, now and then.
+    /// Sets the gauges, at intervals.
     fn show(&mut self, now: u64) {
         if now < self.show_at {
             return;

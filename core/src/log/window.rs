@@ -1,8 +1,9 @@
-//! The idempotency window: writes whose token was seen lately, and the answers they got.
+//! The idempotency window: recent writes with a token, and their answers.
 //!
-//! A repeat is answered like the first time, without a second record; another call under the same token is refused. Bounded:
-//! the oldest entry gives way. What is older than the window is recognised by the store, whose versions make a repeat harmless;
-//! only its LSN is then a new one. Rebuilt from the log at start.
+//! A repeat is answered like the first call, without a second record; another call under the same
+//! token is refused. Bounded: a new entry replaces the oldest. The store recognises calls older
+//! than the window, as its versions make a repeat harmless; only its LSN is then a new one. Rebuilt
+//! from the log at start.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +18,8 @@ use crate::call::{event::RecordId, footprint::CallToken, ticket::Stamp};
 /// Entries of one shard's window. About 70 bytes each.
 pub(crate) const ENTRIES_MAX: usize = 65_536;
 
-/// A token with its time, in a namespace: two independent 64-bit hashes, keyed by this process's own randomness.
+/// A token with its time, in a namespace: two independent 64-bit hashes, keyed by this process's
+/// own randomness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct CallKey(u64, u64);
 
@@ -25,7 +27,7 @@ pub(crate) struct CallKey(u64, u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TokenCall {
     pub(crate) key: CallKey,
-    /// What tells its repeats from other calls.
+    /// Digest that distinguishes its repeats from other calls.
     pub(crate) digest: u64,
 }
 
@@ -40,12 +42,12 @@ pub(crate) struct First {
     pub(crate) stamp: Stamp,
 }
 
-/// Makes keys. Clones make the same ones.
+/// A maker of keys. Clones make the same ones.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CallHasher(RandomState, RandomState);
 
 impl CallHasher {
-    /// What a call with this token is remembered by.
+    /// The identity of a call with this token.
     pub(crate) fn call(&self, namespace: NamespaceId, token: &CallToken<'_>) -> TokenCall {
         let subject = (namespace.0, token.time, token.token);
         TokenCall {
@@ -55,7 +57,7 @@ impl CallHasher {
     }
 }
 
-/// The window of one shard. See the module.
+/// The window of one shard.
 #[derive(Debug)]
 pub(crate) struct Window {
     hasher: CallHasher,
@@ -65,7 +67,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// A window that remembers at most `max` calls.
+    /// Makes a window that remembers at most `max` calls.
     pub(crate) fn new(hasher: CallHasher, max: usize) -> Self {
         Self {
             hasher,
@@ -75,7 +77,7 @@ impl Window {
         }
     }
 
-    /// Makes the keys of this window.
+    /// The maker of this window's keys.
     pub(crate) fn hasher(&self) -> &CallHasher {
         &self.hasher
     }

@@ -1,13 +1,14 @@
-//! What carries a shard's groups to the disk: the shard's own ring, or threads that block, or each where it is faster.
+//! The way of a shard's groups to the disk: the shard's own ring, or threads that block, or each
+//! where it is faster.
 //!
 //! ```text
 //!   Ring:     submit ─► task ─► ring ───────────────► completion ─► queue ─► notify
 //!   Threads:  submit ─► queue ─► thread: pwritev2 ─► queue ─► eventfd ─► task ─► notify
 //! ```
 //!
-//! Whichever it is, `notify` is raised on the shard when a completion may be there; whoever owns the lane then takes its
-//! turn. Must be made and used on the shard's own thread, inside its reactor. Which one is better where is measured in
-//! `docs/BENCHMARKS.md`.
+//! In both cases `notify` is raised on the shard when a completion may be there; the owner of the
+//! lane then takes its turn. Must be made and used on the shard's own thread, inside its reactor.
+//! `docs/BENCHMARKS.md` has measurements of both.
 
 #[cfg(test)]
 mod measure;
@@ -49,28 +50,31 @@ use crate::{
     },
 };
 
-/// Threads of one shard's log. More groups than this may be in flight; they wait in the writer's queue. Measured: with
-/// fewer, eight groups in flight wait for each other; with few groups the other threads sleep and cost nothing.
+/// Threads of one shard's log. More groups than this may be in flight; they wait in the writer's
+/// queue. Measured: with fewer, eight groups in flight wait for each other; with few groups the
+/// other threads sleep and cost nothing.
 const THREADS: usize = 4;
 
-/// Records of a group that the ring takes where both are there: what a shard with little to do writes. It saves such a write
-/// two hand-overs between threads. A busy shard gathers more, and would see to its ring too late. A shard that polls
-/// has fewer calls waiting, so it never has to leave its core to a writer thread.
+/// Most records of a group that the ring takes where both exist: the size of groups on a shard with
+/// little to do. It saves such a write two hand-overs between threads. A busy shard gathers more,
+/// and would serve its ring too late. A shard that polls has fewer calls waiting, so it never has
+/// to leave its core to a writer thread.
 pub(crate) const FEW_RECORDS: u32 = 8;
 const _: () = assert!(idle_poll::WAITING_MAX <= FEW_RECORDS as usize);
 
-/// The writer of one shard's lane. See the module.
+/// The writer of one shard's lane.
 pub(crate) struct LogWriter {
     /// Threads that block in one write each.
     threads: ThreadWriter,
-    /// The shard's own ring, and how many records a group may have that it takes.
+    /// The shard's own ring, and the most records of a group that it takes.
     ring: Option<(RingWriter, u32)>,
-    /// Submitted, and the lane has not heard of the end.
+    /// Number of writes whose completion the lane has not taken.
     in_flight: usize,
 }
 
 impl LogWriter {
-    /// A writer for the calling shard. Without io_uring there is no ring to write with, and threads do it.
+    /// Makes a writer for the calling shard. Without io_uring there is no ring to write with, and
+    /// threads do it.
     ///
     /// # Errors
     /// When the process is out of descriptors or threads.
@@ -87,8 +91,9 @@ impl LogWriter {
         })
     }
 
-    /// Writes whose end has not been heard of. The shard must not end before there are none, while the disk answers: until
-    /// then the kernel writes from this process's memory, and a thread that writes cannot be waited for.
+    /// Number of writes without a completion. The shard must not end before it is 0, while the disk
+    /// answers: until then the kernel writes from this process's memory, and a writing thread
+    /// cannot be joined.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
     }
@@ -104,7 +109,7 @@ impl GroupWriter for LogWriter {
         };
         match ring.opened(file) {
             Ok(opened) => ring.submit(opened, write),
-            // Somebody else has the lock of the file now; nobody of ours may write to it.
+            // Another process has the lock of the file now, so this one must not write to it.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let lost = Err(io::Error::other(error));
                 ring.shared.complete(write.group, &lost, write.buffer);
@@ -122,7 +127,7 @@ impl GroupWriter for LogWriter {
     }
 }
 
-/// Starts writer threads, and a task of the shard that hears of their completions.
+/// Starts writer threads, and a task of the shard that takes their completions.
 fn threads(count: usize, notify: Rc<Notify>) -> io::Result<ThreadWriter> {
     let waker = Waker::new()?;
     let sleeper = ShardSleeper::new(waker.clone())?;
@@ -152,8 +157,8 @@ fn threads(count: usize, notify: Rc<Notify>) -> io::Result<ThreadWriter> {
     Ok(writer)
 }
 
-/// Starts threads that may run on every core of this process, though the shard that starts them is pinned to one: a busy
-/// shard would keep them waiting.
+/// Starts threads that may run on every core of this process, though the starting shard is pinned
+/// to one: a busy shard would delay them.
 fn unpinned<T>(start: impl FnOnce() -> T) -> io::Result<T> {
     let pinned = sched_getaffinity(None)?;
     // The main thread is never pinned.
@@ -170,14 +175,14 @@ struct RingWriter {
     shared: Rc<Shared>,
 }
 
-/// A segment's file as the ring writes it.
+/// A segment's file for writes by the ring.
 struct Opened {
-    /// The log's own descriptor; when that is closed, so is this file.
+    /// The log's own descriptor; this file is closed together with it.
     log: Weak<OwnedFd>,
     file: Rc<WriteFile>,
 }
 
-/// What the writer shares with the tasks of its writes.
+/// State that the writer shares with the tasks of its writes.
 struct Shared {
     completed: RefCell<VecDeque<Completion>>,
     notify: Rc<Notify>,
@@ -213,7 +218,7 @@ impl RingWriter {
     }
 
     fn poll_completion(&mut self) -> Option<Completion> {
-        // A segment that the lane has let go must not stay locked: the pool wants to use its file again.
+        // A segment that the lane has released must not stay locked: the pool reuses its file.
         self.files.retain(|opened| opened.log.strong_count() > 0);
         self.shared.completed.borrow_mut().pop_front()
     }
@@ -230,7 +235,7 @@ impl Shared {
     }
 }
 
-/// One write, from the ring's submission to its completion.
+/// Runs one write, from the ring's submission to its completion.
 async fn run(file: Rc<WriteFile>, write: WriteAction, shared: Rc<Shared>) {
     let (offset, bytes) = (write.offset(), write.bytes().len());
     let (storage, range) = write.buffer.into_parts();
@@ -238,12 +243,12 @@ async fn run(file: Rc<WriteFile>, write: WriteAction, shared: Rc<Shared>) {
         .write_at(storage, range.start..range.start + bytes, offset)
         .await;
     let buffer = AlignedBuffer::from_parts(storage, range);
-    // Closed, if the lane has let it go, before anybody hears of the completion.
+    // Closed before the completion is reported, if the lane has released it.
     drop(file);
     shared.complete(write.group, &result, buffer);
 }
 
-/// What a completion says about the bytes.
+/// Converts the completion of a write.
 fn write_result(result: &io::Result<usize>) -> WriteResult {
     use rustix::io::Errno;
     match result {

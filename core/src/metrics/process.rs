@@ -1,4 +1,5 @@
-//! Figures of the process as the system has them, by the names that Prometheus' client libraries use, and of its disk.
+//! Figures of the process from the system, under the names that Prometheus' client libraries use,
+//! and of its disk.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -10,7 +11,7 @@ use rustix::{
 /// One figure: name, kind, help, value.
 type Figure = (&'static str, &'static str, &'static str, f64);
 
-/// Writes what `/proc` says of this process. What cannot be read is left out.
+/// Writes the figures of `/proc` about this process. Unreadable ones are left out.
 pub(super) fn render(out: &mut String) {
     let mut figures: Vec<Figure> = Vec::with_capacity(8);
     if let Some(stat) = fs::read_to_string("/proc/self/stat")
@@ -73,7 +74,7 @@ pub(super) fn render(out: &mut String) {
     }
 }
 
-/// Writes the sizes of the store and the log in a data directory, and what the disk has left.
+/// Writes the sizes of the store and the log in a data directory, and the free room of the disk.
 pub(crate) fn render_disk(data_dir: &Path, out: &mut String) {
     let store: u64 = ["keyvalue.db", "keyvalue.db-wal"]
         .iter()
@@ -131,7 +132,7 @@ fn write_figure(out: &mut String, (name, kind, help, value): Figure) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
 }
 
-/// The fields of `/proc/self/stat` that are of interest (proc_pid_stat(5)).
+/// Fields of `/proc/self/stat` that are used here (proc_pid_stat(5)).
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     ticks: u64,
@@ -143,7 +144,7 @@ struct Stat {
 
 impl Stat {
     fn parse(text: &str) -> Option<Self> {
-        // The program's name stands in parentheses and may hold anything, these too.
+        // The program's name is in parentheses and may hold any character, these too.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
         // The first of them is the third of the line.
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
@@ -157,7 +158,7 @@ impl Stat {
     }
 }
 
-/// Seconds since 1970 when the machine was started.
+/// Time at which the machine was started, in seconds since 1970.
 fn boot_time() -> Option<u64> {
     let text = fs::read_to_string("/proc/stat").ok()?;
     text.lines()

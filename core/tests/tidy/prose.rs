@@ -21,6 +21,7 @@ const HELD: &[&str] = &[
     "core/src/config",
     "core/src/control",
     "core/src/dispatch",
+    "core/src/log",
     "core/src/namespace",
     "core/src/plan",
     "core/src/runtime",

@@ -1,4 +1,4 @@
-//! Books of records: what the store could not take at the start, and who waits for a verdict.
+//! Records that the store could not take at the start, and calls that wait for a verdict.
 
 use prism_backends::NamespaceId;
 use prism_codec::method::Effect;
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// The judged calls among records whose callers wait.
+/// Judged calls among records with a waiting caller.
 pub(super) fn awaited_of(records: &[(Lsn, Payload)], judged: &FxHashMap<Lsn, Judged>) -> Vec<Awaited> {
     if judged.is_empty() {
         return Vec::new();
@@ -31,7 +31,7 @@ pub(super) fn awaited_of(records: &[(Lsn, Payload)], judged: &FxHashMap<Lsn, Jud
     records.iter().filter_map(of).collect()
 }
 
-/// The books of what the store could not take at the start.
+/// The applier with the records that the store could not take at the start.
 pub(super) fn applier_of(tail: &Tail, now: u64) -> Applier<Waiting> {
     let mut applier = Applier::default();
     for target in tail.waiting() {
@@ -47,7 +47,7 @@ pub(super) fn applier_of(tail: &Tail, now: u64) -> Applier<Waiting> {
 fn note_of(namespace: NamespaceId, lsn: Lsn, record: &[u8], now: u64) -> Note {
     let mut note = Note {
         lsn,
-        // One that cannot be read changes no key that is known; applied, it becomes a dead letter.
+        // An unreadable record changes no known key; when applied, it becomes a dead letter.
         keys: SmallVec::new(),
         judged: false,
         at: now,

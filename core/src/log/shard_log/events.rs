@@ -1,4 +1,5 @@
-//! Events that other threads send to the log: segments, what the store has applied and synced.
+//! Events that other threads send to the log: segments, and records that the store has applied and
+//! synced.
 
 use prism_backends::NamespaceId;
 use prism_wal::ids::{Lsn, TargetId};
@@ -13,7 +14,7 @@ use crate::{
 };
 
 impl ShardLog {
-    /// Takes in what another thread says.
+    /// Handles an event of another thread.
     pub(crate) fn handle_news(&mut self, news: LogNews, due: &mut Due) {
         let now = self.now();
         match news {
@@ -46,7 +47,7 @@ impl ShardLog {
                 self.sync_at = now + SYNC_PAUSE;
                 self.sync_not_before = now + self.sync_pause();
                 for (target, lsn) in cursors {
-                    // A namespace that was deleted meanwhile is known no more.
+                    // A namespace deleted meanwhile is unknown.
                     if self.lane.tail().applied(target) >= lsn {
                         self.lane.handle_synced(target, lsn);
                     }
@@ -92,7 +93,7 @@ impl ShardLog {
             },
         );
         for read in reads {
-            // What follows the record that it waited for, the store may still not have.
+            // The store may still lack the records after the one that it waited for.
             if let Some(unapplied) = self.overlay_or_wait(namespace, read) {
                 due.reads.push((read.id, unapplied));
             }

@@ -1,4 +1,5 @@
-//! The books at a start, and a log on a real shard and a real disk whose store is played by the test.
+//! The state at a start, and a log on a real shard and a real disk, with the test in the place of
+//! the store.
 
 use std::{path::Path, rc::Rc, time::Duration};
 
@@ -42,7 +43,7 @@ use crate::{
 
 const NAMESPACE: NamespaceId = NamespaceId(1);
 
-/// The log of a gateway's only shard, and everything that it talks to.
+/// The log of a gateway's only shard, with the mailboxes to all its peers.
 struct Bench {
     log: ShardLog,
     links: LogLinks,
@@ -89,7 +90,8 @@ impl Bench {
         }
     }
 
-    /// A turn of the shard, with what store, checkpointer and keeper say meanwhile. The replies.
+    /// Makes a turn of the shard, with the answers of store, checkpointer and keeper. Returns the
+    /// replies.
     fn turn(&mut self) -> Vec<Reply> {
         let mut due = Due::default();
         while let Some(message) = self.links.store.receive() {
@@ -114,7 +116,7 @@ impl Bench {
         due.replies
     }
 
-    /// Turns until so many calls are answered, all of them well.
+    /// Makes turns until this many calls are answered, all of them with success.
     async fn answered(&mut self, mut calls: usize) {
         while calls > 0 {
             let replies = self.turn();
@@ -129,7 +131,7 @@ impl Bench {
     }
 }
 
-/// A Put that is to be logged; `number` tells calls apart.
+/// A Put to be logged; `number` distinguishes calls.
 fn call(number: u64) -> LogCall {
     LogCall {
         ticket: Ticket {
@@ -152,7 +154,7 @@ fn call(number: u64) -> LogCall {
     }
 }
 
-/// What a start finds in the lane.
+/// Contents of the lane at a start.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Found {
     strong: usize,
@@ -239,7 +241,7 @@ fn what_comes_first_after_a_stop_of_the_process_is_not_stamped_ahead_of_the_cloc
         bench.log.write(call(1)).expect("an open lane");
         assert!(bench.turn().is_empty());
         assert_eq!(bench.log.lane.commit().in_flight(), 1);
-        // Longer than a disk may take that is not given up.
+        // Longer than the time after which a silent disk is given up.
         bench.log.clock.stand_still(Duration::from_secs(60));
         bench.log.write(call(2)).expect("an open lane");
         let at = bench.log.parked.back().expect("it waits for the disk").at;

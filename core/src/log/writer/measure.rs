@@ -1,14 +1,15 @@
-//! Which writer is better, measured on this machine's disk: alone, and beside a shard that has its hands full.
+//! Comparison of the writers, measured on this machine's disk: alone, and next to a busy shard.
 //!
 //! ```console
 //! $ cargo test -p prism-core --lib log::writer::measure -- --ignored --nocapture
 //! ```
 //!
-//! A shard pinned to core 0 keeps as many groups in flight as the depth says, in bursts of under a second with pauses. The
-//! busy one answers at the same time what eight connections from core 1 ask of it, 2 µs of work each. `fio` measures the
-//! disk before and after; rounds between which the disk or other programs moved are dropped. Prints a table for
-//! `docs/BENCHMARKS.md`. `MEASURE_AROUND` names a command that is run with `begin` before and with `end` after each burst,
-//! for example to hold other programs still for that long.
+//! A shard pinned to core 0 keeps as many groups in flight as the depth allows, in bursts of under
+//! a second with pauses. The busy one answers at the same time the requests of eight connections
+//! from core 1, with 2 µs of work each. `fio` measures the disk before and after; rounds during
+//! which the disk or other programs changed are dropped. Prints a table for `docs/BENCHMARKS.md`.
+//! `MEASURE_AROUND` names a command that is run with `begin` before and with `end` after each
+//! burst, for example to stop other programs for that long.
 
 use std::{
     collections::BTreeMap,
@@ -39,12 +40,13 @@ const CONNECTIONS: usize = 8;
 const REQUEST_BYTES: usize = 64;
 const REQUESTS_AT_ONCE: usize = 32;
 const REQUEST_WORK: Duration = Duration::from_micros(2);
-/// More of other programs' CPU time than this share of one core spoils a burst (the kernel's own workers count as such).
+/// Largest share of one core for other programs' CPU time in a valid burst (the kernel's own
+/// workers count as such).
 const FOREIGN_MAX: f64 = 0.8;
-/// The floor may differ by this factor before and after.
+/// Largest factor by which the floor may differ before and after.
 const FLOOR_MOVES_MAX: f64 = 1.5;
 
-/// Who writes.
+/// The writer under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Contestant {
     None,
@@ -62,10 +64,11 @@ struct Cell {
     contestant: Contestant,
 }
 
-/// What a burst showed.
+/// Figures of a burst.
 #[derive(Clone, Debug, Default)]
 struct Burst {
-    /// Nanoseconds of each write, from the submission to when the shard hears of its end; sorted.
+    /// Nanoseconds of each write, from the submission to the shard's receipt of its completion;
+    /// sorted.
     latencies: Vec<u64>,
     seconds: f64,
     process_cpu: f64,
@@ -77,7 +80,7 @@ struct Burst {
 #[ignore = "takes minutes and wants a quiet machine; see docs/BENCHMARKS.md"]
 fn measure() {
     let driver = DriverInUse::choose(DriverChoice::IoUring).expect("this compares with the ring");
-    // On the disk in question: TMPDIR says which.
+    // On the disk chosen by TMPDIR.
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = prepare(directory.path());
     let mut found: BTreeMap<Cell, Vec<Burst>> = BTreeMap::new();
@@ -147,7 +150,7 @@ fn prepare(directory: &Path) -> LogFile {
     disk.open("segment").expect("it was just made")
 }
 
-/// p50 and p99 of fio's durable overwrites, in microseconds.
+/// The p50 and p99 of fio's durable overwrites, in microseconds.
 fn floor(directory: &Path, blocks: u32) -> [f64; 2] {
     thread::sleep(PAUSE);
     around("begin");
@@ -188,7 +191,7 @@ fn around(what: &str) {
     }
 }
 
-/// A burst during which other programs were quiet; none after a few attempts.
+/// A burst during which other programs were quiet; `None` after a few attempts.
 fn clean_burst(cell: Cell, driver: DriverInUse, file: &LogFile) -> Option<Burst> {
     (0..4).find_map(|_| {
         thread::sleep(PAUSE);
@@ -226,7 +229,7 @@ fn burst(cell: Cell, driver: DriverInUse, file: &LogFile) -> Burst {
     burst
 }
 
-/// Asks until the shard hangs up; returns how many answers came.
+/// Sends requests until the shard closes the connection. Returns the number of answers.
 fn ask(mut stream: TcpStream) -> u64 {
     reactor::pin_to_core(1).expect("there is a core 1");
     stream.set_nodelay(true).expect("a socket");
@@ -305,7 +308,7 @@ async fn run_shard(
         machine_cpu: machine_cpu() - machine,
         requests: 0,
     };
-    // The connections hang up when their next answer is out.
+    // The connections are closed after their next answer.
     reactor::sleep(Duration::from_millis(20)).await;
     burst
 }
@@ -356,7 +359,7 @@ async fn write_until(
     }
 }
 
-/// CPU time of this process so far, in seconds; the ring's workers are part of it.
+/// CPU time of this process so far, in seconds, including the ring's workers.
 fn process_cpu() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9

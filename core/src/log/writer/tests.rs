@@ -58,7 +58,7 @@ fn group(number: u64, block: u32, blocks: u32) -> WriteAction {
         segment: SegmentNumber(1),
         block,
         blocks,
-        // Few and many by turns, so that a writer that tells them apart uses all it has.
+        // Few and many in turn, so that a writer that distinguishes them uses both ways.
         records: 1 + 100 * (number as u32 % 2),
         buffer,
     }
@@ -130,7 +130,8 @@ impl Visitor for Payloads {
     }
 }
 
-/// Starts a lane, appends some records of all lengths, and returns what was there and what is there now.
+/// Starts a lane, and appends some records of all lengths. Returns the records there before and
+/// now.
 fn run_lane(path: &Path, kind: LogWriterKind, driver: DriverInUse, draw: u8) -> [Vec<Vec<u8>>; 2] {
     let config = StartConfig {
         lane: LaneId(1),
@@ -220,7 +221,7 @@ fn a_write_that_the_kernel_refuses_is_reported_with_its_number() {
             let notify = Rc::new(Notify::default());
             let mut writer = LogWriter::new(kind, driver, notify.clone()).expect("a writer");
             let (storage, range) = AlignedBuffer::zeroed(BLOCK_BYTES).into_parts();
-            // One byte off every alignment that a device could be content with.
+            // One byte off every alignment that a device could accept.
             let start = if range.start == 0 { 1 } else { range.start - 1 };
             let crooked = AlignedBuffer::from_parts(storage, start..start + BLOCK_BYTES);
             let write = WriteAction {
@@ -258,7 +259,8 @@ fn a_file_stays_locked_as_long_as_the_ring_has_it() {
         assert_eq!(lock(), Err(Errno::WOULDBLOCK), "shared by both descriptors");
         drop(file);
         assert_eq!(lock(), Err(Errno::WOULDBLOCK), "the ring's descriptor is open");
-        // The lane's next turn asks for completions; the ring then closes what the lane has let go.
+        // The lane's next turn polls for completions; the ring then closes files that the lane has
+        // released.
         assert!(writer.poll_completion().is_none());
         reactor::sleep(std::time::Duration::from_millis(1)).await;
         disk.open("segment").expect("nobody else has it");
@@ -321,7 +323,7 @@ fn interruptions_short_writes_and_errors_are_told_apart() {
     assert_eq!(of(Errno::INTR), WriteResult::Interrupted);
     assert_eq!(of(Errno::AGAIN), WriteResult::Interrupted);
     assert_eq!(of(Errno::IO), WriteResult::Failed(Errno::IO.raw_os_error()));
-    // What the ring did with a cancelled write is unknown, so it counts as failed.
+    // The outcome of a cancelled write is unknown, so it counts as failed.
     assert_eq!(
         of(Errno::CANCELED),
         WriteResult::Failed(Errno::CANCELED.raw_os_error())
