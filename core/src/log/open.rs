@@ -1,5 +1,4 @@
-//! Opens the lanes of a gateway: finds them, recovers them, and brings the store up to date before
-//! anything is served.
+//! Opens the lanes of a gateway: finds and recovers them, and brings the store up to date first.
 //!
 //! ```text
 //! all lanes side by side:     recover
@@ -168,8 +167,7 @@ impl LogDirectory {
         self.open
     }
 
-    /// The highest stamp of the records found when the lanes were opened; [`i64::MIN`] if there is
-    /// none.
+    /// The highest stamp of the records found at the opening of the lanes, or [`i64::MIN`].
     pub(crate) fn highest_stamp(&self) -> i64 {
         self.highest_stamp
     }
@@ -216,8 +214,7 @@ impl LogDirectory {
     /// Opens all lanes and brings the store up to date. Returns one result for each shard.
     ///
     /// # Errors
-    /// A sentence for the operator: the store or the directory fails, or a thread cannot be
-    /// started.
+    /// A sentence for the operator: the store, the directory or the start of a thread fails.
     pub(crate) fn open(&mut self, store: &mut Store<'_>) -> Result<Vec<Opened>, String> {
         self.open = true;
         if let Some(why) = self.why_of_another_log(store)? {
@@ -268,8 +265,7 @@ impl LogDirectory {
         Ok(opened)
     }
 
-    /// The reason why the store's file and the log's directory do not belong together; `None` if
-    /// they may.
+    /// The reason why the store's file and the log's directory do not match; `None` if they may.
     fn why_of_another_log(&self, store: &mut Store<'_>) -> Result<Option<String>, String> {
         let Some(other) = store.logs()?.into_iter().find(|log| *log != self.id) else {
             return Ok(None);
@@ -426,8 +422,7 @@ impl LogDirectory {
                 tracing::warn!(lane = lane.0, %error, "the store does not take what the log holds for it; serving, and trying again");
             }
             Err(error) => {
-                // Its keys belong to other shards now, which do not know the records that the store
-                // lacks. The lane stays as it is.
+                // Its keys belong to other shards now, which lack its records. It stays as it is.
                 let why = format!(
                     "the store does not take what the log holds for it, {error}, and the keys have other shards now; start \
                      again when it does, or with as many shards as before"
@@ -482,8 +477,7 @@ impl LogDirectory {
     fn remove_lane(&self, lane: LaneId, store: &mut Store<'_>) -> Result<(), String> {
         self.remove_files(lane)
             .map_err(|error| self.cannot_remove(lane, &error))?;
-        // A later lane of this number counts from 1 again: the store must not take its records for
-        // old ones.
+        // A later lane of this number counts from 1 again: its records must not pass for old ones.
         store.forget(self.id, lane)?;
         self.sync_directory()
             .and_then(|()| fs::remove_file(self.path.join(mark_name(lane))))
@@ -668,8 +662,7 @@ impl Store<'_> {
         })
     }
 
-    /// Notes that an operator has accepted a store without the records up to the cursors: the next
-    /// start need not ask again.
+    /// Notes for later starts that an operator has accepted a store that lacks records.
     fn accept_as_it_is(&mut self, log: LogId, lane: LaneId, tail: &Tail) -> Result<(), String> {
         let strong = |(target, _): &(TargetId, Lsn)| self.strong.contains(&target.0);
         let cursors = tail.checkpoint().iter().filter(strong);
@@ -687,8 +680,7 @@ impl Store<'_> {
             .map_err(|error| error.to_string())
     }
 
-    /// Applies the records of one lane that the store lacks, namespace by namespace, in order, and
-    /// makes them durable.
+    /// Applies a lane's records that the store lacks, by namespace, and makes them durable.
     fn bring_up_to_date(
         &mut self,
         (log, lane): (LogId, LaneId),
@@ -699,9 +691,8 @@ impl Store<'_> {
         let total = tail.unapplied_in_all().records;
         let (mut done, mut told) = (0, Instant::now());
         let waiting: Vec<TargetId> = tail.waiting().collect();
-        // Records that the store has are not applied again. Dropped for all namespaces before the
-        // first is applied: one that the store refuses now ends this, and the rest is then applied
-        // while serving.
+        // Records that the store has are not applied again. For all namespaces before the first is
+        // applied: one that the store refuses now ends this; the rest is applied while serving.
         for target in &waiting {
             let stored = positions.get(&(lane, target.0)).copied().unwrap_or_default();
             tail.handle_applied(*target, stored.min(durable));

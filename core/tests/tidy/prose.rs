@@ -1,35 +1,9 @@
 //! Rules of prose that a machine can check: how doc comments begin, how wide comments are, and that
 //! the page of requirements names tests that exist.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use crate::{Problems, files_ending, read, root};
-
-/// Folders, with everything below them, whose comments are older than these rules. The list may
-/// only shrink.
-const EXEMPT: &[&str] = &["core"];
-
-/// Folders below an exempt one that keep the rules already.
-const HELD: &[&str] = &[
-    "core/src/api",
-    "core/src/call",
-    "core/src/cli",
-    "core/src/client",
-    "core/src/config",
-    "core/src/control",
-    "core/src/dispatch",
-    "core/src/log",
-    "core/src/namespace",
-    "core/src/plan",
-    "core/src/runtime",
-    "core/src/serve",
-    "core/src/shard",
-    "core/src/worker",
-    "core/tests",
-];
 
 /// Widest line of a comment, in characters.
 const COMMENT_COLUMNS_MAX: usize = 100;
@@ -40,27 +14,10 @@ const FIRST_WORDS_AVOIDED: [&str; 4] = ["What", "Whose", "Its", "See"];
 #[test]
 fn comments_begin_with_their_subject_and_fit_the_page() {
     let mut problems = Problems::default();
-    let mut still_needed = BTreeSet::new();
     for file in files_ending(".rs") {
-        let is_below = |folder: &&&str| file.starts_with(&format!("{folder}/"));
-        let exempt = match HELD.iter().find(is_below) {
-            Some(_) => None,
-            None => EXEMPT.iter().find(is_below),
-        };
         for (line, advice) in faults(&read(&file)) {
-            match exempt {
-                Some(folder) => {
-                    still_needed.insert(*folder);
-                }
-                None => problems.add(&format!("{file}:{line}"), advice),
-            }
+            problems.add(&format!("{file}:{line}"), advice);
         }
-    }
-    for folder in EXEMPT.iter().filter(|folder| !still_needed.contains(*folder)) {
-        problems.add(
-            "core/tests/tidy/prose.rs",
-            format!("{folder} keeps the rules: take it off the list of exempt folders"),
-        );
     }
     problems.report();
 }
