@@ -150,8 +150,8 @@ fn failure(head: Head, extra: Option<&Extra>, status: &Status, gateway: &Dispatc
             );
         }
         Ending::TrailersFrame | Ending::EndMessage => end_with(head, status, &mut response.body),
-        // An `EventSource` reads only replies with status 200. An error in the head alone comes
-        // from another client.
+        // An `EventSource` reads only replies with status 200. A refused head is from another
+        // client, and gets its own status.
         Ending::Event if refusal.is_none() => {
             format::put_start(head.format, &mut response.body);
             end_with(head, status, &mut response.body);

@@ -23,7 +23,8 @@ use super::{
 
 /// Attempts of a test on a machine that is too slow for it.
 const ATTEMPTS: usize = 10;
-/// Time until the store's first sync, five seconds after the start, has surely ended.
+/// Time within which a test restores the store: five seconds after the start it syncs, and from
+/// then on it must have the records up to the log's cursors.
 const SYNC_PAUSE: Duration = Duration::from_secs(4);
 
 #[test]

@@ -37,8 +37,8 @@ pub(crate) const END_MAX: Duration = Duration::from_secs(1 + 2 + 3);
 const FIRST_PORT: u16 = 10_000;
 const PORTS: u16 = 20_000;
 
-/// A loopback port for one gateway. No other test of any process takes it meanwhile: a lock goes
-/// with the port.
+/// A loopback port for one gateway. No other test of any process takes it meanwhile: each binds the
+/// port's abstract socket name first.
 struct Port {
     address: SocketAddr,
     _name: UnixListener,
