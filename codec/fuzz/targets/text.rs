@@ -94,8 +94,8 @@ pub fn connect_json(input: &[u8]) {
     request_fields(json);
 }
 
-/// Other textual parts of a request: the query of a call by GET, the base64 body of gRPC-Web, and
-/// the lists of accepted encodings.
+/// Other textual parts of a request: the query of a call by GET, the base64 body of gRPC-Web, the
+/// lists of accepted encodings and media types, and the content type.
 fn request_fields(text: &[u8]) {
     if let Ok(call) = format::parse_query(text) {
         assert!(call.message.len() <= text.len(), "decoding makes nothing longer");

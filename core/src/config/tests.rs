@@ -32,7 +32,7 @@ fn sqlite_leaves_a_core_to_its_writer() {
     };
     assert_eq!([1, 2, 8, 999].map(|cores| shards(true, cores)), [1, 1, 7, 256]);
     assert_eq!([1, 2, 8, 999].map(|cores| shards(false, cores)), [1, 2, 8, 256]);
-    // Neither the store nor the shards depend on which of them is set first.
+    // The default follows a store that is set later, and a number that is set holds for any store.
     let cores = available_cores();
     let memory = load(&file("embedded: memory\n")).unwrap().options;
     assert_eq!(memory.shards, default_shards(false, cores));

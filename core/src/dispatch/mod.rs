@@ -704,8 +704,7 @@ impl Dispatcher {
         }
     }
 
-    /// The shards that own the keys of a request, in order, each once. With one shard it is that
-    /// one.
+    /// The shards that own the keys of a request, in order, each once. Empty if there is one shard.
     fn owners<'a>(&self, namespace: NamespaceId, request: &impl Request<'a>) -> Shards {
         let count = self.shard_count();
         if count == 1 {

@@ -27,7 +27,7 @@ use std::{
 
 use prism_backends::UnixMillis;
 
-/// Largest lag of the wall clock after the stamps without a warning.
+/// Largest lag of the wall clock, relative to the stamps, without a warning, in nanoseconds.
 const BEHIND_MAX_NS: i64 = 1_000_000_000;
 /// Pause between two warnings about that.
 const WARN_PAUSE: Duration = Duration::from_secs(60);

@@ -55,8 +55,8 @@ const BATCH_MAX: usize = 512;
 /// bounded.
 const QUEUED_MAX: usize = 8_192;
 
-/// Pause between two sweeps. The next lines: rows of one, and the time for which expired rows are
-/// kept, since a write may be judged that late.
+/// Pauses between two sweeps, rows of one, and the time for which expired rows are kept, since a
+/// write may be judged that late.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 const SWEEP_PAUSE_IN_TROUBLE: Duration = Duration::from_secs(10);
 const SWEEP_STEP: usize = 1_000;

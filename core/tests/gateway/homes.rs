@@ -216,7 +216,7 @@ fn value(namespace: &str, number: usize) -> String {
     format!("{namespace}/{number}")
 }
 
-/// Writes to every id, and so on every shard: half of them by Puts, the rest by one Mutate.
+/// Writes to ids on every shard: some by Puts, as many more by one Mutate.
 fn fill(gateway: &Gateway, namespace: &str) {
     let mut client = gateway.client();
     for number in 0..IDS {

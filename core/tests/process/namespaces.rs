@@ -180,7 +180,7 @@ fn kill_in_the_middle(thread: &str, change: Change) {
         }
     }
     let refused = match change {
-        // The change's own shard serves it already, and another one does not.
+        // The live shard serves it already, and the hanging one does not.
         Change::Create if thread == "prism-shard-0" => None,
         Change::Create => Some("NAMESPACE_NOT_READY"),
         Change::Update => None,
