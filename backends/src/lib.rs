@@ -55,7 +55,7 @@ pub use digest::Digest;
 pub use error::StoreError;
 pub use ids::{LogId, LogPosition, NamespaceId, UnixMillis};
 pub use memory::MemoryStore;
-pub use mutation::{Expected, ItemRef, Mutation, Operation, Outcome, OwnedItem, PredicateRef};
+pub use mutation::{Expected, Found, ItemRef, Mutation, Operation, Outcome, OwnedItem, PredicateRef};
 pub use query::{GetQuery, ItemSink, PageToken, ScanQuery, Selection};
 pub use sqlite::SqliteStore;
 pub use version::Version;

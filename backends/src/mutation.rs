@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use crate::error::StoreError;
 use crate::ids::{NamespaceId, UnixMillis};
 use crate::limits::{ID_BYTES_MAX, ITEMS_PER_PUT_MAX, KEY_BYTES_MAX, PREDICATE_KEYS_MAX, VALUE_BYTES_MAX};
-use crate::version::Version;
+use crate::version::{VERSION_BYTES, Version};
 
 /// One item, borrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +159,39 @@ pub enum Expected<'a> {
     Absent,
     /// An item with exactly this value.
     Value(&'a [u8]),
+    /// An item that is as it was when a read showed it with this version: see
+    /// [`Version::to_bytes`].
+    Version(&'a [u8]),
+}
+
+impl Expected<'_> {
+    /// Whether the item that is there, with its version, is as expected.
+    pub(crate) fn holds(&self, current: Option<(&ItemRef<'_>, Version)>) -> bool {
+        match (self, current) {
+            (Expected::Absent, None) => true,
+            (Expected::Value(value), Some((item, _))) => *value == item.value,
+            (Expected::Version(bytes), Some((_, version))) => **bytes == version.to_bytes(),
+            _ => false,
+        }
+    }
+}
+
+/// An item as it was found, owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The item.
+    pub item: OwnedItem,
+    /// Version that it had; `None` where a repeat is shown an item that is not there any more.
+    pub version: Option<Version>,
+}
+
+impl Found {
+    pub(crate) fn new(item: impl Into<OwnedItem>, version: Version) -> Found {
+        Found {
+            item: item.into(),
+            version: Some(version),
+        }
+    }
 }
 
 /// Result of one mutation.
@@ -172,7 +205,7 @@ pub enum Outcome {
     /// has changed now.
     Swapped(Option<Version>),
     /// The expectation did not hold; the item at that time, if there was one.
-    NotSwapped(Option<OwnedItem>),
+    NotSwapped(Option<Found>),
     /// The mutation had no effect at all.
     Refused(StoreError),
 }
@@ -205,9 +238,22 @@ impl Mutation<'_> {
                 Ok(())
             }
             Operation::Delete(predicate) => predicate.check("predicate"),
-            Operation::CompareAndSwap { key, replacement, .. } => {
+            Operation::CompareAndSwap {
+                key,
+                expected,
+                replacement,
+            } => {
                 if key.len() > KEY_BYTES_MAX {
                     return Err(too_long("key".to_owned(), key.len(), KEY_BYTES_MAX));
+                }
+                if let Expected::Version(bytes) = expected
+                    && bytes.len() != VERSION_BYTES
+                {
+                    let reason = format!(
+                        "must be the version of an item as it was read, which has {VERSION_BYTES} bytes, has {}",
+                        bytes.len()
+                    );
+                    return Err(StoreError::invalid("version", reason));
                 }
                 match replacement {
                     Some(item) if item.value.len() > VALUE_BYTES_MAX => Err(too_long(

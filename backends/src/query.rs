@@ -8,6 +8,7 @@ use crate::error::StoreError;
 use crate::ids::NamespaceId;
 use crate::limits::{ITEM_OVERHEAD_BYTES, PAGE_BYTES_DEFAULT, PAGE_BYTES_MAX};
 use crate::mutation::{ItemRef, OwnedItem, PredicateRef, check_id};
+use crate::version::Version;
 
 /// Amount to return at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,13 +61,13 @@ pub trait ItemSink {
         let _ = id;
     }
 
-    /// Takes one item; its parts are only lent.
-    fn item(&mut self, item: &ItemRef<'_>);
+    /// Takes one item, whose parts are only lent, with its version.
+    fn item(&mut self, item: &ItemRef<'_>, version: Version);
 }
 
 /// A copy of each item, without ids.
 impl ItemSink for Vec<OwnedItem> {
-    fn item(&mut self, item: &ItemRef<'_>) {
+    fn item(&mut self, item: &ItemRef<'_>, _: Version) {
         self.push((*item).into());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::ids::NamespaceId;
 use crate::limits::SWAP_VALUE_REMEMBERED_MAX;
-use crate::mutation::{ItemRef, Mutation, OwnedItem};
+use crate::mutation::{Found, ItemRef, Mutation, OwnedItem};
 use crate::version::{Version, stable_hash, stable_hash_with};
 
 /// Identity of a remembered compare-and-swap: its version is a token with its time, or a stamp.
@@ -68,6 +68,16 @@ pub(crate) fn is_left_by(current: Option<&ItemRef<'_>>, replacement: Option<&Ite
         (None, Some(item)) => item.expires_at.is_some(),
         (None, None) => true,
         (Some(_), None) => false,
+    }
+}
+
+/// A remembered item as a repeat is shown it: with the version of the item that is there, if that
+/// looks the same, so that the version never names another state than the one that is shown.
+pub(crate) fn shown(remembered: OwnedItem, current: Option<&Found>) -> Found {
+    let same = current.filter(|current| current.item == remembered);
+    Found {
+        version: same.and_then(|current| current.version),
+        item: remembered,
     }
 }
 

@@ -43,6 +43,12 @@ impl Version {
         }
     }
 
+    /// Bytes that name this version to clients, for whom they mean nothing else, and that order as
+    /// versions do.
+    pub fn to_bytes(self) -> [u8; VERSION_BYTES] {
+        version_bytes(self)
+    }
+
     /// The smallest version that wins against this one.
     pub fn successor(self) -> Version {
         match self.token_hash.checked_add(1) {
@@ -55,8 +61,11 @@ impl Version {
     }
 }
 
-/// Sixteen bytes that sort like versions.
-pub(crate) type VersionBytes = [u8; 16];
+/// Bytes of a version.
+pub(crate) const VERSION_BYTES: usize = 16;
+
+/// Bytes that sort like versions.
+pub(crate) type VersionBytes = [u8; VERSION_BYTES];
 
 /// Bytes of a version, as stored.
 pub(crate) fn version_bytes(version: Version) -> VersionBytes {

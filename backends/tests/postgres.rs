@@ -102,7 +102,7 @@ async fn apply(store: &KeyValue, mutation: Mutation<'_>) -> Outcome {
 struct Found(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl ItemSink for Found {
-    fn item(&mut self, item: &ItemRef<'_>) {
+    fn item(&mut self, item: &ItemRef<'_>, _: Version) {
         self.0.push((item.key.to_vec(), item.value.to_vec()));
     }
 }
@@ -232,7 +232,7 @@ fn a_batch_whose_position_is_noted_is_skipped_and_its_swaps_get_their_first_verd
             .expect("a batch");
         assert!(matches!(&first[0], Outcome::Swapped(Some(_))), "{first:?}");
         assert!(
-            matches!(&first[1], Outcome::NotSwapped(Some(item)) if item.value == b"a"),
+            matches!(&first[1], Outcome::NotSwapped(Some(item)) if item.item.value == b"a"),
             "{first:?}"
         );
         assert!(matches!(&first[3], Outcome::Swapped(Some(_))), "{first:?}");
@@ -246,7 +246,16 @@ fn a_batch_whose_position_is_noted_is_skipped_and_its_swaps_get_their_first_verd
             Outcome::Swapped(None),
             "the verdict, and no second effect"
         );
-        assert_eq!(outcomes[1], first[1], "the item as it was then");
+        let shown = |outcome: &Outcome| match outcome {
+            Outcome::NotSwapped(Some(found)) => (found.item.value.clone(), found.version.is_some()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(shown(&first[1]), (b"a".to_vec(), true));
+        assert_eq!(
+            shown(&outcomes[1]),
+            (b"a".to_vec(), false),
+            "the item as it was then, which is gone"
+        );
         assert_eq!(outcomes[3], Outcome::Swapped(None));
         assert_eq!(value(&store, "swap").await.as_deref(), Some(&b"d"[..]));
 

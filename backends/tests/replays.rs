@@ -62,7 +62,7 @@ fn apply(store: &Store, mutation: Mutation<'_>) -> Outcome {
 struct Value(Option<Vec<u8>>);
 
 impl ItemSink for Value {
-    fn item(&mut self, item: &ItemRef<'_>) {
+    fn item(&mut self, item: &ItemRef<'_>, _: Version) {
         self.0 = Some(item.value.to_vec());
     }
 }

@@ -241,7 +241,7 @@ fn what_is_refused_to_get_is_refused_to_get_over() {
     writer.create_namespace(SPACE).expect("a namespace");
     struct Nothing;
     impl ItemSink for Nothing {
-        fn item(&mut self, _: &ItemRef<'_>) {
+        fn item(&mut self, _: &ItemRef<'_>, _: Version) {
             panic!("an item");
         }
     }

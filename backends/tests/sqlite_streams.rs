@@ -146,7 +146,12 @@ fn a_batch_whose_position_is_reached_is_not_applied_again() {
         .apply_at(&batch, &[at(1, SPACE, 3)], &mut again)
         .expect("the batch again, as after a commit that was reported as failed");
     assert_eq!(again[0], Outcome::Swapped(None), "the first verdict");
-    assert_eq!(again[1..], first[1..], "the first verdicts");
+    // The item that is shown is gone, so no version names it any more.
+    let mut expected = first[1..].to_vec();
+    if let Outcome::NotSwapped(Some(found)) = &mut expected[0] {
+        assert!(found.version.take().is_some());
+    }
+    assert_eq!(again[1..], expected, "the first verdicts");
     assert_eq!(
         put_at(&mut writer, "id", 1, b"v", &[at(1, SPACE, 4)]),
         Outcome::Applied

@@ -246,7 +246,7 @@ fn values_are_moved_in_bounded_steps_over_kills_and_everything_stays_readable() 
         Outcome::Swapped(None)
     );
     let refused = apply(&mut writer, "swap", 31, swap(Expected::Value(b"other")));
-    assert!(matches!(refused, Outcome::NotSwapped(Some(item)) if item.value == value(3_000)));
+    assert!(matches!(refused, Outcome::NotSwapped(Some(item)) if item.item.value == value(3_000)));
     while writer.sweep(NOW.plus(60_000), 50).expect("a sweep").more {}
     assert_eq!(number(&path, "SELECT count(*) FROM item WHERE namespace = 8"), 0);
 }

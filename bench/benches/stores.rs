@@ -29,7 +29,7 @@ const ITEMS: [ItemRef<'static>; 1] = [ItemRef {
 struct Bytes(usize);
 
 impl ItemSink for Bytes {
-    fn item(&mut self, item: &ItemRef<'_>) {
+    fn item(&mut self, item: &ItemRef<'_>, _: Version) {
         self.0 += item.value.len();
     }
 }

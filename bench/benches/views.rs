@@ -65,6 +65,7 @@ fn put(bytes: usize, items: usize) -> Vec<u8> {
         value: vec![number as u8; bytes / items],
         ttl: None,
         compression: 0,
+        version: Vec::new(),
     };
     let request = kv::PutRequest {
         namespace: "user-sessions".into(),

@@ -237,6 +237,7 @@ fn item(number: u32, value: &[u8]) -> Item {
         value: value.to_vec(),
         ttl: None,
         compression: 0,
+        version: Vec::new(),
     }
 }
 

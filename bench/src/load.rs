@@ -131,6 +131,7 @@ fn request_body() -> Vec<u8> {
         value: &value,
         ttl: None,
         compression: 0,
+        version: b"",
     };
     encode_put_request(&mut message, NAMESPACE, "alice-0001", None, [item]);
     let mut body = vec![0];
@@ -148,6 +149,7 @@ fn probe(child: &Child) -> Result<(), String> {
         value: vec![b'v'; servers::VALUE_BYTES],
         ttl: None,
         compression: 0,
+        version: Vec::new(),
     };
     let request = PutRequest {
         namespace: NAMESPACE.to_owned(),

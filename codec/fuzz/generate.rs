@@ -529,9 +529,13 @@ fn request(random: &mut Random, out: &mut Vec<u8>) {
         .encode(out),
         _ => {
             let (key, item) = (random.bytes(10), items.into_iter().next());
-            let expected = random
-                .once_in(2)
-                .then(|| proto::compare_and_swap_request::Expected::Value(b"v".to_vec()));
+            let expected = match random.below(4) {
+                0 => Some(proto::compare_and_swap_request::Expected::Value(b"v".to_vec())),
+                1 => Some(proto::compare_and_swap_request::Expected::Version(
+                    random.bytes(20),
+                )),
+                _ => None,
+            };
             proto::CompareAndSwapRequest {
                 namespace,
                 id,
@@ -566,6 +570,7 @@ fn item(random: &mut Random) -> proto::Item {
             nanos: 5,
         }),
         compression: random.below(3) as i32,
+        version: random.bytes(3),
     }
 }
 

@@ -318,6 +318,7 @@ fields! {
     TypeUrl = "type_url",
     UncommittedMessagesMax = "uncommitted_messages_max",
     Value = "value",
+    Version = "version",
     WaitingForCommit = "waiting_for_commit",
 }
 

@@ -228,6 +228,7 @@ fn responses_are_canonical() {
         value: vec![],
         ttl,
         compression: 77,
+        version: Vec::new(),
     };
     let page = kv::GetResponse {
         items: vec![item],
@@ -302,6 +303,7 @@ fn requests_survive_the_way_through_json() {
                 nanos: 1_000_000,
             }),
             compression: i32::from(number % 5),
+            version: vec![number; 3],
         };
         let put = kv::PutRequest {
             namespace: "n".into(),

@@ -290,6 +290,7 @@ fn random_item(random: &mut Random) -> kv::Item {
         value: random.bytes(300),
         ttl,
         compression: random.below(6) as i32,
+        version: random.bytes(20),
     }
 }
 
@@ -306,6 +307,7 @@ fn view_of(item: &kv::Item) -> ItemView<'_> {
         value: &item.value,
         ttl,
         compression: item.compression,
+        version: &item.version,
     }
 }
 
@@ -493,10 +495,10 @@ fn requests_are_encoded_as_prost_does() {
         };
         assert_eq!(out, mutate.encode_to_vec(), "seed {seed}");
 
-        let expected = if random.percent(50) {
-            ExpectedView::Absent
-        } else {
-            ExpectedView::Value(&start)
+        let expected = match random.below(3) {
+            0 => ExpectedView::Absent,
+            1 => ExpectedView::Value(&start),
+            _ => ExpectedView::Version(&start),
         };
         let mut out = Vec::new();
         let (key, token_out) = (&items[0].key, token.as_ref().map(token_view));

@@ -16,6 +16,7 @@ fn item(number: u8) -> kv::Item {
         value: vec![number; 1_000],
         ttl,
         compression: 1,
+        version: b"0123456789abcdef".to_vec(),
     }
 }
 

@@ -308,6 +308,26 @@ fn compare_and_swap_says_what_is_there() {
         (json["swapped"].as_bool(), json["current"]["value_text"].as_str()),
         (Some(false), Some("two"))
     );
+    // A version is what `kv get` prints, and stands for one state of the item.
+    let versions = || {
+        let printed = gateway.ok(&["kv", "get", "user-sessions", "id", "k", "--with-version"]);
+        let (version, value) = printed.trim_end().split_once('\t').unwrap();
+        (version.to_owned(), value.to_owned())
+    };
+    let (version, value) = versions();
+    assert_eq!(value, "two");
+    let by_version = |version: &str, to: &'static str| {
+        let words = [&cas[..], &[to, "--expect-version", version]].concat();
+        gateway.run(&words).status.code()
+    };
+    assert_eq!(by_version(&version, "three"), Some(0));
+    assert_eq!(by_version(&version, "four"), Some(1));
+    assert_eq!(by_version(&versions().0, "two"), Some(0));
+    let refused = gateway.no(&with(&["x", "--expect-version", "AAAA"]));
+    assert!(
+        refused.contains("version: must be the version of an item"),
+        "{refused}"
+    );
     assert_eq!(gateway.ok(&with(&["--delete", "--expect", "two"])), "✓ swapped\n");
     assert!(
         gateway

@@ -475,6 +475,7 @@ const NONE: ItemView<'static> = ItemView {
     value: b"",
     ttl: None,
     compression: 0,
+    version: b"",
 };
 
 /// The names of all items there can be, so that views can borrow them.

@@ -185,6 +185,7 @@ impl<S: Reads + Writes> Client for LocalClient<S> {
             .await?;
         Ok(Page {
             items: found.items.into_iter().map(|item| self.entry(item)).collect(),
+            versions: found.versions,
             next_page_token: token.map_or_else(Vec::new, |token| token.as_bytes().to_vec()),
         })
     }
@@ -223,6 +224,7 @@ impl<S: Reads + Writes> Client for LocalClient<S> {
         assert_eq!(items.next(), None, "an item came before any id");
         Ok(ScanPage {
             entries,
+            versions: found.versions,
             next_page_token: token.map_or_else(Vec::new, |token| token.as_bytes().to_vec()),
         })
     }
@@ -274,6 +276,7 @@ impl<S: Reads + Writes> Client for LocalClient<S> {
         let expected = match expected {
             Expectation::Absent => Expected::Absent,
             Expectation::Value(value) => Expected::Value(value),
+            Expectation::Version(version) => Expected::Version(version),
         };
         let replacement = replacement.map(|entry| self.item(entry));
         let operation = Operation::CompareAndSwap {
@@ -287,12 +290,16 @@ impl<S: Reads + Writes> Client for LocalClient<S> {
         {
             Outcome::Swapped(_) => Ok(SwapAnswer {
                 swapped: true,
-                current: None,
+                ..SwapAnswer::default()
             }),
-            Outcome::NotSwapped(item) => Ok(SwapAnswer {
-                swapped: false,
-                current: item.map(|item| self.entry(item)),
-            }),
+            Outcome::NotSwapped(found) => {
+                let version = found.as_ref().and_then(|found| found.version);
+                Ok(SwapAnswer {
+                    swapped: false,
+                    current: found.map(|found| self.entry(found.item)),
+                    current_version: version.map_or_else(Vec::new, |version| version.to_bytes().to_vec()),
+                })
+            }
             other => panic!("a swap was answered with {other:?}"),
         }
     }
@@ -316,6 +323,7 @@ impl From<StoreError> for Failure {
 struct Collected {
     ids: Vec<(String, usize)>,
     items: Vec<OwnedItem>,
+    versions: Vec<Vec<u8>>,
 }
 
 impl ItemSink for Collected {
@@ -323,8 +331,9 @@ impl ItemSink for Collected {
         self.ids.push((id.to_owned(), 0));
     }
 
-    fn item(&mut self, item: &ItemRef<'_>) {
+    fn item(&mut self, item: &ItemRef<'_>, version: Version) {
         self.items.push((*item).into());
+        self.versions.push(version.to_bytes().to_vec());
         if let Some((_, count)) = self.ids.last_mut() {
             *count += 1;
         }
@@ -343,6 +352,10 @@ fn digest_of_swap(id: &str, key: &[u8], expected: &Expectation, replacement: Opt
     match expected {
         Expectation::Absent => digest.number(0),
         Expectation::Value(value) => digest.bytes(value),
+        Expectation::Version(version) => {
+            digest.number(1);
+            digest.bytes(version);
+        }
     }
     if let Some(item) = replacement {
         digest.bytes(&item.value);

@@ -79,6 +79,8 @@ pub struct Paging {
 pub struct Page {
     /// Items in key order.
     pub items: Vec<Entry>,
+    /// Versions of the items, in the same order.
+    pub versions: Vec<Vec<u8>>,
     /// Token of the next page; empty on the last.
     pub next_page_token: Vec<u8>,
 }
@@ -88,6 +90,8 @@ pub struct Page {
 pub struct ScanPage {
     /// Ids with their items.
     pub entries: Vec<(String, Vec<Entry>)>,
+    /// Versions of all items, in the same order.
+    pub versions: Vec<Vec<u8>>,
     /// Token of the next page; empty on the last.
     pub next_page_token: Vec<u8>,
 }
@@ -108,15 +112,19 @@ pub enum Expectation {
     Absent,
     /// An item with this value.
     Value(Vec<u8>),
+    /// An item that was read with this version.
+    Version(Vec<u8>),
 }
 
 /// The answer to a compare-and-swap.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SwapAnswer {
     /// Whether the swap took place.
     pub swapped: bool,
     /// The current item, if the swap did not take place.
     pub current: Option<Entry>,
+    /// Version of that item; empty without one, and in a repeat whose item has changed since.
+    pub current_version: Vec<u8>,
 }
 
 /// A refused call, as far as a client can see.
@@ -287,6 +295,7 @@ cases![
     cases::items_expire: TTL.and(SCANS),
     swaps::an_expired_item_is_absent_to_swaps: SWAPS.and(TTL),
     swaps::swaps_hold_their_expectation: SWAPS,
+    swaps::versions_name_states_of_items: SWAPS.and(SCANS),
     swaps::a_repeated_swap_gets_its_first_answer: SWAPS,
     swaps::a_token_of_another_call_is_refused: SWAPS,
     swaps::racing_swaps_lose_no_increment: SWAPS,

@@ -36,10 +36,14 @@ async fn run_seed<H: Harness>(harness: &mut H, seed: u64, steps: usize) {
         } else {
             let time = now_ns + random.below(2_000_000) as i64 - 1_000_000;
             let token = format!("{seed}.{number}").into_bytes();
-            random.step(WriteToken {
+            let token = WriteToken {
                 generation_time_ns: time,
                 token,
-            })
+            };
+            match random.below(12) {
+                0 => random.swap_of_version(token, &model),
+                _ => random.step(token),
+            }
         };
         apply(&mut client, &mut model, &step, &context).await;
         past.push(step);
@@ -142,7 +146,8 @@ async fn compare_id<C: Client>(
             found.is_empty() || !page.items.is_empty(),
             "{context}: an empty page behind a full one"
         );
-        found.extend(page.items);
+        assert_eq!(page.items.len(), page.versions.len(), "{context}: a version each");
+        found.extend(page.items.into_iter().zip(page.versions));
         paging.page_token = page.next_page_token;
         if paging.page_token.is_empty() {
             break;
@@ -157,6 +162,7 @@ async fn compare_all<C: Client>(client: &mut C, model: &Model, paging: &Paging, 
         .keys()
         .map(|id| (id.clone(), model.read(id, &Predicate::All)))
         .filter(|(_, items)| !items.is_empty())
+        .map(|(id, items)| (id, items.into_iter().map(|(item, _)| item).collect()))
         .collect();
     assert_eq!(scan_all(client, paging).await, expected, "{context}");
 }
@@ -211,14 +217,24 @@ impl Model {
     ) -> SwapAnswer {
         let version = Version::new(token.generation_time_ns, &token.token);
         let call = (version, name.to_owned(), key.to_vec());
-        if let Some(answer) = self.answers.get(&call) {
-            return answer.clone();
-        }
         let id = self.ids.entry(name.to_owned()).or_default();
-        let current = id.cells.get(key).and_then(|cell| cell.1.clone());
+        let cell = id.cells.get(key);
+        let current = cell.and_then(|cell| cell.1.clone());
+        let current_version = match (&current, cell) {
+            (Some(_), Some(cell)) => cell.0.to_bytes().to_vec(),
+            _ => Vec::new(),
+        };
+        if let Some(answer) = self.answers.get(&call) {
+            let is_the_same = answer.current.is_some() && answer.current == current;
+            return SwapAnswer {
+                current_version: if is_the_same { current_version } else { Vec::new() },
+                ..answer.clone()
+            };
+        }
         let holds = match (expected, &current) {
             (Expectation::Absent, None) => true,
             (Expectation::Value(value), Some(entry)) => *value == entry.value,
+            (Expectation::Version(version), Some(_)) => *version == current_version,
             _ => false,
         };
         if holds {
@@ -230,12 +246,13 @@ impl Model {
         let answer = SwapAnswer {
             swapped: holds,
             current: current.filter(|_| !holds),
+            current_version: if holds { Vec::new() } else { current_version },
         };
         self.answers.insert(call, answer.clone());
         answer
     }
 
-    fn read(&self, id: &str, predicate: &Predicate) -> Vec<Entry> {
+    fn read(&self, id: &str, predicate: &Predicate) -> Vec<(Entry, Vec<u8>)> {
         let is_meant = |key: &Vec<u8>| match predicate {
             Predicate::All => true,
             Predicate::Keys(keys) => keys.contains(key),
@@ -244,7 +261,7 @@ impl Model {
         let cells = self.ids.get(id).into_iter().flat_map(|id| &id.cells);
         cells
             .filter(|(key, _)| is_meant(key))
-            .filter_map(|(_, cell)| cell.1.clone())
+            .filter_map(|(_, cell)| Some((cell.1.clone()?, cell.0.to_bytes().to_vec())))
             .collect()
     }
 }
@@ -320,6 +337,30 @@ impl Random {
         }
         let count = [1, 1, 2, 5, 20][self.below(5)];
         Change::Put((0..count).map(|_| self.entry()).collect())
+    }
+
+    /// A swap that expects the version of an item that is there, or that was.
+    fn swap_of_version(&mut self, token: WriteToken, model: &Model) -> Step {
+        let id = self.id();
+        let cells: Vec<_> = model.ids.get(&id).into_iter().flat_map(|id| &id.cells).collect();
+        let (key, version) = match cells.len() {
+            0 => (self.key(), Version::MIN),
+            count => {
+                let (key, (version, _)) = cells[self.below(count)];
+                (key.clone(), *version)
+            }
+        };
+        let replacement = (self.below(4) != 0).then(|| Entry {
+            key: key.clone(),
+            ..self.entry()
+        });
+        Step::Swap {
+            token,
+            id,
+            key,
+            expected: Expectation::Version(version.to_bytes().to_vec()),
+            replacement,
+        }
     }
 
     fn step(&mut self, token: WriteToken) -> Step {

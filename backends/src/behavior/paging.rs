@@ -21,6 +21,7 @@ async fn pages<C: Client>(
         let Page {
             items,
             next_page_token,
+            ..
         } = client.get(id, predicate, &paging).await.expect("a get");
         pages.push(items);
         if next_page_token.is_empty() {

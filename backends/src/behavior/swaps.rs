@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::cases::{entry, token, value_of};
 use super::join::{join_all, yield_once};
-use super::{Client, Entry, Expectation, FailureKind, Harness, Predicate, SwapAnswer, WriteToken};
+use super::{Client, Entry, Expectation, FailureKind, Harness, Paging, Predicate, SwapAnswer, WriteToken};
 
 pub(super) async fn an_expired_item_is_absent_to_swaps<H: Harness>(harness: &mut H) {
     let mut client = harness.client().await;
@@ -26,7 +26,7 @@ pub(super) async fn an_expired_item_is_absent_to_swaps<H: Harness>(harness: &mut
         answer,
         Ok(SwapAnswer {
             swapped: false,
-            current: None
+            ..SwapAnswer::default()
         })
     );
     let second = token(harness, 2, "3");
@@ -43,7 +43,7 @@ pub(super) async fn an_expired_item_is_absent_to_swaps<H: Harness>(harness: &mut
         answer,
         Ok(SwapAnswer {
             swapped: true,
-            current: None
+            ..SwapAnswer::default()
         })
     );
     assert_eq!(value_of(&mut client, "id", b"k").await, Some(b"new".to_vec()));
@@ -85,6 +85,95 @@ pub(super) async fn swaps_hold_their_expectation<H: Harness>(harness: &mut H) {
     assert_eq!(value_of(&mut client, "id", b"other").await, Some(b"0".to_vec()));
 }
 
+async fn versions<C: Client>(client: &mut C) -> Vec<Vec<u8>> {
+    let page = client.get("id", &Predicate::All, &Paging::default()).await;
+    page.expect("a page").versions
+}
+
+pub(super) async fn versions_name_states_of_items<H: Harness>(harness: &mut H) {
+    let mut client = harness.client().await;
+    let items = [entry("a", "1"), entry("k", "1")];
+    client
+        .put("id", &token(harness, 0, "1"), &items)
+        .await
+        .expect("a put");
+    let first = versions(&mut client).await;
+    assert!(first.len() == 2 && first.iter().all(|version| !version.is_empty()));
+    let scanned = client.scan(&Paging::default()).await.expect("a scan");
+    assert_eq!(scanned.versions, first, "a scan shows the same");
+    // The same value again is another state.
+    client
+        .put("id", &token(harness, 10, "2"), &items[1..])
+        .await
+        .expect("a put");
+    let second = versions(&mut client).await;
+    assert!(second[0] == first[0] && second[1] != first[1]);
+    let swap = |version: &[u8], to: Option<&str>| {
+        (
+            Expectation::Version(version.to_vec()),
+            to.map(|to| entry("k", to)),
+        )
+    };
+    let mut number = 20;
+    let mut answers = Vec::new();
+    for (expected, item) in [
+        swap(&first[1], Some("2")),
+        swap(&second[0], Some("2")),
+        swap(&second[1], Some("2")),
+        swap(&second[1], None),
+    ] {
+        // Older tokens than the item's: the expectation orders swaps.
+        number -= 1;
+        let token = token(harness, -number, &format!("swap {number}"));
+        let answer = client
+            .compare_and_swap("id", b"k", &token, &expected, item.as_ref())
+            .await
+            .expect("a swap");
+        let again = client
+            .compare_and_swap("id", b"k", &token, &expected, item.as_ref())
+            .await;
+        assert_eq!(again.as_ref(), Ok(&answer), "a repeat gets the same answer");
+        answers.push(answer);
+    }
+    let swapped: Vec<bool> = answers.iter().map(|answer| answer.swapped).collect();
+    assert_eq!(swapped, [false, false, true, false]);
+    assert_eq!(answers[0].current, Some(entry("k", "1")));
+    assert_eq!(answers[0].current_version, second[1]);
+    let third = versions(&mut client).await;
+    assert_eq!(answers[3].current, Some(entry("k", "2")));
+    assert_eq!(answers[3].current_version, third[1]);
+    // What a refusal showed is what the next try expects.
+    let last = token(harness, 0, "last");
+    let (expected, _) = swap(&answers[3].current_version, None);
+    let answer = client
+        .compare_and_swap("id", b"k", &last, &expected, None)
+        .await
+        .expect("a swap");
+    assert!(answer.swapped);
+    assert_eq!(value_of(&mut client, "id", b"k").await, None);
+    // An item that is not there has no version, and one that came back has another.
+    let gone = token(harness, 30, "gone");
+    let answer = client.compare_and_swap("id", b"k", &gone, &expected, None).await;
+    assert_eq!(answer, Ok(SwapAnswer::default()));
+    client
+        .put("id", &token(harness, 1_000, "back"), &[entry("k", "2")])
+        .await
+        .expect("a put");
+    let back = token(harness, 40, "back again");
+    let answer = client.compare_and_swap("id", b"k", &back, &expected, None).await;
+    assert!(!answer.expect("a swap").swapped);
+    for wrong in [&b""[..], b"no version", &[0; 17]] {
+        let token = token(harness, 50, "wrong");
+        let expected = Expectation::Version(wrong.to_vec());
+        let failure = client
+            .compare_and_swap("id", b"k", &token, &expected, None)
+            .await
+            .expect_err("no version");
+        assert_eq!(failure.kind, FailureKind::InvalidArgument, "{failure:?}");
+        assert_eq!(failure.field.as_deref(), Some("version"), "{failure:?}");
+    }
+}
+
 pub(super) async fn a_repeated_swap_gets_its_first_answer<H: Harness>(harness: &mut H) {
     let mut client = harness.client().await;
     let first = token(harness, 0, "first");
@@ -95,11 +184,7 @@ pub(super) async fn a_repeated_swap_gets_its_first_answer<H: Harness>(harness: &
     let is_one = Expectation::Value(b"1".to_vec());
     let swapped = Ok(SwapAnswer {
         swapped: true,
-        current: None,
-    });
-    let refused = Ok(SwapAnswer {
-        swapped: false,
-        current: Some(one.clone()),
+        ..SwapAnswer::default()
     });
     for round in 0..3 {
         let answer = client
@@ -109,7 +194,14 @@ pub(super) async fn a_repeated_swap_gets_its_first_answer<H: Harness>(harness: &
         let answer = client
             .compare_and_swap("id", b"k", &lost, &Expectation::Absent, Some(&two))
             .await;
-        assert_eq!(answer, refused, "round {round}");
+        let answer = answer.expect("a swap");
+        assert_eq!(
+            (answer.swapped, answer.current),
+            (false, Some(one.clone())),
+            "round {round}"
+        );
+        // A version never names another state than the one that is shown.
+        assert_eq!(answer.current_version.is_empty(), round > 0, "round {round}");
         let answer = client
             .compare_and_swap("id", b"k", &second, &is_one, Some(&two))
             .await;
@@ -137,7 +229,7 @@ pub(super) async fn a_token_of_another_call_is_refused<H: Harness>(harness: &mut
     let one = entry("k", "1");
     let swapped = Ok(SwapAnswer {
         swapped: true,
-        current: None,
+        ..SwapAnswer::default()
     });
     let answer = client
         .compare_and_swap("id", b"k", &used, &Expectation::Absent, Some(&one))

@@ -26,10 +26,10 @@ use crate::api::keyvalue::{Reads, Remembers, Sweep, Upkeep, Writes};
 use crate::error::StoreError;
 use crate::ids::{LogPosition, NamespaceId, UnixMillis};
 use crate::limits::{RANGE_DELETES_PER_ID_MAX, VALUE_BYTES_MAX};
-use crate::mutation::{Expected, ItemRef, Mutation, Operation, Outcome, PredicateRef, range_contains};
+use crate::mutation::{Expected, Found, ItemRef, Mutation, Operation, Outcome, PredicateRef, range_contains};
 use crate::offer::{Acked, Api, Features, Offer, Order, Replay};
 use crate::query::{GetQuery, ItemSink, PageBudget, PageToken, ScanQuery};
-use crate::swaps::{Kinship, SwapCall, SwapKey, Verdict, is_left_by};
+use crate::swaps::{Kinship, SwapCall, SwapKey, Verdict, is_left_by, shown};
 use crate::token;
 use crate::version::Version;
 
@@ -252,7 +252,7 @@ impl MemoryStore {
                 if is_new_id {
                     sink.id(slot.id());
                 }
-                sink.item(&item);
+                sink.item(&item, cell.version);
                 last = Some((number, key));
             }
             number += 1;
@@ -325,7 +325,8 @@ impl MemoryStore {
         let cell = slot.and_then(|slot| slot.items.find(key));
         let current = cell
             .filter(|cell| cell.is_visible(now))
-            .map(|cell| cell.item(key));
+            .map(|cell| (cell.item(key), cell.version));
+        let found = || current.map(|(item, version)| Found::new(item, version));
         let name = SwapKey {
             namespace: mutation.namespace,
             version: mutation.version,
@@ -336,9 +337,12 @@ impl MemoryStore {
                 (Kinship::Stranger, _) => {}
                 (Kinship::Reuse, _) => return Outcome::Refused(StoreError::TokenReused),
                 (Kinship::Repeat, Verdict::Swapped) => return Outcome::Swapped(None),
-                (Kinship::Repeat, Verdict::NotSwapped(found)) => return Outcome::NotSwapped(found.clone()),
+                (Kinship::Repeat, Verdict::NotSwapped(remembered)) => {
+                    let remembered = remembered.clone();
+                    return Outcome::NotSwapped(remembered.map(|item| shown(item, found().as_ref())));
+                }
                 (Kinship::Repeat, Verdict::NotSwappedLarge) => {
-                    return Outcome::NotSwapped(current.map(Into::into));
+                    return Outcome::NotSwapped(found());
                 }
             }
         }
@@ -347,19 +351,16 @@ impl MemoryStore {
         if floor == Some(mutation.version) {
             // Forgotten, but its mark is still there: this very swap was the item's last write,
             // unless the item contradicts that.
-            return match is_left_by(current.as_ref(), replacement) {
+            return match is_left_by(current.as_ref().map(|(item, _)| item), replacement) {
                 true => Outcome::Swapped(None),
                 false => Outcome::Refused(StoreError::TokenReused),
             };
         }
-        let holds = match (expected, &current) {
-            (Expected::Absent, None) => true,
-            (Expected::Value(value), Some(item)) => value == item.value,
-            _ => false,
-        };
-        if !holds {
-            self.swaps.remember(name, call, Verdict::refusal(current));
-            return Outcome::NotSwapped(current.map(Into::into));
+        if !expected.holds(current.as_ref().map(|(item, version)| (item, *version))) {
+            let refusal = Verdict::refusal(current.map(|(item, _)| item));
+            let outcome = Outcome::NotSwapped(found());
+            self.swaps.remember(name, call, refusal);
+            return outcome;
         }
         let version = floor.map_or(mutation.version, |floor| floor.successor().max(mutation.version));
         match replacement {
@@ -415,7 +416,7 @@ impl<'k, S: ItemSink> Page<'k, '_, S> {
         if !self.budget.take(key.len(), item.value.len(), None) {
             return false;
         }
-        self.sink.item(&item);
+        self.sink.item(&item, cell.version);
         self.last_key = Some(key);
         true
     }

@@ -205,6 +205,14 @@ func TestUnaryCalls(t *testing.T) {
 	if err != nil || swapped.Swapped || string(swapped.Current.GetValue()) != "swapped" {
 		t.Fatalf("swapped twice: %v %v", swapped, err)
 	}
+	byVersion := proto.Clone(swap).(*kvpb.CompareAndSwapRequest)
+	byVersion.Expected = &kvpb.CompareAndSwapRequest_Version{Version: swapped.Current.Version}
+	for _, wanted := range []bool{true, false} {
+		swapped, err = c.kv.CompareAndSwap(within(t), byVersion)
+		if err != nil || swapped.Swapped != wanted {
+			t.Fatalf("by version: %v %v", swapped, err)
+		}
+	}
 
 	// The token of a call, on another call.
 	token := &commonpb.IdempotencyToken{GenerationTime: timestamppb.Now(), Token: []byte(id)}

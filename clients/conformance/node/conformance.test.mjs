@@ -136,6 +136,10 @@ test('unary calls', async () => {
   const refused = await call(kv, 'CompareAndSwap', swap);
   assert.equal(refused.swapped, false);
   assert.equal(refused.current.value.toString(), 'swapped');
+  const { value, ...rest } = swap;
+  const byVersion = { ...rest, version: refused.current.version, item: { value: Buffer.from('by version') } };
+  assert.equal((await call(kv, 'CompareAndSwap', byVersion)).swapped, true);
+  assert.equal((await call(kv, 'CompareAndSwap', byVersion)).swapped, false);
 
   const mutations = [
     { id, delete: {} },

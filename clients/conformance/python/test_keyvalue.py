@@ -130,6 +130,27 @@ def test_compare_and_swap(client, fresh_id):
     assert not gone.swapped and not gone.HasField("current")
 
 
+def test_compare_and_swap_by_version(client, fresh_id):
+    def swap(version, item):
+        request = kv.CompareAndSwapRequest(namespace=NAMESPACE, id=fresh_id, key=b"k", item=item, version=version)
+        return client.kv.CompareAndSwap(request, timeout=PATIENCE_S)
+
+    put(client, fresh_id, [(b"k", b"1")])
+    (read,) = get(client, fresh_id).items
+    # Whoever writes the same value again has changed the item.
+    put(client, fresh_id, [(b"k", b"1")])
+    refused = swap(read.version, kv.Item(value=b"2"))
+    assert not refused.swapped and refused.current.value == b"1" and refused.current.version != read.version
+    # An item that was read can be sent back as it came, version and all.
+    (read,) = get(client, fresh_id).items
+    assert read.version == refused.current.version
+    read.value = b"2"
+    assert swap(read.version, read).swapped
+    (read,) = get(client, fresh_id).items
+    assert read.value == b"2" and swap(read.version, None).swapped
+    assert pairs(get(client, fresh_id)) == []
+
+
 def test_ttl_counts_down(client, fresh_id):
     item = kv.Item(key=b"k", value=b"v")
     item.ttl.FromSeconds(3600)

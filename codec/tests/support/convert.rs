@@ -48,6 +48,7 @@ pub(crate) fn item(view: ItemView<'_>) -> kv::Item {
         value: view.value.into(),
         ttl,
         compression: view.compression,
+        version: view.version.into(),
     }
 }
 
@@ -135,6 +136,7 @@ pub(crate) fn compare_and_swap(view: CompareAndSwapView<'_>) -> kv::CompareAndSw
     let expected = match view.expected {
         ExpectedView::Absent => kv::compare_and_swap_request::Expected::Absent(kv::Absent {}),
         ExpectedView::Value(value) => kv::compare_and_swap_request::Expected::Value(value.into()),
+        ExpectedView::Version(version) => kv::compare_and_swap_request::Expected::Version(version.into()),
     };
     kv::CompareAndSwapRequest {
         namespace: view.namespace.into(),

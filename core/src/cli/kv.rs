@@ -11,6 +11,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::{Args, Subcommand};
 use prism_backends::limits::VALUE_BYTES_MAX;
 use prism_codec::method::KeyValueMethod;
@@ -53,6 +55,7 @@ prism kv mutate [OPTIONS] <NAMESPACE> --put <ID> <KEY=VALUE> --delete <ID> <KEY>
 const CAS_USAGE: &str = "\
 prism kv cas [OPTIONS] <NAMESPACE> <ID> <KEY> <VALUE> --expect <VALUE>
        prism kv cas [OPTIONS] <NAMESPACE> <ID> <KEY> <VALUE> --expect-absent
+       prism kv cas [OPTIONS] <NAMESPACE> <ID> <KEY> <VALUE> --expect-version <VERSION>
        prism kv cas [OPTIONS] <NAMESPACE> <ID> <KEY> --delete --expect <VALUE>";
 
 #[derive(Debug, Subcommand)]
@@ -120,6 +123,9 @@ pub(super) struct GetArgs {
     /// Write the value of the one key byte for byte, without a line end
     #[arg(long, requires = "key")]
     raw: bool,
+    /// Print the version of each item, and a tab, in front of it; `kv cas` takes it
+    #[arg(long, conflicts_with = "raw")]
+    with_version: bool,
 }
 
 #[derive(Debug, Args)]
@@ -151,7 +157,7 @@ pub(super) struct ScanArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("expected").required(true).args(["expect", "expect_absent"])))]
+#[command(group(clap::ArgGroup::new("expected").required(true).args(["expect", "expect_absent", "expect_version"])))]
 pub(super) struct CasArgs {
     /// The namespace
     namespace: String,
@@ -168,6 +174,9 @@ pub(super) struct CasArgs {
     /// Swap if there is no such item
     #[arg(long)]
     expect_absent: bool,
+    /// Swap if the item is as it was when `kv get` printed this version
+    #[arg(long, value_name = "VERSION")]
+    expect_version: Option<Bytes>,
     /// Delete the item instead of giving it a new value
     #[arg(long, conflicts_with_all = ["value", "expect_absent"])]
     delete: bool,
@@ -196,6 +205,7 @@ fn put(args: &PutArgs, global: &Global, printer: &mut Printer) -> Result<(), Fai
         value,
         ttl,
         compression: 0,
+        version: Vec::new(),
     };
     let mut items = Vec::new();
     if let Some(Bytes(key)) = &args.key {
@@ -260,6 +270,9 @@ fn get(args: &GetArgs, global: &Global, printer: &mut Printer) -> Result<(), Fai
         };
         found += reply.items.len();
         for item in &reply.items {
+            if args.with_version && !printer.is_json() {
+                printer.raw(format!("{}\t", show_bytes(&item.version)).as_bytes())?;
+            }
             match (printer.is_json(), single) {
                 (true, _) => all.push(Value::Object(item_json(item))),
                 (false, true) if args.raw => printer.raw(&item.value)?,
@@ -399,15 +412,17 @@ fn print_entry(printer: &mut Printer, id: &str, item: &keyvalue::Item) -> Result
 }
 
 fn cas(args: &CasArgs, global: &Global, printer: &mut Printer) -> Result<(), Failure> {
-    let expected = match &args.expect {
-        Some(Bytes(value)) => Expected::Value(value.clone()),
-        None => Expected::Absent(keyvalue::Absent {}),
+    let expected = match (&args.expect, &args.expect_version) {
+        (Some(Bytes(value)), _) => Expected::Value(value.clone()),
+        (None, Some(Bytes(version))) => Expected::Version(version.clone()),
+        (None, None) => Expected::Absent(keyvalue::Absent {}),
     };
     let item = args.value.as_ref().map(|Bytes(value)| keyvalue::Item {
         key: Vec::new(),
         value: value.clone(),
         ttl: args.ttl.map(duration_message),
         compression: 0,
+        version: Vec::new(),
     });
     let request = keyvalue::CompareAndSwapRequest {
         namespace: args.namespace.clone(),
@@ -490,6 +505,9 @@ fn item_json(item: &keyvalue::Item) -> Map<String, Value> {
             "ttl_seconds".to_owned(),
             json!(ttl.seconds as f64 + f64::from(ttl.nanos) / 1e9),
         );
+    }
+    if !item.version.is_empty() {
+        object.insert("version".to_owned(), json!(BASE64.encode(&item.version)));
     }
     let compression = match item.compression() {
         keyvalue::Compression::Unspecified => return object,

@@ -319,7 +319,7 @@ mod tests {
         /// The stored value, read by a swap that cannot succeed.
         fn value(&mut self, id: &str) -> Option<Vec<u8>> {
             match self.swap(id, Expected::Value(b"never there"), b"") {
-                Outcome::NotSwapped(item) => item.map(|item| item.value),
+                Outcome::NotSwapped(item) => item.map(|found| found.item.value),
                 other => panic!("{other:?}"),
             }
         }
@@ -348,6 +348,7 @@ mod tests {
             value,
             ttl: None,
             compression: 0,
+            version: b"",
         };
         let mut body = Vec::new();
         encode_compare_and_swap_request(&mut body, "events", id, KEY, None, expected, Some(&item));
@@ -396,6 +397,7 @@ mod tests {
             value,
             ttl: None,
             compression: 0,
+            version: b"",
         };
         let swap = |id| {
             let mut body = Vec::new();

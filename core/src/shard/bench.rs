@@ -77,6 +77,7 @@ impl Request {
             value: &vec![7; value_bytes],
             ttl: None,
             compression: 0,
+            version: b"",
         };
         let mut message = Vec::new();
         encode_put_request(&mut message, namespace, id, None, [item]);

@@ -242,9 +242,11 @@ impl SuiteClient for GatewayClient {
             selection: Some(wire_selection(paging)),
         };
         let response: GetResponse = self.call("Get", &request)?;
+        let versions = response.items.iter().map(|item| item.version.clone()).collect();
         let items = response.items.into_iter().map(entry).collect();
         Ok(Page {
             items,
+            versions,
             next_page_token: response.next_page_token,
         })
     }
@@ -277,6 +279,8 @@ impl SuiteClient for GatewayClient {
             )
             .map_err(failure)?;
         let page = first.unwrap_or_default();
+        let items = page.entries.iter().flat_map(|found| &found.items);
+        let versions = items.map(|item| item.version.clone()).collect();
         let entries = page
             .entries
             .into_iter()
@@ -284,6 +288,7 @@ impl SuiteClient for GatewayClient {
             .collect();
         Ok(ScanPage {
             entries,
+            versions,
             next_page_token: page.next_page_token,
         })
     }
@@ -339,12 +344,15 @@ impl SuiteClient for GatewayClient {
             expected: Some(match expected {
                 Expectation::Absent => Expected::Absent(Absent {}),
                 Expectation::Value(value) => Expected::Value(value.clone()),
+                Expectation::Version(version) => Expected::Version(version.clone()),
             }),
             item: replacement.map(wire_item),
         };
         let response: CompareAndSwapResponse = self.call("CompareAndSwap", &request)?;
+        let current_version = response.current.as_ref().map(|item| item.version.clone());
         Ok(SwapAnswer {
             swapped: response.swapped,
+            current_version: current_version.unwrap_or_default(),
             current: response.current.map(entry),
         })
     }
@@ -371,6 +379,8 @@ fn wire_item(item: &Entry) -> Item {
         value: item.value.clone(),
         ttl,
         compression: i32::from(item.compression),
+        // What a client read it with does not matter on a write.
+        version: vec![7; 16],
     }
 }
 

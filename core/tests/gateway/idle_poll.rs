@@ -69,6 +69,7 @@ fn put(client: &mut Client, number: u32) {
         value: b"v".to_vec(),
         ttl: None,
         compression: 0,
+        version: Vec::new(),
     };
     let request = PutRequest {
         namespace: "idle".to_owned(),

@@ -504,6 +504,7 @@ pub(super) fn item(value: &str) -> Item {
         value: value.as_bytes().to_vec(),
         ttl: None,
         compression: 0,
+        version: Vec::new(),
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) fn item(value: Vec<u8>) -> Item {
         value,
         ttl: None,
         compression: 0,
+        version: Vec::new(),
     }
 }
 

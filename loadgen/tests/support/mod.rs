@@ -329,6 +329,7 @@ fn swap(store: &mut Store, swap: &CompareAndSwapView<'_>, done: &WriteResultView
     let expected = match swap.expected {
         ExpectedView::Absent => None,
         ExpectedView::Value(value) => Some(value.to_vec()),
+        ExpectedView::Version(_) => panic!("the load generator swaps by value"),
     };
     let swapped = current == expected;
     if swapped {
@@ -347,6 +348,7 @@ fn item<'a>(key: &'a [u8], value: &'a [u8]) -> ItemView<'a> {
         value,
         ttl: None,
         compression: 0,
+        version: b"",
     }
 }
 

@@ -14,6 +14,7 @@ use crate::mutation::{ItemRef, PredicateRef};
 use crate::postgres::connect::{Fault, Link};
 use crate::query::{GetQuery, ItemSink, PageBudget, PageToken, ScanQuery};
 use crate::token;
+use crate::version::version_of;
 
 /// Rows of the first step of a page, and of later ones.
 const ROWS_FIRST: i64 = 128;
@@ -256,6 +257,7 @@ fn show(walk: &mut Walk, is_scan: bool, rows: &[Row], sink: &mut impl ItemSink) 
             item,
             value,
             bytes,
+            version,
         } = shown(row, is_scan).map_err(Fault::from)?;
         let is_new_id =
             is_scan && (walk.shown == 0 || walk.place.as_ref().is_none_or(|(last, _)| last != id));
@@ -271,7 +273,7 @@ fn show(walk: &mut Walk, is_scan: bool, rows: &[Row], sink: &mut impl ItemSink) 
             })?;
             sink.id(text);
         }
-        sink.item(&ItemRef { value, ..item });
+        sink.item(&ItemRef { value, ..item }, version_of(version)?);
         let place = walk.place.get_or_insert_default();
         if is_scan {
             place.0.clear();
@@ -290,12 +292,13 @@ struct Shown<'r> {
     item: ItemRef<'r>,
     value: Option<&'r [u8]>,
     bytes: usize,
+    version: &'r [u8],
 }
 
 fn shown(row: &Row, is_scan: bool) -> Result<Shown<'_>, tokio_postgres::Error> {
     let expires_at = row.try_get::<_, Option<i64>>(2)?;
     Ok(Shown {
-        id: if is_scan { row.try_get(6)? } else { &[] },
+        id: if is_scan { row.try_get(7)? } else { &[] },
         item: ItemRef {
             key: row.try_get(1)?,
             value: &[],
@@ -304,6 +307,7 @@ fn shown(row: &Row, is_scan: bool) -> Result<Shown<'_>, tokio_postgres::Error> {
         },
         bytes: row.try_get::<_, i32>(4)?.unsigned_abs() as usize,
         value: row.try_get(5)?,
+        version: row.try_get(6)?,
     })
 }
 
@@ -324,7 +328,7 @@ macro_rules! page {
             "SELECT s.state, p.* FROM prism.namespace s LEFT JOIN LATERAL (
                 SELECT i.key, i.expires_at, i.kind, octet_length(i.value) AS bytes,
                     CASE WHEN row_number() OVER w = 1 OR sum(octet_length(i.value)) OVER w <= $3::int8
-                        THEN i.value END AS value",
+                        THEN i.value END AS value, i.version",
             $columns,
             " FROM prism.item i WHERE i.namespace = $1 AND ",
             $condition,
@@ -341,7 +345,7 @@ macro_rules! page {
 }
 
 static GET_KEY: &str = concat!(
-    "SELECT s.state, i.key, i.expires_at, i.kind, octet_length(i.value), i.value
+    "SELECT s.state, i.key, i.expires_at, i.kind, octet_length(i.value), i.value, i.version
     FROM prism.namespace s LEFT JOIN prism.item i
         ON s.state = 0 AND i.namespace = $1 AND i.id = $3 AND i.key = $4 AND ",
     visible!(),

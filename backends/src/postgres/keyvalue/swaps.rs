@@ -13,9 +13,9 @@ use tokio_postgres::Row;
 use super::rows::{Rows, TOMBSTONE, stored_moment};
 use super::writes::States;
 use crate::ids::{NamespaceId, UnixMillis};
-use crate::mutation::{Expected, ItemRef, Mutation, Operation, Outcome, OwnedItem, is_expired};
+use crate::mutation::{Found, ItemRef, Mutation, Operation, Outcome, OwnedItem, is_expired};
 use crate::postgres::connect::{Fault, Link, Parameters};
-use crate::swaps::{Kinship, SwapCall, SwapKey, Verdict, is_left_by};
+use crate::swaps::{Kinship, SwapCall, SwapKey, Verdict, is_left_by, shown};
 use crate::version::{Version, stable_hash, stable_hash_with, version_bytes, version_of};
 use crate::{StoreError, limits};
 
@@ -24,7 +24,7 @@ type Place = (NamespaceId, Vec<u8>, Vec<u8>);
 
 /// Content of a row, tombstones and expired items included.
 #[derive(Clone, Debug)]
-struct Found {
+struct Stored {
     version: Version,
     item: Option<OwnedItem>,
 }
@@ -41,7 +41,7 @@ struct NewAnswer {
 /// Judge of the swaps of one transaction: the rows read, and the changes of the earlier swaps.
 #[derive(Debug, Default)]
 pub(super) struct Judge {
-    items: HashMap<Place, Found>,
+    items: HashMap<Place, Stored>,
     /// Newest delete of a range over each key.
     deleted: HashMap<Place, Version>,
     answers: HashMap<SwapKey, Vec<(SwapCall, Verdict)>>,
@@ -126,18 +126,15 @@ impl Judge {
             return outcome;
         }
         let place = place(mutation, key);
-        let current = self.visible(&place, mutation.at).cloned();
+        let current = self.visible(&place, mutation.at);
         let floor = self.floor(&place);
         if floor == Some(mutation.version) {
             return self.left(mutation);
         }
-        let holds = match (expected, &current) {
-            (Expected::Absent, None) => true,
-            (Expected::Value(value), Some(item)) => value == item.value,
-            _ => false,
-        };
-        if !holds {
-            let verdict = Verdict::refusal(current.as_ref().map(OwnedItem::as_ref));
+        let item = current.as_ref().map(|found| found.item.as_ref());
+        let version = current.as_ref().and_then(|found| found.version);
+        if !expected.holds(item.as_ref().zip(version)) {
+            let verdict = Verdict::refusal(item);
             self.note(mutation, key, verdict, window_ms);
             return Outcome::NotSwapped(current);
         }
@@ -148,7 +145,7 @@ impl Judge {
             None => rows.bury(mutation, version, key, window_ms),
         }
         let item = item.map(OwnedItem::from);
-        self.items.insert(place, Found { version, item });
+        self.items.insert(place, Stored { version, item });
         self.note(mutation, key, Verdict::Swapped, window_ms);
         Outcome::Swapped(Some(version))
     }
@@ -249,16 +246,18 @@ impl Judge {
                 (Kinship::Reuse, _) => Some(Outcome::Refused(StoreError::TokenReused)),
                 (Kinship::Repeat, Verdict::Swapped) => Some(Outcome::Swapped(None)),
                 (Kinship::Repeat, Verdict::NotSwapped(item)) => {
-                    let item = item.clone();
-                    Some(Outcome::NotSwapped(item.map(|item| OwnedItem {
+                    let current = self.visible(&place(mutation, key), mutation.at);
+                    let item = item.clone().map(|item| OwnedItem {
                         key: key.to_vec(),
                         ..item
-                    })))
+                    });
+                    Some(Outcome::NotSwapped(
+                        item.map(|item| shown(item, current.as_ref())),
+                    ))
                 }
-                (Kinship::Repeat, Verdict::NotSwappedLarge) => {
-                    let current = self.visible(&place(mutation, key), mutation.at);
-                    Some(Outcome::NotSwapped(current.cloned()))
-                }
+                (Kinship::Repeat, Verdict::NotSwappedLarge) => Some(Outcome::NotSwapped(
+                    self.visible(&place(mutation, key), mutation.at),
+                )),
             },
         )
     }
@@ -272,22 +271,23 @@ impl Judge {
         let place = place(mutation, key);
         let current = self.visible(&place, mutation.at);
         if self.floor(&place) != Some(mutation.version) {
-            return Outcome::NotSwapped(current.cloned());
+            return Outcome::NotSwapped(current);
         }
-        match is_left_by(current.map(OwnedItem::as_ref).as_ref(), replacement.as_ref()) {
+        let item = current.as_ref().map(|found| found.item.as_ref());
+        match is_left_by(item.as_ref(), replacement.as_ref()) {
             true => Outcome::Swapped(None),
             false => Outcome::Refused(StoreError::TokenReused),
         }
     }
 
-    fn visible(&self, place: &Place, at: UnixMillis) -> Option<&OwnedItem> {
+    fn visible(&self, place: &Place, at: UnixMillis) -> Option<Found> {
         let found = self.items.get(place)?;
         let is_deleted = self
             .deleted
             .get(place)
             .is_some_and(|deleted| found.version < *deleted);
         let item = found.item.as_ref()?;
-        (!is_deleted && !is_expired(item.expires_at, at)).then_some(item)
+        (!is_deleted && !is_expired(item.expires_at, at)).then(|| Found::new(item.clone(), found.version))
     }
 
     /// Newest version of any write to the key.
@@ -392,7 +392,7 @@ fn namespace_of(row: &Row) -> Result<NamespaceId, Fault> {
     })
 }
 
-fn found_of(row: &Row, place: &Place) -> Result<Found, Fault> {
+fn found_of(row: &Row, place: &Place) -> Result<Stored, Fault> {
     let kind = row.try_get::<_, i16>(5)?;
     let item = match kind {
         TOMBSTONE => None,
@@ -403,7 +403,7 @@ fn found_of(row: &Row, place: &Place) -> Result<Found, Fault> {
             compression: kind as u8,
         }),
     };
-    Ok(Found {
+    Ok(Stored {
         version: version_of(row.try_get(3)?)?,
         item,
     })

@@ -152,8 +152,8 @@ struct Row<'m> {
 pub(super) enum Winner<'o> {
     /// That of the store.
     Stored,
-    /// This item.
-    Pending(&'o ItemRef<'o>),
+    /// This item, with its version.
+    Pending(&'o ItemRef<'o>, Version),
     /// Neither: it is deleted.
     Nobody,
 }
@@ -214,7 +214,7 @@ impl<'m> Overlay<'m> {
         let stored = stored.filter(|stored| self.killed.at(key).is_none_or(|killer| killer <= *stored));
         match (self.rows.get(key), stored) {
             (Some(row), stored) if stored.is_none_or(|stored| stored < row.version) => match &row.item {
-                Some(item) => Winner::Pending(item),
+                Some(item) => Winner::Pending(item, row.version),
                 None => Winner::Nobody,
             },
             (_, Some(_)) => Winner::Stored,

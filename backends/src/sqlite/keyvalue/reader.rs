@@ -23,6 +23,7 @@ use crate::sqlite::Options;
 use crate::sqlite::file::Shared;
 use crate::sqlite::file::schema::{self, FileLock, TOMBSTONE, blob, version_of};
 use crate::token;
+use crate::version::Version;
 
 /// Makes readers, on whichever thread wants one.
 #[derive(Clone, Debug)]
@@ -369,7 +370,7 @@ impl Reader {
             }
             let stored = row.map(|row| version_of(blob(row, 6)?)).transpose()?;
             let goes_on = match (overlay.winner(key, stored), row) {
-                (Winner::Pending(item), _) => page.offer_item(item)?,
+                (Winner::Pending(item, version), _) => page.offer_item(item, version)?,
                 (Winner::Stored, Some(row)) if page.is_visible(row)? => page.offer(row)?,
                 _ => true,
             };
@@ -408,15 +409,15 @@ impl Reader {
             }
             let key = blob(row, 0)?;
             while let Some(before) = pending.next_if(|pending| *pending < key) {
-                if let Winner::Pending(item) = overlay.winner(before, None)
-                    && !page.offer_item(item)?
+                if let Winner::Pending(item, version) = overlay.winner(before, None)
+                    && !page.offer_item(item, version)?
                 {
                     return Ok(false);
                 }
             }
             pending.next_if_eq(&key);
             let goes_on = match overlay.winner(key, Some(version_of(blob(row, 6)?)?)) {
-                Winner::Pending(item) => page.offer_item(item)?,
+                Winner::Pending(item, version) => page.offer_item(item, version)?,
                 Winner::Stored if page.is_visible(row)? => page.offer(row)?,
                 _ => true,
             };
@@ -425,8 +426,8 @@ impl Reader {
             }
         }
         for behind in pending {
-            if let Winner::Pending(item) = overlay.winner(behind, None)
-                && !page.offer_item(item)?
+            if let Winner::Pending(item, version) = overlay.winner(behind, None)
+                && !page.offer_item(item, version)?
             {
                 return Ok(false);
             }
@@ -442,13 +443,15 @@ impl Reader {
             .map(|moment| UnixMillis(moment as u64));
         let compression = row.get(2)?;
         let value = blob(row, 3)?;
+        let version = version_of(blob(row, 6)?)?;
         let mut show = |value: &[u8]| {
-            sink.item(&ItemRef {
+            let item = ItemRef {
                 key,
                 value,
                 expires_at,
                 compression,
-            });
+            };
+            sink.item(&item, version);
         };
         let Some(chunks) = Chunks::of(row.get(4)?, row.get(5)?) else {
             show(value);
@@ -502,14 +505,14 @@ impl<'r, S: ItemSink> Page<'r, S> {
 
     /// Takes an item that is no row; false when it belongs to the next page. An expired one needs
     /// no room.
-    fn offer_item(&mut self, item: &ItemRef<'_>) -> Result<bool, StoreError> {
+    fn offer_item(&mut self, item: &ItemRef<'_>, version: Version) -> Result<bool, StoreError> {
         if is_expired(item.expires_at, self.now) {
             return Ok(true);
         }
         if !self.budget.take(item.key.len(), item.value.len(), None) {
             return Ok(false);
         }
-        self.sink.item(item);
+        self.sink.item(item, version);
         self.shown(item.key);
         Ok(true)
     }

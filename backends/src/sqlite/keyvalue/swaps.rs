@@ -8,17 +8,24 @@ use super::swap_table;
 use super::values::{self, Chunks};
 use crate::error::StoreError;
 use crate::ids::UnixMillis;
-use crate::mutation::{Expected, ItemRef, Mutation, Outcome, OwnedItem, is_expired};
+use crate::mutation::{Expected, Found, ItemRef, Mutation, Outcome, OwnedItem, is_expired};
 use crate::sqlite::file::schema::{TOMBSTONE, blob, version_bytes, version_of};
-use crate::swaps::{SwapCall, SwapKey, Verdict, is_left_by};
+use crate::swaps::{SwapCall, SwapKey, Verdict, is_left_by, shown};
 use crate::version::Version;
 
 /// Content of a row of `item`, tombstones included.
-struct Found {
+struct Stored {
     version: Version,
     /// `None` for a tombstone, for an item that had expired when the call was taken, and for one
     /// that a delete of a range has yet to remove.
     visible: Option<OwnedItem>,
+}
+
+impl Stored {
+    /// The item, if it can be seen.
+    fn into_found(self) -> Option<Found> {
+        Some(Found::new(self.visible?, self.version))
+    }
 }
 
 impl Change<'_, '_, '_> {
@@ -29,18 +36,31 @@ impl Change<'_, '_, '_> {
         } = *self.mutation;
         let name = SwapKey { namespace, version };
         let call = SwapCall::new(self.mutation, key);
-        Ok(match swap_table::recall(self.connection, &name, call, key)? {
-            Some(Ok(Verdict::Swapped)) => Outcome::Swapped(None),
-            Some(Ok(Verdict::NotSwapped(item))) => Outcome::NotSwapped(item),
-            Some(Err(refusal)) => Outcome::Refused(refusal),
-            Some(Ok(Verdict::NotSwappedLarge)) => {
-                let deleted = self.deleted_over(key)?;
-                Outcome::NotSwapped(self.find(key, deleted)?.and_then(|found| found.visible))
-            }
-            None => Outcome::Refused(StoreError::Io {
+        let deleted = self.deleted_over(key)?;
+        let current = self.find(key, deleted)?.and_then(Stored::into_found);
+        let remembered = self.remembered(&name, call, key, current.as_ref())?;
+        Ok(remembered.unwrap_or_else(|| {
+            Outcome::Refused(StoreError::Io {
                 detail: "the answer to this swap is no longer remembered".to_owned(),
-            }),
-        })
+            })
+        }))
+    }
+
+    /// The answer to a repeat, while the item is `current`.
+    fn remembered(
+        &self,
+        name: &SwapKey,
+        call: SwapCall,
+        key: &[u8],
+        current: Option<&Found>,
+    ) -> Result<Option<Outcome>, StoreError> {
+        let answer = swap_table::recall(self.connection, name, call, key)?;
+        Ok(answer.map(|answer| match answer {
+            Ok(Verdict::Swapped) => Outcome::Swapped(None),
+            Ok(Verdict::NotSwapped(item)) => Outcome::NotSwapped(item.map(|item| shown(item, current))),
+            Ok(Verdict::NotSwappedLarge) => Outcome::NotSwapped(current.cloned()),
+            Err(refusal) => Outcome::Refused(refusal),
+        }))
     }
 
     /// Replaces one item if it is as expected.
@@ -58,35 +78,22 @@ impl Change<'_, '_, '_> {
         let deleted = self.deleted_over(key)?;
         let found = self.find(key, deleted)?;
         let stored = found.as_ref().map(|found| found.version);
-        let current = found.and_then(|found| found.visible);
-        match swap_table::recall(self.connection, &name, call, key)? {
-            Some(Ok(Verdict::Swapped)) => return Ok(Outcome::Swapped(None)),
-            Some(Ok(Verdict::NotSwapped(item))) => return Ok(Outcome::NotSwapped(item)),
-            Some(Ok(Verdict::NotSwappedLarge)) => return Ok(Outcome::NotSwapped(current)),
-            Some(Err(refusal)) => return Ok(Outcome::Refused(refusal)),
-            None => {}
+        let current = found.and_then(Stored::into_found);
+        let item = current.as_ref().map(|found| found.item.as_ref());
+        if let Some(outcome) = self.remembered(&name, call, key, current.as_ref())? {
+            return Ok(outcome);
         }
         let floor = stored.max(deleted);
         if floor == Some(version) {
             // Forgotten, but its mark is still there: this very swap was the item's last write,
             // unless it looks otherwise.
-            let current = current.as_ref().map(OwnedItem::as_ref);
-            return Ok(match is_left_by(current.as_ref(), replacement) {
+            return Ok(match is_left_by(item.as_ref(), replacement) {
                 true => Outcome::Swapped(None),
                 false => Outcome::Refused(StoreError::TokenReused),
             });
         }
-        let holds = match (expected, &current) {
-            (Expected::Absent, None) => true,
-            (Expected::Value(value), Some(item)) => value == item.value,
-            _ => false,
-        };
-        if !holds {
-            self.remember(
-                &name,
-                call,
-                &Verdict::refusal(current.as_ref().map(OwnedItem::as_ref)),
-            )?;
+        if !expected.holds(item.as_ref().zip(stored)) {
+            self.remember(&name, call, &Verdict::refusal(item))?;
             return Ok(Outcome::NotSwapped(current));
         }
         let version = floor.map_or(version, |floor| floor.successor().max(version));
@@ -98,7 +105,7 @@ impl Change<'_, '_, '_> {
         Ok(Outcome::Swapped(Some(version)))
     }
 
-    fn find(&self, key: &[u8], deleted: Option<Version>) -> Result<Option<Found>, StoreError> {
+    fn find(&self, key: &[u8], deleted: Option<Version>) -> Result<Option<Stored>, StoreError> {
         let Mutation {
             namespace, id, at, ..
         } = *self.mutation;
@@ -114,7 +121,7 @@ impl Change<'_, '_, '_> {
         let kind: i64 = row.get(2)?;
         if kind == TOMBSTONE || is_expired(expires_at, at) || deleted.is_some_and(|deleted| version < deleted)
         {
-            return Ok(Some(Found {
+            return Ok(Some(Stored {
                 version,
                 visible: None,
             }));
@@ -129,7 +136,7 @@ impl Change<'_, '_, '_> {
             expires_at,
             compression: kind as u8,
         };
-        Ok(Some(Found {
+        Ok(Some(Stored {
             version,
             visible: Some(item),
         }))

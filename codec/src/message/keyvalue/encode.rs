@@ -22,6 +22,7 @@ fn item_len(item: &ItemView<'_>) -> usize {
         + bytes_len(item.value)
         + item.ttl.map_or(0, |ttl| ttl.field_len())
         + varint_field_len(item.compression as i64 as u64)
+        + bytes_len(item.version)
 }
 
 /// Bytes that this item takes within a `GetResponse` or `ScanEntry`, with its key and length: what
@@ -41,6 +42,7 @@ fn put_item(out: &mut Vec<u8>, field: u32, item: &ItemView<'_>) {
         ttl.put(out, 3);
     }
     put_varint_field(out, 4, item.compression as i64 as u64);
+    put_bytes(out, 5, item.version);
 }
 
 // ---- requests ----
@@ -245,6 +247,7 @@ pub fn encode_compare_and_swap_request(
     match expected {
         ExpectedView::Absent => put_len_key(out, 5, 0),
         ExpectedView::Value(value) => put_bytes_always(out, 6, value),
+        ExpectedView::Version(version) => put_bytes_always(out, 8, version),
     }
     if let Some(item) = item {
         put_item(out, 7, item);

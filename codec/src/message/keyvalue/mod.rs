@@ -50,6 +50,8 @@ pub struct ItemView<'a> {
     pub ttl: Option<DurationView>,
     /// Number of the `Compression` enum; unknown values are kept. In requests 0 to 255.
     pub compression: i32,
+    /// Names this state of the item, on reads; in requests nobody looks at it.
+    pub version: &'a [u8],
 }
 
 impl<'a> ItemView<'a> {
@@ -67,7 +69,8 @@ impl<'a> ItemView<'a> {
                         .map_err(|error| error.within(Field::Ttl))?;
                 }
                 ITEM_COMPRESSION => self.compression = reader.int32().map_err(at(Field::Compression))?,
-                key => reader.unknown(key, 4, depth).map_err(DecodeError::new)?,
+                ITEM_VERSION => self.version = reader.bytes().map_err(at(Field::Version))?,
+                key => reader.unknown(key, 5, depth).map_err(DecodeError::new)?,
             }
         }
         Ok(())
@@ -103,6 +106,7 @@ const ITEM_KEY: u32 = key(1, LEN);
 const ITEM_VALUE: u32 = key(2, LEN);
 const ITEM_TTL: u32 = key(3, LEN);
 const ITEM_COMPRESSION: u32 = key(4, VARINT);
+const ITEM_VERSION: u32 = key(5, LEN);
 
 /// Which items of an id are meant.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]

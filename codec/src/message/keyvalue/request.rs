@@ -442,6 +442,8 @@ pub enum ExpectedView<'a> {
     Absent,
     /// An item with exactly this value.
     Value(&'a [u8]),
+    /// An item that is as it was when it was read with this version; any bytes.
+    Version(&'a [u8]),
 }
 
 impl<'a> CompareAndSwapView<'a> {
@@ -464,13 +466,16 @@ impl<'a> CompareAndSwapView<'a> {
                     expected = Some(ExpectedView::Absent);
                 }
                 CAS_VALUE => expected = Some(ExpectedView::Value(reader.bytes().map_err(at(Field::Value))?)),
+                CAS_VERSION => {
+                    expected = Some(ExpectedView::Version(reader.bytes().map_err(at(Field::Version))?));
+                }
                 CAS_ITEM => {
                     let nested = reader.bytes().map_err(at(Field::Item))?;
                     let item = item.get_or_insert_default();
                     item.merge(nested, DEPTH - 1)
                         .map_err(|error| error.within(Field::Item))?;
                 }
-                key => reader.unknown(key, 7, DEPTH).map_err(DecodeError::new)?,
+                key => reader.unknown(key, 8, DEPTH).map_err(DecodeError::new)?,
             }
         }
         check_target(namespace, id)?;
@@ -504,6 +509,7 @@ const CAS_TOKEN: u32 = key(4, LEN);
 const CAS_ABSENT: u32 = key(5, LEN);
 const CAS_VALUE: u32 = key(6, LEN);
 const CAS_ITEM: u32 = key(7, LEN);
+const CAS_VERSION: u32 = key(8, LEN);
 
 /// Validates and counts items; remembers the first that breaks a limit, because a malformed byte
 /// later on matters more.

@@ -57,6 +57,10 @@ pub(crate) fn digest_of(request: &KeyValueRequest<'_>) -> Option<u64> {
                     digest.number(VALUE);
                     digest.bytes(value);
                 }
+                ExpectedView::Version(version) => {
+                    digest.number(VERSION);
+                    digest.bytes(version);
+                }
             }
             if let Some(item) = &view.item {
                 // The item's own key is the same, or left out.
@@ -119,6 +123,7 @@ const TTL: u64 = 7;
 const ALL: u64 = 8;
 const KEYS: u64 = 9;
 const RANGE: u64 = 10;
+const VERSION: u64 = 11;
 
 #[cfg(test)]
 mod tests {
@@ -153,6 +158,7 @@ mod tests {
             value: value.into(),
             ttl: None,
             compression: 0,
+            version: Vec::new(),
         }
     }
 

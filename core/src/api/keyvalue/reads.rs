@@ -2,7 +2,7 @@
 
 use prism_backends::{
     GetQuery, ItemRef, ItemSink, NamespaceId, PageToken, PredicateRef, ScanQuery, Selection, StoreError,
-    UnixMillis, api::keyvalue::Reads,
+    UnixMillis, Version, api::keyvalue::Reads,
 };
 use prism_codec::{
     grpc::Status,
@@ -124,8 +124,8 @@ impl<'a> GetSink<'a> {
 }
 
 impl ItemSink for GetSink<'_> {
-    fn item(&mut self, item: &ItemRef<'_>) {
-        self.writer.item(&item_view(item, self.now));
+    fn item(&mut self, item: &ItemRef<'_>, version: Version) {
+        self.writer.item(&item_view(item, &version.to_bytes(), self.now));
     }
 }
 
@@ -155,12 +155,12 @@ impl ItemSink for ScanSink<'_> {
         self.writer.entry(id);
     }
 
-    fn item(&mut self, item: &ItemRef<'_>) {
-        self.writer.item(&item_view(item, self.now));
+    fn item(&mut self, item: &ItemRef<'_>, version: Version) {
+        self.writer.item(&item_view(item, &version.to_bytes(), self.now));
     }
 }
 
-pub(super) fn item_view<'a>(item: &ItemRef<'a>, now: UnixMillis) -> ItemView<'a> {
+pub(super) fn item_view<'a>(item: &ItemRef<'a>, version: &'a [u8], now: UnixMillis) -> ItemView<'a> {
     ItemView {
         key: item.key,
         value: item.value,
@@ -168,5 +168,6 @@ pub(super) fn item_view<'a>(item: &ItemRef<'a>, now: UnixMillis) -> ItemView<'a>
             .expires_at
             .map(|at| DurationView::from_millis(at.0.saturating_sub(now.0))),
         compression: i32::from(item.compression),
+        version,
     }
 }

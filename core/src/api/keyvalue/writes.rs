@@ -141,6 +141,7 @@ pub(crate) fn writes<'a>(
             let expected = match view.expected {
                 ExpectedView::Absent => Expected::Absent,
                 ExpectedView::Value(value) => Expected::Value(value),
+                ExpectedView::Version(version) => Expected::Version(version),
             };
             let replacement = view.item.as_ref().map(|item| item_ref(item, context));
             all.push(prepared(
@@ -339,7 +340,14 @@ pub(crate) fn encode_outcome(
     match (method, outcome) {
         (_, Outcome::Refused(cause)) => return Err(error::from_store(cause)),
         (KeyValueMethod::CompareAndSwap, Outcome::NotSwapped(current)) => {
-            let current = current.as_ref().map(|item| item_view(&item.as_ref(), now));
+            let version = current
+                .as_ref()
+                .and_then(|found| found.version)
+                .map(Version::to_bytes);
+            let version = version.as_ref().map_or(&[][..], |version| version);
+            let current = current
+                .as_ref()
+                .map(|found| item_view(&found.item.as_ref(), version, now));
             wire::encode_compare_and_swap_response(out, false, current.as_ref(), None);
         }
         (KeyValueMethod::CompareAndSwap, _) => {

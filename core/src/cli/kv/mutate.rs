@@ -285,6 +285,7 @@ fn put(
         value,
         ttl,
         compression,
+        version: Vec::new(),
     };
     keyvalue::Mutation {
         id,
@@ -307,7 +308,8 @@ fn delete(id: String, key: Option<Vec<u8>>) -> keyvalue::Mutation {
 
 /// Reads one line.
 fn mutation(line: &[u8], ttl: Option<prost_types::Duration>) -> Result<keyvalue::Mutation, String> {
-    const KEYS: [&str; 8] = [
+    // Lines of `kv scan` have a version, which a plain write does not look at.
+    const KEYS: [&str; 9] = [
         "id",
         "key",
         "key_text",
@@ -315,6 +317,7 @@ fn mutation(line: &[u8], ttl: Option<prost_types::Duration>) -> Result<keyvalue:
         "value_text",
         "ttl_seconds",
         "compression",
+        "version",
         "delete",
     ];
     let object: Map<String, Value> =

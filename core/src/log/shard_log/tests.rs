@@ -384,6 +384,7 @@ fn what_the_store_could_not_take_at_the_start_is_seen_by_reads() {
         value: b"v",
         ttl: None,
         compression: 0,
+        version: b"",
     };
     encode_put_request(&mut put, "ledger", "a", None, [item]);
     encode_compare_and_swap_request(&mut swap, "ledger", "b", b"k", None, ExpectedView::Absent, None);

@@ -106,6 +106,7 @@ fn swap(shard: u16, id: &str, expected: ExpectedView<'_>, value: &[u8], number: 
         value,
         ttl: None,
         compression: 0,
+        version: b"",
     };
     let mut body = Vec::new();
     encode_compare_and_swap_request(&mut body, "events", id, b"k", None, expected, Some(&item));
