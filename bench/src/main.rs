@@ -57,13 +57,13 @@ enum Command {
     },
     /// Measure light load instead: what a call costs where the server is idle most of the time
     Light(light::Options),
-    /// Measure small items of one namespace beside large values and a large delete of another
+    /// Measure small items of one namespace next to large values and a large delete of another
     /// instead
     Beside {
         /// Another version's `prism`, to be measured side by side.
         #[arg(long)]
         other: Option<std::path::PathBuf>,
-        /// Values of 1 MB beside.
+        /// Values of 1 MB of the other namespace.
         #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         values: u32,
         /// Items that are deleted by one call.

@@ -3,8 +3,8 @@
 //!
 //! Promises that a refusal names the place (`items[3].key`) and the rule. The path is built only
 //! while an error travels outwards, so that the good case pays nothing. Leaves the mapping to a
-//! gRPC status to the caller, who knows the request; [`DecodeError::is_limit`] tells a broken
-//! message from one that asks for too much.
+//! gRPC status to the caller, who knows the request; [`DecodeError::is_limit`] distinguishes a
+//! broken message from one above a limit.
 
 use std::fmt;
 

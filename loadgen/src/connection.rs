@@ -80,8 +80,7 @@ pub struct Client {
     pub socket: Option<TcpStream>,
     /// Where it stands.
     pub link: Link,
-    /// Counts the sockets that this connection had, so that timers of an older one can be told
-    /// apart.
+    /// Number of sockets that this connection has had, which separates timers of an older one.
     pub generation: u32,
     /// Attempts in a row that failed.
     pub failures: u32,

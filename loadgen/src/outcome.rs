@@ -18,7 +18,7 @@ impl Outcome {
     pub const OK: Self = Self(0);
     /// gRPC UNKNOWN.
     pub const UNKNOWN: Self = Self(2);
-    /// The deadline passed: the server said so, or nothing came in time.
+    /// The deadline passed: the server answered so, or not in time.
     pub const DEADLINE_EXCEEDED: Self = Self(4);
     /// gRPC INTERNAL.
     pub const INTERNAL: Self = Self(13);

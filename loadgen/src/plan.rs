@@ -55,7 +55,7 @@ pub struct Plan {
 pub struct Interval {
     /// The thread.
     pub thread: usize,
-    /// Whether the thread has nothing more to tell of this second.
+    /// Whether the thread has nothing more to report of this second.
     pub complete: bool,
     /// The second of the run in which it was counted, from 0.
     pub second: u64,

@@ -166,7 +166,7 @@ fn share_of(run: &Run, index: u64, threads: u64) -> (Workload, Pace, Phases) {
     (workload, pace, phases)
 }
 
-/// Gathers what the threads tell until all are through.
+/// Gathers the threads' reports until all have ended.
 fn collect(
     run: &Run,
     receiver: &Receiver<Message>,

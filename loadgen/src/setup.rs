@@ -176,8 +176,7 @@ fn poll_end(
     }
 }
 
-/// Creates the namespace of a load, best-effort unless told otherwise. That it exists already is
-/// fine.
+/// Creates the namespace of a load, best-effort by default. An existing one is fine.
 ///
 /// # Errors
 /// The server's reason.
@@ -274,9 +273,9 @@ fn claims(entries: &[Entry]) -> (HashMap<u64, Claim>, u64) {
     (claims, acknowledged)
 }
 
-/// The newest write that made what a key holds; `None` when it holds nothing, `Some(None)` when
-/// that can not be told: values are too short, or it was a compare-and-swap, which is not ordered
-/// by its generation time.
+/// The newest write that made a key's contents; `None` when the key holds nothing, `Some(None)`
+/// when the write is unknown: values are too short, or it was a compare-and-swap, which is not
+/// ordered by its generation time.
 fn newest_of(values: &Values, key: u64, answer: &[u8]) -> Result<Option<Option<u64>>, String> {
     let view = GetResponseView::decode(answer).map_err(|error| error.to_string())?;
     let mut newest = None;

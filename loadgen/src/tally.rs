@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 
 use crate::{mix::Operation, outcome::Outcome, slo::Figures};
 
-/// The longest latency that is told apart, in nanoseconds.
+/// The longest latency that is distinguished, in nanoseconds.
 pub const LATENCY_MAX_NS: u64 = 60_000_000_000;
 /// The unit of the histogram in nanoseconds. Three digits of the least latency of interest, 10 µs,
 /// are 10 ns.

@@ -99,9 +99,9 @@ impl Values {
         }
     }
 
-    /// Checks a value that should belong to `key` and `item`. Gives what it tells of the write that
-    /// made it, or `None` when the value is too short to tell; then only the part of the header
-    /// that it holds was checked.
+    /// Checks a value that should belong to `key` and `item`. Returns the facts in it about the
+    /// write that made it, or `None` when the value is too short for them; then only the part of
+    /// the header that it holds was checked.
     pub fn check(&self, key: u64, item: u16, value: &[u8]) -> Result<Option<Seen>, WrongValue> {
         let Some((head, mut rest)) = value.split_at_checked(HEADER_BYTES as usize) else {
             return check_short(key, item, value);

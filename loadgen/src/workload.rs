@@ -247,8 +247,8 @@ impl Workload {
         self.checker.check(call, self.local_of(call.key), message)
     }
 
-    /// The call's request has ended; `told` is what its messages told. Notes writes and says how it
-    /// goes on.
+    /// Ends the request of a call. Notes writes from the contents of its messages, `told`, and
+    /// returns how the call continues.
     pub fn finish(&mut self, call: &Call, outcome: Outcome, told: &Told, unix_ns: u64) -> Next {
         let outcome = match told.refused {
             Some(refused) if outcome == Outcome::OK => refused,

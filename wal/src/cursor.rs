@@ -150,7 +150,7 @@ impl Recycler {
         }
     }
 
-    /// The next segment that may be recycled; each is told once, in order.
+    /// The next segment that may be recycled; each is returned once, in order.
     pub fn poll_recyclable(&mut self) -> Option<ClosedSegment> {
         let (checkpoint, floor) = self.durable?;
         // The checkpoint must survive the segment that it frees.

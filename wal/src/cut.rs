@@ -20,8 +20,8 @@ pub struct Lost {
     /// Last record of the stretch; the one before the first when it held none, as far as that is
     /// known.
     pub last_lsn: Lsn,
-    /// Whether a good group header tells where the stretch ends. At the very end of a log none may
-    /// be left that does: then records may be lost that the range does not name.
+    /// Whether a good group header shows the end of the stretch. At the very end of a log none may
+    /// be left: then records may be lost that the range does not name.
     pub exact: bool,
     /// The epoch in which the log goes on after the stretch, with the next group and the next
     /// record; "none" for the epoch that the cut begins.

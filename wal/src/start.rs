@@ -49,14 +49,13 @@ pub struct StartConfig {
     /// The highest LSN of a strong record that any store of this lane is known to have. It must be
     /// in the log.
     pub applied_lsn: Lsn,
-    /// An operator gives up what is damaged: a lane that would be refused as [`Refusal::Damaged`]
-    /// starts all the same. Every whole group is kept, also those after the damage, under their
-    /// old numbers. What was given up is in [`Recovery::lost`] and in the cut of the new epoch, so
-    /// no later start looks at it or reports it again. Its end is exact unless
-    /// [`Lost::exact`](crate::cut::Lost::exact) says otherwise: at the end of the log no header may
-    /// be left that tells. Nothing is changed on the disk before the cut is durable. Without damage
-    /// this does nothing. Files that are missing, or whose headers are bad, are refused all the
-    /// same.
+    /// Whether an operator gives up damaged parts: a lane that would be refused as
+    /// [`Refusal::Damaged`] starts all the same. Every whole group is kept, also those after the
+    /// damage, under their old numbers. The lost part is in [`Recovery::lost`] and in the cut of
+    /// the new epoch, so no later start reads it or reports it again. Its end is exact unless
+    /// [`Lost::exact`](crate::cut::Lost::exact) is false: at the end of the log no header may be
+    /// left that shows it. Nothing is changed on the disk before the cut is durable. Without damage
+    /// this does nothing. Files that are missing, or have bad headers, are refused all the same.
     pub accept_loss: bool,
 }
 

@@ -246,7 +246,7 @@ impl Tail {
     }
 
     /// The targets that have applied records which they have not synced, ascending, each with the
-    /// LSN that [`Tail::handle_synced`] may be told once a sync that begins now has succeeded.
+    /// LSN to give to [`Tail::handle_synced`] once a sync that begins now has succeeded.
     pub fn unsynced(&self) -> impl Iterator<Item = (TargetId, Lsn)> + '_ {
         self.targets.iter().filter_map(|(target, queue)| {
             let due = queue.unsynced_from.is_some() && queue.applied > self.checkpoint.cursor(*target);

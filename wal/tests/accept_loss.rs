@@ -1,5 +1,5 @@
-//! An operator gives up what is damaged: the lane starts, every good record is kept, what was lost
-//! is told exactly, and only once. A crash on the way changes nothing.
+//! An operator gives up damaged parts: the lane starts, every good record is kept, the loss is
+//! reported exactly, and only once. A crash on the way changes nothing.
 
 mod sim;
 
@@ -206,7 +206,7 @@ fn a_crash_before_the_cut_is_durable_changes_nothing_and_one_after_it_keeps_the_
                     refused += 1;
                 }
                 Ok(recovery) => {
-                    // Durable after all; only the checker was not told.
+                    // Durable after all; only the checker did not know.
                     assert_eq!(recovery.damage, None);
                     kept += 1;
                 }
@@ -355,10 +355,10 @@ fn groups_that_an_earlier_recovery_cut_off_do_not_come_back() {
     works_on(&mut world);
 }
 
-/// A write of one group that lands in the place of another: misdirected, or done twice. Only what
-/// still stands in its own place counts, so the other group is lost, and with a misdirected write
-/// the group itself as well. What is told when the lane is held, and what is given up then, name
-/// all of it: a good header in a wrong place vouches for nothing there.
+/// A write of one group that lands in the place of another: misdirected, or done twice. Only groups
+/// in their own place count, so the other group is lost, and with a misdirected write the group
+/// itself as well. The report of a held lane, and the part given up then, name all of it: a good
+/// header in a wrong place is no evidence for it.
 #[test]
 fn a_group_is_never_taken_for_one_of_another_place() {
     let (mut misdirected, mut copied) = (0, 0);

@@ -401,8 +401,8 @@ fn a_clean_stop_is_believed_only_where_the_log_really_ends() {
                         .change(&name, offset, BLOCK_BYTES, |bytes| bytes.fill(0));
                 });
                 assert!(result.is_err(), "{name} block {block}: {result:?}");
-                // The range is told as after any other stop: a group after the damage says where
-                // it ends.
+                // The range is reported as after any other stop: a group after the damage shows its
+                // end.
                 if let Err(StartError::Refused(Refusal::Damaged(found))) = result {
                     let damage = found.damage.expect("a held lane says why");
                     let at_end = damage.group == damage.witness;

@@ -1,4 +1,4 @@
-//! The SQLite store: one file, one writer that applies a batch as one transaction, readers beside
+//! The SQLite store: one file, one writer that applies a batch as one transaction, readers next to
 //! it with their own connections, and a checkpointer that the caller drives off the writer's path.
 //!
 //! ```text
@@ -66,9 +66,8 @@ pub struct Options {
     /// How long to wait for somebody else's lock, in milliseconds.
     pub busy_timeout_ms: u32,
     /// The checkpointer syncs the write-ahead file whenever it has grown by this much, in bytes, so
-    /// that the disk gets it in small portions: whoever else writes to the disk waits behind a
-    /// large one for as long as it takes. It also bounds what a power cut takes of the writes that
-    /// nobody logged.
+    /// that the disk gets it in small portions: other writes to the disk wait for the end of a
+    /// large one. It also bounds the unlogged writes that a power cut destroys.
     pub sync_bytes: u64,
     /// A checkpoint is due when the write-ahead file has grown by this much, in bytes. Each
     /// checkpoint holds the writer for some milliseconds at its end, so rare ones are better; pages
@@ -79,10 +78,10 @@ pub struct Options {
     /// When the write-ahead file has grown to this, in bytes, because the checkpointer is not
     /// driven or too slow, the writer moves its pages itself before the next batch.
     pub wal_bytes_max: u64,
-    /// When less than this is free on the disk beside as much as the write-ahead file holds, in
-    /// bytes, a checkpoint is due at once, and gives the room of that file back; until it has, the
-    /// writer moves pages before each transaction. More than the largest transaction adds, 4 MiB
-    /// for a batch of a stream.
+    /// When less than this is free on the disk, in bytes and in addition to the size of the
+    /// write-ahead file, a checkpoint is due at once and frees the room of that file; until then,
+    /// the writer moves pages before each transaction. More than the largest transaction adds, 4
+    /// MiB for a batch of a stream.
     pub room_bytes_min: u64,
     /// Largest database file, in bytes; beyond it writes are refused with [`StoreError::Full`].
     /// `None`: the disk decides.

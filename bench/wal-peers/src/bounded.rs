@@ -12,8 +12,8 @@ use crate::logs::Failure;
 /// that does not end.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 
-/// Runs a command to its end and returns what it printed; kills it, which is an error, when that
-/// takes longer than `limit`. Not for commands that leave others behind, which would keep the pipes
+/// Runs a command to its end and returns its output; kills it, which is an error, when it takes
+/// longer than `limit`. Not for commands that leave processes running, which would keep the pipes
 /// open.
 pub(crate) fn output(command: &mut Command, limit: Duration) -> Result<Output, Failure> {
     let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
@@ -29,8 +29,7 @@ pub(crate) fn output(command: &mut Command, limit: Duration) -> Result<Output, F
     })
 }
 
-/// The same for a command whose complaints are shown where ours are, and that may leave others
-/// behind.
+/// Runs a command whose errors are shown with ours, and that may leave processes running.
 pub(crate) fn status(command: &mut Command, limit: Duration) -> Result<ExitStatus, Failure> {
     let mut child = spawn(command.stdout(Stdio::null()))?;
     wait(&mut child, command, limit)

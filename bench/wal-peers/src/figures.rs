@@ -109,8 +109,8 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    /// Why it does not count: the disk was another one at its end than at its beginning, or cannot
-    /// be told.
+    /// The reason why it does not count: the disk changed between its beginning and its end, or its
+    /// state is unknown.
     pub(crate) fn dropped(&self) -> Option<&'static str> {
         let (before, after) = (self.before.p50, self.after.p50);
         if self.before.disturbed || self.after.disturbed {

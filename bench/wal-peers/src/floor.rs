@@ -1,5 +1,5 @@
-//! The disk's floor: durable overwrites of a prepared file beside the logs, which no log can be
-//! faster than one by one.
+//! The disk's floor: durable overwrites of a prepared file in the same run as the logs, a bound
+//! that no log can beat one by one.
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -113,8 +113,8 @@ impl FloorFile {
         })
     }
 
-    /// The median of a few writes of 4 KiB, in microseconds: what tells at once whether the disk is
-    /// calm.
+    /// The median of a few writes of 4 KiB, in microseconds, which shows at once whether the disk
+    /// is calm.
     pub(crate) fn probe(&mut self) -> Result<f64, Failure> {
         let mut took = Vec::with_capacity(PROBES);
         let deadline = Instant::now() + PROBE_WITHIN;

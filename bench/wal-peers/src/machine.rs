@@ -163,9 +163,9 @@ pub(crate) fn load() -> String {
     text.split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// Share of one core that other programs (and the kernel's own workers) may take beside a burst or
-/// a run of `fio`. With more of it whoever wakes up may wait for the end of another's turn, which
-/// is 4 ms where the kernel's clock ticks 250 times a second: that looks like a slow disk.
+/// Share of one core that other programs (and the kernel's own workers) may take during a burst or
+/// a run of `fio`. Above it a woken thread may wait for the end of another's turn, which is 4 ms
+/// where the kernel's clock ticks 250 times a second: that looks like a slow disk.
 pub(crate) const FOREIGN_MAX: f64 = 0.8;
 
 /// Finds out what others take of the processor meanwhile.
@@ -180,8 +180,8 @@ impl Watch {
         Ok(Self { busy, at })
     }
 
-    /// The share of a core that others took since the beginning, beside the `own_seconds` of the
-    /// program in question.
+    /// The share of a core that others took since the beginning, in addition to the `own_seconds`
+    /// of the program in question.
     pub(crate) fn foreign(&self, own_seconds: f64) -> Result<f64, Failure> {
         let busy = machine_cpu()? - self.busy - own_seconds;
         Ok(busy.max(0.0) / self.at.elapsed().as_secs_f64())

@@ -1,11 +1,11 @@
-//! Our log beside others: the same appends, on the same disk, in the same run, beside the floor of
-//! that disk.
+//! Comparison of our log with others: the same appends, on the same disk, in the same run, with the
+//! floor of that disk.
 //!
 //! Every contestant is a process. They take turns in short bursts with pauses, because a disk that
 //! is shared or limited by rate is calm for a few seconds only. A round of a cell (a number of
 //! appenders, a length of records) is one burst of each, between two runs of `fio`; it is dropped,
 //! and repeated later, when the floor has moved meanwhile. Every second round goes in the opposite
-//! order. A burst beside which other programs ran is repeated at once. Medians over the rounds are
+//! order. A burst during which other programs ran is repeated at once. Medians over the rounds are
 //! shown.
 //!
 //! An appender is a thread that waits until its record is durable before it appends the next one.
@@ -28,7 +28,7 @@ use clap::Parser;
 use crate::figures::Results;
 use crate::logs::{CONTESTANTS, Failure};
 
-/// Measures our log beside others, and the disk's floor beside them all.
+/// Measures our log and others, together with the disk's floor.
 ///
 /// A part of the report can be repeated alone, for example `--sizes 1024 --appenders 8,32 --logs
 /// prism,okaywal`.

@@ -290,8 +290,7 @@ fn print_lost(summaries: &BTreeMap<Cell, Summary>) {
     }
 }
 
-/// The cells where ours is behind in rate (0) or p99 (1), each with all that are ahead, the first
-/// before the others.
+/// Cells where ours is worse in rate (0) or p99 (1), each with all that are better, the best first.
 fn lost(summaries: &BTreeMap<Cell, Summary>, index: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for (cell, summary) in summaries {

@@ -151,8 +151,7 @@ impl<'a> Run<'a> {
             }
         }
         let began = Instant::now();
-        // Else the kernel writes what some of them have left in its memory beside somebody's first
-        // burst.
+        // Otherwise the kernel would write their remaining pages during the first burst of another.
         rustix::fs::syncfs(std::fs::File::open(directory)?)?;
         let calm = run
             .floor_file

@@ -235,7 +235,7 @@ enum Exit {
 #[derive(Debug)]
 struct Failure {
     exit: Exit,
-    /// The fault; empty if there is nothing to say (the result has said it).
+    /// The fault; empty if the result has shown it already.
     message: String,
     /// Advice on what to do; may be empty.
     solution: String,

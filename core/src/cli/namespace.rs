@@ -112,7 +112,7 @@ fn validate(paths: &[PathBuf], printer: &mut Printer) -> Result<(), Failure> {
         }));
         match parsed {
             Err(problems) => {
-                // With several bad files each is told as it is met, and the last one ends the
+                // With several bad files each is reported as it is met, and the last one ends the
                 // program.
                 if let Some(earlier) = failure.replace(Failure::problems(Exit::No, &name, problems))
                     && !printer.is_json()
@@ -135,7 +135,7 @@ fn validate(paths: &[PathBuf], printer: &mut Printer) -> Result<(), Failure> {
     }
     if printer.is_json() {
         printer.json(&Value::Array(results))?;
-        // The list on standard output has said it all.
+        // The list on standard output has reported it all.
         failure = failure.map(|_| Failure::silent(Exit::No));
     }
     failure.map_or(Ok(()), Err)

@@ -82,8 +82,8 @@ impl Printer {
             } else {
                 ("", "")
             };
-            // A terminal shows both streams: what was said before comes out first. Nothing is left
-            // to be done when one of them is gone.
+            // A terminal shows both streams: earlier output comes out first. Nothing is left to be
+            // done when one of them is gone.
             let _ = self.out.flush();
             let _ = writeln!(io::stderr(), "{on}Note:{off} {note}");
         }
@@ -276,7 +276,7 @@ pub(super) fn problem_from(problem: admin::Problem) -> Problem {
     }
 }
 
-/// Text from elsewhere without control characters, since a terminal would obey them.
+/// Text from elsewhere without control characters, since a terminal would act on them.
 fn printable(text: &str) -> String {
     text.chars()
         .map(|letter| {

@@ -148,7 +148,7 @@ impl Control {
                     .ok_or_else(|| error::unknown_namespace(name))?,
             ),
         };
-        // One more than asked for tells whether there is another page.
+        // One more than requested shows whether there is another page.
         let job = DeadLetterJob::List {
             namespace,
             after: request.after,

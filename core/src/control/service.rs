@@ -310,7 +310,7 @@ pub(crate) fn list(
         let what = "page_token is not one that List gave out";
         return Err(wrong_page(Problem::new("page_token", 0, what)));
     };
-    // One more than asked for tells whether there is another page.
+    // One more than requested shows whether there is another page.
     let mut entries = catalog
         .page(after, size + 1)
         .map_err(|error| refusal::of_catalog(&error))?;

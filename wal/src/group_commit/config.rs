@@ -99,7 +99,7 @@ pub enum AppendError {
     TooLong,
     /// Too many bytes are waiting to become durable. Passes by itself.
     Full,
-    /// No prepared segment has room: the disk is full, or preparation is behind. Passes by itself.
+    /// No prepared segment has room: the disk is full, or preparation is late. Passes by itself.
     NoSegment,
     /// The disk has not answered for too long. Passes when it does.
     Stalled,

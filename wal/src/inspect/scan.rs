@@ -82,7 +82,7 @@ pub struct Scan {
     pub lsns: Option<(Lsn, Lsn)>,
 }
 
-/// Scans all files of a lane. `recovery` is what [`LaneImage::walk`] said.
+/// Scans all files of a lane. `recovery` is the result of [`LaneImage::walk`].
 pub fn scan(image: &LaneImage, recovery: Option<&Recovery>, finder: &mut dyn Finder) -> Scan {
     let mut scanner = Scanner {
         image,

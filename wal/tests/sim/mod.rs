@@ -179,7 +179,7 @@ impl Journal {
             expected += 1;
             if entry.kind == RecordKind::Cut {
                 // Perhaps of a start that died after it: then the number was given again, to a
-                // record nobody was told of.
+                // record that nobody had learned of.
                 let replaced = self.appended.insert(lsn.0, entry.clone());
                 let known = replaced.is_none_or(|replaced| replaced.kind == RecordKind::Cut);
                 assert!(
@@ -301,8 +301,8 @@ pub struct Running {
     /// Appended since the start and not acknowledged when the lane was poisoned: of unknown
     /// outcome.
     pub acked_at_poison: Option<Lsn>,
-    /// Position up to which the last checkpoint of [`World::keep_cursors`] said that all was
-    /// applied, itself included.
+    /// Position up to which, by the last checkpoint of [`World::keep_cursors`], all was applied,
+    /// itself included.
     checkpointed: Lsn,
 }
 

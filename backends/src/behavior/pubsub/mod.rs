@@ -138,7 +138,8 @@ pub enum Seen {
     Anywhere,
     /// Through a gateway only: it is about what that adds.
     AtGateway,
-    /// At a store only: a gateway's stream does not fall behind while the test looks away.
+    /// At a store only: a gateway's stream continues while the test does not read, so it misses
+    /// nothing.
     AtStore,
 }
 

@@ -1,5 +1,5 @@
-//! Moves written pages from the write-ahead file into the database file, beside the writer, and
-//! keeps the former from growing without end.
+//! Moves written pages from the write-ahead file into the database file, in parallel with the
+//! writer, and bounds the former.
 //!
 //! ```text
 //!   all the while          sync -wal, a few MiB at a time

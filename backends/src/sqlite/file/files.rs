@@ -14,8 +14,8 @@ use crate::error::StoreError;
 ///
 /// SQLite holds POSIX locks on the database file, and the system drops those of a whole process
 /// when it closes any descriptor of the file. So this is made before the first connection and
-/// dropped after the last: it lives in [`super::Shared`], which every part holds behind its
-/// connection.
+/// dropped after the last: it lives in [`super::Shared`], a reference to which every part drops
+/// after its connection.
 #[derive(Debug)]
 pub(in crate::sqlite) struct Files {
     path: PathBuf,
@@ -65,15 +65,15 @@ impl Files {
 
     /// Makes everything durable that was committed before the call.
     ///
-    /// A commit's frames, and the header and frames before them that its checksums hang on, are
-    /// written to the write-ahead file before the commit returns. At the time of the sync they are
-    /// still there, and then the sync makes them durable. Or SQLite has begun the file anew since:
-    /// it does so only when all frames are in the database file and that file is synced, because
+    /// A commit's frames, and the header and earlier frames that their checksums depend on, are
+    /// written to the write-ahead file before the commit returns. If they are still there at the
+    /// time of the sync, it makes them durable. Otherwise SQLite has restarted the file since,
+    /// which it does only when all frames are in the database file and that file is synced, because
     /// every connection of ours has `synchronous = NORMAL`; so the commit was durable already. A
-    /// beginning anew at the same time is one or the other for each commit that came before the
-    /// call. It syncs its new header before it writes the first new frame, so that a power cut
-    /// never leaves new frames behind an old header. The file is never replaced by another while
-    /// the store is open: SQLite removes it with the last connection, and the checkpointer has one.
+    /// restart during the sync is one or the other for each earlier commit. It syncs its new header
+    /// before it writes the first new frame, so that a power cut never leaves new frames after an
+    /// old header. The file is never replaced by another while the store is open: SQLite removes it
+    /// with the last connection, and the checkpointer has one.
     pub(in crate::sqlite) fn sync_wal(&self) -> Result<(), StoreError> {
         match self.wal.get() {
             Some(wal) => self.sync(wal, "the write-ahead file"),
@@ -121,7 +121,8 @@ impl Files {
 /// around quickly have it again and again; SQLite's own waiting sleeps by the millisecond.
 #[derive(Debug, Default)]
 pub(in crate::sqlite) struct Gate {
-    /// Held while waiting for `inside`, so that whoever comes around again queues behind.
+    /// Held while waiting for `inside`, so that a thread that comes back at once queues after the
+    /// other.
     next: Mutex<()>,
     inside: Mutex<()>,
 }
@@ -166,7 +167,7 @@ mod tests {
                 std::thread::yield_now();
             }
             drop(held);
-            // Waits behind the other, however quickly it comes around.
+            // Waits its turn after the other, however quickly it comes back.
             drop(gate.pass());
             other.join().expect("the other");
         });

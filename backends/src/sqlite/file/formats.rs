@@ -118,9 +118,9 @@ const FORMAT_2: &str = "
 /// `item_removed` stays, for deletes.
 const FORMAT_3: &str = "DROP TRIGGER item_replaced";
 
-/// The highest stamp that a gateway has given to a write, as a version. Stamps are told from the
-/// versions of clients' tokens, whose times are the clients', by the hash, which is a shard's
-/// number and a position: of a token, 54 of its bits are random.
+/// The highest stamp that a gateway has given to a write, as a version. The hash separates stamps
+/// from the versions of clients' tokens, whose times are the clients': a stamp's hash is a shard's
+/// number and a position, while 54 bits of a token's are random.
 const FORMAT_4: &str = "
     CREATE TABLE stamp (
         one INTEGER PRIMARY KEY CHECK (one = 1),

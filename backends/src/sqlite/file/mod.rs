@@ -19,7 +19,7 @@ pub(in crate::sqlite) mod system_calls;
 pub(in crate::sqlite) mod transaction;
 pub(in crate::sqlite) mod wal_pages;
 
-/// The little that the parts tell each other, whichever threads they live on.
+/// The little state that the parts share, whichever threads they live on.
 #[derive(Debug)]
 pub(in crate::sqlite) struct Shared {
     pub(in crate::sqlite) files: files::Files,

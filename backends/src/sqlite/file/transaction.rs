@@ -26,8 +26,8 @@ pub(in crate::sqlite) fn in_transaction<T>(
             Ok(value)
         });
         if result.is_err() && !connection.is_autocommit() {
-            // If this fails too the first error still tells the story; SQLite rolls back when next
-            // it can.
+            // If this fails too, the first error is still the cause; SQLite rolls back at its next
+            // chance.
             let _ = connection.execute_batch("ROLLBACK");
         }
         result

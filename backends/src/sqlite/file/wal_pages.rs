@@ -1,5 +1,5 @@
-//! How large the write-ahead file is, and what is due because of that. Counts of pages, told by one
-//! thread and looked at by another; a figure that is a moment old does no harm.
+//! Size of the write-ahead file, and the work that is due because of it. Counts of pages, stored by
+//! one thread and read by another; a figure that is a moment old does no harm.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -44,7 +44,7 @@ impl WalPages {
         self.now.store(pages, Ordering::Relaxed);
     }
 
-    /// The next commit begins the file anew; it is told then.
+    /// Notes that the next commit begins the file anew, and so sets the count again.
     pub(super) fn begin_anew(&self) {
         self.set(0);
         self.left.store(0, Ordering::Relaxed);

@@ -1,8 +1,8 @@
 //! One mutation within the batch's transaction: puts, and deletes of keys and of ranges.
 //!
-//! A put is one statement, an upsert that replaces an older row only; everything that a mutation
-//! may be refused for is checked before its first statement, so a refusal leaves nothing behind and
-//! the batch goes on. An error of SQLite itself rolls the whole batch back.
+//! A put is one statement, an upsert that replaces an older row only. Every reason for refusing a
+//! mutation is checked before its first statement, so a refusal changes nothing and the batch
+//! continues. An error of SQLite itself rolls the whole batch back.
 
 use rusqlite::{CachedStatement, Connection, params};
 

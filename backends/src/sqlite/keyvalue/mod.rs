@@ -1,5 +1,5 @@
-//! KeyValue in the file: one writer that applies mutations, readers beside it, and what gives room
-//! back.
+//! KeyValue in the file: one writer that applies mutations, readers next to it, and the parts that
+//! free room.
 
 mod change;
 mod marks;

@@ -41,7 +41,7 @@ impl<'q> Wanted<'q> {
             PredicateRef::Range { start, end } => (start, end),
         };
         let from = match after {
-            // The smallest key behind `after`.
+            // The smallest key after `after`.
             Some(after) if after >= start => Cow::Owned([after, &[0]].concat()),
             _ => Cow::Borrowed(start),
         };

@@ -40,7 +40,7 @@ impl ReaderFactory {
     /// that much.
     pub fn open(&self) -> Result<Reader, StoreError> {
         let connection = schema::open_reader(&self.path, &self.options)?;
-        // One behind, so that the first query loads the namespaces.
+        // One less, so that the first query loads the namespaces.
         let epoch = self
             .shared
             .namespace_epoch
@@ -58,7 +58,7 @@ impl ReaderFactory {
     }
 }
 
-/// Reads beside the writer; every call sees one moment's state. `Send`, not `Sync`.
+/// A reader next to the writer; every call sees one moment's state. `Send`, not `Sync`.
 #[derive(Debug)]
 pub struct Reader {
     pub(in crate::sqlite) connection: Connection,
@@ -157,7 +157,7 @@ impl Reader {
         let (mut id, mut key): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
         if let Some(place) = token::open_place(fingerprint, query.selection.page_token)? {
             (id, key) = place;
-            // The smallest key behind the one that was shown last.
+            // The smallest key after the last one shown.
             key.push(0);
         }
         let mut moment = Moment::begin(&self.unfinished, self.connection.is_autocommit());
@@ -324,7 +324,7 @@ impl Reader {
         let behind;
         let from = match after {
             Some(after) if after >= start => {
-                // The smallest key behind `after`.
+                // The smallest key after `after`.
                 behind = [after, &[0]].concat();
                 behind.as_slice()
             }
@@ -544,7 +544,7 @@ impl<'r, S: ItemSink> Page<'r, S> {
     }
 }
 
-/// The key behind which the query goes on.
+/// The key after which the query continues.
 fn position_of<'q>(query: &GetQuery<'q>) -> Result<Option<&'q [u8]>, StoreError> {
     if query.selection.page_token.is_empty() {
         return Ok(None);

@@ -18,8 +18,8 @@ pub(super) const PLACES_PER_VALUE: i64 = 16;
 /// <https://www.sqlite.org/fileformat2.html#b_tree_pages>, "maximum embedded payload fraction".
 const ROW_BYTES_MAX: usize = (PAGE_SIZE as usize - 12) * 64 / 255 - 23;
 
-/// Bytes that a row takes at most beside id, key and value: a header of 14 bytes, the namespace,
-/// the version, the digest, and the largest integers that the other columns hold.
+/// Most bytes that a row takes in addition to id, key and value: a header of 14 bytes, the
+/// namespace, the version, the digest, and the largest integers that the other columns hold.
 const ROW_OVERHEAD: usize = 80;
 
 /// Values up to this lie in their row even if its id and key alone do not fit the page.

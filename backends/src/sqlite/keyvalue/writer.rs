@@ -46,7 +46,7 @@ pub struct Writer {
     _lock: Arc<FileLock>,
 }
 
-/// State that the writer keeps in memory beside the file.
+/// State that the writer keeps in memory, in addition to the file.
 #[derive(Debug)]
 pub(in crate::sqlite) struct State {
     namespaces: Namespaces,
@@ -184,12 +184,12 @@ impl Writer {
         self.apply_at(batch, &[], outcomes)
     }
 
-    /// As [`Writer::apply`], and notes how far the lanes behind the batch are applied with it, in
-    /// the same transaction: after a crash the file has both or neither. A position that is not
-    /// beyond the noted one changes nothing. A batch none of whose positions is has been applied
-    /// before, perhaps by a commit that was reported as failed: nothing of it is applied again, and
-    /// its swaps get the answers that are remembered. Refused mutations do not hold the positions.
-    /// The batch may be empty.
+    /// Like [`Writer::apply`], and notes in the same transaction up to where the batch's lanes are
+    /// applied with it: after a crash the file has both or neither. A position that is not beyond
+    /// the noted one changes nothing. A batch without any position beyond the noted ones has been
+    /// applied before, perhaps by a commit that was reported as failed: nothing of it is applied
+    /// again, and its swaps get the remembered answers. Refused mutations do not hold the
+    /// positions. The batch may be empty.
     ///
     /// Errors: as of `apply`; [`StoreError::InvalidArgument`] for a position above 2^63 - 1.
     pub fn apply_at(

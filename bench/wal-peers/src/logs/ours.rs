@@ -164,7 +164,7 @@ impl Log for Ours {
     }
 
     fn tidy(&self) -> Result<(), Failure> {
-        // The keeper may be behind; what is measured next should not begin with its debts.
+        // The keeper may lag; the next measurement should not begin with its backlog.
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.shared.lock().preparing > 0 && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(5));
@@ -235,7 +235,7 @@ impl Shared {
         }
     }
 
-    /// Writes a group durably, and tells those who wait for it.
+    /// Writes a group durably, and wakes the threads that wait for it.
     fn write<'a>(&'a self, state: MutexGuard<'a, State>, action: WriteAction) -> MutexGuard<'a, State> {
         let file = state.file(action.segment);
         drop(state);

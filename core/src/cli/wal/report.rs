@@ -1,4 +1,4 @@
-//! The summary of one lane: read once, told as text or as JSON.
+//! The summary of one lane: read once, printed as text or as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

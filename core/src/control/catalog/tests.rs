@@ -107,7 +107,7 @@ fn a_batch_is_all_or_nothing_and_the_count_is_limited() {
         Insert::Done(vec![2, 3]),
         "a refusal uses no id up"
     );
-    // A taken name is said before the limit.
+    // A taken name is reported before the limit.
     assert!(matches!(catalog.create(&batch, 3), Ok(Insert::Taken(taken)) if taken.len() == 2));
 }
 
