@@ -130,8 +130,8 @@ impl Connection {
         Ok(Some(Event::Head(head)))
     }
 
-    /// Whether another request may follow the one being read. If false, respond with `connection:
-    /// close`.
+    /// Whether another request may follow the one being read. If false, respond with
+    /// `connection: close`.
     pub fn keep_alive(&self) -> bool {
         self.keep_alive
     }

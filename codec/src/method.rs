@@ -2,9 +2,10 @@
 //! permissions that a call needs, and its effect on the data.
 //!
 //! A method is an enum of two bytes, so code that must treat each of them gets the compiler's
-//! check; other code reads the method's row. A row comes from the proto, next to the rpc (`option
-//! (prism.call)`), and a method of ours without it does not build. An index is the method's place
-//! in its service and may change when one is added: nothing on disk or on the wire holds it.
+//! check; other code reads the method's row. A row comes from the proto, next to the rpc
+//! (`option (prism.call)`), and a method of ours without it does not build. An index is the
+//! method's place in its service and may change when one is added: nothing on disk or on the wire
+//! holds it.
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! Objectives that the user sets for a run, and whether they were met: `--slo
-//! p50=1ms,p99=10ms,errors=0.01%`.
+//! Objectives that the user sets for a run, and whether they were met:
+//! `--slo p50=1ms,p99=10ms,errors=0.01%`.
 
 use std::fmt;
 

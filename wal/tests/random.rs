@@ -2,9 +2,9 @@
 //! moment, also during a start, faults of the disk, full disks. After each crash the checker judges
 //! what is left.
 //!
-//! `WAL_SIM_SEED` and `WAL_SIM_COUNT` choose the seeds (default: a thousand from 1; `make sim
-//! SEED=… COUNT=…`). A failure names the seed that repeats it; [`REGRESSIONS`] keeps those that
-//! once failed.
+//! `WAL_SIM_SEED` and `WAL_SIM_COUNT` choose the seeds (default: a thousand from 1;
+//! `make sim SEED=… COUNT=…`). A failure names the seed that repeats it; [`REGRESSIONS`] keeps
+//! those that once failed.
 
 mod sim;
 

@@ -30,8 +30,8 @@ use crate::logs::{CONTESTANTS, Failure};
 
 /// Measures our log and others, together with the disk's floor.
 ///
-/// A part of the report can be repeated alone, for example `--sizes 1024 --appenders 8,32 --logs
-/// prism,okaywal`.
+/// A part of the report can be repeated alone, for example
+/// `--sizes 1024 --appenders 8,32 --logs prism,okaywal`.
 #[derive(Parser)]
 struct Options {
     /// Folder on the disk in question; emptied afterwards, or by the next run if this one is killed

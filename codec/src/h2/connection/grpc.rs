@@ -76,8 +76,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Server: sends the response headers of a streaming gRPC reply (`:status 200`, `content-type:
-    /// application/grpc`), from the template.
+    /// Server: sends the response headers of a streaming gRPC reply (`:status 200`,
+    /// `content-type: application/grpc`), from the template.
     ///
     /// # Errors
     /// As for [`Connection::send_headers`].
