@@ -1,16 +1,17 @@
 //! The meaning of each API's calls: views of the wire in, response messages out. No threads, no
 //! sockets.
 //!
-//! Only the functions of this file list the APIs: code that has a record and does not know its API
-//! calls them.
+//! Whoever has a call and does not know its API at compile time asks here: [`with_service`] is the
+//! only list of APIs.
 
 pub(crate) mod keyvalue;
+pub(crate) mod memory;
 pub(crate) mod pubsub;
 pub(crate) mod service;
+pub(crate) mod stream;
 
 use prism_backends::{
     LogPosition, NamespaceId, Selection, StoreError, UnixMillis, api as stores,
-    memory::MemoryStore,
     sqlite::{Reader, Writer},
 };
 use prism_codec::{
@@ -20,7 +21,7 @@ use prism_codec::{
 use prism_wal::{ids::Lsn, tail::Payload};
 
 use self::{
-    keyvalue::KeyValue,
+    memory::ShardMemory,
     service::{Request, Service},
 };
 use crate::call::{
@@ -33,17 +34,34 @@ use crate::call::{
     ticket::Ticket,
 };
 
+/// Evaluates an expression for the service of a method: `with_service!(method, S, method =>
+/// expression, else other)`. There `S` is the service and `method` one of its own methods. `other`
+/// stands for methods that are not about data.
+macro_rules! with_service {
+    ($method:expr, $S:ident, $own:ident => $then:expr, else $other:expr) => {
+        match $method {
+            ::prism_codec::method::Method::KeyValue($own) => {
+                type $S = $crate::api::keyvalue::KeyValue;
+                $then
+            }
+            ::prism_codec::method::Method::PubSub($own) => {
+                type $S = $crate::api::pubsub::PubSub;
+                $then
+            }
+            _ => $other,
+        }
+    };
+}
+
+pub(crate) use with_service;
+
 /// The namespace that a request names; `None` if it cannot be read, or is not about data.
 pub(crate) fn namespace_of(method: Method, message: &[u8]) -> Option<&str> {
-    match method {
-        Method::KeyValue(method) => KeyValue::decode(method, message)
-            .ok()
-            .map(|request| request.namespace()),
-        Method::PubSub(method) => pubsub::Request::decode(method, message)
-            .ok()
-            .map(|request| request.namespace()),
-        _ => None,
-    }
+    with_service!(
+        method,
+        S, method => S::decode(method, message).ok().map(|request| request.namespace()),
+        else None
+    )
 }
 
 /// Serves a call, or the part of a batch, that another shard sent because this one holds its keys
@@ -52,20 +70,21 @@ pub(crate) fn namespace_of(method: Method, message: &[u8]) -> Option<&str> {
 /// # Errors
 /// Nothing was done.
 pub(crate) fn serve(
-    memory: &mut MemoryStore,
+    memory: &mut ShardMemory,
     method: Method,
     message: &[u8],
     context: &Context,
     part: Option<Part>,
 ) -> Result<Answer, Box<Status>> {
-    match method {
-        Method::KeyValue(method) => serve_as::<KeyValue>(memory, method, message, context, part),
-        _ => Err(error::not_served(method)),
-    }
+    with_service!(
+        method,
+        S, method => serve_as::<S>(memory, method, message, context, part),
+        else Err(error::not_served(method))
+    )
 }
 
 fn serve_as<S: Service>(
-    memory: &mut MemoryStore,
+    memory: &mut ShardMemory,
     method: S::Method,
     message: &[u8],
     context: &Context,
@@ -82,17 +101,14 @@ fn serve_as<S: Service>(
 
 /// The keys and the token of a logged write.
 pub(crate) fn footprint<'a>(record: &LoggedWrite<'a>) -> Result<Footprint<'a>, Unreadable> {
-    match record.method {
-        Method::KeyValue(method) => {
-            let request = KeyValue::decode(method, record.body).map_err(|_| Unreadable)?;
-            Ok(request.footprint())
-        }
-        Method::PubSub(method) => {
-            let request = pubsub::Request::decode(method, record.body).map_err(|_| Unreadable)?;
-            Ok(request.footprint())
-        }
-        _ => Err(Unreadable),
-    }
+    with_service!(
+        record.method,
+        S, method => match S::decode(method, record.body) {
+            Ok(request) => Ok(request.footprint()),
+            Err(_) => Err(Unreadable),
+        },
+        else Err(Unreadable)
+    )
 }
 
 /// A unary call on the threads of a store.
@@ -115,13 +131,14 @@ pub(crate) fn write(
     committed: impl FnMut(&LoggedWrite<'_>, &[&str]),
     mut answer: impl FnMut(&StoreCall<'_>, Result<Vec<u8>, Box<Status>>),
 ) {
-    match calls.first().map(|call| call.method.api()) {
-        None => {}
-        Some(Api::KeyValue) => keyvalue::execute::write(writer, calls, committed, answer),
-        Some(_) => calls
+    let Some(first) = calls.first() else { return };
+    with_service!(
+        first.method,
+        S, _method => S::write(writer, calls, committed, answer),
+        else calls
             .iter()
-            .for_each(|call| answer(call, Err(error::not_served(call.method)))),
-    }
+            .for_each(|call| answer(call, Err(error::not_served(call.method))))
+    );
 }
 
 /// Applies the writes of many calls of one API in one transaction of a store that answers later.
@@ -153,10 +170,11 @@ pub(crate) fn read(
     unapplied: &[Payload],
     out: &mut Vec<u8>,
 ) -> Result<(), Box<Status>> {
-    match call.method.api() {
-        Api::KeyValue => keyvalue::execute::read(reader, call, unapplied, out),
-        _ => Err(error::not_served(call.method)),
-    }
+    with_service!(
+        call.method,
+        S, _method => S::read(reader, call, unapplied, out),
+        else Err(error::not_served(call.method))
+    )
 }
 
 /// Serves a read of a store that answers later. Appends the response message to `out`.
@@ -227,12 +245,10 @@ pub(crate) struct Applied {
 /// Those of the store, and [`StoreError::Internal`] for a record that this version cannot read.
 /// Nothing was applied then, or all of it may be applied again.
 pub(crate) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, StoreError> {
-    match batch.records.first().map(|(_, record)| record.method) {
-        None => Ok(Applied::default()),
-        Some(Method::KeyValue(_)) => keyvalue::apply::apply(writer, batch),
-        Some(Method::PubSub(_)) => pubsub::apply::apply(writer, batch),
-        Some(_) => Err(unreadable()),
-    }
+    let Some((_, first)) = batch.records.first() else {
+        return Ok(Applied::default());
+    };
+    with_service!(first.method, S, _method => S::apply(writer, batch), else Err(unreadable()))
 }
 
 /// Applies the write of a dead letter out of its turn, to the state of `now`.
@@ -244,11 +260,7 @@ pub(crate) fn redrive(
     record: &LoggedWrite<'_>,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    match record.method {
-        Method::KeyValue(_) => keyvalue::apply::redrive(writer, record, now),
-        Method::PubSub(_) => pubsub::apply::redrive(writer, record, now),
-        _ => Err(unreadable()),
-    }
+    with_service!(record.method, S, _method => S::redrive(writer, record, now), else Err(unreadable()))
 }
 
 /// The error of a record that this version cannot read.

@@ -12,17 +12,12 @@ use prism_backends::{
     NamespaceId, StoreError,
     sqlite::{OwnedDeadLetter, Presence},
 };
-use prism_codec::{
-    grpc::Status,
-    message::common::WriteResultView,
-    method::{Method, PubSubMethod},
-};
+use prism_codec::{grpc::Status, message::common::WriteResultView, method::Method};
 use prism_wal::tail::Payload;
 use rustc_hash::FxHashMap;
 
 use super::{
     change::{Acknowledge, NamespaceChange},
-    context::Context,
     event::ApplyBatch,
     messages::{Asked, Place, Wanted},
     method::AdminMethod,
@@ -48,8 +43,15 @@ pub(crate) enum Work {
     },
     /// Answered when all acknowledged writes of the shard in a namespace are in the store.
     Settle { namespace: NamespaceId },
-    /// Work for PubSub.
-    PubSub(PubSubWork),
+    /// Request for the next messages of a subscription, answered when there are some. `number`: the
+    /// place of the subscription that is asked.
+    Messages {
+        wanted: Arc<Wanted>,
+        place: Place,
+        number: u16,
+    },
+    /// Drops the ask of this ticket: its stream has ended.
+    TakeBack { namespace: NamespaceId },
     /// One page of a Scan.
     ScanPage {
         namespace: NamespaceId,
@@ -63,38 +65,13 @@ impl Work {
     /// The namespace of the work.
     pub(crate) fn namespace(&self) -> NamespaceId {
         match self {
-            Self::Unary { namespace, .. } | Self::Settle { namespace } | Self::ScanPage { namespace, .. } => {
-                *namespace
-            }
-            Self::PubSub(PubSubWork::Publish { context, .. }) => context.namespace,
-            Self::PubSub(PubSubWork::Ask { wanted, .. }) => wanted.namespace,
-            Self::PubSub(PubSubWork::TakeBack { namespace }) => *namespace,
+            Self::Unary { namespace, .. }
+            | Self::Settle { namespace }
+            | Self::ScanPage { namespace, .. }
+            | Self::TakeBack { namespace } => *namespace,
+            Self::Messages { wanted, .. } => wanted.namespace,
         }
     }
-}
-
-/// Work for PubSub.
-#[derive(Debug)]
-pub(crate) enum PubSubWork {
-    /// A publishing call.
-    Publish {
-        method: PubSubMethod,
-        context: Context,
-        body: Vec<u8>,
-        /// Restricts a batch to the partitions that this shard owns.
-        part: bool,
-        /// Whether the store's writer must send the record to the logs of its owners.
-        log: bool,
-    },
-    /// Request for the next messages of a subscription, answered when there are some. `number`: the
-    /// place of the subscription that is asked.
-    Ask {
-        wanted: Arc<Wanted>,
-        place: Place,
-        number: u16,
-    },
-    /// Drops the ask of this ticket: its stream has ended.
-    TakeBack { namespace: NamespaceId },
 }
 
 /// Work with its sender's address.
@@ -124,7 +101,7 @@ pub(crate) enum Answer {
     /// One page of a Scan as a response message, and the token of the next page (empty on the
     /// last).
     Page { message: Vec<u8>, next: Vec<u8> },
-    /// The answer to [`PubSubWork::Ask`].
+    /// The answer to [`Work::Messages`].
     Messages { number: u16, chunk: Asked },
     /// A shard's part of a Mutate.
     Part(Vec<PartOutcome>),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use prism_codec::{grpc::Status, method::Method};
 
-use super::{Dispatcher, finish::Pass, namespaces::Namespace, pending::Pending};
+use super::{Dispatcher, finish::Pass, pending::Pending};
 use crate::{
     api::service::Request,
     call::{
@@ -25,8 +25,8 @@ pub(super) struct Arrival {
 }
 
 impl Dispatcher {
-    /// Admits a call. Its pass is owed to [`Dispatcher::finish`]; a refusal has been counted, if
-    /// its namespace is known.
+    /// Lets a call in. Its pass is owed to [`Dispatcher::finish`]; a refusal has been counted,
+    /// where a namespace is known that it counts for.
     ///
     /// # Errors
     /// Nothing was done.
@@ -36,20 +36,7 @@ impl Dispatcher {
         arrival: &Arrival,
         request: &impl Request<'a>,
     ) -> Result<Pass, Box<Status>> {
-        self.admit_if(arrival, request.namespace(), |dispatcher, namespace| {
-            dispatcher.check_drift(request)?;
-            request.check(namespace.spec.value_bytes_max)
-        })
-    }
-
-    /// Admits a request that `check` judges by its namespace.
-    #[inline]
-    pub(super) fn admit_if(
-        &mut self,
-        arrival: &Arrival,
-        name: &str,
-        check: impl FnOnce(&Self, &Namespace) -> Result<(), Box<Status>>,
-    ) -> Result<Pass, Box<Status>> {
+        let name = request.namespace();
         let Some(namespace) = self.namespaces.by_name(name) else {
             return Err(match self.serving {
                 true => error::unknown_namespace(name),
@@ -70,7 +57,9 @@ impl Dispatcher {
         let checked = match namespace.spec.serves() {
             false => Err(error::not_in_service(&namespace.spec)),
             true if is_late => Err(error::deadline_exceeded(Stage::Answer)),
-            true => check(self, &namespace),
+            true => self
+                .check_time(request)
+                .and_then(|()| request.check(&namespace.spec)),
         };
         let pass = Pass::new(namespace, arrival.method);
         match checked {
@@ -85,18 +74,12 @@ impl Dispatcher {
         }
     }
 
-    /// Refuses a token with a time too far from the wall clock: its write could win or lose against
-    /// all others for that long.
-    fn check_drift<'a>(&self, request: &impl Request<'a>) -> Result<(), Box<Status>> {
-        let Some(time) = request.token().and_then(|token| token.generation_time) else {
-            return Ok(());
-        };
-        let (wall_ns, max) = (self.stamper.wall_ns(), self.limits.clock_drift_max);
-        let near = |time: i64| u128::from(time.abs_diff(wall_ns)) <= max.as_nanos();
-        if time.as_unix_nanos().is_some_and(near) {
-            return Ok(());
+    /// Compares the time of a token, where it has one, with the gateway's clock.
+    fn check_time<'a, R: Request<'a>>(&self, request: &R) -> Result<(), Box<Status>> {
+        match request.token().and_then(|token| token.generation_time) {
+            None => Ok(()),
+            Some(time) => R::check_time(time, self.stamper.wall_ns(), self.limits.clock_drift_max),
         }
-        Err(error::clock_drift(max))
     }
 
     /// Takes one of the places for waiting calls. [`Dispatcher::answer_received`] gives it back.

@@ -1,7 +1,10 @@
 //! The service `grpc.health.v1`: whether the gateway, or one of its services, takes calls.
 
+use std::iter;
+
 use prism_codec::{
     grpc::{Code, Status},
+    method::Api,
     proto::grpc::health::v1::{
         HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
         health_check_response::ServingStatus,
@@ -12,19 +15,17 @@ use prost::Message;
 use super::{Dispatcher, Progress};
 use crate::call::error;
 
-/// Services with a health state; the empty name is the gateway as a whole.
-const SERVICES: [&str; 4] = [
-    "",
-    "prism.keyvalue.v1.KeyValue",
-    "prism.admin.v1.Namespaces",
-    "prism.admin.v1.DeadLetters",
-];
+/// The services whose health can be asked for; the empty name is the gateway as a whole.
+fn services() -> impl Iterator<Item = &'static str> {
+    let is_ours = |api: &&Api| !matches!(api, Api::Health | Api::ServerReflection);
+    iter::once("").chain(Api::ALL.iter().filter(is_ours).map(|api| api.service()))
+}
 
 impl Dispatcher {
     /// Answers `Check`.
     pub(crate) fn health(&mut self, message: &[u8], serving: bool) -> Result<(), Box<Status>> {
         let service = decode(message)?;
-        if !SERVICES.contains(&service.as_str()) {
+        if !services().any(|known| known == service) {
             return Err(error::status(
                 Code::NotFound,
                 "no such service; ask for \"\" to get the health of the gateway",
@@ -48,13 +49,12 @@ impl Dispatcher {
             Err(_) => ServingStatus::NotServing,
         };
         let response = HealthListResponse {
-            statuses: SERVICES
-                .iter()
+            statuses: services()
                 .map(|service| {
                     let health = HealthCheckResponse {
                         status: status.into(),
                     };
-                    ((*service).to_owned(), health)
+                    (service.to_owned(), health)
                 })
                 .collect(),
         };
@@ -71,7 +71,7 @@ impl Dispatcher {
             Ok(service) => service,
             Err(status) => return Progress::Done(Err(status)),
         };
-        let known = SERVICES.contains(&service.as_str());
+        let known = services().any(|known| known == service);
         let state = match (known, self.readiness().is_ok()) {
             (false, _) => ServingStatus::ServiceUnknown,
             (true, true) => ServingStatus::Serving,

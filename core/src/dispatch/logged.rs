@@ -11,7 +11,7 @@ use std::{iter, rc::Rc, sync::Arc, time::Instant};
 use prism_backends::{NamespaceId, StoreError};
 use prism_codec::{
     grpc::{Code, Status},
-    method::{Effect, Method},
+    method::Effect,
 };
 use prism_wal::tail::Payload;
 use rustc_hash::FxHashMap;
@@ -19,13 +19,12 @@ use rustc_hash::FxHashMap;
 use super::Dispatcher;
 use crate::{
     api::{
-        keyvalue::KeyValue,
         service::{Loggable, Request, Service},
+        with_service,
     },
     call::{
         context::Context,
         error::{self, Stage},
-        footprint::CallToken,
         job::{Job, Reply, Work},
         link::StoreLink,
         owner::{key_hash, owner_of},
@@ -96,15 +95,6 @@ pub(crate) struct LoggedCall<M> {
     pub(crate) method: M,
     /// The part of a batch that this shard owns.
     pub(crate) part: Option<Part>,
-}
-
-/// A write to be logged.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ToLog {
-    pub(super) ticket: Ticket,
-    pub(super) method: Method,
-    /// The part of a batch that this shard owns.
-    pub(super) part: Option<Part>,
 }
 
 impl Log {
@@ -235,30 +225,14 @@ impl Dispatcher {
         let LoggedCall {
             ticket, method, part, ..
         } = *call;
-        let loggable = S::loggable(method, request, context, part)?;
-        let call = ToLog {
-            ticket,
-            method: method.into(),
-            part,
-        };
-        self.append_logged(&call, loggable, request.call_token(), body, context)
-    }
-
-    /// Appends a write to this shard's log, and parks its reply.
-    pub(super) fn append_logged(
-        &mut self,
-        call: &ToLog,
-        Loggable { keys, receipt }: Loggable,
-        token: Option<CallToken<'_>>,
-        body: &[u8],
-        context: &Context,
-    ) -> Result<(), Box<Status>> {
+        let Loggable { keys, receipt } = S::loggable(method, request, context, part)?;
         let Some(log) = &mut self.places.log else {
             return Err(error::status(Code::Internal, "this gateway has no log"));
         };
-        let ToLog { ticket, method, part } = *call;
         let shard_log = log.open()?;
-        let window = token.map(|token| shard_log.hasher().call(context.namespace, &token));
+        let window = request
+            .call_token()
+            .map(|token| shard_log.hasher().call(context.namespace, &token));
         let first = shard_log.first(window)?;
         let mut context = *context;
         if let (Receipt::Verdict, Some(first)) = (&receipt, first) {
@@ -282,7 +256,7 @@ impl Dispatcher {
             receipt => receipt,
         };
         let record = LoggedWrite {
-            method,
+            method: method.into(),
             part,
             decided: &[],
             context,
@@ -391,22 +365,23 @@ impl Dispatcher {
                         shards: self.shard_count(),
                         shard: self.shard,
                     });
-                    match method {
-                        Method::KeyValue(method) => {
+                    with_service!(
+                        method,
+                        S, method => {
                             let call = LoggedCall {
                                 ticket,
                                 deadline,
                                 method,
                                 part,
                             };
-                            self.take_sent::<KeyValue>(&call, &body, &context)
-                        }
-                        method => Err(error::not_served(method)),
-                    }
+                            self.take_sent::<S>(&call, &body, &context)
+                        },
+                        else Err(error::not_served(method))
+                    )
                 }
             }
             Work::Settle { namespace } => self.settle(namespace, ticket),
-            Work::ScanPage { .. } | Work::PubSub(_) => Err(error::status(
+            Work::ScanPage { .. } | Work::Messages { .. } | Work::TakeBack { .. } => Err(error::status(
                 Code::Internal,
                 "a page was asked of a shard without data",
             )),

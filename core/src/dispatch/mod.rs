@@ -8,11 +8,12 @@
 //!                                        └─ a store: a job for its threads
 //! ```
 //!
-//! A call that cannot be answered at once becomes a `Pending` of its connection. Every answer
-//! returns to the shard that took the call, with the call's ticket. The number of waiting calls is
+//! A call that cannot be answered at once becomes a `Pending` of its connection. Every answer comes
+//! back to the shard that took the call, with the call's ticket. The number of calls that wait is
 //! bounded per shard and per namespace, and the mailbox for answers is as large as that bound, so
 //! an answer always has room.
 
+mod asks;
 mod compress;
 pub(crate) mod finish;
 mod gate;
@@ -22,12 +23,9 @@ pub(crate) mod http_rules;
 pub(crate) mod logged;
 pub(crate) mod namespaces;
 pub(crate) mod pending;
-mod pubsub;
 pub(crate) mod reflection;
 pub(crate) mod route;
-pub(crate) mod scan;
 pub(crate) mod stream;
-mod subscription;
 mod way;
 
 use std::{
@@ -37,30 +35,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prism_backends::{NamespaceId, StoreError, UnixMillis, memory::MemoryStore};
+use prism_backends::{NamespaceId, StoreError, UnixMillis};
 use prism_codec::{
     grpc::{self, Code, Status},
-    method::{Api, Effect, KeyValueMethod, Method},
+    method::{Effect, Method, Shape},
 };
 
 use self::{
+    asks::Ask,
     finish::{Pass, code_of},
     gate::Arrival,
     http_rules::HttpRules,
     logged::{Log, LoggedCall},
     namespaces::{Namespace, Namespaces},
     pending::Pending,
-    pubsub::Topics,
     route::Route,
-    scan::{Scan, ScanPlan},
-    stream::{Source, Stream},
+    stream::Stream,
     way::{Shards, Way, way},
 };
 use crate::{
     api::{
-        self,
-        keyvalue::{self, KeyValue, KeyValueRequest},
+        self, keyvalue,
+        memory::ShardMemory,
         service::{Request, Service},
+        with_service,
     },
     call::{
         change::NamespaceChange,
@@ -76,7 +74,7 @@ use crate::{
     config::ServeLimits,
     metrics::{Registry, ShardMetrics},
     namespace::{
-        spec::{Home, NamespaceSpec, Path, StoreId},
+        spec::{Home, Path, StoreId},
         state::NamespaceState,
     },
     runtime::{clock::Stamper, idle_poll::Outstanding, mailbox::Mailbox, notify::Notify},
@@ -95,7 +93,7 @@ pub(crate) struct Neighbours {
 /// Places of the data of a shard's keys. Each namespace has its home in one of them.
 pub(crate) struct Places {
     /// The shard itself, for the keys that it owns.
-    pub(crate) memory: Box<MemoryStore>,
+    pub(crate) memory: Box<ShardMemory>,
     /// The stores that all shards share, by their number.
     pub(crate) stores: Vec<StoreLink>,
     /// The shard's log, where there can be one.
@@ -130,7 +128,8 @@ pub(crate) struct Dispatcher {
     shard: u16,
     neighbours: Neighbours,
     places: Places,
-    topics: Topics,
+    /// Asks of streams that wait for what this shard's memory does not have yet.
+    asks: Vec<Ask>,
     namespaces: Namespaces,
     limits: ServeLimits,
     metrics: Arc<ShardMetrics>,
@@ -168,7 +167,7 @@ impl Dispatcher {
             shard,
             neighbours,
             places,
-            topics: Topics::default(),
+            asks: Vec::new(),
             namespaces: Namespaces::new(registry.clone()),
             limits,
             metrics,
@@ -229,13 +228,14 @@ impl Dispatcher {
     ) -> Progress {
         self.reply.clear();
         match route {
-            Route::Call(Method::KeyValue(KeyValueMethod::Scan)) => {
-                self.start_scan(ticket, deadline, now, message)
-            }
-            Route::Call(Method::KeyValue(method)) => {
-                self.start_call::<KeyValue>(method, ticket, deadline, now, message)
-            }
-            Route::Call(Method::PubSub(method)) => self.start_pubsub(method, ticket, deadline, now, message),
+            Route::Call(method) => with_service!(
+                method,
+                S, method => match method.spec().shape {
+                    Shape::Unary => self.start_call::<S>(method, ticket, deadline, now, message),
+                    _ => self.start_stream::<S>(method, ticket, deadline, now, message),
+                },
+                else Progress::Done(Err(error::not_served(method)))
+            ),
             Route::Admin(method) => self.start_admin(method, ticket, deadline, now, message),
             Route::HealthCheck => Progress::Done(self.health(message, self.readiness().is_ok())),
             Route::HealthList => Progress::Done(self.health_list(message)),
@@ -274,17 +274,13 @@ impl Dispatcher {
         match change {
             NamespaceChange::Set(spec) => {
                 if spec.serves() && spec.home == Home::Shards {
-                    match spec.api {
-                        Api::PubSub => self.topics.messages.create_namespace(spec.id)?,
-                        _ => self.places.memory.create_namespace(spec.id)?,
-                    }
+                    self.places.memory.create_namespace(spec.api, spec.id)?;
                 }
                 if spec.state == NamespaceState::Deleting {
                     if let Some(log) = &mut self.places.log {
                         log.remove_namespace(spec.id);
                     }
-                    // The number is never reused, wherever the data was.
-                    self.drop_topics(spec.id);
+                    self.refuse_asks(spec.id);
                     self.places.memory.drop_namespace(spec.id)?;
                 }
                 self.namespaces.set(spec.clone());
@@ -297,7 +293,7 @@ impl Dispatcher {
     /// Frees room of expired or deleted data: a bounded step. Returns whether more is left.
     pub(crate) fn sweep(&mut self, budget: usize) -> bool {
         let now = self.wall_millis();
-        self.places.memory.sweep(now, budget).more | self.topics.messages.sweep(now, budget).more
+        self.places.memory.sweep(now, budget)
     }
 
     /// Answers requests that need neither a message nor a store.
@@ -318,49 +314,6 @@ impl Dispatcher {
             }
         }
         Ok(())
-    }
-
-    fn start_scan(
-        &mut self,
-        mut ticket: Ticket,
-        deadline: Option<Instant>,
-        now: Instant,
-        message: &[u8],
-    ) -> Progress {
-        let method = KeyValueMethod::Scan;
-        let request = match KeyValue::decode(method, message) {
-            Ok(request) => request,
-            Err(status) => return Progress::Done(Err(status)),
-        };
-        let arrival = Arrival {
-            method: method.into(),
-            bytes: message.len(),
-            deadline,
-        };
-        let pass = match self.admit(&arrival, &request) {
-            Ok(pass) => pass,
-            Err(status) => return Progress::Done(Err(status)),
-        };
-        let KeyValueRequest::Scan(view) = &request else {
-            return Progress::Done(Err(error::not_served(method.into())));
-        };
-        let namespace = pass.namespace();
-        ticket.namespace = namespace.spec.id;
-        let selection = keyvalue::reads::selection(&view.selection);
-        let plan = self.scan_plan(&namespace.spec);
-        let barrier = self.barrier_of(namespace.spec.path);
-        let begun =
-            Scan::new(plan, selection).and_then(|scan| self.enter_stream(ticket.namespace).map(|()| scan));
-        match begun {
-            Ok(scan) => {
-                let pending = Pending::new(ticket, now, deadline, Some(pass));
-                Progress::Stream(Box::new(Stream::new(pending, Source::Scan(scan), barrier)))
-            }
-            Err(status) => {
-                self.finish(pass, status.code, 0);
-                Progress::Done(Err(status))
-            }
-        }
     }
 
     /// Starts a unary call of an API.
@@ -405,6 +358,9 @@ impl Dispatcher {
         if way == Way::Inline {
             let memory = &mut self.places.memory;
             let result = S::serve(memory, method, &request, &context, &mut self.reply);
+            if S::FEEDS_STREAMS {
+                self.serve_asks(context.namespace);
+            }
             self.finish(pass, code_of(&result), self.reply.len());
             return Progress::Done(result);
         }
@@ -536,31 +492,16 @@ impl Dispatcher {
         }
     }
 
-    /// Number of shards whose logs must have applied their acknowledged writes before a stream
-    /// begins.
-    fn barrier_of(&self, path: Path) -> u16 {
-        match path {
-            Path::LogFirst => self.shard_count(),
-            Path::StoreOnly | Path::StoreThenLog => 0,
-        }
-    }
-
-    /// The plan of a Scan of a namespace.
-    fn scan_plan(&self, spec: &NamespaceSpec) -> ScanPlan {
-        ScanPlan {
-            home: spec.home,
-            shards: match spec.home {
-                Home::Shards => self.shard_count(),
-                Home::Store(_) => 1,
-            },
-        }
-    }
-
     /// Executes a job that another shard (or a Scan of this one) sent to this shard.
     pub(crate) fn execute(&mut self, job: Job) {
         let namespace = job.work.namespace();
         let job = match job.work {
-            Work::PubSub(work) => return self.execute_pubsub(job.ticket, job.deadline, work),
+            Work::Messages {
+                wanted,
+                place,
+                number,
+            } => return self.execute_ask(job.ticket, wanted, place, number),
+            Work::TakeBack { .. } => return self.drop_asks_of(job.ticket),
             work => Job { work, ..job },
         };
         match self.namespaces.spec_of(namespace).map(|spec| spec.home) {
@@ -577,7 +518,8 @@ impl Dispatcher {
         let now = self.wall_millis();
         let shard_count = self.shard_count();
         let shard = self.shard;
-        let store = &mut self.places.memory;
+        let memory = &mut self.places.memory;
+        let namespace = job.work.namespace();
         let expired = job.deadline.is_some_and(|deadline| deadline <= Instant::now());
         let result = match job.work {
             _ if expired => Err(error::deadline_exceeded(Stage::Store)),
@@ -600,7 +542,7 @@ impl Dispatcher {
                     shards: shard_count,
                     shard,
                 });
-                api::serve(store, method, &body, &context, part)
+                api::serve(memory, method, &body, &context, part)
             }
             Work::ScanPage {
                 namespace,
@@ -615,17 +557,18 @@ impl Dispatcher {
                 };
                 let mut message = Vec::new();
                 keyvalue::reads::scan_page(namespace, selection, now, &mut message, |query, sink| {
-                    store.scan(query, now, sink)
+                    memory.keyvalue.scan(query, now, sink)
                 })
                 .map(|next| Answer::Page { message, next })
             }
-            // Where writes are applied at once none waits to be applied.
-            Work::Settle { .. } | Work::PubSub(_) => Ok(Answer::Settled),
+            // Nothing waits to be applied where writes are applied at once.
+            Work::Settle { .. } | Work::Messages { .. } | Work::TakeBack { .. } => Ok(Answer::Settled),
         };
         self.send_reply(Reply {
             ticket: job.ticket,
             result,
         });
+        self.serve_asks(namespace);
     }
 
     /// Sends an answer to the shard that took the call.

@@ -78,7 +78,6 @@ impl Route {
 impl From<Method> for Route {
     fn from(method: Method) -> Self {
         match method {
-            Method::KeyValue(_) | Method::PubSub(_) => Self::Call(method),
             Method::Namespaces(method) => Self::Admin(AdminMethod::Namespaces(method)),
             Method::DeadLetters(method) => Self::Admin(AdminMethod::DeadLetters(method)),
             Method::Health(HealthMethod::Check) => Self::HealthCheck,
@@ -87,6 +86,8 @@ impl From<Method> for Route {
             Method::ServerReflection(ServerReflectionMethod::ServerReflectionInfo) => {
                 Self::Reflection { alpha: false }
             }
+            // All others are about the data of a namespace.
+            method => Self::Call(method),
         }
     }
 }

@@ -5,57 +5,39 @@
 //!   begin ──> barrier (all shards: the store has what was acknowledged) ──> ask ──> chunk ──> ask ──> … ──> last
 //! ```
 //!
-//! The [`Source`] decides the asks and their destinations: a Scan goes from shard to shard and
-//! ends, a subscription asks all of its places at once, and each of them answers when it has
-//! something. Flow control is the absence of an ask: nothing is asked while the client has enough
-//! to read, so nothing grows. A stream that ends before its asks are answered withdraws them.
+//! What is asked, and of whom, is the business of its [`Source`], which its API makes: a Scan goes
+//! from shard to shard and ends, a subscription asks all of its places at once, and each of them
+//! answers when it has something. Flow control is the absence of an ask: nothing is asked while the
+//! client has enough to read, so nothing grows. A stream that ends before its asks are answered
+//! takes them back.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
 use prism_backends::NamespaceId;
 use prism_codec::grpc::{Code, Status};
 
-use super::{Destination, Dispatcher, pending::Pending, scan::Scan, subscription::Subscription};
+use super::{Destination, Dispatcher, Progress, gate::Arrival, pending::Pending};
 use crate::{
+    api::{
+        service::Service,
+        stream::{Asked, Opened, Source, Taken},
+    },
     call::{
         error,
-        job::{Answer, Job, PubSubWork, Work},
+        job::{Answer, Job, Work},
         ticket::Ticket,
     },
-    namespace::spec::StoreId,
+    namespace::spec::Path,
 };
 
 /// Most streams of one shard. Each may have an answer in flight, for which the mailbox of answers
 /// has room.
 pub(crate) const STREAMS_MAX: usize = 4_096;
 
-/// The origin of a stream's chunks.
-pub(crate) enum Source {
-    Scan(Scan),
-    Subscription(Subscription),
-}
-
-/// Destination of an ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
-    Shard(u16),
-    Reader(StoreId),
-}
-
-/// Result of an answer for a source.
-pub(crate) enum Taken {
-    /// Nothing to show; ask again.
-    Nothing,
-    /// A message for the client.
-    Message(Vec<u8>),
-    /// The last message for the client.
-    Last(Vec<u8>),
-}
-
 /// A stream between its beginning and its last chunk.
 pub(crate) struct Stream {
     pending: Pending,
-    source: Source,
+    source: Box<dyn Source>,
     barrier: Barrier,
     ready: VecDeque<Vec<u8>>,
     /// Whether the last chunk has come.
@@ -86,8 +68,8 @@ pub(crate) enum StreamStep {
 }
 
 impl Stream {
-    /// Makes a stream that first waits for the logs of this many shards.
-    pub(super) fn new(pending: Pending, source: Source, barrier: u16) -> Self {
+    /// A stream that first waits for the logs of so many shards.
+    pub(super) fn new(pending: Pending, source: Box<dyn Source>, barrier: u16) -> Self {
         Self {
             pending,
             source,
@@ -104,7 +86,7 @@ impl Stream {
 
     /// Whether it never ends by itself.
     pub(crate) fn is_endless(&self) -> bool {
-        matches!(self.source, Source::Subscription(_))
+        self.source.is_endless()
     }
 
     /// Whether the next step, if it may, asks for a chunk.
@@ -113,18 +95,12 @@ impl Stream {
             && self.ready.is_empty()
             && self.failed.is_none()
             && !self.ended
-            && match &self.source {
-                Source::Scan(scan) => scan.wants_page(),
-                Source::Subscription(subscription) => subscription.wants_messages(),
-            }
+            && self.source.wants_chunk()
     }
 
     /// Whether a requested chunk is being made now. A chunk for a subscription may take hours.
     pub(crate) fn awaits_chunk(&self) -> bool {
-        match &self.source {
-            Source::Scan(scan) => scan.awaits_page(),
-            Source::Subscription(_) => false,
-        }
+        self.source.awaits_chunk()
     }
 
     /// Moves forward. `may_ask` is false while the client has enough to read.
@@ -145,11 +121,7 @@ impl Stream {
             return StreamStep::Wait;
         }
         loop {
-            let ask = match &mut self.source {
-                Source::Scan(scan) => scan.next_ask(&self.pending),
-                Source::Subscription(subscription) => subscription.next_ask(),
-            };
-            let Some((to, work)) = ask else {
+            let Some((to, work)) = self.source.next_ask() else {
                 return StreamStep::Wait;
             };
             gateway.watch_stream_deadline(&mut self.pending);
@@ -193,11 +165,7 @@ impl Stream {
             self.barrier = Barrier::Passed;
             return true;
         }
-        let taken = result.and_then(|answer| match &mut self.source {
-            Source::Scan(scan) => scan.take(answer),
-            Source::Subscription(subscription) => subscription.take(answer),
-        });
-        match taken {
+        match result.and_then(|answer| self.source.take(answer)) {
             Ok(Taken::Nothing) => {}
             Ok(Taken::Message(message)) => {
                 gateway.count_page(&self.pending, message.len());
@@ -246,16 +214,54 @@ impl Stream {
             return;
         }
         let ticket = self.pending.ticket;
-        if let Source::Subscription(subscription) = &self.source {
-            for to in subscription.asked() {
-                gateway.take_back(to, ticket);
-            }
-        }
+        self.source.waiting(&mut |to| gateway.take_back(to, ticket));
         gateway.leave_stream(ticket.namespace);
     }
 }
 
 impl Dispatcher {
+    /// Opens the stream that answers a request.
+    pub(super) fn start_stream<S: Service>(
+        &mut self,
+        method: S::Method,
+        mut ticket: Ticket,
+        deadline: Option<Instant>,
+        now: Instant,
+        message: &[u8],
+    ) -> Progress {
+        let request = match S::decode(method, message) {
+            Ok(request) => request,
+            Err(status) => return Progress::Done(Err(status)),
+        };
+        let arrival = Arrival {
+            method: method.into(),
+            bytes: message.len(),
+            deadline,
+        };
+        let pass = match self.admit(&arrival, &request) {
+            Ok(pass) => pass,
+            Err(status) => return Progress::Done(Err(status)),
+        };
+        let spec = pass.namespace().spec.clone();
+        ticket.namespace = spec.id;
+        let opened = S::open(method, &request, &spec, self.shard_count())
+            .and_then(|opened| self.enter_stream(spec.id).map(|()| opened));
+        let Opened { source, after_log } = match opened {
+            Ok(opened) => opened,
+            Err(status) => {
+                self.finish(pass, status.code, 0);
+                return Progress::Done(Err(status));
+            }
+        };
+        // The shards whose logs must have given the store what they acknowledged.
+        let barrier = match (after_log, spec.path) {
+            (true, Path::LogFirst) => self.shard_count(),
+            (false, _) | (true, Path::StoreOnly | Path::StoreThenLog) => 0,
+        };
+        let pending = Pending::new(ticket, now, deadline, Some(pass));
+        Progress::Stream(Box::new(Stream::new(pending, source, barrier)))
+    }
+
     /// Takes one of the places for streams, which are separate from those of waiting calls.
     ///
     /// # Errors
@@ -291,7 +297,7 @@ impl Dispatcher {
             Asked::Reader(store) => Destination::Reader(store),
         };
         match work {
-            Work::PubSub(_) => self.submit_without_place(to, pending, work),
+            Work::Messages { .. } => self.submit_without_place(to, pending, work),
             work => self.submit(to, pending, work),
         }
     }
@@ -301,9 +307,9 @@ impl Dispatcher {
         let job = Job {
             ticket,
             deadline: None,
-            work: Work::PubSub(PubSubWork::TakeBack {
+            work: Work::TakeBack {
                 namespace: ticket.namespace,
-            }),
+            },
         };
         let to = match to {
             Asked::Shard(shard) => Destination::Shard(shard),

@@ -26,6 +26,7 @@ use super::{
     sidecars::{Sidecars, Surroundings},
 };
 use crate::{
+    api::memory::ShardMemory,
     call::{
         job::{Job, ShardCommand},
         link::StoreLink,
@@ -400,7 +401,7 @@ impl Ground {
                     ..memory::Options::default()
                 });
                 let places = Places {
-                    memory: Box::new(memory),
+                    memory: Box::new(ShardMemory::new(memory)),
                     stores,
                     log: log.map(Log::new),
                 };

@@ -21,6 +21,7 @@ use prost::Message as _;
 
 use super::h2_session::H2Session;
 use crate::{
+    api::memory::ShardMemory,
     call::{
         change::NamespaceChange,
         job::{Job, Reply, ShardCommand, Work},
@@ -424,7 +425,7 @@ fn dispatcher(
     registry: Arc<Registry>,
 ) -> Dispatcher {
     let places = Places {
-        memory: Box::new(MemoryStore::new()),
+        memory: Box::new(ShardMemory::new(MemoryStore::new())),
         stores: Vec::new(),
         log: None,
     };

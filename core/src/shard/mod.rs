@@ -28,6 +28,8 @@ mod h1_reply;
 mod h1_session;
 mod h2_reply;
 mod h2_session;
+#[cfg(test)]
+mod health_tests;
 mod lifetime;
 mod reply;
 mod request_id;

@@ -611,6 +611,6 @@ fn check_deadline(job: &Job) -> Result<(), Box<Status>> {
 fn weight_of(job: &Job) -> usize {
     match &job.work {
         Work::Unary { body, .. } => 1 + body.len() / 1_024,
-        Work::ScanPage { .. } | Work::Settle { .. } | Work::PubSub(_) => 1,
+        _ => 1,
     }
 }

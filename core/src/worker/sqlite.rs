@@ -39,7 +39,7 @@ use crate::{
         context::Context,
         error::{self, Stage},
         event::ApplyBatch,
-        job::{Answer, Job, ProvisionStep, PubSubWork, Reply, Work, WriterMessage},
+        job::{Answer, Job, ProvisionStep, Reply, Work, WriterMessage},
         ticket::Ticket,
     },
     log::{
@@ -197,10 +197,8 @@ impl WriterThread {
             if !tasks.is_empty() {
                 release_at = None;
                 let mut jobs = Vec::with_capacity(tasks.len());
-                let mut publishing = Vec::new();
                 for task in tasks {
                     match task {
-                        Task::Job(job) if matches!(job.work, Work::PubSub(_)) => publishing.push(job),
                         Task::Job(job) => jobs.push(job),
                         Task::Apply(batch) => self.apply_log(&batch),
                     }
@@ -208,10 +206,6 @@ impl WriterThread {
                 if !jobs.is_empty() {
                     self.jobs -= jobs.len();
                     self.apply(&jobs);
-                }
-                if !publishing.is_empty() {
-                    self.jobs -= publishing.len();
-                    self.publish(&publishing);
                 }
                 self.go_on(Instant::now());
                 continue;
@@ -471,11 +465,16 @@ pub(crate) fn spawn_reader(
             };
             let now = wall.unix_millis();
             match job.work {
-                Work::PubSub(work) => {
-                    if let Some(answer) = asks.serve(&reader, job.ticket, work, now) {
+                Work::Messages {
+                    wanted,
+                    place,
+                    number,
+                } => {
+                    if let Some(answer) = asks.ask(&reader, job.ticket, wanted, place, number, now) {
                         reply(&replies, job.ticket, Ok(answer));
                     }
                 }
+                Work::TakeBack { .. } => asks.take_back(job.ticket),
                 _ => reply(&replies, job.ticket, read(&reader, &job, now)),
             }
         }
@@ -523,13 +522,11 @@ const ROOM_FOR_ANSWERS: &str = "the mailbox for answers holds as many as calls m
 fn weight_of(job: &Job) -> usize {
     match &job.work {
         Work::Unary { body, .. } => 1 + body.len() / 1_024,
-        Work::PubSub(PubSubWork::Publish { body, .. }) => 1 + body.len() / 1_024,
-        Work::ScanPage { .. } | Work::Settle { .. } | Work::PubSub(_) => 1,
+        _ => 1,
     }
 }
 
 mod asks;
-mod publish;
 
 #[cfg(test)]
 mod tests;

@@ -3,18 +3,24 @@
 //! The same code serves the memory store on its shard (inline, without an allocation for a Put of
 //! one item) and SQLite on its helper threads. It knows nothing of connections, shards or threads.
 
-pub(crate) mod apply;
+mod apply;
 mod digest;
 pub(crate) mod execute;
 mod memory;
 pub(crate) mod reads;
+mod scan;
 pub(crate) mod writes;
 
-use prism_backends::memory::MemoryStore;
+use std::time::Duration;
+
+use prism_backends::{
+    StoreError, UnixMillis,
+    sqlite::{Reader, Writer},
+};
 use prism_codec::{
     grpc::Status,
     message::{
-        common::TokenView,
+        common::{TimestampView, TokenView},
         keyvalue::{
             CompareAndSwapView, DeleteView, GetView, MutateView, MutationOperation, PutView, ScanView,
         },
@@ -22,9 +28,24 @@ use prism_codec::{
     method::KeyValueMethod,
 };
 
-use self::digest::digest_of;
-use super::service::{Loggable, Request, Service};
-use crate::call::{context::Context, error, job::PartOutcome, record::Part};
+use prism_wal::tail::Payload;
+
+use self::{digest::digest_of, scan::Scan};
+use super::{
+    Applied, Batch, StoreCall,
+    memory::ShardMemory,
+    service::{Loggable, Request, Service, check_drift},
+    stream::Opened,
+};
+use crate::{
+    call::{
+        context::Context,
+        error,
+        job::PartOutcome,
+        record::{LoggedWrite, Part},
+    },
+    namespace::spec::NamespaceSpec,
+};
 
 /// The service.
 pub(crate) struct KeyValue;
@@ -37,23 +58,39 @@ impl Service for KeyValue {
         KeyValueRequest::decode(method, message)
     }
 
+    fn open(
+        method: KeyValueMethod,
+        request: &KeyValueRequest<'_>,
+        spec: &NamespaceSpec,
+        shards: u16,
+    ) -> Result<Opened, Box<Status>> {
+        let KeyValueRequest::Scan(view) = request else {
+            return Err(error::not_served(method.into()));
+        };
+        let scan = Scan::new(spec, shards, reads::selection(&view.selection))?;
+        Ok(Opened {
+            source: Box::new(scan),
+            after_log: true,
+        })
+    }
+
     fn serve(
-        memory: &mut MemoryStore,
+        memory: &mut ShardMemory,
         method: KeyValueMethod,
         request: &KeyValueRequest<'_>,
         context: &Context,
         out: &mut Vec<u8>,
     ) -> Result<(), Box<Status>> {
-        memory::serve(memory, method, request, context, out)
+        memory::serve(&mut memory.keyvalue, method, request, context, out)
     }
 
     fn serve_part(
-        memory: &mut MemoryStore,
+        memory: &mut ShardMemory,
         request: &KeyValueRequest<'_>,
         context: &Context,
         part: Part,
     ) -> Vec<PartOutcome> {
-        memory::serve_part(memory, request, context, part)
+        memory::serve_part(&mut memory.keyvalue, request, context, part)
     }
 
     fn loggable(
@@ -63,6 +100,32 @@ impl Service for KeyValue {
         part: Option<Part>,
     ) -> Result<Loggable, Box<Status>> {
         writes::loggable(method, request, context, part)
+    }
+
+    fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, StoreError> {
+        apply::apply(writer, batch)
+    }
+
+    fn redrive(writer: &mut Writer, record: &LoggedWrite<'_>, now: UnixMillis) -> Result<(), StoreError> {
+        apply::redrive(writer, record, now)
+    }
+
+    fn write(
+        writer: &mut Writer,
+        calls: &[StoreCall<'_>],
+        committed: impl FnMut(&LoggedWrite<'_>, &[&str]),
+        answer: impl FnMut(&StoreCall<'_>, Result<Vec<u8>, Box<Status>>),
+    ) {
+        execute::write(writer, calls, committed, answer);
+    }
+
+    fn read(
+        reader: &Reader,
+        call: &StoreCall<'_>,
+        unapplied: &[Payload],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Box<Status>> {
+        execute::read(reader, call, unapplied, out)
     }
 }
 
@@ -127,7 +190,12 @@ impl<'a> Request<'a> for KeyValueRequest<'a> {
         digest_of(self)
     }
 
-    fn check(&self, value_bytes_max: usize) -> Result<(), Box<Status>> {
+    fn check_time(time: TimestampView, wall_ns: i64, drift_max: Duration) -> Result<(), Box<Status>> {
+        check_drift(time, wall_ns, drift_max)
+    }
+
+    fn check(&self, spec: &NamespaceSpec) -> Result<(), Box<Status>> {
+        let value_bytes_max = spec.value_bytes_max;
         let refuse = |field: &str, length: usize| {
             Err(error::invalid(
                 field,

@@ -12,8 +12,8 @@ use crate::{
     call::record::LoggedWrite,
 };
 
-/// Applies records; see [`crate::api::apply`].
-pub(crate) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, StoreError> {
+/// Applies records as [`crate::api::apply`] says.
+pub(super) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, StoreError> {
     let mut all = Vec::with_capacity(batch.records.len());
     for (_, record) in batch.records {
         all.push(writes_of(record).map_err(|_| unreadable())?);
@@ -44,8 +44,8 @@ fn to_be_kept(outcome: Outcome) -> Option<StoreError> {
     }
 }
 
-/// Applies the write of a dead letter; see [`crate::api::redrive`].
-pub(crate) fn redrive(
+/// Applies the write of a dead letter as [`crate::api::redrive`] says.
+pub(super) fn redrive(
     writer: &mut Writer,
     record: &LoggedWrite<'_>,
     now: UnixMillis,

@@ -4,20 +4,21 @@ use prism_backends::{api::pubsub::Outcome, memory::Messages};
 use prism_codec::{grpc::Status, method::PubSubMethod};
 
 use super::{
-    Request,
+    PubSubRequest,
     writes::{Writes, encode_outcomes, part_outcomes, writes},
 };
 use crate::call::{
     context::Context,
     job::PartOutcome,
     receipt::{BEST_EFFORT, applied},
+    record::Part,
 };
 
 /// Serves a publishing call from a shard's own messages, inline.
-pub(crate) fn execute_in_memory(
+pub(super) fn serve(
     store: &mut Messages,
     method: PubSubMethod,
-    request: &Request<'_>,
+    request: &PubSubRequest<'_>,
     context: &Context,
     out: &mut Vec<u8>,
 ) -> Result<(), Box<Status>> {
@@ -26,13 +27,14 @@ pub(crate) fn execute_in_memory(
     encode_outcomes(method, writes, outcomes.into_iter(), &applied(BEST_EFFORT), out)
 }
 
-/// Serves the part of a batch with the partitions that this shard owns.
-pub(crate) fn execute_part_in_memory(
+/// Serves the part of a batch whose partitions this shard owns.
+pub(super) fn serve_part(
     store: &mut Messages,
-    request: &Request<'_>,
+    request: &PubSubRequest<'_>,
     context: &Context,
-    owns: impl Fn(&str) -> bool,
+    part: Part,
 ) -> Vec<PartOutcome> {
+    let owns = |key: &str| part.owns(context.namespace, key);
     let writes = writes(request, context, owns);
     let outcomes = publish_each(store, &writes);
     part_outcomes(writes, outcomes.into_iter(), &applied(BEST_EFFORT))

@@ -4,30 +4,46 @@
 //! which follows from topic and ordering key. This module knows nothing of connections, shards or
 //! threads.
 
-pub(crate) mod apply;
-pub(crate) mod memory;
-pub(crate) mod position;
+mod apply;
+mod execute;
+mod memory;
+mod position;
 pub(crate) mod reads;
-pub(crate) mod writes;
+mod subscription;
+mod writes;
 
-use prism_backends::{Digest, api::pubsub::ID_WINDOW_MS};
+use std::time::Duration;
+
+use prism_backends::{Digest, StoreError, UnixMillis, api::pubsub::ID_WINDOW_MS, sqlite::Writer};
 use prism_codec::{
     grpc::{Code, Status},
     message::{
-        common::TokenView,
+        common::{TimestampView, TokenView},
         pubsub::{MessageView, PublishBatchView, PublishView, SubscribeView},
     },
     method::PubSubMethod,
 };
 use smallvec::SmallVec;
 
-use crate::call::{
-    error,
-    footprint::{CallToken, Footprint},
+use super::{
+    Applied, Batch, StoreCall,
+    memory::ShardMemory,
+    service::{Loggable, Request, Service, check_window},
+    stream::Opened,
+};
+use crate::{
+    call::{
+        context::Context,
+        error,
+        footprint::{CallToken, Footprint},
+        job::PartOutcome,
+        record::{LoggedWrite, Part},
+    },
+    namespace::spec::NamespaceSpec,
 };
 
 /// Partitions of every namespace.
-pub(crate) const PARTITIONS: usize = 16;
+const PARTITIONS: usize = 16;
 
 /// Keys of the partitions. They determine the owners, and logs on disk are laid out by owners, so
 /// they never change.
@@ -36,16 +52,86 @@ const PARTITION_KEYS: [&str; PARTITIONS] = [
     "p15",
 ];
 
+/// The service.
+pub(crate) struct PubSub;
+
+impl Service for PubSub {
+    type Method = PubSubMethod;
+    type Request<'a> = PubSubRequest<'a>;
+
+    const FEEDS_STREAMS: bool = true;
+
+    fn decode(method: PubSubMethod, message: &[u8]) -> Result<PubSubRequest<'_>, Box<Status>> {
+        PubSubRequest::decode(method, message)
+    }
+
+    fn open(
+        method: PubSubMethod,
+        request: &PubSubRequest<'_>,
+        spec: &NamespaceSpec,
+        shards: u16,
+    ) -> Result<Opened, Box<Status>> {
+        match request {
+            PubSubRequest::Subscribe(view) => subscription::open(view, spec, shards),
+            _ => Err(error::not_served(method.into())),
+        }
+    }
+
+    fn serve(
+        memory: &mut ShardMemory,
+        method: PubSubMethod,
+        request: &PubSubRequest<'_>,
+        context: &Context,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Box<Status>> {
+        memory::serve(&mut memory.pubsub, method, request, context, out)
+    }
+
+    fn serve_part(
+        memory: &mut ShardMemory,
+        request: &PubSubRequest<'_>,
+        context: &Context,
+        part: Part,
+    ) -> Vec<PartOutcome> {
+        memory::serve_part(&mut memory.pubsub, request, context, part)
+    }
+
+    fn loggable(
+        _method: PubSubMethod,
+        request: &PubSubRequest<'_>,
+        context: &Context,
+        part: Option<Part>,
+    ) -> Result<Loggable, Box<Status>> {
+        writes::loggable(request, context, part)
+    }
+
+    fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, StoreError> {
+        apply::apply(writer, batch)
+    }
+
+    fn redrive(writer: &mut Writer, record: &LoggedWrite<'_>, now: UnixMillis) -> Result<(), StoreError> {
+        apply::redrive(writer, record, now)
+    }
+
+    fn write(
+        writer: &mut Writer,
+        calls: &[StoreCall<'_>],
+        committed: impl FnMut(&LoggedWrite<'_>, &[&str]),
+        answer: impl FnMut(&StoreCall<'_>, Result<Vec<u8>, Box<Status>>),
+    ) {
+        execute::write(writer, calls, committed, answer);
+    }
+}
+
 /// A decoded request. Everything in it has been checked against the limits of the wire.
-pub(crate) enum Request<'a> {
+pub(crate) enum PubSubRequest<'a> {
     Publish(PublishView<'a>),
     PublishBatch(PublishBatchView<'a>),
     Subscribe(SubscribeView<'a>),
 }
 
-impl<'a> Request<'a> {
-    /// Decodes the request message of a method.
-    pub(crate) fn decode(method: PubSubMethod, message: &'a [u8]) -> Result<Self, Box<Status>> {
+impl<'a> PubSubRequest<'a> {
+    fn decode(method: PubSubMethod, message: &'a [u8]) -> Result<Self, Box<Status>> {
         let decoded = match method {
             PubSubMethod::Publish => PublishView::decode(message).map(Self::Publish),
             PubSubMethod::PublishBatch => PublishBatchView::decode(message).map(Self::PublishBatch),
@@ -57,9 +143,10 @@ impl<'a> Request<'a> {
         };
         decoded.map_err(|cause| error::from_decode(&cause))
     }
+}
 
-    /// The namespace that the request names.
-    pub(crate) fn namespace(&self) -> &'a str {
+impl<'a> Request<'a> for PubSubRequest<'a> {
+    fn namespace(&self) -> &'a str {
         match self {
             Self::Publish(view) => view.namespace,
             Self::PublishBatch(view) => view.namespace,
@@ -67,8 +154,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The idempotency token of a write.
-    pub(crate) fn token(&self) -> Option<TokenView<'a>> {
+    fn token(&self) -> Option<TokenView<'a>> {
         match self {
             Self::Publish(view) => view.token,
             Self::PublishBatch(view) => view.token,
@@ -76,8 +162,8 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The keys of the partitions that the request writes to, those of a batch in its order.
-    pub(crate) fn keys(&self, mut each: impl FnMut(&'a str)) {
+    /// The keys of the partitions that the request writes to.
+    fn keys(&self, mut each: impl FnMut(&'a str)) {
         match self {
             Self::Publish(view) => each(key_of(&view.message)),
             Self::PublishBatch(view) => view.messages.iter().for_each(|one| each(key_of(&one.message))),
@@ -85,33 +171,8 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The token of a write, with the digest that separates its repeats from other calls.
-    pub(crate) fn call_token(&self) -> Option<CallToken<'a>> {
-        let token = self.token()?;
-        Some(CallToken {
-            // The token alone is the message's id, whatever generation time its client gives.
-            time: None,
-            token: token.token,
-            digest: self.digest(),
-        })
-    }
-
-    /// Facts about a write that the log needs.
-    pub(crate) fn footprint(&self) -> Footprint<'a> {
-        let mut keys = SmallVec::new();
-        self.keys(|key| {
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
-        });
-        Footprint {
-            keys,
-            token: self.call_token(),
-        }
-    }
-
-    /// A digest of everything that is published.
-    pub(crate) fn digest(&self) -> u64 {
+    fn digest(&self) -> Option<u64> {
+        self.token()?;
         let mut digest = Digest::default();
         match self {
             Self::Publish(view) => add_message(&mut digest, &view.message),
@@ -123,7 +184,61 @@ impl<'a> Request<'a> {
             }
             Self::Subscribe(_) => {}
         }
-        digest.finish()
+        Some(digest.finish())
+    }
+
+    fn check(&self, spec: &NamespaceSpec) -> Result<(), Box<Status>> {
+        match self {
+            Self::Publish(view) => match refusal(&view.message, spec) {
+                Some((field, why)) => Err(error::invalid(&format!("message.{field}"), &why)),
+                None => Ok(()),
+            },
+            Self::PublishBatch(view) => {
+                // Of a batch the whole, if it is so with one of its messages.
+                for (index, one) in view.messages.iter().enumerate() {
+                    if let Some((field, why)) = refusal(&one.message, spec) {
+                        return Err(error::invalid(&format!("messages[{index}].{field}"), &why));
+                    }
+                }
+                Ok(())
+            }
+            Self::Subscribe(view) if !view.group.is_empty() => Err(Box::new(
+                Status::new(
+                    Code::Unimplemented,
+                    "groups of subscribers are not served by this version; leave group out, and keep the position of the \
+                     last answer",
+                )
+                .with_reason("STORE_LACKS", &[("field", "group")]),
+            )),
+            Self::Subscribe(view) => reads::check_start(view, spec),
+        }
+    }
+
+    fn check_time(time: TimestampView, wall_ns: i64, drift_max: Duration) -> Result<(), Box<Status>> {
+        check_window(time, wall_ns, drift_max, ID_WINDOW_MS)
+    }
+
+    fn call_token(&self) -> Option<CallToken<'a>> {
+        Some(CallToken {
+            // The token alone is the message's id, whatever generation time its client gives.
+            time: None,
+            token: self.token()?.token,
+            digest: self.digest()?,
+        })
+    }
+
+    /// Each partition once: there are few, and messages of a batch are many.
+    fn footprint(&self) -> Footprint<'a> {
+        let mut keys = SmallVec::new();
+        self.keys(|key| {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        });
+        Footprint {
+            keys,
+            token: self.call_token(),
+        }
     }
 }
 
@@ -143,7 +258,7 @@ fn add_message(digest: &mut Digest, message: &MessageView<'_>) {
 }
 
 /// The partition of a topic and an ordering key. The same in every release.
-pub(crate) fn partition_of(message: &MessageView<'_>) -> usize {
+fn partition_of(message: &MessageView<'_>) -> usize {
     let mut digest = Digest::default();
     digest.bytes(message.topic.as_bytes());
     digest.bytes(message.ordering_key.as_bytes());
@@ -154,84 +269,14 @@ fn key_of(message: &MessageView<'_>) -> &'static str {
     PARTITION_KEYS[partition_of(message)]
 }
 
-/// Refuses a token so old that a repeat of the call cannot be recognised, and one with a time too
-/// far ahead.
-pub(crate) fn check_token(request: &Request<'_>, wall_ns: i64, drift_max_ns: i64) -> Result<(), Box<Status>> {
-    let Some(time) = request.token().and_then(|token| token.generation_time) else {
-        return Ok(());
-    };
-    let time = time.as_unix_nanos().unwrap_or(i64::MAX);
-    if time.saturating_sub(wall_ns) > drift_max_ns {
-        return Err(error::invalid(
-            "idempotency_token.generation_time",
-            &format!(
-                "must lie at most {} s ahead of the gateway's clock; leave it out to use that clock",
-                drift_max_ns / 1_000_000_000
-            ),
-        ));
-    }
-    if wall_ns.saturating_sub(time) <= ID_WINDOW_MS as i64 * 1_000_000 {
-        return Ok(());
-    }
-    let now = (wall_ns / 1_000_000_000).to_string();
-    Err(Box::new(
-        Status::new(
-            Code::FailedPrecondition,
-            format!(
-                "the idempotency token is older than {} min, so it cannot be told whether the call is a repeat; nothing was \
-                 done: look whether the message is there, then publish with a new token",
-                ID_WINDOW_MS / 60_000
-            ),
-        )
-        .with_reason("TOKEN_EXPIRED", &[("gateway_time", &now)]),
-    ))
-}
-
-/// Demands of a namespace on a message, beyond the limits of the wire.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Rules {
-    /// Whether messages may have an ordering key.
-    pub(crate) ordered: bool,
-    pub(crate) payload_bytes_max: usize,
-    /// Whether a subscription may begin with existing messages.
-    pub(crate) replay: bool,
-}
-
-/// Refuses a message that the namespace does not accept; a whole batch for one such message.
-pub(crate) fn check(request: &Request<'_>, rules: Rules) -> Result<(), Box<Status>> {
-    match request {
-        Request::Publish(view) => match refusal(&view.message, rules) {
-            Some((field, why)) => Err(error::invalid(&format!("message.{field}"), &why)),
-            None => Ok(()),
-        },
-        Request::PublishBatch(view) => {
-            for (index, one) in view.messages.iter().enumerate() {
-                if let Some((field, why)) = refusal(&one.message, rules) {
-                    return Err(error::invalid(&format!("messages[{index}].{field}"), &why));
-                }
-            }
-            Ok(())
-        }
-        Request::Subscribe(view) if !view.group.is_empty() => Err(Box::new(
-            Status::new(
-                Code::Unimplemented,
-                "groups of subscribers are not served by this version; leave group out, and keep the position of the \
-                 last answer",
-            )
-            .with_reason("STORE_LACKS", &[("field", "group")]),
-        )),
-        Request::Subscribe(view) => reads::check_start(view, rules),
-    }
-}
-
-/// The field of a message that the namespace does not accept, and why.
-fn refusal(message: &MessageView<'_>, rules: Rules) -> Option<(&'static str, String)> {
-    let (length, max) = (message.payload.len(), rules.payload_bytes_max);
+/// The field of a message that the namespace does not take, and why.
+fn refusal(message: &MessageView<'_>, spec: &NamespaceSpec) -> Option<(&'static str, String)> {
+    let (length, max) = (message.payload.len(), spec.value_bytes_max);
     if length > max {
         let why = format!("must have at most {max} bytes (the namespace's max_message_size), has {length}");
         return Some(("payload", why));
     }
-    if !rules.ordered && !message.ordering_key.is_empty() {
+    if !spec.ordered && !message.ordering_key.is_empty() {
         let why = "needs a namespace with ordered: true; leave it out, or make such a namespace";
         return Some(("ordering_key", why.to_owned()));
     }

@@ -16,20 +16,20 @@ use prism_codec::{
 };
 use smallvec::smallvec;
 
-use super::{
-    Rules,
-    position::{self, Numbers, Scope},
-};
-use crate::call::{
-    error,
-    messages::{Chunk, Found, Place, Wanted},
+use super::position::{self, Numbers, Scope};
+use crate::{
+    call::{
+        error,
+        messages::{Asked, Chunk, Found, Place, Wanted},
+    },
+    namespace::spec::NamespaceSpec,
 };
 
 /// Refuses a start that the namespace does not allow.
-pub(super) fn check_start(view: &SubscribeView<'_>, rules: Rules) -> Result<(), Box<Status>> {
+pub(super) fn check_start(view: &SubscribeView<'_>, spec: &NamespaceSpec) -> Result<(), Box<Status>> {
     match view.start {
         None | Some(StartView::Latest | StartView::Position(_)) => Ok(()),
-        Some(_) if rules.replay => Ok(()),
+        Some(_) if spec.replay => Ok(()),
         Some(_) => Err(error::invalid(
             "start",
             "must be START_LATEST: the namespace says replay: false",
@@ -38,7 +38,7 @@ pub(super) fn check_start(view: &SubscribeView<'_>, rules: Rules) -> Result<(), 
 }
 
 /// The patterns and sizes that a request asks for.
-pub(crate) fn wanted(namespace: NamespaceId, view: &SubscribeView<'_>) -> Wanted {
+pub(super) fn wanted(namespace: NamespaceId, view: &SubscribeView<'_>) -> Wanted {
     Wanted {
         namespace,
         patterns: view.topics.iter().map(str::to_owned).collect(),
@@ -50,8 +50,8 @@ pub(crate) fn wanted(namespace: NamespaceId, view: &SubscribeView<'_>) -> Wanted
 /// Start of a request at each of this many places.
 ///
 /// # Errors
-/// The position is not one of these.
-pub(crate) fn places(
+/// Its position is not one of these.
+pub(super) fn places(
     scope: &Scope,
     view: &SubscribeView<'_>,
     count: usize,
@@ -75,13 +75,32 @@ fn millis_ceil(time: TimestampView) -> UnixMillis {
     UnixMillis(nanos.div_ceil(1_000_000))
 }
 
-/// Whether a subscription with this start must not see messages acknowledged before.
-pub(crate) fn begins_late(view: &SubscribeView<'_>) -> bool {
+/// Whether a subscription that begins like this must not see what was acknowledged before.
+pub(super) fn begins_late(view: &SubscribeView<'_>) -> bool {
     matches!(view.start, None | Some(StartView::Latest))
 }
 
-/// Serves one ask, and advances its place.
-pub(crate) fn ask(
+/// Serves an ask, and moves its place on. `Err`: nothing is there from this number on; ask again
+/// when messages have come.
+pub(crate) fn answer(
+    wanted: &Wanted,
+    place: &mut Place,
+    open: impl Fn(Start) -> Result<Opened, StoreError>,
+    read: impl Fn(u64, &mut Sink<'_>) -> Result<Read, StoreError>,
+) -> Result<Asked, u64> {
+    loop {
+        match (step(wanted, place, &open, &read), *place) {
+            (Ok(Found::Chunk(chunk)), _) => return Ok(Ok(chunk)),
+            (Err(status), _) => return Ok(Err(status)),
+            (Ok(Found::Nothing), Place::Next(next)) => return Err(next),
+            // Messages that it does not want were passed.
+            (Ok(Found::More | Found::Nothing), _) => {}
+        }
+    }
+}
+
+/// One step of an ask.
+fn step(
     wanted: &Wanted,
     place: &mut Place,
     open: impl FnOnce(Start) -> Result<Opened, StoreError>,
@@ -177,15 +196,16 @@ impl MessageSink for Sink<'_> {
     }
 }
 
-/// Appends the position to an answer: fields may come in any order, so it can be last.
-pub(crate) fn append_position(message: &mut Vec<u8>, scope: &Scope, numbers: &[u64]) {
+/// Appends the position to an answer: fields may come in any order, so the end is as good a place
+/// as any.
+pub(super) fn append_position(message: &mut Vec<u8>, scope: &Scope, numbers: &[u64]) {
     let mut bytes = Vec::new();
     position::encode(scope, numbers, &mut bytes);
     SubscribeResponseWriter::new(message).finish(&bytes, None, false);
 }
 
 /// Numbers of a subscription that has begun at all of its places.
-pub(crate) fn numbers(places: &[Place]) -> Option<Numbers> {
+pub(super) fn numbers(places: &[Place]) -> Option<Numbers> {
     let mut numbers: Numbers = smallvec![];
     for place in places {
         match place {

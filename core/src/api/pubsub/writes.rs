@@ -12,9 +12,9 @@ use prism_codec::{
 };
 use smallvec::SmallVec;
 
-use super::{PARTITION_KEYS, Request, partition_of};
+use super::{PARTITION_KEYS, PubSubRequest, partition_of};
 use crate::{
-    api::service::Loggable,
+    api::service::{Loggable, Request},
     call::{
         context::Context,
         error,
@@ -29,37 +29,37 @@ use crate::{
 /// The id of a message.
 type MessageId = SmallVec<[u8; 24]>;
 
-/// One message with the fields added on its way.
-pub(crate) struct Change<'a> {
+/// One message with what it gets on its way.
+pub(super) struct Change<'a> {
     view: MessageView<'a>,
     partition: usize,
     /// Position in a batch; 0 otherwise.
-    pub(crate) index: u32,
+    pub(super) index: u32,
     id: MessageId,
     attributes: Vec<u8>,
 }
 
-/// Changes that a write asks for.
-pub(crate) struct Writes<'a> {
+/// The messages that a write asks for.
+pub(super) struct Writes<'a> {
     /// One, except for PublishBatch.
-    pub(crate) changes: SmallVec<[Change<'a>; 1]>,
+    pub(super) changes: SmallVec<[Change<'a>; 1]>,
     /// Messages of a batch that are invalid by themselves, and those that come after one in their
     /// line.
-    pub(crate) refused: Vec<PartOutcome>,
+    pub(super) refused: Vec<PartOutcome>,
     digest: Option<u64>,
     context: Context,
 }
 
 impl Change<'_> {
     /// The key of the message's partition.
-    pub(crate) fn key(&self) -> &'static str {
+    pub(super) fn key(&self) -> &'static str {
         PARTITION_KEYS[self.partition]
     }
 }
 
 impl Writes<'_> {
-    /// A message in the stores' form.
-    pub(crate) fn message<'b>(&'b self, change: &'b Change<'_>) -> Message<'b> {
+    /// A message as a store takes it.
+    pub(super) fn message<'b>(&'b self, change: &'b Change<'_>) -> Message<'b> {
         let Context {
             namespace,
             now,
@@ -81,15 +81,15 @@ impl Writes<'_> {
         }
     }
 
-    /// All messages in the stores' form.
-    pub(crate) fn messages(&self) -> impl Iterator<Item = Message<'_>> {
+    /// All messages as a store takes them.
+    pub(super) fn messages(&self) -> impl Iterator<Item = Message<'_>> {
         self.changes.iter().map(|change| self.message(change))
     }
 }
 
-/// The messages of a request. `owns` selects the partitions; usually all.
-pub(crate) fn writes<'a>(
-    request: &Request<'a>,
+/// The messages that a request publishes. `owns` says which partitions' are meant; all, usually.
+pub(super) fn writes<'a>(
+    request: &PubSubRequest<'a>,
     context: &Context,
     owns: impl Fn(&str) -> bool,
 ) -> Writes<'a> {
@@ -97,7 +97,7 @@ pub(crate) fn writes<'a>(
     let mut writes = Writes {
         changes: SmallVec::new(),
         refused: Vec::new(),
-        digest: token.map(|_| request.digest()),
+        digest: request.digest(),
         context: *context,
     };
     let change = |view: MessageView<'a>, partition, index, id| {
@@ -112,14 +112,14 @@ pub(crate) fn writes<'a>(
         }
     };
     match request {
-        Request::Publish(view) => {
+        PubSubRequest::Publish(view) => {
             let id = id_of(token, context.stamp, None);
             let message = view.message;
             writes
                 .changes
                 .push(change(message, partition_of(&message), 0, id));
         }
-        Request::PublishBatch(view) => {
+        PubSubRequest::PublishBatch(view) => {
             let mut stopped: Vec<(&str, &str, u32)> = Vec::new();
             for (index, one) in (0..).zip(view.messages.iter()) {
                 let message = one.message;
@@ -150,17 +150,17 @@ pub(crate) fn writes<'a>(
                 }
             }
         }
-        Request::Subscribe(_) => {}
+        PubSubRequest::Subscribe(_) => {}
     }
     writes
 }
 
-/// The messages of a record; those of a batch that are invalid are left out.
-pub(crate) fn writes_of<'a>(record: &LoggedWrite<'a>) -> Result<Writes<'a>, Unreadable> {
+/// The messages that a record publishes; those of a batch that are invalid are left out.
+pub(super) fn writes_of<'a>(record: &LoggedWrite<'a>) -> Result<Writes<'a>, Unreadable> {
     let Method::PubSub(method) = record.method else {
         return Err(Unreadable);
     };
-    let request = Request::decode(method, record.body).map_err(|_| Unreadable)?;
+    let request = PubSubRequest::decode(method, record.body).map_err(|_| Unreadable)?;
     let (part, namespace) = (record.part, record.context.namespace);
     let owns = |key: &str| part.is_none_or(|part| part.owns(namespace, key));
     Ok(writes(&request, &record.context, owns))
@@ -196,10 +196,10 @@ fn earlier_refused(first: u32) -> Box<Status> {
     )
 }
 
-/// Prepares a write, or the part of one, for the log. A write that a store would refuse is refused
-/// here, before anything is promised.
-pub(crate) fn loggable(
-    request: &Request<'_>,
+/// Prepares a write, or the part of one, for the log. What a store would refuse is refused here,
+/// before anything is promised.
+pub(super) fn loggable(
+    request: &PubSubRequest<'_>,
     context: &Context,
     part: Option<Part>,
 ) -> Result<Loggable, Box<Status>> {
@@ -217,7 +217,7 @@ pub(crate) fn loggable(
     keys.sort_unstable();
     keys.dedup();
     let receipt = match request {
-        Request::PublishBatch(_) => Receipt::Each {
+        PubSubRequest::PublishBatch(_) => Receipt::Each {
             logged: writes
                 .changes
                 .iter()
@@ -251,9 +251,9 @@ fn rest_of_one(id: &[u8]) -> Vec<u8> {
     rest
 }
 
-/// Writes the response message for the outcomes of a request's messages; `result` is that of the
-/// messages that the store has.
-pub(crate) fn encode_outcomes(
+/// Writes the response message for the outcomes of a request's messages; `result` is what those say
+/// that the store has.
+pub(super) fn encode_outcomes(
     method: PubSubMethod,
     writes: Writes<'_>,
     mut outcomes: impl Iterator<Item = Outcome>,
@@ -276,7 +276,7 @@ pub(crate) fn encode_outcomes(
 }
 
 /// The outcomes of a batch's messages, with their positions in the request.
-pub(crate) fn part_outcomes(
+pub(super) fn part_outcomes(
     writes: Writes<'_>,
     outcomes: impl Iterator<Item = Outcome>,
     result: &WriteResultView,

@@ -14,8 +14,8 @@ use prism_backends::{
 use crate::{
     api::pubsub::reads,
     call::{
-        job::{Answer, Job, PubSubWork, Work},
-        messages::{Found, Place, Wanted},
+        job::{Answer, Job, Work},
+        messages::{Place, Wanted},
         ticket::Ticket,
     },
     runtime::mailbox::Waker,
@@ -58,38 +58,21 @@ impl Asks {
         due.into_iter().map(|waiting| Job {
             ticket: waiting.ticket,
             deadline: None,
-            work: Work::PubSub(PubSubWork::Ask {
+            work: Work::Messages {
                 wanted: waiting.wanted,
                 place: Place::Next(waiting.next),
                 number: waiting.number,
-            }),
+            },
         })
     }
 
-    /// Serves work for PubSub. `None`: there is no answer, or none yet.
-    pub(super) fn serve(
-        &mut self,
-        reader: &Reader,
-        ticket: Ticket,
-        work: PubSubWork,
-        now: UnixMillis,
-    ) -> Option<Answer> {
-        match work {
-            PubSubWork::Ask {
-                wanted,
-                place,
-                number,
-            } => self.ask(reader, ticket, wanted, place, number, now),
-            PubSubWork::TakeBack { .. } => {
-                self.waiting.retain(|waiting| waiting.ticket != ticket);
-                None
-            }
-            // Publishing is the writer's.
-            PubSubWork::Publish { .. } => None,
-        }
+    /// Drops the ask of a stream that has ended.
+    pub(super) fn take_back(&mut self, ticket: Ticket) {
+        self.waiting.retain(|waiting| waiting.ticket != ticket);
     }
 
-    fn ask(
+    /// Serves an ask. `None`: there is nothing yet, and it waits.
+    pub(super) fn ask(
         &mut self,
         reader: &Reader,
         ticket: Ticket,
@@ -101,30 +84,24 @@ impl Asks {
         let namespace = wanted.namespace;
         // Taken before the look at the store: what is committed after it moves the number.
         let head = reader.head(namespace);
-        loop {
-            let found = reads::ask(
-                &wanted,
-                &mut place,
-                |start| reader.open_messages(namespace, start, now),
-                |next, sink| reader.read_messages(namespace, next, now, sink),
-            );
-            let chunk = match (found, place) {
-                (Ok(Found::Nothing), Place::Next(next)) => {
-                    self.waiting.push(Waiting {
-                        ticket,
-                        wanted,
-                        next,
-                        number,
-                        head,
-                    });
-                    return None;
-                }
-                // Messages that it does not want were passed.
-                (Ok(Found::More | Found::Nothing), _) => continue,
-                (Ok(Found::Chunk(chunk)), _) => Ok(chunk),
-                (Err(status), _) => Err(status),
-            };
-            return Some(Answer::Messages { number, chunk });
+        let answer = reads::answer(
+            &wanted,
+            &mut place,
+            |start| reader.open_messages(namespace, start, now),
+            |next, sink| reader.read_messages(namespace, next, now, sink),
+        );
+        match answer {
+            Ok(chunk) => Some(Answer::Messages { number, chunk }),
+            Err(next) => {
+                self.waiting.push(Waiting {
+                    ticket,
+                    wanted,
+                    next,
+                    number,
+                    head,
+                });
+                None
+            }
         }
     }
 }

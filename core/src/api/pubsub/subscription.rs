@@ -1,25 +1,60 @@
-//! A subscription as the source of a stream: it asks each of its places for the next messages, and
-//! each answers when it has some.
+//! A subscription as the source of a stream: it asks each of its places for the messages that come
+//! next, and each answers when it has some.
 //!
-//! A place numbers messages by itself: a store that all shards share, or each shard for the
-//! messages that it holds. At most one ask is in flight at each.
+//! A place is whatever numbers messages by itself: a store that all shards share, or each shard for
+//! the messages that it holds. At most one ask is under way at each.
 
 use std::sync::Arc;
 
-use prism_codec::grpc::{Code, Status};
-
-use super::stream::{Asked, Taken};
-use crate::{
-    api::pubsub::{position::Scope, reads},
-    call::{
-        error,
-        job::{Answer, PubSubWork, Work},
-        messages::{Place, Wanted},
-    },
+use prism_codec::{
+    grpc::{Code, Status},
+    message::pubsub::SubscribeView,
 };
 
-/// A subscription's state: its wanted messages, and its progress at each place.
-pub(crate) struct Subscription {
+use super::{
+    position::{self, Scope},
+    reads,
+};
+use crate::{
+    api::stream::{Asked, Opened, Source, Taken},
+    call::{
+        error,
+        job::{Answer, Work},
+        messages::{Place, Wanted},
+    },
+    namespace::spec::{Home, NamespaceSpec},
+};
+
+/// Opens the subscription that a request asks for.
+///
+/// # Errors
+/// Its position is not one of these messages.
+pub(super) fn open(
+    view: &SubscribeView<'_>,
+    spec: &NamespaceSpec,
+    shards: u16,
+) -> Result<Opened, Box<Status>> {
+    // Whatever numbers messages by itself: each shard, or the store that they share.
+    let (instance, to): (u64, Vec<Asked>) = match spec.home {
+        Home::Shards => (position::instance(), (0..shards).map(Asked::Shard).collect()),
+        Home::Store(store) => (0, vec![Asked::Reader(store)]),
+    };
+    let scope = Scope {
+        namespace: spec.id,
+        topics: position::topics_digest(view.topics.iter()),
+        instance,
+    };
+    let places = reads::places(&scope, view, to.len())?;
+    let wanted = reads::wanted(spec.id, view);
+    let source = Subscription::new(wanted, scope, to.into_iter().zip(places));
+    Ok(Opened {
+        source: Box::new(source),
+        after_log: reads::begins_late(view),
+    })
+}
+
+/// A subscription's state: what it wants, and how far it has come at each place.
+struct Subscription {
     wanted: Arc<Wanted>,
     scope: Scope,
     places: Vec<Asking>,
@@ -34,8 +69,8 @@ struct Asking {
 }
 
 impl Subscription {
-    /// Makes a subscription at these places.
-    pub(super) fn new(wanted: Wanted, scope: Scope, places: impl Iterator<Item = (Asked, Place)>) -> Self {
+    /// A subscription at these places.
+    fn new(wanted: Wanted, scope: Scope, places: impl Iterator<Item = (Asked, Place)>) -> Self {
         Self {
             wanted: Arc::new(wanted),
             scope,
@@ -49,38 +84,42 @@ impl Subscription {
             stands: false,
         }
     }
+}
 
-    /// Whether a place has no ask now.
-    pub(super) fn wants_messages(&self) -> bool {
+impl Source for Subscription {
+    fn is_endless(&self) -> bool {
+        true
+    }
+
+    fn wants_chunk(&self) -> bool {
         self.places.iter().any(|place| !place.is_asked)
     }
 
-    /// The next ask.
-    pub(super) fn next_ask(&mut self) -> Option<(Asked, Work)> {
+    fn awaits_chunk(&self) -> bool {
+        false
+    }
+
+    fn next_ask(&mut self) -> Option<(Asked, Work)> {
         let (number, place) = (0..).zip(&mut self.places).find(|(_, place)| !place.is_asked)?;
         // Before it has begun at all places nothing is delivered: the first answer has no messages.
         if !self.stands && matches!(place.place, Place::Next(_)) {
             return None;
         }
         place.is_asked = true;
-        let work = PubSubWork::Ask {
+        let work = Work::Messages {
             wanted: self.wanted.clone(),
             place: place.place,
             number,
         };
-        Some((place.to, Work::PubSub(work)))
+        Some((place.to, work))
     }
 
-    /// Places with unanswered asks.
-    pub(super) fn asked(&self) -> impl Iterator<Item = Asked> {
-        self.places
-            .iter()
-            .filter(|place| place.is_asked)
-            .map(|place| place.to)
+    fn waiting(&self, each: &mut dyn FnMut(Asked)) {
+        let asked = self.places.iter().filter(|place| place.is_asked);
+        asked.for_each(|place| each(place.to));
     }
 
-    /// Handles an answer.
-    pub(super) fn take(&mut self, answer: Answer) -> Result<Taken, Box<Status>> {
+    fn take(&mut self, answer: Answer) -> Result<Taken, Box<Status>> {
         let Answer::Messages { number, chunk } = answer else {
             return Err(error::status(
                 Code::Internal,

@@ -1,37 +1,30 @@
 //! A Scan as the source of a stream: one page at a time, shard after shard.
 //!
 //! Where each shard holds its own keys (the memory store) the shards are read one after the other,
-//! and the page token for the client is the shard's number followed by the store's own token. Where
-//! one store holds all keys there is one "shard" only, number 0. In a namespace with logged writes,
-//! the stream first waits until the store has the writes acknowledged before it.
+//! and the page token that a client sees is the shard's number followed by the store's own token.
+//! Where one store holds all keys there is one "shard" only, number 0. In a namespace whose writes
+//! pass through the log, the stream first waits until the store has what was acknowledged before
+//! it.
 
-use prism_backends::Selection;
+use prism_backends::{NamespaceId, Selection};
 use prism_codec::grpc::{Code, Status};
 
-use super::{
-    pending::Pending,
-    stream::{Asked, Taken},
-};
 use crate::{
+    api::stream::{Asked, Source, Taken},
     call::{
         error,
         job::{Answer, Work},
     },
-    namespace::spec::Home,
+    namespace::spec::{Home, NamespaceSpec},
 };
 
-/// The plan of a Scan, for the store and the namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ScanPlan {
-    /// Home of the namespace's data.
-    pub(crate) home: Home,
-    /// Shards to be read, one after the other.
-    pub(crate) shards: u16,
-}
-
 /// A Scan between its first and its last page.
-pub(crate) struct Scan {
-    plan: ScanPlan,
+pub(super) struct Scan {
+    namespace: NamespaceId,
+    /// Where the namespace's data lies.
+    home: Home,
+    /// Shards to be read, one after the other.
+    shards: u16,
     /// The shard being read.
     shard: u16,
     page_bytes: u32,
@@ -46,11 +39,21 @@ impl Scan {
     ///
     /// # Errors
     /// The page token is not one of a Scan of these shards.
-    pub(super) fn new(plan: ScanPlan, selection: Selection<'_>) -> Result<Self, Box<Status>> {
-        let (shard, token) = split_token(selection.page_token, plan.shards)
+    pub(super) fn new(
+        spec: &NamespaceSpec,
+        shards: u16,
+        selection: Selection<'_>,
+    ) -> Result<Self, Box<Status>> {
+        let shards = match spec.home {
+            Home::Shards => shards,
+            Home::Store(_) => 1,
+        };
+        let (shard, token) = split_token(selection.page_token, shards)
             .ok_or_else(|| error::from_store(&prism_backends::StoreError::InvalidPageToken))?;
         Ok(Self {
-            plan,
+            namespace: spec.id,
+            home: spec.home,
+            shards,
             shard,
             page_bytes: selection.page_bytes,
             item_limit: selection.item_limit,
@@ -58,37 +61,35 @@ impl Scan {
             is_asked: false,
         })
     }
+}
 
-    /// Whether the next page has not been requested.
-    pub(super) fn wants_page(&self) -> bool {
+impl Source for Scan {
+    fn wants_chunk(&self) -> bool {
         !self.is_asked
     }
 
-    /// Whether a requested page has not arrived.
-    pub(super) fn awaits_page(&self) -> bool {
+    fn awaits_chunk(&self) -> bool {
         self.is_asked
     }
 
-    /// The next ask, unless one is in flight.
-    pub(super) fn next_ask(&mut self, pending: &Pending) -> Option<(Asked, Work)> {
+    fn next_ask(&mut self) -> Option<(Asked, Work)> {
         if std::mem::replace(&mut self.is_asked, true) {
             return None;
         }
         let work = Work::ScanPage {
-            namespace: pending.ticket.namespace,
+            namespace: self.namespace,
             page_bytes: self.page_bytes,
             item_limit: self.item_limit,
-            page_token: self.token.clone(),
+            page_token: std::mem::take(&mut self.token),
         };
-        let to = match self.plan.home {
+        let to = match self.home {
             Home::Shards => Asked::Shard(self.shard),
             Home::Store(store) => Asked::Reader(store),
         };
         Some((to, work))
     }
 
-    /// Takes the requested page.
-    pub(super) fn take(&mut self, answer: Answer) -> Result<Taken, Box<Status>> {
+    fn take(&mut self, answer: Answer) -> Result<Taken, Box<Status>> {
         let Answer::Page { mut message, next } = answer else {
             return Err(error::status(
                 Code::Internal,
@@ -101,7 +102,7 @@ impl Scan {
             self.shard += 1;
         }
         self.token = next;
-        let last = self.shard == self.plan.shards;
+        let last = self.shard == self.shards;
         if last {
             return Ok(Taken::Last(message));
         }
