@@ -105,6 +105,11 @@ pub trait ServerStore: Sized {
     /// Most calls in flight at once.
     fn places(&self) -> u32;
 
+    /// Connections that are open, and those of them in use; `None` if the kind has no pool of them.
+    fn connections(&self) -> Option<(usize, usize)> {
+        None
+    }
+
     /// Closes connections that have been idle for long, and reads settings again that may have
     /// changed. To be called now and then.
     async fn look_after(&self) -> Result<(), StoreError>;
@@ -183,6 +188,11 @@ macro_rules! servers {
             /// Most calls in flight; see [`ServerStore::places`].
             pub fn places(&self) -> u32 {
                 match self { $(Server::$kind(store) => store.places(),)* }
+            }
+
+            /// Open connections and those in use; see [`ServerStore::connections`].
+            pub fn connections(&self) -> Option<(usize, usize)> {
+                match self { $(Server::$kind(store) => store.connections(),)* }
             }
 
             /// Regular upkeep; see [`ServerStore::look_after`].

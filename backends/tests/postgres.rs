@@ -636,3 +636,46 @@ fn what_cannot_be_reached_or_entered_is_told_apart() {
         "{encrypted}"
     );
 }
+
+#[test]
+fn a_certificate_is_accepted_by_its_signer_and_by_nobody_else() {
+    let server = Server::start(&["fsync=off"]);
+    let url = server.url("postgres");
+    let with = |url: &str, tls: &str| {
+        let raw = RawConfig {
+            url: url.to_owned(),
+            tls: Some(tls.to_owned()),
+            ..RawConfig::default()
+        };
+        let share = Share {
+            shard: 0,
+            shards: 1,
+            cap: 1,
+        };
+        Postgres::new(&Config::check(&raw).expect("a configuration"), share).expect("a store")
+    };
+    let [right, wrong] = server.encrypt();
+    let (right, wrong) = (right.display().to_string(), wrong.display().to_string());
+    run(async {
+        let store = with(&url, &right);
+        store.ensure(false).await.expect("tables");
+        let encrypted = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+            WHERE application_name = 'prism' AND ssl";
+        assert_eq!(server.sql("postgres", encrypted), "1");
+        // Also by the name, which the certificate does not have.
+        let by_name = url.replace("127.0.0.1", "localhost");
+        for (url, tls, why) in [
+            (&url, &wrong, "UnknownIssuer"),
+            (&by_name, &right, "not valid for name"),
+        ] {
+            let refusal = with(url, tls).ensure(false).await.expect_err("a refusal");
+            let said = refusal.to_string();
+            assert!(!refusal.is_retryable(), "{said}");
+            for part in ["its certificate is not accepted", tls, why, "in tls"] {
+                assert!(said.contains(part), "{part} is not in: {said}");
+            }
+        }
+        let own = with(&url, "off");
+        own.ensure(false).await.expect("the server takes both");
+    });
+}

@@ -22,8 +22,10 @@ use crate::runtime::{clock::HybridClock, diagnostics, threads::Failure};
 
 mod log;
 mod process;
+mod stores;
 
 pub(crate) use process::render_disk;
+pub use stores::StoreMetrics;
 
 /// Upper bounds of the latency buckets in microseconds; a last bucket takes the rest.
 pub const LATENCY_BOUNDS_MICROS: [u64; 19] = [
@@ -238,6 +240,7 @@ pub struct Registry {
     shards: Mutex<Vec<Arc<ShardMetrics>>>,
     namespaces: Mutex<Vec<(String, Arc<NamespaceMetrics>)>>,
     logs: Mutex<Vec<Arc<LogMetrics>>>,
+    stores: Mutex<stores::Stores>,
     failure: Arc<Failure>,
 }
 
@@ -272,6 +275,13 @@ impl Registry {
     pub fn add_log(&self) -> Arc<LogMetrics> {
         let metrics = Arc::new(LogMetrics::default());
         lock(&self.logs).push(metrics.clone());
+        metrics
+    }
+
+    /// Adds the share of a sidecar in a server's store.
+    pub fn add_store(&self, name: &str, kind: &'static str) -> Arc<StoreMetrics> {
+        let metrics = Arc::new(StoreMetrics::default());
+        lock(&self.stores).push((name.to_owned(), kind, metrics.clone()));
         metrics
     }
 
@@ -332,6 +342,7 @@ impl Registry {
         process::render(&mut out);
         self.render_shards(&mut out);
         log::render(&lock(&self.logs), &mut out);
+        stores::render(&lock(&self.stores), &mut out);
         self.render_namespaces(&mut out);
         out
     }

@@ -9,7 +9,7 @@ use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row, Statement};
 
-use super::config::{CONNECT_MAX, Config, source_of};
+use super::config::{CONNECT_MAX, Config, Tls, source_of};
 use super::tls::Encryption;
 use crate::error::StoreError;
 
@@ -78,7 +78,16 @@ impl Link {
                     detail: format!("postgresql at {}: {}", config.address, refusal.message()),
                 },
                 Some(refusal) => unreachable(refusal.message().to_owned()),
-                None => unreachable(source_of(&error)),
+                None => match certificate_fault(&error) {
+                    Some(fault) => StoreError::Unopenable {
+                        detail: format!(
+                            "postgresql at {}: {}",
+                            config.address,
+                            untrusted(&config.tls, fault)
+                        ),
+                    },
+                    None => unreachable(source_of(&error)),
+                },
             }),
             Err(_) => Err(unreachable(format!(
                 "no connection within {} s",
@@ -254,6 +263,24 @@ fn of_server(refusal: &DbError) -> StoreError {
         // Lock and statement timeouts, conflicts, a lack of memory or of connections.
         StoreError::Busy { detail }
     }
+}
+
+/// The fault of the server's certificate, if that is why there is no connection.
+fn certificate_fault(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
+    let cause = std::error::Error::source(error)?.downcast_ref::<std::io::Error>()?;
+    let fault = cause.get_ref()?.downcast_ref::<rustls::Error>()?;
+    matches!(fault, rustls::Error::InvalidCertificate(_)).then_some(fault)
+}
+
+/// Sentence about a certificate that is not accepted, and its remedy.
+fn untrusted(tls: &Tls, fault: &rustls::Error) -> String {
+    let signers = match tls {
+        Tls::File(path) => format!("those in {}", path.display()),
+        Tls::Off | Tls::System => "those of this system".to_owned(),
+    };
+    format!(
+        "its certificate is not accepted by {signers} ({fault}); name the file with the certificates that sign it in tls"
+    )
 }
 
 /// Whether only an operator can repair it.

@@ -82,6 +82,12 @@ impl Connections {
         }
     }
 
+    /// Open connections, and those of them in use.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let pool = self.pool.borrow();
+        (pool.open(), pool.in_use())
+    }
+
     /// Closes connections that have been idle for long.
     pub(super) fn close_idle(&self) {
         let closed = self.pool.borrow_mut().close_idle(Instant::now());

@@ -107,6 +107,10 @@ impl ServerStore for Postgres {
         self.connections.cap()
     }
 
+    fn connections(&self) -> Option<(usize, usize)> {
+        Some(self.connections.counts())
+    }
+
     async fn look_after(&self) -> Result<(), StoreError> {
         self.connections.close_idle();
         Ok(())

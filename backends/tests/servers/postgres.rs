@@ -141,6 +141,85 @@ impl Server {
         self.signal(name);
     }
 
+    /// Lets connections be encrypted, with a certificate for 127.0.0.1. Returns the file with the
+    /// certificate that signs it, and one with another that signs nothing.
+    #[allow(dead_code)] // Not each binary that has this module needs it.
+    pub(crate) fn encrypt(&self) -> [PathBuf; 2] {
+        let openssl = |arguments: &[&str]| {
+            let done = Command::new("openssl")
+                .current_dir(&self.folder)
+                .args(arguments)
+                .output()
+                .expect("openssl runs; `stack/setup test` installs it");
+            assert!(
+                done.status.success(),
+                "openssl {arguments:?}: {}",
+                String::from_utf8_lossy(&done.stderr)
+            );
+        };
+        let key = [
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+        ];
+        let signers = ["right", "wrong"].map(|name| {
+            let (secret, certificate) = (format!("{name}.key"), format!("{name}.pem"));
+            let subject = format!("/CN={name}");
+            let rest = [
+                "-keyout",
+                &secret,
+                "-out",
+                &certificate,
+                "-subj",
+                &subject,
+                "-days",
+                "30",
+            ];
+            openssl(&[&["req", "-x509"], &key[..], &rest[..]].concat());
+            self.folder.join(certificate)
+        });
+        let names = "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n";
+        fs::write(self.folder.join("names"), names).expect("a file");
+        let rest = [
+            "-keyout",
+            "data/server.key",
+            "-out",
+            "request",
+            "-subj",
+            "/CN=server",
+        ];
+        openssl(&[&["req"], &key[..], &rest[..]].concat());
+        openssl(&[
+            "x509",
+            "-req",
+            "-in",
+            "request",
+            "-CA",
+            "right.pem",
+            "-CAkey",
+            "right.key",
+            "-CAcreateserial",
+            "-out",
+            "data/server.crt",
+            "-days",
+            "30",
+            "-extfile",
+            "names",
+        ]);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(self.data().join("server.key"), mode).expect("a key");
+        self.sql("postgres", "ALTER SYSTEM SET ssl = on");
+        self.sql("postgres", "SELECT pg_reload_conf()");
+        let begun = Instant::now();
+        while self.sql("postgres", "SHOW ssl") != "on" {
+            assert!(begun.elapsed() < PATIENCE, "no encryption: {}", self.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+        signers
+    }
+
     /// Makes a new, empty database. Returns its URL.
     pub(crate) fn database(&self) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);

@@ -24,6 +24,7 @@ use crate::{
     },
     config::{ServeOptions, StoreOptions, StoreTls},
     control::catalog::Catalog,
+    metrics::Registry,
     namespace::Durability,
     runtime::{
         clock::WallClock,
@@ -60,6 +61,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) stop: &'a Arc<Stop>,
     pub(super) replies: &'a [Arc<Mailbox<Reply>>],
     pub(super) catalog: &'a Catalog,
+    pub(super) registry: &'a Registry,
 }
 
 impl Sidecars {
@@ -101,6 +103,7 @@ impl Sidecars {
                         cap: configs[at].pool_max(),
                     },
                     durabilities: durabilities[at].clone(),
+                    metrics: around.registry.add_store(&store.name, store.kind.name()),
                     reads: Arc::new(Mailbox::new(JOBS_MAX, waker.clone())),
                     writes: Arc::new(Mailbox::new(JOBS_MAX, waker.clone())),
                 });

@@ -13,6 +13,7 @@ use std::{
 };
 
 use prism_backends::{
+    LogId,
     kind::StoreKind,
     memory::{self, MemoryStore},
     sqlite,
@@ -102,6 +103,10 @@ impl Server {
             catalog,
             follower,
         } = data_dir::open(&ground.options, waker, ground.control_stop.clone())?;
+        if let Some(number) = catalog.gateway() {
+            // Stamps of gateways that share a store must differ; a log has a number of its own.
+            ground.registry.clock().start_as(gateway_number(LogId(number)));
+        }
         let mut store = data_dir::open_store(&ground.options)?;
         let (log, held) = match &mut store {
             None => (None, Vec::new()),
@@ -315,6 +320,7 @@ impl Ground {
             stop: &self.sidecar_stop,
             replies: &self.mailboxes.neighbours.replies,
             catalog,
+            registry: &self.registry,
         };
         Sidecars::start(&self.options, &around)
     }

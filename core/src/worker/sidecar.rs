@@ -41,6 +41,7 @@ use crate::{
         job::{Answer, Durabilities, Job, ProvisionStep, Reply, Work, WriterMessage},
         receipt,
     },
+    metrics::StoreMetrics,
     runtime::{
         clock::WallClock,
         mailbox::{Mailbox, Waker},
@@ -74,6 +75,7 @@ pub(crate) struct SidecarStore {
     pub(crate) share: Share,
     /// Durability that the acknowledgement of a write reports, by namespace; `None`: best effort.
     pub(crate) durabilities: Durabilities,
+    pub(crate) metrics: Arc<StoreMetrics>,
     pub(crate) reads: Arc<Mailbox<Job>>,
     pub(crate) writes: Arc<Mailbox<WriterMessage>>,
 }
@@ -191,6 +193,7 @@ impl Sidecar {
             for store in &self.stores {
                 store.collect();
                 store.start_tasks(now);
+                store.note_metrics(now);
             }
             if self.stop.is_set() {
                 let end_at = *end_at.get_or_insert(now + END_MAX);
@@ -273,10 +276,25 @@ impl Store {
         }
     }
 
+    fn note_metrics(&self, now: Instant) {
+        let metrics = &self.setup.metrics;
+        if let Some((open, in_use)) = self.server.connections() {
+            metrics.connections_open.set(open as u64);
+            metrics.connections_in_use.set(in_use as u64);
+        }
+        metrics.calls_waiting.set(self.queued.get() as u64);
+        metrics
+            .breaker_open
+            .set(u64::from(self.breaker.borrow().is_open(now)));
+    }
+
     fn queue(&self, queue: &RefCell<FairQueue<Job>>, job: Job) {
         let (namespace, weight) = (job.ticket.namespace, weight_of(&job));
         queue.borrow_mut().push(namespace, weight, job);
         self.queued.set(self.queued.get() + 1);
+        if self.breaker.borrow().under_way() >= self.server.places() {
+            self.setup.metrics.waits.add(1);
+        }
     }
 
     /// Assigns the free places to waiting jobs. If the store hangs, all waiting jobs are answered
@@ -391,6 +409,7 @@ impl Store {
             }
             self.reply(job, Err(error::from_store(&StoreError::Unreachable { detail })));
         };
+        self.setup.metrics.refused.add(self.queued.get() as u64);
         for queue in [&self.reads, &self.writes] {
             queue.borrow_mut().take(usize::MAX).iter().for_each(refuse);
         }

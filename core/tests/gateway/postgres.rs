@@ -20,7 +20,7 @@ use prism_core::{
 use self::server::{Server, durable, shared};
 use super::{
     behavior::run_suite_on,
-    log::{get, put, token},
+    log::{get, metric, put, token},
     support::Gateway,
 };
 
@@ -305,6 +305,9 @@ fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopp
                 "the breaker does not open: {status:?}"
             );
         };
+        // The page says so, too, while the store hangs.
+        assert!(metric(&gateway, "prism_store_breakers_open", 1.0) >= 1.0);
+        assert!(metric(&gateway, "prism_store_refused_total", 1.0) >= 1.0);
         drop(end);
         (during, load.join().expect("the load"), refusal)
     });
@@ -328,6 +331,8 @@ fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopp
             "{id} is lost"
         );
     }
+    assert!(metric(&gateway, "prism_store_connections_open", 1.0) >= 1.0);
+    assert!(metric(&gateway, "prism_store_connections_open", 0.0) <= 3.0);
     let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'prism'";
     let sessions: u32 = server.sql("postgres", sessions).parse().expect("a number");
     assert!((1..=3).contains(&sessions), "{sessions} sessions of 3");

@@ -155,6 +155,11 @@ impl Catalog {
         self.shared.as_ref().and_then(|shared| shared.catalog)
     }
 
+    /// This gateway's number among those that share it.
+    pub(crate) fn gateway(&self) -> Option<u128> {
+        self.shared.as_ref().map(|shared| shared.gateway)
+    }
+
     /// Whether [`Catalog::take_touched`] may have something to take.
     pub(crate) fn has_news(&self) -> bool {
         let shared = self.shared.as_ref();
