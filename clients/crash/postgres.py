@@ -10,7 +10,7 @@ from pathlib import Path
 
 from server import Failure, free_port
 
-START_SECONDS_MAX = 60
+START_SECONDS_MAX = 120
 
 
 class Postgres:
@@ -23,12 +23,18 @@ class Postgres:
             raise Failure("PostgreSQL's programs are not installed: `stack/setup test` installs them")
         self.programs = max(versions, key=lambda path: int(path.parent.name))
         self.prefix = self.as_user()
-        made = subprocess.run(
+        made = self.run(
             [*self.prefix, self.programs / "initdb", "-D", folder / "data", "-U", "prism", "-A", "trust", "-E", "UTF8",
-             "--locale=C.UTF-8", "--no-sync"], capture_output=True, text=True, timeout=START_SECONDS_MAX,
+             "--locale=C.UTF-8", "--no-sync"],
         )
         if made.returncode != 0:
             raise Failure(f"initdb: {made.stderr[-500:]}")
+
+    def run(self, command):
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=START_SECONDS_MAX)
+        except subprocess.TimeoutExpired as late:
+            raise Failure(f"{late}") from late
 
     def as_user(self):
         """A prefix under which the server, which refuses to run as root, takes itself for somebody else."""
@@ -82,10 +88,7 @@ class Postgres:
 
     def sql(self, database, statement):
         """What psql, a plain client, prints."""
-        done = subprocess.run(
-            [self.programs / "psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement, self.url(database)],
-            capture_output=True, text=True, timeout=START_SECONDS_MAX,
-        )
+        done = self.run([self.programs / "psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement, self.url(database)])
         if done.returncode != 0:
             raise Failure(f"{statement}: {done.stderr[-500:]}")
         return done.stdout.strip()

@@ -18,6 +18,7 @@ mod connections;
 mod keyvalue;
 mod pool;
 mod positions;
+mod probe;
 mod provision;
 mod schema;
 mod tls;
@@ -28,6 +29,7 @@ pub use config::{Config, Tls};
 pub use connect::Facts;
 pub use keyvalue::{KEYVALUE, KeyValue};
 pub use pool::{Acquired, Limits, Place, Pool};
+pub use probe::{Level, Probe, Rate};
 pub use provision::FORMAT;
 pub use schema::Observed;
 

@@ -13,6 +13,7 @@ mod output;
 mod pubsub;
 mod serve;
 mod status;
+mod store;
 mod wal;
 
 use std::io;
@@ -98,6 +99,8 @@ const MEANINGLESS: &[Meaningless] = &[
     Meaningless::new(&["namespace", "validate"], "timeout", ASKS_NOBODY),
     Meaningless::new(&["config"], "server", ASKS_NOBODY),
     Meaningless::new(&["config"], "timeout", ASKS_NOBODY),
+    Meaningless::new(&["store"], "server", ASKS_NOBODY),
+    Meaningless::new(&["store"], "timeout", ASKS_NOBODY),
     Meaningless::new(&["wal"], "server", ASKS_NOBODY),
     Meaningless::new(&["wal"], "timeout", ASKS_NOBODY),
     Meaningless::new(&["completions"], "server", ASKS_NOBODY),
@@ -194,6 +197,9 @@ enum Command {
     /// Show the configuration that `serve` would run with
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// List and measure stores, and move their tables on
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Inspect, verify and salvage the log of a stopped gateway
     #[command(subcommand)]
     Wal(wal::WalCommand),
@@ -337,6 +343,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Status => status::run(&cli.global, &mut printer),
         Command::Dlq(command) => dlq::run(&command, &cli.global, &mut printer),
         Command::Config(command) => config::run(&command, &mut printer),
+        Command::Store(command) => store::run(&command, &mut printer),
         Command::Wal(command) => wal::run(&command, &mut printer),
         Command::Completions(args) => completions::run(&args),
     };

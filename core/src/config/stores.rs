@@ -17,7 +17,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use prism_backends::kind::StoreKind;
+use prism_backends::{kind::StoreKind, server::RawConfig};
 
 use crate::namespace::problem::{Problem, did_you_mean};
 use crate::namespace::yaml::{Node, Value};
@@ -78,6 +78,16 @@ impl StoreOptions {
             pool_max: None,
             written: vec![("kind", kind.name().to_owned())],
             line: 0,
+        }
+    }
+
+    /// The entries for the driver of a server.
+    pub fn raw(&self) -> RawConfig {
+        RawConfig {
+            url: self.address.clone().unwrap_or_default(),
+            credentials_file: self.credentials_file.clone(),
+            tls: self.tls.as_ref().map(StoreTls::entry),
+            pool_max: self.pool_max,
         }
     }
 

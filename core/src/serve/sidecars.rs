@@ -10,7 +10,7 @@ use std::{
 
 use prism_backends::{
     kind::StoreKind,
-    server::{RawConfig, ServerConfig, Share},
+    server::{ServerConfig, Share},
 };
 
 use rustc_hash::FxHashMap;
@@ -22,7 +22,7 @@ use crate::{
         link::StoreLink,
         receipt,
     },
-    config::{ServeOptions, StoreOptions, StoreTls},
+    config::{ServeOptions, StoreOptions},
     control::catalog::Catalog,
     metrics::Registry,
     namespace::Durability,
@@ -182,13 +182,7 @@ fn known(catalog: &Catalog, store: &StoreOptions) -> Result<Durabilities, ServeE
 }
 
 fn checked(store: &StoreOptions) -> Result<ServerConfig, ServeError> {
-    let raw = RawConfig {
-        url: store.address.clone().unwrap_or_default(),
-        credentials_file: store.credentials_file.clone(),
-        tls: store.tls.as_ref().map(StoreTls::entry),
-        pool_max: store.pool_max,
-    };
-    ServerConfig::check(store.kind, &raw)
+    ServerConfig::check(store.kind, &store.raw())
         .map_err(|cause| ServeError(format!("stores.{}.{cause}", store.name)))
 }
 

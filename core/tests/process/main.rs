@@ -8,5 +8,6 @@ mod namespaces;
 mod operators;
 mod shared_catalog;
 mod signals;
+mod stores;
 mod support;
 mod threads;

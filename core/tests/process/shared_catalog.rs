@@ -16,7 +16,7 @@ use crate::support::{Gateway, PATIENCE, Setup, get, put};
 
 #[allow(dead_code, reason = "other test binaries need more of it")]
 #[path = "../../../backends/tests/servers/postgres.rs"]
-mod server;
+pub(crate) mod server;
 
 /// Two databases: of the catalog, and of the data.
 struct Databases {

@@ -1,0 +1,237 @@
+//! `prism store`: the stores of a configuration, a measurement of one, and its tables moved on.
+//! Speaks to the stores themselves, with what the configuration file says; no gateway is asked.
+//!
+//! Promises: nothing secret is printed; `probe` leaves nothing in the store; `migrate --dry-run`
+//! changes nothing.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use prism_backends::{
+    StoreError,
+    kind::StoreKind,
+    postgres::{self, FORMAT, Observed, Postgres},
+    server::{ServerConfig, Share},
+};
+use prism_core::{
+    config::StoreOptions,
+    namespace::units::{format_size, parse_duration, parse_size},
+};
+use serde_json::json;
+
+use super::output::Printer;
+use super::serve::{ServeArgs, effective};
+use super::{Exit, Failure};
+
+/// Longest measurement, and largest value of it.
+const PROBE_MAX: Duration = Duration::from_secs(60);
+const VALUE_BYTES_MAX: u64 = 1 << 20;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StoreCommand {
+    /// List the stores of the configuration
+    List(ServeArgs),
+    /// Measure a store with rows of its own, which are removed afterwards
+    Probe(ProbeArgs),
+    /// Make the tables of a store, or move older ones on to this version's format
+    Migrate(MigrateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ProbeArgs {
+    /// Name of the store in the configuration
+    name: String,
+    /// Time to measure, up to 60s
+    #[arg(long = "for", value_name = "TIME", default_value = "6s", value_parser = probe_time)]
+    time: Duration,
+    /// Size of a value, up to 1MiB
+    #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = probe_size)]
+    size: u64,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MigrateArgs {
+    /// Name of the store in the configuration
+    name: String,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+fn probe_time(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text).map_err(|error| error.description)?;
+    match (Duration::from_secs(1)..=PROBE_MAX).contains(&time) {
+        true => Ok(time),
+        false => Err(format!("{text:?} is out of range; from 1s to 60s")),
+    }
+}
+
+fn probe_size(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text).map_err(|error| error.description)?;
+    match (1..=VALUE_BYTES_MAX).contains(&bytes) {
+        true => Ok(bytes),
+        false => Err(format!("{text:?} is out of range; from 1B to 1MiB")),
+    }
+}
+
+pub(super) fn run(command: &StoreCommand, printer: &mut Printer) -> Result<(), Failure> {
+    match command {
+        StoreCommand::List(args) => list(args, printer),
+        StoreCommand::Probe(args) => probe(args, printer),
+        StoreCommand::Migrate(args) => migrate(args, printer),
+    }
+}
+
+fn list(args: &ServeArgs, printer: &mut Printer) -> Result<(), Failure> {
+    let options = effective(args)?.options;
+    for store in options.all_stores() {
+        let checked = store
+            .kind
+            .is_server()
+            .then(|| ServerConfig::check(store.kind, &store.raw()));
+        let (address, problem) = match &checked {
+            Some(Ok(config)) => (config.address().to_owned(), None),
+            Some(Err(problem)) => (String::new(), Some(problem.to_string())),
+            None => (String::new(), None),
+        };
+        let connections = checked.and_then(Result::ok).map(|config| config.pool_max());
+        if printer.is_json() {
+            printer.json(&json!({
+                "name": store.name, "kind": store.kind.name(), "address": address,
+                "connections_max": connections, "problem": problem,
+            }))?;
+            continue;
+        }
+        let most = connections.map_or_else(String::new, |most| format!("  up to {most} connections"));
+        let problem = problem.map_or_else(String::new, |problem| format!("cannot be used: {problem}"));
+        let line = format!(
+            "{:<20} {:<12} {address}{most}{problem}",
+            store.name,
+            store.kind.title()
+        );
+        printer.line(line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// The store of this name, which must be one with tables.
+fn open(args: &ServeArgs, name: &str) -> Result<(StoreOptions, postgres::Config), Failure> {
+    let options = effective(args)?.options;
+    let stores = options.all_stores();
+    let Some(store) = stores.iter().find(|store| store.name == name) else {
+        let names: Vec<_> = stores.iter().map(|store| &*store.name).collect();
+        let what = format!(
+            "the configuration has no store {name:?}; it has {}",
+            names.join(", ")
+        );
+        return Err(
+            Failure::new(Exit::Usage, what).solution("`prism store list` shows all; --config names the file")
+        );
+    };
+    if store.kind != StoreKind::Postgres {
+        let kind = store.kind.title();
+        let what = format!("store \"{name}\" is {kind}: this version measures and moves on PostgreSQL only");
+        return Err(Failure::new(Exit::Usage, what)
+            .solution("the gateway itself moves files of SQLite on when it starts"));
+    }
+    let config = postgres::Config::check(&store.raw())
+        .map_err(|cause| Failure::new(Exit::Usage, format!("stores.{name}.{cause}")))?;
+    Ok((store.clone(), config))
+}
+
+/// Runs a question to a store of this gateway's share of connections.
+fn ask<T>(
+    config: &postgres::Config,
+    question: impl AsyncFnOnce(Postgres) -> Result<T, StoreError>,
+) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| Failure::new(Exit::No, format!("cannot start a runtime: {cause}")))?;
+    let share = Share {
+        shard: 0,
+        shards: 1,
+        cap: config.pool_max,
+    };
+    let asked = tokio::task::LocalSet::new().block_on(&runtime, async {
+        let store = Postgres::new(config, share)?;
+        question(store).await
+    });
+    asked.map_err(|cause| match cause {
+        StoreError::Unreachable { .. } => Failure::new(Exit::Unreachable, cause.to_string()),
+        _ => Failure::new(Exit::No, cause.to_string()),
+    })
+}
+
+fn probe(args: &ProbeArgs, printer: &mut Printer) -> Result<(), Failure> {
+    let (store, config) = open(&args.serve, &args.name)?;
+    let bytes = usize::try_from(args.size).unwrap_or(usize::MAX);
+    let probe = ask(&config, async |store| store.probe(args.time, bytes).await)?;
+    let facts = probe.facts;
+    if printer.is_json() {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let rate = |rate: &postgres::Rate| json!({ "per_second": rate.per_second, "p50_us": micros(rate.p50), "p99_us": micros(rate.p99) });
+        let levels = probe.levels.iter().map(|level| {
+            json!({ "outstanding": level.outstanding, "writes": rate(&level.writes), "reads": rate(&level.reads) })
+        });
+        return printer.json(&json!({
+            "store": store.name, "kind": store.kind.name(), "version": facts.version, "durable": facts.is_durable,
+            "read_only": facts.is_read_only, "connections_max": facts.connections_max, "value_bytes": args.size,
+            "levels": levels.collect::<Vec<_>>(),
+        }));
+    }
+    let syncs = match facts.is_durable {
+        true => "syncs each commit",
+        false => "syncs nothing (fsync = off): for best-effort only",
+    };
+    printer.line(&format!(
+        "PostgreSQL {} \"{}\" at {}, {syncs}, {} connections allowed to all",
+        facts.version, store.name, config.address, facts.connections_max
+    ))?;
+    let millis = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
+    for level in &probe.levels {
+        printer.line(&format!(
+            "  {:>3} at a time, {}: {:>6} writes/s (P50 {}, P99 {})  {:>6} reads/s (P50 {}, P99 {})",
+            level.outstanding,
+            format_size(args.size),
+            level.writes.per_second,
+            millis(level.writes.p50),
+            millis(level.writes.p99),
+            level.reads.per_second,
+            millis(level.reads.p50),
+            millis(level.reads.p99),
+        ))?;
+    }
+    printer.done("Measured; the rows are removed. A gateway commits the writes of many calls together, so it writes more")
+}
+
+fn migrate(args: &MigrateArgs, printer: &mut Printer) -> Result<(), Failure> {
+    let (store, config) = open(&args.serve, &args.name)?;
+    let before = ask(&config, async |store| store.inspect().await)?;
+    let after = ask(&config, async |store| store.ensure(args.dry_run).await)?;
+    let is_behind = before.format < FORMAT;
+    if printer.is_json() {
+        return printer.json(&json!({
+            "store": store.name, "kind": store.kind.name(), "format": after.format, "format_before": before.format,
+            "format_newest": FORMAT, "usable_from": after.usable_from, "dry_run": args.dry_run,
+            "moved": is_behind && !args.dry_run,
+        }));
+    }
+    let place = format!("PostgreSQL \"{}\" at {}", store.name, config.address);
+    let now = match before {
+        Observed { format: 0, .. } => "has no tables".to_owned(),
+        Observed { format, .. } => format!("has tables of format {format}"),
+    };
+    printer.line(&format!("{place} {now}; this version writes format {FORMAT}"))?;
+    match (is_behind, args.dry_run) {
+        (false, _) => printer.done("Nothing is to be done"),
+        (true, true) => printer.line(&format!(
+            "Would be moved on to format {FORMAT}; nothing was changed"
+        )),
+        (true, false) => printer.done(&format!("Moved on to format {FORMAT}")),
+    }
+}

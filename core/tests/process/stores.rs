@@ -1,0 +1,104 @@
+//! `prism store` against a real PostgreSQL: what it lists, measures and moves on, and that it shows
+//! no secret.
+
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+use super::shared_catalog::server::durable;
+
+/// Runs `prism store` with a configuration of one PostgreSQL, whose password is in a variable.
+fn store(directory: &TempDir, database: &str, arguments: &[&str]) -> Output {
+    let file = directory.path().join("prism.yaml");
+    let url = durable().url(database).replace("prism@", "prism:${SECRET}@");
+    let text = format!(
+        "embedded: memory\nstores:\n  orders: {{kind: postgres, url: \"{url}\", pool_max: 4}}\n  cache: {{kind: memory}}\n"
+    );
+    std::fs::write(&file, text).expect("a configuration");
+    let (name, rest) = arguments.split_first().expect("a command");
+    Command::new(env!("CARGO_BIN_EXE_prism"))
+        .args(["store", name, "--config"])
+        .arg(file)
+        .args(rest)
+        .env("SECRET", "hunter2")
+        .output()
+        .expect("the program runs")
+}
+
+#[track_caller]
+fn said(output: &Output, code: i32) -> String {
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(!text.contains("hunter2"), "{text}");
+    text
+}
+
+#[test]
+fn stores_are_listed_measured_and_moved_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let url = durable().database();
+    let database = url.rsplit('/').next().expect("a name");
+    let run = |arguments: &[&str]| store(&directory, database, arguments);
+    let schemas = || {
+        durable().sql(
+            database,
+            "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'prism%'",
+        )
+    };
+
+    let listed = said(&run(&["list"]), 0);
+    for part in [
+        "orders",
+        "PostgreSQL",
+        database,
+        "up to 4 connections",
+        "cache",
+        "embedded",
+    ] {
+        assert!(listed.contains(part), "{part} in:\n{listed}");
+    }
+    let planned = said(&run(&["migrate", "orders", "--dry-run"]), 0);
+    assert!(
+        planned.contains("has no tables") && planned.contains("nothing was changed"),
+        "{planned}"
+    );
+    assert_eq!(schemas(), "");
+    let made = said(&run(&["migrate", "orders"]), 0);
+    assert!(made.contains("Moved on to format"), "{made}");
+    assert_eq!(schemas(), "prism");
+    assert!(said(&run(&["migrate", "orders"]), 0).contains("Nothing is to be done"));
+    // Tables of the first format, which had no owner.
+    durable().sql(database, "DROP TABLE prism.owner");
+    durable().sql(database, "UPDATE prism.format SET version = 1");
+    let planned = said(&run(&["migrate", "orders", "--dry-run", "--output", "json"]), 0);
+    let planned: serde_json::Value = serde_json::from_str(&planned).expect("JSON");
+    assert_eq!(
+        (&planned["format"], &planned["moved"]),
+        (&1.into(), &false.into())
+    );
+    assert!(said(&run(&["migrate", "orders"]), 0).contains("has tables of format 1"));
+    assert_eq!(durable().sql(database, "SELECT count(*) FROM prism.owner"), "0");
+    // Those of a newer program are left alone.
+    durable().sql(database, "UPDATE prism.format SET version = 99, usable_from = 99");
+    assert!(said(&run(&["migrate", "orders"]), 1).contains("Use a newer one"));
+
+    let measured = said(&run(&["probe", "orders", "--for", "1s", "--output", "json"]), 0);
+    let measured: serde_json::Value = serde_json::from_str(&measured).expect("JSON");
+    let levels = measured["levels"].as_array().expect("levels");
+    assert_eq!(levels.len(), 2, "{measured}");
+    for level in levels {
+        for kind in ["writes", "reads"] {
+            assert!(
+                level[kind]["per_second"].as_u64().is_some_and(|rate| rate > 0),
+                "{measured}"
+            );
+        }
+    }
+    assert_eq!(measured["durable"], true);
+    assert_eq!(schemas(), "prism", "nothing is left of it");
+
+    let unknown = said(&run(&["probe", "other"]), 2);
+    assert!(unknown.contains("it has orders, cache, embedded"), "{unknown}");
+    assert!(said(&run(&["migrate", "cache"]), 2).contains("PostgreSQL only"));
+}
