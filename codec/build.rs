@@ -18,6 +18,7 @@ const FILES: &[&str] = &[
     "prism/keyvalue/v1/keyvalue.proto",
     "prism/options.proto",
     "prism/pubsub/v1/pubsub.proto",
+    "prism/queue/v1/queue.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -35,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = prost_build::Config::new();
     config.include_file("proto.rs");
     // Sorted by name, so that equal messages have equal bytes.
-    config.btree_map([".prism.pubsub"]);
+    config.btree_map([".prism.pubsub", ".prism.queue"]);
     config.compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

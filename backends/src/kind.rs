@@ -78,8 +78,8 @@ impl StoreKind {
     /// Offers of this version for such a store, one for each API; empty where it has no driver.
     pub const fn offers(self) -> &'static [Offer] {
         match self {
-            StoreKind::Memory => &[memory::KEYVALUE, memory::PUBSUB],
-            StoreKind::Sqlite => &[sqlite::KEYVALUE, sqlite::PUBSUB],
+            StoreKind::Memory => &[memory::KEYVALUE, memory::PUBSUB, memory::QUEUE],
+            StoreKind::Sqlite => &[sqlite::KEYVALUE, sqlite::PUBSUB, sqlite::QUEUE],
             StoreKind::Postgres => &[postgres::KEYVALUE],
             StoreKind::Redis
             | StoreKind::Nats

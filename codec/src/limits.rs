@@ -113,6 +113,30 @@ pub const POSITION_BYTES_MAX: u32 = 2_048;
 pub const UNCOMMITTED_MESSAGES_MAX: u32 = 10_000;
 /// Longest time in seconds that a subscriber of a group may take until it commits; the least is 1.
 pub const COMMIT_TIMEOUT_SECONDS_MAX: i64 = 12 * 3_600;
+/// Most messages of one Receive of a queue.
+pub const RECEIVE_MESSAGES_MAX: u32 = 100;
+/// Longest time in seconds that a Receive may wait for its first message.
+pub const RECEIVE_WAIT_SECONDS_MAX: u64 = 50;
+/// Longest lease of a queue's message, in seconds; the least is 1.
+pub const LEASE_SECONDS_MAX: u64 = 12 * 3_600;
+/// Lease in seconds where the client names none.
+pub const LEASE_SECONDS_DEFAULT: u64 = 30;
+/// Most attempts of a queue's message.
+pub const ATTEMPTS_MAX: u32 = 100;
+/// Attempts of a queue's message where its sender names no number.
+pub const ATTEMPTS_DEFAULT: u32 = 10;
+/// Most receipts of one Ack, Nack or Extend.
+pub const RECEIPTS_MAX: u32 = 1_000;
+/// Most bytes of a receipt.
+pub const RECEIPT_BYTES_MAX: u32 = 160;
+/// Most messages that one Redrive or Delete may name.
+pub const QUEUE_IDS_MAX: u32 = 1_000;
+/// Most bytes of the name of a queue's message.
+pub const QUEUE_MESSAGE_ID_BYTES_MAX: u32 = 80;
+/// Most messages of one page of Peek.
+pub const PEEK_MESSAGES_MAX: u32 = 1_000;
+/// Messages of one page of Peek where the client names no number.
+pub const PEEK_MESSAGES_DEFAULT: u32 = 100;
 /// Most bytes of an idempotency token; the least is 1.
 pub const TOKEN_BYTES_MAX: u32 = 64;
 /// Most bytes of a page token from a client. Ours hold an id, a key and a few numbers.

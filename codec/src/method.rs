@@ -85,7 +85,7 @@ impl Api {
     /// Whether calls of the service are about the data of a namespace, and served by the shards.
     pub const fn is_data(self) -> bool {
         match self {
-            Self::KeyValue | Self::PubSub => true,
+            Self::KeyValue | Self::PubSub | Self::Queue => true,
             Self::DeadLetters | Self::Namespaces | Self::Health | Self::ServerReflection => false,
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use prism_codec::{
     method::{
         Api, DeadLettersMethod, Effect, KeyValueMethod, Method, NamespacesMethod, Permissions, PubSubMethod,
-        Shape,
+        QueueMethod, Shape,
     },
     proto::FILE_DESCRIPTOR_SET,
 };
@@ -81,7 +81,7 @@ fn rows_say_what_the_protos_say() {
     const READ: Permissions = Permissions::READ;
     const WRITE: Permissions = Permissions::WRITE;
     const ADMIN: Permissions = Permissions::ADMIN;
-    let expected: [(Method, Permissions, Effect); 17] = [
+    let expected: [(Method, Permissions, Effect); 27] = [
         (KeyValueMethod::Put.into(), WRITE, Certain),
         (KeyValueMethod::Get.into(), READ, None),
         (KeyValueMethod::Delete.into(), WRITE, Certain),
@@ -95,6 +95,16 @@ fn rows_say_what_the_protos_say() {
         (PubSubMethod::ListGroups.into(), READ, None),
         (PubSubMethod::ResetGroup.into(), ADMIN, Judged),
         (PubSubMethod::DeleteGroup.into(), ADMIN, Judged),
+        (QueueMethod::Send.into(), WRITE, Certain),
+        (QueueMethod::SendBatch.into(), WRITE, Certain),
+        (QueueMethod::Receive.into(), READ, Direct),
+        (QueueMethod::Ack.into(), READ, Judged),
+        (QueueMethod::Nack.into(), READ, Judged),
+        (QueueMethod::Extend.into(), READ, Direct),
+        (QueueMethod::Peek.into(), READ, None),
+        (QueueMethod::Redrive.into(), WRITE, Judged),
+        (QueueMethod::Delete.into(), ADMIN, Judged),
+        (QueueMethod::Stats.into(), READ, None),
         (NamespacesMethod::Validate.into(), Permissions::NONE, None),
         (NamespacesMethod::Create.into(), ADMIN, Direct),
         (DeadLettersMethod::Redrive.into(), ADMIN, Direct),

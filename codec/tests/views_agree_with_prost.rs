@@ -102,6 +102,8 @@ macro_rules! view_test {
 
 #[path = "views_agree/pubsub.rs"]
 mod pubsub;
+#[path = "views_agree/queue.rs"]
+mod queue;
 
 /// Predicate that an absent one means.
 fn all() -> Option<kv::Predicate> {

@@ -395,7 +395,7 @@ fn refusals_reach_the_user_with_place_and_remedy() {
     );
     assert!(
         text.ends_with(
-            "\nSolution: this version serves client_api: keyvalue and pubsub; leave the line out, and do not store such data yet\n"
+            "\nSolution: this version serves client_api: keyvalue, pubsub and queue; leave the line out, and do not store such data yet\n"
         ),
         "each advice once: {text}"
     );

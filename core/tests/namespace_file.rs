@@ -113,7 +113,7 @@ fn the_examples_are_valid_and_those_of_served_apis_can_be_created() {
         ("click-events", true),
         ("ledger", true),
         ("metrics", false),
-        ("order-processing", false),
+        ("order-processing", true),
         ("payments", false),
         ("user-events", true),
         ("user-sessions", true),

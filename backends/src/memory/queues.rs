@@ -650,6 +650,12 @@ impl Queues {
         Ok(queue.ok_or_else(|| self.missing(namespace))?.stats(now))
     }
 
+    /// When the first message of a queue may be given; `None` while nothing is undone.
+    pub fn ready_at(&self, namespace: NamespaceId) -> Option<UnixMillis> {
+        let first = self.queues.get(&namespace)?.heads.first()?;
+        Some(first.0)
+    }
+
     /// Does the due work of one queue after the other; see [`Upkeep::sweep`].
     pub fn sweep(&mut self, now: UnixMillis, budget: usize) -> Sweep {
         let mut sweep = Sweep::default();

@@ -13,6 +13,7 @@
 pub mod common;
 pub mod keyvalue;
 pub mod pubsub;
+pub mod queue;
 pub mod receipt;
 
 mod repeated;

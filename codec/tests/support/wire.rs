@@ -137,6 +137,51 @@ pub(crate) const SUBSCRIBE_RESPONSE: Schema = &[
     (4, Varint),
 ];
 
+const QUEUE_MESSAGE: Schema = &[
+    (1, Bytes),
+    (2, Word),
+    (3, Map(&[(1, Word), (2, Text)])),
+    (4, Message(SECONDS_NANOS)),
+    (5, Varint),
+];
+pub(crate) const SEND: Schema = &[(1, Word), (2, Message(TOKEN)), (3, Message(QUEUE_MESSAGE))];
+pub(crate) const RECEIVE: Schema = &[
+    (1, Word),
+    (2, Message(TOKEN)),
+    (3, Varint),
+    (4, Message(SECONDS_NANOS)),
+    (5, Message(SECONDS_NANOS)),
+];
+pub(crate) const NACK: Schema = &[
+    (1, Word),
+    (2, Message(TOKEN)),
+    (3, Bytes),
+    (4, Message(SECONDS_NANOS)),
+    (5, Text),
+    (6, Varint),
+    (7, Varint),
+];
+pub(crate) const EXTEND: Schema = &[
+    (1, Word),
+    (2, Message(TOKEN)),
+    (3, Bytes),
+    (4, Message(SECONDS_NANOS)),
+];
+pub(crate) const PEEK: Schema = &[
+    (1, Word),
+    (2, Varint),
+    (3, Word),
+    (4, Varint),
+    (5, Bytes),
+    (6, Varint),
+];
+pub(crate) const MOVE: Schema = &[
+    (1, Word),
+    (2, Message(TOKEN)),
+    (3, Message(&[(1, Bytes)])),
+    (4, Varint),
+];
+
 /// Appends a message. `wild`: percentage of illegal things at each field, 0 for messages that
 /// parsers accept.
 pub(crate) fn message(random: &mut Random, schema: Schema, wild: usize, out: &mut Vec<u8>) {

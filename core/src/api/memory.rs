@@ -2,7 +2,7 @@
 
 use prism_backends::{
     NamespaceId, StoreError, UnixMillis,
-    memory::{MemoryStore, Messages},
+    memory::{MemoryStore, Messages, Queues},
 };
 use prism_codec::method::Api;
 
@@ -10,6 +10,7 @@ use prism_codec::method::Api;
 pub(crate) struct ShardMemory {
     pub(crate) keyvalue: MemoryStore,
     pub(crate) pubsub: Messages,
+    pub(crate) queue: Queues,
 }
 
 impl ShardMemory {
@@ -18,6 +19,7 @@ impl ShardMemory {
         Self {
             keyvalue,
             pubsub: Messages::default(),
+            queue: Queues::default(),
         }
     }
 
@@ -28,6 +30,7 @@ impl ShardMemory {
     pub(crate) fn create_namespace(&mut self, api: Api, id: NamespaceId) -> Result<(), StoreError> {
         match api {
             Api::PubSub => self.pubsub.create_namespace(id),
+            Api::Queue => self.queue.create_namespace(id),
             _ => self.keyvalue.create_namespace(id),
         }
     }
@@ -38,12 +41,21 @@ impl ShardMemory {
     /// Those of the stores.
     pub(crate) fn drop_namespace(&mut self, id: NamespaceId) -> Result<(), StoreError> {
         self.pubsub.drop_namespace(id);
+        self.queue.drop_namespace(id);
         self.keyvalue.drop_namespace(id)
+    }
+
+    /// When a call that found nothing in a namespace may find something; `None`: not before
+    /// somebody writes.
+    pub(crate) fn ready_at(&self, id: NamespaceId) -> Option<UnixMillis> {
+        self.queue.ready_at(id)
     }
 
     /// Gives back room of what has expired or was deleted: a bounded step. Returns whether more is
     /// left.
     pub(crate) fn sweep(&mut self, now: UnixMillis, budget: usize) -> bool {
-        self.keyvalue.sweep(now, budget).more | self.pubsub.sweep(now, budget).more
+        self.keyvalue.sweep(now, budget).more
+            | self.pubsub.sweep(now, budget).more
+            | self.queue.sweep(now, budget).more
     }
 }

@@ -7,6 +7,7 @@
 pub(crate) mod keyvalue;
 pub(crate) mod memory;
 pub(crate) mod pubsub;
+pub(crate) mod queue;
 pub(crate) mod service;
 pub(crate) mod stream;
 
@@ -46,6 +47,10 @@ macro_rules! with_service {
             }
             ::prism_codec::method::Method::PubSub($own) => {
                 type $S = $crate::api::pubsub::PubSub;
+                $then
+            }
+            ::prism_codec::method::Method::Queue($own) => {
+                type $S = $crate::api::queue::Queue;
                 $then
             }
             _ => $other,
@@ -139,6 +144,18 @@ pub(crate) fn write(
             .iter()
             .for_each(|call| answer(call, Err(error::not_served(call.method))))
     );
+}
+
+/// When a call of this method that found nothing may find something.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) fn ready_at(
+    writer: &mut Writer,
+    method: Method,
+    namespace: NamespaceId,
+) -> Result<Option<UnixMillis>, StoreError> {
+    with_service!(method, S, _method => S::ready_at(writer, namespace), else Ok(None))
 }
 
 /// Applies the writes of many calls of one API in one transaction of a store that answers later.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use prism_backends::{
-    StoreError, UnixMillis,
+    NamespaceId, StoreError, UnixMillis,
     sqlite::{Reader, Writer},
 };
 use prism_codec::{
@@ -130,6 +130,16 @@ pub(crate) trait Service {
         let _ = (reader, unapplied, out);
         Err(error::not_served(call.method))
     }
+
+    /// When a call that found nothing may find something, if nobody writes before; `None`: then it
+    /// does not.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn ready_at(writer: &mut Writer, namespace: NamespaceId) -> Result<Option<UnixMillis>, StoreError> {
+        let _ = (writer, namespace);
+        Ok(None)
+    }
 }
 
 /// A decoded request. Everything in it has been checked against the limits of the wire.
@@ -160,6 +170,11 @@ pub(crate) trait Request<'a> {
     /// # Errors
     /// It is too far off for what its API makes of it.
     fn check_time(time: TimestampView, wall_ns: i64, drift_max: Duration) -> Result<(), Box<Status>>;
+
+    /// How long the call waits for something where there is nothing.
+    fn wait(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// The token of a write, with its digest.
     fn call_token(&self) -> Option<CallToken<'a>> {

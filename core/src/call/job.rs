@@ -40,6 +40,8 @@ pub(crate) enum Work {
         log: bool,
         /// Logged writes that a read must see in addition to the store's contents, in order.
         overlay: Vec<Payload>,
+        /// Until when the call waits for something, if there is nothing.
+        wait_until: Option<Instant>,
     },
     /// Answered when all acknowledged writes of the shard in a namespace are in the store.
     Settle { namespace: NamespaceId },
@@ -50,7 +52,7 @@ pub(crate) enum Work {
         place: Place,
         number: u16,
     },
-    /// Drops the ask of this ticket: its stream has ended.
+    /// Drops what waits under this ticket: the stream or the call has ended.
     TakeBack { namespace: NamespaceId },
     /// One page of a Scan.
     ScanPage {
@@ -169,6 +171,8 @@ pub(crate) enum WriterMessage {
     Job(Job),
     /// Records of the log.
     Apply(Box<ApplyBatch>),
+    /// Calls of this shard wait no longer.
+    EndWaits(u16),
     /// A question about dead letters.
     DeadLetters(
         DeadLetterJob,

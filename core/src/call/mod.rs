@@ -15,3 +15,4 @@ pub(crate) mod owner;
 pub(crate) mod receipt;
 pub(crate) mod record;
 pub(crate) mod ticket;
+pub(crate) mod waiting;

@@ -14,7 +14,7 @@
 //!     12      4  number of the gateway that made the stamp; 0 for none
 //!     16      8  stamp, nanoseconds since 1970
 //!     24      8  when the call was taken, milliseconds since 1970: times to live count from here
-//!     32      8  the namespace's time to live in milliseconds; all ones for none
+//!     32      8  the namespace's time to live in milliseconds, of a queue its terms; all ones for none
 //!     40      4  identity of the caller; 0 for none. Written as 0 today
 //!     44      4  target of a shadow, a second store that is given the record, too, and whose cursor is kept under this
 //!                number; 0 for none. Written as 0 today
@@ -36,7 +36,7 @@
 //! a restart with another configuration, has the same effect. The namespace is the record's target.
 
 use prism_backends::{NamespaceId, UnixMillis};
-use prism_codec::method::{KeyValueMethod, Method, PubSubMethod};
+use prism_codec::method::{KeyValueMethod, Method, PubSubMethod, QueueMethod};
 
 use super::{context::Context, owner::owner_of, ticket::Stamp};
 
@@ -193,6 +193,7 @@ fn part_of(shards: u16, shard: u16) -> Result<Option<Part>, Unreadable> {
 
 const KEYVALUE: u8 = 1;
 const PUBSUB: u8 = 2;
+const QUEUE: u8 = 3;
 
 /// Numbers of an API and of a method in it, for the methods that are logged. They stay the same
 /// when methods are added, and are never reused.
@@ -206,8 +207,17 @@ fn numbers_of(method: Method) -> Option<[u8; 2]> {
         Method::PubSub(PubSubMethod::PublishBatch) => Some([PUBSUB, 2]),
         Method::PubSub(PubSubMethod::ResetGroup) => Some([PUBSUB, 3]),
         Method::PubSub(PubSubMethod::DeleteGroup) => Some([PUBSUB, 4]),
+        Method::Queue(QueueMethod::Send) => Some([QUEUE, 1]),
+        Method::Queue(QueueMethod::SendBatch) => Some([QUEUE, 2]),
+        Method::Queue(QueueMethod::Ack) => Some([QUEUE, 3]),
+        Method::Queue(QueueMethod::Nack) => Some([QUEUE, 4]),
+        Method::Queue(QueueMethod::Redrive) => Some([QUEUE, 5]),
+        Method::Queue(QueueMethod::Delete) => Some([QUEUE, 6]),
         Method::KeyValue(KeyValueMethod::Get | KeyValueMethod::Scan)
         | Method::PubSub(PubSubMethod::Subscribe | PubSubMethod::Commit | PubSubMethod::ListGroups)
+        | Method::Queue(
+            QueueMethod::Receive | QueueMethod::Extend | QueueMethod::Peek | QueueMethod::Stats,
+        )
         | Method::DeadLetters(_)
         | Method::Namespaces(_)
         | Method::Health(_)
@@ -226,6 +236,12 @@ fn method_of(numbers: [u8; 2]) -> Option<Method> {
         [PUBSUB, 2] => PubSubMethod::PublishBatch.into(),
         [PUBSUB, 3] => PubSubMethod::ResetGroup.into(),
         [PUBSUB, 4] => PubSubMethod::DeleteGroup.into(),
+        [QUEUE, 1] => QueueMethod::Send.into(),
+        [QUEUE, 2] => QueueMethod::SendBatch.into(),
+        [QUEUE, 3] => QueueMethod::Ack.into(),
+        [QUEUE, 4] => QueueMethod::Nack.into(),
+        [QUEUE, 5] => QueueMethod::Redrive.into(),
+        [QUEUE, 6] => QueueMethod::Delete.into(),
         _ => return None,
     };
     Some(method)

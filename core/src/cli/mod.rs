@@ -11,6 +11,7 @@ mod kv;
 mod namespace;
 mod output;
 mod pubsub;
+mod queue;
 mod serve;
 mod status;
 mod store;
@@ -189,6 +190,9 @@ enum Command {
     /// Publish and subscribe to messages of a pubsub namespace
     #[command(subcommand)]
     Pubsub(pubsub::PubSubCommand),
+    /// Send, receive and look after messages of a queue namespace
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
     /// Show whether the gateway is ready, and how it is doing
     Status,
     /// List, show, redrive and drop acknowledged writes that the store refuses
@@ -340,6 +344,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Namespace(command) => namespace::run(&command, &cli.global, &mut printer),
         Command::Kv(command) => kv::run(&command, &cli.global, &mut printer),
         Command::Pubsub(command) => pubsub::run(&command, &cli.global, &mut printer),
+        Command::Queue(command) => queue::run(&command, &cli.global, &mut printer),
         Command::Status => status::run(&cli.global, &mut printer),
         Command::Dlq(command) => dlq::run(&command, &cli.global, &mut printer),
         Command::Config(command) => config::run(&command, &mut printer),

@@ -110,7 +110,7 @@ fn publish(args: &PublishArgs, global: &Global, printer: &mut Printer) -> Result
     printer.json(&Value::Object(object))
 }
 
-fn read_payload(path: &PathBuf) -> Result<Vec<u8>, Failure> {
+pub(super) fn read_payload(path: &PathBuf) -> Result<Vec<u8>, Failure> {
     let unreadable =
         |error: std::io::Error| Failure::new(Exit::Usage, format!("cannot read {}: {error}", path.display()));
     if path.as_os_str() != "-" {
@@ -234,7 +234,7 @@ fn print_message(
     printer.json(&Value::Object(object))
 }
 
-fn attribute(text: &str) -> Result<(String, String), String> {
+pub(super) fn attribute(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
         None => Err("write NAME=VALUE".to_owned()),

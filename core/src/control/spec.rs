@@ -1,6 +1,6 @@
 //! From an entry of the catalog to what shards and stores need of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use prism_backends::NamespaceId;
 use prism_codec::method::Api;
@@ -11,6 +11,7 @@ use crate::{
         ClientApi, Durability,
         spec::{Home, NamespaceSpec, Path, Unapplied},
         state::NamespaceState,
+        terms,
     },
     plan::api_of,
 };
@@ -49,9 +50,10 @@ fn served(entry: &CatalogEntry, state: NamespaceState, stores: &Stores) -> Resul
         state,
         trouble: None,
         api,
-        ttl_ms: config
-            .item_ttl()
-            .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+        ttl_ms: match api {
+            Api::Queue => Some(terms::pack(config.queue_terms())),
+            _ => config.item_ttl().map(millis_of),
+        },
         value_bytes_max: usize::try_from(value_bytes_max).unwrap_or(usize::MAX),
         home: store.home,
         path,
@@ -62,6 +64,10 @@ fn served(entry: &CatalogEntry, state: NamespaceState, stores: &Stores) -> Resul
         ordered: config.needs.ordered == Some(true),
         replay: config.needs.replay != Some(false),
     })
+}
+
+fn millis_of(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A namespace of which no call is served, whatever its file says.

@@ -309,6 +309,7 @@ impl Dispatcher {
                 part: false,
                 log: false,
                 overlay,
+                wait_until: None,
             },
         };
         match unapplied {

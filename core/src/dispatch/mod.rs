@@ -26,6 +26,7 @@ pub(crate) mod pending;
 pub(crate) mod reflection;
 pub(crate) mod route;
 pub(crate) mod stream;
+mod waits;
 mod way;
 
 use std::{
@@ -51,6 +52,7 @@ use self::{
     pending::Pending,
     route::Route,
     stream::Stream,
+    waits::wait_until,
     way::{Shards, Way, way},
 };
 use crate::{
@@ -70,6 +72,7 @@ use crate::{
         owner::owner_of,
         record::Part,
         ticket::{Stamp, Ticket},
+        waiting::Waiting,
     },
     config::ServeLimits,
     metrics::{Registry, ShardMetrics},
@@ -130,6 +133,8 @@ pub(crate) struct Dispatcher {
     places: Places,
     /// Asks of streams that wait for what this shard's memory does not have yet.
     asks: Vec<Ask>,
+    /// Calls that found nothing in this shard's memory.
+    calls: Waiting,
     namespaces: Namespaces,
     limits: ServeLimits,
     metrics: Arc<ShardMetrics>,
@@ -168,6 +173,7 @@ impl Dispatcher {
             neighbours,
             places,
             asks: Vec::new(),
+            calls: Waiting::default(),
             namespaces: Namespaces::new(registry.clone()),
             limits,
             metrics,
@@ -281,6 +287,7 @@ impl Dispatcher {
                         log.remove_namespace(spec.id);
                     }
                     self.refuse_asks(spec.id);
+                    self.refuse_waiting(spec.id);
                     self.places.memory.drop_namespace(spec.id)?;
                 }
                 self.namespaces.set(spec.clone());
@@ -352,6 +359,7 @@ impl Dispatcher {
             stamp,
         };
         let (home, path) = (namespace.spec.home, namespace.spec.path);
+        let wait_until = wait_until(request.wait(), now, deadline);
         let owners = || self.owners(context.namespace, &request);
         let effect = method.into().spec().effect;
         let way = way(home, path, namespace.spec.unapplied, effect, owners, self.shard);
@@ -361,7 +369,15 @@ impl Dispatcher {
             if S::FEEDS_STREAMS {
                 self.serve_asks(context.namespace);
             }
+            let found_nothing = result.is_ok() && self.reply.is_empty() && self.serving;
+            if let Some(until) = wait_until.filter(|_| found_nothing) {
+                let pending = Pending::new(ticket, now, deadline, Some(pass));
+                return self.wait_here(pending, method.into(), &context, message, until);
+            }
             self.finish(pass, code_of(&result), self.reply.len());
+            let reply = std::mem::take(&mut self.reply);
+            self.serve_waiting(context.namespace);
+            self.reply = reply;
             return Progress::Done(result);
         }
         let mut pending = Box::new(Pending::new(ticket, now, deadline, Some(pass)));
@@ -375,7 +391,14 @@ impl Dispatcher {
                 };
                 self.start_logged::<S>(&call, &request, message, &context)
             }),
-            way => self.forward(way, (home, path), &context, method.into(), message, &mut pending),
+            way => self.forward(
+                way,
+                (home, path),
+                &context,
+                method.into(),
+                (message, wait_until),
+                &mut pending,
+            ),
         };
         match result {
             Ok(()) => {
@@ -397,7 +420,7 @@ impl Dispatcher {
         (home, path): (Home, Path),
         context: &Context,
         method: Method,
-        message: &[u8],
+        (message, wait_until): (&[u8], Option<Instant>),
         pending: &mut Pending,
     ) -> Result<(), Box<Status>> {
         let work = |part| Work::Unary {
@@ -409,6 +432,7 @@ impl Dispatcher {
             part,
             log: path == Path::StoreThenLog,
             overlay: Vec::new(),
+            wait_until,
         };
         match (way, home) {
             (Way::Store, Home::Store(store)) => {
@@ -416,12 +440,17 @@ impl Dispatcher {
                     Effect::None => Destination::Reader(store),
                     Effect::Certain | Effect::Judged | Effect::Direct => Destination::Writer(store),
                 };
+                pending.waits_at = wait_until.map(|_| to);
                 self.submit(to, pending, work(false))
             }
             (Way::Inline | Way::Log | Way::Store, _) => {
                 self.submit(Destination::Shard(self.shard), pending, work(false))
             }
-            (Way::Peer(shard), _) => self.submit(Destination::Shard(shard), pending, work(false)),
+            (Way::Peer(shard), _) => {
+                let to = Destination::Shard(shard);
+                pending.waits_at = wait_until.map(|_| to);
+                self.submit(to, pending, work(false))
+            }
             (Way::Peers(shards), _) => self.send_parts(&shards, pending, work),
         }
     }
@@ -501,7 +530,10 @@ impl Dispatcher {
                 place,
                 number,
             } => return self.execute_ask(job.ticket, wanted, place, number),
-            Work::TakeBack { .. } => return self.drop_asks_of(job.ticket),
+            Work::TakeBack { .. } => {
+                self.drop_asks_of(job.ticket);
+                return self.end_wait(job.ticket);
+            }
             work => Job { work, ..job },
         };
         match self.namespaces.spec_of(namespace).map(|spec| spec.home) {
@@ -515,13 +547,19 @@ impl Dispatcher {
     }
 
     fn execute_in_memory(&mut self, job: Job) {
+        let namespace = job.work.namespace();
+        self.run_in_memory(job);
+        self.serve_asks(namespace);
+        self.serve_waiting(namespace);
+    }
+
+    fn run_in_memory(&mut self, job: Job) {
         let now = self.wall_millis();
         let shard_count = self.shard_count();
         let shard = self.shard;
         let memory = &mut self.places.memory;
-        let namespace = job.work.namespace();
         let expired = job.deadline.is_some_and(|deadline| deadline <= Instant::now());
-        let result = match job.work {
+        let result = match &job.work {
             _ if expired => Err(error::deadline_exceeded(Stage::Store)),
             Work::Unary {
                 method,
@@ -533,16 +571,16 @@ impl Dispatcher {
                 ..
             } => {
                 let context = Context {
-                    namespace,
-                    default_ttl_ms,
+                    namespace: *namespace,
+                    default_ttl_ms: *default_ttl_ms,
                     now,
-                    stamp,
+                    stamp: *stamp,
                 };
                 let part = part.then_some(Part {
                     shards: shard_count,
                     shard,
                 });
-                api::serve(memory, method, &body, &context, part)
+                api::serve(memory, *method, body, &context, part)
             }
             Work::ScanPage {
                 namespace,
@@ -551,12 +589,12 @@ impl Dispatcher {
                 page_token,
             } => {
                 let selection = prism_backends::Selection {
-                    page_bytes,
-                    item_limit,
-                    page_token: &page_token,
+                    page_bytes: *page_bytes,
+                    item_limit: *item_limit,
+                    page_token,
                 };
                 let mut message = Vec::new();
-                keyvalue::reads::scan_page(namespace, selection, now, &mut message, |query, sink| {
+                keyvalue::reads::scan_page(*namespace, selection, now, &mut message, |query, sink| {
                     memory.keyvalue.scan(query, now, sink)
                 })
                 .map(|next| Answer::Page { message, next })
@@ -564,11 +602,14 @@ impl Dispatcher {
             // Nothing waits to be applied where writes are applied at once.
             Work::Settle { .. } | Work::Messages { .. } | Work::TakeBack { .. } => Ok(Answer::Settled),
         };
+        if matches!(&result, Ok(Answer::Message(message)) if message.is_empty()) && self.may_wait(&job) {
+            self.keep_waiting(job);
+            return;
+        }
         self.send_reply(Reply {
             ticket: job.ticket,
             result,
         });
-        self.serve_asks(namespace);
     }
 
     /// Sends an answer to the shard that took the call.
@@ -716,11 +757,12 @@ impl Dispatcher {
         }
     }
 
-    /// The earliest deadline of a waiting call.
+    /// The earliest deadline of a waiting call, or the time at which one that found nothing is to
+    /// be looked after.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines
-            .first_key_value()
-            .map(|((deadline, _), _)| *deadline)
+        let deadline = self.deadlines.first_key_value();
+        let deadline = deadline.map(|((deadline, _), _)| *deadline);
+        deadline.into_iter().chain(self.calls.next()).min()
     }
 
     /// Takes a call after its deadline.

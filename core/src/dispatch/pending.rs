@@ -5,7 +5,7 @@ use std::time::Instant;
 use prism_codec::grpc::{Code, Status};
 
 use super::{
-    Dispatcher,
+    Destination, Dispatcher,
     finish::{Pass, code_of},
 };
 use crate::call::{
@@ -21,6 +21,8 @@ pub(crate) struct Pending {
     pub(crate) deadline: Option<Instant>,
     pub(crate) deadline_key: Option<(Instant, u64)>,
     received: Instant,
+    /// Where it waits for something, if it may.
+    pub(super) waits_at: Option<Destination>,
     /// The ending that it owes; `None` for calls that are not about data.
     pass: Option<Pass>,
     gather: Option<Gather>,
@@ -86,6 +88,7 @@ impl Pending {
             deadline,
             deadline_key: None,
             received,
+            waits_at: None,
             pass,
             gather: None,
         }
@@ -148,11 +151,13 @@ impl Dispatcher {
 
     /// Ends the call after its deadline.
     pub(crate) fn expire(&mut self, pending: &mut Pending) {
+        self.take_wait_back(pending);
         self.end(pending, Code::DeadlineExceeded, 0);
     }
 
     /// Ends a call cancelled by its client.
     pub(crate) fn cancel(&mut self, pending: &mut Pending) {
+        self.take_wait_back(pending);
         self.end(pending, Code::Cancelled, 0);
         self.metrics().cancelled.add(1);
     }

@@ -15,6 +15,7 @@ pub mod model;
 pub mod problem;
 pub(crate) mod spec;
 pub(crate) mod state;
+pub(crate) mod terms;
 pub mod units;
 mod values;
 pub mod yaml;

@@ -6,9 +6,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use prism_backends::api::queue::Terms;
 use prism_codec::method::Api;
 
 use super::problem::Problem;
+use super::terms::RETENTION_MS;
 
 /// Declares an enum whose values have one spelling in namespace files.
 macro_rules! choice {
@@ -213,6 +215,17 @@ impl NamespaceConfig {
             _ => ttl.or(retention),
         }
     }
+
+    /// The terms of a queue's messages, for each that is sent from now on.
+    pub(crate) fn queue_terms(&self) -> Terms {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Terms {
+            ordered: self.needs.ordered == Some(true),
+            replay: self.needs.replay == Some(true),
+            ttl_ms: self.needs.ttl.map(millis),
+            retention_ms: self.needs.retention.map_or(RETENTION_MS, millis),
+        }
+    }
 }
 
 impl ClientApi {
@@ -221,6 +234,7 @@ impl ClientApi {
         match self {
             Self::KeyValue => Some(Api::KeyValue),
             Self::PubSub => Some(Api::PubSub),
+            Self::Queue => Some(Api::Queue),
             _ => None,
         }
     }
@@ -240,7 +254,7 @@ pub fn unsupported(config: &NamespaceConfig) -> Vec<Problem> {
         refuse(
             "client_api",
             what,
-            "this version serves client_api: keyvalue and pubsub",
+            "this version serves client_api: keyvalue, pubsub and queue",
         );
     }
     let policies = [

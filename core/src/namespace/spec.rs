@@ -17,7 +17,7 @@ pub(crate) struct NamespaceSpec {
     pub(crate) trouble: Option<String>,
     /// API whose calls it takes.
     pub(crate) api: Api,
-    /// Time to live of items for which the writer gives none.
+    /// Time to live of items for which the writer gives none; of a queue its terms.
     pub(crate) ttl_ms: Option<u64>,
     /// Largest value.
     pub(crate) value_bytes_max: usize,

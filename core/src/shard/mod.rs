@@ -436,6 +436,7 @@ impl Shard {
                 connection.wake_sender();
             }
         }
+        gateway.serve_due_waits(now);
     }
 
     /// Removes a connection that is gone.
@@ -485,6 +486,7 @@ impl Shard {
     async fn drain(&self, deadline: Instant) {
         self.draining.set(true);
         self.gateway.borrow_mut().set_serving(false);
+        self.gateway.borrow_mut().end_waits();
         let all = self.connections.borrow().all();
         if all.is_empty() {
             return;

@@ -266,6 +266,8 @@ impl Store {
                     let _ = done.send(Ok(Vec::new()));
                 }
                 // Writes reach this store without the log.
+                // No call waits here.
+                WriterMessage::EndWaits(_) => {}
                 WriterMessage::Apply(_) => debug_assert!(false, "no log gives its records to this store"),
             }
         }

@@ -41,6 +41,7 @@ use crate::{
         event::ApplyBatch,
         job::{Answer, Job, ProvisionStep, Reply, Work, WriterMessage},
         ticket::Ticket,
+        waiting::{self, Waiting},
     },
     log::{
         LogNews,
@@ -144,6 +145,8 @@ pub(crate) fn spawn_writer(
         queue: FairQueue::default(),
         jobs: 0,
         settling: Vec::new(),
+        waiting: Waiting::default(),
+        ended: Vec::new(),
         next_removal: Instant::now(),
         next_relocation: Instant::now(),
     };
@@ -171,6 +174,10 @@ struct WriterThread {
     jobs: usize,
     /// Senders that wait for those.
     settling: Vec<SyncSender<()>>,
+    /// Calls that found nothing.
+    waiting: Waiting,
+    /// Shards whose calls wait no longer.
+    ended: Vec<u16>,
     /// Moment from which the next step of each kind may be taken.
     next_removal: Instant,
     next_relocation: Instant,
@@ -205,18 +212,25 @@ impl WriterThread {
                 }
                 if !jobs.is_empty() {
                     self.jobs -= jobs.len();
-                    self.apply(&jobs);
+                    self.apply(jobs);
                 }
-                self.go_on(Instant::now());
+                let now = Instant::now();
+                self.serve_waiting(now);
+                self.go_on(now);
                 continue;
             }
             if self.stop.is_set() || threads::fault_point(Kind::StoreWriter) {
                 if let Err(error) = self.writer.settle_stamps() {
                     tracing::warn!(%error, "the next start stamps its writes up to a second ahead of the wall clock");
                 }
+                let rest = self.waiting.take_where(|_| true);
+                self.answer_nothing(rest);
                 return;
             }
             let now = Instant::now();
+            if self.serve_waiting(now) {
+                continue;
+            }
             if now >= *release_at.get_or_insert(now + MEMORY_KEPT) {
                 release_at = Some(now + Duration::from_secs(3_600));
                 if let Err(error) = self.writer.release_memory() {
@@ -230,7 +244,10 @@ impl WriterThread {
                 next_sweep = if self.sweep() { now } else { now + SWEEP_PAUSE };
                 continue;
             }
-            let mut until = next_sweep;
+            let mut until = self
+                .waiting
+                .next()
+                .map_or(next_sweep, |next| next.min(next_sweep));
             if self.writer.relocation().is_some() {
                 until = until.min(self.next_relocation);
             }
@@ -298,6 +315,11 @@ impl WriterThread {
                         self.wall.unix_millis(),
                     ));
                 }
+                WriterMessage::EndWaits(shard) => {
+                    self.ended.push(shard);
+                    let of_shard = self.waiting.take_where(|job| job.ticket.shard == shard);
+                    self.answer_nothing(of_shard);
+                }
                 WriterMessage::Settle(done) => self.settling.push(done),
                 WriterMessage::Provision(id, step, done) => {
                     let result = match step {
@@ -305,6 +327,7 @@ impl WriterThread {
                         ProvisionStep::Create => self.writer.create_namespace(id),
                         ProvisionStep::Drop => self.writer.drop_namespace(id),
                     };
+                    self.waiting.look_at(id, Some(Instant::now()));
                     let _ = done.send(result.map(|()| self.writer.presence(id)));
                 }
             }
@@ -341,25 +364,40 @@ impl WriterThread {
             Err(error) => LogNews::NotApplied { namespace, error },
         };
         tell(&self.shards.news, batch.shard, news);
+        self.waiting.look_at(namespace, Some(Instant::now()));
     }
 
     /// Applies the writes of many calls, one transaction for each API, answers each, and sends
     /// their records to the logs. A sleeping shard is woken once for all of its messages.
-    fn apply(&mut self, batch: &[Job]) {
+    ///
+    /// A call that found nothing and may wait is kept.
+    fn apply(&mut self, mut batch: Vec<Job>) {
         let (now, wall_now) = (Instant::now(), self.wall.unix_millis());
+        let taken_back: Vec<Job> = batch
+            .extract_if(.., |job| matches!(job.work, Work::TakeBack { .. }))
+            .collect();
+        let may_wait = |job: &&Job| {
+            waiting::until(job).is_some_and(|until| until > now) && !self.ended.contains(&job.ticket.shard)
+        };
+        let may_wait: Vec<Ticket> = batch.iter().filter(may_wait).map(|job| job.ticket).collect();
+        let mut kept = Vec::new();
         let Self {
             writer,
             shards,
             committed,
             ..
         } = self;
-        let answer = |ticket: Ticket, result: Result<Vec<u8>, Box<Status>>| {
+        let mut answer = |ticket: Ticket, result: Result<Vec<u8>, Box<Status>>| {
+            if result.as_ref().is_ok_and(Vec::is_empty) && may_wait.contains(&ticket) {
+                kept.push(ticket);
+                return;
+            }
             let result = result.map(Answer::Message);
             let sent = shards.replies[usize::from(ticket.shard)].push(Reply { ticket, result });
             debug_assert!(sent.is_ok(), "{ROOM_FOR_ANSWERS}");
         };
         let mut calls = Vec::with_capacity(batch.len());
-        for job in batch {
+        for job in &batch {
             match call_of(job, now, wall_now) {
                 Ok((call, _)) => calls.push(call),
                 Err(status) => answer(job.ticket, Err(status)),
@@ -378,9 +416,61 @@ impl WriterThread {
             );
         }
         self.committed.hand_over(&self.shards.logs);
+        for job in batch {
+            if kept.contains(&job.ticket) {
+                self.waiting.push(job);
+            } else if !self.waiting.is_empty() {
+                self.waiting.look_at(job.work.namespace(), Some(now));
+            }
+        }
+        for job in taken_back {
+            let waited = self.waiting.take_back(job.ticket);
+            self.answer_nothing(waited);
+        }
         for (replies, log) in self.shards.replies.iter().zip(&self.shards.logs) {
             replies.wake();
             log.mailbox.wake();
+        }
+    }
+
+    /// Answers calls that wait: those whose time is over with nothing, others if there is something
+    /// for them. Whether some were tried, so that there may be more.
+    fn serve_waiting(&mut self, now: Instant) -> bool {
+        if self.waiting.is_empty() {
+            return false;
+        }
+        let ended = self.waiting.take_ended(now);
+        self.answer_nothing(ended);
+        let mut tried = false;
+        for namespace in self.waiting.due(now) {
+            let Some(method) = self.waiting.method(namespace) else {
+                continue;
+            };
+            let wall_now = self.wall.unix_millis();
+            match api::ready_at(&mut self.writer, method, namespace) {
+                Ok(Some(at)) if at <= wall_now => {
+                    let some = self.waiting.take_some(namespace);
+                    self.apply(some);
+                    self.waiting.look_at(namespace, Some(now));
+                    tried = true;
+                }
+                Ok(at) => {
+                    let left = |at: UnixMillis| now + Duration::from_millis(at.0 - wall_now.0);
+                    self.waiting.look_at(namespace, at.map(left));
+                }
+                Err(cause) => {
+                    for job in self.waiting.take_where(|job| job.work.namespace() == namespace) {
+                        reply(&self.shards.replies, job.ticket, Err(error::from_store(&cause)));
+                    }
+                }
+            }
+        }
+        tried
+    }
+
+    fn answer_nothing(&self, jobs: Vec<Job>) {
+        for job in jobs {
+            reply(&self.shards.replies, job.ticket, Ok(Answer::Message(Vec::new())));
         }
     }
 }

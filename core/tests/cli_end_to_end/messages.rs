@@ -1,4 +1,4 @@
-//! `prism pubsub` against a running gateway.
+//! `prism pubsub` and `prism queue` against a running gateway.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -6,6 +6,8 @@ use std::{
 };
 
 use super::{Gateway, example};
+
+mod work;
 
 #[test]
 fn messages_are_published_and_read_again_also_after_a_restart() {

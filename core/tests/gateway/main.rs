@@ -12,6 +12,7 @@ mod output;
 mod postgres;
 mod power_cut;
 mod pubsub;
+mod queue;
 mod raw;
 mod replay;
 mod shared_catalog;

@@ -99,7 +99,7 @@ fn run_suite(store: EmbeddedStore, durability: &'static str, shards: usize) {
 }
 
 /// The calls of this harness block, so a future that is not ready has only yielded to the others.
-fn run_to_end(future: impl Future<Output = ()>) {
+pub(super) fn run_to_end(future: impl Future<Output = ()>) {
     let mut future = pin!(future);
     while future
         .as_mut()
@@ -145,7 +145,7 @@ impl GatewayHarness {
     }
 }
 
-fn durability_of(name: &str) -> Durability {
+pub(super) fn durability_of(name: &str) -> Durability {
     match name {
         "strong" => Durability::Strong,
         "eventual" => Durability::Eventual,
@@ -345,7 +345,7 @@ impl Subscription for GatewaySubscription {
     }
 }
 
-fn wire_token(token: &WriteToken) -> IdempotencyToken {
+pub(super) fn wire_token(token: &WriteToken) -> IdempotencyToken {
     IdempotencyToken {
         generation_time: Some(prost_types::Timestamp {
             seconds: token.generation_time_ns.div_euclid(1_000_000_000),
@@ -393,7 +393,7 @@ fn received(one: prism_codec::proto::prism::pubsub::v1::ReceivedMessage) -> Rece
     }
 }
 
-fn failure(error: ClientError) -> Failure {
+pub(super) fn failure(error: ClientError) -> Failure {
     let ClientError::Status(status) = error else {
         panic!("the call did not reach the gateway: {error}")
     };
@@ -403,6 +403,9 @@ fn failure(error: ClientError) -> Failure {
         (3, _) => FailureKind::InvalidArgument,
         (9, "TOKEN_EXPIRED") => FailureKind::TokenExpired,
         (11, "POSITION_EXPIRED") => FailureKind::PositionExpired,
+        (10, "LEASE_LOST") => FailureKind::LeaseLost,
+        (9, "LEASE_TOO_LONG") => FailureKind::LeaseTooLong,
+        (5, "MESSAGE_GONE") => FailureKind::MessageGone,
         _ => FailureKind::Other,
     };
     let field = status
@@ -419,7 +422,7 @@ fn failure(error: ClientError) -> Failure {
     }
 }
 
-fn reason(status: &Status) -> String {
+pub(super) fn reason(status: &Status) -> String {
     let detail = status
         .details
         .iter()

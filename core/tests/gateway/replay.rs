@@ -111,16 +111,16 @@ fn swap(
 }
 
 /// Files of a store that no process has open.
-struct StoreImage([Vec<u8>; 2]);
+pub(super) struct StoreImage([Vec<u8>; 2]);
 
 const STORE_FILES: [&str; 2] = ["keyvalue.db", "keyvalue.db-wal"];
 
 impl StoreImage {
-    fn of(gateway: &Gateway) -> Self {
+    pub(super) fn of(gateway: &Gateway) -> Self {
         Self(STORE_FILES.map(|name| fs::read(gateway.directory().join(name)).unwrap_or_default()))
     }
 
-    fn restore(&self, gateway: &Gateway) {
+    pub(super) fn restore(&self, gateway: &Gateway) {
         for (name, bytes) in STORE_FILES.iter().zip(&self.0) {
             fs::write(gateway.directory().join(name), bytes).expect("an older store");
         }

@@ -232,14 +232,14 @@ pub(super) async fn q31_the_numbers_add_up<H: Harness>(harness: &mut H) {
 
 pub(super) async fn q33_what_nobody_begins_within_the_ttl_is_dead<H: Harness>(harness: &mut H) {
     let kind = Kind {
-        ttl: Some(Duration::from_secs(3)),
+        ttl: Some(Duration::from_secs(6)),
         ..Kind::default()
     };
     let mut client = harness.client(kind).await;
     client.send(None, &sent("", "begun")).await.expect("sent");
     let begun = take_one(&mut client, Duration::from_secs(1)).await;
     client.send(None, &sent("", "not begun")).await.expect("sent");
-    harness.pass(Duration::from_secs(4)).await;
+    harness.pass(Duration::from_secs(7)).await;
     let again = take_one(&mut client, LONG).await;
     assert_eq!(again.id, begun.id, "it was begun in time");
     nothing(&mut client).await;

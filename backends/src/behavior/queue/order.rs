@@ -85,14 +85,14 @@ pub(super) async fn q14_a_failing_head_holds_up_its_key_alone<H: Harness>(harnes
     heads.sort_by(|one, other| one.payload.cmp(&other.payload));
     assert_eq!(payloads(&heads), ["a1", "b1"]);
     let failed = Failed {
-        delay: Some(Duration::from_secs(1)),
+        delay: Some(Duration::from_secs(3)),
         ..Failed::default()
     };
     let said = client.nack(&[&heads[0].receipt], &failed).await;
     assert_eq!(said.expect("an answer"), [Ok(State::Delayed)]);
     ack(&mut client, &heads[1]).await;
     nothing(&mut client).await;
-    harness.pass(Duration::from_secs(1)).await;
+    harness.pass(Duration::from_secs(3)).await;
     let again = take_one(&mut client, LONG).await;
     assert_eq!((again.payload.as_slice(), again.attempt), (&b"a1"[..], 2));
     let said = client.nack(&[&again.receipt], &failed).await;
@@ -103,14 +103,14 @@ pub(super) async fn q14_a_failing_head_holds_up_its_key_alone<H: Harness>(harnes
 pub(super) async fn q15_a_delayed_head_holds_up_its_key<H: Harness>(harness: &mut H) {
     let mut client = harness.client(ORDERED).await;
     let head = Sent {
-        delay: Duration::from_secs(2),
+        delay: Duration::from_secs(4),
         ..sent("a", "a1")
     };
     for message in [&head, &sent("a", "a2"), &sent("b", "b1")] {
         client.send(None, message).await.expect("sent");
     }
     assert_eq!(payloads(&take(&mut client, 1).await), ["b1"]);
-    harness.pass(Duration::from_secs(2)).await;
+    harness.pass(Duration::from_secs(4)).await;
     let first = take_one(&mut client, LONG).await;
     assert_eq!(first.payload, b"a1");
     nothing(&mut client).await;

@@ -71,6 +71,13 @@ impl Writer {
 }
 
 impl QueueTransaction<'_> {
+    /// Whether calls of a namespace may be served.
+    ///
+    /// Errors: it is not there.
+    pub fn check(&self, namespace: NamespaceId) -> Result<(), StoreError> {
+        self.state.check_namespace(namespace)
+    }
+
     /// Makes one change. A refusal is an outcome; an error ends the transaction.
     pub fn apply(&mut self, change: &Change<'_>) -> Result<Outcome, StoreError> {
         if let Err(cause) = self.state.check_namespace(change.namespace) {

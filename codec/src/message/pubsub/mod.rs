@@ -58,7 +58,7 @@ pub struct AttributeView<'a> {
 }
 
 impl<'a> AttributeView<'a> {
-    fn decode(bytes: &'a [u8], depth: u32) -> Result<Self, DecodeError> {
+    pub(super) fn decode(bytes: &'a [u8], depth: u32) -> Result<Self, DecodeError> {
         const NAME: u32 = key(1, LEN);
         const VALUE: u32 = key(2, LEN);
         let mut attribute = AttributeView::default();
@@ -148,31 +148,32 @@ impl MessageView<'_> {
             return Err(DecodeError::at(NoTopic, Field::Topic));
         }
         within(self.ordering_key, Field::OrderingKey)?;
-        self.check_attributes().map_err(at(Field::Attributes))
+        check_attributes(&self.attributes).map_err(at(Field::Attributes))
     }
+}
 
-    fn check_attributes(&self) -> Result<(), DecodeErrorKind> {
-        if self.attributes.len() > ATTRIBUTES_MAX as usize {
-            return Err(TooMany { max: ATTRIBUTES_MAX });
+/// The limits of a message's attributes.
+pub(super) fn check_attributes(attributes: &Repeated<'_, AttributeView<'_>>) -> Result<(), DecodeErrorKind> {
+    if attributes.len() > ATTRIBUTES_MAX as usize {
+        return Err(TooMany { max: ATTRIBUTES_MAX });
+    }
+    let mut bytes = 0;
+    for (index, attribute) in attributes.iter().enumerate() {
+        bytes += attribute.name.len() + attribute.value.len();
+        if !is_attribute_name(attribute.name) {
+            return Err(NoAttributeName);
         }
-        let mut bytes = 0;
-        for (index, attribute) in self.attributes.iter().enumerate() {
-            bytes += attribute.name.len() + attribute.value.len();
-            if !is_attribute_name(attribute.name) {
-                return Err(NoAttributeName);
-            }
-            // There are 64 at most.
-            let mut earlier = self.attributes.iter().take(index);
-            if earlier.any(|other| other.name == attribute.name) {
-                return Err(Twice);
-            }
+        // There are 64 at most.
+        let mut earlier = attributes.iter().take(index);
+        if earlier.any(|other| other.name == attribute.name) {
+            return Err(Twice);
         }
-        match bytes <= ATTRIBUTES_BYTES_MAX as usize {
-            true => Ok(()),
-            false => Err(TooLong {
-                max: ATTRIBUTES_BYTES_MAX,
-            }),
-        }
+    }
+    match bytes <= ATTRIBUTES_BYTES_MAX as usize {
+        true => Ok(()),
+        false => Err(TooLong {
+            max: ATTRIBUTES_BYTES_MAX,
+        }),
     }
 }
 

@@ -280,7 +280,7 @@ fn a_file_over_the_limit_is_refused_with_the_literal_sentence() {
 #[test]
 fn what_does_not_work_yet_is_refused_with_a_sentence() {
     let mut catalog = Catalog::in_memory().unwrap();
-    let yaml = "namespace: e\nclient_api: queue\npolicies: {audit_logging: enabled, compliance: pci}\n";
+    let yaml = "namespace: e\nclient_api: reader\npolicies: {audit_logging: enabled, compliance: pci}\n";
     assert!(
         validate(&sqlite(), &admin::ValidateRequest { yaml: yaml.into() })
             .problems
@@ -292,7 +292,9 @@ fn what_does_not_work_yet_is_refused_with_a_sentence() {
         (12, "NAMESPACE_UNSUPPORTED".into())
     );
     assert!(
-        refusal.message.contains("client_api queue cannot be created yet"),
+        refusal
+            .message
+            .contains("client_api reader cannot be created yet"),
         "{}",
         refusal.message
     );
@@ -302,7 +304,10 @@ fn what_does_not_work_yet_is_refused_with_a_sentence() {
         .filter(|any| any.type_url == PROBLEM_TYPE_URL)
         .map(|any| admin::Problem::decode(&any.value[..]).unwrap().suggestion)
         .collect();
-    assert_eq!(advice[0], "this version serves client_api: keyvalue and pubsub");
+    assert_eq!(
+        advice[0],
+        "this version serves client_api: keyvalue, pubsub and queue"
+    );
 }
 
 #[test]

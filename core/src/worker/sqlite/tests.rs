@@ -131,6 +131,7 @@ fn swap(shard: u16, id: &str, expected: ExpectedView<'_>, value: &[u8], number: 
         part: false,
         log: true,
         overlay: Vec::new(),
+        wait_until: None,
     };
     WriterMessage::Job(Job {
         ticket,
