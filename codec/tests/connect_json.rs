@@ -346,6 +346,8 @@ fn calls_without_side_effects_are_marked() {
             "/prism.keyvalue.v1.KeyValue/Scan",
             "/prism.pubsub.v1.PubSub/ListGroups",
             "/prism.pubsub.v1.PubSub/Subscribe",
+            "/prism.queue.v1.Queue/Peek",
+            "/prism.queue.v1.Queue/Stats",
         ]
     );
 }
