@@ -1,7 +1,7 @@
 //! Kinds of store that a configuration may name.
 
 use crate::offer::Offer;
-use crate::{memory, postgres, sqlite};
+use crate::{memory, postgres, redis, sqlite};
 
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,8 +81,8 @@ impl StoreKind {
             StoreKind::Memory => &[memory::KEYVALUE, memory::PUBSUB, memory::QUEUE],
             StoreKind::Sqlite => &[sqlite::KEYVALUE, sqlite::PUBSUB, sqlite::QUEUE],
             StoreKind::Postgres => &[postgres::KEYVALUE],
-            StoreKind::Redis
-            | StoreKind::Nats
+            StoreKind::Redis => &[redis::KEYVALUE],
+            StoreKind::Nats
             | StoreKind::Kafka
             | StoreKind::ClickHouse
             | StoreKind::Gremlin

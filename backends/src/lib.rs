@@ -45,6 +45,7 @@ pub mod mutation;
 pub mod offer;
 pub mod postgres;
 pub mod query;
+pub mod redis;
 pub mod server;
 pub mod sqlite;
 mod swaps;

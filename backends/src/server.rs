@@ -11,8 +11,8 @@ use crate::error::StoreError;
 use crate::ids::NamespaceId;
 use crate::kind::StoreKind;
 use crate::offer::Acked;
-use crate::postgres;
 use crate::sqlite::Presence;
+use crate::{postgres, redis};
 
 /// Entries of the configuration, unchecked.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -206,6 +206,7 @@ macro_rules! servers {
 // The kinds of server.
 servers! {
     Postgres => postgres::Postgres;
+    Redis => redis::Redis;
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::mutation::{Mutation, Outcome};
 use crate::offer::Offer;
 use crate::postgres;
 use crate::query::{GetQuery, ItemSink, PageToken, ScanQuery};
+use crate::redis;
 use crate::sqlite::SqliteStore;
 
 /// The reading half.
@@ -121,6 +122,8 @@ pub enum Store {
     Sqlite(SqliteStore),
     /// In tables of a PostgreSQL server.
     Postgres(postgres::KeyValue),
+    /// In keys of a Redis server.
+    Redis(redis::KeyValue),
 }
 
 impl Store {
@@ -136,6 +139,7 @@ macro_rules! dispatch {
             Store::Memory($store) => $call,
             Store::Sqlite($store) => $call,
             Store::Postgres($store) => $call,
+            Store::Redis($store) => $call,
         }
     };
 }

@@ -33,6 +33,8 @@ pub use probe::{Level, Probe, Rate};
 pub use provision::FORMAT;
 pub use schema::Observed;
 
+pub(crate) use self::tls::Encryption;
+
 use self::connections::Connections;
 use crate::api::keyvalue::Store;
 use crate::error::StoreError;

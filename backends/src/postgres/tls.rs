@@ -20,13 +20,13 @@ use crate::error::StoreError;
 
 /// A maker of TLS connections; cheap to clone.
 #[derive(Clone)]
-pub(super) struct Encryption {
+pub(crate) struct Encryption {
     settings: Arc<ClientConfig>,
 }
 
 impl Encryption {
     /// Reads the roots. `None`: connections are not encrypted.
-    pub(super) fn new(tls: &Tls) -> Result<Option<Encryption>, StoreError> {
+    pub(crate) fn new(tls: &Tls) -> Result<Option<Encryption>, StoreError> {
         let mut roots = RootCertStore::empty();
         match tls {
             Tls::Off => return Ok(None),
@@ -64,6 +64,16 @@ impl Encryption {
             settings: Arc::new(settings),
         }))
     }
+
+    /// Encrypts a connection to the host of this name, of another kind of server.
+    pub(crate) async fn encrypt<S>(&self, name: ServerName<'static>, stream: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        TlsConnector::from(self.settings.clone())
+            .connect(name, stream)
+            .await
+    }
 }
 
 impl<S> MakeTlsConnect<S> for Encryption
@@ -85,7 +95,7 @@ where
 }
 
 /// A handshake that is still to be made.
-pub(super) struct Handshake {
+pub(crate) struct Handshake {
     connector: TlsConnector,
     name: ServerName<'static>,
 }
@@ -104,7 +114,7 @@ where
 }
 
 /// An encrypted connection in the form that the driver needs.
-pub(super) struct Encrypted<S>(TlsStream<S>);
+pub(crate) struct Encrypted<S>(TlsStream<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Encrypted<S> {
     fn poll_read(

@@ -112,6 +112,7 @@ impl OpenStore {
         match self.candidate.kind {
             StoreKind::Memory => self.candidate.title(),
             StoreKind::Postgres => format!("{}, schema prism", self.candidate.title()),
+            StoreKind::Redis => format!("{}, keys prism:*", self.candidate.title()),
             kind => format!("{} table \"{namespace}\"", kind.title()),
         }
     }

@@ -14,6 +14,7 @@ mod power_cut;
 mod pubsub;
 mod queue;
 mod raw;
+mod redis;
 mod replay;
 mod shared_catalog;
 mod support;
