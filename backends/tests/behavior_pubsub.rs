@@ -21,6 +21,7 @@ fn open(directory: &Path) -> SqliteStore {
 
 fn message<'a>(id: &'a [u8], payload: &'a [u8]) -> Message<'a> {
     Message {
+        promised: false,
         namespace: NAMESPACE,
         partition: 3,
         id,
@@ -125,7 +126,22 @@ fn p7_a_restart_keeps_messages_numbers_and_the_memory_of_ids() {
     };
     let refused = [Outcome::Refused(StoreError::TokenReused)];
     assert_eq!(publish(&store, &[stranger], None), refused);
-    let expected = vec![(1, b"one".to_vec()), (2, b"two".to_vec())];
+    // An acknowledged one is delivered all the same.
+    let promised = Message {
+        promised: true,
+        ..stranger
+    };
+    assert_eq!(publish(&store, &[promised], None), [Outcome::Published]);
+    assert_eq!(
+        publish(&store, &[of_call(b"one")], None),
+        [Outcome::Repeat],
+        "the id stays"
+    );
+    let expected = vec![
+        (1, b"one".to_vec()),
+        (2, b"two".to_vec()),
+        (3, b"stranger".to_vec()),
+    ];
     assert_eq!(read(&store, 1, NOW).0, expected);
     // A new message after the window, since its id is forgotten.
     let late = Message {

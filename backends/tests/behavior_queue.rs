@@ -269,6 +269,7 @@ fn a_file_of_format_8_takes_queues_and_keeps_its_topics() {
         ready(Upkeep::create_namespace(&store, NAMESPACE)).expect("new");
         ready(Upkeep::create_namespace(&store, topics)).expect("new");
         let message = prism_backends::api::pubsub::Message {
+            promised: false,
             namespace: topics,
             partition: 0,
             id: b"id",

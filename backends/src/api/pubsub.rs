@@ -7,8 +7,8 @@
 //! * **Order**: a reader sees messages by their numbers, each once. A number becomes visible only
 //!   after all smaller ones, so a reader that has passed one misses nothing.
 //! * **Once**: a message whose id the namespace has taken within [`ID_WINDOW_MS`] is not stored
-//!   again; with the digest of another call it is refused. The window is measured by
-//!   [`Message::at`], so a batch that comes again is judged as at first.
+//!   again; with the digest of another call it is refused, unless it was promised. The window is
+//!   measured by [`Message::at`], so a batch that comes again is judged as at first.
 //! * **Age**: a message is gone from its `expires_at` on, for every reader. A reader that misses it
 //!   then gets a [`Gap`].
 //!
@@ -42,6 +42,8 @@ pub struct Message<'a> {
     pub id: &'a [u8],
     /// Digest of the whole call, if its client gave it a token: a repeat has the same one.
     pub digest: Option<u64>,
+    /// Whether it has been acknowledged: an id that belongs to another call cannot refuse it then.
+    pub promised: bool,
     /// Moment at which the call was taken. A message that is applied later, or once more, keeps it.
     pub at: UnixMillis,
     /// Moment at which the message disappears; `None` is never.

@@ -40,6 +40,11 @@ pub(crate) trait Service {
     /// a look at them.
     const FEEDS_STREAMS: bool = false;
 
+    /// Whether a token names one call in the whole namespace, so that another call about other keys
+    /// is refused under it. The token is then sent by an owner of its own, where a call would reach
+    /// the owners of its keys only.
+    const TOKENS_SPAN_KEYS: bool = false;
+
     /// Decodes the request message of a method.
     ///
     /// # Errors

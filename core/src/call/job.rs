@@ -52,6 +52,9 @@ pub(crate) enum Work {
         place: Place,
         number: u16,
     },
+    /// A unary call whose token this shard owns: judge that, then pass the call on to the owners of
+    /// its keys.
+    Claim(Box<Work>),
     /// Drops what waits under this ticket: the stream or the call has ended.
     TakeBack { namespace: NamespaceId },
     /// One page of a Scan.
@@ -72,6 +75,7 @@ impl Work {
             | Self::ScanPage { namespace, .. }
             | Self::TakeBack { namespace } => *namespace,
             Self::Messages { wanted, .. } => wanted.namespace,
+            Self::Claim(call) => call.namespace(),
         }
     }
 }

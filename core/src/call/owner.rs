@@ -8,12 +8,22 @@ pub(crate) fn owner_of(namespace: NamespaceId, id: &str, shards: u16) -> u16 {
     shard_of_hash(key_hash(namespace, id), shards)
 }
 
+/// The shard that remembers to which call a token belongs.
+pub(crate) fn owner_of_token(namespace: NamespaceId, token: &[u8], shards: u16) -> u16 {
+    shard_of_hash(hash(namespace, token), shards)
+}
+
 /// FNV-1a, 64 bit, over the namespace's number and the id, mixed once more at the end: without
 /// that, ids that differ in their last letters only would share a shard. The same in every release,
 /// since logs on disk are laid out by it.
 pub(crate) fn key_hash(namespace: NamespaceId, id: &str) -> u64 {
+    hash(namespace, id.as_bytes())
+}
+
+#[inline]
+fn hash(namespace: NamespaceId, bytes: &[u8]) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in namespace.0.to_le_bytes().iter().chain(id.as_bytes()) {
+    for byte in namespace.0.to_le_bytes().iter().chain(bytes) {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     }
     hash = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);

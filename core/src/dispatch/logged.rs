@@ -39,6 +39,7 @@ use crate::{
         open::OpenLane,
         parked::LogCall,
         shard_log::{Due, LogLinks, ReadId, ShardLog, ShardLogParts},
+        window::Claims,
         writer::LogWriter,
     },
     metrics::{LaneState, LogMetrics},
@@ -107,6 +108,14 @@ impl Log {
             due: Due::default(),
             reads: FxHashMap::default(),
             reads_made: 0,
+        }
+    }
+
+    /// The calls to which the tokens that this shard owns belong; `None` while the log is not open.
+    pub(super) fn claims(&mut self) -> Option<&mut Claims> {
+        match &mut self.state {
+            State::Open(log) => Some(log.claims()),
+            State::Held(_) | State::Absent => None,
         }
     }
 
@@ -382,7 +391,7 @@ impl Dispatcher {
                 }
             }
             Work::Settle { namespace } => self.settle(namespace, ticket),
-            Work::ScanPage { .. } | Work::Messages { .. } | Work::TakeBack { .. } => Err(error::status(
+            _ => Err(error::status(
                 Code::Internal,
                 "a page was asked of a shard without data",
             )),

@@ -14,6 +14,7 @@
 //! an answer always has room.
 
 mod asks;
+mod claims;
 mod compress;
 pub(crate) mod finish;
 mod gate;
@@ -44,6 +45,7 @@ use prism_codec::{
 
 use self::{
     asks::Ask,
+    claims::unary,
     finish::{Pass, code_of},
     gate::Arrival,
     http_rules::HttpRules,
@@ -75,6 +77,7 @@ use crate::{
         waiting::Waiting,
     },
     config::ServeLimits,
+    log::window::{self, CallHasher, Claims},
     metrics::{Registry, ShardMetrics},
     namespace::{
         spec::{Home, Path, StoreId},
@@ -135,6 +138,8 @@ pub(crate) struct Dispatcher {
     asks: Vec<Ask>,
     /// Calls that found nothing in this shard's memory.
     calls: Waiting,
+    /// The calls to which tokens belong that this shard owns, of namespaces that lie on the shards.
+    claims: Claims,
     namespaces: Namespaces,
     limits: ServeLimits,
     metrics: Arc<ShardMetrics>,
@@ -174,6 +179,7 @@ impl Dispatcher {
             places,
             asks: Vec::new(),
             calls: Waiting::default(),
+            claims: Claims::new(CallHasher::default(), window::ENTRIES_MAX),
             namespaces: Namespaces::new(registry.clone()),
             limits,
             metrics,
@@ -360,9 +366,23 @@ impl Dispatcher {
         };
         let (home, path) = (namespace.spec.home, namespace.spec.path);
         let wait_until = wait_until(request.wait(), now, deadline);
+        let token_owner = self.token_owner::<S>(&namespace.spec, &request);
         let owners = || self.owners(context.namespace, &request);
         let effect = method.into().spec().effect;
         let way = way(home, path, namespace.spec.unapplied, effect, owners, self.shard);
+        if let Some(owner) = token_owner {
+            if owner != self.shard {
+                let pending = Box::new(Pending::new(ticket, now, deadline, Some(pass)));
+                let work = unary(method.into(), &context, path, (message, wait_until), false);
+                let owners = self.owners(context.namespace, &request);
+                return self.start_claim(owner, pending, &owners, work);
+            }
+            let token = request.call_token();
+            if let Some(Err(status)) = token.map(|token| self.claim(home, context.namespace, &token)) {
+                self.finish(pass, status.code, 0);
+                return Progress::Done(Err(status));
+            }
+        }
         if way == Way::Inline {
             let memory = &mut self.places.memory;
             let result = S::serve(memory, method, &request, &context, &mut self.reply);
@@ -423,17 +443,7 @@ impl Dispatcher {
         (message, wait_until): (&[u8], Option<Instant>),
         pending: &mut Pending,
     ) -> Result<(), Box<Status>> {
-        let work = |part| Work::Unary {
-            method,
-            namespace: context.namespace,
-            default_ttl_ms: context.default_ttl_ms,
-            body: message.to_vec(),
-            stamp: context.stamp,
-            part,
-            log: path == Path::StoreThenLog,
-            overlay: Vec::new(),
-            wait_until,
-        };
+        let work = |part| unary(method, context, path, (message, wait_until), part);
         match (way, home) {
             (Way::Store, Home::Store(store)) => {
                 let to = match method.spec().effect {
@@ -530,6 +540,7 @@ impl Dispatcher {
                 place,
                 number,
             } => return self.execute_ask(job.ticket, wanted, place, number),
+            Work::Claim(call) => return self.execute_claim(job.ticket, job.deadline, *call),
             Work::TakeBack { .. } => {
                 self.drop_asks_of(job.ticket);
                 return self.end_wait(job.ticket);
@@ -600,7 +611,7 @@ impl Dispatcher {
                 .map(|next| Answer::Page { message, next })
             }
             // Nothing waits to be applied where writes are applied at once.
-            Work::Settle { .. } | Work::Messages { .. } | Work::TakeBack { .. } => Ok(Answer::Settled),
+            _ => Ok(Answer::Settled),
         };
         if matches!(&result, Ok(Answer::Message(message)) if message.is_empty()) && self.may_wait(&job) {
             self.keep_waiting(job);

@@ -43,7 +43,7 @@ use super::{
     keeper::{self, KeeperJobs, Keepers},
     lane_of,
     seen::{Collector, LaneCalls, Seen},
-    window::Window,
+    window::{Claims, First, Window},
 };
 use crate::{
     config::LogLimits,
@@ -67,7 +67,8 @@ pub(crate) struct OpenLane {
     pub(crate) closed: Vec<ClosedSegment>,
     /// Empty except for the cursors.
     pub(crate) tail: Tail,
-    pub(crate) window: Window,
+    pub(crate) window: Window<First>,
+    pub(crate) claims: Claims,
     pub(crate) keeper: KeeperJobs,
     /// Number of records read, and the time that opening the lane took.
     pub(crate) recovered: (u64, Duration),
@@ -453,6 +454,7 @@ impl LogDirectory {
             closed: started.closed,
             tail,
             window: seen.window(shard),
+            claims: seen.claims(shard),
             keeper,
             recovered: (started.recovery.records, took),
         })))

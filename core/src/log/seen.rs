@@ -15,13 +15,13 @@ use prism_wal::{
 };
 use smallvec::{SmallVec, smallvec};
 
-use super::window::{CallHasher, ENTRIES_MAX, First, TokenCall, Window};
+use super::window::{CallHasher, Claims, ENTRIES_MAX, First, TokenCall, Window};
 use crate::{
-    api,
+    api::{self, service::Service, with_service},
     call::{
         event::RecordId,
         footprint::Footprint,
-        owner::owner_of,
+        owner::{owner_of, owner_of_token},
         record::{LoggedWrite, Part},
     },
 };
@@ -62,6 +62,8 @@ struct SeenCall {
     first: First,
     /// The shards that remember it.
     owners: Owners,
+    /// The shard that owns its token, if that names one call in the whole namespace.
+    token_owner: Option<u16>,
 }
 
 type Owners = SmallVec<[u16; 1]>;
@@ -85,7 +87,9 @@ impl LaneCalls {
         };
         let call = self.hasher.call(namespace, token);
         let owners = self.owners(namespace, logged.part, &footprint);
-        if owners.is_empty() {
+        let spans_keys = with_service!(logged.method, S, _method => S::TOKENS_SPAN_KEYS, else false);
+        let token_owner = spans_keys.then(|| owner_of_token(namespace, token.token, self.shards));
+        if owners.is_empty() && token_owner.is_none() {
             return;
         }
         if self.calls.len() >= self.calls_max {
@@ -98,6 +102,7 @@ impl LaneCalls {
                 stamp: logged.context.stamp,
             },
             owners,
+            token_owner,
         });
     }
 
@@ -173,13 +178,27 @@ impl Seen {
 
     /// The window of one shard. Its oldest calls are left out if there is no room, whichever lanes
     /// they are in.
-    pub(super) fn window(&self, shard: u16) -> Window {
+    pub(super) fn window(&self, shard: u16) -> Window<First> {
+        self.remembered(|call| call.owners.contains(&shard), |call| call.first)
+    }
+
+    /// The calls to which the tokens that one shard owns belong. A part of a call counts as well as
+    /// the whole.
+    pub(super) fn claims(&self, shard: u16) -> Claims {
+        self.remembered(|call| call.token_owner == Some(shard), |_| ())
+    }
+
+    fn remembered<T: Copy>(
+        &self,
+        is_wanted: impl Fn(&SeenCall) -> bool,
+        kept: impl Fn(&SeenCall) -> T,
+    ) -> Window<T> {
         let calls = self.lanes.iter().flat_map(|lane| &lane.calls);
-        let mut owned: Vec<&SeenCall> = calls.filter(|call| call.owners.contains(&shard)).collect();
+        let mut owned: Vec<&SeenCall> = calls.filter(|call| is_wanted(call)).collect();
         owned.sort_by_key(|call| call.first.stamp.time_ns);
         let mut window = Window::new(self.hasher.clone(), self.calls_max);
         for call in owned {
-            window.remember(call.call, call.first);
+            window.remember(call.call, kept(call));
         }
         window
     }
@@ -189,10 +208,11 @@ impl Seen {
 mod tests {
     use prism_backends::UnixMillis;
     use prism_codec::{
-        method::KeyValueMethod,
+        method::{KeyValueMethod, Method, PubSubMethod},
         proto::prism::{
             common::v1::IdempotencyToken,
             keyvalue::v1::{MutateRequest, Mutation},
+            pubsub::v1::{Message as Published, PublishRequest},
         },
     };
     use prost::Message;
@@ -203,7 +223,7 @@ mod tests {
             keyvalue::KeyValue,
             service::{Request, Service},
         },
-        call::{context::Context, ticket::Stamp},
+        call::{context::Context, footprint::CallToken, ticket::Stamp},
         log::lane_of,
     };
 
@@ -233,8 +253,28 @@ mod tests {
 
     /// Reads the record of a Mutate in the lane of `shard`, stamped with `time_ns`.
     fn add(seen: &mut Seen, shard: u16, lsn: u64, time_ns: i64, part: Option<Part>, body: &[u8]) {
+        add_record(
+            seen,
+            KeyValueMethod::Mutate.into(),
+            shard,
+            lsn,
+            time_ns,
+            part,
+            body,
+        );
+    }
+
+    fn add_record(
+        seen: &mut Seen,
+        method: Method,
+        shard: u16,
+        lsn: u64,
+        time_ns: i64,
+        part: Option<Part>,
+        body: &[u8],
+    ) {
         let logged = LoggedWrite {
-            method: KeyValueMethod::Mutate.into(),
+            method,
             part,
             decided: &[],
             context: Context {
@@ -331,6 +371,52 @@ mod tests {
             (60, true),
         ] {
             assert_eq!(!known_by(&seen, &body(time_ns)).is_empty(), known, "of {time_ns}");
+        }
+    }
+
+    #[test]
+    fn the_owner_of_a_token_knows_a_message_whichever_lane_has_its_record() {
+        const SHARDS: u16 = 3;
+        let mut seen = Seen::new(SHARDS);
+        for topic in 0..12 {
+            let publish = PublishRequest {
+                namespace: "events".to_owned(),
+                idempotency_token: Some(IdempotencyToken {
+                    generation_time: None,
+                    token: b"token".to_vec(),
+                }),
+                message: Some(Published {
+                    topic: format!("topic.{topic}"),
+                    ..Published::default()
+                }),
+            };
+            let (body, lane) = (publish.encode_to_vec(), topic % SHARDS);
+            let method = PubSubMethod::Publish.into();
+            add_record(
+                &mut seen,
+                method,
+                lane,
+                u64::from(topic) + 1,
+                i64::from(topic),
+                None,
+                &body,
+            );
+        }
+        add(&mut seen, 0, 99, 99, None, &mutate("token", &[0], SHARDS));
+        let token = |digest| CallToken {
+            time: None,
+            token: b"token",
+            digest,
+        };
+        let owner = owner_of_token(NAMESPACE, b"token", SHARDS);
+        for shard in 0..SHARDS {
+            let claims = seen.claims(shard);
+            let strange = claims.first(claims.hasher().call(NAMESPACE, &token(0)));
+            assert_eq!(
+                strange.is_err(),
+                shard == owner,
+                "shard {shard}: the first call has it"
+            );
         }
     }
 }

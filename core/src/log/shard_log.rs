@@ -28,7 +28,7 @@ use super::{
     lane_of,
     open::OpenLane,
     parked::{Judged, LogCall, Parked, settled},
-    window::{CallHasher, First, TokenCall, Window},
+    window::{CallHasher, Claims, First, TokenCall, Window},
     writer::LogWriter,
 };
 use crate::{
@@ -116,7 +116,8 @@ pub(crate) struct ShardLog {
     /// Judged calls that are not applied yet.
     judged: FxHashMap<Lsn, Judged>,
     applier: Applier<Waiting>,
-    window: Window,
+    window: Window<First>,
+    claims: Claims,
     links: LogLinks,
     keeper: Option<KeeperJobs>,
     /// Number of requested segments that have not arrived.
@@ -177,6 +178,7 @@ impl ShardLog {
             closed,
             tail,
             window,
+            claims,
             keeper,
             recovered: _,
         } = lane;
@@ -195,6 +197,7 @@ impl ShardLog {
             judged: FxHashMap::default(),
             applier,
             window,
+            claims,
             links,
             keeper: Some(keeper),
             preparing: 0,
@@ -226,6 +229,11 @@ impl ShardLog {
     /// The maker of the window's keys.
     pub(crate) fn hasher(&self) -> &CallHasher {
         self.window.hasher()
+    }
+
+    /// The calls to which the tokens that this shard owns belong.
+    pub(crate) fn claims(&mut self) -> &mut Claims {
+        &mut self.claims
     }
 
     /// Whether the lane takes appends; false after a failed write.

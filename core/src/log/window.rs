@@ -59,14 +59,17 @@ impl CallHasher {
 
 /// The window of one shard.
 #[derive(Debug)]
-pub(crate) struct Window {
+pub(crate) struct Window<T> {
     hasher: CallHasher,
-    seen: FxHashMap<CallKey, (u64, First)>,
+    seen: FxHashMap<CallKey, (u64, T)>,
     order: VecDeque<CallKey>,
     max: usize,
 }
 
-impl Window {
+/// The calls to which the tokens that a shard owns belong.
+pub(crate) type Claims = Window<()>;
+
+impl<T: Copy> Window<T> {
     /// Makes a window that remembers at most `max` calls.
     pub(crate) fn new(hasher: CallHasher, max: usize) -> Self {
         Self {
@@ -83,7 +86,7 @@ impl Window {
     }
 
     /// The first call, if this one is its repeat; `None` if the token is new to the window.
-    pub(crate) fn first(&self, call: TokenCall) -> Result<Option<First>, TokenReused> {
+    pub(crate) fn first(&self, call: TokenCall) -> Result<Option<T>, TokenReused> {
         match self.seen.get(&call.key) {
             Some((digest, _)) if *digest != call.digest => Err(TokenReused),
             found => Ok(found.map(|(_, first)| *first)),
@@ -91,7 +94,7 @@ impl Window {
     }
 
     /// Remembers a call. The first one with its token stays.
-    pub(crate) fn remember(&mut self, call: TokenCall, first: First) {
+    pub(crate) fn remember(&mut self, call: TokenCall, first: T) {
         if self.seen.contains_key(&call.key) {
             return;
         }
@@ -129,7 +132,7 @@ mod tests {
                 gateway: 0,
             },
         };
-        let found = |window: &Window, number| {
+        let found = |window: &Window<First>, number| {
             let first = window.first(call(number)).expect("the same call");
             first.map(|first| first.record.lsn)
         };

@@ -199,6 +199,15 @@ pub(super) async fn p7_a_token_of_another_call_is_refused<H: Harness>(harness: &
             .expect_err("another call");
         assert_eq!(refused.kind, FailureKind::TokenReused, "{refused:?}");
     }
+    // Nor of a call about other partitions, whoever keeps them.
+    for number in 0..24 {
+        let elsewhere = sent(&format!("orders.{number}"), "k", "two");
+        let refused = client
+            .publish(Some(&name), &elsewhere)
+            .await
+            .expect_err("another call");
+        assert_eq!(refused.kind, FailureKind::TokenReused, "{number}: {refused:?}");
+    }
     assert_eq!(payloads(&everything(&mut client, 1).await), ["one"]);
 }
 

@@ -138,6 +138,7 @@ impl<S: Writes> LocalClient<S> {
             .zip(&ids)
             .zip(&attributes)
             .map(|((message, id), attributes)| Message {
+                promised: false,
                 namespace: self.namespace,
                 partition: 0,
                 id,

@@ -64,19 +64,21 @@ fn publish(
         return Ok(Outcome::Refused(cause));
     }
     let namespace = message.namespace;
-    if let Some(known) = known_digest(connection, message)? {
-        return Ok(match known == message.digest {
-            true => Outcome::Repeat,
-            false => Outcome::Refused(StoreError::TokenReused),
-        });
+    match known_digest(connection, message)? {
+        Some(known) if known == message.digest => return Ok(Outcome::Repeat),
+        Some(_) if !message.promised => return Ok(Outcome::Refused(StoreError::TokenReused)),
+        // The id stays the other call's.
+        Some(_) => {}
+        None => {
+            let forget_at = message.at.plus(ID_WINDOW_MS);
+            connection.prepare_cached(REMEMBER)?.execute(params![
+                namespace.0,
+                message.id,
+                message.digest.map(u64::cast_signed),
+                forget_at.0 as i64
+            ])?;
+        }
     }
-    let forget_at = message.at.plus(ID_WINDOW_MS);
-    connection.prepare_cached(REMEMBER)?.execute(params![
-        namespace.0,
-        message.id,
-        message.digest.map(u64::cast_signed),
-        forget_at.0 as i64
-    ])?;
     let space = spaces.of(connection, namespace)?;
     space.time = space.time.max(message.at);
     connection.prepare_cached(PUBLISH)?.execute(params![

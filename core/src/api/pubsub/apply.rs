@@ -18,7 +18,7 @@ pub(super) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, S
     for (_, record) in batch.records {
         all.push(writes_of(record).map_err(|_| unreadable())?);
     }
-    let messages: Vec<_> = all.iter().flat_map(Writes::messages).collect();
+    let messages: Vec<_> = all.iter().flat_map(Writes::promised).collect();
     let mut outcomes = Vec::with_capacity(messages.len());
     writer.publish_at(&messages, &[batch.position], &mut outcomes)?;
     drop(messages);
@@ -54,7 +54,7 @@ pub(super) fn redrive(
     // It gets its full time to live, but from now on.
     let late = now.0.saturating_sub(record.context.now.0);
     let messages: Vec<_> = writes
-        .messages()
+        .promised()
         .map(|message| Message {
             at: now,
             expires_at: message.expires_at.map(|at| at.plus(late)),

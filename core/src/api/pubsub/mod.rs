@@ -60,6 +60,8 @@ impl Service for PubSub {
     type Request<'a> = PubSubRequest<'a>;
 
     const FEEDS_STREAMS: bool = true;
+    // It is the id of a message, by which subscribers know it.
+    const TOKENS_SPAN_KEYS: bool = true;
 
     fn decode(method: PubSubMethod, message: &[u8]) -> Result<PubSubRequest<'_>, Box<Status>> {
         PubSubRequest::decode(method, message)

@@ -68,6 +68,7 @@ impl Writes<'_> {
         } = self.context;
         Message {
             namespace,
+            promised: false,
             // At most 16 partitions.
             partition: change.partition as u16,
             id: &change.id,
@@ -79,6 +80,14 @@ impl Writes<'_> {
             attributes: &change.attributes,
             payload: change.view.payload,
         }
+    }
+
+    /// All messages as a store takes them that were acknowledged.
+    pub(super) fn promised(&self) -> impl Iterator<Item = Message<'_>> {
+        self.messages().map(|message| Message {
+            promised: true,
+            ..message
+        })
     }
 
     /// All messages as a store takes them.
