@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use crate::api::keyvalue;
 use crate::error::StoreError;
-use crate::ids::NamespaceId;
+use crate::ids::{LogId, NamespaceId};
 use crate::kind::StoreKind;
 use crate::offer::Acked;
 use crate::sqlite::Presence;
@@ -110,9 +110,32 @@ pub trait ServerStore: Sized {
         None
     }
 
+    /// Whether what is applied with a position is noted in the same transaction, durably once it is
+    /// acknowledged: then a gateway's log may stand before the store.
+    const KEEPS_POSITIONS: bool = false;
+
+    /// Position of one lane and namespace; 0 if none is noted. Asked only of stores that keep them.
+    async fn noted(&self, log: LogId, lane: u32, namespace: NamespaceId) -> Result<u64, StoreError> {
+        let _ = (log, lane, namespace);
+        Err(no_positions())
+    }
+
+    /// Forgets that position: an operator goes on with a log or a store that lacks records. Asked
+    /// only of stores that keep them.
+    async fn forget_position(&self, log: LogId, lane: u32, namespace: NamespaceId) -> Result<(), StoreError> {
+        let _ = (log, lane, namespace);
+        Err(no_positions())
+    }
+
     /// Closes connections that have been idle for long, and reads settings again that may have
     /// changed. To be called now and then.
     async fn look_after(&self) -> Result<(), StoreError>;
+}
+
+fn no_positions() -> StoreError {
+    StoreError::Internal {
+        detail: "a store without positions was asked for one".to_owned(),
+    }
 }
 
 macro_rules! servers {
@@ -133,6 +156,14 @@ macro_rules! servers {
             /// Whether such a store is a server for which this version has a driver.
             pub const fn is_server(self) -> bool {
                 matches!(self, $(StoreKind::$kind)|*)
+            }
+
+            /// Whether such a server keeps positions, as [`ServerStore::KEEPS_POSITIONS`] says.
+            pub const fn keeps_positions(self) -> bool {
+                match self {
+                    $(StoreKind::$kind => <$store>::KEEPS_POSITIONS,)*
+                    _ => false,
+                }
             }
         }
 
@@ -193,6 +224,16 @@ macro_rules! servers {
             /// Open connections and those in use; see [`ServerStore::connections`].
             pub fn connections(&self) -> Option<(usize, usize)> {
                 match self { $(Server::$kind(store) => store.connections(),)* }
+            }
+
+            /// As [`ServerStore::noted`] says.
+            pub async fn noted(&self, log: LogId, lane: u32, namespace: NamespaceId) -> Result<u64, StoreError> {
+                match self { $(Server::$kind(store) => store.noted(log, lane, namespace).await,)* }
+            }
+
+            /// As [`ServerStore::forget_position`] says.
+            pub async fn forget_position(&self, log: LogId, lane: u32, namespace: NamespaceId) -> Result<(), StoreError> {
+                match self { $(Server::$kind(store) => store.forget_position(log, lane, namespace).await,)* }
             }
 
             /// Regular upkeep; see [`ServerStore::look_after`].

@@ -246,16 +246,11 @@ impl ServeOptions {
         self.stores.iter().cloned().chain([embedded]).collect()
     }
 
-    /// Whether a store is on this machine's disk, and the log and the catalog with it.
-    pub fn keeps_catalog(&self) -> bool {
+    /// Whether the data directory is used: any store but memory needs the catalog and the log in
+    /// it, and SQLite's file, which keeps the dead letters of all.
+    pub fn has_disk(&self) -> bool {
         let on_disk = |store: &StoreOptions| store.kind != StoreKind::Memory;
         self.catalog.url.is_some() || self.all_stores().iter().any(on_disk)
-    }
-
-    /// Whether there is anything in the data directory in addition to the catalog.
-    pub fn has_disk(&self) -> bool {
-        self.embedded == EmbeddedStore::Sqlite
-            || self.stores.iter().any(|store| store.kind == StoreKind::Sqlite)
     }
 }
 

@@ -109,6 +109,8 @@ pub enum LaneState {
 /// Metrics of one shard's log.
 #[derive(Debug, Default)]
 pub struct LogMetrics {
+    /// Bytes of records that each server does not have yet, by its name.
+    pub servers: Vec<(String, Gauge)>,
     /// State of the lane, a [`LaneState`].
     pub state: Gauge,
     /// Records appended.
@@ -271,9 +273,14 @@ impl Registry {
         metrics
     }
 
-    /// Adds a shard's log; its index is the order of adding.
-    pub fn add_log(&self) -> Arc<LogMetrics> {
-        let metrics = Arc::new(LogMetrics::default());
+    /// Adds a shard's log with the names of the servers that it gives records to; its index is the
+    /// order of adding.
+    pub fn add_log(&self, servers: &[String]) -> Arc<LogMetrics> {
+        let servers = servers.iter().map(|name| (name.clone(), Gauge::default()));
+        let metrics = Arc::new(LogMetrics {
+            servers: servers.collect(),
+            ..LogMetrics::default()
+        });
         lock(&self.logs).push(metrics.clone());
         metrics
     }

@@ -38,7 +38,7 @@ pub(crate) use self::tls::Encryption;
 use self::connections::Connections;
 use crate::api::keyvalue::Store;
 use crate::error::StoreError;
-use crate::ids::NamespaceId;
+use crate::ids::{LogId, NamespaceId};
 use crate::offer::Acked;
 use crate::server::{RawConfig, ServerStore, Share};
 use crate::sqlite::Presence;
@@ -94,6 +94,16 @@ impl ServerStore for Postgres {
 
     async fn presence(&self, namespace: NamespaceId) -> Result<Presence, StoreError> {
         KeyValue::new(self).presence(namespace).await
+    }
+
+    const KEEPS_POSITIONS: bool = true;
+
+    async fn noted(&self, log: LogId, lane: u32, namespace: NamespaceId) -> Result<u64, StoreError> {
+        self.position(log, lane, namespace).await
+    }
+
+    async fn forget_position(&self, log: LogId, lane: u32, namespace: NamespaceId) -> Result<(), StoreError> {
+        self.forget_one(log, lane, namespace).await
     }
 
     fn shortfall(&self, needed: Acked) -> Option<String> {

@@ -4,7 +4,7 @@
 //! An acknowledged commit is durable, so every noted position is synced.
 
 use super::Postgres;
-use super::connect::{Fault, Link};
+use super::connect::{Fault, Link, Parameters};
 use crate::error::StoreError;
 use crate::ids::{LogId, LogPosition, NamespaceId};
 
@@ -70,12 +70,47 @@ impl Postgres {
         Ok(positions)
     }
 
-    /// Forgets the positions of one lane: its records are gone for good.
-    pub async fn forget(&self, log: LogId, lane: u32) -> Result<(), StoreError> {
+    /// The position of one lane and namespace; 0 if none is noted.
+    pub(super) async fn position(
+        &self,
+        log: LogId,
+        lane: u32,
+        namespace: NamespaceId,
+    ) -> Result<u64, StoreError> {
         let lease = self.connections.acquire().await?;
         let bytes = log_bytes(log);
-        let link = lease.begin();
-        link.execute(FORGET, &[&bytes.as_slice(), &i64::from(lane)])
+        let place: Parameters<'_> = &[&bytes.as_slice(), &i64::from(lane), &i64::from(namespace.0)];
+        let rows = lease.begin().query(POSITION, place).await.map_err(Fault::from)?;
+        lease.finish();
+        let Some(row) = rows.first() else { return Ok(0) };
+        let lsn = row.try_get::<_, i64>(0).map_err(Fault::from)?;
+        Ok(lsn.max(0).cast_unsigned())
+    }
+
+    /// Forgets the positions of one lane: its records are gone for good.
+    pub async fn forget(&self, log: LogId, lane: u32) -> Result<(), StoreError> {
+        let bytes = log_bytes(log);
+        self.forget_rows(FORGET, &[&bytes.as_slice(), &i64::from(lane)])
+            .await
+    }
+
+    /// Forgets the position of one lane and namespace.
+    pub(super) async fn forget_one(
+        &self,
+        log: LogId,
+        lane: u32,
+        namespace: NamespaceId,
+    ) -> Result<(), StoreError> {
+        let bytes = log_bytes(log);
+        let place: Parameters<'_> = &[&bytes.as_slice(), &i64::from(lane), &i64::from(namespace.0)];
+        self.forget_rows(FORGET_ONE, place).await
+    }
+
+    async fn forget_rows(&self, statement: &'static str, place: Parameters<'_>) -> Result<(), StoreError> {
+        let lease = self.connections.acquire().await?;
+        lease
+            .begin()
+            .execute(statement, place)
             .await
             .map_err(Fault::from)?;
         lease.finish();
@@ -98,3 +133,5 @@ static NOTE: &str = "INSERT INTO prism.applied AS a (log, lane, namespace, lsn) 
 static POSITIONS: &str =
     "SELECT lane, namespace, lsn FROM prism.applied WHERE log = $1 ORDER BY lane, namespace";
 static FORGET: &str = "DELETE FROM prism.applied WHERE log = $1 AND lane = $2";
+static POSITION: &str = "SELECT lsn FROM prism.applied WHERE log = $1 AND lane = $2 AND namespace = $3";
+static FORGET_ONE: &str = "DELETE FROM prism.applied WHERE log = $1 AND lane = $2 AND namespace = $3";

@@ -160,16 +160,19 @@ pub(crate) fn ready_at(
 
 /// Applies the writes of many calls of one API in one transaction of a store that answers later.
 /// Calls `answer` for each, in order, with its response message, in which the durability is
-/// `durability`.
+/// `durability`; before that `committed` as [`write`] does.
 pub(crate) async fn write_later(
     store: &impl stores::keyvalue::Writes,
     calls: &[StoreCall<'_>],
     durability: i32,
+    committed: impl FnMut(&LoggedWrite<'_>, &[&str]),
     mut answer: impl FnMut(&StoreCall<'_>, Result<Vec<u8>, Box<Status>>),
 ) {
     match calls.first().map(|call| call.method.api()) {
         None => {}
-        Some(Api::KeyValue) => keyvalue::execute::write_later(store, calls, durability, answer).await,
+        Some(Api::KeyValue) => {
+            keyvalue::execute::write_later(store, calls, durability, committed, answer).await
+        }
         Some(_) => calls
             .iter()
             .for_each(|call| answer(call, Err(error::not_served(call.method)))),
@@ -266,6 +269,24 @@ pub(crate) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, S
         return Ok(Applied::default());
     };
     with_service!(first.method, S, _method => S::apply(writer, batch), else Err(unreadable()))
+}
+
+/// Applies records in one transaction of a store that answers later, with their position.
+///
+/// # Errors
+/// As of [`apply`].
+pub(crate) async fn apply_later(
+    store: &impl stores::keyvalue::Writes,
+    batch: &Batch<'_>,
+) -> Result<Applied, StoreError> {
+    match batch.records.first().map(|(_, record)| record.method) {
+        None => store
+            .apply(&[], Some(&batch.position), &mut Vec::new())
+            .await
+            .map(|()| Applied::default()),
+        Some(Method::KeyValue(_)) => keyvalue::apply::apply_later(store, batch).await,
+        Some(_) => Err(unreadable()),
+    }
 }
 
 /// Applies the write of a dead letter out of its turn, to the state of `now`.

@@ -25,6 +25,28 @@ pub(crate) struct ApplyBatch {
     pub(crate) records: Vec<(Lsn, Payload)>,
     /// Judged calls among them with a waiting caller, in the same order.
     pub(crate) awaited: Vec<Awaited>,
+    /// State of lane and cursor by which a replaced store is noticed.
+    pub(crate) known: Known,
+}
+
+/// State of a lane and of a namespace's cursor, by which a store is noticed that was replaced.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Known {
+    /// Number of times that the lane has been made anew; see [`ApplyBatch::stored_lane`].
+    pub(crate) life: u16,
+    /// Last record of the lane when it was opened: the store had noted nothing beyond.
+    pub(crate) tip: Lsn,
+    /// Cursor of the namespace: the store has all up to there.
+    pub(crate) cursor: Lsn,
+}
+
+impl ApplyBatch {
+    /// Name of the lane in the positions of a server. A lane that is made anew counts from 1 again,
+    /// and a server that is out of reach cannot be asked to forget: so its positions of another
+    /// life are another lane's.
+    pub(crate) fn stored_lane(&self) -> LaneId {
+        LaneId(self.lane.0 | u32::from(self.known.life) << 16)
+    }
 }
 
 /// A judged call with a caller that waits for the verdict.

@@ -182,6 +182,11 @@ pub(crate) enum WriterMessage {
         DeadLetterJob,
         SyncSender<Result<Vec<OwnedDeadLetter>, StoreError>>,
     ),
+    /// Keep a record that another store refuses for ever.
+    Bury(
+        Box<OwnedDeadLetter>,
+        tokio::sync::oneshot::Sender<Result<(), StoreError>>,
+    ),
     /// Answered when the earlier jobs are done and their records are with the logs.
     Settle(SyncSender<()>),
     /// A step of provisioning, answered with the namespace's state in the store afterwards.

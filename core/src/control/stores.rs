@@ -21,6 +21,10 @@ pub(crate) struct OpenStore {
     pub(crate) home: Home,
     /// Durabilities of its namespaces, for the threads that acknowledge its writes.
     pub(crate) durabilities: Option<Durabilities>,
+    /// Whether the log stands before it.
+    is_logged: bool,
+    /// Whether other gateways may serve its namespaces, too.
+    is_shared: bool,
 }
 
 /// All stores, in the order of the configuration, the embedded one last.
@@ -50,6 +54,8 @@ impl Stores {
             OpenStore {
                 candidate,
                 home,
+                is_logged: !store.kind.is_server() || (store.kind.keeps_positions() && log_refusal.is_none()),
+                is_shared: options.catalog.url.is_some(),
                 durabilities: None,
             }
         };
@@ -97,6 +103,13 @@ impl Stores {
         }
     }
 
+    /// Whether the log stands before the stores of this kind.
+    pub(crate) fn is_logged(&self, kind: StoreKind) -> bool {
+        self.0
+            .iter()
+            .any(|store| store.candidate.kind == kind && store.is_logged)
+    }
+
     /// The store of this name, if it is of this kind.
     pub(crate) fn find(&self, name: &str, kind: &str) -> Option<&OpenStore> {
         self.0
@@ -117,12 +130,12 @@ impl OpenStore {
         }
     }
 
-    /// The order in which writes reach store and log. A server that acknowledges only what is
-    /// durable keeps each durability by itself; its acknowledgement is awaited.
+    /// The order in which writes reach store and log. Where other gateways serve a namespace, too,
+    /// `strong` is the server's own: they do not see what the log of this one still holds.
     pub(crate) fn path(&self, durability: Durability) -> Path {
-        match self.candidate.kind {
-            kind if kind.is_server() => Path::StoreOnly,
-            _ => Path::of(durability),
+        match (self.is_logged, self.is_shared && durability == Durability::Strong) {
+            (true, false) => Path::of(durability),
+            (false, _) | (true, true) => Path::StoreOnly,
         }
     }
 

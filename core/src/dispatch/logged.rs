@@ -36,9 +36,10 @@ use crate::{
     log::{
         LogNews,
         committed::{CommittedRecord, RecordsMailbox},
+        links::LogLinks,
         open::OpenLane,
         parked::LogCall,
-        shard_log::{Due, LogLinks, ReadId, ShardLog, ShardLogParts},
+        shard_log::{Due, ReadId, ShardLog, ShardLogParts},
         window::Claims,
         writer::LogWriter,
     },

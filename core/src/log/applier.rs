@@ -15,7 +15,7 @@ use prism_wal::ids::Lsn;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::clock::nanos;
+use super::{clock::nanos, links::Sent};
 
 /// Longest time for which a record without a waiting call gathers others before it is sent to the
 /// store.
@@ -27,6 +27,9 @@ const GATHER_RECORDS: usize = 256;
 const OVERLAY_RECORDS_MAX: usize = 256;
 /// First pause after a failed batch.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// The end of the gateway does not wait for a server that has refused a namespace's batch as often
+/// as that.
+const FAILURES_GIVEN_UP: u32 = 4;
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -175,13 +178,13 @@ impl<W> Applier<W> {
     }
 
     /// Sends due batches. Calls `send` for each namespace with a due batch, or with `all` for each
-    /// that may send one; `send` returns whether it was really sent.
+    /// that may send one.
     pub(crate) fn send_due(
         &mut self,
         now: u64,
         durable: Lsn,
         all: bool,
-        mut send: impl FnMut(NamespaceId) -> bool,
+        mut send: impl FnMut(NamespaceId) -> Sent,
     ) {
         for namespace in &self.active {
             let Some(target) = self.targets.get_mut(namespace) else {
@@ -190,7 +193,15 @@ impl<W> Applier<W> {
             if let Some(at) = target.due_at(durable)
                 && (at <= now || (all && target.retry_at <= now))
             {
-                target.under_way = send(NamespaceId(*namespace));
+                match send(NamespaceId(*namespace)) {
+                    Sent::Yes => target.under_way = true,
+                    Sent::Nothing => {}
+                    Sent::NoRoom => target.retry_at = now.saturating_add(nanos(PAUSE_MIN)),
+                    Sent::NoStore => {
+                        target.failures = target.failures.saturating_add(1);
+                        target.retry_at = now.saturating_add(nanos(PAUSE_MAX));
+                    }
+                }
             }
         }
     }
@@ -259,6 +270,16 @@ impl<W> Applier<W> {
         self.targets.values().filter(|target| target.failures > 0).count()
     }
 
+    /// Whether all that is not applied is of namespaces that `may_wait` and have failed often.
+    pub(crate) fn only_failing(&self, mut may_wait: impl FnMut(NamespaceId) -> bool) -> bool {
+        let mut active = self.active.iter();
+        active.all(|namespace| {
+            let target = self.targets.get(namespace);
+            target.is_none_or(|target| target.failures >= FAILURES_GIVEN_UP)
+                && may_wait(NamespaceId(*namespace))
+        })
+    }
+
     /// Time of append of the oldest record that is not applied.
     pub(crate) fn oldest(&self) -> Option<u64> {
         let first = |target: &Target<W>| target.notes.front().map(|note| note.at);
@@ -299,7 +320,7 @@ mod tests {
         let mut sent = Vec::new();
         applier.send_due(now, Lsn(durable), false, |namespace| {
             sent.push(namespace.0);
-            true
+            Sent::Yes
         });
         sent
     }
@@ -399,7 +420,7 @@ mod tests {
         let mut sent = 0;
         applier.send_due(0, Lsn(5 + many), true, |_| {
             sent += 1;
-            true
+            Sent::Yes
         });
         assert_eq!(sent, 1, "the end does not wait");
     }

@@ -49,7 +49,7 @@ impl<'a> Records<'a> {
         }
     }
 
-    fn position(&self, lsn: Lsn) -> LogPosition {
+    pub(super) fn position(&self, lsn: Lsn) -> LogPosition {
         LogPosition {
             log: self.log,
             lane: self.lane.0,
@@ -59,7 +59,7 @@ impl<'a> Records<'a> {
     }
 
     /// The records from one place to another.
-    fn range(&self, from: usize, to: usize) -> Self {
+    pub(super) fn range(&self, from: usize, to: usize) -> Self {
         let records = &self.records[from..to];
         let is_before = |awaited: &Awaited, at: usize| {
             let limit = self.records.get(at).map(|(lsn, _)| *lsn);
@@ -84,7 +84,19 @@ pub(crate) struct AppliedRecords {
 }
 
 impl AppliedRecords {
-    fn add(&mut self, more: Self) {
+    /// One record that is a dead letter now.
+    pub(super) fn buried(records: &Records<'_>, cause: &StoreError) -> Self {
+        let refusal = |awaited: &Awaited| Verdict {
+            lsn: awaited.lsn,
+            reply: Err(error::from_store(cause)),
+        };
+        Self {
+            verdicts: records.awaited.iter().map(refusal).collect(),
+            buried: 1,
+        }
+    }
+
+    pub(super) fn add(&mut self, more: Self) {
         self.verdicts.extend(more.verdicts);
         self.buried += more.buried;
     }
@@ -127,21 +139,14 @@ fn apply_at_once(writer: &mut Writer, records: &Records<'_>) -> Result<AppliedRe
         }
         Err(error) if is_fault_of_a_record(&error) => {
             bury(writer, records, 0, &error)?;
-            let refusal = |awaited: &Awaited| Verdict {
-                lsn: awaited.lsn,
-                reply: Err(error::from_store(&error)),
-            };
-            Ok(AppliedRecords {
-                verdicts: records.awaited.iter().map(refusal).collect(),
-                buried: 1,
-            })
+            Ok(AppliedRecords::buried(records, &error))
         }
         result => result,
     }
 }
 
 /// Whether another record might succeed: not when the store itself fails.
-fn is_fault_of_a_record(error: &StoreError) -> bool {
+pub(super) fn is_fault_of_a_record(error: &StoreError) -> bool {
     match error {
         StoreError::InvalidArgument { .. }
         | StoreError::TokenReused
@@ -163,14 +168,9 @@ fn apply_together(writer: &mut Writer, records: &Records<'_>) -> Result<AppliedR
     let Some((last, _)) = records.records.last() else {
         return Ok(AppliedRecords::default());
     };
-    let mut logged = Vec::with_capacity(records.records.len());
-    let mut highest_stamp = i64::MIN;
-    for (lsn, record) in records.records {
-        let record = LoggedWrite::decode(records.namespace, record).map_err(|_| api::unreadable())?;
-        highest_stamp = highest_stamp.max(record.context.stamp.time_ns);
-        logged.push((*lsn, record));
-    }
-    writer.expect_stamp(highest_stamp);
+    let logged = decode(records)?;
+    let stamps = logged.iter().map(|(_, record)| record.context.stamp.time_ns);
+    writer.expect_stamp(stamps.max().unwrap_or(i64::MIN));
     let batch = api::Batch {
         records: &logged,
         position: records.position(*last),
@@ -185,6 +185,28 @@ fn apply_together(writer: &mut Writer, records: &Records<'_>) -> Result<AppliedR
         verdicts: applied.verdicts,
         buried: applied.refused.len() as u64,
     })
+}
+
+/// The records as their API reads them.
+pub(super) fn decode<'a>(records: &Records<'a>) -> Result<Vec<(Lsn, LoggedWrite<'a>)>, StoreError> {
+    let decode = |(lsn, record): &'a (Lsn, Payload)| {
+        let record = LoggedWrite::decode(records.namespace, record).map_err(|_| api::unreadable())?;
+        Ok((*lsn, record))
+    };
+    records.records.iter().map(decode).collect()
+}
+
+/// Keeps a record of another store that refuses it for ever.
+///
+/// # Errors
+/// Those of SQLite's file; nothing was kept.
+pub(crate) fn keep_letter(writer: &mut Writer, letter: &OwnedDeadLetter) -> Result<(), StoreError> {
+    let letter = DeadLetter {
+        position: letter.position,
+        reason: &letter.reason,
+        record: &letter.record,
+    };
+    writer.bury(&letter, unix_millis()).map(drop)
 }
 
 fn bury(
@@ -250,7 +272,10 @@ mod tests {
         sqlite::{self, Options},
     };
     use prism_codec::{
-        message::keyvalue::{ExpectedView, ItemView, encode_compare_and_swap_request, encode_put_request},
+        message::keyvalue::{
+            ExpectedView, ItemView, encode_compare_and_swap_request, encode_compare_and_swap_response,
+            encode_put_request,
+        },
         method::KeyValueMethod,
     };
 
@@ -459,5 +484,48 @@ mod tests {
         assert_eq!(store.value("first"), None, "it is not there a second time");
         assert_eq!(store.value("later").as_deref(), Some(&b"put"[..]));
         assert_eq!(store.writer.dead_letter_counts(), Ok(vec![(NAMESPACE, 1)]));
+    }
+    #[test]
+    fn a_verdict_is_that_of_its_own_swap_also_after_one_that_nobody_waits_for() {
+        let swap = |id, expected| {
+            let mut body = Vec::new();
+            let item = ItemView {
+                key: KEY,
+                value: b"swapped",
+                ttl: None,
+                compression: 0,
+                version: b"",
+            };
+            encode_compare_and_swap_request(&mut body, "events", id, KEY, None, expected, Some(&item));
+            LoggedWrite::example(NAMESPACE, KeyValueMethod::CompareAndSwap, &body).encode()
+        };
+        // The caller of the first has gone; the second finds nothing of what it expects.
+        let records = [
+            swap("first", ExpectedView::Absent),
+            swap("second", ExpectedView::Value(b"never there")),
+        ];
+        let records: Vec<_> = (1..).map(Lsn).zip(records.map(Payload::from)).collect();
+        let first = RecordId {
+            lane: LaneId(1),
+            lsn: Lsn(2),
+        };
+        let records = Records {
+            log: LogId(1),
+            lane: LaneId(1),
+            namespace: NAMESPACE,
+            records: &records,
+            awaited: &[Awaited { lsn: Lsn(2), first }],
+            now: UnixMillis(1),
+        };
+        let mut store = Store::new();
+        let applied = apply_records(&mut store.writer, &records).expect("a store in order");
+        let mut refused = Vec::new();
+        encode_compare_and_swap_response(&mut refused, false, None, None);
+        let replies: Vec<_> = applied
+            .verdicts
+            .into_iter()
+            .map(|verdict| verdict.reply)
+            .collect();
+        assert_eq!(replies, [Ok(refused)]);
     }
 }

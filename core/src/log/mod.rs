@@ -19,10 +19,12 @@
 
 pub(crate) mod applier;
 pub(crate) mod apply;
+pub(crate) mod apply_later;
 mod clock;
 pub(crate) mod committed;
 pub(crate) mod identity;
 pub(crate) mod keeper;
+pub(crate) mod links;
 pub(crate) mod open;
 pub(crate) mod parked;
 mod seen;

@@ -12,7 +12,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,26 +19,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prism_backends::{
-    LogId, LogPosition, NamespaceId, StoreError,
-    sqlite::{Checkpointer, NO_LOG, Writer},
-};
+use prism_backends::{LogId, sqlite::NO_LOG};
 use prism_wal::{
     cipher::KeyEncryptionKey,
     disk::file::{Durability, FileDisk, durability_of},
     group_commit::{ClosedSegment, Config, GroupCommit},
-    ids::{LaneId, Lsn, TargetId},
+    ids::{LaneId, Lsn},
     lane::Replay,
-    manifest::manifest_file_name,
     pool::Prepared,
     start::{Refusal, StartConfig, StartError, Started, start},
-    tail::{Payload, Tail},
+    tail::Tail,
 };
 
 use super::{
-    LogNews,
-    apply::{Records, apply_records},
-    identity,
+    LogNews, identity,
     keeper::{self, KeeperJobs, Keepers},
     lane_of,
     seen::{Collector, LaneCalls, Seen},
@@ -70,6 +63,10 @@ pub(crate) struct OpenLane {
     pub(crate) window: Window<First>,
     pub(crate) claims: Claims,
     pub(crate) keeper: KeeperJobs,
+    /// The last record that was found.
+    pub(crate) opened_at: Lsn,
+    /// Number of times that the lane has been made anew.
+    pub(crate) life: u16,
     /// Number of records read, and the time that opening the lane took.
     pub(crate) recovered: (u64, Duration),
 }
@@ -240,6 +237,7 @@ impl LogDirectory {
                 }
                 Read::Held(why) => Recovered::Held(why),
                 Read::Gone => {
+                    self.begin_life(*lane).map_err(|error| self.unusable(&error))?;
                     store.forget(self.id, *lane)?;
                     self.make(*lane, &seen)?
                 }
@@ -433,8 +431,18 @@ impl LogDirectory {
             }
             Ok(()) => {}
         }
+        if !may_be_late && store.waits_elsewhere(&read.tail) {
+            let why = "a server lacks what the log holds for it, and the keys have other shards now; start with as many \
+                       shards as before until prism_log_store_unapplied_bytes is 0";
+            tracing::error!(lane = lane.0, why, "the lane is held");
+            return Ok(Recovered::Held(why.to_owned()));
+        }
         read.took += began.elapsed();
         Ok(Recovered::Ready(read))
+    }
+
+    fn unusable(&self, error: &io::Error) -> String {
+        format!("the log in {} cannot be used: {error}", self.path.display())
     }
 
     /// Starts the keeper of a lane and collects the parts that its shard needs.
@@ -447,8 +455,13 @@ impl LogDirectory {
         let (keeper, thread) = keeper::spawn(lane_of(shard), started.pool, news)
             .map_err(|error| format!("cannot start a thread for the log: {error}"))?;
         keeper::keepers_of(&self.keepers).push(thread);
+        let life = self
+            .life_of(lane_of(shard))
+            .map_err(|error| self.unusable(&error))?;
         Ok(Opened::Lane(Box::new(OpenLane {
             log: self.id,
+            opened_at: started.recovery.tip.lsn,
+            life,
             commit: started.commit,
             active: started.active,
             closed: started.closed,
@@ -458,90 +471,6 @@ impl LogDirectory {
             keeper,
             recovered: (started.recovery.records, took),
         })))
-    }
-
-    // --- lanes that are no more ------------------------------------------------------------------
-
-    /// Removes a lane after the store has all its records. The mark comes first: with it on disk
-    /// the remaining files are garbage, however many are left.
-    fn retire(&self, lane: LaneId, store: &mut Store<'_>) -> Result<(), String> {
-        File::create(self.path.join(mark_name(lane)))
-            .and_then(|mark| mark.sync_all())
-            .and_then(|()| self.sync_directory())
-            .map_err(|error| self.cannot_remove(lane, &error))?;
-        tracing::info!(
-            lane = lane.0,
-            "removing the lane of a shard that is no more; the store has all its records"
-        );
-        self.remove_lane(lane, store)
-    }
-
-    fn remove_lane(&self, lane: LaneId, store: &mut Store<'_>) -> Result<(), String> {
-        self.remove_files(lane)
-            .map_err(|error| self.cannot_remove(lane, &error))?;
-        // A later lane of this number counts from 1 again: its records must not pass for old ones.
-        store.forget(self.id, lane)?;
-        self.sync_directory()
-            .and_then(|()| fs::remove_file(self.path.join(mark_name(lane))))
-            .and_then(|()| self.sync_directory())
-            .map_err(|error| self.cannot_remove(lane, &error))
-    }
-
-    fn remove_files(&self, lane: LaneId) -> io::Result<()> {
-        let (prefix, mark) = (format!("lane-{:08x}", lane.0), mark_name(lane));
-        for entry in fs::read_dir(&self.path)? {
-            let name = entry?.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with(&prefix) && name != mark {
-                fs::remove_file(self.path.join(&*name))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn cannot_remove(&self, lane: LaneId, error: &io::Error) -> String {
-        format!("cannot remove lane {lane} from {}: {error}", self.path.display())
-    }
-
-    /// Completes removals that a crash interrupted.
-    fn finish_retired(&self, store: &mut Store<'_>) -> Result<(), String> {
-        self.retired()?
-            .into_iter()
-            .try_for_each(|lane| self.remove_lane(lane, store))
-    }
-
-    fn sync_directory(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
-    }
-
-    fn lanes(&self) -> Result<Vec<LaneId>, String> {
-        self.numbers(manifest_file_name)
-    }
-
-    fn retired(&self) -> Result<Vec<LaneId>, String> {
-        self.numbers(mark_name)
-    }
-
-    /// Lanes with a file of the name that `name_of` gives.
-    fn numbers(&self, name_of: impl Fn(LaneId) -> String) -> Result<Vec<LaneId>, String> {
-        let entries = match fs::read_dir(&self.path) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(format!("cannot read {}: {error}", self.path.display())),
-        };
-        let mut lanes = Vec::new();
-        for entry in entries {
-            let name = entry
-                .map_err(|error| format!("cannot read {}: {error}", self.path.display()))?
-                .file_name();
-            let name = name.to_string_lossy();
-            let number = name.strip_prefix("lane-").and_then(|rest| rest.get(..8));
-            let lane = number
-                .and_then(|digits| u32::from_str_radix(digits, 16).ok())
-                .map(LaneId);
-            lanes.extend(lane.filter(|lane| name == name_of(*lane)));
-        }
-        Ok(lanes)
     }
 }
 
@@ -573,10 +502,6 @@ enum Recovered {
     Held(String),
 }
 
-fn mark_name(lane: LaneId) -> String {
-    format!("lane-{:08x}.retired", lane.0)
-}
-
 fn group_config(limits: &LogLimits) -> Config {
     Config {
         segment_blocks: limits.segment_blocks(),
@@ -593,157 +518,16 @@ pub(crate) fn record_bytes_max(limits: &LogLimits) -> usize {
         .min(limits.unapplied_bytes_max)
 }
 
-/// The store, before it is passed to its threads.
-pub(crate) struct Store<'a> {
-    pub(crate) writer: &'a mut Writer,
-    pub(crate) checkpointer: &'a mut Checkpointer,
-    /// Namespaces whose acknowledged writes the store must have up to the log's cursors.
-    pub(crate) strong: BTreeSet<u32>,
-}
+mod retired;
+mod store;
 
-impl Store<'_> {
-    /// Positions of the store in a log.
-    fn positions(&self, log: LogId) -> Result<Positions, String> {
-        let positions = self.writer.positions().map_err(|error| error.to_string())?;
-        Ok(positions
-            .into_iter()
-            .filter(|at| at.log == log)
-            .map(|at| ((LaneId(at.lane), at.namespace.0), Lsn(at.lsn)))
-            .collect())
-    }
-
-    /// The logs that the store has records of.
-    fn logs(&self) -> Result<Vec<LogId>, String> {
-        let positions = self.writer.positions().map_err(|error| error.to_string())?;
-        let mut logs: Vec<_> = positions.into_iter().map(|at| at.log).collect();
-        logs.retain(|log| *log != NO_LOG);
-        logs.dedup();
-        Ok(logs)
-    }
-
-    fn adopt(&mut self, log: LogId) -> Result<(), String> {
-        self.writer
-            .adopt_positions(log)
-            .map_err(|error| error.to_string())
-    }
-
-    fn forget_log(&mut self, log: LogId) -> Result<(), String> {
-        self.writer
-            .forget_log(log)
-            .and_then(|()| self.checkpointer.sync())
-            .map_err(|error| error.to_string())
-    }
-
-    /// Whether the store has records of any lane.
-    ///
-    /// # Errors
-    /// A sentence for the operator.
-    pub(crate) fn knows_a_log(&self) -> Result<bool, String> {
-        Ok(!self.logs()?.is_empty())
-    }
-
-    fn forget(&mut self, log: LogId, lane: LaneId) -> Result<(), String> {
-        self.writer
-            .forget_lane(log, lane.0)
-            .and_then(|()| self.checkpointer.sync())
-            .map_err(|error| error.to_string())
-    }
-
-    /// The reason why the store is not the one of this lane's cursors; `None` if it may be.
-    fn has_lost_data(&self, lane: LaneId, tail: &Tail, positions: &Positions) -> Option<String> {
-        tail.checkpoint().iter().find_map(|(TargetId(namespace), cursor)| {
-            let stored = positions.get(&(lane, namespace)).copied().unwrap_or_default();
-            let lost = self.strong.contains(&namespace) && stored < cursor;
-            lost.then(|| {
-                format!(
-                    "the store has namespace {namespace} up to record {stored}, and once had it durably up to record \
-                     {cursor}: it was replaced or has lost data. Bring the right one back, or go on without those records \
-                     with wal.on_corruption: continue_and_report"
-                )
-            })
-        })
-    }
-
-    /// Notes for later starts that an operator has accepted a store that lacks records.
-    fn accept_as_it_is(&mut self, log: LogId, lane: LaneId, tail: &Tail) -> Result<(), String> {
-        let strong = |(target, _): &(TargetId, Lsn)| self.strong.contains(&target.0);
-        let cursors = tail.checkpoint().iter().filter(strong);
-        let positions: Vec<_> = cursors
-            .map(|(target, cursor)| LogPosition {
-                log,
-                lane: lane.0,
-                namespace: NamespaceId(target.0),
-                lsn: cursor.0,
-            })
-            .collect();
-        self.writer
-            .apply_at(&[], &positions, &mut Vec::new())
-            .and_then(|()| self.checkpointer.sync())
-            .map_err(|error| error.to_string())
-    }
-
-    /// Applies a lane's records that the store lacks, by namespace, and makes them durable.
-    fn bring_up_to_date(
-        &mut self,
-        (log, lane): (LogId, LaneId),
-        tail: &mut Tail,
-        durable: Lsn,
-        positions: &Positions,
-    ) -> Result<(), StoreError> {
-        let total = tail.unapplied_in_all().records;
-        let (mut done, mut told) = (0, Instant::now());
-        let waiting: Vec<TargetId> = tail.waiting().collect();
-        // Records that the store has are not applied again. For all namespaces before the first is
-        // applied: one that the store refuses now ends this; the rest is applied while serving.
-        for target in &waiting {
-            let stored = positions.get(&(lane, target.0)).copied().unwrap_or_default();
-            tail.handle_applied(*target, stored.min(durable));
-        }
-        for target in waiting {
-            loop {
-                let batch: Vec<(Lsn, Payload)> = tail
-                    .batch(target, BATCH_RECORDS, usize::MAX)
-                    .map(|(lsn, record)| (lsn, record.clone()))
-                    .collect();
-                let Some(upto) = batch.last().map(|(lsn, _)| *lsn) else {
-                    break;
-                };
-                done += batch.len();
-                let records = Records {
-                    log,
-                    lane,
-                    namespace: NamespaceId(target.0),
-                    records: &batch,
-                    // No call waits for records logged before the start.
-                    awaited: &[],
-                    now: unix_millis(),
-                };
-                apply_records(self.writer, &records)?;
-                tail.handle_applied(target, upto);
-                if told.elapsed() >= PROGRESS_PAUSE {
-                    told = Instant::now();
-                    tracing::info!(lane = lane.0, done, total, "bringing the store up to date");
-                }
-            }
-        }
-        let unsynced: Vec<_> = tail.unsynced().collect();
-        if !unsynced.is_empty() {
-            self.checkpointer.sync()?;
-        }
-        for (target, lsn) in unsynced {
-            tail.handle_synced(target, lsn);
-        }
-        if done > 0 {
-            tracing::info!(lane = lane.0, records = done, "the store is up to date");
-        }
-        Ok(())
-    }
-}
+pub(crate) use self::store::{Elsewhere, Store};
 
 #[cfg(test)]
 mod tests {
-    use prism_backends::sqlite;
+    use prism_backends::{NamespaceId, StoreError, sqlite};
     use prism_codec::method::KeyValueMethod;
+    use prism_wal::{ids::TargetId, tail::Payload};
     use rusqlite::Connection;
 
     use super::*;
@@ -769,6 +553,8 @@ mod tests {
             writer: &mut parts.writer,
             checkpointer: &mut parts.checkpointer,
             strong: BTreeSet::new(),
+            elsewhere: BTreeMap::new(),
+            known: BTreeSet::from([1, 2]),
         };
         let (lane, waits, has) = (LaneId(1), TargetId(1), TargetId(2));
         let mut tail = Tail::default();

@@ -20,12 +20,13 @@ use prism_wal::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use self::books::{applier_of, awaited_of};
+use self::books::{applier_of, awaited_of, unapplied_of};
 use super::{
     applier::{Applier, Note, Overlay},
     clock::{LogClock, STOP_MIN},
     keeper::{KeeperJob, KeeperJobs},
     lane_of,
+    links::{LogLinks, Route, Routes, Sent},
     open::OpenLane,
     parked::{Judged, LogCall, Parked, settled},
     window::{CallHasher, Claims, First, TokenCall, Window},
@@ -34,13 +35,12 @@ use super::{
 use crate::{
     call::{
         error,
-        event::{ApplyBatch, RecordId, SyncJob},
+        event::{ApplyBatch, Known, RecordId, SyncJob},
         job::{Reply, WriterMessage},
         ticket::Ticket,
     },
     config::LogLimits,
     metrics::{LaneState, LogMetrics},
-    runtime::mailbox::Mailbox,
 };
 
 /// Most records of one batch for the store. The next line bounds their bytes.
@@ -58,15 +58,6 @@ const RETRY_PAUSE: u64 = 500_000_000;
 const QUOTAS_PER_LANE: usize = 4;
 /// Interval at which the gauges are set, in nanoseconds.
 const SHOW_PAUSE: u64 = 100_000_000;
-
-/// Mailboxes of a shard's log to the threads around it.
-#[derive(Debug, Clone)]
-pub(crate) struct LogLinks {
-    /// The writer of the store.
-    pub(crate) store: Arc<Mailbox<WriterMessage>>,
-    /// The thread that makes the store's data durable.
-    pub(crate) sync: Arc<Mailbox<SyncJob>>,
-}
 
 /// Work that a turn leaves for the shard.
 #[derive(Debug, Default)]
@@ -110,15 +101,20 @@ pub(crate) struct ShardLog {
     lane_id: LaneId,
     lane: Lane<LogWriter>,
     clock: LogClock,
-    /// Bytes of records that the store does not have yet, of all namespaces.
-    unapplied_bytes: usize,
+    /// The last record when the lane was opened.
+    opened_at: Lsn,
+    /// How often the lane has been made anew.
+    life: u16,
+    /// Bytes of records that each store does not have yet, of all its namespaces, by
+    /// [`Route::index`].
+    unapplied_bytes: Vec<usize>,
     parked: VecDeque<Parked>,
     /// Judged calls that are not applied yet.
     judged: FxHashMap<Lsn, Judged>,
     applier: Applier<Waiting>,
     window: Window<First>,
     claims: Claims,
-    links: LogLinks,
+    routes: Routes,
     keeper: Option<KeeperJobs>,
     /// Number of requested segments that have not arrived.
     preparing: usize,
@@ -180,11 +176,14 @@ impl ShardLog {
             window,
             claims,
             keeper,
+            opened_at,
+            life,
             recovered: _,
         } = lane;
         let lane = Lane::new(commit, active, closed, tail, writer);
         let clock = LogClock::default();
-        let unapplied_bytes = lane.tail().unapplied_in_all().bytes;
+        let mut routes = Routes::new(links);
+        let unapplied_bytes = unapplied_of(lane.tail(), &mut routes);
         let applier = applier_of(lane.tail(), clock.now());
         Self {
             shard,
@@ -192,13 +191,15 @@ impl ShardLog {
             lane_id: lane_of(shard),
             lane,
             clock,
+            opened_at,
+            life,
             unapplied_bytes,
             parked: VecDeque::new(),
             judged: FxHashMap::default(),
             applier,
             window,
             claims,
-            links,
+            routes,
             keeper: Some(keeper),
             preparing: 0,
             no_segment: None,
@@ -280,13 +281,17 @@ impl ShardLog {
         let target = TargetId(call.namespace.0);
         let (max, bytes) = (self.limits.unapplied_bytes_max, call.record.len());
         let of_namespace = self.lane.tail().unapplied(target).bytes + bytes;
-        let of_lane = self.unapplied_bytes + bytes;
+        let route = self.routes.of(call.namespace).index();
+        let of_store = self.unapplied_bytes[route] + bytes;
         let refusal = if bytes > max {
             Some(error::from_append(AppendError::TooLong, None))
         } else if of_namespace > max {
             Some(error::unapplied_quota("this namespace's", max))
-        } else if of_lane > max.saturating_mul(QUOTAS_PER_LANE) {
-            Some(error::unapplied_quota("all namespaces'", max * QUOTAS_PER_LANE))
+        } else if of_store > max.saturating_mul(QUOTAS_PER_LANE) {
+            Some(error::unapplied_quota(
+                "all namespaces of the store'",
+                max * QUOTAS_PER_LANE,
+            ))
         } else {
             None
         };
@@ -303,7 +308,7 @@ impl ShardLog {
         })?;
         self.metrics.records.add(1);
         self.metrics.bytes.add(bytes as u64);
-        self.unapplied_bytes += bytes;
+        self.unapplied_bytes[route] += bytes;
         let record = RecordId {
             lane: self.lane_id,
             lsn,
@@ -409,6 +414,7 @@ impl ShardLog {
             self.removed.insert(namespace.0);
         } else {
             self.lane.forget(TargetId(namespace.0));
+            self.routes.forget(namespace);
         }
     }
 
@@ -516,11 +522,13 @@ impl ShardLog {
         let Self {
             applier,
             lane,
-            links,
+            routes,
             shard,
             log_id,
             lane_id,
             judged,
+            opened_at,
+            life,
             ..
         } = self;
         applier.send_due(now, durable, all, |namespace| {
@@ -530,8 +538,13 @@ impl ShardLog {
                 .map(|(lsn, record)| (lsn, record.clone()))
                 .collect();
             if records.is_empty() {
-                return false;
+                return Sent::Nothing;
             }
+            let known = Known {
+                life: *life,
+                tip: *opened_at,
+                cursor: lane.tail().checkpoint().cursor(TargetId(namespace.0)),
+            };
             let batch = ApplyBatch {
                 shard: *shard,
                 log: *log_id,
@@ -539,9 +552,10 @@ impl ShardLog {
                 namespace,
                 awaited: awaited_of(&records, judged),
                 records,
+                known,
             };
-            // A full mailbox empties; the next turn tries again.
-            links.store.send(WriterMessage::Apply(Box::new(batch))).is_ok()
+            let route = routes.of(namespace);
+            routes.send(route, WriterMessage::Apply(Box::new(batch)))
         });
     }
 
@@ -557,11 +571,12 @@ impl ShardLog {
         if self.syncing || now < due {
             return;
         }
-        let cursors: Vec<_> = self.lane.tail().unsynced().collect();
+        let (cursors, has_moved) = self.unsynced_in_file();
         if cursors.is_empty() {
             // Everything applied is durable in the store: worth a checkpoint if that frees a
             // segment, or if this is the end.
-            if asked_for && (self.lane.checkpoint_due() || self.lane.tail().floor() > self.checkpointed) {
+            let has_risen = self.lane.tail().floor() > self.checkpointed;
+            if (asked_for && (has_risen || self.lane.checkpoint_due())) || (has_moved && has_risen) {
                 self.checkpoint(now);
             }
             self.sync_at = now + SYNC_PAUSE;
@@ -569,7 +584,23 @@ impl ShardLog {
             return;
         }
         let shard = self.shard;
-        self.syncing = self.links.sync.send(SyncJob { shard, cursors }).is_ok();
+        self.syncing = self.routes.sync(SyncJob { shard, cursors });
+    }
+
+    /// The cursors that wait for a sync of SQLite's file. What a server has applied is durable
+    /// there: those cursors move. Whether any of those did.
+    fn unsynced_in_file(&mut self) -> (Vec<(TargetId, Lsn)>, bool) {
+        let mut cursors: Vec<_> = self.lane.tail().unsynced().collect();
+        let count = cursors.len();
+        cursors.retain(|(target, lsn)| {
+            let is_in_file = self.routes.of(NamespaceId(target.0)) == Route::File;
+            if !is_in_file {
+                self.lane.handle_synced(*target, *lsn);
+            }
+            is_in_file
+        });
+        let has_moved = cursors.len() < count;
+        (cursors, has_moved)
     }
 
     /// Pause before the store may be asked again.
@@ -610,7 +641,18 @@ impl ShardLog {
     /// Whether the lane is closed.
     pub(crate) fn is_flushed(&self) -> bool {
         // A poisoned lane is never drained: the next start reads it.
-        self.flushing == Flushing::Done || (self.flushing == Flushing::Wanted && !self.is_healthy())
+        let is_given_up = || !self.is_healthy() || self.waits_for_servers_only();
+        self.flushing == Flushing::Done || (self.flushing == Flushing::Wanted && is_given_up())
+    }
+
+    /// Whether only servers that are out of reach lack something, and nothing else is under way:
+    /// the next start goes on.
+    fn waits_for_servers_only(&self) -> bool {
+        let is_of_server = |namespace| self.routes.known(namespace) != Route::File;
+        !self.applier.is_empty()
+            && self.applier.only_failing(is_of_server)
+            && self.lane.commit().is_quiet()
+            && self.lane.tail().unsynced().next().is_none()
     }
 
     /// Number of writes that wait for their answer.
@@ -649,6 +691,9 @@ impl ShardLog {
         metrics.unapplied_bytes.set(unapplied.bytes as u64);
         let age = self.applier.oldest().map_or(0, |at| now.saturating_sub(at));
         metrics.unapplied_age_nanos.set(age);
+        for (number, (_, bytes)) in metrics.servers.iter().enumerate() {
+            bytes.set(self.unapplied_bytes[Route::Server(number).index()] as u64);
+        }
         metrics.failing_namespaces.set(self.applier.failing() as u64);
         metrics.durable_lsn.set(commit.durable_lsn().0);
         metrics.groups.set(commit.durable_group().0);

@@ -120,6 +120,7 @@ pub(super) fn render(logs: &[Arc<LogMetrics>], out: &mut String) {
             let _ = writeln!(out, "prism_{name}{{shard=\"{shard}\"}} {}", read(log));
         }
     }
+    render_servers(logs, out);
     for (name, help) in [
         ("log_durable_seconds", "Time from the append to durable."),
         (
@@ -136,6 +137,24 @@ pub(super) fn render(logs: &[Arc<LogMetrics>], out: &mut String) {
             let buckets = histogram.buckets.each_ref().map(super::Counter::value);
             let labels = format!("shard=\"{shard}\"");
             render_histogram(out, name, &labels, &buckets, histogram.sum_nanos.value());
+        }
+    }
+}
+
+/// Writes what each server lacks, where there are servers.
+fn render_servers(logs: &[Arc<LogMetrics>], out: &mut String) {
+    if logs.iter().all(|log| log.servers.is_empty()) {
+        return;
+    }
+    let name = "log_store_unapplied_bytes";
+    let _ = writeln!(
+        out,
+        "# HELP prism_{name} Bytes that a server's store does not have yet.\n# TYPE prism_{name} gauge"
+    );
+    for (shard, log) in logs.iter().enumerate() {
+        for (store, bytes) in &log.servers {
+            let bytes = bytes.value();
+            let _ = writeln!(out, "prism_{name}{{shard=\"{shard}\",store=\"{store}\"}} {bytes}");
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     log::{
         self,
         keeper::Keepers,
-        open::{LogDirectory, Opened},
+        open::{Elsewhere, LogDirectory, Opened},
     },
     namespace::{Durability, state::NamespaceState},
     runtime::mailbox::Waker,
@@ -44,7 +44,7 @@ pub(super) fn open(
     waker: Arc<Waker>,
     stop: Arc<AtomicBool>,
 ) -> Result<DataDir, ServeError> {
-    if !options.keeps_catalog() {
+    if !options.has_disk() {
         let catalog = Catalog::in_memory().map_err(|cause| ServeError(cause.to_string()))?;
         return Ok(DataDir {
             lock: None,
@@ -163,35 +163,48 @@ pub(super) fn open_log(
     let news = mailboxes.log_news();
     let mut log = LogDirectory::new(&options.data_dir, options.wal, key, news.clone(), keepers.clone());
     let entries = catalog.entries().map_err(|cause| ServeError(cause.to_string()))?;
-    let kept = || {
-        entries
-            .iter()
-            .filter(|entry| entry.state != NamespaceState::Deleting)
+    let through_log = |entry: &&CatalogEntry| {
+        let kind = StoreKind::of_name(&entry.store.kind);
+        let is_logged = kind.is_some_and(|kind| kind == StoreKind::Sqlite || kind.keeps_positions());
+        is_logged && entry.durability != Durability::BestEffort.as_str()
     };
-    let logged: Vec<_> = kept()
-        .filter(|entry| entry.durability != Durability::BestEffort.as_str())
-        // A server's store acknowledges only what is durable there.
-        .filter(|entry| entry.store.kind == StoreKind::Sqlite.name())
+    let in_sqlite = |entry: &&CatalogEntry| entry.store.kind == StoreKind::Sqlite.name();
+    let kept: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry.state != NamespaceState::Deleting)
         .collect();
+    let is_needed = kept.iter().any(through_log);
     // The store may have lost the note of its latest namespaces in a power cut; the catalog and the
     // log have not.
-    let in_sqlite = kept().filter(|entry| entry.store.kind == StoreKind::Sqlite.name());
-    let ids: Vec<_> = in_sqlite.map(|entry| NamespaceId(entry.id)).collect();
+    let ids: Vec<_> = kept
+        .iter()
+        .filter(|entry| in_sqlite(entry))
+        .map(|entry| NamespaceId(entry.id))
+        .collect();
     parts
         .writer
         .create_namespaces(&ids)
         .map_err(|cause| ServeError(format!("the namespaces of the catalog: {cause}")))?;
-    let strong = |entry: &&&CatalogEntry| entry.durability == Durability::Strong.as_str();
+    let is_strong = |entry: &CatalogEntry| entry.durability == Durability::Strong.as_str();
+    let strong = kept.iter().filter(|entry| in_sqlite(entry) && is_strong(entry));
+    let elsewhere = entries
+        .iter()
+        .filter(|entry| !in_sqlite(entry))
+        .map(|entry| match is_strong(entry) {
+            true => (entry.id, Elsewhere::Waits),
+            false => (entry.id, Elsewhere::Has),
+        });
     let mut store = log::open::Store {
         writer: &mut parts.writer,
         checkpointer: &mut parts.checkpointer,
-        strong: logged.iter().filter(strong).map(|entry| entry.id).collect(),
+        strong: strong.map(|entry| entry.id).collect(),
+        elsewhere: elsewhere.collect(),
+        known: entries.iter().map(|entry| entry.id).collect(),
     };
     log.identify(&mut store).map_err(ServeError)?;
     let mut held = Vec::new();
-    let needed = !logged.is_empty();
     let exists = log.exists().map_err(ServeError)?;
-    if needed || exists || store.knows_a_log().map_err(ServeError)? {
+    if is_needed || exists || store.knows_a_log().map_err(ServeError)? {
         let opened = log.open(&mut store).map_err(ServeError)?;
         let is_held = |(shard, opened): (usize, &Opened)| matches!(opened, Opened::Held(_)).then_some(shard);
         held = opened.iter().enumerate().filter_map(is_held).collect();

@@ -13,18 +13,22 @@ use prism_backends::{
     server::{ServerConfig, Share},
 };
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{ServeError, failed, mailboxes::JOBS_MAX};
+use super::{
+    ServeError, failed,
+    mailboxes::{JOBS_MAX, Mailboxes},
+};
 use crate::{
     call::{
-        job::{Durabilities, Reply, WriterMessage},
+        job::{Durabilities, WriterMessage},
         link::StoreLink,
         receipt,
     },
     config::{ServeOptions, StoreOptions},
-    control::catalog::Catalog,
-    metrics::Registry,
+    control::catalog::{Catalog, CatalogEntry},
+    log::{apply_later::Letters, links::ServerLink},
+    metrics::{LogMetrics, Registry},
     namespace::Durability,
     runtime::{
         clock::WallClock,
@@ -43,6 +47,8 @@ pub(super) struct Sidecars {
     pub(super) servers: Vec<Server>,
     /// Links by store, then by shard.
     links: Vec<Vec<StoreLink>>,
+    /// Namespaces whose store is not configured.
+    pub(super) absent: Arc<FxHashSet<u32>>,
     pub(super) threads: Vec<JoinHandle<()>>,
     pub(super) wakers: Vec<Arc<Waker>>,
 }
@@ -59,7 +65,10 @@ pub(super) struct Surroundings<'a> {
     pub(super) shards: u16,
     pub(super) wall: &'a WallClock,
     pub(super) stop: &'a Arc<Stop>,
-    pub(super) replies: &'a [Arc<Mailbox<Reply>>],
+    pub(super) mailboxes: &'a Mailboxes,
+    pub(super) log_metrics: &'a [Arc<LogMetrics>],
+    /// Writer of the file with the dead letters.
+    pub(super) letters: &'a Arc<Mailbox<WriterMessage>>,
     pub(super) catalog: &'a Catalog,
     pub(super) registry: &'a Registry,
 }
@@ -72,7 +81,10 @@ impl Sidecars {
             .into_iter()
             .filter(|store| store.kind.is_server())
             .collect();
-        let mut sidecars = Self::default();
+        let mut sidecars = Self {
+            absent: absent(around.catalog, options)?,
+            ..Self::default()
+        };
         if stores.is_empty() {
             return Ok(sidecars);
         }
@@ -123,7 +135,9 @@ impl Sidecars {
                 waker: waker.clone(),
                 wall: around.wall.clone(),
                 stop: around.stop.clone(),
-                replies: around.replies.to_vec(),
+                shards: around.mailboxes.for_writer(around.log_metrics),
+                letters: Letters(around.letters.clone()),
+                accept_loss: options.wal.accept_loss,
             };
             let thread = sidecar::spawn(setup).map_err(|cause| failed("cannot start a sidecar", &cause))?;
             sidecars.threads.push(thread);
@@ -152,6 +166,15 @@ impl Sidecars {
         }
     }
 
+    /// The links of a shard's log to the servers.
+    pub(super) fn logs_of(&self, shard: u16) -> Vec<ServerLink> {
+        let link = |(links, server): (&Vec<StoreLink>, &Server)| ServerLink {
+            writes: links[usize::from(shard)].writes.clone(),
+            namespaces: server.durabilities.clone(),
+        };
+        self.links.iter().zip(&self.servers).map(link).collect()
+    }
+
     /// Links of a shard to all shared stores, in the order of the configuration; `sqlite` is the
     /// link to the file, if there is one.
     pub(super) fn links_of(
@@ -168,6 +191,19 @@ impl Sidecars {
         };
         options.all_stores().into_iter().filter_map(link).collect()
     }
+}
+
+/// Namespaces that the catalog has on servers which are not configured.
+fn absent(catalog: &Catalog, options: &ServeOptions) -> Result<Arc<FxHashSet<u32>>, ServeError> {
+    let entries = catalog.entries().map_err(|cause| ServeError(cause.to_string()))?;
+    let configured = options.all_stores();
+    let is_absent = |entry: &&CatalogEntry| {
+        let kind = StoreKind::of_name(&entry.store.kind).filter(|kind| kind.is_server());
+        let is_its_own = |store: &StoreOptions| store.name == entry.store.name && Some(store.kind) == kind;
+        kind.is_some() && !configured.iter().any(is_its_own)
+    };
+    let absent = entries.iter().filter(is_absent).map(|entry| entry.id);
+    Ok(Arc::new(absent.collect()))
 }
 
 /// Durabilities of the namespaces that the catalog has on a store.

@@ -46,9 +46,7 @@ use crate::{
         http_rules::HttpRules,
         logged::{Log, LogSetup},
     },
-    log::{
-        identity::gateway_number, keeper::Keepers, open::LogDirectory, record_bytes_max, shard_log::LogLinks,
-    },
+    log::{identity::gateway_number, keeper::Keepers, links::LogLinks, open::LogDirectory, record_bytes_max},
     metrics::{LogMetrics, Registry},
     namespace::file::FileLimits,
     runtime::{
@@ -119,7 +117,7 @@ impl Server {
             None => None,
             Some(parts) => Some(ground.start_store(parts)?),
         };
-        let sidecars = ground.start_sidecars(&catalog)?;
+        let sidecars = ground.start_sidecars(&catalog, store.as_ref())?;
         // A readiness check learns of these lanes before the shards do.
         ground.registry.hold_lanes(&held);
         let shards = ground.start_shards(listeners, store.as_ref(), &sidecars)?;
@@ -230,7 +228,13 @@ impl Ground {
     /// Starts the store's helper threads.
     fn start_store(&self, parts: sqlite::Parts) -> Result<SharedStore, ServeError> {
         let failed = |cause: io::Error| failed("cannot start the store's helper threads", &cause);
-        let log_metrics: Vec<_> = (0..self.count).map(|_| self.registry.add_log()).collect();
+        let stores = self.options.all_stores().into_iter();
+        let servers: Vec<_> = stores
+            .filter(|store| store.kind.is_server())
+            .map(|store| store.name)
+            .collect();
+        let add = |_| self.registry.add_log(&servers);
+        let log_metrics: Vec<_> = (0..self.count).map(add).collect();
         let (waker, checkpointing, syncs) = self.start_checkpointing(parts.checkpointer).map_err(failed)?;
         let mut store = self
             .start_writer(parts.writer, waker, log_metrics, checkpointing, syncs)
@@ -278,7 +282,12 @@ impl Ground {
             checkpoint_waker,
         )?;
         Ok(SharedStore {
-            links: LogLinks { store: mailbox, sync },
+            links: LogLinks {
+                store: mailbox,
+                sync,
+                servers: Vec::new(),
+                absent: Arc::default(),
+            },
             readers: Vec::new(),
             log_metrics,
             threads: vec![thread],
@@ -313,12 +322,18 @@ impl Ground {
     }
 
     /// Starts the threads that drive servers' stores.
-    fn start_sidecars(&self, catalog: &Catalog) -> Result<Sidecars, ServeError> {
+    fn start_sidecars(&self, catalog: &Catalog, store: Option<&SharedStore>) -> Result<Sidecars, ServeError> {
+        // Without SQLite's file there is no server either.
+        let Some(store) = store else {
+            return Ok(Sidecars::default());
+        };
         let around = Surroundings {
             shards: self.count,
             wall: &self.options.wall_clock,
             stop: &self.sidecar_stop,
-            replies: &self.mailboxes.neighbours.replies,
+            mailboxes: &self.mailboxes,
+            log_metrics: &store.log_metrics,
+            letters: &store.links.store,
             catalog,
             registry: &self.registry,
         };
@@ -336,7 +351,7 @@ impl Ground {
         let core_of = |number: u16| cores.get(usize::from(number) % cores.len().max(1)).copied();
         let start = |(number, listener)| {
             let setup = self.shard_setup(number, core_of(number), listener);
-            let store = store.map(|store| self.store_of_shard(&setup, store));
+            let store = store.map(|store| self.store_of_shard(&setup, store, sidecars));
             let file = store.as_ref().map(|store| &store.link);
             let links = sidecars.links_of(number, &self.options, file);
             self.start_shard(setup, links, store.map(|store| store.log))
@@ -370,9 +385,13 @@ impl Ground {
         }
     }
 
-    fn store_of_shard(&self, setup: &ShardSetup, store: &SharedStore) -> StoreOfShard {
+    fn store_of_shard(&self, setup: &ShardSetup, store: &SharedStore, sidecars: &Sidecars) -> StoreOfShard {
         let log = LogSetup {
-            links: store.links.clone(),
+            links: LogLinks {
+                servers: sidecars.logs_of(setup.number),
+                absent: sidecars.absent.clone(),
+                ..store.links.clone()
+            },
             limits: self.options.wal,
             writer: self.options.wal_writer,
             driver: self.driver,
@@ -451,24 +470,35 @@ impl Ground {
             letters: None,
         };
         let mut threads = vec![memory];
+        let sqlite = |store: &SharedStore| {
+            let sqlite = Sqlite::new(store.links.store.clone(), stop.clone());
+            Provisioning::new(Box::new(sqlite), log.clone(), &inbox, stop.clone())
+        };
         let mut servers = sidecars.servers.iter();
         for configured in self.options.all_stores() {
             let (thread, link) = match (configured.kind, store) {
                 (StoreKind::Sqlite, Some(store)) => {
-                    links.letters = Some(links.stores.len());
-                    let sqlite = Sqlite::new(store.links.store.clone(), stop.clone());
-                    Provisioning::new(Box::new(sqlite), log.clone(), &inbox, stop.clone())
+                    let (thread, link) = sqlite(store);
+                    links.letters = Some(link.clone());
+                    (thread, link)
                 }
                 (kind, _) if kind.is_server() => {
                     let Some(server) = servers.next() else { continue };
                     let (writes, known) = (server.writes.clone(), server.durabilities.clone());
+                    let log = log.clone().filter(|_| context.stores.is_logged(kind));
                     let server = provision::Server::new(writes, known, stop.clone());
-                    Provisioning::new(Box::new(server), None, &inbox, stop.clone())
+                    Provisioning::new(Box::new(server), log, &inbox, stop.clone())
                 }
                 _ => continue,
             };
             threads.push(thread);
             links.stores.push(link);
+        }
+        // The file keeps the dead letters of servers, too.
+        if let (None, Some(store)) = (&links.letters, store) {
+            let (thread, link) = sqlite(store);
+            threads.push(thread);
+            links.letters = Some(link);
         }
         let changes = Changes::new(usize::from(self.count), context.stores.clone());
         let control = Control {

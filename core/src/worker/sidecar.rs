@@ -30,17 +30,26 @@ use prism_backends::{
     sqlite::Presence,
 };
 use prism_codec::grpc::{Code, Status};
+use prism_wal::ids::{LaneId, Lsn};
+use rustc_hash::FxHashMap;
 use tokio::{io::unix::AsyncFd, sync::Notify, task::LocalSet};
 
-use super::{breaker::Breaker, fair_queue::FairQueue, sqlite::Stop};
+use super::{
+    breaker::Breaker,
+    fair_queue::FairQueue,
+    sqlite::{Stop, ToShards},
+};
 use crate::{
     api::{self, StoreCall},
     call::{
         context::Context,
         error::{self, Stage},
+        event::ApplyBatch,
         job::{Answer, Durabilities, Job, ProvisionStep, Reply, Work, WriterMessage},
         receipt,
+        record::LoggedWrite,
     },
+    log::{apply_later::Letters, committed::Committed},
     metrics::StoreMetrics,
     runtime::{
         clock::WallClock,
@@ -88,8 +97,11 @@ pub(crate) struct SidecarSetup {
     pub(crate) waker: Arc<Waker>,
     pub(crate) wall: WallClock,
     pub(crate) stop: Arc<Stop>,
-    /// The mailboxes for answers, by shard.
-    pub(crate) replies: Vec<Arc<Mailbox<Reply>>>,
+    pub(crate) shards: ToShards,
+    /// Where records go that a store refuses for ever.
+    pub(crate) letters: Letters,
+    /// Go on with a store or a log that was replaced, as wal.on_corruption says.
+    pub(crate) accept_loss: bool,
 }
 
 /// Starts the thread.
@@ -126,7 +138,7 @@ struct Store {
     /// Reason why the last call could not reach the store.
     refusal: RefCell<Option<String>>,
     reads: RefCell<FairQueue<Job>>,
-    writes: RefCell<FairQueue<Job>>,
+    writes: RefCell<FairQueue<Task>>,
     queued: Cell<usize>,
     /// Batches of writes in flight.
     writing: Cell<u32>,
@@ -137,8 +149,19 @@ struct Store {
     settling: RefCell<Vec<SyncSender<()>>>,
     next_sweep: Cell<Instant>,
     wall: WallClock,
-    replies: Vec<Arc<Mailbox<Reply>>>,
+    shards: Rc<ToShards>,
+    letters: Letters,
+    accept_loss: bool,
+    /// How far the store has got with each lane and namespace; `None` after a batch of unknown
+    /// outcome. What is not there has not been asked for.
+    noted: RefCell<FxHashMap<(LaneId, NamespaceId), Option<Lsn>>>,
     ended: Rc<Notify>,
+}
+
+/// Work that writes to a store.
+enum Task {
+    Job(Job),
+    Apply(Box<ApplyBatch>),
 }
 
 impl Sidecar {
@@ -152,6 +175,7 @@ impl Sidecar {
         )]
         let bell = AsyncFd::new(bell.try_clone_to_owned()?)?;
         let ended = Rc::new(Notify::new());
+        let shards = Rc::new(setup.shards);
         let store = |own: SidecarStore| {
             let server = own.config.open(own.share).map_err(io::Error::other)?;
             Ok(Rc::new(Store {
@@ -168,7 +192,10 @@ impl Sidecar {
                 settling: RefCell::default(),
                 next_sweep: Cell::new(Instant::now() + SWEEP_PAUSE),
                 wall: setup.wall.clone(),
-                replies: setup.replies.clone(),
+                shards: shards.clone(),
+                letters: setup.letters.clone(),
+                accept_loss: setup.accept_loss,
+                noted: RefCell::default(),
                 ended: ended.clone(),
                 setup: own,
             }))
@@ -243,14 +270,21 @@ impl Store {
             let Some(job) = self.setup.reads.receive() else {
                 break;
             };
-            self.queue(&self.reads, job);
+            self.queue(&self.reads, job.ticket.namespace, weight_of(&job), job);
         }
         while self.queued.get() < QUEUED_MAX {
             let Some(message) = self.setup.writes.receive() else {
                 break;
             };
             match message {
-                WriterMessage::Job(job) => self.queue(&self.writes, job),
+                WriterMessage::Job(job) => {
+                    let (namespace, weight) = (job.ticket.namespace, weight_of(&job));
+                    self.queue(&self.writes, namespace, weight, Task::Job(job));
+                }
+                WriterMessage::Apply(batch) => {
+                    let (namespace, weight) = (batch.namespace, batch.records.len());
+                    self.queue(&self.writes, namespace, weight, Task::Apply(batch));
+                }
                 WriterMessage::Settle(done) => self.settling.borrow_mut().push(done),
                 WriterMessage::Provision(id, step, done) => {
                     let store = self.clone();
@@ -265,10 +299,10 @@ impl Store {
                 WriterMessage::DeadLetters(_, done) => {
                     let _ = done.send(Ok(Vec::new()));
                 }
-                // Writes reach this store without the log.
                 // No call waits here.
                 WriterMessage::EndWaits(_) => {}
-                WriterMessage::Apply(_) => debug_assert!(false, "no log gives its records to this store"),
+                // Dead letters are kept in SQLite's file.
+                WriterMessage::Bury(..) => debug_assert!(false, "no server keeps dead letters"),
             }
         }
         if self.queued.get() == 0 && self.writing.get() == 0 {
@@ -290,9 +324,8 @@ impl Store {
             .set(u64::from(self.breaker.borrow().is_open(now)));
     }
 
-    fn queue(&self, queue: &RefCell<FairQueue<Job>>, job: Job) {
-        let (namespace, weight) = (job.ticket.namespace, weight_of(&job));
-        queue.borrow_mut().push(namespace, weight, job);
+    fn queue<T>(&self, queue: &RefCell<FairQueue<T>>, namespace: NamespaceId, weight: usize, task: T) {
+        queue.borrow_mut().push(namespace, weight, task);
         self.queued.set(self.queued.get() + 1);
         if self.breaker.borrow().under_way() >= self.server.places() {
             self.setup.metrics.waits.add(1);
@@ -329,7 +362,10 @@ impl Store {
 
     fn start_read(self: &Rc<Self>) {
         self.read_first.set(false);
-        for job in self.take(&self.reads, 1) {
+        let mut jobs = self.reads.borrow_mut().take(1);
+        self.queued.set(self.queued.get() - jobs.len());
+        self.refuse_late(&mut jobs);
+        for job in jobs {
             let store = self.clone();
             self.spawn(async move {
                 let result = store.read(&job).await;
@@ -340,24 +376,34 @@ impl Store {
 
     fn start_batch(self: &Rc<Self>) {
         self.read_first.set(true);
-        let jobs = self.take(&self.writes, BATCH_MAX);
-        if jobs.is_empty() {
+        let tasks = self.writes.borrow_mut().take(BATCH_MAX);
+        self.queued.set(self.queued.get() - tasks.len());
+        let (mut jobs, mut batches) = (Vec::new(), Vec::new());
+        for task in tasks {
+            match task {
+                Task::Job(job) => jobs.push(job),
+                Task::Apply(batch) => batches.push(batch),
+            }
+        }
+        self.refuse_late(&mut jobs);
+        if jobs.is_empty() && batches.is_empty() {
             return;
         }
         let store = self.clone();
         self.writing.set(self.writing.get() + 1);
         self.spawn(async move {
-            let answered = store.write(&jobs).await;
+            // Callers wait for the jobs; for records, few do.
+            let mut answered = jobs.is_empty() || store.write(&jobs).await;
+            for batch in batches {
+                answered = store.apply(&batch).await;
+            }
             store.writing.set(store.writing.get() - 1);
             answered
         });
     }
 
-    /// Takes up to `max` jobs out of a queue. Jobs after their deadline are answered, and left out:
-    /// the store is not asked.
-    fn take(&self, queue: &RefCell<FairQueue<Job>>, max: usize) -> Vec<Job> {
-        let mut jobs = queue.borrow_mut().take(max);
-        self.queued.set(self.queued.get() - jobs.len());
+    /// Answers the jobs after their deadline, and leaves them out: the store is not asked.
+    fn refuse_late(&self, jobs: &mut Vec<Job>) {
         jobs.retain(|job| match check_deadline(job) {
             Ok(()) => true,
             Err(late) => {
@@ -365,7 +411,6 @@ impl Store {
                 false
             }
         });
-        jobs
     }
 
     /// Runs a task that uses the store to its end. The task returns whether the store has answered.
@@ -403,17 +448,24 @@ impl Store {
     }
 
     fn refuse_all(&self) {
-        let refuse = |job: &Job| {
-            let (name, address) = (&self.setup.name, self.setup.config.address());
-            let mut detail = format!("{name} at {address} does not answer");
-            if let Some(why) = &*self.refusal.borrow() {
-                detail = format!("{detail} ({why})");
-            }
-            self.reply(job, Err(error::from_store(&StoreError::Unreachable { detail })));
+        let (name, address) = (&self.setup.name, self.setup.config.address());
+        let mut detail = format!("{name} at {address} does not answer");
+        if let Some(why) = &*self.refusal.borrow() {
+            detail = format!("{detail} ({why})");
+        }
+        let cause = || StoreError::Unreachable {
+            detail: detail.clone(),
         };
         self.setup.metrics.refused.add(self.queued.get() as u64);
-        for queue in [&self.reads, &self.writes] {
-            queue.borrow_mut().take(usize::MAX).iter().for_each(refuse);
+        let refuse = |job: &Job| {
+            self.reply(job, Err(error::from_store(&cause())));
+        };
+        self.reads.borrow_mut().take(usize::MAX).iter().for_each(refuse);
+        for task in self.writes.borrow_mut().take(usize::MAX) {
+            match task {
+                Task::Job(job) => refuse(&job),
+                Task::Apply(batch) => self.tell_not_applied(&batch, cause()),
+            }
         }
         self.queued.set(0);
     }
@@ -457,6 +509,8 @@ impl Store {
             }
         }
         calls.sort_by_key(|(durability, ..)| *durability);
+        let mut committed = Committed::new(self.shards.logs.len());
+        let mut answers = Vec::with_capacity(calls.len());
         for group in calls.chunk_by(|(one, ..), (other, ..)| one == other) {
             if let Some(detail) = self.server.shortfall(needed(group[0].0)) {
                 let status = error::from_store(&StoreError::Unreachable { detail });
@@ -467,14 +521,19 @@ impl Store {
             }
             let own: Vec<StoreCall<'_>> = group.iter().map(|(_, _, call)| *call).collect();
             let mut jobs = group.iter().map(|(_, job, _)| *job);
-            api::write_later(&self.keyvalue, &own, group[0].0, |_, result| {
-                // One answer for each call, in their order.
-                if let Some(job) = jobs.next() {
-                    answered |= self.reply(job, result.map(Answer::Message));
-                }
-            })
-            .await;
+            let log =
+                |write: &LoggedWrite<'_>, changed: &[&str]| committed.push(write, changed.iter().copied());
+            // One answer for each call, in their order.
+            let answer = |_: &StoreCall<'_>, result| answers.extend(jobs.next().map(|job| (job, result)));
+            api::write_later(&self.keyvalue, &own, group[0].0, log, answer).await;
             asked = true;
+        }
+        // Before the answers: who has one may take it that the record is on its way, at the end of
+        // the gateway, too.
+        committed.hand_over(&self.shards.logs);
+        self.shards.logs.iter().for_each(|log| log.mailbox.wake());
+        for (job, result) in answers {
+            answered |= self.reply(job, result.map(Answer::Message));
         }
         answered || !asked
     }
@@ -559,7 +618,7 @@ impl Store {
         let answered = result.as_ref().err().is_none_or(|status| {
             status.code != Code::Unavailable || status.reason().as_deref() == Some("STORE_BUSY")
         });
-        let sent = self.replies[usize::from(job.ticket.shard)].send(Reply {
+        let sent = self.shards.replies[usize::from(job.ticket.shard)].send(Reply {
             ticket: job.ticket,
             result,
         });
@@ -582,8 +641,8 @@ impl Store {
     }
 }
 
-/// Meaning that the store's own acknowledgement must have for a durability, by its number: no log
-/// stands before the store.
+/// Meaning that the store's own acknowledgement must have for a durability, by its number, whether
+/// or not a log stands before the store.
 fn needed(durability: i32) -> Acked {
     match durability {
         receipt::BEST_EFFORT => Acked::Volatile,
@@ -635,3 +694,5 @@ fn weight_of(job: &Job) -> usize {
         _ => 1,
     }
 }
+
+mod records;

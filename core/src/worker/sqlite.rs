@@ -320,6 +320,10 @@ impl WriterThread {
                     let of_shard = self.waiting.take_where(|job| job.ticket.shard == shard);
                     self.answer_nothing(of_shard);
                 }
+                // The sidecar may have ended; then nobody needs the answer.
+                WriterMessage::Bury(letter, done) => {
+                    let _ = done.send(apply::keep_letter(&mut self.writer, &letter));
+                }
                 WriterMessage::Settle(done) => self.settling.push(done),
                 WriterMessage::Provision(id, step, done) => {
                     let result = match step {

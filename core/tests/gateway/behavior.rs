@@ -14,7 +14,7 @@ use prism_backends::{
         Predicate, ScanPage, SwapAnswer, WriteToken,
     },
     memory,
-    offer::{Acked, Offer},
+    offer::Offer,
     sqlite,
 };
 use prism_codec::proto::{
@@ -139,8 +139,6 @@ struct GatewayHarness {
 struct GatewayClient {
     namespace: String,
     durability: &'static str,
-    /// Meaning of the store's own acknowledgement: a durable one is awaited, without the log.
-    acked: Acked,
     connections: Vec<Client>,
     turn: usize,
 }
@@ -190,7 +188,6 @@ impl GatewayHarness {
         GatewayClient {
             namespace,
             durability: self.durability,
-            acked: self.offer.acked,
             connections,
             turn: 0,
         }
@@ -226,7 +223,7 @@ impl SuiteClient for GatewayClient {
             _ => Durability::BestEffort,
         };
         assert_eq!(result.durability(), promised);
-        if promised == Durability::Strong && self.acked != Acked::Durable {
+        if promised == Durability::Strong {
             assert!(result.lane > 0 && result.lsn > 0, "acknowledged by its record");
         } else {
             assert!(result.applied, "acknowledged when applied");

@@ -27,6 +27,8 @@ use super::{
 #[path = "../../../backends/tests/servers/postgres.rs"]
 pub(super) mod server;
 
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A gateway with its durable namespaces on this database; those at best effort, too, since memory
 /// is not configured.
 fn gateway_on(url: &str, shards: usize) -> Gateway {
@@ -91,10 +93,24 @@ fn an_answer_says_the_durability_of_its_namespace_and_that_the_store_has_it() {
         gateway.create_namespace_at(name, &word.to_lowercase().replace('_', "-"));
         let result = put(&mut gateway.client(), name, "id", "v", None).expect("a put");
         assert_eq!(result.durability(), durability);
-        assert!(
-            result.applied && result.lane == 0 && result.lsn == 0,
+        // At strong it is the log's record that counts; the store has it a moment later.
+        let is_logged = durability == Durability::Strong;
+        assert!(is_logged || result.applied, "{result:?}");
+        assert_eq!(
+            (result.lane > 0, result.lsn > 0),
+            (is_logged, is_logged),
             "{result:?}"
         );
+    }
+    // At eventual the log has a copy, whose cursor needs no sync of the store.
+    let records = || metric(&gateway, "prism_log_records_total", 0.0);
+    let begun = Instant::now();
+    while records() < 2.0 {
+        assert!(begun.elapsed() < PATIENCE, "{} records", records());
+        thread::sleep(Duration::from_millis(10));
+    }
+    for name in ["weak", "later", "kept"] {
+        assert_eq!(get(&mut gateway.client(), name, "id").as_deref(), Some("v"));
     }
     gateway.restart(|_| {});
     for name in ["weak", "later", "kept"] {
@@ -156,7 +172,12 @@ fn a_database_of_another_gateway_is_refused() {
 
 /// Writes by two clients until stopped. Returns the acknowledged ids, and the number of failed
 /// attempts.
-fn write_until(clients: [Client; 2], stop: &AtomicBool, round: usize) -> (Vec<String>, usize) {
+fn write_until(
+    clients: [Client; 2],
+    namespace: &str,
+    stop: &AtomicBool,
+    round: usize,
+) -> (Vec<String>, usize) {
     let writer = |writer: usize, mut client: Client| {
         let (mut done, mut failed) = (Vec::new(), 0);
         for number in 0.. {
@@ -164,7 +185,7 @@ fn write_until(clients: [Client; 2], stop: &AtomicBool, round: usize) -> (Vec<St
                 break;
             }
             let id = format!("{round}-{writer}-{number}");
-            match put(&mut client, "kept", &id, &id, Some(token(&id))) {
+            match put(&mut client, namespace, &id, &id, Some(token(&id))) {
                 Ok(_) => done.push(id),
                 Err(status) => {
                     // UNAVAILABLE, or for calls sent to a hanging server DEADLINE_EXCEEDED.
@@ -197,43 +218,47 @@ fn kills_of_the_server_and_restarts_of_the_gateway_under_load_lose_nothing_that_
     let mut server = Server::start(&[]);
     let mut gateway = gateway_on(&server.url("postgres"), 2);
     gateway.create_namespace_at("kept", "strong");
+    gateway.create_namespace_at("later", "eventual");
     let mut all = Vec::new();
     for round in 0..3 {
         let stop = AtomicBool::new(false);
-        let (acknowledged, failed) = thread::scope(|scope| {
-            let clients = [gateway.client(), gateway.client()];
-            let load = scope.spawn(|| write_until(clients, &stop, round));
+        let (kept, later) = thread::scope(|scope| {
+            let clients = || [gateway.client(), gateway.client()];
+            let (own, stop) = (clients(), &stop);
+            let load = scope.spawn(move || write_until(own, "kept", stop, round));
+            let own = clients();
+            let other = scope.spawn(move || write_until(own, "later", stop, round));
             thread::sleep(Duration::from_millis(300));
             server.kill();
             thread::sleep(Duration::from_millis(200));
             server.resume();
             // The gateway reconnects by itself.
             let begun = Instant::now();
-            while put(&mut gateway.client(), "kept", "probe", "v", None).is_err() {
-                assert!(
-                    begun.elapsed() < Duration::from_secs(30),
-                    "the store is not found again"
-                );
+            while put(&mut gateway.client(), "later", "probe", "v", None).is_err() {
+                assert!(begun.elapsed() < PATIENCE, "the store is not found again");
                 thread::sleep(Duration::from_millis(20));
             }
             thread::sleep(Duration::from_millis(200));
             stop.store(true, Ordering::SeqCst);
-            load.join().expect("the load")
+            (
+                load.join().expect("the load"),
+                other.join().expect("the other load"),
+            )
         });
-        assert!(
-            !acknowledged.is_empty() && failed > 0,
-            "{} done, {failed} failed",
-            acknowledged.len()
-        );
-        all.extend(acknowledged);
+        for (namespace, (acknowledged, failed)) in [("kept", kept), ("later", later)] {
+            // The log takes what is strong while the server is down; what is eventual needs it.
+            assert_eq!(failed > 0, namespace == "later", "{failed} of {namespace} failed");
+            assert!(!acknowledged.is_empty(), "{namespace}");
+            all.extend(acknowledged.into_iter().map(|id| (namespace, id)));
+        }
         gateway.restart(|_| {});
     }
     let mut client = gateway.client();
-    for id in &all {
+    for (namespace, id) in &all {
         assert_eq!(
-            get(&mut client, "kept", id).as_deref(),
+            get(&mut client, namespace, id).as_deref(),
             Some(id.as_str()),
-            "{id} is lost"
+            "{id} of {namespace} is lost"
         );
     }
     println!("{} acknowledged writes, none lost", all.len());
@@ -261,6 +286,7 @@ fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopp
         options.stores = vec![store];
     });
     gateway.create_namespace_at("kept", "strong");
+    gateway.create_namespace_at("later", "eventual");
     let backend = |name| super::homes::backend(&gateway, name);
     assert_eq!(backend("kept"), "PostgreSQL \"orders\", schema prism");
     assert_eq!(backend("other"), "SQLite table \"other\"");
@@ -280,14 +306,16 @@ fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopp
     let before = p99(&gateway);
     server.signal_all("STOP");
     let stop = AtomicBool::new(false);
-    let (during, (acknowledged, _), refusal) = thread::scope(|scope| {
+    let (during, (acknowledged, _), kept, refusal) = thread::scope(|scope| {
         // Whatever ends this, the scope waits for the load.
         let end = OnDrop(|| {
             stop.store(true, Ordering::SeqCst);
             server.signal_all("CONT");
         });
         let clients = [gateway.client(), gateway.client()];
-        let load = scope.spawn(|| write_until(clients, &stop, 0));
+        let load = scope.spawn(|| write_until(clients, "later", &stop, 0));
+        let clients = [gateway.client(), gateway.client()];
+        let strong = scope.spawn(|| write_until(clients, "kept", &stop, 1));
         thread::sleep(Duration::from_millis(200));
         let during = p99(&gateway);
         // After the breaker has opened, calls are refused at once.
@@ -295,8 +323,8 @@ fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopp
         let begun = Instant::now();
         let refusal = loop {
             let asked = Instant::now();
-            let status = put(&mut client, "kept", "id", "v", None).expect_err("it hangs");
-            // Only the breaker uses these words.
+            let status = put(&mut client, "later", "id", "v", None).expect_err("it hangs");
+            // Only the breaker says so.
             if status.message.contains("orders at") && status.message.contains("does not answer") {
                 break asked.elapsed();
             }
@@ -308,8 +336,16 @@ fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopp
         // The page says so, too, while the store hangs.
         assert!(metric(&gateway, "prism_store_breakers_open", 1.0) >= 1.0);
         assert!(metric(&gateway, "prism_store_refused_total", 1.0) >= 1.0);
+        let waiting = metric(&gateway, "prism_log_store_unapplied_bytes", 0.0);
         drop(end);
-        (during, load.join().expect("the load"), refusal)
+        let (kept, failed) = strong.join().expect("the strong load");
+        assert!(
+            !kept.is_empty() && failed == 0,
+            "{} done, {failed} failed",
+            kept.len()
+        );
+        assert!(waiting > 0.0, "what waits for the server is counted");
+        (during, load.join().expect("the load"), kept, refusal)
     });
     println!("P99 of the other namespace: {before:?} before, {during:?} meanwhile; refused in {refusal:?}");
     assert!(
@@ -320,16 +356,18 @@ fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopp
     );
     let mut client = gateway.client();
     let begun = Instant::now();
-    while put(&mut client, "kept", "after", "v", None).is_err() {
+    while put(&mut client, "later", "after", "v", None).is_err() {
         assert!(begun.elapsed() < Duration::from_secs(30), "it does not go on");
         thread::sleep(Duration::from_millis(20));
     }
-    for id in &acknowledged {
-        assert_eq!(
-            get(&mut client, "kept", id).as_deref(),
-            Some(id.as_str()),
-            "{id} is lost"
-        );
+    for (namespace, ids) in [("later", &acknowledged), ("kept", &kept)] {
+        for id in ids {
+            assert_eq!(
+                get(&mut client, namespace, id).as_deref(),
+                Some(id.as_str()),
+                "{id} of {namespace} is lost"
+            );
+        }
     }
     assert!(metric(&gateway, "prism_store_connections_open", 1.0) >= 1.0);
     assert!(metric(&gateway, "prism_store_connections_open", 0.0) <= 3.0);
@@ -344,25 +382,31 @@ fn a_gateway_starts_without_its_server_and_serves_when_it_comes() {
     let mut server = Server::start(&[]);
     let mut gateway = gateway_on(&server.url("postgres"), 2);
     gateway.create_namespace_at("kept", "strong");
+    gateway.create_namespace_at("later", "eventual");
     put(&mut gateway.client(), "kept", "id", "v", None).expect("a put");
     gateway.stop();
     server.kill();
     gateway.start_again(|_| {});
-    let status = put(&mut gateway.client(), "kept", "id", "w", None).expect_err("nobody is there");
+    let status = put(&mut gateway.client(), "later", "id", "w", None).expect_err("nobody is there");
     assert_eq!(status.code, 14, "{status:?}");
     assert!(
         status.message.contains("out of reach") && status.message.contains("nothing was done"),
         "{status:?}"
     );
+    // The log takes it, and gives it to the server when that comes.
+    let result = put(&mut gateway.client(), "kept", "id", "w", None).expect("the log is there");
+    assert!(result.lane > 0 && !result.applied, "{result:?}");
     server.resume();
     let begun = Instant::now();
     let mut client = gateway.client();
-    while put(&mut client, "kept", "id", "w", None).is_err() {
+    while put(&mut client, "later", "id", "w", None).is_err() {
         assert!(
             begun.elapsed() < Duration::from_secs(30),
             "the store is not found"
         );
         thread::sleep(Duration::from_millis(20));
     }
-    assert_eq!(get(&mut client, "kept", "id").as_deref(), Some("w"));
+    for namespace in ["later", "kept"] {
+        assert_eq!(get(&mut client, namespace, "id").as_deref(), Some("w"));
+    }
 }

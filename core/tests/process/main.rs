@@ -6,6 +6,7 @@ mod environment;
 mod http1;
 mod namespaces;
 mod operators;
+mod postgres;
 mod shared_catalog;
 mod signals;
 mod stores;

@@ -1,6 +1,8 @@
 //! Records of the log on their way into the store.
 
-use prism_backends::{Mutation, Outcome, StoreError, UnixMillis, sqlite::Writer};
+use prism_backends::{
+    Mutation, Outcome, StoreError, UnixMillis, api::keyvalue::Writes as WritingHalf, sqlite::Writer,
+};
 use prism_codec::method::{KeyValueMethod, Method};
 
 use super::writes::{Change, Writes, encode_outcome, writes_of};
@@ -15,25 +17,50 @@ use crate::{
 
 /// Applies records; see [`crate::api::apply`].
 pub(crate) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, StoreError> {
-    let mut all = Vec::with_capacity(batch.records.len());
-    for (_, record) in batch.records {
-        all.push(writes_of(record).map_err(|_| unreadable())?);
-    }
-    let mutations: Vec<_> = all
-        .iter()
-        .flat_map(|writes| writes.changes.iter().map(Change::mutation))
-        .collect();
+    let all = writes_of_batch(batch)?;
+    let mutations = mutations_of(&all);
     let mut outcomes = Vec::with_capacity(mutations.len());
     writer.apply_at(&mutations, &[batch.position], &mut outcomes)?;
+    Ok(finish(batch, &all, outcomes))
+}
+
+/// Applies records; see [`crate::api::apply_later`].
+pub(crate) async fn apply_later(store: &impl WritingHalf, batch: &Batch<'_>) -> Result<Applied, StoreError> {
+    let all = writes_of_batch(batch)?;
+    let mutations = mutations_of(&all);
+    let mut outcomes = Vec::with_capacity(mutations.len());
+    store
+        .apply(&mutations, Some(&batch.position), &mut outcomes)
+        .await?;
+    Ok(finish(batch, &all, outcomes))
+}
+
+/// The writes of each record.
+fn writes_of_batch<'a>(batch: &Batch<'a>) -> Result<Vec<Writes<'a>>, StoreError> {
+    let records = batch.records.iter();
+    records
+        .map(|(_, record)| writes_of(record).map_err(|_| unreadable()))
+        .collect()
+}
+
+fn mutations_of<'a>(all: &'a [Writes<'_>]) -> Vec<Mutation<'a>> {
+    all.iter()
+        .flat_map(|writes| writes.changes.iter().map(Change::mutation))
+        .collect()
+}
+
+/// Result of applying records whose mutations had these outcomes.
+fn finish(batch: &Batch<'_>, all: &[Writes<'_>], outcomes: Vec<Outcome>) -> Applied {
     let mut outcomes = outcomes.into_iter();
     let mut awaited = batch.awaited.iter().copied().peekable();
     let mut applied = Applied::default();
-    for (index, ((lsn, record), writes)) in batch.records.iter().zip(&all).enumerate() {
+    for (index, ((lsn, record), writes)) in batch.records.iter().zip(all).enumerate() {
         let waits = awaited.next_if(|awaited| awaited.lsn == *lsn);
         let own = outcomes.by_ref().take(writes.changes.len());
         if record.method == Method::KeyValue(KeyValueMethod::CompareAndSwap) {
-            // The caller gets the store's words; no other promise was made.
-            for (awaited, outcome) in waits.into_iter().zip(own) {
+            // The caller gets the store's words; no other promise was made. Taken in any case: the
+            // next outcome is the next record's.
+            if let (Some(outcome), Some(awaited)) = (own.last(), waits) {
                 applied.verdicts.push(verdict(awaited, &outcome, batch.now));
             }
         } else if let Some(cause) = own.filter_map(|outcome| to_be_kept(record, outcome)).last() {
@@ -42,7 +69,7 @@ pub(crate) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, S
             applied.refused.push((index, cause));
         }
     }
-    Ok(applied)
+    applied
 }
 
 /// The reason why a record with this outcome must be kept as a dead letter. None if the client

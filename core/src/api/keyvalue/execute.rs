@@ -96,6 +96,7 @@ pub(crate) async fn write_later(
     store: &impl WritingHalf,
     calls: &[StoreCall<'_>],
     durability: i32,
+    committed: impl FnMut(&LoggedWrite<'_>, &[&str]),
     answer: impl FnMut(&StoreCall<'_>, Result<Vec<u8>, Box<Status>>),
 ) {
     let batch = Batch::new(calls);
@@ -106,7 +107,7 @@ pub(crate) async fn write_later(
         some => store.apply(some, None, &mut outcomes).await,
     };
     drop(mutations);
-    batch.finish(calls, &applied, outcomes, durability, |_, _| {}, answer);
+    batch.finish(calls, &applied, outcomes, durability, committed, answer);
 }
 
 fn prepare<'a>(call: &StoreCall<'a>) -> Result<Prepared<'a>, Box<Status>> {

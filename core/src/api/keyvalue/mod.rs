@@ -3,7 +3,7 @@
 //! The same code serves the memory store on its shard (inline, without an allocation for a Put of
 //! one item) and SQLite on its helper threads. It knows nothing of connections, shards or threads.
 
-mod apply;
+pub(crate) mod apply;
 mod digest;
 pub(crate) mod execute;
 mod memory;

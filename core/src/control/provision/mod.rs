@@ -155,8 +155,8 @@ pub(crate) struct Links {
     pub(crate) shards: Link,
     /// Those of the stores that all shards share, by their number.
     pub(crate) stores: Vec<Link>,
-    /// Number of the store with the dead letters of the log; `None` without a log.
-    pub(crate) letters: Option<usize>,
+    /// The way to the file with the dead letters of the log; `None` without a log.
+    pub(crate) letters: Option<Link>,
 }
 
 impl Links {
@@ -170,8 +170,7 @@ impl Links {
 
     /// The way to the store that keeps the dead letters of the log.
     pub(super) fn dead_letters(&self) -> &Link {
-        let letters = self.letters.and_then(|number| self.stores.get(number));
-        letters.unwrap_or(&self.shards)
+        self.letters.as_ref().unwrap_or(&self.shards)
     }
 }
 

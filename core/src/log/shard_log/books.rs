@@ -15,6 +15,7 @@ use crate::{
     call::{event::Awaited, owner::key_hash, record::LoggedWrite},
     log::{
         applier::{Applier, Note},
+        links::Routes,
         parked::Judged,
     },
 };
@@ -42,6 +43,17 @@ pub(super) fn applier_of(tail: &Tail, now: u64) -> Applier<Waiting> {
         }
     }
     applier
+}
+
+/// Bytes that each store could not take at the start, by [`Route::index`].
+///
+/// [`Route::index`]: crate::log::links::Route::index
+pub(super) fn unapplied_of(tail: &Tail, routes: &mut Routes) -> Vec<usize> {
+    let mut bytes = vec![0; routes.count()];
+    for target in tail.waiting() {
+        bytes[routes.of(NamespaceId(target.0)).index()] += tail.unapplied(target).bytes;
+    }
+    bytes
 }
 
 fn note_of(namespace: NamespaceId, lsn: Lsn, record: &[u8], now: u64) -> Note {

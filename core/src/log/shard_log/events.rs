@@ -79,7 +79,8 @@ impl ShardLog {
         let before = self.lane.tail().unapplied(target).bytes;
         self.lane.handle_applied(target, upto);
         let applied = before - self.lane.tail().unapplied(target).bytes;
-        self.unapplied_bytes = self.unapplied_bytes.saturating_sub(applied);
+        let of_store = &mut self.unapplied_bytes[self.routes.of(namespace).index()];
+        *of_store = of_store.saturating_sub(applied);
         self.metrics.dead_letters.add(buried);
         let latency = &self.metrics.apply_latency;
         let mut reads = Vec::new();
@@ -109,6 +110,7 @@ impl ShardLog {
         if self.removed.contains(&namespace.0) && !self.applier.has(namespace) {
             self.removed.remove(&namespace.0);
             self.lane.forget(target);
+            self.routes.forget(namespace);
         }
     }
 }

@@ -35,7 +35,7 @@ use crate::{
         open::{LogDirectory, Opened},
     },
     runtime::{
-        mailbox::Waker,
+        mailbox::{Mailbox, Waker},
         notify::Notify,
         reactor::{self, DriverChoice, DriverInUse},
     },
@@ -58,6 +58,8 @@ impl Bench {
         let links = LogLinks {
             store: Arc::new(Mailbox::new(16, mailbox())),
             sync: Arc::new(Mailbox::new(16, mailbox())),
+            servers: Vec::new(),
+            absent: Arc::default(),
         };
         let news = Arc::new(Mailbox::new(64, mailbox()));
         let limits = LogLimits {
