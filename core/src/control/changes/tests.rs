@@ -431,3 +431,42 @@ fn answers_to_earlier_questions_change_nothing() {
     assert_eq!(harness.answers(), [(1, vec![Ok(())])]);
     assert_eq!(harness.settled("a"), Some((ACTIVE, 1)));
 }
+
+#[test]
+fn a_change_that_another_gateway_holds_is_given_up_watched_or_taken_over() {
+    let mut harness = Harness::new();
+    let id = harness.create(&["a"], 1)[0];
+    assert!(harness.changes.drives(id));
+    harness.catalog().begin_delete(&[id]).expect("a row");
+    let entry = harness.catalog().entry("a").expect("a row").expect("a namespace");
+    harness.changes.give_up(&entry);
+    harness.run(usize::MAX);
+    let deleted = Err("NAMESPACE_DELETED".to_owned());
+    assert_eq!(harness.answers(), [(1, vec![deleted])], "another one deletes it");
+
+    for call in [2, 3] {
+        let caller = harness.caller(call);
+        harness.changes.watch(entry.clone(), caller);
+    }
+    assert!(!harness.changes.drives(id));
+    harness.pass(Duration::from_secs(1));
+    assert_eq!(harness.answers(), [], "nothing is done here");
+    harness.changes.give_up(&entry);
+    assert_eq!(harness.answers(), [], "there is nothing to give up");
+    harness.changes.resume(Action::Delete, entry);
+    assert!(harness.changes.drives(id), "the other one has left it");
+    harness.run(usize::MAX);
+    let mut answers = harness.answers();
+    answers.sort_unstable_by_key(|(call, _)| *call);
+    assert_eq!(answers, [2, 3].map(|call| (call, vec![Ok(())])));
+    assert_eq!(harness.settled("a"), None);
+
+    let id = harness.create(&["b"], 4)[0];
+    harness.run(usize::MAX);
+    let entry = harness.catalog().entry("b").expect("a row").expect("a namespace");
+    let caller = harness.caller(5);
+    harness.changes.watch(entry, caller);
+    harness.changes.handle_gone(id);
+    harness.run(usize::MAX);
+    assert_eq!(harness.answers(), [4, 5].map(|call| (call, vec![Ok(())])));
+}
