@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::sync_channel,
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -27,6 +27,8 @@ const SLACK: Duration = Duration::from_millis(250);
 const FLUSH_MIN: Duration = Duration::from_millis(500);
 /// Interval at which the end checks for failed shards, which report nothing.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
+/// How often the end looks for keepers that have ended after a failure.
+const END_POLL: Duration = Duration::from_millis(5);
 
 /// Threads other than the shards, and the means to end them.
 #[derive(Debug)]
@@ -61,7 +63,8 @@ impl Server {
         for shard in self.shards.drain(..) {
             join(shard);
         }
-        self.helpers.stop(&self.link.is_at_rest);
+        let has_failed = self.link.supervisor.failure().get().is_some();
+        self.helpers.stop(&self.link.is_at_rest, has_failed);
     }
 
     /// Waits until no record of a write is in flight from the store to a log. Calls abandoned by
@@ -111,8 +114,9 @@ fn join(thread: JoinHandle<()>) {
 }
 
 impl Helpers {
-    /// Ends the helper threads; sets the flag when only the checkpointer is left.
-    fn stop(&mut self, is_at_rest: &AtomicBool) {
+    /// Ends the helper threads; sets the flag when only the checkpointer is left. After a failure keepers are not awaited
+    /// for long: that of a dead shard waits for a log that nobody closes, and what it leaves undone the next start does.
+    fn stop(&mut self, is_at_rest: &AtomicBool, has_failed: bool) {
         self.control_stop.store(true, Ordering::SeqCst);
         self.control_waker.wake();
         self.sidecar_stop.set();
@@ -122,8 +126,14 @@ impl Helpers {
         for thread in self.control.drain(..).chain(self.sidecars.drain(..)) {
             join(thread);
         }
+        let patience = Instant::now() + SLACK;
         for keeper in keepers_of(&self.keepers).drain(..) {
-            join(keeper);
+            while has_failed && !keeper.is_finished() && Instant::now() < patience {
+                thread::park_timeout(END_POLL);
+            }
+            if !has_failed || keeper.is_finished() {
+                join(keeper);
+            }
         }
         is_at_rest.store(true, Ordering::SeqCst);
         if let Some(checkpointing) = self.checkpointing.take() {

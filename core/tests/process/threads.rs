@@ -159,8 +159,11 @@ fn a_dead_shard_cuts_its_connections_while_the_others_drain() {
         let setup = Setup::new().args(&["--shards", "2", "--driver", driver]);
         let file = setup.file("fault");
         let fault = format!("prism-shard-0:panic:{}", file.display());
-        let drain = ["--set", "limits.drain_timeout=20s"];
+        // Longer than the test waits for the end, which comes when nobody is left to be drained.
+        let drain = ["--set", "limits.drain_timeout=60s"];
         let mut gateway = setup.args(&drain).env("PRISM_TEST_END", &fault).start();
+        gateway.create_namespace("kept", "strong").expect("a namespace");
+        gateway.put_and_get("kept", "a record in an open log");
         // Calls that never become complete: a shard that drains waits for them.
         let mut open: Vec<_> = (0..32).map(|_| gateway.connect()).collect();
         let head = "POST /prism.keyvalue.v1.KeyValue/Get HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
