@@ -29,14 +29,14 @@ pub(crate) const fn key(field: u32, wire_type: u32) -> u32 {
 
 /// The unread part of a message.
 #[derive(Clone, Copy)]
-pub(crate) struct Reader<'a> {
+pub(crate) struct WireReader<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
+impl<'a> WireReader<'a> {
     #[inline(always)]
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Reader { rest: bytes }
+        WireReader { rest: bytes }
     }
 
     /// The unread bytes.
@@ -50,7 +50,7 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// Reads the next key. An illegal field number or wire type is caught by [`Reader::skip`],
+    /// Reads the next key. An illegal field number or wire type is caught by [`WireReader::skip`],
     /// which gets every key that no message knows.
     #[inline(always)]
     pub(crate) fn key(&mut self) -> Result<u32, DecodeErrorKind> {
@@ -225,7 +225,7 @@ mod tests {
             for length in [bytes.len(), (random >> 40) as usize % 12] {
                 let mut expected_rest = &bytes[..length];
                 let expected = prost::encoding::decode_varint(&mut expected_rest);
-                let mut reader = Reader::new(&bytes[..length]);
+                let mut reader = WireReader::new(&bytes[..length]);
                 match (reader.varint(), expected) {
                     (Ok(value), Ok(expected)) => {
                         assert_eq!(value, expected, "{:02x?}", &bytes[..length]);

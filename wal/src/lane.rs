@@ -16,7 +16,7 @@ use crate::cursor::{Checkpoint, Recycler};
 use crate::disk::{Completion, GroupWriter};
 use crate::group_commit::{AppendError, ClosedSegment, Frees, GroupCommit, PoisonReason, WriteAction};
 use crate::ids::{Lsn, SegmentNumber, TargetId};
-use crate::pool::{Durable, Prepared};
+use crate::pool::{Durable, PreparedSegment};
 use crate::record::{Record, RecordKind};
 use crate::tail::{Payload, Tail};
 
@@ -42,7 +42,7 @@ impl<W: GroupWriter> Lane<W> {
     #[must_use]
     pub fn new(
         commit: GroupCommit,
-        active: Prepared<W::File>,
+        active: PreparedSegment<W::File>,
         closed: Vec<ClosedSegment>,
         mut tail: Tail,
         writer: W,
@@ -188,7 +188,7 @@ impl<W: GroupWriter> Lane<W> {
     }
 
     /// Takes a prepared segment.
-    pub fn handle_segment(&mut self, prepared: Prepared<W::File>) {
+    pub fn handle_segment(&mut self, prepared: PreparedSegment<W::File>) {
         self.files.push_back((prepared.ready.segment, prepared.file));
         self.commit.handle_segment(prepared.ready);
     }

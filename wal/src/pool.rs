@@ -27,7 +27,7 @@ use crate::segment::{SEGMENT_HEADER_BLOCKS, SegmentHeader, SegmentSeed, segment_
 
 /// A segment that is ready to be written.
 #[derive(Clone, Debug)]
-pub struct Prepared<File> {
+pub struct PreparedSegment<File> {
     /// For [`crate::group_commit::GroupCommit::handle_segment`].
     pub ready: ReadySegment,
     /// The segment's file.
@@ -64,7 +64,7 @@ pub struct Pool<D: Disk> {
     next_segment: SegmentNumber,
     key: Option<KeyEncryptionKey>,
     /// Prepared and in the manifest's list here, but not known to be listed on disk.
-    unlisted: Option<Prepared<D::File>>,
+    unlisted: Option<PreparedSegment<D::File>>,
     /// Whether the reserve is there.
     reserve: bool,
     /// Taken off the list here, but not known to be off it on disk: their files must not be
@@ -138,7 +138,7 @@ impl<D: Disk> Pool<D> {
         seed: &SegmentSeed,
         now_ms: u64,
         durable: Durable,
-    ) -> Result<Prepared<D::File>, DiskError> {
+    ) -> Result<PreparedSegment<D::File>, DiskError> {
         if self.unlisted.is_none() && self.manifest.segments.len() >= self.segments_max {
             return Err(self.no_space());
         }
@@ -156,7 +156,7 @@ impl<D: Disk> Pool<D> {
         seed: &SegmentSeed,
         now_ms: u64,
         durable: Durable,
-    ) -> Result<Prepared<D::File>, DiskError> {
+    ) -> Result<PreparedSegment<D::File>, DiskError> {
         if self.manifest.segments.len() >= MANIFEST_SEGMENTS_MAX {
             return Err(self.no_space());
         }
@@ -173,7 +173,7 @@ impl<D: Disk> Pool<D> {
         now_ms: u64,
         durable: Durable,
         may_use_reserve: bool,
-    ) -> Result<Prepared<D::File>, DiskError> {
+    ) -> Result<PreparedSegment<D::File>, DiskError> {
         if self.unlisted.is_none() {
             let segment = self.next_segment;
             self.next_segment = segment.next();
@@ -264,7 +264,7 @@ impl<D: Disk> Pool<D> {
         seed: &SegmentSeed,
         now_ms: u64,
         may_use_reserve: bool,
-    ) -> Result<Prepared<D::File>, DiskError> {
+    ) -> Result<PreparedSegment<D::File>, DiskError> {
         let bytes = u64::from(self.segment_blocks) * BLOCK_BYTES as u64;
         let (file, blank) = match self.take_free(name, bytes)? {
             Some((file, blank)) => (file, blank),
@@ -290,7 +290,7 @@ impl<D: Disk> Pool<D> {
         self.disk.write(&file, 0, headers.as_slice())?;
         self.disk.sync(&file)?;
         self.disk.sync_directory()?;
-        Ok(Prepared {
+        Ok(PreparedSegment {
             ready: ReadySegment {
                 segment,
                 cipher: SegmentCipher::new(&seed.data_key),

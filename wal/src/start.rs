@@ -21,7 +21,7 @@ use crate::group::GroupHeader;
 use crate::group_commit::{ClosedSegment, Config, GroupCommit, Resume, WriteResult};
 use crate::ids::{Epoch, LaneId, Lsn, SegmentNumber, TargetId};
 use crate::manifest::{Base, ListedSegment, MANIFEST_BYTES, Manifest, ManifestError, manifest_file_name};
-use crate::pool::{Durable, Pool, PoolParts, Prepared, Released, reserve_file_name};
+use crate::pool::{Durable, Pool, PoolParts, PreparedSegment, Released, reserve_file_name};
 use crate::record::{Record, RecordKind};
 use crate::recovery::{
     Evidence, OnDamage, RecoveredGroup, Recovery, RecoverySegment, SegmentSource, Unreadable, Verdict,
@@ -67,7 +67,7 @@ pub struct Started<D: Disk> {
     /// Takes appends; the first group of the epoch is durable.
     pub commit: GroupCommit,
     /// The segment that is being written.
-    pub active: Prepared<D::File>,
+    pub active: PreparedSegment<D::File>,
     /// Findings of recovery.
     pub recovery: Recovery,
     /// Segments of earlier epochs that are still needed, oldest first.

@@ -12,7 +12,7 @@ use crate::{
         Field,
     },
     limits::{MESSAGE_DEPTH_MAX, NAMESPACE_BYTES_MAX, TOKEN_BYTES_MAX, TTL_SECONDS_MAX},
-    reader::{LEN, Reader, VARINT, key},
+    reader::{LEN, VARINT, WireReader, key},
     writer::{bytes_len, len_field_len, put_bytes, put_len_key, put_varint_field, varint_field_len},
 };
 
@@ -131,7 +131,7 @@ fn merge_seconds_nanos(
     nanos: &mut i32,
     depth: u32,
 ) -> Result<(), DecodeError> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = WireReader::new(bytes);
     while !reader.is_empty() {
         match reader.key().map_err(DecodeError::new)? {
             SECONDS => *seconds = reader.varint().map_err(at(Field::Seconds))? as i64,
@@ -157,7 +157,7 @@ pub struct TokenView<'a> {
 impl<'a> TokenView<'a> {
     #[inline]
     pub(crate) fn merge(&mut self, bytes: &'a [u8], depth: u32) -> Result<(), DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 GENERATION_TIME => {
@@ -219,7 +219,7 @@ pub struct WriteResultView {
 
 impl WriteResultView {
     pub(crate) fn merge(&mut self, bytes: &[u8], depth: u32) -> Result<(), DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 DURABILITY => self.durability = reader.int32().map_err(at(Field::Durability))?,
@@ -268,7 +268,7 @@ pub struct AnyView<'a> {
 
 impl<'a> AnyView<'a> {
     fn merge(&mut self, bytes: &'a [u8], depth: u32) -> Result<(), DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 TYPE_URL => self.type_url = reader.string().map_err(at(Field::TypeUrl))?,
@@ -313,7 +313,7 @@ pub(crate) struct StatusMerge<'a> {
 
 impl<'a> StatusMerge<'a> {
     pub(crate) fn merge(&mut self, bytes: &'a [u8], depth: u32) -> Result<(), DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         let mut details = 0;
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
@@ -386,7 +386,7 @@ fn any_len(any: &AnyView<'_>) -> usize {
 
 /// Checks a message that has no fields of its own.
 pub(crate) fn validate_empty(bytes: &[u8], depth: u32) -> Result<(), DecodeError> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = WireReader::new(bytes);
     while !reader.is_empty() {
         let key = reader.key().map_err(DecodeError::new)?;
         reader.unknown(key, 0, depth).map_err(DecodeError::new)?;
@@ -445,7 +445,7 @@ pub(crate) fn decode_results<'a, T: Element<'a>>(
 ) -> Result<Repeated<'a, T>, DecodeError> {
     const RESULTS: u32 = key(1, LEN);
     let mut count = 0;
-    let mut reader = Reader::new(bytes);
+    let mut reader = WireReader::new(bytes);
     while !reader.is_empty() {
         match reader.key().map_err(DecodeError::new)? {
             RESULTS => {

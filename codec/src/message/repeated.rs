@@ -10,7 +10,7 @@
 
 use std::{fmt, marker::PhantomData};
 
-use crate::reader::{LEN, Reader};
+use crate::reader::{LEN, WireReader};
 
 /// Element of a repeated field, made from bytes that have been validated before.
 pub trait Element<'a>: Sized {
@@ -66,11 +66,11 @@ impl<'a, T: Element<'a>> Repeated<'a, T> {
     #[inline(always)]
     pub fn iter(&self) -> Iter<'a, T> {
         let mut iter = Iter {
-            innermost: Reader::new(self.source),
+            innermost: WireReader::new(self.source),
             key: self.path.last().copied().unwrap_or_default(),
             left: self.count,
             outer: Outer {
-                levels: [Reader::new(&[]); PATH_KEYS_MAX - 1],
+                levels: [WireReader::new(&[]); PATH_KEYS_MAX - 1],
                 path: self.path,
             },
             element: PhantomData,
@@ -140,7 +140,7 @@ impl<'a, T: Element<'a>> IntoIterator for &Repeated<'a, T> {
 /// The elements of a [`Repeated`], in order. Exact in its length.
 #[derive(Clone)]
 pub struct Iter<'a, T> {
-    innermost: Reader<'a>,
+    innermost: WireReader<'a>,
     key: u32,
     left: u32,
     outer: Outer<'a>,
@@ -150,15 +150,15 @@ pub struct Iter<'a, T> {
 /// The messages around the innermost one, for a field in several pieces.
 #[derive(Clone)]
 struct Outer<'a> {
-    levels: [Reader<'a>; PATH_KEYS_MAX - 1],
+    levels: [WireReader<'a>; PATH_KEYS_MAX - 1],
     path: &'static [u32],
 }
 
 impl<'a, T: Element<'a>> Iter<'a, T> {
     #[cold]
     fn begin_outer(&mut self, source: &'a [u8], skip: u32) {
-        self.innermost = Reader::new(&[]);
-        self.outer.levels[0] = Reader::new(source);
+        self.innermost = WireReader::new(&[]);
+        self.outer.levels[0] = WireReader::new(source);
         for _ in 0..skip {
             self.next_bytes();
         }
@@ -190,11 +190,11 @@ impl<'a, T: Element<'a>> Iter<'a, T> {
             match self.outer.levels[level].validated_field() {
                 Some((key, value)) if key == self.outer.path[level] => {
                     if level + 1 == containers {
-                        self.innermost = Reader::new(value);
+                        self.innermost = WireReader::new(value);
                         return true;
                     }
                     level += 1;
-                    self.outer.levels[level] = Reader::new(value);
+                    self.outer.levels[level] = WireReader::new(value);
                 }
                 Some(_) => {}
                 None if level == 0 => return false,
@@ -265,7 +265,7 @@ impl<'a> Pieces<'a> {
     }
 }
 
-impl<'a> Reader<'a> {
+impl<'a> WireReader<'a> {
     /// The next field of a message that has been validated: its key, and its content if
     /// length-delimited (else empty). `None` at the end.
     #[inline(always)]

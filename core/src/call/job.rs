@@ -44,7 +44,7 @@ pub(crate) enum Work {
         wait_until: Option<Instant>,
     },
     /// Answered when all acknowledged writes of the shard in a namespace are in the store.
-    Settle { namespace: NamespaceId },
+    Barrier { namespace: NamespaceId },
     /// Request for the next messages of a subscription, answered when there are some. `number`: the
     /// place of the subscription that is asked.
     Messages {
@@ -71,7 +71,7 @@ impl Work {
     pub(crate) fn namespace(&self) -> NamespaceId {
         match self {
             Self::Unary { namespace, .. }
-            | Self::Settle { namespace }
+            | Self::Barrier { namespace }
             | Self::ScanPage { namespace, .. }
             | Self::TakeBack { namespace } => *namespace,
             Self::Messages { wanted, .. } => wanted.namespace,
@@ -111,8 +111,8 @@ pub(crate) enum Answer {
     Messages { number: u16, chunk: Asked },
     /// A shard's part of a Mutate.
     Part(Vec<PartOutcome>),
-    /// The answer to [`Work::Settle`].
-    Settled,
+    /// The answer to [`Work::Barrier`].
+    Reached,
 }
 
 /// An answer with its address.
@@ -188,7 +188,7 @@ pub(crate) enum WriterMessage {
         tokio::sync::oneshot::Sender<Result<(), StoreError>>,
     ),
     /// Answered when the earlier jobs are done and their records are with the logs.
-    Settle(SyncSender<()>),
+    Barrier(SyncSender<()>),
     /// A step of provisioning, answered with the namespace's state in the store afterwards.
     Provision(
         NamespaceId,

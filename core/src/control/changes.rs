@@ -259,7 +259,7 @@ impl Changes {
         }
         if action == Action::Create {
             // Who calls it learns that it is there and not ready.
-            self.tell_shards(&entries, NamespaceState::Provisioning, None);
+            self.send_to_shards(&entries, NamespaceState::Provisioning, None);
         }
         let call = caller.map(|caller| self.calls.open(caller, &entries));
         let mut by_home: Vec<(Option<Home>, Vec<CatalogEntry>)> = Vec::new();
@@ -326,7 +326,7 @@ impl Changes {
                 .at(Progress::Asked)
                 .map(|item| item.entry.clone())
                 .collect();
-            return self.tell_shards(&entries, NamespaceState::Deleting, Some(id));
+            return self.send_to_shards(&entries, NamespaceState::Deleting, Some(id));
         }
         change.step = Step::Store;
         let objects = change.at(Progress::Asked).map(|item| object_of(&item.entry));
@@ -338,7 +338,7 @@ impl Changes {
         });
     }
 
-    fn tell_shards(&mut self, entries: &[CatalogEntry], state: NamespaceState, change: Option<ChangeId>) {
+    fn send_to_shards(&mut self, entries: &[CatalogEntry], state: NamespaceState, change: Option<ChangeId>) {
         let specs = entries.iter().map(|entry| spec_of(entry, state, &self.stores));
         let changes = specs.map(NamespaceChange::Set).collect();
         self.orders.push(Order::Shards { change, changes });
@@ -517,7 +517,7 @@ impl Changes {
                 round: change.round,
                 ..id
             };
-            return self.tell_shards(&ready, NamespaceState::Active, Some(next));
+            return self.send_to_shards(&ready, NamespaceState::Active, Some(next));
         }
         let ids: Vec<_> = ready.iter().map(|entry| entry.id).collect();
         if let Err(cause) = catalog.remove(&ids) {

@@ -59,7 +59,7 @@ use crate::{
         method::AdminMethod,
         ticket::Ticket,
     },
-    log::{LogNews, open::Opened},
+    log::{LogEvent, open::Opened},
     metrics::{Registry, render_disk},
     namespace::{spec::Home, state::NamespaceState},
     runtime::{
@@ -439,11 +439,11 @@ fn answer(form: Form, mut outcomes: Vec<Outcome>) -> Result<Vec<u8>, Box<Status>
 }
 
 /// Hands each shard its lane.
-pub(crate) fn tell_logs(news: &[Arc<Mailbox<LogNews>>], opened: Vec<Opened>) {
-    for (mailbox, opened) in news.iter().zip(opened) {
+pub(crate) fn send_opened(events: &[Arc<Mailbox<LogEvent>>], opened: Vec<Opened>) {
+    for (mailbox, opened) in events.iter().zip(opened) {
         let sent = mailbox.send(match opened {
-            Opened::Lane(lane) => LogNews::Open(lane),
-            Opened::Held(why) => LogNews::Held(why),
+            Opened::Lane(lane) => LogEvent::Open(lane),
+            Opened::Held(why) => LogEvent::Held(why),
         });
         debug_assert!(sent.is_ok(), "the first news of a log finds an empty mailbox");
     }

@@ -34,12 +34,12 @@ use crate::{
     },
     config::{LogLimits, LogWriterKind},
     log::{
-        LogNews,
+        LogEvent,
         committed::{CommittedRecord, RecordsMailbox},
         links::LogLinks,
         open::OpenLane,
         parked::LogCall,
-        shard_log::{Due, ReadId, ShardLog, ShardLogParts},
+        shard_log::{Outbox, ReadId, ShardLog, ShardLogParts},
         window::Claims,
         writer::LogWriter,
     },
@@ -56,7 +56,7 @@ pub(crate) struct LogSetup {
     pub(crate) driver: DriverInUse,
     pub(crate) metrics: Arc<LogMetrics>,
     /// Events from other threads.
-    pub(crate) news: Arc<Mailbox<LogNews>>,
+    pub(crate) events: Arc<Mailbox<LogEvent>>,
     /// Records that the store has first, at `eventual`.
     pub(crate) committed: Arc<RecordsMailbox>,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Log {
     state: State,
     /// Raised when the log needs its turn.
     wanted: Rc<Notify>,
-    due: Due,
+    due: Outbox,
     /// Reads that wait until the store has the records that they must see.
     reads: FxHashMap<ReadId, Job>,
     /// Number of reads that have waited.
@@ -106,7 +106,7 @@ impl Log {
             setup: Box::new(setup),
             state: State::Absent,
             wanted: Rc::default(),
-            due: Due::default(),
+            due: Outbox::default(),
             reads: FxHashMap::default(),
             reads_made: 0,
         }
@@ -152,16 +152,16 @@ impl Log {
         }
     }
 
-    fn handle_news(&mut self, shard: u16, news: LogNews) {
-        match news {
-            LogNews::Open(lane) => match self.make(shard, *lane) {
+    fn handle_event(&mut self, shard: u16, event: LogEvent) {
+        match event {
+            LogEvent::Open(lane) => match self.make(shard, *lane) {
                 Ok(log) => self.state = State::Open(Box::new(log)),
                 Err(cause) => self.hold(shard, format!("its writer cannot be started: {cause}")),
             },
-            LogNews::Held(why) => self.hold(shard, why),
-            news => {
+            LogEvent::Held(why) => self.hold(shard, why),
+            event => {
                 if let State::Open(log) = &mut self.state {
-                    log.handle_news(news, &mut self.due);
+                    log.handle_event(event, &mut self.due);
                 }
             }
         }
@@ -391,7 +391,7 @@ impl Dispatcher {
                     )
                 }
             }
-            Work::Settle { namespace } => self.settle(namespace, ticket),
+            Work::Barrier { namespace } => self.barrier(namespace, ticket),
             _ => Err(error::status(
                 Code::Internal,
                 "a page was asked of a shard without data",
@@ -440,13 +440,13 @@ impl Dispatcher {
         }
     }
 
-    fn settle(&mut self, namespace: NamespaceId, ticket: Ticket) -> Result<(), Box<Status>> {
+    fn barrier(&mut self, namespace: NamespaceId, ticket: Ticket) -> Result<(), Box<Status>> {
         let Some(log) = &mut self.places.log else {
             return Ok(());
         };
         match &mut log.state {
             State::Open(shard_log) => {
-                shard_log.settle(namespace, ticket, &mut log.due);
+                shard_log.barrier(namespace, ticket, &mut log.due);
                 log.wanted.notify();
                 Ok(())
             }
@@ -458,15 +458,15 @@ impl Dispatcher {
     // --- driven by the shard ---------------------------------------------------------------------
 
     /// Handles events of other threads, and the records that the store's writer sent.
-    pub(crate) fn hear_log_news(&mut self) {
+    pub(crate) fn handle_log_events(&mut self) {
         let shard = self.shard;
         if let Some(log) = &mut self.places.log {
             // Received before the events but appended after them: the event that opens the lane
             // precedes its first record.
             let committed: Vec<_> = iter::from_fn(|| log.setup.committed.receive()).collect();
             let mut heard = !committed.is_empty();
-            while let Some(news) = log.setup.news.receive() {
-                log.handle_news(shard, news);
+            while let Some(event) = log.setup.events.receive() {
+                log.handle_event(shard, event);
                 heard = true;
             }
             for records in committed {
@@ -531,7 +531,7 @@ impl Dispatcher {
 
     /// Makes the log apply everything to the store and close, as no call is open any more.
     pub(crate) fn flush_log(&mut self) {
-        self.hear_log_news();
+        self.handle_log_events();
         if let Some(log) = &mut self.places.log
             && let State::Open(shard_log) = &mut log.state
         {

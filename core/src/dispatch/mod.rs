@@ -88,7 +88,7 @@ use crate::{
 
 /// Mailboxes of one shard to the threads around it.
 #[derive(Debug, Clone)]
-pub(crate) struct Neighbours {
+pub(crate) struct Peers {
     /// The jobs mailbox of every shard, by shard number.
     pub(crate) shards: Vec<Arc<Mailbox<Job>>>,
     /// The answers mailbox of every shard, by shard number.
@@ -132,7 +132,7 @@ pub(crate) enum Progress {
 /// The gateway logic of one shard.
 pub(crate) struct Dispatcher {
     shard: u16,
-    neighbours: Neighbours,
+    peers: Peers,
     places: Places,
     /// Asks of streams that wait for what this shard's memory does not have yet.
     asks: Vec<Ask>,
@@ -166,7 +166,7 @@ pub(crate) struct Dispatcher {
 impl Dispatcher {
     pub(crate) fn new(
         shard: u16,
-        neighbours: Neighbours,
+        peers: Peers,
         places: Places,
         limits: ServeLimits,
         metrics: Arc<ShardMetrics>,
@@ -175,7 +175,7 @@ impl Dispatcher {
     ) -> Self {
         Self {
             shard,
-            neighbours,
+            peers,
             places,
             asks: Vec::new(),
             calls: Waiting::default(),
@@ -267,7 +267,7 @@ impl Dispatcher {
     }
 
     /// Executes a command of the control thread. A drain is left to the caller.
-    pub(crate) fn obey(&mut self, command: ShardCommand) {
+    pub(crate) fn handle_command(&mut self, command: ShardCommand) {
         match command {
             ShardCommand::Namespaces(changes, acknowledge) => {
                 // A failing one must not keep the others from being served.
@@ -526,7 +526,7 @@ impl Dispatcher {
                 if shard != self.shard {
                     self.metrics.hops.add(1);
                 }
-                self.neighbours.shards[usize::from(shard)].send(job).is_ok()
+                self.peers.shards[usize::from(shard)].send(job).is_ok()
             }
         }
     }
@@ -611,7 +611,7 @@ impl Dispatcher {
                 .map(|next| Answer::Page { message, next })
             }
             // Nothing waits to be applied where writes are applied at once.
-            _ => Ok(Answer::Settled),
+            _ => Ok(Answer::Reached),
         };
         if matches!(&result, Ok(Answer::Message(message)) if message.is_empty()) && self.may_wait(&job) {
             self.keep_waiting(job);
@@ -625,7 +625,7 @@ impl Dispatcher {
 
     /// Sends an answer to the shard that took the call.
     fn send_reply(&self, reply: Reply) {
-        let sent = self.neighbours.replies[usize::from(reply.ticket.shard)].send(reply);
+        let sent = self.peers.replies[usize::from(reply.ticket.shard)].send(reply);
         debug_assert!(
             sent.is_ok(),
             "the mailbox for answers holds as many as calls may wait"
@@ -670,7 +670,7 @@ impl Dispatcher {
             self.metrics.shed.add(1);
             return Err(error::overloaded("too many calls wait"));
         }
-        self.neighbours.control.send(job).map_err(|_| {
+        self.peers.control.send(job).map_err(|_| {
             self.metrics.shed.add(1);
             error::overloaded("the control thread has too much to do")
         })?;
@@ -713,7 +713,7 @@ impl Dispatcher {
     }
 
     fn shard_count(&self) -> u16 {
-        self.neighbours.shards.len() as u16
+        self.peers.shards.len() as u16
     }
 
     /// The wall clock now.

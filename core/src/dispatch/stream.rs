@@ -136,7 +136,7 @@ impl Stream {
         gateway.watch_stream_deadline(&mut self.pending);
         for shard in 0..shards {
             let namespace = self.pending.ticket.namespace;
-            let work = Work::Settle { namespace };
+            let work = Work::Barrier { namespace };
             if let Err(status) = gateway.submit_ask(Asked::Shard(shard), &self.pending, work) {
                 return self.fail(status, gateway);
             }
@@ -157,7 +157,7 @@ impl Stream {
         result: Result<Answer, Box<Status>>,
         gateway: &mut Dispatcher,
     ) -> bool {
-        if let (Ok(Answer::Settled), Barrier::Waiting(missing)) = (&result, &mut self.barrier) {
+        if let (Ok(Answer::Reached), Barrier::Waiting(missing)) = (&result, &mut self.barrier) {
             *missing -= 1;
             if *missing > 0 {
                 return false;

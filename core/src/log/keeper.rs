@@ -20,7 +20,7 @@ use prism_wal::{
     segment::SegmentSeed,
 };
 
-use super::LogNews;
+use super::LogEvent;
 use crate::runtime::{
     clock::unix_millis,
     mailbox::Mailbox,
@@ -33,12 +33,12 @@ const JOBS_MAX: usize = 64;
 /// Jobs of a keeper.
 #[derive(Debug)]
 pub(crate) enum KeeperJob {
-    /// Prepare one segment; answered by [`LogNews::Segment`] or [`LogNews::NoSegment`].
+    /// Prepare one segment; answered by [`LogEvent::Segment`] or [`LogEvent::NoSegment`].
     Prepare(Durable),
     /// Take back a segment. Not answered.
     Recycle(ClosedSegment, Durable),
     /// Close the lane, which is drained and will not be written to any more; answered by
-    /// [`LogNews::Closed`], the keeper's last message.
+    /// [`LogEvent::Closed`], the keeper's last message.
     Close(Durable),
 }
 
@@ -60,17 +60,17 @@ pub(crate) type KeeperJobs = SyncSender<KeeperJob>;
 pub(crate) fn spawn(
     lane: LaneId,
     pool: Pool<FileDisk>,
-    news: Arc<Mailbox<LogNews>>,
+    events: Arc<Mailbox<LogEvent>>,
 ) -> io::Result<(KeeperJobs, JoinHandle<()>)> {
     let (sender, jobs) = sync_channel(JOBS_MAX);
     let thread = threads::spawn(Kind::Keeper, Some(lane.0), move || {
-        keep(pool, &jobs, &news);
+        keep(pool, &jobs, &events);
         Ok(())
     })?;
     Ok((sender, thread))
 }
 
-fn keep(mut pool: Pool<FileDisk>, jobs: &Receiver<KeeperJob>, news: &Mailbox<LogNews>) {
+fn keep(mut pool: Pool<FileDisk>, jobs: &Receiver<KeeperJob>, events: &Mailbox<LogEvent>) {
     while let Ok(job) = jobs.recv() {
         if threads::fault_point(Kind::Keeper) {
             return;
@@ -81,8 +81,8 @@ fn keep(mut pool: Pool<FileDisk>, jobs: &Receiver<KeeperJob>, news: &Mailbox<Log
                     .map_err(|_| no_randomness())
                     .and_then(|seed| pool.prepare(&seed, unix_millis().0, durable));
                 match prepared {
-                    Ok(prepared) => LogNews::Segment(Box::new(prepared)),
-                    Err(error) => LogNews::NoSegment(error),
+                    Ok(prepared) => LogEvent::Segment(Box::new(prepared)),
+                    Err(error) => LogEvent::NoSegment(error),
                 }
             }
             KeeperJob::Recycle(segment, durable) => {
@@ -97,11 +97,11 @@ fn keep(mut pool: Pool<FileDisk>, jobs: &Receiver<KeeperJob>, news: &Mailbox<Log
                     tracing::warn!(%error, "cannot note that the log was closed cleanly; the next start reads it through");
                 }
                 // A shard that has already ended needs no event.
-                let _ = news.send(LogNews::Closed);
+                let _ = events.send(LogEvent::Closed);
                 return;
             }
         };
-        if news.send(said).is_err() {
+        if events.send(said).is_err() {
             tracing::error!("a shard's mailbox for its log is full");
         }
     }

@@ -36,7 +36,7 @@ use prism_backends::{NamespaceId, StoreError};
 use prism_wal::{
     disk::{DiskError, file::LogFile},
     ids::{LaneId, Lsn, TargetId},
-    pool::Prepared,
+    pool::PreparedSegment,
 };
 
 use self::open::OpenLane;
@@ -50,13 +50,13 @@ pub(crate) fn lane_of(shard: u16) -> LaneId {
 
 /// Events sent to a shard's log by other threads.
 #[derive(Debug)]
-pub(crate) enum LogNews {
+pub(crate) enum LogEvent {
     /// The shard's lane is open.
     Open(Box<OpenLane>),
     /// The shard's lane must not be used; the reason.
     Held(String),
     /// A segment was prepared.
-    Segment(Box<Prepared<LogFile>>),
+    Segment(Box<PreparedSegment<LogFile>>),
     /// A segment could not be prepared.
     NoSegment(DiskError),
     /// The store has all records up to `upto`.

@@ -26,13 +26,13 @@ use prism_wal::{
     group_commit::{ClosedSegment, Config, GroupCommit},
     ids::{LaneId, Lsn},
     lane::Replay,
-    pool::Prepared,
+    pool::PreparedSegment,
     start::{Refusal, StartConfig, StartError, Started, start},
     tail::Tail,
 };
 
 use super::{
-    LogNews, identity,
+    LogEvent, identity,
     keeper::{self, KeeperJobs, Keepers},
     lane_of,
     seen::{Collector, LaneCalls, Seen},
@@ -56,7 +56,7 @@ const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct OpenLane {
     pub(crate) log: LogId,
     pub(crate) commit: GroupCommit,
-    pub(crate) active: Prepared<prism_wal::disk::file::LogFile>,
+    pub(crate) active: PreparedSegment<prism_wal::disk::file::LogFile>,
     pub(crate) closed: Vec<ClosedSegment>,
     /// Empty except for the cursors.
     pub(crate) tail: Tail,
@@ -93,7 +93,7 @@ pub(crate) struct LogDirectory {
     key: Option<KeyEncryptionKey>,
     shards: u16,
     /// Mailboxes of each shard's log for events.
-    news: Vec<Arc<Mailbox<LogNews>>>,
+    events: Vec<Arc<Mailbox<LogEvent>>>,
     /// Started threads, to be joined at the end.
     keepers: Keepers,
     open: bool,
@@ -106,17 +106,17 @@ impl LogDirectory {
         data_dir: &Path,
         limits: LogLimits,
         key: Option<KeyEncryptionKey>,
-        news: Vec<Arc<Mailbox<LogNews>>>,
+        events: Vec<Arc<Mailbox<LogEvent>>>,
         keepers: Keepers,
     ) -> Self {
-        let shards = u16::try_from(news.len()).unwrap_or(u16::MAX);
+        let shards = u16::try_from(events.len()).unwrap_or(u16::MAX);
         Self {
             path: data_dir.join("wal"),
             id: NO_LOG,
             limits,
             key,
             shards,
-            news,
+            events,
             keepers,
             open: false,
             highest_stamp: i64::MIN,
@@ -451,8 +451,8 @@ impl LogDirectory {
             Recovered::Held(why) => return Ok(Opened::Held(why)),
             Recovered::Ready(read) => *read,
         };
-        let news = self.news[usize::from(shard)].clone();
-        let (keeper, thread) = keeper::spawn(lane_of(shard), started.pool, news)
+        let events = self.events[usize::from(shard)].clone();
+        let (keeper, thread) = keeper::spawn(lane_of(shard), started.pool, events)
             .map_err(|error| format!("cannot start a thread for the log: {error}"))?;
         keeper::keepers_of(&self.keepers).push(thread);
         let life = self

@@ -73,9 +73,9 @@ impl Parked {
     }
 }
 
-pub(super) fn settled(ticket: Ticket) -> Reply {
+pub(super) fn reached(ticket: Ticket) -> Reply {
     Reply {
         ticket,
-        result: Ok(Answer::Settled),
+        result: Ok(Answer::Reached),
     }
 }

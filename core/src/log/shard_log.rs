@@ -3,8 +3,8 @@
 //! not applied yet.
 //!
 //! Driven by the shard: [`ShardLog::turn`] at the end of each turn of the reactor,
-//! [`ShardLog::handle_news`] for events of other threads. Nothing here blocks. Results for others
-//! are collected in [`Due`].
+//! [`ShardLog::handle_event`] for events of other threads. Nothing here blocks. Results for others
+//! are collected in [`Outbox`].
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
@@ -28,7 +28,7 @@ use super::{
     lane_of,
     links::{LogLinks, Route, Routes, Sent},
     open::OpenLane,
-    parked::{Judged, LogCall, Parked, settled},
+    parked::{Judged, LogCall, Parked, reached},
     window::{CallHasher, Claims, First, TokenCall, Window},
     writer::LogWriter,
 };
@@ -61,7 +61,7 @@ const SHOW_PAUSE: u64 = 100_000_000;
 
 /// Work that a turn leaves for the shard.
 #[derive(Debug, Default)]
-pub(crate) struct Due {
+pub(crate) struct Outbox {
     /// Replies, of this shard's calls and of others'.
     pub(crate) replies: Vec<Reply>,
     /// Reads that waited and may go to the store now, each with the records that it must see in
@@ -79,7 +79,7 @@ pub(crate) enum Waiting {
     /// A read of a key.
     Read(WaitingRead),
     /// A Scan that waits until all earlier records are in the store.
-    Settle(Ticket),
+    Barrier(Ticket),
 }
 
 /// A read that waits for the store.
@@ -361,7 +361,7 @@ impl ShardLog {
     }
 
     /// Records that a read of the key with this hash must see in addition to the store's contents,
-    /// in order. `None`: it waits, and returns in [`Due::reads`].
+    /// in order. `None`: it waits, and returns in [`Outbox::reads`].
     pub(crate) fn unapplied(
         &mut self,
         namespace: NamespaceId,
@@ -400,11 +400,11 @@ impl ShardLog {
     }
 
     /// Answers `ticket` when the store has all records of a namespace that are durable now.
-    pub(crate) fn settle(&mut self, namespace: NamespaceId, ticket: Ticket, due: &mut Due) {
+    pub(crate) fn barrier(&mut self, namespace: NamespaceId, ticket: Ticket, outbox: &mut Outbox) {
         let durable = self.lane.commit().durable_lsn();
         match self.applier.last_unapplied(namespace, durable) {
-            Some(lsn) => self.applier.wait(namespace, lsn, Waiting::Settle(ticket)),
-            None => due.replies.push(settled(ticket)),
+            Some(lsn) => self.applier.wait(namespace, lsn, Waiting::Barrier(ticket)),
+            None => outbox.replies.push(reached(ticket)),
         }
     }
 
@@ -421,7 +421,7 @@ impl ShardLog {
     // --- the turn --------------------------------------------------------------------------------
 
     /// Handles the disk's completions, submits due groups, releases durable replies.
-    pub(crate) fn turn(&mut self, due: &mut Due) {
+    pub(crate) fn turn(&mut self, outbox: &mut Outbox) {
         let now = self.now();
         let durable = self.lane.turn(now);
         while let Some(parked) = self.parked.pop_front_if(|parked| parked.lsn <= durable) {
@@ -430,10 +430,10 @@ impl ShardLog {
                 .record_nanos(now.saturating_sub(parked.at));
             let target = TargetId(parked.namespace.0);
             let applied = self.lane.tail().applied(target) >= parked.lsn;
-            due.replies.push(parked.into_reply(applied));
+            outbox.replies.push(parked.into_reply(applied));
         }
         if self.lane.poisoned().is_some() {
-            self.fail_unacknowledged(due);
+            self.fail_unacknowledged(outbox);
         }
         self.supply_segments(now);
         self.send_batches(now, durable);
@@ -451,8 +451,8 @@ impl ShardLog {
             next = Some(next.map_or(self.show_at, |next: u64| next.min(self.show_at)));
         }
         let mut consider = |at: u64| next = Some(next.map_or(at, |next| next.min(at)));
-        if let Some(due) = self.applier.next_due(self.lane.commit().durable_lsn()) {
-            consider(due);
+        if let Some(outbox) = self.applier.next_due(self.lane.commit().durable_lsn()) {
+            consider(outbox);
         }
         if self.preparing == 0 && self.lane.segments_wanted() > 0 {
             consider(self.prepare_at);
@@ -473,7 +473,7 @@ impl ShardLog {
 
     /// Fails unacknowledged writes after a failure of the disk: which of their records the next
     /// start will find is unknown.
-    fn fail_unacknowledged(&mut self, due: &mut Due) {
+    fn fail_unacknowledged(&mut self, outbox: &mut Outbox) {
         if !self.poison_told {
             self.poison_told = true;
             let reason = self.lane.poisoned();
@@ -487,7 +487,7 @@ impl ShardLog {
         let judged = self.judged.extract_if(|lsn, _| *lsn > durable);
         let tickets = self.parked.drain(..).map(|parked| parked.ticket);
         for ticket in tickets.chain(judged.map(|(_, judged)| judged.ticket)) {
-            due.replies.push(Reply {
+            outbox.replies.push(Reply {
                 ticket,
                 result: Err(error::unknown_outcome()),
             });

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::file::Reader;
+use super::file::FileParser;
 use super::model::{ClientApi, Compliance, Consistency, Durability, NamespaceConfig, Policies, Switch};
 use super::units::{format_duration, format_size};
 use super::values::VALUE_SUGGESTION;
@@ -12,7 +12,7 @@ use super::values::VALUE_SUGGESTION;
 /// A retention to name where there is none.
 const RETENTION_EXAMPLE: Duration = Duration::from_secs(7 * 86_400);
 
-impl Reader<'_> {
+impl FileParser<'_> {
     /// Reports what no gateway could keep, whatever the store.
     pub(super) fn check_combinations(&mut self, config: &NamespaceConfig) {
         let (needs, api) = (&config.needs, config.client_api);

@@ -49,7 +49,7 @@ pub fn parse(text: &str, limits: &FileLimits) -> Result<NamespaceConfig, Vec<Pro
             return Err(problems);
         }
     };
-    let mut reader = Reader {
+    let mut reader = FileParser {
         problems,
         lines: HashMap::new(),
         limits,
@@ -69,7 +69,7 @@ pub fn parse(text: &str, limits: &FileLimits) -> Result<NamespaceConfig, Vec<Pro
 
 /// One pass over the tree. Every method reports to `problems` what it refuses and then answers as
 /// if it were absent.
-pub(super) struct Reader<'l> {
+pub(super) struct FileParser<'l> {
     pub(super) problems: Vec<Problem>,
     /// Line of each key that was read, by path, for problems that are found later.
     pub(super) lines: HashMap<String, u32>,
@@ -84,7 +84,7 @@ struct Keys<'n> {
     known: Vec<&'static str>,
 }
 
-impl Reader<'_> {
+impl FileParser<'_> {
     fn root(&mut self, root: &Node) -> Option<NamespaceConfig> {
         let Value::Map(entries) = &root.value else {
             let what = match root.value {
@@ -382,7 +382,7 @@ impl Reader<'_> {
 
 impl<'n> Keys<'n> {
     /// Takes a key that may be absent. Present without a value is a problem.
-    fn take(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<&'n Node> {
+    fn take(&mut self, reader: &mut FileParser<'_>, key: &'static str) -> Option<&'n Node> {
         self.known.push(key);
         let index = self.entries.iter().position(|entry| entry.key == key)?;
         let entry = self.entries.remove(index);

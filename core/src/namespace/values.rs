@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::file::{IDENTITY_BYTES_MAX, Reader};
+use super::file::{FileParser, IDENTITY_BYTES_MAX};
 use super::model::{Switch, check_name};
 use super::problem::{Problem, did_you_mean};
 use super::units::{DURATION_MAX, format_size, parse_duration, parse_size};
@@ -20,7 +20,7 @@ pub(super) const VALUE_SUGGESTION: &str = "split larger values, or store them el
 /// Shorter lives and retentions would be gone before they are read.
 const DURATION_MIN: Duration = Duration::from_secs(1);
 
-impl Reader<'_> {
+impl FileParser<'_> {
     pub(super) fn text<'n>(&mut self, path: &str, node: &'n Node, expected: &str) -> Option<&'n str> {
         match &node.value {
             Value::Scalar(text) => Some(text),

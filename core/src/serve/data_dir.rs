@@ -15,7 +15,7 @@ use crate::{
     config::{CatalogOptions, ServeLimits, ServeOptions, StoreTls},
     control::{
         catalog::{Catalog, CatalogEntry, CatalogError},
-        tell_logs,
+        send_opened,
     },
     log::{
         self,
@@ -160,8 +160,14 @@ pub(super) fn open_log(
         None => None,
         Some(path) => Some(read_key_file(path).map_err(|cause| ServeError(cause.to_string()))?),
     };
-    let news = mailboxes.log_news();
-    let mut log = LogDirectory::new(&options.data_dir, options.wal, key, news.clone(), keepers.clone());
+    let events = mailboxes.log_events();
+    let mut log = LogDirectory::new(
+        &options.data_dir,
+        options.wal,
+        key,
+        events.clone(),
+        keepers.clone(),
+    );
     let entries = catalog.entries().map_err(|cause| ServeError(cause.to_string()))?;
     let through_log = |entry: &&CatalogEntry| {
         let kind = StoreKind::of_name(&entry.store.kind);
@@ -208,7 +214,7 @@ pub(super) fn open_log(
         let opened = log.open(&mut store).map_err(ServeError)?;
         let is_held = |(shard, opened): (usize, &Opened)| matches!(opened, Opened::Held(_)).then_some(shard);
         held = opened.iter().enumerate().filter_map(is_held).collect();
-        tell_logs(&news, opened);
+        send_opened(&events, opened);
     }
     Ok((log, held))
 }

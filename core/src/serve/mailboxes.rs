@@ -6,9 +6,9 @@ use crate::{
     call::job::ShardCommand,
     config::ServeOptions,
     control,
-    dispatch::{Neighbours, stream::STREAMS_MAX},
+    dispatch::{Peers, stream::STREAMS_MAX},
     log::{
-        LogNews,
+        LogEvent,
         committed::{Outlet, RecordsMailbox},
     },
     metrics::LogMetrics,
@@ -25,7 +25,7 @@ const COMMANDS_MAX: usize = 1_024;
 
 /// All mailboxes.
 pub(super) struct Mailboxes {
-    pub(super) neighbours: Neighbours,
+    pub(super) peers: Peers,
     pub(super) inboxes: Vec<Inbox>,
     pub(super) commands: Vec<Arc<Mailbox<ShardCommand>>>,
     pub(super) control: control::Inbox,
@@ -45,27 +45,30 @@ impl Mailboxes {
                 replies: Arc::new(Mailbox::new(replies_max, waker.clone())),
                 commands: Arc::new(Mailbox::new(COMMANDS_MAX, waker.clone())),
                 // At most one batch for each namespace is in flight, and a few more questions.
-                log_news: Arc::new(Mailbox::new(options.limits.namespaces_max + 64, waker.clone())),
+                log_events: Arc::new(Mailbox::new(options.limits.namespaces_max + 64, waker.clone())),
                 log_records: Arc::new(RecordsMailbox::new(waker.clone())),
                 waker,
             });
         }
-        let neighbours = Neighbours {
+        let peers = Peers {
             shards: inboxes.iter().map(|inbox| inbox.jobs.clone()).collect(),
             replies: inboxes.iter().map(|inbox| inbox.replies.clone()).collect(),
             control: control.calls.clone(),
         };
         let commands = inboxes.iter().map(|inbox| inbox.commands.clone()).collect();
         Ok(Self {
-            neighbours,
+            peers,
             inboxes,
             commands,
             control,
         })
     }
 
-    pub(super) fn log_news(&self) -> Vec<Arc<Mailbox<LogNews>>> {
-        self.inboxes.iter().map(|inbox| inbox.log_news.clone()).collect()
+    pub(super) fn log_events(&self) -> Vec<Arc<Mailbox<LogEvent>>> {
+        self.inboxes
+            .iter()
+            .map(|inbox| inbox.log_events.clone())
+            .collect()
     }
 
     pub(super) fn for_writer(&self, log_metrics: &[Arc<LogMetrics>]) -> ToShards {
@@ -74,8 +77,8 @@ impl Mailboxes {
             metrics: metrics.clone(),
         };
         ToShards {
-            replies: self.neighbours.replies.clone(),
-            news: self.log_news(),
+            replies: self.peers.replies.clone(),
+            events: self.log_events(),
             logs: self.inboxes.iter().zip(log_metrics).map(outlet).collect(),
         }
     }

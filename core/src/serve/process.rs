@@ -156,7 +156,7 @@ impl Process {
             }
             let events = &self.events;
             let mut is_ending = self.failure.get().is_some();
-            self.signals.obey(|action| {
+            self.signals.run(|action| {
                 is_ending |= action == Action::Stop;
                 // Without a receiver the gateway is ending already.
                 let _ = match action {

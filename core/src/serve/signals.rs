@@ -87,7 +87,7 @@ impl Signals {
     }
 
     /// Acts on the signals that have arrived, each before it is mentioned.
-    pub(super) fn obey(&mut self, mut act: impl FnMut(Action)) {
+    pub(super) fn run(&mut self, mut act: impl FnMut(Action)) {
         for came in self.delivery.pending() {
             let Some(index) = SIGNALS.iter().position(|(signal, _, _)| *signal == came) else {
                 continue;

@@ -258,8 +258,8 @@ impl Ground {
     )> {
         let waker = Waker::for_thread();
         let syncs = Arc::new(Mailbox::new(usize::from(self.count) + 1, waker.clone()));
-        let news = self.mailboxes.log_news();
-        let checkpointing = Checkpointing::spawn(checkpointer, syncs.clone(), news, waker.clone())?;
+        let events = self.mailboxes.log_events();
+        let checkpointing = Checkpointing::spawn(checkpointer, syncs.clone(), events, waker.clone())?;
         Ok((waker, checkpointing, syncs))
     }
 
@@ -314,7 +314,7 @@ impl Ground {
             self.common(),
             mailbox.clone(),
             waker.clone(),
-            self.mailboxes.neighbours.replies.clone(),
+            self.mailboxes.peers.replies.clone(),
         )?);
         store.readers.push(mailbox);
         store.wakers.push(waker);
@@ -396,7 +396,7 @@ impl Ground {
             writer: self.options.wal_writer,
             driver: self.driver,
             metrics: store.log_metrics[usize::from(setup.number)].clone(),
-            news: setup.inbox.log_news.clone(),
+            events: setup.inbox.log_events.clone(),
             committed: setup.inbox.log_records.clone(),
         };
         StoreOfShard {
@@ -415,7 +415,7 @@ impl Ground {
         log: Option<LogSetup>,
     ) -> io::Result<JoinHandle<()>> {
         let number = setup.number;
-        let (neighbours, limits) = (self.mailboxes.neighbours.clone(), self.options.limits);
+        let (peers, limits) = (self.mailboxes.peers.clone(), self.options.limits);
         let (metrics, registry) = (self.registry.add_shard(), self.registry.clone());
         let http = HttpRules::new(&self.options);
         let started = self.link.sender.clone();
@@ -432,7 +432,7 @@ impl Ground {
                 };
                 // The receiver lives as long as the server.
                 let _ = started.send(Event::ShardStarted);
-                Dispatcher::new(number, neighbours, places, limits, metrics, registry, http)
+                Dispatcher::new(number, peers, places, limits, metrics, registry, http)
             });
             ended.map_err(|cause| io::Error::new(cause.kind(), format!("{cause}{}", advice(&cause))))
         })
@@ -461,7 +461,7 @@ impl Ground {
             namespaces_max: limits.namespaces_max,
             stores,
         };
-        let log = log.map(|log| Arc::new(LogMaker::new(log, self.mailboxes.log_news())));
+        let log = log.map(|log| Arc::new(LogMaker::new(log, self.mailboxes.log_events())));
         let inbox = self.mailboxes.control.clone();
         let (memory, shards) = Provisioning::new(Box::new(Memory), None, &inbox, stop.clone());
         let mut links = Links {
@@ -508,7 +508,7 @@ impl Ground {
             driver: self.driver,
             data_dir: store.map(|_| self.options.data_dir.clone()),
             inbox,
-            replies: self.mailboxes.neighbours.replies.clone(),
+            replies: self.mailboxes.peers.replies.clone(),
             shards: self.mailboxes.commands.clone(),
             links,
             stop,

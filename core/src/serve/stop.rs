@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Longest wait for the current work of the store's writer, which may be gone.
-const SETTLE_MAX: Duration = Duration::from_secs(1);
+const WRITER_MAX: Duration = Duration::from_secs(1);
 /// Time for a finished shard to report, and for the store's writer to finish its current work then.
 const SLACK: Duration = Duration::from_millis(250);
 /// Least time for the logs to apply the records that the store lacks. With three slacks below the
@@ -51,15 +51,15 @@ impl Server {
     pub(super) fn stop_all(&mut self) {
         self.link.supervisor.expect_ends();
         let deadline = Instant::now() + self.options.limits.drain_timeout;
-        self.tell_shards(|| ShardCommand::Drain(deadline));
+        self.send_to_shards(|| ShardCommand::Drain(deadline));
         self.await_shards("drained", deadline, Event::ShardDrained);
         // Only now: a draining shard may still write to another's log, and so may the store's
         // writer.
-        self.settle_writer(deadline);
+        self.await_writer(deadline);
         let deadline = deadline.max(Instant::now() + FLUSH_MIN);
-        self.tell_shards(|| ShardCommand::Flush(deadline));
+        self.send_to_shards(|| ShardCommand::Flush(deadline));
         self.await_shards("closed their logs", deadline, Event::ShardFlushed);
-        self.tell_shards(|| ShardCommand::End);
+        self.send_to_shards(|| ShardCommand::End);
         for shard in self.shards.drain(..) {
             join(shard);
         }
@@ -69,19 +69,19 @@ impl Server {
 
     /// Waits until no record of a write is in flight from the store to a log. Calls abandoned by
     /// their clients may still be with the writer.
-    fn settle_writer(&self, deadline: Instant) {
+    fn await_writer(&self, deadline: Instant) {
         let Some(writer) = &self.writer else { return };
         let (done, settled) = sync_channel(1);
-        let asked = writer.send(WriterMessage::Settle(done)).is_ok();
+        let asked = writer.send(WriterMessage::Barrier(done)).is_ok();
         let patience = deadline.saturating_duration_since(Instant::now());
-        if !asked || settled.recv_timeout(patience.clamp(SLACK, SETTLE_MAX)).is_err() {
+        if !asked || settled.recv_timeout(patience.clamp(SLACK, WRITER_MAX)).is_err() {
             tracing::warn!(
                 "the store is not done with its last writes; the log closes without their records"
             );
         }
     }
 
-    pub(super) fn tell_shards(&self, command: impl Fn() -> ShardCommand) {
+    pub(super) fn send_to_shards(&self, command: impl Fn() -> ShardCommand) {
         for commands in &self.commands {
             if commands.send(command()).is_err() {
                 tracing::error!("a shard's mailbox is full; it cannot be told to end");
@@ -114,8 +114,9 @@ fn join(thread: JoinHandle<()>) {
 }
 
 impl Helpers {
-    /// Ends the helper threads; sets the flag when only the checkpointer is left. After a failure keepers are not awaited
-    /// for long: that of a dead shard waits for a log that nobody closes, and what it leaves undone the next start does.
+    /// Ends the helper threads; sets the flag when only the checkpointer is left. After a failure
+    /// keepers are not awaited for long: that of a dead shard waits for a log that nobody closes,
+    /// and the next start does what it leaves undone.
     fn stop(&mut self, is_at_rest: &AtomicBool, has_failed: bool) {
         self.control_stop.store(true, Ordering::SeqCst);
         self.control_waker.wake();

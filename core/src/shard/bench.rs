@@ -29,7 +29,7 @@ use crate::{
         ticket::{CallId, Ticket},
     },
     config::ServeLimits,
-    dispatch::{Dispatcher, Neighbours, Places, http_rules::HttpRules, route::route_of},
+    dispatch::{Dispatcher, Peers, Places, http_rules::HttpRules, route::route_of},
     metrics::Registry,
     namespace::{
         spec::{Home, NamespaceSpec, Path, Unapplied},
@@ -170,7 +170,7 @@ impl Bench {
         let replies: Vec<_> = (0..shards)
             .map(|_| Arc::new(Mailbox::new(BATCH, waker.clone())))
             .collect();
-        let neighbours = Neighbours {
+        let peers = Peers {
             shards: jobs.clone(),
             replies: replies.clone(),
             control: Arc::new(Mailbox::new(8, waker)),
@@ -182,7 +182,7 @@ impl Bench {
             call: CallId::Request(0),
             namespace: NamespaceId(0),
         };
-        let dispatcher = |number| dispatcher(number as u16, neighbours.clone(), limits, registry.clone());
+        let dispatcher = |number| dispatcher(number as u16, peers.clone(), limits, registry.clone());
         Self {
             shards: (0..shards).map(dispatcher).collect(),
             registry,
@@ -253,7 +253,7 @@ impl Bench {
         let question = || Job {
             ticket: nobody,
             deadline: None,
-            work: Work::Settle { namespace: NAMESPACE },
+            work: Work::Barrier { namespace: NAMESPACE },
         };
         while self.jobs[shard].send(question()).is_ok() {}
     }
@@ -410,20 +410,15 @@ impl Bench {
 /// Makes the dispatcher of a single shard.
 pub(super) fn lone_dispatcher() -> Dispatcher {
     let waker = Waker::new().unwrap();
-    let neighbours = Neighbours {
+    let peers = Peers {
         shards: vec![Arc::new(Mailbox::new(8, waker.clone()))],
         replies: vec![Arc::new(Mailbox::new(8, waker.clone()))],
         control: Arc::new(Mailbox::new(8, waker)),
     };
-    dispatcher(0, neighbours, ServeLimits::default(), Arc::default())
+    dispatcher(0, peers, ServeLimits::default(), Arc::default())
 }
 
-fn dispatcher(
-    number: u16,
-    neighbours: Neighbours,
-    limits: ServeLimits,
-    registry: Arc<Registry>,
-) -> Dispatcher {
+fn dispatcher(number: u16, peers: Peers, limits: ServeLimits, registry: Arc<Registry>) -> Dispatcher {
     let places = Places {
         memory: Box::new(ShardMemory::new(MemoryStore::new())),
         stores: Vec::new(),
@@ -432,7 +427,7 @@ fn dispatcher(
     let metrics = registry.add_shard();
     let mut dispatcher = Dispatcher::new(
         number,
-        neighbours,
+        peers,
         places,
         limits,
         metrics,
@@ -463,7 +458,7 @@ fn dispatcher(
     };
     let set = |spec| NamespaceChange::Set(Arc::new(spec));
     let changes = Arc::new([set(spec), set(messages)]);
-    dispatcher.obey(ShardCommand::Namespaces(changes, None));
-    dispatcher.obey(ShardCommand::Serve(1));
+    dispatcher.handle_command(ShardCommand::Namespaces(changes, None));
+    dispatcher.handle_command(ShardCommand::Serve(1));
     dispatcher
 }

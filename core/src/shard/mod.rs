@@ -53,7 +53,7 @@ use self::{connection::Connection, connections::Connections};
 use crate::{
     call::job::{Job, Reply, ShardCommand},
     dispatch::Dispatcher,
-    log::{LogNews, committed::RecordsMailbox},
+    log::{LogEvent, committed::RecordsMailbox},
     runtime::{
         mailbox::{Mailbox, ShardSleeper, Waker},
         notify::Notify,
@@ -86,7 +86,7 @@ pub(crate) struct ShardSetup {
 
 /// Commands about its end that the shard has received.
 #[derive(Default)]
-struct Orders {
+struct Signals {
     drain: Notify,
     flush: Notify,
     end: Notify,
@@ -94,7 +94,7 @@ struct Orders {
     until: Cell<Option<Instant>>,
 }
 
-impl Orders {
+impl Signals {
     fn until(&self) -> Instant {
         self.until.get().unwrap_or_else(Instant::now)
     }
@@ -115,7 +115,7 @@ pub(crate) struct Inbox {
     pub(crate) jobs: Arc<Mailbox<Job>>,
     pub(crate) replies: Arc<Mailbox<Reply>>,
     pub(crate) commands: Arc<Mailbox<ShardCommand>>,
-    pub(crate) log_news: Arc<Mailbox<LogNews>>,
+    pub(crate) log_events: Arc<Mailbox<LogEvent>>,
     pub(crate) log_records: Arc<RecordsMailbox>,
 }
 
@@ -124,7 +124,7 @@ impl Inbox {
         !self.jobs.is_empty()
             || !self.replies.is_empty()
             || !self.commands.is_empty()
-            || !self.log_news.is_empty()
+            || !self.log_events.is_empty()
             || !self.log_records.is_empty()
     }
 }
@@ -203,22 +203,22 @@ async fn main(setup: ShardSetup, gateway: Dispatcher) -> io::Result<()> {
         drained: Notify::default(),
         log_turned: Notify::default(),
     });
-    let orders = Rc::new(Orders::default());
+    let signals = Rc::new(Signals::default());
     reactor::spawn(accept(shard.clone(), listener));
     reactor::spawn(expire(shard.clone()));
-    reactor::spawn(tick(shard.clone(), orders.clone()));
+    reactor::spawn(tick(shard.clone(), signals.clone()));
     reactor::spawn(run_log(shard.clone()));
     reactor::spawn(poll_when_idle(shard.clone()));
-    reactor::spawn(empty_mailboxes(shard.clone(), orders.clone()));
+    reactor::spawn(empty_mailboxes(shard.clone(), signals.clone()));
     let _abandon = Abandon(shard.clone(), door);
-    orders.drain.notified().await;
-    shard.drain(orders.until()).await;
+    signals.drain.notified().await;
+    shard.drain(signals.until()).await;
     (setup.on_drained)();
-    orders.flush.notified().await;
-    shard.flush_log(orders.until()).await;
+    signals.flush.notified().await;
+    shard.flush_log(signals.until()).await;
     (setup.on_flushed)();
     // Calls that other shards have accepted may still need the keys that this one owns.
-    orders.end.notified().await;
+    signals.end.notified().await;
     shard.finish_log_writes().await;
     // Waiting tasks keep the shard alive; its files must not stay open with them.
     shard.gateway.borrow_mut().close_log();
@@ -271,7 +271,7 @@ async fn accept(shard: Rc<Shard>, listener: Listener) {
 
 /// Empties the mailboxes: executes jobs of others, and delivers answers to the connections that
 /// wait for them.
-async fn empty_mailboxes(shard: Rc<Shard>, orders: Rc<Orders>) {
+async fn empty_mailboxes(shard: Rc<Shard>, signals: Rc<Signals>) {
     let mut touched: Vec<Rc<Connection>> = Vec::new();
     loop {
         let mut messages = 0;
@@ -281,14 +281,14 @@ async fn empty_mailboxes(shard: Rc<Shard>, orders: Rc<Orders>) {
                 messages += 1;
                 match command {
                     ShardCommand::Drain(until) => {
-                        orders.until.set(Some(until));
-                        orders.drain.notify();
+                        signals.until.set(Some(until));
+                        signals.drain.notify();
                     }
                     ShardCommand::Flush(until) => {
-                        orders.until.set(Some(until));
-                        orders.flush.notify();
+                        signals.until.set(Some(until));
+                        signals.flush.notify();
                     }
-                    ShardCommand::End => orders.end.notify(),
+                    ShardCommand::End => signals.end.notify(),
                     command => {
                         if let ShardCommand::Serve(connections_max) = command {
                             let limits = *shard.gateway.borrow().limits();
@@ -298,7 +298,7 @@ async fn empty_mailboxes(shard: Rc<Shard>, orders: Rc<Orders>) {
                                 .borrow_mut()
                                 .set_max(connections_max, per_client_max);
                         }
-                        shard.gateway.borrow_mut().obey(command);
+                        shard.gateway.borrow_mut().handle_command(command);
                     }
                 }
             }
@@ -317,7 +317,7 @@ async fn empty_mailboxes(shard: Rc<Shard>, orders: Rc<Orders>) {
         for connection in touched.drain(..) {
             connection.wake_sender();
         }
-        shard.gateway.borrow_mut().hear_log_news();
+        shard.gateway.borrow_mut().handle_log_events();
         shard.note_outstanding();
         let waited = if messages < MESSAGES_PER_TURN {
             shard.sleeper.wait(|| shard.inbox.has_work()).await
@@ -326,7 +326,7 @@ async fn empty_mailboxes(shard: Rc<Shard>, orders: Rc<Orders>) {
         };
         if let Err(error) = waited {
             // Without its mailbox a shard cannot keep its promises, so it ends.
-            return orders.give_up(&format!("its mailbox has failed: {error}"));
+            return signals.give_up(&format!("its mailbox has failed: {error}"));
         }
     }
 }
@@ -391,12 +391,12 @@ async fn expire(shard: Rc<Shard>) {
 }
 
 /// Once a second: time-outs of connections, defence budgets, expired items.
-async fn tick(shard: Rc<Shard>, orders: Rc<Orders>) {
+async fn tick(shard: Rc<Shard>, signals: Rc<Signals>) {
     let mut last = Instant::now();
     loop {
         reactor::sleep(Duration::from_secs(1)).await;
         if threads::fault_point(Kind::Shard) {
-            return orders.give_up("a test has asked for its end");
+            return signals.give_up("a test has asked for its end");
         }
         let now = Instant::now();
         // A busy shard ticks late; the fraction of a second counts in the next tick.

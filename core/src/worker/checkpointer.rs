@@ -13,10 +13,10 @@ use std::{
 
 use prism_backends::sqlite::Checkpointer;
 
-use super::sqlite::{News, Stop, tell};
+use super::sqlite::{LogMailboxes, Stop, send_event};
 use crate::{
     call::event::SyncJob,
-    log::LogNews,
+    log::LogEvent,
     runtime::{
         mailbox::{Mailbox, Waker},
         threads::{self, Kind},
@@ -42,13 +42,13 @@ impl Checkpointing {
     pub(crate) fn spawn(
         checkpointer: Checkpointer,
         syncs: Arc<Mailbox<SyncJob>>,
-        news: News,
+        events: LogMailboxes,
         waker: Arc<Waker>,
     ) -> io::Result<Self> {
         let stop = Arc::new(Stop::default());
         let (stopped, woken) = (stop.clone(), waker.clone());
         let thread = threads::spawn(Kind::Checkpointer, None, move || {
-            run(checkpointer, &syncs, &news, &woken, &stopped);
+            run(checkpointer, &syncs, &events, &woken, &stopped);
             Ok(())
         })?;
         Ok(Self { stop, waker, thread })
@@ -64,14 +64,20 @@ impl Checkpointing {
     }
 }
 
-fn run(mut checkpointer: Checkpointer, syncs: &Mailbox<SyncJob>, news: &News, waker: &Waker, stop: &Stop) {
+fn run(
+    mut checkpointer: Checkpointer,
+    syncs: &Mailbox<SyncJob>,
+    events: &LogMailboxes,
+    waker: &Waker,
+    stop: &Stop,
+) {
     // Set after a checkpoint that failed or did not help. Requests of the logs do not wait for it.
     let mut paused_until = None;
     while !stop.is_set() {
         if threads::fault_point(Kind::Checkpointer) {
             return;
         }
-        serve_syncs(&mut checkpointer, syncs, news);
+        serve_syncs(&mut checkpointer, syncs, events);
         let now = Instant::now();
         paused_until = paused_until.filter(|until| *until > now);
         if paused_until.is_none() && checkpointer.is_due() {
@@ -96,7 +102,7 @@ fn run(mut checkpointer: Checkpointer, syncs: &Mailbox<SyncJob>, news: &News, wa
 }
 
 /// Serves all waiting requests with one sync.
-fn serve_syncs(checkpointer: &mut Checkpointer, syncs: &Mailbox<SyncJob>, news: &News) {
+fn serve_syncs(checkpointer: &mut Checkpointer, syncs: &Mailbox<SyncJob>, events: &LogMailboxes) {
     let jobs: Vec<SyncJob> = std::iter::from_fn(|| syncs.receive()).collect();
     if jobs.is_empty() {
         return;
@@ -107,9 +113,9 @@ fn serve_syncs(checkpointer: &mut Checkpointer, syncs: &Mailbox<SyncJob>, news: 
     }
     for job in jobs {
         let said = match synced {
-            Ok(()) => LogNews::Synced(job.cursors),
-            Err(_) => LogNews::NotSynced,
+            Ok(()) => LogEvent::Synced(job.cursors),
+            Err(_) => LogEvent::NotSynced,
         };
-        tell(news, job.shard, said);
+        send_event(events, job.shard, said);
     }
 }

@@ -146,7 +146,7 @@ struct Store {
     read_first: Cell<bool>,
     is_prepared: Cell<bool>,
     /// Senders that wait until everything queued before is done.
-    settling: RefCell<Vec<SyncSender<()>>>,
+    barriers: RefCell<Vec<SyncSender<()>>>,
     next_sweep: Cell<Instant>,
     wall: WallClock,
     shards: Rc<ToShards>,
@@ -189,7 +189,7 @@ impl Sidecar {
                 writing: Cell::new(0),
                 read_first: Cell::new(true),
                 is_prepared: Cell::new(false),
-                settling: RefCell::default(),
+                barriers: RefCell::default(),
                 next_sweep: Cell::new(Instant::now() + SWEEP_PAUSE),
                 wall: setup.wall.clone(),
                 shards: shards.clone(),
@@ -285,7 +285,7 @@ impl Store {
                     let (namespace, weight) = (batch.namespace, batch.records.len());
                     self.queue(&self.writes, namespace, weight, Task::Apply(batch));
                 }
-                WriterMessage::Settle(done) => self.settling.borrow_mut().push(done),
+                WriterMessage::Barrier(done) => self.barriers.borrow_mut().push(done),
                 WriterMessage::Provision(id, step, done) => {
                     let store = self.clone();
                     self.spawn(async move {
@@ -306,7 +306,7 @@ impl Store {
             }
         }
         if self.queued.get() == 0 && self.writing.get() == 0 {
-            for done in self.settling.borrow_mut().drain(..) {
+            for done in self.barriers.borrow_mut().drain(..) {
                 let _ = done.send(());
             }
         }

@@ -44,7 +44,7 @@ use crate::{
         waiting::{self, Waiting},
     },
     log::{
-        LogNews,
+        LogEvent,
         apply::{self, Records},
         committed::{Committed, Outlet},
     },
@@ -103,12 +103,12 @@ impl Stop {
 pub(crate) type Replies = Vec<Arc<Mailbox<Reply>>>;
 
 /// Mailboxes for events of the shards' logs, by shard.
-pub(crate) type News = Vec<Arc<Mailbox<LogNews>>>;
+pub(crate) type LogMailboxes = Vec<Arc<Mailbox<LogEvent>>>;
 
 /// Mailboxes from the writer to the shards; those of one shard share a waker.
 pub(crate) struct ToShards {
     pub(crate) replies: Replies,
-    pub(crate) news: News,
+    pub(crate) events: LogMailboxes,
     /// For records of writes at `eventual`.
     pub(crate) logs: Vec<Outlet>,
 }
@@ -144,7 +144,7 @@ pub(crate) fn spawn_writer(
         stop: common.stop,
         queue: FairQueue::default(),
         jobs: 0,
-        settling: Vec::new(),
+        barriers: Vec::new(),
         waiting: Waiting::default(),
         ended: Vec::new(),
         next_removal: Instant::now(),
@@ -173,7 +173,7 @@ struct WriterThread {
     /// Jobs in the queue.
     jobs: usize,
     /// Senders that wait for those.
-    settling: Vec<SyncSender<()>>,
+    barriers: Vec<SyncSender<()>>,
     /// Calls that found nothing.
     waiting: Waiting,
     /// Shards whose calls wait no longer.
@@ -324,7 +324,7 @@ impl WriterThread {
                 WriterMessage::Bury(letter, done) => {
                     let _ = done.send(apply::keep_letter(&mut self.writer, &letter));
                 }
-                WriterMessage::Settle(done) => self.settling.push(done),
+                WriterMessage::Barrier(done) => self.barriers.push(done),
                 WriterMessage::Provision(id, step, done) => {
                     let result = match step {
                         ProvisionStep::Inspect => Ok(()),
@@ -337,7 +337,7 @@ impl WriterThread {
             }
         }
         if self.jobs == 0 {
-            for done in self.settling.drain(..) {
+            for done in self.barriers.drain(..) {
                 let _ = done.send(());
             }
         }
@@ -358,16 +358,16 @@ impl WriterThread {
     fn apply_log(&mut self, batch: &ApplyBatch) {
         let namespace = batch.namespace;
         let records = Records::of(batch, self.wall.unix_millis());
-        let news = match apply::apply_records(&mut self.writer, &records) {
-            Ok(applied) => LogNews::Applied {
+        let events = match apply::apply_records(&mut self.writer, &records) {
+            Ok(applied) => LogEvent::Applied {
                 namespace,
                 upto: batch.records.last().map_or(Lsn::NONE, |(lsn, _)| *lsn),
                 verdicts: applied.verdicts,
                 buried: applied.buried,
             },
-            Err(error) => LogNews::NotApplied { namespace, error },
+            Err(error) => LogEvent::NotApplied { namespace, error },
         };
-        tell(&self.shards.news, batch.shard, news);
+        send_event(&self.shards.events, batch.shard, events);
         self.waiting.look_at(namespace, Some(Instant::now()));
     }
 
@@ -600,8 +600,8 @@ fn read(reader: &Reader, job: &Job, now: UnixMillis) -> Result<Answer, Box<Statu
     Ok(Answer::Page { message, next })
 }
 
-pub(crate) fn tell(news: &News, shard: u16, said: LogNews) {
-    let sent = news[usize::from(shard)].send(said);
+pub(crate) fn send_event(events: &LogMailboxes, shard: u16, said: LogEvent) {
+    let sent = events[usize::from(shard)].send(said);
     debug_assert!(sent.is_ok(), "a log has few questions open at a time");
 }
 

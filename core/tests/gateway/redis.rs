@@ -97,13 +97,13 @@ fn create(gateway: &Gateway, name: &str, durability: &str) -> Result<CreateRespo
 
 /// Settings of a server, the durabilities that they cannot keep with the reason, and the strongest
 /// that they keep.
-type Case = (&'static [&'static str], &'static [(&'static str, &'static str)], &'static str);
+type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
 
 #[test]
 fn what_the_settings_cannot_keep_is_refused_when_a_namespace_is_made() {
     let forgets = "runs without appendonly, so what it acknowledged may be lost; set appendonly yes, or write best-effort";
     let late = "set appendfsync always, or write eventual";
-    let cases: [Case; 3] = [
+    let cases: [Case<'_>; 3] = [
         (&[], &[("strong", forgets), ("eventual", forgets)], "best-effort"),
         (&EVERY_SECOND, &[("strong", late)], "eventual"),
         (&ALWAYS, &[], "strong"),

@@ -36,7 +36,7 @@ use crate::{
         ITEMS_MAX, KEY_BYTES_MAX, MESSAGE_DEPTH_MAX, PAGE_BYTES_DEFAULT, PAGE_BYTES_MAX,
         PAGE_TOKEN_BYTES_MAX, RANGE_BOUND_BYTES_MAX,
     },
-    reader::{LEN, Reader, VARINT, key},
+    reader::{LEN, VARINT, WireReader, key},
 };
 
 /// An item: as it came, or as it is to be sent.
@@ -57,7 +57,7 @@ pub struct ItemView<'a> {
 impl<'a> ItemView<'a> {
     #[inline(always)]
     pub(crate) fn merge(&mut self, bytes: &'a [u8], depth: u32) -> Result<(), DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 ITEM_KEY => self.key = reader.bytes().map_err(at(Field::Key))?,
@@ -148,7 +148,7 @@ enum PredicateKind<'a> {
 
 impl<'a> PredicateMerge<'a> {
     fn merge(&mut self, bytes: &'a [u8], depth: u32) -> Result<(), DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 PREDICATE_ALL => {
@@ -183,7 +183,7 @@ impl<'a> PredicateMerge<'a> {
     }
 
     fn merge_keys(&mut self, bytes: &'a [u8], depth: u32) -> Result<(), DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         let mut count = 0;
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
@@ -249,7 +249,7 @@ fn merge_range<'a>(
     mut end: &'a [u8],
     depth: u32,
 ) -> Result<PredicateKind<'a>, DecodeError> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = WireReader::new(bytes);
     while !reader.is_empty() {
         match reader.key().map_err(DecodeError::new)? {
             RANGE_START => start = reader.bytes().map_err(at(Field::Start))?,
@@ -299,7 +299,7 @@ impl<'a> SelectionView<'a> {
     }
 
     fn merge(&mut self, bytes: &'a [u8], depth: u32) -> Result<(), DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 SELECTION_PAGE_BYTES => self.page_bytes = reader.uint32().map_err(at(Field::PageBytes))?,

@@ -16,7 +16,7 @@ use crate::{
         common::{TokenView, at, check_namespace, check_token, merge_token, validate_empty},
         repeated::{Element, Pieces, Repeated},
     },
-    reader::{LEN, Reader, key},
+    reader::{LEN, WireReader, key},
 };
 
 /// A `PutRequest`.
@@ -35,7 +35,7 @@ pub struct PutView<'a> {
 impl<'a> PutView<'a> {
     /// Validates a serialized `PutRequest`. Allocates nothing.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         let (mut namespace, mut id, mut token) = ("", "", None);
         let mut items = ItemsCheck::default();
         let mut items_begin = bytes;
@@ -87,7 +87,7 @@ pub struct GetView<'a> {
 impl<'a> GetView<'a> {
     /// Validates a serialized `GetRequest`. Allocates nothing.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         let (mut namespace, mut id) = ("", "");
         let mut predicate: Option<PredicateMerge<'a>> = None;
         let mut selection = SelectionView::default();
@@ -141,7 +141,7 @@ pub struct DeleteView<'a> {
 impl<'a> DeleteView<'a> {
     /// Validates a serialized `DeleteRequest`. Allocates nothing.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         let (mut namespace, mut id, mut token) = ("", "", None);
         let mut predicate: Option<PredicateMerge<'a>> = None;
         while !reader.is_empty() {
@@ -188,7 +188,7 @@ pub struct ScanView<'a> {
 impl<'a> ScanView<'a> {
     /// Validates a serialized `ScanRequest`. Allocates nothing.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         let mut namespace = "";
         let mut selection = SelectionView::default();
         while !reader.is_empty() {
@@ -228,7 +228,7 @@ impl<'a> MutateView<'a> {
     /// Validates a serialized `MutateRequest`. Allocates nothing. The limits of each mutation are
     /// checked when it is read, so that one bad mutation leaves the others alone.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         let (mut namespace, mut token, mut count) = ("", None, 0);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
@@ -322,7 +322,7 @@ enum MutationKind {
 impl<'a> MutationMerge<'a> {
     fn decode(bytes: &'a [u8], depth: u32) -> Result<Self, DecodeError> {
         let mut merge = MutationMerge::default();
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 MUTATION_ID => merge.id = reader.string().map_err(at(Field::Id))?,
@@ -359,7 +359,7 @@ impl<'a> MutationMerge<'a> {
     }
 
     fn put(&mut self, bytes: &'a [u8], depth: u32) -> Result<(), DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         let before = self.put.count;
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
@@ -374,7 +374,7 @@ impl<'a> MutationMerge<'a> {
     }
 
     fn delete(&mut self, bytes: &'a [u8], depth: u32) -> Result<(), DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 DELETE_ITEMS_PREDICATE => {
@@ -450,7 +450,7 @@ impl<'a> CompareAndSwapView<'a> {
     /// Validates a serialized `CompareAndSwapRequest`. Allocates nothing.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         const DEPTH: u32 = MESSAGE_DEPTH_MAX;
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         let (mut namespace, mut id, mut swap_key, mut token) = ("", "", &[][..], None);
         let mut expected = None;
         let mut item: Option<ItemView<'a>> = None;

@@ -14,7 +14,7 @@ use crate::{
         },
         repeated::{Element, Repeated},
     },
-    reader::{LEN, Reader, VARINT, key},
+    reader::{LEN, VARINT, WireReader, key},
 };
 
 /// A `PutResponse`.
@@ -49,7 +49,7 @@ impl DeleteResponseView {
 fn decode_result_only(bytes: &[u8]) -> Result<Option<WriteResultView>, DecodeError> {
     const RESULT: u32 = key(1, LEN);
     let mut result = None;
-    let mut reader = Reader::new(bytes);
+    let mut reader = WireReader::new(bytes);
     while !reader.is_empty() {
         match reader.key().map_err(DecodeError::new)? {
             RESULT => merge_result(
@@ -80,7 +80,7 @@ impl<'a> GetResponseView<'a> {
         const ITEMS: u32 = key(1, LEN);
         const NEXT_PAGE_TOKEN: u32 = key(2, LEN);
         let (mut count, mut next_page_token) = (0, &[][..]);
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 ITEMS => validate_item(
@@ -123,7 +123,7 @@ impl<'a> ScanResponseView<'a> {
         const ENTRIES: u32 = key(1, LEN);
         const NEXT_PAGE_TOKEN: u32 = key(2, LEN);
         let (mut count, mut next_page_token) = (0, &[][..]);
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 ENTRIES => {
@@ -159,7 +159,7 @@ impl<'a> ScanEntryView<'a> {
         const ID: u32 = key(1, LEN);
         const ITEMS: u32 = key(2, LEN);
         let (mut id, mut count) = ("", 0);
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 ID => id = reader.string().map_err(at(Field::Id))?,
@@ -212,7 +212,7 @@ impl<'a> MutationResultView<'a> {
         const RESULT: u32 = key(2, LEN);
         let mut status: Option<StatusMerge<'a>> = None;
         let mut result = None;
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 STATUS => {
@@ -258,7 +258,7 @@ impl<'a> CompareAndSwapResponseView<'a> {
         const RESULT: u32 = key(3, LEN);
         const DEPTH: u32 = MESSAGE_DEPTH_MAX;
         let mut view = CompareAndSwapResponseView::default();
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 SWAPPED => view.swapped = reader.boolean().map_err(at(Field::Swapped))?,

@@ -32,7 +32,7 @@ use crate::{
     limits::{
         ATTRIBUTE_NAME_BYTES_MAX, ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX, MESSAGE_DEPTH_MAX, TOPIC_BYTES_MAX,
     },
-    reader::{LEN, Reader, key},
+    reader::{LEN, WireReader, key},
 };
 
 /// A message, as its publisher sent it.
@@ -62,7 +62,7 @@ impl<'a> AttributeView<'a> {
         const NAME: u32 = key(1, LEN);
         const VALUE: u32 = key(2, LEN);
         let mut attribute = AttributeView::default();
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 NAME => attribute.name = reader.string().map_err(at(Field::Key))?,
@@ -103,7 +103,7 @@ struct MessageMerge<'a> {
 
 impl<'a> MessageMerge<'a> {
     fn merge(&mut self, bytes: &'a [u8], depth: u32) -> Result<(), DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         let mut attributes = 0;
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {

@@ -20,7 +20,7 @@ use crate::{
         common::{DurationView, TimestampView, TokenView, at, check_namespace, check_token, merge_token},
         repeated::{Element, Repeated},
     },
-    reader::{LEN, Reader, VARINT, key},
+    reader::{LEN, VARINT, WireReader, key},
 };
 
 /// A `PublishRequest`.
@@ -37,7 +37,7 @@ pub struct PublishView<'a> {
 impl<'a> PublishView<'a> {
     /// Validates a serialized `PublishRequest`. Allocates nothing.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         let (mut namespace, mut token) = ("", None);
         let mut message: Option<MessageMerge<'a>> = None;
         while !reader.is_empty() {
@@ -90,7 +90,7 @@ impl<'a> PublishBatchView<'a> {
     /// Validates a serialized `PublishBatchRequest`. Allocates nothing. The limits of each message
     /// are checked when it is read, so that one bad message leaves the others alone.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         let (mut namespace, mut token, mut count, mut together) = ("", None, 0, 0);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
@@ -205,7 +205,7 @@ impl<'a> Place<'a> {
         const START: u32 = key(1, VARINT);
         const TIME: u32 = key(2, LEN);
         const POSITION: u32 = key(3, LEN);
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 START => *self = Place::Start(reader.int32().map_err(at(Field::Start))?),
@@ -267,7 +267,7 @@ impl<'a> SubscribeView<'a> {
         };
         let mut place = Place::default();
         let (mut topics, mut bad_topic) = (0, None);
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 SUBSCRIBE_NAMESPACE => view.namespace = reader.string().map_err(at(Field::Namespace))?,

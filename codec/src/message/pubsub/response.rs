@@ -15,7 +15,7 @@ use crate::{
         },
         repeated::{Element, Repeated},
     },
-    reader::{LEN, Reader, VARINT, key},
+    reader::{LEN, VARINT, WireReader, key},
 };
 
 /// A `PublishResponse`.
@@ -34,7 +34,7 @@ impl<'a> PublishResponseView<'a> {
         const MESSAGE_ID: u32 = key(2, LEN);
         const DEPTH: u32 = MESSAGE_DEPTH_MAX;
         let mut view = PublishResponseView::default();
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 RESULT => merge_result(
@@ -83,7 +83,7 @@ impl<'a> PublishResultView<'a> {
         const MESSAGE_ID: u32 = key(3, LEN);
         let mut status: Option<StatusMerge<'a>> = None;
         let mut view = PublishResultView::default();
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 STATUS => {
@@ -138,7 +138,7 @@ impl<'a> SubscribeResponseView<'a> {
         const DEPTH: u32 = MESSAGE_DEPTH_MAX;
         let mut view = SubscribeResponseView::default();
         let mut count = 0;
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 MESSAGES => {
@@ -183,7 +183,7 @@ impl<'a> ReceivedMessageView<'a> {
         const STORE_TIME: u32 = key(3, LEN);
         let mut view = ReceivedMessageView::default();
         let mut message: Option<MessageMerge<'a>> = None;
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 ID => view.id = reader.bytes().map_err(at(Field::Id))?,
@@ -229,7 +229,7 @@ impl GapView {
     fn merge(&mut self, bytes: &[u8], depth: u32) -> Result<(), DecodeError> {
         const MESSAGES: u32 = key(1, VARINT);
         const OLDEST_LEFT_TIME: u32 = key(2, LEN);
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 MESSAGES => self.messages = reader.varint().map_err(at(Field::Messages))?,

@@ -29,7 +29,7 @@ use crate::{
         Field,
     },
     limits::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, TOPIC_BYTES_MAX},
-    reader::{LEN, Reader, VARINT, key},
+    reader::{LEN, VARINT, WireReader, key},
 };
 
 /// A `State` that a client may name.
@@ -95,7 +95,7 @@ struct MessageMerge<'a> {
 
 impl<'a> MessageMerge<'a> {
     fn merge(&mut self, bytes: &'a [u8], depth: u32) -> Result<(), DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         let mut attributes = 0;
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {

@@ -21,7 +21,7 @@ use crate::{
         common::{DurationView, TokenView, at, check_namespace, check_token, merge_token},
         repeated::{Element, Pieces, Repeated},
     },
-    reader::{LEN, Reader, VARINT, key},
+    reader::{LEN, VARINT, WireReader, key},
 };
 
 const DEPTH: u32 = MESSAGE_DEPTH_MAX;
@@ -45,7 +45,7 @@ impl<'a> SendView<'a> {
         const MESSAGE: u32 = key(3, LEN);
         let mut head = Head::default();
         let mut message: Option<MessageMerge<'a>> = None;
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 MESSAGE => {
@@ -88,7 +88,7 @@ impl<'a> SendBatchView<'a> {
         const MESSAGES: u32 = key(3, LEN);
         let mut head = Head::default();
         let (mut count, mut together) = (0, 0);
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 MESSAGES => {
@@ -161,7 +161,7 @@ impl<'a> ReceiveView<'a> {
         const LEASE: u32 = key(5, LEN);
         let mut head = Head::default();
         let (mut messages_max, mut wait, mut lease) = (0, None, None);
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 MESSAGES_MAX => messages_max = reader.uint32().map_err(at(Field::MessagesMax))?,
@@ -200,7 +200,7 @@ impl<'a> AckView<'a> {
     /// Validates a serialized `AckRequest`. Allocates nothing.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let (mut head, mut receipts) = (Head::default(), Names::default());
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 RECEIPTS => receipts.take_receipt(&mut reader)?,
@@ -244,7 +244,7 @@ impl<'a> NackView<'a> {
         const UNCOUNTED: u32 = key(7, VARINT);
         let (mut head, mut receipts, mut delay) = (Head::default(), Names::default(), None);
         let (mut reason, mut dead, mut uncounted) = ("", false, false);
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 RECEIPTS => receipts.take_receipt(&mut reader)?,
@@ -291,7 +291,7 @@ impl<'a> ExtendView<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         const LEASE: u32 = key(4, LEN);
         let (mut head, mut receipts, mut lease) = (Head::default(), Names::default(), None);
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 RECEIPTS => receipts.take_receipt(&mut reader)?,
@@ -344,13 +344,13 @@ impl<'a> PeekView<'a> {
             without_payload: false,
         };
         let mut states = 0;
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 NAMESPACE => view.namespace = reader.string().map_err(at(Field::Namespace))?,
                 STATES => states |= state_bit(reader.int32().map_err(at(Field::States))?),
                 STATES_PACKED => {
-                    let mut packed = Reader::new(reader.bytes().map_err(at(Field::States))?);
+                    let mut packed = WireReader::new(reader.bytes().map_err(at(Field::States))?);
                     while !packed.is_empty() {
                         states |= state_bit(packed.int32().map_err(at(Field::States))?);
                     }
@@ -425,7 +425,7 @@ impl<'a> MoveView<'a> {
         const STATE: u32 = key(4, VARINT);
         let (mut head, mut ids, mut member) = (Head::default(), Pieces::default(), None);
         let mut fault = None;
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 IDS => {
@@ -473,7 +473,7 @@ enum Member {
 const MESSAGE_IDS: u32 = key(1, LEN);
 
 fn names_of(bytes: &[u8]) -> Result<Names, DecodeError> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = WireReader::new(bytes);
     let mut names = Names::default();
     while !reader.is_empty() {
         match reader.key().map_err(DecodeError::new)? {
@@ -498,7 +498,7 @@ impl<'a> StatsView<'a> {
     /// Validates a serialized `StatsRequest`. Allocates nothing.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut namespace = "";
-        let mut reader = Reader::new(bytes);
+        let mut reader = WireReader::new(bytes);
         while !reader.is_empty() {
             match reader.key().map_err(DecodeError::new)? {
                 NAMESPACE => namespace = reader.string().map_err(at(Field::Namespace))?,
@@ -521,7 +521,7 @@ impl<'a> Head<'a> {
     /// Takes one of its fields, or passes an unknown one of a message whose fields go up to
     /// `known_max`.
     #[inline]
-    fn merge(&mut self, key: u32, reader: &mut Reader<'a>, known_max: u32) -> Result<(), DecodeError> {
+    fn merge(&mut self, key: u32, reader: &mut WireReader<'a>, known_max: u32) -> Result<(), DecodeError> {
         match key {
             NAMESPACE => self.namespace = reader.string().map_err(at(Field::Namespace))?,
             TOKEN => {
@@ -561,7 +561,7 @@ impl Names {
         self.count += 1;
     }
 
-    fn take_receipt(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn take_receipt(&mut self, reader: &mut WireReader<'_>) -> Result<(), DecodeError> {
         let receipt = reader.bytes().map_err(at(Field::Receipts))?;
         self.take(receipt, RECEIPT_BYTES_MAX, Field::Receipts);
         Ok(())
@@ -601,7 +601,7 @@ fn within(value: u32, default: u32, max: u32, field: Field) -> Result<u32, Decod
 
 fn merge_duration(
     duration: &mut Option<DurationView>,
-    reader: &mut Reader<'_>,
+    reader: &mut WireReader<'_>,
     field: Field,
 ) -> Result<(), DecodeError> {
     let nested = reader.bytes().map_err(at(field))?;

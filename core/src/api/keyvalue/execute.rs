@@ -25,13 +25,13 @@ use crate::{
 };
 
 /// The writes of one call.
-struct Prepared<'a> {
+struct PreparedCall<'a> {
     method: KeyValueMethod,
     writes: Writes<'a>,
 }
 
 /// The writes of many calls, in order, or the reason why a call has none.
-struct Batch<'a>(Vec<Result<Prepared<'a>, Box<Status>>>);
+struct Batch<'a>(Vec<Result<PreparedCall<'a>, Box<Status>>>);
 
 impl<'a> Batch<'a> {
     fn new(calls: &[StoreCall<'a>]) -> Self {
@@ -110,10 +110,10 @@ pub(crate) async fn write_later(
     batch.finish(calls, &applied, outcomes, durability, committed, answer);
 }
 
-fn prepare<'a>(call: &StoreCall<'a>) -> Result<Prepared<'a>, Box<Status>> {
+fn prepare<'a>(call: &StoreCall<'a>) -> Result<PreparedCall<'a>, Box<Status>> {
     let method = keyvalue_method(call.method)?;
     let request = KeyValueRequest::decode(method, call.body)?;
-    Ok(Prepared {
+    Ok(PreparedCall {
         method,
         writes: writes::writes(&request, &call.context, |_| true),
     })
@@ -121,7 +121,7 @@ fn prepare<'a>(call: &StoreCall<'a>) -> Result<Prepared<'a>, Box<Status>> {
 
 fn finish(
     call: &StoreCall<'_>,
-    Prepared { method, writes }: Prepared<'_>,
+    PreparedCall { method, writes }: PreparedCall<'_>,
     own: Vec<Outcome>,
     mut durability: i32,
     committed: &mut impl FnMut(&LoggedWrite<'_>, &[&str]),

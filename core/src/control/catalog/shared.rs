@@ -114,7 +114,7 @@ impl Catalog {
             match self.next_news(deadline) {
                 Some(news) => {
                     let is_first = matches!(news, News::Changed(_));
-                    self.handle_news(news)?;
+                    self.handle_event(news)?;
                     if is_first {
                         return Ok(());
                     }
@@ -198,13 +198,13 @@ impl Catalog {
             .as_ref()
             .and_then(|shared| shared.news.try_recv().ok())
         {
-            self.handle_news(news)?;
+            self.handle_event(news)?;
         }
         let shared = self.shared.as_mut();
         Ok(shared.map_or_else(BTreeMap::new, |shared| std::mem::take(&mut shared.touched)))
     }
 
-    fn handle_news(&mut self, news: News) -> Result<(), CatalogError> {
+    fn handle_event(&mut self, news: News) -> Result<(), CatalogError> {
         match news {
             News::Opened(id) => {
                 let Some(shared) = &mut self.shared else {
@@ -264,7 +264,7 @@ impl Catalog {
             .as_ref()
             .and_then(|shared| shared.news.try_recv().ok())
         {
-            self.handle_news(news)?;
+            self.handle_event(news)?;
         }
         let Some(shared) = &mut self.shared else {
             return Ok(Created::Done(Vec::new()));
@@ -287,7 +287,7 @@ impl Catalog {
                 Some(News::Answer(answered, result)) if answered == number => {
                     return result.map_err(of_store);
                 }
-                Some(news) => self.handle_news(news)?,
+                Some(news) => self.handle_event(news)?,
                 None => return Err(lost("no answer in time")),
             }
         }

@@ -30,14 +30,14 @@ use prism_backends::{NamespaceId, StoreError, sqlite::OwnedDeadLetter};
 use prism_codec::grpc::{Code, Status};
 
 pub(crate) use self::{memory::Memory, server::Server, sqlite::Sqlite};
-use super::{Inbox, TASKS_MAX, tell_logs};
+use super::{Inbox, TASKS_MAX, send_opened};
 use crate::{
     call::{
         change::{ChangeId, ControlEvent, Fault},
         error,
         job::DeadLetterJob,
     },
-    log::{LogNews, open::LogDirectory},
+    log::{LogEvent, open::LogDirectory},
     namespace::{
         Durability,
         spec::{Home, StoreId},
@@ -117,13 +117,13 @@ pub(super) enum Task {
 /// The log of this gateway, which the first namespace that needs it brings about.
 pub(crate) struct LogMaker {
     directory: Mutex<LogDirectory>,
-    news: Vec<Arc<Mailbox<LogNews>>>,
+    events: Vec<Arc<Mailbox<LogEvent>>>,
 }
 
 impl LogMaker {
-    pub(crate) fn new(directory: LogDirectory, news: Vec<Arc<Mailbox<LogNews>>>) -> Self {
+    pub(crate) fn new(directory: LogDirectory, events: Vec<Arc<Mailbox<LogEvent>>>) -> Self {
         let directory = Mutex::new(directory);
-        Self { directory, news }
+        Self { directory, events }
     }
 
     /// Makes the log if it is not there, and hands each shard its lane.
@@ -131,7 +131,7 @@ impl LogMaker {
         let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
         if !directory.is_open() {
             tracing::info!("preparing the log: some files are filled with zeros, which takes a moment");
-            tell_logs(&self.news, directory.create()?);
+            send_opened(&self.events, directory.create()?);
         }
         Ok(())
     }

@@ -4,45 +4,45 @@
 use prism_backends::NamespaceId;
 use prism_wal::ids::{Lsn, TargetId};
 
-use super::{Due, Flushing, RETRY_PAUSE, SYNC_PAUSE, ShardLog, Waiting};
+use super::{Flushing, Outbox, RETRY_PAUSE, SYNC_PAUSE, ShardLog, Waiting};
 use crate::{
     call::{
         event::Verdict,
         job::{Answer, Reply},
     },
-    log::{LogNews, parked::settled},
+    log::{LogEvent, parked::reached},
 };
 
 impl ShardLog {
     /// Handles an event of another thread.
-    pub(crate) fn handle_news(&mut self, news: LogNews, due: &mut Due) {
+    pub(crate) fn handle_event(&mut self, events: LogEvent, outbox: &mut Outbox) {
         let now = self.now();
-        match news {
-            LogNews::Segment(prepared) => {
+        match events {
+            LogEvent::Segment(prepared) => {
                 self.preparing -= 1;
                 self.no_segment = None;
                 self.metrics.segments.add(1);
                 self.lane.handle_segment(*prepared);
             }
-            LogNews::NoSegment(error) => {
+            LogEvent::NoSegment(error) => {
                 self.preparing -= 1;
                 self.no_segment = Some(error.kind);
                 self.prepare_at = now + RETRY_PAUSE;
                 let held_by = self.lane.tail().holder().map(|target| target.0);
                 tracing::warn!(shard = self.shard, %error, held_by, "cannot prepare a segment of the log; trying again");
             }
-            LogNews::Applied {
+            LogEvent::Applied {
                 namespace,
                 upto,
                 verdicts,
                 buried,
-            } => self.handle_applied(namespace, upto, verdicts, buried, due),
-            LogNews::NotApplied { namespace, error } => {
+            } => self.handle_applied(namespace, upto, verdicts, buried, outbox),
+            LogEvent::NotApplied { namespace, error } => {
                 self.metrics.apply_failures.add(1);
                 let pause = self.applier.handle_not_applied(namespace, now);
                 tracing::warn!(shard = self.shard, namespace = namespace.0, %error, ?pause, "the store does not take the log's records; trying again");
             }
-            LogNews::Synced(cursors) => {
+            LogEvent::Synced(cursors) => {
                 self.syncing = false;
                 self.sync_at = now + SYNC_PAUSE;
                 self.sync_not_before = now + self.sync_pause();
@@ -56,13 +56,13 @@ impl ShardLog {
                     self.checkpoint(now);
                 }
             }
-            LogNews::NotSynced => {
+            LogEvent::NotSynced => {
                 self.syncing = false;
                 self.sync_not_before = now + RETRY_PAUSE;
             }
-            LogNews::Closed => self.flushing = Flushing::Done,
+            LogEvent::Closed => self.flushing = Flushing::Done,
             // For the shard, which makes a log of it.
-            LogNews::Open(_) | LogNews::Held(_) => {}
+            LogEvent::Open(_) | LogEvent::Held(_) => {}
         }
     }
 
@@ -72,7 +72,7 @@ impl ShardLog {
         upto: Lsn,
         verdicts: Vec<Verdict>,
         buried: u64,
-        due: &mut Due,
+        outbox: &mut Outbox,
     ) {
         let now = self.now();
         let target = TargetId(namespace.0);
@@ -90,18 +90,18 @@ impl ShardLog {
             |at| latency.record_nanos(now.saturating_sub(at)),
             |waiting| match waiting {
                 Waiting::Read(read) => reads.push(read),
-                Waiting::Settle(ticket) => due.replies.push(settled(ticket)),
+                Waiting::Barrier(ticket) => outbox.replies.push(reached(ticket)),
             },
         );
         for read in reads {
             // The store may still lack the records after the one that it waited for.
             if let Some(unapplied) = self.overlay_or_wait(namespace, read) {
-                due.reads.push((read.id, unapplied));
+                outbox.reads.push((read.id, unapplied));
             }
         }
         for verdict in verdicts {
             if let Some(judged) = self.judged.remove(&verdict.lsn) {
-                due.replies.push(Reply {
+                outbox.replies.push(Reply {
                     ticket: judged.ticket,
                     result: verdict.reply.map(Answer::Message),
                 });

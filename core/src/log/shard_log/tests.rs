@@ -29,7 +29,7 @@ use crate::{
     },
     config::LogWriterKind,
     log::{
-        LogNews,
+        LogEvent,
         keeper::{Keepers, keepers_of, seed},
         lane_of,
         open::{LogDirectory, Opened},
@@ -47,7 +47,7 @@ const NAMESPACE: NamespaceId = NamespaceId(1);
 struct Bench {
     log: ShardLog,
     links: LogLinks,
-    news: Arc<Mailbox<LogNews>>,
+    events: Arc<Mailbox<LogEvent>>,
     keepers: Keepers,
     wake: Rc<Notify>,
 }
@@ -61,13 +61,13 @@ impl Bench {
             servers: Vec::new(),
             absent: Arc::default(),
         };
-        let news = Arc::new(Mailbox::new(64, mailbox()));
+        let events = Arc::new(Mailbox::new(64, mailbox()));
         let limits = LogLimits {
             segment_bytes: 4 << 20,
             ..LogLimits::default()
         };
         let keepers = Keepers::default();
-        let mut lanes = LogDirectory::new(directory, limits, None, vec![news.clone()], keepers.clone())
+        let mut lanes = LogDirectory::new(directory, limits, None, vec![events.clone()], keepers.clone())
             .create()
             .expect("a log");
         let Some(Opened::Lane(lane)) = lanes.pop() else {
@@ -86,7 +86,7 @@ impl Bench {
         Self {
             log,
             links,
-            news,
+            events,
             keepers,
             wake,
         }
@@ -95,27 +95,27 @@ impl Bench {
     /// Makes a turn of the shard, with the answers of store, checkpointer and keeper. Returns the
     /// replies.
     fn turn(&mut self) -> Vec<Reply> {
-        let mut due = Due::default();
+        let mut outbox = Outbox::default();
         while let Some(message) = self.links.store.receive() {
             let WriterMessage::Apply(batch) = message else {
                 panic!("only records go to the store: {message:?}");
             };
-            let applied = LogNews::Applied {
+            let applied = LogEvent::Applied {
                 namespace: batch.namespace,
                 upto: batch.records.last().expect("no empty batch").0,
                 verdicts: Vec::new(),
                 buried: 0,
             };
-            self.log.handle_news(applied, &mut due);
+            self.log.handle_event(applied, &mut outbox);
         }
         while let Some(job) = self.links.sync.receive() {
-            self.log.handle_news(LogNews::Synced(job.cursors), &mut due);
+            self.log.handle_event(LogEvent::Synced(job.cursors), &mut outbox);
         }
-        while let Some(news) = self.news.receive() {
-            self.log.handle_news(news, &mut due);
+        while let Some(events) = self.events.receive() {
+            self.log.handle_event(events, &mut outbox);
         }
-        self.log.turn(&mut due);
-        due.replies
+        self.log.turn(&mut outbox);
+        outbox.replies
     }
 
     /// Makes turns until this many calls are answered, all of them with success.
@@ -276,15 +276,15 @@ fn a_judged_call_is_answered_when_it_is_applied_with_the_verdict_of_whoever_appl
         bench.log.write(call(2)).expect("an open lane");
         let last = bench.log.lane.commit().appended_lsn();
         // Both are durable, and the store has neither: only the second may be answered.
-        let mut due = Due::default();
+        let mut outbox = Outbox::default();
         while bench.log.lane.commit().durable_lsn() < last {
-            bench.log.turn(&mut due);
-            if due.replies.is_empty() {
+            bench.log.turn(&mut outbox);
+            if outbox.replies.is_empty() {
                 bench.wake.notified().await;
             }
         }
-        bench.log.turn(&mut due);
-        let answered: Vec<_> = due.replies.drain(..).map(|reply| reply.ticket.call).collect();
+        bench.log.turn(&mut outbox);
+        let answered: Vec<_> = outbox.replies.drain(..).map(|reply| reply.ticket.call).collect();
         assert_eq!(answered, [CallId::Request(2)], "nobody knows the verdict yet");
         assert_eq!(bench.log.promised(), 1);
         let Some(WriterMessage::Apply(batch)) = bench.links.store.receive() else {
@@ -300,7 +300,7 @@ fn a_judged_call_is_answered_when_it_is_applied_with_the_verdict_of_whoever_appl
             lsn,
         };
         assert_eq!(awaited, [(lsn, first)], "the other has its answer");
-        let applied = LogNews::Applied {
+        let applied = LogEvent::Applied {
             namespace: NAMESPACE,
             upto: last,
             verdicts: vec![Verdict {
@@ -309,9 +309,9 @@ fn a_judged_call_is_answered_when_it_is_applied_with_the_verdict_of_whoever_appl
             }],
             buried: 0,
         };
-        bench.log.handle_news(applied, &mut due);
-        let [reply] = &due.replies[..] else {
-            panic!("one answer: {:?}", due.replies);
+        bench.log.handle_event(applied, &mut outbox);
+        let [reply] = &outbox.replies[..] else {
+            panic!("one answer: {:?}", outbox.replies);
         };
         assert_eq!(reply.ticket.call, CallId::Request(1));
         match &reply.result {
@@ -331,10 +331,10 @@ fn a_read_of_a_store_that_cannot_lay_records_over_waits_until_it_has_them() {
         let mut bench = Bench::new(directory.path(), driver);
         bench.log.write(call(1)).expect("an open lane");
         let last = bench.log.lane.commit().appended_lsn();
-        let mut due = Due::default();
+        let mut outbox = Outbox::default();
         while bench.log.lane.commit().durable_lsn() < last {
-            bench.log.turn(&mut due);
-            if due.replies.is_empty() {
+            bench.log.turn(&mut outbox);
+            if outbox.replies.is_empty() {
                 bench.wake.notified().await;
             }
         }
@@ -355,16 +355,16 @@ fn a_read_of_a_store_that_cannot_lay_records_over_waits_until_it_has_them() {
             Some(0),
             "another key lacks nothing"
         );
-        bench.log.turn(&mut due);
-        assert!(due.reads.is_empty(), "the store has not answered");
-        let applied = LogNews::Applied {
+        bench.log.turn(&mut outbox);
+        assert!(outbox.reads.is_empty(), "the store has not answered");
+        let applied = LogEvent::Applied {
             namespace: NAMESPACE,
             upto: last,
             verdicts: Vec::new(),
             buried: 0,
         };
-        bench.log.handle_news(applied, &mut due);
-        let reads: Vec<_> = due
+        bench.log.handle_event(applied, &mut outbox);
+        let reads: Vec<_> = outbox
             .reads
             .iter()
             .map(|(id, records)| (*id, records.len()))

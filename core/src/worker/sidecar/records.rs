@@ -11,11 +11,11 @@ use super::Store;
 use crate::{
     call::event::ApplyBatch,
     log::{
-        LogNews,
+        LogEvent,
         apply::{AppliedRecords, Records},
         apply_later::Target,
     },
-    worker::sqlite::tell,
+    worker::sqlite::send_event,
 };
 
 impl Store {
@@ -31,20 +31,20 @@ impl Store {
                 return answered;
             }
         };
-        let news = LogNews::Applied {
+        let events = LogEvent::Applied {
             namespace: batch.namespace,
             upto: batch.records.last().map_or(Lsn::NONE, |(lsn, _)| *lsn),
             verdicts: applied.verdicts,
             buried: applied.buried,
         };
-        tell(&self.shards.news, batch.shard, news);
+        send_event(&self.shards.events, batch.shard, events);
         answered
     }
 
     pub(super) fn tell_not_applied(&self, batch: &ApplyBatch, error: StoreError) {
         let namespace = batch.namespace;
-        let news = LogNews::NotApplied { namespace, error };
-        tell(&self.shards.news, batch.shard, news);
+        let events = LogEvent::NotApplied { namespace, error };
+        send_event(&self.shards.events, batch.shard, events);
     }
 
     async fn take(&self, batch: &ApplyBatch) -> Result<AppliedRecords, StoreError> {

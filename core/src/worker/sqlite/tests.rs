@@ -67,7 +67,7 @@ fn the_writer_does_what_earlier_batches_and_older_programs_have_left() {
     let waker = || Waker::new().unwrap();
     let shards = ToShards {
         replies: Vec::new(),
-        news: Vec::new(),
+        events: Vec::new(),
         logs: Vec::new(),
     };
     let (writer_waker, stop) = (waker(), Arc::new(Stop::default()));
@@ -153,7 +153,7 @@ fn records_reach_the_owner_in_the_order_of_the_commits_before_the_writer_is_sett
     let logs = [0, 1].map(|_| Arc::new(RecordsMailbox::new(waker())));
     let shards = ToShards {
         replies: (0..2).map(|_| Arc::new(Mailbox::new(16, waker()))).collect(),
-        news: (0..2).map(|_| Arc::new(Mailbox::new(16, waker()))).collect(),
+        events: (0..2).map(|_| Arc::new(Mailbox::new(16, waker()))).collect(),
         logs: logs
             .iter()
             .map(|mailbox| Outlet {
@@ -170,7 +170,7 @@ fn records_reach_the_owner_in_the_order_of_the_commits_before_the_writer_is_sett
         swap(1, &id, ExpectedView::Value(b"a"), b"b", 2),
         swap(1, &id, ExpectedView::Value(b"a"), b"refused", 3),
         swap(0, &id, ExpectedView::Value(b"b"), b"c", 4),
-        WriterMessage::Settle(done),
+        WriterMessage::Barrier(done),
     ] {
         mailbox.send(message).unwrap();
     }
