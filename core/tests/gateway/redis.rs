@@ -7,11 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prism_backends::{
-    kind::StoreKind,
-    offer::{Acked, Offer},
-    redis::KEYVALUE,
-};
+use prism_backends::{kind::StoreKind, redis::KEYVALUE};
 use prism_codec::proto::prism::{
     admin::v1::{CreateRequest, CreateResponse},
     common::v1::Durability,
@@ -47,12 +43,7 @@ fn gateway_on(url: &str, shards: usize) -> Gateway {
 
 fn suite(settings: &[&str], durability: &'static str, shards: usize) {
     let server = Server::start(settings);
-    // What an answer says: the store has the write, and no log.
-    let offer = Offer {
-        acked: Acked::Durable,
-        ..KEYVALUE
-    };
-    run_suite_on(gateway_on(&server.url(), shards), offer, durability);
+    run_suite_on(gateway_on(&server.url(), shards), KEYVALUE, durability);
 }
 
 const ALWAYS: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
