@@ -141,6 +141,8 @@ pub(crate) enum ControlJob {
 pub(crate) enum ShardCommand {
     /// Changes the table of namespaces, and acknowledges that if requested.
     Namespaces(Arc<[NamespaceChange]>, Option<Acknowledge>),
+    /// Confirms that the commands before this one have been carried out.
+    Confirm(SyncSender<()>),
     /// All namespaces are known: serve, with at most this many connections.
     Serve(usize),
     /// Take no new work from clients, finish the accepted work until then, and report.

@@ -277,6 +277,8 @@ impl Dispatcher {
                     acknowledge.send(result);
                 }
             }
+            // The start that asked may have given up.
+            ShardCommand::Confirm(done) => drop(done.try_send(())),
             ShardCommand::Serve(_) => self.serving = true,
             ShardCommand::Drain(_) | ShardCommand::Flush(_) | ShardCommand::End => {}
         }

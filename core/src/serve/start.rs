@@ -7,6 +7,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::sync_channel,
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -148,6 +149,7 @@ impl Server {
             }
         }
         self.namespaces = control.recover().map_err(ServeError)?;
+        self.await_commands(deadline)?;
         self.connections_max = descriptors::connections_max(&self.options, self.writer.is_some())?;
         for (number, commands) in self.commands.iter().enumerate() {
             let share = self.connections_of(number);
@@ -162,6 +164,19 @@ impl Server {
         for started in std::iter::once(control.spawn()).chain(provisioning) {
             let thread = started.map_err(|cause| failed("cannot start a thread", &cause))?;
             self.helpers.control.push(thread);
+        }
+        Ok(())
+    }
+
+    /// Waits until every shard knows the namespaces that it was sent: one that serves before the
+    /// others would get calls whose keys belong to a shard that knows no namespace yet.
+    fn await_commands(&self, deadline: Instant) -> Result<(), ServeError> {
+        let (done, confirmed) = sync_channel(self.commands.len());
+        self.send_to_shards(|| ShardCommand::Confirm(done.clone()));
+        for _ in &self.commands {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            let confirmed = confirmed.recv_timeout(patience);
+            confirmed.map_err(|_| ServeError("the shards do not take their namespaces".to_owned()))?;
         }
         Ok(())
     }
