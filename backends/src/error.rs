@@ -91,6 +91,17 @@ impl StoreError {
         }
     }
 
+    /// Refuses what is longer than `max` bytes.
+    pub(crate) fn check_length(field: &str, length: usize, max: usize) -> Result<(), StoreError> {
+        match length <= max {
+            true => Ok(()),
+            false => Err(StoreError::invalid(
+                field,
+                format!("must have at most {max} bytes, has {length}"),
+            )),
+        }
+    }
+
     pub(crate) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> StoreError {
         StoreError::InvalidArgument {
             field: field.into(),

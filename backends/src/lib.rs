@@ -49,6 +49,7 @@ pub mod redis;
 pub mod server;
 pub mod sqlite;
 mod swaps;
+mod tls;
 mod token;
 pub mod version;
 

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::api::keyvalue;
 use crate::error::StoreError;
@@ -26,6 +27,66 @@ pub struct RawConfig {
     pub tls: Option<String>,
     /// Connections that the gateway opens at most, over all shards; the kind's default if absent.
     pub pool_max: Option<u32>,
+}
+
+/// Most connections that may be configured.
+const POOL_MAX: u32 = 1_000;
+
+/// Time that an unused connection stays open.
+pub(crate) const IDLE_MAX: Duration = Duration::from_secs(300);
+
+/// Time that deletes, and the answers to swaps, are remembered.
+pub(crate) const WINDOW: Duration = Duration::from_secs(600);
+
+/// Trust in the server's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// Connections are not encrypted.
+    Off,
+    /// The system's roots sign the server's certificate.
+    System,
+    /// Certificates of this file sign it.
+    File(PathBuf),
+}
+
+/// Checks that are the same for all kinds. Errors name the entry, what is allowed and what to do.
+impl RawConfig {
+    /// The password from the file of credentials, if one is named.
+    pub(crate) fn password(&self, is_in_url: bool) -> Result<Option<String>, StoreError> {
+        let Some(file) = &self.credentials_file else {
+            return Ok(None);
+        };
+        if is_in_url {
+            let reason = "is given, and url holds a password, too; leave one of them out";
+            return Err(StoreError::invalid("credentials_file", reason));
+        }
+        let mut password = std::fs::read_to_string(file).map_err(|error| {
+            let reason = format!("{} cannot be read: {error}", file.display());
+            StoreError::invalid("credentials_file", reason)
+        })?;
+        password.truncate(password.trim_end().len());
+        Ok(Some(password))
+    }
+
+    /// The cap of connections.
+    pub(crate) fn pool_max(&self, default: u32) -> Result<u32, StoreError> {
+        let pool_max = self.pool_max.unwrap_or(default);
+        if (1..=POOL_MAX).contains(&pool_max) {
+            return Ok(pool_max);
+        }
+        let reason = format!("must be 1 to {POOL_MAX}, is {pool_max}");
+        Err(StoreError::invalid("pool_max", reason))
+    }
+
+    /// Use of TLS. Without an entry the URL decides.
+    pub(crate) fn tls(&self, is_asked_by_url: bool) -> Tls {
+        match self.tls.as_deref() {
+            None if is_asked_by_url => Tls::System,
+            None | Some("off") => Tls::Off,
+            Some("system") => Tls::System,
+            Some(path) => Tls::File(PathBuf::from(path)),
+        }
+    }
 }
 
 impl fmt::Debug for RawConfig {

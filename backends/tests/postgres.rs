@@ -2,7 +2,6 @@
 //! promises.
 
 use std::cell::RefCell;
-use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,27 +11,20 @@ use prism_backends::offer::Acked;
 use prism_backends::postgres::{Config, FORMAT, KeyValue, Postgres};
 use prism_backends::server::{RawConfig, Share};
 use prism_backends::{
-    Expected, GetQuery, ItemRef, ItemSink, LogId, LogPosition, Mutation, NamespaceId, Operation, Outcome,
-    PredicateRef, ScanQuery, Selection, StoreError, UnixMillis, Version,
+    ItemRef, LogId, LogPosition, Mutation, NamespaceId, Operation, Outcome, PredicateRef, ScanQuery,
+    Selection, StoreError, Version,
 };
 
 #[path = "servers/postgres.rs"]
 #[allow(dead_code, reason = "the tests of the gateway use the rest")]
 mod server;
 
+#[path = "servers/keyvalue.rs"]
+#[allow(dead_code, reason = "each kind of server uses its part")]
+mod keyvalue;
+
+use keyvalue::{Found, NOW, SPACE, apply, get, item, mutation, run, swap, value};
 use server::{Server, shared};
-
-const SPACE: NamespaceId = NamespaceId(7);
-const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
-
-/// Runs a test within a runtime like a sidecar's.
-fn run<F: Future>(test: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    tokio::task::LocalSet::new().block_on(&runtime, test)
-}
 
 fn config(url: &str, pool_max: u32) -> Config {
     let raw = RawConfig {
@@ -59,72 +51,6 @@ async fn ready(url: &str, pool_max: u32) -> (Postgres, KeyValue) {
     let keyvalue = KeyValue::new(&store);
     keyvalue.create_namespace(SPACE).await.expect("a namespace");
     (store, keyvalue)
-}
-
-fn mutation<'a>(id: &'a str, version: i64, operation: Operation<'a>) -> Mutation<'a> {
-    Mutation {
-        namespace: SPACE,
-        id,
-        version: Version::new(version, b"token"),
-        at: NOW,
-        digest: Some(version as u64),
-        operation,
-    }
-}
-
-fn item<'a>(key: &'a [u8], value: &'a [u8]) -> ItemRef<'a> {
-    ItemRef {
-        key,
-        value,
-        expires_at: None,
-        compression: 0,
-    }
-}
-
-fn swap<'a>(expected: Option<&'a [u8]>, value: &'a [u8]) -> Operation<'a> {
-    Operation::CompareAndSwap {
-        key: b"k",
-        expected: expected.map_or(Expected::Absent, Expected::Value),
-        replacement: Some(item(b"k", value)),
-    }
-}
-
-async fn apply(store: &KeyValue, mutation: Mutation<'_>) -> Outcome {
-    let mut outcomes = Vec::new();
-    store
-        .apply(&[mutation], None, &mut outcomes)
-        .await
-        .expect("a batch");
-    outcomes.remove(0)
-}
-
-#[derive(Default)]
-struct Found(Vec<(Vec<u8>, Vec<u8>)>);
-
-impl ItemSink for Found {
-    fn item(&mut self, item: &ItemRef<'_>, _: Version) {
-        self.0.push((item.key.to_vec(), item.value.to_vec()));
-    }
-}
-
-async fn get(store: &KeyValue, id: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
-    let query = GetQuery {
-        namespace: SPACE,
-        id,
-        predicate: PredicateRef::All,
-        selection: Selection::default(),
-    };
-    let mut found = Found::default();
-    store.get(&query, NOW, &mut found).await?;
-    Ok(found.0)
-}
-
-async fn value(store: &KeyValue, id: &str) -> Option<Vec<u8>> {
-    get(store, id)
-        .await
-        .expect("a page")
-        .pop()
-        .map(|(_, value)| value)
 }
 
 #[test]

@@ -61,21 +61,14 @@ pub struct Message<'a> {
 impl Message<'_> {
     /// Checks every limit. Errors name the field as in the messages of `prism.pubsub.v1`.
     pub fn check(&self) -> Result<(), StoreError> {
-        let at_most = |field: &str, length: usize, max: usize| match length <= max {
-            true => Ok(()),
-            false => Err(StoreError::invalid(
-                field,
-                format!("must have at most {max} bytes, has {length}"),
-            )),
-        };
         if self.id.is_empty() {
             return Err(StoreError::invalid("message_id", "must not be empty"));
         }
-        at_most("message_id", self.id.len(), MESSAGE_ID_BYTES_MAX)?;
-        at_most("message.topic", self.topic.len(), TOPIC_BYTES_MAX)?;
-        at_most("message.ordering_key", self.key.len(), ORDERING_KEY_BYTES_MAX)?;
-        at_most("message.attributes", self.attributes.len(), ATTRIBUTES_BYTES_MAX)?;
-        at_most("message.payload", self.payload.len(), VALUE_BYTES_MAX)
+        StoreError::check_length("message_id", self.id.len(), MESSAGE_ID_BYTES_MAX)?;
+        StoreError::check_length("message.topic", self.topic.len(), TOPIC_BYTES_MAX)?;
+        StoreError::check_length("message.ordering_key", self.key.len(), ORDERING_KEY_BYTES_MAX)?;
+        StoreError::check_length("message.attributes", self.attributes.len(), ATTRIBUTES_BYTES_MAX)?;
+        StoreError::check_length("message.payload", self.payload.len(), VALUE_BYTES_MAX)
     }
 }
 

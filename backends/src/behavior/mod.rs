@@ -10,6 +10,9 @@
 //!                                       └─────► gRPC ──► gateway with 1, 2, 3 shards ──► store
 //! ```
 
+#[macro_use]
+mod suite;
+
 mod cases;
 mod join;
 pub mod local;

@@ -1,24 +1,12 @@
 //! Configuration of a PostgreSQL store, as written and as checked.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
 
 use crate::error::StoreError;
-use crate::server::RawConfig;
-
-/// Trust in the server's certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tls {
-    /// Connections are not encrypted.
-    Off,
-    /// The system's roots sign the server's certificate.
-    System,
-    /// Certificates of this file sign it.
-    File(PathBuf),
-}
+use crate::server::{IDLE_MAX, RawConfig, Tls, WINDOW};
 
 /// A configuration that can be used. `Debug` shows no password.
 #[derive(Clone)]
@@ -39,7 +27,6 @@ pub struct Config {
 /// Connections if the configuration sets no number. PostgreSQL allows 100 by default, to all
 /// clients.
 const POOL_MAX_DEFAULT: u32 = 10;
-const POOL_MAX: u32 = 1_000;
 
 /// Longest time to connect, with TLS and authentication.
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -79,25 +66,10 @@ impl Config {
                 "names no user; write postgresql://USER@HOST:PORT/DATABASE",
             ));
         }
-        if let Some(file) = &raw.credentials_file {
-            if connection.get_password().is_some() {
-                let reason = "is given, and url holds a password, too; leave one of them out";
-                return Err(StoreError::invalid("credentials_file", reason));
-            }
-            let password = std::fs::read_to_string(file).map_err(|error| {
-                StoreError::invalid(
-                    "credentials_file",
-                    format!("{} cannot be read: {error}", file.display()),
-                )
-            })?;
-            connection.password(password.trim_end());
+        if let Some(password) = raw.password(connection.get_password().is_some())? {
+            connection.password(password);
         }
-        let pool_max = raw.pool_max.unwrap_or(POOL_MAX_DEFAULT);
-        if !(1..=POOL_MAX).contains(&pool_max) {
-            let reason = format!("must be 1 to {POOL_MAX}, is {pool_max}");
-            return Err(StoreError::invalid("pool_max", reason));
-        }
-        let tls = tls_of(raw.tls.as_deref(), connection.get_ssl_mode());
+        let tls = raw.tls(connection.get_ssl_mode() == SslMode::Require);
         connection.ssl_mode(match tls {
             Tls::Off => SslMode::Disable,
             Tls::System | Tls::File(_) => SslMode::Require,
@@ -114,20 +86,10 @@ impl Config {
             connection,
             address,
             tls,
-            pool_max,
-            idle_max: Duration::from_secs(300),
-            window: Duration::from_secs(600),
+            pool_max: raw.pool_max(POOL_MAX_DEFAULT)?,
+            idle_max: IDLE_MAX,
+            window: WINDOW,
         })
-    }
-}
-
-/// Use of TLS. Without an entry the URL's `sslmode=require` asks for it.
-fn tls_of(entry: Option<&str>, mode: SslMode) -> Tls {
-    match entry {
-        None if mode == SslMode::Require => Tls::System,
-        None | Some("off") => Tls::Off,
-        Some("system") => Tls::System,
-        Some(path) => Tls::File(PathBuf::from(path)),
     }
 }
 
@@ -176,6 +138,8 @@ impl fmt::Debug for Config {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn raw(url: &str) -> RawConfig {

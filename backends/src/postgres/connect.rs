@@ -9,9 +9,10 @@ use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row, Statement};
 
-use super::config::{CONNECT_MAX, Config, Tls, source_of};
-use super::tls::Encryption;
+use super::config::{CONNECT_MAX, Config, source_of};
 use crate::error::StoreError;
+use crate::server::Tls;
+use crate::tls::Encryption;
 
 /// Parameters of a statement.
 pub(super) type Parameters<'p> = &'p [&'p (dyn ToSql + Sync)];

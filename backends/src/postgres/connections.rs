@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 use super::config::Config;
 use super::connect::{Facts, Link};
 use super::pool::{Acquired, Limits, Place, Pool};
-use super::tls::Encryption;
 use crate::error::StoreError;
+use crate::tls::Encryption;
 
 /// Pauses between attempts to connect.
 const BACKOFF_MIN: std::time::Duration = std::time::Duration::from_millis(50);
@@ -153,12 +153,6 @@ impl Connections {
     fn give_up(&self, place: Place) {
         self.pool.borrow_mut().handle_lost(place);
         self.changed.notify_waiters();
-    }
-}
-
-impl std::fmt::Debug for Encryption {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Encryption").finish_non_exhaustive()
     }
 }
 

@@ -21,19 +21,16 @@ mod positions;
 mod probe;
 mod provision;
 mod schema;
-mod tls;
 
 use std::rc::Rc;
 
-pub use config::{Config, Tls};
+pub use config::Config;
 pub use connect::Facts;
 pub use keyvalue::{KEYVALUE, KeyValue};
 pub use pool::{Acquired, Limits, Place, Pool};
 pub use probe::{Level, Probe, Rate};
 pub use provision::FORMAT;
 pub use schema::Observed;
-
-pub(crate) use self::tls::Encryption;
 
 use self::connections::Connections;
 use crate::api::keyvalue::Store;

@@ -6,8 +6,7 @@ use std::time::Duration;
 use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 
 use crate::error::StoreError;
-use crate::postgres::Tls;
-use crate::server::RawConfig;
+use crate::server::{IDLE_MAX, RawConfig, Tls, WINDOW};
 
 /// A configuration that can be used. `Debug` shows no password.
 #[derive(Clone)]
@@ -30,7 +29,6 @@ pub struct Config {
 
 /// Connections when the configuration names no number: many calls share one.
 const POOL_MAX_DEFAULT: u32 = 4;
-const POOL_MAX: u32 = 1_000;
 
 const FORM: &str = "must be redis://[USER@]HOST[:PORT][/DATABASE], or rediss:// for TLS";
 
@@ -50,21 +48,8 @@ impl Config {
             return Err(StoreError::invalid("url", FORM));
         };
         let mut session = info.redis_settings().clone().set_skip_set_lib_name();
-        if let Some(file) = &raw.credentials_file {
-            if session.password().is_some() {
-                let reason = "is given, and url holds a password, too; leave one of them out";
-                return Err(StoreError::invalid("credentials_file", reason));
-            }
-            let password = std::fs::read_to_string(file).map_err(|error| {
-                let reason = format!("{} cannot be read: {error}", file.display());
-                StoreError::invalid("credentials_file", reason)
-            })?;
-            session = session.set_password(password.trim_end());
-        }
-        let pool_max = raw.pool_max.unwrap_or(POOL_MAX_DEFAULT);
-        if !(1..=POOL_MAX).contains(&pool_max) {
-            let reason = format!("must be 1 to {POOL_MAX}, is {pool_max}");
-            return Err(StoreError::invalid("pool_max", reason));
+        if let Some(password) = raw.password(session.password().is_some())? {
+            session = session.set_password(password);
         }
         let database = match session.db() {
             0 => String::new(),
@@ -75,15 +60,10 @@ impl Config {
             host: host.clone(),
             port: *port,
             session,
-            tls: match raw.tls.as_deref() {
-                None if is_encrypted => Tls::System,
-                None | Some("off") => Tls::Off,
-                Some("system") => Tls::System,
-                Some(path) => Tls::File(path.into()),
-            },
-            pool_max,
-            idle_max: Duration::from_secs(300),
-            window: Duration::from_secs(600),
+            tls: raw.tls(is_encrypted),
+            pool_max: raw.pool_max(POOL_MAX_DEFAULT)?,
+            idle_max: IDLE_MAX,
+            window: WINDOW,
         })
     }
 }

@@ -16,7 +16,7 @@ use super::config::Config;
 use super::script::{self, SCRIPTS, Script};
 use crate::error::StoreError;
 use crate::offer::Acked;
-use crate::postgres::Encryption;
+use crate::tls::Encryption;
 
 /// Longest time to connect, with TLS and authentication.
 const CONNECT_MAX: Duration = Duration::from_secs(3);

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::config::Config;
 use super::connect::{Facts, Fault, Link};
 use crate::error::StoreError;
-use crate::postgres::Encryption;
+use crate::tls::Encryption;
 
 /// Calls on one connection from which another is opened, and that a sidecar may have under way on
 /// each.

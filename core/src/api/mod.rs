@@ -4,6 +4,7 @@
 //! Whoever has a call and does not know its API at compile time asks here: [`with_service`] is the
 //! only list of APIs.
 
+mod check;
 pub(crate) mod keyvalue;
 pub(crate) mod memory;
 pub(crate) mod pubsub;

@@ -2,6 +2,7 @@
 //! [`prism_codec::message::receipt`].
 
 use prism_codec::{
+    grpc::Status,
     message::{
         common::{AnyView, StatusOut, WriteResultView},
         receipt::{ItemResultsWriter, encode_write_response},
@@ -116,25 +117,27 @@ pub(crate) fn encode_items(mut parts: Vec<PartOutcome>, out: &mut Vec<u8>) {
     for PartOutcome { outcome, rest, .. } in &parts {
         match outcome {
             Ok(result) => writer.result(Some(&StatusOut::default()), Some(result), rest),
-            Err(status) => {
-                let status = status.to_proto();
-                let details: Vec<_> = status
-                    .details
-                    .iter()
-                    .map(|detail| AnyView {
-                        type_url: &detail.type_url,
-                        value: &detail.value,
-                    })
-                    .collect();
-                let status = StatusOut {
-                    code: status.code,
-                    message: &status.message,
-                    details: &details,
-                };
-                writer.result(Some(&status), None, rest);
-            }
+            Err(status) => with_wire_form(status, |status| writer.result(Some(status), None, rest)),
         }
     }
+}
+
+/// Calls `write` with a status as it stands in a response.
+pub(crate) fn with_wire_form(status: &Status, write: impl FnOnce(&StatusOut<'_>)) {
+    let status = status.to_proto();
+    let details: Vec<_> = status
+        .details
+        .iter()
+        .map(|detail| AnyView {
+            type_url: &detail.type_url,
+            value: &detail.value,
+        })
+        .collect();
+    write(&StatusOut {
+        code: status.code,
+        message: &status.message,
+        details: &details,
+    });
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod homes;
 mod idle_poll;
 mod late;
 mod log;
+mod outage;
 mod output;
 mod postgres;
 mod power_cut;

@@ -13,14 +13,15 @@ use prism_codec::proto::prism::{
     common::v1::Durability,
 };
 use prism_core::{
-    client::{Client, ClientError},
+    client::ClientError,
     config::{EmbeddedStore, StoreOptions},
 };
 
 use self::server::{Server, durable, shared};
 use super::{
     behavior::run_suite_on,
-    log::{get, metric, put, token},
+    log::{get, metric, put},
+    outage::{OnDrop, write_until},
     support::Gateway,
 };
 
@@ -170,49 +171,6 @@ fn a_database_of_another_gateway_is_refused() {
     put(&mut first.client(), "mine", "id", "v", None).expect("a put");
 }
 
-/// Writes by two clients until stopped. Returns the acknowledged ids, and the number of failed
-/// attempts.
-fn write_until(
-    clients: [Client; 2],
-    namespace: &str,
-    stop: &AtomicBool,
-    round: usize,
-) -> (Vec<String>, usize) {
-    let writer = |writer: usize, mut client: Client| {
-        let (mut done, mut failed) = (Vec::new(), 0);
-        for number in 0.. {
-            if stop.load(Ordering::SeqCst) {
-                break;
-            }
-            let id = format!("{round}-{writer}-{number}");
-            match put(&mut client, namespace, &id, &id, Some(token(&id))) {
-                Ok(_) => done.push(id),
-                Err(status) => {
-                    // UNAVAILABLE, or for calls sent to a hanging server DEADLINE_EXCEEDED.
-                    assert!(matches!(status.code, 4 | 14), "{status:?}");
-                    failed += 1;
-                    thread::sleep(Duration::from_millis(2));
-                }
-            }
-        }
-        (done, failed)
-    };
-    thread::scope(|scope| {
-        let [first, second] = clients;
-        let others = [
-            scope.spawn(|| writer(0, first)),
-            scope.spawn(|| writer(1, second)),
-        ];
-        let (mut all, mut failed) = (Vec::new(), 0);
-        for other in others {
-            let (done, own) = other.join().expect("a writer");
-            all.extend(done);
-            failed += own;
-        }
-        (all, failed)
-    })
-}
-
 #[test]
 fn kills_of_the_server_and_restarts_of_the_gateway_under_load_lose_nothing_that_was_acknowledged() {
     let mut server = Server::start(&[]);
@@ -262,14 +220,6 @@ fn kills_of_the_server_and_restarts_of_the_gateway_under_load_lose_nothing_that_
         );
     }
     println!("{} acknowledged writes, none lost", all.len());
-}
-
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
 }
 
 #[test]

@@ -13,14 +13,15 @@ use prism_codec::proto::prism::{
     common::v1::Durability,
 };
 use prism_core::{
-    client::{Client, ClientError},
+    client::ClientError,
     config::{EmbeddedStore, StoreOptions},
 };
 
 use self::server::Server;
 use super::{
     behavior::run_suite_on,
-    log::{get, put, token},
+    log::{get, put},
+    outage::{OnDrop, write_until},
     support::Gateway,
 };
 
@@ -184,44 +185,6 @@ fn a_server_of_another_gateway_is_refused() {
     put(&mut first.client(), "mine", "id", "v", None).expect("a put");
 }
 
-/// Writes by two clients until told to stop; the ids that were acknowledged, and how many attempts
-/// were not.
-fn write_until(clients: [Client; 2], stop: &AtomicBool, round: usize) -> (Vec<String>, usize) {
-    let writer = |writer: usize, mut client: Client| {
-        let (mut done, mut failed) = (Vec::new(), 0);
-        for number in 0.. {
-            if stop.load(Ordering::SeqCst) {
-                break;
-            }
-            let id = format!("{round}-{writer}-{number}");
-            match put(&mut client, "kept", &id, &id, Some(token(&id))) {
-                Ok(_) => done.push(id),
-                Err(status) => {
-                    // UNAVAILABLE, or what was sent to a server that hangs: DEADLINE_EXCEEDED.
-                    assert!(matches!(status.code, 4 | 14), "{status:?}");
-                    failed += 1;
-                    thread::sleep(Duration::from_millis(2));
-                }
-            }
-        }
-        (done, failed)
-    };
-    thread::scope(|scope| {
-        let [first, second] = clients;
-        let others = [
-            scope.spawn(|| writer(0, first)),
-            scope.spawn(|| writer(1, second)),
-        ];
-        let (mut all, mut failed) = (Vec::new(), 0);
-        for other in others {
-            let (done, own) = other.join().expect("a writer");
-            all.extend(done);
-            failed += own;
-        }
-        (all, failed)
-    })
-}
-
 #[test]
 fn kills_of_the_server_and_restarts_of_the_gateway_under_load_lose_nothing_that_was_acknowledged() {
     let mut server = Server::durable();
@@ -232,7 +195,7 @@ fn kills_of_the_server_and_restarts_of_the_gateway_under_load_lose_nothing_that_
         let stop = AtomicBool::new(false);
         let (acknowledged, failed) = thread::scope(|scope| {
             let clients = [gateway.client(), gateway.client()];
-            let load = scope.spawn(|| write_until(clients, &stop, round));
+            let load = scope.spawn(|| write_until(clients, "kept", &stop, round));
             thread::sleep(Duration::from_millis(300));
             server.kill();
             thread::sleep(Duration::from_millis(200));
@@ -268,14 +231,6 @@ fn kills_of_the_server_and_restarts_of_the_gateway_under_load_lose_nothing_that_
     println!("{} acknowledged writes, none lost", all.len());
 }
 
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
-
 #[test]
 fn a_server_that_hangs_is_refused_at_once_delays_no_other_store_and_goes_on_where_it_stopped() {
     let server = Server::durable();
@@ -297,7 +252,7 @@ fn a_server_that_hangs_is_refused_at_once_delays_no_other_store_and_goes_on_wher
             server.signal("CONT");
         });
         let clients = [gateway.client(), gateway.client()];
-        let load = scope.spawn(|| write_until(clients, &stop, 0));
+        let load = scope.spawn(|| write_until(clients, "kept", &stop, 0));
         let mut client = gateway.client();
         for number in 0..200 {
             put(&mut client, "other", &format!("id {number}"), "v", None)

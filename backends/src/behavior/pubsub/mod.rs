@@ -120,74 +120,13 @@ pub trait Harness {
     fn payload_bytes_max(&self) -> usize;
 }
 
-/// One case.
-#[derive(Clone, Copy, Debug)]
-pub struct Case {
-    /// Number of the promise, for example `P7`, in lower case within the name of the function.
-    pub name: &'static str,
-    /// Features that a store must offer for it.
-    pub needs: Features,
-    /// Side from which it can be observed.
-    pub seen: Seen,
-}
-
-/// Where a case can be seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// At a store, and through a gateway.
-    Anywhere,
-    /// Through a gateway only: it is about what that adds.
-    AtGateway,
-    /// At a store only: a gateway's stream continues while the test does not read, so it misses
-    /// nothing.
-    AtStore,
-}
-
-/// Runs all cases that make sense for the harness, one after the other.
-///
-/// # Panics
-/// When a case fails.
-pub async fn run<H: Harness>(harness: &mut H) {
-    let (features, is_gateway) = (harness.offer().features, harness.is_gateway());
-    for case in CASES {
-        let hidden = if is_gateway {
-            Seen::AtStore
-        } else {
-            Seen::AtGateway
-        };
-        if features.has(case.needs) && case.seen != hidden {
-            run_case(case.name, harness).await;
-        }
-    }
-}
-
-macro_rules! cases {
-    ($($module:ident :: $name:ident: $needs:expr, $seen:ident);* $(;)?) => {
-        /// All cases.
-        pub const CASES: &[Case] = &[$(Case {
-            name: stringify!($name),
-            needs: $needs,
-            seen: Seen::$seen,
-        }),*];
-
-        /// Runs one case.
-        ///
-        /// # Panics
-        /// When the case fails, or there is none of that name.
-        pub async fn run_case<H: Harness>(name: &str, harness: &mut H) {
-            match name {
-                $(stringify!($name) => $module::$name(harness).await,)*
-                _ => panic!("the suite has no case {name}"),
-            }
-        }
-    };
-}
+pub use super::suite::{Case, Seen};
 
 const NONE: Features = Features::NONE;
 const TTL: Features = Features::TTL;
 const REPLAY: Features = Features::REPLAY;
 
-cases![
+suite![
     starts::p1_latest_begins_after_the_first_answer: NONE, Anywhere;
     starts::p2_earliest_gives_all_once_and_in_order: REPLAY, Anywhere;
     starts::p3_time_begins_with_the_first_message_at_it_or_later: REPLAY, Anywhere;

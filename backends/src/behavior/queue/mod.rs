@@ -200,64 +200,13 @@ pub trait Harness {
     fn payload_bytes_max(&self) -> usize;
 }
 
-/// One case.
-#[derive(Clone, Copy, Debug)]
-pub struct Case {
-    /// Number of the promise, for example `Q7`, in lower case within the name of the function.
-    pub name: &'static str,
-    /// Features that a store must offer for it.
-    pub needs: Features,
-    /// Side from which it can be observed.
-    pub seen: Seen,
-}
-
-pub use super::pubsub::Seen;
-
-/// Runs all cases that apply to the harness, one after the other.
-///
-/// # Panics
-/// When a case fails.
-pub async fn run<H: Harness>(harness: &mut H) {
-    let (features, is_gateway) = (harness.offer().features, harness.is_gateway());
-    for case in CASES {
-        let hidden = if is_gateway {
-            Seen::AtStore
-        } else {
-            Seen::AtGateway
-        };
-        if features.has(case.needs) && case.seen != hidden {
-            run_case(case.name, harness).await;
-        }
-    }
-}
-
-macro_rules! cases {
-    ($($module:ident :: $name:ident: $needs:expr, $seen:ident);* $(;)?) => {
-        /// All cases.
-        pub const CASES: &[Case] = &[$(Case {
-            name: stringify!($name),
-            needs: $needs,
-            seen: Seen::$seen,
-        }),*];
-
-        /// Runs one case.
-        ///
-        /// # Panics
-        /// When the case fails, or there is none of that name.
-        pub async fn run_case<H: Harness>(name: &str, harness: &mut H) {
-            match name {
-                $(stringify!($name) => $module::$name(harness).await,)*
-                _ => panic!("the suite has no case {name}"),
-            }
-        }
-    };
-}
+pub use super::suite::{Case, Seen};
 
 const NONE: Features = Features::NONE;
 const TTL: Features = Features::TTL;
 const REPLAY: Features = Features::REPLAY;
 
-cases![
+suite![
     cases::q1_what_is_acked_never_comes_again: NONE, Anywhere;
     cases::q2_each_message_is_done_once_by_many_workers: NONE, Anywhere;
     attempts::q3_without_an_ack_it_comes_again: NONE, Anywhere;

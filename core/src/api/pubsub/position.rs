@@ -17,9 +17,10 @@ use std::{
 use prism_backends::{Digest, NamespaceId};
 use smallvec::SmallVec;
 
+use crate::api::check;
+
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 22;
-const CHECK_BYTES: usize = 4;
 
 /// The next numbers of a subscription, one for each place.
 pub(crate) type Numbers = SmallVec<[u64; 4]>;
@@ -58,16 +59,12 @@ pub(crate) fn encode(scope: &Scope, numbers: &[u64], out: &mut Vec<u8>) {
     for number in numbers {
         out.extend_from_slice(&number.to_be_bytes());
     }
-    let check = check_of(&out[begin..]);
-    out.extend_from_slice(&check);
+    check::append(begin, out);
 }
 
 /// The numbers of a position, if it is one of this scope with this many of them.
 pub(crate) fn decode(scope: &Scope, places: usize, position: &[u8]) -> Option<Numbers> {
-    let (content, check) = position.split_last_chunk::<CHECK_BYTES>()?;
-    if check_of(content) != *check {
-        return None;
-    }
+    let content = check::content(position)?;
     let mut expected = Vec::with_capacity(HEAD_BYTES);
     encode(scope, &[], &mut expected);
     let (head, numbers) = content.split_at_checked(HEAD_BYTES)?;
@@ -75,12 +72,6 @@ pub(crate) fn decode(scope: &Scope, places: usize, position: &[u8]) -> Option<Nu
     let is_of_scope = head[..HEAD_BYTES - 1] == expected[..HEAD_BYTES - 1];
     let is_whole = rest.is_empty() && numbers.len() == places && usize::from(head[HEAD_BYTES - 1]) == places;
     (is_of_scope && is_whole).then(|| numbers.iter().map(|number| u64::from_be_bytes(*number)).collect())
-}
-
-fn check_of(content: &[u8]) -> [u8; CHECK_BYTES] {
-    let mut digest = Digest::default();
-    digest.bytes(content);
-    (digest.finish() as u32).to_be_bytes()
 }
 
 #[cfg(test)]

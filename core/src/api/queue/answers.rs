@@ -7,7 +7,7 @@ use prism_backends::{
 use prism_codec::{
     grpc::Status,
     message::{
-        common::{AnyView, StatusOut, TimestampView},
+        common::{StatusOut, TimestampView},
         queue::{
             ExtendResponseWriter, ExtendView, MessageOut, PeekResponseWriter, PeekView, PeekedOut,
             ReceiveResponseWriter, ReceiveView, ReceivedOut, encode_stats, peeked_encoded_len,
@@ -17,7 +17,7 @@ use prism_codec::{
 };
 
 use super::{receipt, writes};
-use crate::call::error;
+use crate::call::{error, receipt::with_wire_form};
 
 /// Bytes of an answer's messages.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -109,21 +109,7 @@ pub(super) fn encode_extended(ends: &[Result<UnixMillis, Late>], out: &mut Vec<u
         match end {
             Ok(end) => writer.result(&StatusOut::default(), Some(timestamp(*end))),
             Err(late) => {
-                let status = writes::too_late(*late).to_proto();
-                let details: Vec<_> = status
-                    .details
-                    .iter()
-                    .map(|detail| AnyView {
-                        type_url: &detail.type_url,
-                        value: &detail.value,
-                    })
-                    .collect();
-                let status = StatusOut {
-                    code: status.code,
-                    message: &status.message,
-                    details: &details,
-                };
-                writer.result(&status, None);
+                with_wire_form(&writes::too_late(*late), |status| writer.result(status, None));
             }
         }
     }

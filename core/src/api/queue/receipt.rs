@@ -9,13 +9,14 @@
 //! message; it is no secret.
 
 use prism_backends::{
-    Digest, NamespaceId, UnixMillis,
+    NamespaceId, UnixMillis,
     api::queue::{Attempt, Held},
 };
 
+use crate::api::check;
+
 const RECEIPT: u8 = 1;
 const PAGE: u8 = 2;
-const CHECK_BYTES: usize = 4;
 
 /// Appends the receipt of an attempt.
 pub(super) fn encode(namespace: NamespaceId, held: &Held<'_>, out: &mut Vec<u8>) {
@@ -25,8 +26,7 @@ pub(super) fn encode(namespace: NamespaceId, held: &Held<'_>, out: &mut Vec<u8>)
     out.extend_from_slice(&held.attempt.sent_at.0.to_be_bytes());
     out.extend_from_slice(&held.attempt.serial.to_be_bytes());
     out.extend_from_slice(held.id);
-    let check = check_of(&out[begin..]);
-    out.extend_from_slice(&check);
+    check::append(begin, out);
 }
 
 /// The attempt of a receipt, if it is one of this namespace.
@@ -48,8 +48,7 @@ pub(super) fn encode_page(namespace: NamespaceId, after: u64) -> Vec<u8> {
     let mut token = vec![PAGE];
     token.extend_from_slice(&namespace.0.to_be_bytes());
     token.extend_from_slice(&after.to_be_bytes());
-    let check = check_of(&token);
-    token.extend_from_slice(&check);
+    check::append(0, &mut token);
     token
 }
 
@@ -64,19 +63,10 @@ pub(super) fn decode_page(namespace: NamespaceId, token: &[u8]) -> Option<u64> {
 }
 
 fn content(kind: u8, namespace: NamespaceId, bytes: &[u8]) -> Option<&[u8]> {
-    let (content, check) = bytes.split_last_chunk::<CHECK_BYTES>()?;
-    if check_of(content) != *check {
-        return None;
-    }
+    let content = check::content(bytes)?;
     let (first, rest) = content.split_first()?;
     let (of, rest) = rest.split_first_chunk()?;
     (*first == kind && u32::from_be_bytes(*of) == namespace.0).then_some(rest)
-}
-
-fn check_of(content: &[u8]) -> [u8; CHECK_BYTES] {
-    let mut digest = Digest::default();
-    digest.bytes(content);
-    (digest.finish() as u32).to_be_bytes()
 }
 
 #[cfg(test)]

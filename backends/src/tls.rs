@@ -1,4 +1,4 @@
-//! TLS for the driver: rustls, with the system's roots or those of a file. The host's name is
+//! TLS to servers: rustls, with the system's roots or those of a file. The host's name is
 //! always checked.
 
 use std::future::Future;
@@ -15,8 +15,8 @@ use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::config::Tls;
 use crate::error::StoreError;
+use crate::server::Tls;
 
 /// A maker of TLS connections; cheap to clone.
 #[derive(Clone)]
@@ -65,7 +65,7 @@ impl Encryption {
         }))
     }
 
-    /// Encrypts a connection to the host of this name, of another kind of server.
+    /// Encrypts a connection to the host of this name.
     pub(crate) async fn encrypt<S>(&self, name: ServerName<'static>, stream: S) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -73,6 +73,12 @@ impl Encryption {
         TlsConnector::from(self.settings.clone())
             .connect(name, stream)
             .await
+    }
+}
+
+impl std::fmt::Debug for Encryption {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Encryption").finish_non_exhaustive()
     }
 }
 
