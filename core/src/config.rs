@@ -214,6 +214,12 @@ pub struct ServeLimits {
     pub clock_drift_max: Duration,
     /// Highest `needs.write_rps` that a namespace may ask for.
     pub namespace_write_rps_max: u64,
+    /// Highest `needs.read_rps` that a namespace may ask for.
+    pub namespace_read_rps_max: u64,
+    /// Highest `needs.data_size` in bytes.
+    pub namespace_data_size_max: u64,
+    /// Highest `needs.retention`.
+    pub namespace_retention_max: Duration,
     /// Namespaces in the catalog.
     pub namespaces_max: usize,
 }
@@ -320,6 +326,9 @@ impl Default for ServeLimits {
             drain_timeout: Duration::from_secs(10),
             clock_drift_max: Duration::from_secs(60 * 60),
             namespace_write_rps_max: 50_000,
+            namespace_read_rps_max: 200_000,
+            namespace_data_size_max: 1_000_000_000_000,
+            namespace_retention_max: Duration::from_secs(3_650 * 86_400),
             namespaces_max: 10_000,
         }
     }

@@ -23,9 +23,11 @@ use crate::runtime::{clock::HybridClock, diagnostics, threads::Failure};
 mod log;
 mod process;
 mod stores;
+mod totals;
 
 pub(crate) use process::render_disk;
 pub use stores::StoreMetrics;
+pub use totals::Totals;
 
 /// Upper bounds of the latency buckets in microseconds; a last bucket takes the rest.
 pub const LATENCY_BOUNDS_MICROS: [u64; 19] = [
@@ -177,6 +179,8 @@ pub struct MethodMetrics {
 #[derive(Debug)]
 pub struct NamespaceMetrics {
     api: Api,
+    /// Streams open now.
+    pub streams: Gauge,
     /// Metrics of the methods of its API, by their indexes.
     methods: Box<[MethodMetrics]>,
 }
@@ -186,6 +190,7 @@ impl NamespaceMetrics {
         let methods = api.methods().iter().map(|_| MethodMetrics::default());
         Self {
             api,
+            streams: Gauge::default(),
             methods: methods.collect(),
         }
     }

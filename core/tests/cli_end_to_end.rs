@@ -7,6 +7,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
+#[path = "cli_end_to_end/control.rs"]
+mod control;
 #[path = "cli_end_to_end/messages.rs"]
 mod messages;
 

@@ -1,6 +1,9 @@
 //! Promises of the namespace file: the files of the user's guide are accepted, and every mistake
 //! gets its exact sentence, with place and suggestion, all in one run.
 
+#[path = "namespace_file/invalid.rs"]
+mod invalid;
+
 use std::time::Duration;
 
 use prism_core::namespace::file::{FileLimits, parse};
@@ -129,7 +132,9 @@ fn undeclared_durability_is_strong_and_a_missing_team_comes_from_the_owners() {
         (Durability::Strong, "web")
     );
     assert_eq!(unsupported(&config), []);
-    let both = accept("namespace: a\nclient_api: queue\npolicies: {compliance: [pci, gdpr]}\n");
+    let both = accept(
+        "namespace: a\nclient_api: queue\nneeds: {retention: 1day}\npolicies: {compliance: [pci, gdpr]}\n",
+    );
     assert_eq!(both.policies.compliance, [Compliance::Pci, Compliance::Gdpr]);
 }
 
@@ -299,7 +304,7 @@ fn one_mistake_one_sentence() {
             "line 3: policies.audit_logging: compliance sox demands an audit trail (write \"enabled\" or leave it out)",
         ),
         (
-            "policies: {compliance: gdpr, pii_handling: disabled}",
+            "policies: {compliance: gdpr, pii_handling: disabled}\nneeds: {retention: 1day}",
             "line 3: policies.pii_handling: compliance gdpr demands that personal data is handled (write \"enabled\" or leave it out)",
         ),
         (
@@ -549,4 +554,15 @@ fn a_value_is_promised_only_as_large_as_the_gateway_takes_it() {
             "the limit itself is allowed"
         );
     }
+}
+
+#[test]
+fn the_schema_of_the_documents_is_that_of_the_table_of_keys() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/namespace.schema.json");
+    let written = std::fs::read_to_string(path).expect("the schema is part of the documents");
+    assert_eq!(
+        written,
+        prism_core::namespace::schema::schema_text(),
+        "it is stale: prism namespace schema > docs/namespace.schema.json"
+    );
 }

@@ -4,6 +4,7 @@
 //! error; an error is one line that says what is wrong and one that says what to do. Leaves to
 //! others: what the commands do (one file each).
 
+mod apply;
 mod completions;
 mod config;
 mod dlq;
@@ -98,6 +99,9 @@ const MEANINGLESS: &[Meaningless] = &[
     Meaningless::new(&["serve"], "timeout", ASKS_NOBODY),
     Meaningless::new(&["namespace", "validate"], "server", ASKS_NOBODY),
     Meaningless::new(&["namespace", "validate"], "timeout", ASKS_NOBODY),
+    Meaningless::new(&["namespace", "schema"], "server", ASKS_NOBODY),
+    Meaningless::new(&["namespace", "schema"], "output", NO_RESULT),
+    Meaningless::new(&["namespace", "schema"], "timeout", ASKS_NOBODY),
     Meaningless::new(&["config"], "server", ASKS_NOBODY),
     Meaningless::new(&["config"], "timeout", ASKS_NOBODY),
     Meaningless::new(&["store"], "server", ASKS_NOBODY),
@@ -184,6 +188,10 @@ enum Command {
     /// Create, check, list, show and delete namespaces
     #[command(subcommand, visible_alias = "ns")]
     Namespace(namespace::NamespaceCommand),
+    /// Make the namespaces be as the files of a directory say
+    Apply(apply::ApplyArgs),
+    /// Write the files of all namespaces into a directory
+    Export(apply::ExportArgs),
     /// Read and write items of a keyvalue namespace
     #[command(subcommand)]
     Kv(kv::KvCommand),
@@ -342,6 +350,8 @@ pub(crate) fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Namespace(command) => namespace::run(&command, &cli.global, &mut printer),
+        Command::Apply(args) => apply::run(&args, &cli.global, &mut printer),
+        Command::Export(args) => apply::export(&args, &cli.global, &mut printer),
         Command::Kv(command) => kv::run(&command, &cli.global, &mut printer),
         Command::Pubsub(command) => pubsub::run(&command, &cli.global, &mut printer),
         Command::Queue(command) => queue::run(&command, &cli.global, &mut printer),

@@ -2,6 +2,8 @@
 //! those of the user's guide, word for word.
 
 mod create;
+pub(super) mod plan;
+mod status;
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -9,12 +11,15 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use prism_codec::method::NamespacesMethod;
 use prism_codec::proto::prism::admin::v1 as admin;
+use prism_core::client::Client;
 use prism_core::namespace::file::{self, FileLimits};
 use prism_core::namespace::model::unsupported;
 use prism_core::namespace::problem::{descriptions, suggestions};
+use prism_core::namespace::schema::schema_text;
 use prism_core::namespace::yaml;
 use serde_json::{Value, json};
 
+pub(super) use self::create::files_of;
 use super::output::{Printer, problem_json, show_time};
 use super::{Exit, Failure, Global, connect};
 
@@ -26,6 +31,14 @@ pub(super) enum NamespaceCommand {
         /// Namespace files, YAML, or directories of them; `-` for standard input
         #[arg(required = true, value_name = "FILE|DIR")]
         files: Vec<PathBuf>,
+        /// Do what the plan with this hash says, or nothing; for one file
+        #[arg(long, value_name = "HASH")]
+        plan: Option<String>,
+    },
+    /// Show what the gateway would make of a file, and why, and do nothing
+    Plan {
+        /// The namespace file, YAML; `-` for standard input
+        file: PathBuf,
     },
     /// Put a new file in the place of a namespace's
     Update {
@@ -34,6 +47,9 @@ pub(super) enum NamespaceCommand {
         /// Update this version only, as `show` prints it
         #[arg(long, value_name = "VERSION")]
         base_version: Option<u64>,
+        /// Do what the plan with this hash says, or nothing
+        #[arg(long, value_name = "HASH", conflicts_with = "base_version")]
+        plan: Option<String>,
     },
     /// Check namespace files without a gateway, and report every problem
     Validate {
@@ -41,8 +57,28 @@ pub(super) enum NamespaceCommand {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Print a JSON Schema of namespace files, for editors
+    Schema,
     /// List all namespaces
     List,
+    /// Show how a namespace is doing, next to what it declares
+    Status {
+        /// Name of the namespace
+        name: String,
+    },
+    /// Show latency, throughput and errors of a namespace
+    Metrics {
+        /// Name of the namespace
+        name: String,
+        /// Look again each second
+        #[arg(long, short)]
+        watch: bool,
+    },
+    /// Compare the rates that a namespace declares with those that it has needed
+    Cost {
+        /// Name of the namespace
+        name: String,
+    },
     /// Show one namespace and the file that it was made from
     Show {
         /// Name of the namespace
@@ -67,8 +103,27 @@ checked here first and then sent in several calls.";
 
 pub(super) fn run(command: &NamespaceCommand, global: &Global, printer: &mut Printer) -> Result<(), Failure> {
     match command {
-        NamespaceCommand::Create { files } => create::run(files, global, printer),
-        NamespaceCommand::Update { file, base_version } => update(file, *base_version, global, printer),
+        NamespaceCommand::Create { files, plan } => match (&files[..], plan) {
+            (files, None) => create::run(files, global, printer),
+            ([file], Some(plan)) if !file.is_dir() => plan::run_planned(file, plan, global, printer),
+            _ => {
+                let what = "--plan is about one file, and several are named";
+                Err(Failure::new(Exit::Usage, what).solution("name the file that was planned"))
+            }
+        },
+        NamespaceCommand::Plan { file } => plan::run(file, global, printer),
+        NamespaceCommand::Update {
+            file,
+            plan: Some(plan),
+            ..
+        } => plan::run_planned(file, plan, global, printer),
+        NamespaceCommand::Update {
+            file, base_version, ..
+        } => update(file, *base_version, global, printer),
+        NamespaceCommand::Schema => printer.raw(schema_text().as_bytes()),
+        NamespaceCommand::Status { name } => status::status(name, global, printer),
+        NamespaceCommand::Metrics { name, watch } => status::metrics(name, *watch, global, printer),
+        NamespaceCommand::Cost { name } => status::cost(name, global, printer),
         NamespaceCommand::Validate { files } => validate(files, printer),
         NamespaceCommand::List => list(global, printer),
         NamespaceCommand::Show { name } => show(name, global, printer),
@@ -141,8 +196,8 @@ fn validate(paths: &[PathBuf], printer: &mut Printer) -> Result<(), Failure> {
     failure.map_or(Ok(()), Err)
 }
 
-fn list(global: &Global, printer: &mut Printer) -> Result<(), Failure> {
-    let mut client = connect(global)?;
+/// All namespaces, in the order of their names.
+pub(super) fn all(client: &mut Client) -> Result<Vec<admin::Namespace>, Failure> {
     let mut namespaces = Vec::new();
     let mut page_token = Vec::new();
     loop {
@@ -154,9 +209,13 @@ fn list(global: &Global, printer: &mut Printer) -> Result<(), Failure> {
         namespaces.extend(reply.namespaces);
         page_token = reply.next_page_token;
         if page_token.is_empty() {
-            break;
+            return Ok(namespaces);
         }
     }
+}
+
+fn list(global: &Global, printer: &mut Printer) -> Result<(), Failure> {
+    let namespaces = all(&mut connect(global)?)?;
     if printer.is_json() {
         let all: Vec<_> = namespaces.iter().map(namespace_json).collect();
         return printer.json(&json!({ "namespaces": all }));
@@ -305,7 +364,7 @@ fn namespace_json(namespace: &admin::Namespace) -> Value {
     })
 }
 
-fn name_of(path: &Path) -> String {
+pub(super) fn name_of(path: &Path) -> String {
     if path == Path::new("-") {
         "standard input".to_owned()
     } else {
@@ -314,7 +373,7 @@ fn name_of(path: &Path) -> String {
 }
 
 /// The text of a file, as long as it is of a size that can be a namespace file.
-fn read(path: &Path) -> Result<String, Failure> {
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
     let name = name_of(path);
     let fail = |reason: String| {
         let failure = Failure::new(Exit::Usage, format!("cannot read {name}: {reason}"));

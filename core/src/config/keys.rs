@@ -13,7 +13,7 @@ use super::values::{
 };
 use super::{EmbeddedStore, LogFormat, LogWriterKind, SHARDS_MAX, ServeOptions};
 use crate::namespace::problem::{Problem, did_you_mean};
-use crate::namespace::units::{format_duration, format_size};
+use crate::namespace::units::{DURATION_MAX, format_duration, format_size};
 use crate::runtime::reactor::DriverChoice;
 
 /// One key of the configuration.
@@ -422,6 +422,39 @@ pub const KEYS: &[Key] = &[
             Ok(())
         },
         show: |options| options.limits.namespace_write_rps_max.to_string(),
+    },
+    Key {
+        path: "limits.namespace_read_rps_max",
+        env: "PRISM_LIMITS_NAMESPACE_READ_RPS_MAX",
+        allowed: "a whole number from 1 to 1000000000",
+        doc: "Highest needs.read_rps that a namespace file may ask for, reads a second.",
+        set: |options, text| {
+            options.limits.namespace_read_rps_max = whole(text, 1, 1_000_000_000)? as u64;
+            Ok(())
+        },
+        show: |options| options.limits.namespace_read_rps_max.to_string(),
+    },
+    Key {
+        path: "limits.namespace_data_size_max",
+        env: "PRISM_LIMITS_NAMESPACE_DATA_SIZE_MAX",
+        allowed: "a size from 1MB to 1000PB",
+        doc: "Highest needs.data_size that a namespace file may ask for.",
+        set: |options, text| {
+            options.limits.namespace_data_size_max = size(text, 1_000_000, 1_000_000_000_000_000_000)? as u64;
+            Ok(())
+        },
+        show: |options| format_size(options.limits.namespace_data_size_max),
+    },
+    Key {
+        path: "limits.namespace_retention_max",
+        env: "PRISM_LIMITS_NAMESPACE_RETENTION_MAX",
+        allowed: "a duration from 1s to 36525days",
+        doc: "Highest needs.retention that a namespace file may ask for.",
+        set: |options, text| {
+            options.limits.namespace_retention_max = duration(text, Duration::from_secs(1), DURATION_MAX)?;
+            Ok(())
+        },
+        show: |options| format_duration(options.limits.namespace_retention_max),
     },
     Key {
         path: "limits.namespaces_max",

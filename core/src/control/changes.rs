@@ -66,6 +66,8 @@ pub(super) enum Form {
     CreateBatch,
     Update,
     Delete,
+    /// That of a plan, with its effect.
+    Apply(Action),
 }
 
 /// Something that is to be done outside of the state machine.

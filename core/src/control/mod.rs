@@ -17,7 +17,9 @@
 pub(crate) mod catalog;
 pub(crate) mod changes;
 mod dead_letters;
+pub(crate) mod figures;
 mod fleet;
+mod plans;
 pub(crate) mod provision;
 mod refusal;
 pub(crate) mod service;
@@ -39,7 +41,8 @@ use prism_codec::{
     grpc::{Code, Status},
     method::NamespacesMethod,
     proto::prism::admin::v1::{
-        CreateBatchResponse, CreateResponse, DeleteResponse, UpdateResponse, ValidateRequest,
+        ApplyRequest, ApplyResponse, CreateBatchResponse, CreateResponse, DeleteResponse, StatusRequest,
+        UpdateResponse, ValidateRequest,
     },
 };
 use prost::Message;
@@ -48,6 +51,8 @@ pub(crate) use self::dead_letters::DeadLetterCalls;
 use self::{
     catalog::{Catalog, CatalogEntry},
     changes::{Caller, Changes, Form, Order, Outcome},
+    figures::Figures,
+    plans::Applied,
     provision::{Action, Links, Object, Task},
     service::{Batch, ServiceContext, namespace_message},
     spec::spec_of,
@@ -120,6 +125,7 @@ pub(crate) struct Control {
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) changes: Changes,
     pub(crate) dead_letters: DeadLetterCalls,
+    pub(crate) figures: Figures,
 }
 
 impl Control {
@@ -202,8 +208,10 @@ impl Control {
         for (ticket, status) in self.dead_letters.expired(now) {
             self.reply(ticket, Err(status));
         }
-        let next = self.changes.next_time();
-        next.into_iter().chain(self.dead_letters.next_time()).min()
+        self.figures.handle_time(now, &self.registry);
+        let next = [self.changes.next_time(), self.dead_letters.next_time()];
+        let next = next.into_iter().flatten();
+        next.chain([self.figures.next_time()]).min()
     }
 
     fn handle_event(&mut self, event: ControlEvent) {
@@ -274,6 +282,13 @@ impl Control {
             NamespacesMethod::List => service::list(&self.catalog, &decode(body)?, trouble)
                 .map(|response| Some(response.encode_to_vec()))
                 .map_err(refused),
+            NamespacesMethod::Plan => {
+                let shards = self.shards.len();
+                plans::plan(&self.context, &mut self.catalog, shards, &decode(body)?)
+                    .map(|response| Some(response.encode_to_vec()))
+                    .map_err(refused)
+            }
+            NamespacesMethod::Status => self.status(&decode(body)?).map(Some),
             _ if self.changes.is_full() => Err(refused(refusal::too_many_changes(changes::CHANGES_MAX))),
             NamespacesMethod::Create => {
                 let request = decode(body)?;
@@ -303,6 +318,7 @@ impl Control {
                 self.changes.begin(Action::Update, vec![entry], Some(caller));
                 Ok(None)
             }
+            NamespacesMethod::Apply => self.apply(call, &decode(body)?),
             NamespacesMethod::Delete => {
                 let entry = service::delete(&mut self.catalog, &decode(body)?).map_err(refused)?;
                 let caller = call.waits_for(Form::Delete);
@@ -314,6 +330,31 @@ impl Control {
                 if !is_joined {
                     self.changes.begin(Action::Delete, vec![entry], Some(caller));
                 }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Serves `Status`.
+    fn status(&self, request: &StatusRequest) -> Result<Vec<u8>, Box<Status>> {
+        let entry = service::entry(&self.catalog, &request.name).map_err(refused)?;
+        let config = entry
+            .config()
+            .map_err(|cause| refused(refusal::of_catalog(&cause)))?;
+        let totals = self.registry.totals_of(&entry.name);
+        let status = self.figures.status(Instant::now(), &entry, &config, &totals);
+        Ok(status.encode_to_vec())
+    }
+
+    /// Carries out a plan.
+    fn apply(&mut self, call: Call, request: &ApplyRequest) -> Result<Option<Vec<u8>>, Box<Status>> {
+        let (context, shards) = (&self.context, self.shards.len());
+        let applied = plans::apply(context, &mut self.catalog, shards, SystemTime::now(), request);
+        match applied.map_err(refused)? {
+            Applied::Nothing(entry) => Ok(Some(applied_message(*entry, "none"))),
+            Applied::Begun(action, entry) => {
+                let caller = call.waits_for(Form::Apply(action));
+                self.changes.begin(action, vec![*entry], Some(caller));
                 Ok(None)
             }
         }
@@ -430,12 +471,21 @@ fn answer(form: Form, mut outcomes: Vec<Outcome>) -> Result<Vec<u8>, Box<Status>
         ));
     };
     result?;
+    if let Form::Apply(action) = form {
+        return Ok(applied_message(entry, action.word()));
+    }
     let namespace = Some(namespace_message(entry, String::new()));
     Ok(match form {
         Form::Create | Form::CreateBatch => CreateResponse { namespace }.encode_to_vec(),
         Form::Update => UpdateResponse { namespace }.encode_to_vec(),
-        Form::Delete => DeleteResponse {}.encode_to_vec(),
+        Form::Delete | Form::Apply(_) => DeleteResponse {}.encode_to_vec(),
     })
+}
+
+fn applied_message(entry: CatalogEntry, action: &str) -> Vec<u8> {
+    let namespace = Some(namespace_message(entry, String::new()));
+    let action = action.to_owned();
+    ApplyResponse { namespace, action }.encode_to_vec()
 }
 
 /// Hands each shard its lane.

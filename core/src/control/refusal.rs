@@ -194,6 +194,20 @@ pub(super) fn version_changed(name: &str, seen: u64, version: u64) -> Refusal {
     )
 }
 
+/// The refusal of a plan that is not what the gateway would do by now.
+pub(super) fn plan_changed(name: &str, plan: &str) -> Refusal {
+    let message = format!(
+        "the gateway would plan namespace \"{name}\" in another way by now: the file, the namespace or the stores have changed \
+         since; nothing was done, look at the plan again (`prism namespace plan FILE`)"
+    );
+    refusal(
+        code::FAILED_PRECONDITION,
+        "PLAN_CHANGED",
+        &message,
+        &[("namespace", name), ("plan", plan)],
+    )
+}
+
 /// The refusal of an update of what a namespace keeps for its whole life.
 pub(super) fn immutable(name: &str, field: &str, now: &str, asked: &str) -> Refusal {
     let description = format!(

@@ -214,17 +214,7 @@ pub(crate) fn update(
             entry.version,
         ));
     }
-    let fixed = [
-        ("client_api", &*entry.client_api, config.client_api.as_str()),
-        (
-            "needs.durability",
-            &entry.durability,
-            config.durability().as_str(),
-        ),
-    ];
-    if let Some((field, now, asked)) = fixed.into_iter().find(|(_, now, asked)| now != asked) {
-        return Err(refusal::immutable(&entry.name, field, now, asked));
-    }
+    check_fixed(&entry, &config)?;
     // It stays where its data is, even if another store would be picked for it today.
     let StoreRef { name, kind } = &entry.store;
     context
@@ -246,6 +236,19 @@ pub(crate) fn update(
         ..entry
     };
     Ok(pending.updated())
+}
+
+/// Checks that a new file leaves as it is what a namespace keeps for its whole life.
+pub(super) fn check_fixed(entry: &CatalogEntry, config: &NamespaceConfig) -> Result<(), Refusal> {
+    let durability = config.durability();
+    let fixed = [
+        ("client_api", &*entry.client_api, config.client_api.as_str()),
+        ("needs.durability", &entry.durability, durability.as_str()),
+    ];
+    match fixed.into_iter().find(|(_, now, asked)| now != asked) {
+        Some((field, now, asked)) => Err(refusal::immutable(&entry.name, field, now, asked)),
+        None => Ok(()),
+    }
 }
 
 /// `Delete`: records that the namespace is to go. The entry that comes back is as it was before; in
@@ -276,8 +279,7 @@ pub(crate) fn get(
     request: &admin::GetRequest,
     trouble: impl Fn(u32) -> String,
 ) -> Result<admin::GetResponse, Refusal> {
-    check_request_name(&request.name)?;
-    let entry = known(catalog, &request.name)?;
+    let entry = entry(catalog, &request.name)?;
     let trouble = trouble(entry.id);
     Ok(admin::GetResponse {
         namespace: Some(namespace_message(entry, trouble)),
@@ -348,7 +350,7 @@ pub(super) fn batch_result(outcome: Outcome) -> admin::CreateBatchResult {
 }
 
 /// Reads and checks a file, whichever store its namespace is to get.
-fn read(context: &ServiceContext, yaml: &str) -> Result<NamespaceConfig, Refusal> {
+pub(super) fn read(context: &ServiceContext, yaml: &str) -> Result<NamespaceConfig, Refusal> {
     let config = file::parse(yaml, &context.file).map_err(|problems| refusal::invalid(&problems))?;
     let missing = unsupported(&config);
     if !missing.is_empty() {
@@ -381,6 +383,12 @@ fn check(context: &ServiceContext, now: SystemTime, yaml: &str) -> Result<Catalo
         version: 1,
         pending: None,
     })
+}
+
+/// The namespace that a request names.
+pub(super) fn entry(catalog: &Catalog, name: &str) -> Result<CatalogEntry, Refusal> {
+    check_request_name(name)?;
+    known(catalog, name)
 }
 
 fn known(catalog: &Catalog, name: &str) -> Result<CatalogEntry, Refusal> {

@@ -11,7 +11,7 @@ use crate::{
         Durability, NamespaceConfig,
         spec::{Home, Path, StoreId, Unapplied},
     },
-    plan::{self, Asked, Candidate, Excuse},
+    plan::{self, Asked, Candidate, Excuse, Placement, Plan, Wanted},
 };
 
 /// One of the stores.
@@ -70,6 +70,21 @@ impl Stores {
         let candidates: Vec<_> = self.0.iter().map(|store| store.candidate.clone()).collect();
         let choice = plan::pick(&Asked::of(config), &candidates, None)?;
         Ok(&self.0[choice.stores[0]])
+    }
+
+    /// The plan of a namespace.
+    ///
+    /// # Errors
+    /// An excuse for each store, or for the one that has its data.
+    pub(crate) fn plan(&self, wanted: &Wanted<'_>) -> Result<Plan, Vec<Excuse>> {
+        let candidates: Vec<_> = self.0.iter().map(|store| store.candidate.clone()).collect();
+        plan::plan(wanted, &candidates, |index| {
+            let store = &self.0[index];
+            Placement {
+                backend: store.describe(&wanted.config.name),
+                acknowledged: store.acknowledged(wanted.config.durability()),
+            }
+        })
     }
 
     /// Checks whether a store can keep what the new file of a namespace asks for that lies there.
@@ -136,6 +151,16 @@ impl OpenStore {
         match (self.is_logged, self.is_shared && durability == Durability::Strong) {
             (true, false) => Path::of(durability),
             (false, _) | (true, true) => Path::StoreOnly,
+        }
+    }
+
+    /// Who acknowledges a write, and who has it then, for people.
+    fn acknowledged(&self, durability: Durability) -> &'static str {
+        match (self.path(durability), durability) {
+            (Path::LogFirst, _) => "the log acknowledges when it is on disk, then the store gets it",
+            (Path::StoreThenLog, _) => "the store acknowledges, then the log gets a copy",
+            (Path::StoreOnly, Durability::Strong) => "the store acknowledges when it is on its disk",
+            (Path::StoreOnly, _) => "the store acknowledges; there is no log",
         }
     }
 

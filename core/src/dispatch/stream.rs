@@ -279,13 +279,16 @@ impl Dispatcher {
         }
         self.streams += 1;
         namespace.streams.set(of_namespace + 1);
+        namespace.metrics.streams.set(of_namespace as u64 + 1);
         Ok(())
     }
 
     fn leave_stream(&mut self, namespace: NamespaceId) {
         self.streams = self.streams.saturating_sub(1);
         if let Some(namespace) = self.namespaces.by_id(namespace) {
-            namespace.streams.set(namespace.streams.get().saturating_sub(1));
+            let left = namespace.streams.get().saturating_sub(1);
+            namespace.streams.set(left);
+            namespace.metrics.streams.set(left as u64);
         }
     }
 

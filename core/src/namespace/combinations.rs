@@ -84,6 +84,9 @@ impl FileParser<'_> {
             self.combination("needs.max_message_size", what, VALUE_SUGGESTION);
         }
         self.policy_combinations(&config.policies);
+        if self.limits.is_strict {
+            self.preset_combinations(config);
+        }
     }
 
     fn best_effort_combinations(&mut self, config: &NamespaceConfig, messages: bool) {
@@ -121,6 +124,28 @@ impl FileParser<'_> {
                 let what = format!("compliance {standard} demands that personal data is handled");
                 self.combination("policies.pii_handling", what, "write \"enabled\" or leave it out");
             }
+        }
+    }
+
+    /// Needs that a compliance standard does not leave open.
+    fn preset_combinations(&mut self, config: &NamespaceConfig) {
+        let needs = &config.needs;
+        for standard in &config.policies.compliance {
+            let what = match standard {
+                Compliance::Gdpr if needs.retention.is_none() => {
+                    "compliance gdpr needs an end: declare needs.retention"
+                }
+                Compliance::Hipaa if needs.retention.is_none() => {
+                    "compliance hipaa needs a declared retention"
+                }
+                Compliance::Sox if config.durability() == Durability::BestEffort => {
+                    let what = "compliance sox keeps no records at durability best-effort";
+                    self.combination("needs.durability", what.into(), "write \"strong\"");
+                    continue;
+                }
+                _ => continue,
+            };
+            self.combination("needs.retention", what.into(), "");
         }
     }
 

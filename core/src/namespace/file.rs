@@ -22,6 +22,7 @@ use std::collections::HashMap;
 
 pub use super::limits::FileLimits;
 use super::{
+    keys::{home_of, keys_of},
     model::{
         Access, ClientApi, Compliance, Consistency, Consumer, Durability, NamespaceConfig, Needs, Permission,
         Policies, Switch,
@@ -81,7 +82,6 @@ struct Keys<'n> {
     path: String,
     line: u32,
     entries: Vec<&'n Entry>,
-    known: Vec<&'static str>,
 }
 
 impl FileParser<'_> {
@@ -101,7 +101,6 @@ impl FileParser<'_> {
             path: String::new(),
             line: root.line,
             entries: entries.iter().collect(),
-            known: Vec::new(),
         };
         let name = self
             .required(&mut keys, "namespace")
@@ -163,6 +162,16 @@ impl FileParser<'_> {
     fn access(&mut self, mut keys: Keys<'_>) -> Access {
         let mut access = Access::default();
         for (path, item) in self.list(&mut keys, "owners", "team: my-team") {
+            if let Some(service) = service_of(item) {
+                let advice = format!("write \"consumers: [{{service: {service}, permissions: [admin]}}]\"");
+                self.push(
+                    &path,
+                    item.line,
+                    "owners are teams, services are consumers",
+                    advice,
+                );
+                continue;
+            }
             let Some(mut inner) = self.map_of(&path, item, "team: my-team") else {
                 continue;
             };
@@ -287,7 +296,6 @@ impl FileParser<'_> {
         let node = match entry {
             // `needs:` with nothing below it is a map that its author has not filled yet.
             Some(entry) if entry.value.value == Value::Null => {
-                keys.known.push(key);
                 self.lines.insert(join(&keys.path, key), entry.line);
                 keys.entries.retain(|entry| entry.key != key);
                 return None;
@@ -305,7 +313,6 @@ impl FileParser<'_> {
                     path: path.to_owned(),
                     line: node.line,
                     entries,
-                    known: Vec::new(),
                 })
             }
             _ => {
@@ -363,8 +370,8 @@ impl FileParser<'_> {
 
     fn finish_ref(&mut self, keys: &Keys<'_>) {
         // A key that has been given already would be refused as standing twice.
-        let free: Vec<_> = keys
-            .known
+        let known: Vec<_> = keys_of(&keys.path).map(|(name, _)| name).collect();
+        let free: Vec<_> = known
             .iter()
             .copied()
             .filter(|key| !self.lines.contains_key(&join(&keys.path, key)))
@@ -374,7 +381,7 @@ impl FileParser<'_> {
             if suggestion.is_empty() {
                 suggestion = belongs_elsewhere(&keys.path, &entry.key);
             }
-            let what = format!("unknown key; allowed here: {}", keys.known.join(", "));
+            let what = format!("unknown key; allowed here: {}", known.join(", "));
             self.push(&join(&keys.path, &clip(&entry.key)), entry.line, what, suggestion);
         }
     }
@@ -383,7 +390,10 @@ impl FileParser<'_> {
 impl<'n> Keys<'n> {
     /// Takes a key that may be absent. Present without a value is a problem.
     fn take(&mut self, reader: &mut FileParser<'_>, key: &'static str) -> Option<&'n Node> {
-        self.known.push(key);
+        debug_assert!(
+            keys_of(&self.path).any(|(name, _)| name == key),
+            "{key} has no row in the table"
+        );
         let index = self.entries.iter().position(|entry| entry.key == key)?;
         let entry = self.entries.remove(index);
         let path = join(&self.path, key);
@@ -401,25 +411,30 @@ impl<'n> Keys<'n> {
     }
 }
 
+/// The service of an entry that names one and no team.
+fn service_of(node: &Node) -> Option<String> {
+    let Value::Map(entries) = &node.value else {
+        return None;
+    };
+    let [only] = &entries[..] else { return None };
+    match &only.value.value {
+        Value::Scalar(text) if only.key == "service" => Some(clip(text)),
+        _ => None,
+    }
+}
+
 /// Where a known key belongs that was written in the wrong place.
 fn belongs_elsewhere(path: &str, key: &str) -> String {
-    let needs =
-        "write_rps read_rps data_size retention durability ordered consistency max_message_size ttl replay";
-    let homes = [
-        ("", "namespace team client_api"),
-        ("needs", needs),
-        ("access", "owners consumers"),
-        ("policies", "pii_handling audit_logging compliance"),
-    ];
-    for (home, keys) in homes {
-        if home != path && keys.split(' ').any(|known| known == key) {
-            let place = if home.is_empty() {
-                "at the top level".to_owned()
-            } else {
-                format!("below \"{home}:\"")
-            };
-            return format!("it belongs {place}; check the indentation");
+    match home_of(key) {
+        None => String::new(),
+        Some(home) if home == path => String::new(),
+        Some("") => "it belongs at the top level; check the indentation".to_owned(),
+        Some("access.consumers[]") if key == "permissions" => {
+            "it belongs to a consumer; indent it below \"- service:\"".to_owned()
         }
+        Some(home) => format!(
+            "it belongs below \"{}:\"; check the indentation",
+            home.trim_start_matches("access.").trim_end_matches("[]")
+        ),
     }
-    String::new()
 }

@@ -1,13 +1,26 @@
 //! Limits of a namespace file, derived from the limits of the gateway, so that what a file may ask
 //! for works.
 
+use std::time::Duration;
+
 use prism_backends::limits::{ID_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+
+use super::units::DURATION_MAX;
 
 /// Limits on what a namespace may ask for, set by the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileLimits {
     /// Highest `needs.write_rps`. Default 50,000.
     pub write_rps_max: u64,
+    /// Highest `needs.read_rps`. Default 200,000.
+    pub read_rps_max: u64,
+    /// Highest `needs.data_size` in bytes. Default 1 TB.
+    pub data_size_max: u64,
+    /// Highest `needs.retention`. Default 3,650 days.
+    pub retention_max: Duration,
+    /// Whether the rules apply that came after the first files: reserved and misleading names. A
+    /// file that was accepted before stays readable.
+    pub is_strict: bool,
     /// Highest `needs.max_message_size` in bytes: no larger value gets through the gateway into a
     /// store. Default 16 MiB.
     pub value_bytes_max: u64,
@@ -23,11 +36,15 @@ impl FileLimits {
     /// No limits but those of the format, for files that were accepted before.
     pub const NONE: Self = Self {
         write_rps_max: u64::MAX,
+        read_rps_max: u64::MAX,
+        data_size_max: u64::MAX,
+        retention_max: DURATION_MAX,
+        is_strict: false,
         value_bytes_max: u64::MAX,
         logged_value_bytes_max: u64::MAX,
     };
 
-    /// The limits that follow from those of the gateway.
+    /// The limits that follow from those of the gateway; the others are the defaults.
     ///
     /// `message_bytes_max` bounds a message and `record_bytes_max` a record of the log; each holds
     /// a value together with its id, its key and the rest of the call.
@@ -38,6 +55,7 @@ impl FileLimits {
             write_rps_max,
             value_bytes_max,
             logged_value_bytes_max: fits(record_bytes_max).min(value_bytes_max),
+            ..Self::default()
         }
     }
 }
@@ -48,6 +66,10 @@ impl Default for FileLimits {
         let value_bytes_max = VALUE_BYTES_MAX as u64;
         Self {
             write_rps_max: 50_000,
+            read_rps_max: 200_000,
+            data_size_max: 1_000_000_000_000,
+            retention_max: Duration::from_secs(3_650 * 86_400),
+            is_strict: true,
             value_bytes_max,
             logged_value_bytes_max: value_bytes_max,
         }

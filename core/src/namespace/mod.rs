@@ -10,9 +10,11 @@
 
 mod combinations;
 pub mod file;
+pub mod keys;
 mod limits;
 pub mod model;
 pub mod problem;
+pub mod schema;
 pub(crate) mod spec;
 pub(crate) mod state;
 pub(crate) mod terms;

@@ -83,6 +83,7 @@ pub fn suggestions(problems: &[Problem]) -> String {
 ///
 /// Near is a Damerau-Levenshtein distance of at most a third of the longer word's length (and
 /// always 1 for words of 3 letters or more). Case and the choice of `-`, `_` or space cost nothing.
+/// Where none is, the one that begins with the written word is near.
 pub fn did_you_mean(written: &str, candidates: &[&str]) -> String {
     nearest(written, candidates).map_or_else(String::new, |best| format!("did you mean \"{best}\"?"))
 }
@@ -95,6 +96,12 @@ pub fn nearest<'c>(written: &str, candidates: &[&'c str]) -> Option<&'c str> {
     }
     let plain = |text: &str| text.to_lowercase().replace(['_', ' '], "-");
     let written = plain(written);
+    // `pii` means pii_handling, if it begins no other one.
+    let mut longer = candidates.iter().filter(|candidate| {
+        let rest = plain(candidate).strip_prefix(&*written).map(str::to_owned);
+        written.len() > 2 && rest.is_some_and(|rest| rest.starts_with('-'))
+    });
+    let only_longer = longer.next().filter(|_| longer.next().is_none());
     candidates
         .iter()
         .map(|candidate| {
@@ -108,6 +115,7 @@ pub fn nearest<'c>(written: &str, candidates: &[&'c str]) -> Option<&'c str> {
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+        .or(only_longer.copied())
 }
 
 #[cfg(test)]
@@ -121,6 +129,11 @@ mod tests {
         assert_eq!(nearest("Best_Effort", &words), Some("best-effort"));
         assert_eq!(nearest("evantual", &words), Some("eventual"));
         assert_eq!(nearest("none", &words), None);
+        assert_eq!(
+            nearest("pii", &["pii_handling", "audit_logging"]),
+            Some("pii_handling")
+        );
+        assert_eq!(nearest("max", &["max_size", "max_rate"]), None, "either of two");
         assert_eq!(nearest("", &words), None);
         assert_eq!(nearest(&"s".repeat(100_000), &words), None);
     }

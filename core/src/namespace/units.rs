@@ -215,6 +215,27 @@ fn guess_duration(error: UnitError, number: &str, unit: &str) -> UnitError {
         })
 }
 
+/// A regular expression of the sizes that [`parse_size`] reads, for editors.
+pub(super) fn size_pattern() -> String {
+    pattern(SIZE_UNITS.iter().map(|(name, _)| *name))
+}
+
+/// A regular expression of the durations that [`parse_duration`] reads, for editors; a lone `M` is
+/// one more that it takes.
+pub(super) fn duration_pattern() -> String {
+    pattern(DURATION_UNITS.iter().flat_map(|(names, _)| names.iter().copied()))
+}
+
+fn pattern<'a>(units: impl Iterator<Item = &'a str>) -> String {
+    let any_case = |name: &str| -> String {
+        name.chars()
+            .map(|letter| format!("[{}{}]", letter.to_ascii_lowercase(), letter.to_ascii_uppercase()))
+            .collect()
+    };
+    let units: Vec<_> = units.map(any_case).collect();
+    format!("^\\s*[0-9]+(\\.[0-9]+)?\\s*({})$", units.join("|"))
+}
+
 /// The shortest exact spelling of a size: `10GB`, `1KiB`, `1500B`.
 pub fn format_size(bytes: u64) -> String {
     let best = SIZE_UNITS
@@ -225,6 +246,20 @@ pub fn format_size(bytes: u64) -> String {
         || format!("{bytes}B"),
         |(name, factor)| format!("{}{name}", bytes / factor),
     )
+}
+
+/// A size in thousands to two or three digits, for people: `2.3GB`, `907TB`, `12B`.
+pub fn format_size_rounded(bytes: u64) -> String {
+    let thousands = SIZE_UNITS.iter().take(6).rev();
+    let (name, factor) = thousands
+        .copied()
+        .find(|(_, factor)| bytes >= *factor)
+        .unwrap_or(("B", 1));
+    let tenths = (u128::from(bytes) * 10 + u128::from(factor) / 2) / u128::from(factor);
+    match tenths {
+        10..100 if tenths % 10 != 0 => format!("{}.{}{name}", tenths / 10, tenths % 10),
+        _ => format!("{}{name}", (tenths + 5) / 10),
+    }
 }
 
 /// The shortest exact spelling of a duration, to the millisecond: `7days`, `90s`, `0s`.
@@ -428,6 +463,16 @@ mod tests {
             assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
         }
         assert_eq!(format_duration(Duration::from_secs(604_800)), "7days");
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (2_345_678_901, "2.3GB"),
+            (10_000_000_000, "10GB"),
+            (907_200_000_000_000, "907TB"),
+            (u64::MAX, "18447PB"),
+        ] {
+            assert_eq!(format_size_rounded(bytes), text);
+        }
         assert_eq!(format_duration(Duration::from_secs(86_400)), "1day");
     }
 }

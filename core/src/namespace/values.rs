@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::file::{FileParser, IDENTITY_BYTES_MAX};
 use super::model::{Switch, check_name};
 use super::problem::{Problem, did_you_mean};
-use super::units::{DURATION_MAX, format_size, parse_duration, parse_size};
+use super::units::{DURATION_MAX, format_duration, format_size, parse_duration, parse_size};
 use super::yaml::{Node, Value};
 
 /// Rates beyond this are typing errors.
-const RATE_MAX: u64 = 1_000_000_000;
+pub(super) const RATE_MAX: u64 = 1_000_000_000;
 /// Advice to a user whose rate is too high; the words are those of the user's guide.
 pub(super) const CAPACITY_SUGGESTION: &str = "Contact platform team for capacity increase";
 /// Advice to a user whose values are too large.
@@ -39,6 +39,12 @@ impl FileParser<'_> {
     pub(super) fn name(&mut self, node: &Node) -> Option<String> {
         let text = self.text("namespace", node, "a name")?;
         match check_name(text) {
+            Ok(()) if self.limits.is_strict && is_reserved(text) => {
+                let what =
+                    format!("\"{text}\" is reserved: names that start with \"prism\" belong to the gateway");
+                self.push("namespace", node.line, what, "");
+                None
+            }
             Ok(()) => Some(text.to_owned()),
             Err(problem) => {
                 self.problems.push(Problem {
@@ -62,6 +68,12 @@ impl FileParser<'_> {
                 "{:?} is not a name; allowed: 1 to {IDENTITY_BYTES_MAX} bytes without spaces",
                 clip(text)
             );
+            self.push(path, node.line, what, "");
+            return None;
+        }
+        if self.limits.is_strict
+            && let Some(what) = misleading(path, text)
+        {
             self.push(path, node.line, what, "");
             return None;
         }
@@ -98,6 +110,9 @@ impl FileParser<'_> {
                     "false" | "no" | "off" | "disable" => "did you mean \"disabled\"?".to_owned(),
                     _ => suggestion,
                 };
+            }
+            if path == "client_api" {
+                suggestion = store_word(text).unwrap_or(suggestion);
             }
             self.push(path, node.line, what, suggestion);
         }
@@ -197,11 +212,9 @@ impl FileParser<'_> {
         let text = self.text(path, node, "a whole number")?;
         match text.parse::<u64>() {
             Ok(rate @ 1..=RATE_MAX) if !text.starts_with('+') => {
-                if path == "needs.write_rps" && rate > self.limits.write_rps_max {
-                    let what = format!(
-                        "Requested write_rps ({rate}) exceeds limit ({})",
-                        self.limits.write_rps_max
-                    );
+                let (key, max) = self.rate_max(path);
+                if rate > max {
+                    let what = format!("Requested {key} ({rate}) exceeds limit ({max})");
                     self.push(path, node.line, what, CAPACITY_SUGGESTION);
                     return None;
                 }
@@ -212,21 +225,29 @@ impl FileParser<'_> {
                     "{:?} is not a rate; allowed: a whole number from 1 to {RATE_MAX}, operations a second",
                     clip(text)
                 );
-                let max = match path {
-                    "needs.write_rps" => self.limits.write_rps_max.min(RATE_MAX),
-                    _ => RATE_MAX,
-                };
+                let max = self.rate_max(path).1.min(RATE_MAX);
                 self.push(path, node.line, what, rate_suggestion(text, max));
                 None
             }
         }
     }
 
+    /// The key of a rate, and the highest one that a file may ask for.
+    fn rate_max(&self, path: &str) -> (&'static str, u64) {
+        match path {
+            "needs.write_rps" => ("write_rps", self.limits.write_rps_max),
+            _ => ("read_rps", self.limits.read_rps_max),
+        }
+    }
+
     pub(super) fn size(&mut self, path: &str, node: &Node) -> Option<u64> {
         let text = self.text(path, node, "a size such as 10GB")?;
-        let max = match path {
-            "needs.max_message_size" => self.limits.value_bytes_max,
-            _ => u64::MAX,
+        let (key, max, advice) = match path {
+            "needs.max_message_size" => {
+                let max = self.limits.value_bytes_max;
+                ("max_message_size", max, VALUE_SUGGESTION)
+            }
+            _ => ("data_size", self.limits.data_size_max, CAPACITY_SUGGESTION),
         };
         match parse_size(&clip(text)) {
             Ok(0) => {
@@ -239,11 +260,8 @@ impl FileParser<'_> {
                 None
             }
             Ok(bytes) if bytes > max => {
-                let what = format!(
-                    "Requested max_message_size ({text}) exceeds limit ({})",
-                    format_size(max)
-                );
-                self.push(path, node.line, what, VALUE_SUGGESTION);
+                let what = format!("Requested {key} ({text}) exceeds limit ({})", format_size(max));
+                self.push(path, node.line, what, advice);
                 None
             }
             Ok(bytes) => Some(bytes),
@@ -257,6 +275,10 @@ impl FileParser<'_> {
 
     pub(super) fn duration(&mut self, path: &str, node: &Node) -> Option<Duration> {
         let text = self.text(path, node, "a duration such as 7days")?;
+        let max = match path {
+            "needs.retention" => self.limits.retention_max,
+            _ => DURATION_MAX,
+        };
         match parse_duration(&clip(text)) {
             Ok(duration) if duration < DURATION_MIN => {
                 self.push(
@@ -267,15 +289,84 @@ impl FileParser<'_> {
                 );
                 None
             }
+            Ok(duration) if duration > max => {
+                let what = format!(
+                    "Requested retention ({text}) exceeds limit ({})",
+                    format_duration(max)
+                );
+                self.push(path, node.line, what, CAPACITY_SUGGESTION);
+                None
+            }
             Ok(duration) => Some(duration),
             Err(error) => {
-                let allowed = DURATION_MIN..=DURATION_MAX;
-                let suggestion = error.suggestion(|millis| allowed.contains(&Duration::from_millis(millis)));
+                let allowed = DURATION_MIN..=max;
+                let suggestion = match text.to_lowercase().as_str() {
+                    "forever" | "never" | "infinite" | "unlimited" => {
+                        "leave the line out to keep data until it is deleted".to_owned()
+                    }
+                    _ => error.suggestion(|millis| allowed.contains(&Duration::from_millis(millis))),
+                };
                 self.push(path, node.line, error.description, suggestion);
                 None
             }
         }
     }
+}
+
+/// Whether a name is kept for the gateway's own namespaces.
+fn is_reserved(name: &str) -> bool {
+    name == "prism" || name.starts_with("prism-")
+}
+
+/// Fault of the name of a team or service that would be taken for another one.
+fn misleading(path: &str, text: &str) -> Option<String> {
+    let shown = clip(text);
+    let what = if path.ends_with("service") {
+        "service"
+    } else {
+        "team"
+    };
+    if text.chars().any(is_invisible) {
+        return Some(format!(
+            "{shown:?} is not a name; it holds an invisible character"
+        ));
+    }
+    if text.contains(['*', '?']) {
+        return Some(format!("{shown:?} holds a wildcard; name each {what}"));
+    }
+    text.contains("://")
+        .then(|| format!("{shown:?} is an identity; write the {what}'s name"))
+}
+
+/// Characters that show nothing, or change the order in which others are shown (Unicode's `Cf`, and
+/// the fillers of Hangul).
+fn is_invisible(letter: char) -> bool {
+    matches!(letter,
+        '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+        | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Advice to a user who names a store where an API is expected.
+fn store_word(text: &str) -> Option<String> {
+    const STORES: [(&str, &str, &str); 11] = [
+        ("kafka", "Kafka", "pubsub"),
+        ("nats", "NATS", "pubsub"),
+        ("redis", "Redis", "keyvalue"),
+        ("postgres", "PostgreSQL", "keyvalue"),
+        ("postgresql", "PostgreSQL", "keyvalue"),
+        ("sqlite", "SQLite", "keyvalue"),
+        ("memory", "memory", "keyvalue"),
+        ("clickhouse", "ClickHouse", "reader"),
+        ("neo4j", "Neo4j", "graph"),
+        ("neptune", "Neptune", "graph"),
+        ("gremlin", "Gremlin", "graph"),
+    ];
+    let lower = text.to_lowercase();
+    let (_, title, api) = STORES.iter().find(|(word, ..)| *word == lower)?;
+    Some(format!(
+        "{title} is a store, which the planner chooses; did you mean \"{api}\"?"
+    ))
 }
 
 /// `5k` and `5,000` as the number that was meant, if it is at most `max`.

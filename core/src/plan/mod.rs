@@ -9,8 +9,9 @@
 //!
 //! Everything here is pure: no clock, no I/O, the same answer whatever the order of the
 //! configuration. A store that breaks a rule is never chosen, so adding or removing a store that is
-//! not chosen changes nothing. A later planner of capacities will build on it.
+//! not chosen changes nothing. [`plan`] explains the choice, and what follows from it.
 
+mod explain;
 mod order;
 mod rules;
 
@@ -21,9 +22,12 @@ use prism_backends::{
     offer::{Api, Offer},
 };
 
-pub use self::rules::{Check, RULES, Rule, excuse};
+pub use self::{
+    explain::{Action, Change, Current, Decision, Placement, Plan, Rejection, Wanted, changes, plan},
+    order::{Preference, preference},
+    rules::{Check, RULES, Rule, excuse},
+};
 
-use self::order::preferred;
 use crate::namespace::{
     Durability,
     model::{ClientApi, Consistency, NamespaceConfig},
@@ -220,7 +224,7 @@ pub fn pick(asked: &Asked, candidates: &[Candidate], current: Option<&str>) -> R
         .iter()
         .copied()
         .filter(|index| candidates[*index].is_embedded);
-    let preferred = preferred(asked).iter().map(|kinds| Step::Kinds(kinds));
+    let preferred = preference(asked).kinds.iter().map(|kinds| Step::Kinds(kinds));
     let steps = by_name
         .iter()
         .copied()
@@ -321,11 +325,17 @@ fn first(
 
 /// Partitions of a Kafka topic: one for 500 writes a second at `strong`, for 1,000 else.
 fn partitions(asked: &Asked) -> u64 {
-    let each = match asked.durability {
+    asked
+        .write_rps
+        .div_ceil(writes_per_partition(asked))
+        .clamp(1, PARTITIONS_MAX)
+}
+
+fn writes_per_partition(asked: &Asked) -> u64 {
+    match asked.durability {
         Durability::Strong => 500,
         Durability::Eventual | Durability::BestEffort => 1_000,
-    };
-    asked.write_rps.div_ceil(each).clamp(1, PARTITIONS_MAX)
+    }
 }
 
 /// Most partitions of a topic.

@@ -9,7 +9,10 @@ use prism_backends::{
 };
 
 use super::{Asked, MESSAGE_BYTES_ASSUMED};
-use crate::namespace::Durability;
+use crate::namespace::{
+    Durability,
+    units::{format_duration, format_size},
+};
 
 /// Writes a second from which Kafka comes before NATS for messages.
 const PUBSUB_KAFKA_RPS: u64 = 20_000;
@@ -22,49 +25,156 @@ const PUBSUB_KAFKA_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// Retention up to which keyed items go to Redis at any durability.
 const KEYVALUE_REDIS_RETENTION: Duration = Duration::from_secs(7 * 86_400);
 
-/// Kinds in the order of preference; those of one entry serve together. Kinds of this machine come
-/// last, memory first of them: an operator who configures one in addition to the embedded store
-/// wants it used.
-pub(super) fn preferred(asked: &Asked) -> &'static [&'static [StoreKind]] {
+/// Kinds of store in the order of preference for some needs, and why this order holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preference {
+    /// Kinds of one entry serve together. Kinds of this machine come last, memory first of them: an
+    /// operator who configures one in addition to the embedded store wants it used.
+    pub kinds: &'static [&'static [StoreKind]],
+    /// The rule's code for programs.
+    pub rule: &'static str,
+    /// The key of the file that decides; empty where the API alone does.
+    pub because: &'static str,
+    /// The reason. One sentence without a full stop.
+    pub reason: String,
+}
+
+/// The order of preference.
+pub fn preference(asked: &Asked) -> Preference {
     let durable = asked.durability == Durability::Strong;
+    let of = |kinds, rule, because, reason: String| Preference {
+        kinds,
+        rule,
+        because,
+        reason,
+    };
     match asked.api {
-        Api::PubSub if has_large_messages(asked) => &[&[Kafka], &[Nats], &[Redis], &[Memory], &[Sqlite]],
-        Api::PubSub => &[&[Nats], &[Kafka], &[Redis], &[Memory], &[Sqlite]],
+        Api::PubSub => match large_messages(asked) {
+            Some((because, reason)) => of(
+                &[&[Kafka], &[Nats], &[Redis], &[Memory], &[Sqlite]],
+                "PUBSUB_LARGE",
+                because,
+                reason,
+            ),
+            None => of(
+                &[&[Nats], &[Kafka], &[Redis], &[Memory], &[Sqlite]],
+                "PUBSUB",
+                "",
+                format!("pubsub below {PUBSUB_KAFKA_RPS} writes/s: NATS before Kafka"),
+            ),
+        },
         // Plain Kafka is not offered for queues: it cannot hide one message and deliver the next.
-        Api::Queue if durable && asked.ordered => {
-            &[&[Postgres, Kafka], &[Postgres], &[Nats], &[Memory], &[Sqlite]]
-        }
-        Api::Queue => &[&[Postgres], &[Nats], &[Memory], &[Sqlite]],
-        Api::KeyValue if !durable || is_short(asked) => &[&[Redis], &[Postgres], &[Memory], &[Sqlite]],
-        Api::KeyValue => &[&[Postgres], &[Redis], &[Memory], &[Sqlite]],
-        Api::Transact => &[&[Postgres], &[Memory], &[Sqlite]],
-        Api::Reader => &[&[ClickHouse], &[Postgres], &[Memory], &[Sqlite]],
-        Api::TimeSeries if asked.write_rps >= TIMESERIES_KAFKA_RPS => &[
-            &[Kafka],
-            &[ClickHouse],
-            &[Postgres],
-            &[Nats],
-            &[Memory],
-            &[Sqlite],
-        ],
-        Api::TimeSeries => &[
-            &[ClickHouse],
-            &[Postgres],
-            &[Kafka],
-            &[Nats],
-            &[Memory],
-            &[Sqlite],
-        ],
-        Api::Graph => &[&[Gremlin], &[Neo4j], &[Postgres], &[Memory], &[Sqlite]],
+        Api::Queue if durable && asked.ordered => of(
+            &[&[Postgres, Kafka], &[Postgres], &[Nats], &[Memory], &[Sqlite]],
+            "QUEUE_ORDERED",
+            "needs.ordered",
+            "a durable queue in order: PostgreSQL with Kafka, before PostgreSQL alone".to_owned(),
+        ),
+        Api::Queue => of(
+            &[&[Postgres], &[Nats], &[Memory], &[Sqlite]],
+            "QUEUE",
+            "",
+            "queue: PostgreSQL before NATS".to_owned(),
+        ),
+        Api::KeyValue if !durable || is_short(asked) => of(
+            &[&[Redis], &[Postgres], &[Memory], &[Sqlite]],
+            "KEYVALUE_SHORT",
+            if durable {
+                "needs.retention"
+            } else {
+                "needs.durability"
+            },
+            match durable {
+                true => "keyvalue for at most 7days: Redis before PostgreSQL".to_owned(),
+                false => format!(
+                    "keyvalue at durability {}: Redis before PostgreSQL",
+                    asked.durability
+                ),
+            },
+        ),
+        Api::KeyValue => of(
+            &[&[Postgres], &[Redis], &[Memory], &[Sqlite]],
+            "KEYVALUE",
+            "needs.durability",
+            "keyvalue at durability strong: PostgreSQL before Redis".to_owned(),
+        ),
+        Api::Transact => of(
+            &[&[Postgres], &[Memory], &[Sqlite]],
+            "TRANSACT",
+            "",
+            "transact: PostgreSQL has transactions".to_owned(),
+        ),
+        Api::Reader => of(
+            &[&[ClickHouse], &[Postgres], &[Memory], &[Sqlite]],
+            "READER",
+            "",
+            "reader: ClickHouse before PostgreSQL".to_owned(),
+        ),
+        Api::TimeSeries if asked.write_rps >= TIMESERIES_KAFKA_RPS => of(
+            &[
+                &[Kafka],
+                &[ClickHouse],
+                &[Postgres],
+                &[Nats],
+                &[Memory],
+                &[Sqlite],
+            ],
+            "TIMESERIES_LARGE",
+            "needs.write_rps",
+            format!(
+                "timeseries from {TIMESERIES_KAFKA_RPS} writes/s: Kafka before ClickHouse ({} asked)",
+                asked.write_rps
+            ),
+        ),
+        Api::TimeSeries => of(
+            &[
+                &[ClickHouse],
+                &[Postgres],
+                &[Kafka],
+                &[Nats],
+                &[Memory],
+                &[Sqlite],
+            ],
+            "TIMESERIES",
+            "",
+            format!("timeseries below {TIMESERIES_KAFKA_RPS} writes/s: ClickHouse before PostgreSQL"),
+        ),
+        Api::Graph => of(
+            &[&[Gremlin], &[Neo4j], &[Postgres], &[Memory], &[Sqlite]],
+            "GRAPH",
+            "",
+            "graph: Gremlin before Neo4j".to_owned(),
+        ),
     }
 }
 
-fn has_large_messages(asked: &Asked) -> bool {
-    asked.write_rps >= PUBSUB_KAFKA_RPS
-        || asked.message_bytes.unwrap_or(MESSAGE_BYTES_ASSUMED) > NATS_MESSAGE_BYTES
-        || asked
-            .retention
-            .is_some_and(|retention| retention > PUBSUB_KAFKA_RETENTION)
+/// The key by which messages are many, large or kept for long, and the sentence that says so.
+fn large_messages(asked: &Asked) -> Option<(&'static str, String)> {
+    if asked.write_rps >= PUBSUB_KAFKA_RPS {
+        let reason = format!(
+            "pubsub from {PUBSUB_KAFKA_RPS} writes/s: Kafka before NATS ({} asked)",
+            asked.write_rps
+        );
+        return Some(("needs.write_rps", reason));
+    }
+    let message = asked.message_bytes.unwrap_or(MESSAGE_BYTES_ASSUMED);
+    if message > NATS_MESSAGE_BYTES {
+        let reason = format!(
+            "pubsub with messages above {}: Kafka before NATS ({} asked)",
+            format_size(NATS_MESSAGE_BYTES),
+            format_size(message)
+        );
+        return Some(("needs.max_message_size", reason));
+    }
+    let retention = asked
+        .retention
+        .filter(|retention| *retention > PUBSUB_KAFKA_RETENTION)?;
+    let reason = format!(
+        "pubsub kept for more than {}: Kafka before NATS ({} asked)",
+        format_duration(PUBSUB_KAFKA_RETENTION),
+        format_duration(retention)
+    );
+    Some(("needs.retention", reason))
 }
 
 fn is_short(asked: &Asked) -> bool {

@@ -10,7 +10,7 @@ use std::{
         mpsc::sync_channel,
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use prism_backends::{
@@ -468,11 +468,16 @@ impl Ground {
         );
         stores.share(sidecars.servers.iter().map(|server| server.durabilities.clone()));
         let context = ServiceContext {
-            file: FileLimits::of_gateway(
-                limits.namespace_write_rps_max,
-                limits.message_bytes_max as u64,
-                record_bytes_max(&self.options.wal) as u64,
-            ),
+            file: FileLimits {
+                read_rps_max: limits.namespace_read_rps_max,
+                data_size_max: limits.namespace_data_size_max,
+                retention_max: limits.namespace_retention_max,
+                ..FileLimits::of_gateway(
+                    limits.namespace_write_rps_max,
+                    limits.message_bytes_max as u64,
+                    record_bytes_max(&self.options.wal) as u64,
+                )
+            },
             namespaces_max: limits.namespaces_max,
             stores,
         };
@@ -529,6 +534,7 @@ impl Ground {
             stop,
             changes,
             dead_letters: control::DeadLetterCalls::default(),
+            figures: control::figures::Figures::new(Instant::now(), SystemTime::now()),
         };
         (control, threads)
     }

@@ -9,7 +9,7 @@ use prism_core::client::Client;
 use prism_core::namespace::file::{self, FileLimits};
 use serde_json::{Value, json};
 
-use super::{name_of, namespace_json, read};
+use super::{name_of, namespace_json, plan, read};
 use crate::cli::output::{Printer, problem_json, status_failure};
 use crate::cli::{Exit, Failure, Global, connect};
 
@@ -42,7 +42,10 @@ pub(super) fn run(paths: &[PathBuf], global: &Global, printer: &mut Printer) -> 
 
 fn one(path: &Path, global: &Global, printer: &mut Printer) -> Result<(), Failure> {
     let request = admin::CreateRequest { yaml: read(path)? };
-    let reply: admin::CreateResponse = connect(global)?
+    let mut client = connect(global)?;
+    // What the gateway would refuse is refused by the create itself, in the same words.
+    let plan = plan::ask(&mut client, path, request.yaml.clone());
+    let reply: admin::CreateResponse = client
         .unary(NamespacesMethod::Create.spec().path, &request)
         .map_err(|error| Failure {
             place: name_of(path),
@@ -52,6 +55,21 @@ fn one(path: &Path, global: &Global, printer: &mut Printer) -> Result<(), Failur
     if printer.is_json() {
         return printer.json(&namespace_json(&namespace));
     }
+    created(&namespace, printer)?;
+    // Of the store and the reason for it; the guide has no line for them.
+    if let Ok(plan) = plan
+        && let Some(store) = plan.decisions.iter().find(|decision| decision.field == "store")
+    {
+        printer.note(&format!("{} because: {}", store.value, store.reason));
+        for warning in &plan.warnings {
+            printer.note(warning);
+        }
+    }
+    Ok(())
+}
+
+/// The lines of the user's guide, word for word.
+pub(super) fn created(namespace: &admin::Namespace, printer: &mut Printer) -> Result<(), Failure> {
     printer.done(&format!("Namespace {} created", namespace.name))?;
     printer.done(&format!("Backend provisioned: {}", namespace.backend))?;
     printer.done("Access policies configured")?;
@@ -70,7 +88,7 @@ fn note_access<'a>(mut yamls: impl Iterator<Item = &'a str>, printer: &mut Print
 
 /// The files that are named, and those in the directories that are named, in the order of their
 /// names.
-fn files_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+pub(in crate::cli) fn files_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = Vec::new();
     for path in paths {
         if !path.is_dir() {

@@ -65,6 +65,17 @@ pub(super) enum Action {
     Delete,
 }
 
+impl Action {
+    /// The word in answers.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
 /// A namespace's part of a store.
 #[derive(Debug, Clone)]
 pub(crate) struct Object {

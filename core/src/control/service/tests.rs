@@ -13,11 +13,7 @@ fn context(embedded: EmbeddedStore, log_refusal: Option<&str>) -> ServiceContext
         ..ServeOptions::default()
     };
     ServiceContext {
-        file: FileLimits {
-            write_rps_max: 50_000,
-            value_bytes_max: 16 << 20,
-            logged_value_bytes_max: 16 << 20,
-        },
+        file: FileLimits::default(),
         namespaces_max: 1_000,
         stores: Stores::of(&options, log_refusal),
     }

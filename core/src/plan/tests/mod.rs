@@ -1,5 +1,6 @@
 //! Tests of the choice: the vectors of the design, and properties over random gateways.
 
+mod model;
 mod rules;
 
 use prism_backends::offer::{Acked, Features, Order, Replay};
