@@ -70,7 +70,10 @@ pub(super) async fn p3_time_begins_with_the_first_message_at_it_or_later<H: Harn
     let later = exactly(&mut all, 5).await;
     let times = |messages: &[Received]| messages.iter().map(|one| one.time_ms).collect::<Vec<_>>();
     let between = times(&later).into_iter().min().expect("five messages");
-    assert!(times(&first).into_iter().all(|time| time < between), "time has passed");
+    assert!(
+        times(&first).into_iter().all(|time| time < between),
+        "time has passed"
+    );
     for (time, count) in [(0, 9), (between, 5), (between + 3_600_000, 0)] {
         let start = Start::Time(time);
         let mut subscription = client.subscribe(&[], &start).await.expect("a subscription");
