@@ -4,7 +4,6 @@
 //! Every test starts the real program twice: as the gateway, on a free port, and as the client.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 #[path = "cli_end_to_end/control.rs"]
@@ -21,11 +20,11 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn start(data_dir: &Path, embedded: &str, shards: usize) -> Self {
+    fn start(data_dir: &std::path::Path, embedded: &str, shards: usize) -> Self {
         Self::start_at("127.0.0.1:0", data_dir, embedded, shards)
     }
 
-    fn start_at(listen: &str, data_dir: &Path, embedded: &str, shards: usize) -> Self {
+    fn start_at(listen: &str, data_dir: &std::path::Path, embedded: &str, shards: usize) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_prism"))
             .args([
                 "serve",
@@ -469,7 +468,7 @@ fn values_come_from_files_and_standard_input() {
 fn a_gateway_that_cannot_start_says_why_and_ends_with_4() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(folder.path(), "sqlite", 1);
-    let serve = |listen: &str, data_dir: &Path| {
+    let serve = |listen: &str, data_dir: &std::path::Path| {
         let output = Command::new(env!("CARGO_BIN_EXE_prism"))
             .args([
                 "serve",

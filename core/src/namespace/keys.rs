@@ -1,5 +1,5 @@
-//! The keys of a namespace file: one table, from which the reader takes what is allowed where, a plan
-//! its differences, and editors their JSON Schema ([`super::schema`]).
+//! The keys of a namespace file: one table, from which the reader takes what is allowed where, a
+//! plan its differences, and editors their JSON Schema ([`super::schema`]).
 
 use super::{
     model::{ClientApi, Compliance, Consistency, Durability, NamespaceConfig, Permission, Switch},

@@ -1,7 +1,7 @@
 //! A JSON Schema of namespace files, for editors: made from the table of keys ([`super::keys`]).
 //!
-//! It is as strict as the reader about keys, words and units, and stricter about spelling: a rate is
-//! a number there, and `true` has no quotes. Rules over several keys are the reader's alone.
+//! It is as strict as the reader about keys, words and units, and stricter about spelling: a rate
+//! is a number there, and `true` has no quotes. Rules over several keys are the reader's alone.
 
 use serde_json::{Map, Value, json};
 

@@ -1,5 +1,5 @@
-//! A plan: the choice of a store, what follows from it, and the reason of each part. What is shown to
-//! a user is what is applied, by its hash.
+//! A plan: the choice of a store, what follows from it, and the reason of each part. What is shown
+//! to a user is what is applied, by its hash.
 //!
 //! A plan is a pure function of the file, the stores and the namespace as it is; the order of the
 //! configuration makes no difference.
@@ -27,7 +27,7 @@ pub struct Current<'a> {
     pub store: &'a str,
     /// The file that holds.
     pub config: &'a NamespaceConfig,
-    /// Its version.
+    /// The version.
     pub version: u64,
 }
 
@@ -82,7 +82,7 @@ pub struct Decision {
     pub title: &'static str,
     /// The name for programs.
     pub field: &'static str,
-    /// What was decided.
+    /// The decision.
     pub value: String,
     /// The rule's code.
     pub rule: &'static str,
@@ -110,7 +110,7 @@ pub struct Rejection {
 pub struct Change {
     /// The key's path.
     pub field: &'static str,
-    /// Its name for people.
+    /// The name for people.
     pub title: &'static str,
     /// The value that holds.
     pub before: Option<String>,
@@ -123,7 +123,7 @@ pub struct Change {
 pub struct Plan {
     /// Name of the namespace.
     pub namespace: String,
-    /// What is done.
+    /// The effect.
     pub action: Action,
     /// Version of the namespace that it starts from; 0 for a create.
     pub base_version: u64,

@@ -1,9 +1,9 @@
 //! Files that are wrong, each with its sentence: one table, in the order of the design's.
 //!
-//! Not here, since what they are about does not exist in this version: the permission `pii` (rows 91
-//! and 113), quotas of teams (118), the compliance controls of a gateway with identity, owners and
-//! TLS (122 to 124; a file with `compliance` is refused by `create` anyway), and needs in a `.proto`
-//! (125 to 134).
+//! Not here, since what they are about does not exist in this version: the permission `pii` (rows
+//! 91 and 113), quotas of teams (118), the compliance controls of a gateway with identity, owners
+//! and TLS (122 to 124; a file with `compliance` is refused by `create` anyway), and needs in a
+//! `.proto` (125 to 134).
 
 use prism_core::namespace::file::{FileLimits, parse};
 
