@@ -1,5 +1,5 @@
-"""Two gateways that share a catalog and a store, both in PostgreSQL: all three are killed in turn under load, and calls are
-cancelled, time out and lose their connections."""
+"""Gateways on a server's store, and the server, are killed in turn under load, and calls are cancelled, time out and lose
+their connections. On PostgreSQL two gateways share a catalog and the store; on Redis the log of one stands before it."""
 
 import re
 import subprocess
@@ -8,6 +8,7 @@ import time
 
 from api import Api
 from postgres import Postgres
+from redis_server import Redis
 from server import Failure, Server
 from stage import BESIDE, Stage, cleanly, tell
 from writers import Writer, item
@@ -26,26 +27,25 @@ class FleetWriter(Writer):
             self.problem(f"{attempt.method} {attempt.sequence}: acknowledged as {result}, not {self.durability} and applied")
 
 
-class Fleet(Stage):
-    """The server, two gateways, and writers on both, who share counters."""
+class OnServer(Stage):
+    """Gateways on a store that is a server, and writers on all of them, who share counters."""
 
-    def __init__(self, options, folder, seed):
-        super().__init__(options, folder, seed, load=False, writer=FleetWriter)
-        self.postgres = Postgres(folder / "postgres")
-        self.postgres.start()
-        for database in ("catalog", "store"):
-            self.postgres.sql("postgres", f"CREATE DATABASE {database}")
-        config = folder / "prism.yaml"
+    def __init__(self, options, folder, seed, writer):
+        super().__init__(options, folder, seed, load=False, writer=writer)
+        self.gateways, self.servers = [], []
+
+    def serve(self, store, gateways, more=""):
+        """Makes the gateways' configuration, and the gateways."""
+        self.store = store
+        config = self.folder / "prism.yaml"
         config.write_text(
-            "embedded: memory\nshards: 2\npin_shards: false\n"
-            f'catalog: {{url: "{self.postgres.url("catalog")}"}}\n'
-            f'stores: {{orders: {{kind: postgres, url: "{self.postgres.url("store")}", pool_max: {CONNECTIONS_MAX}}}}}\n'
+            f"embedded: memory\nshards: 2\npin_shards: false\n{more}"
+            f"stores: {{orders: {{{store.entries()}, pool_max: {CONNECTIONS_MAX}}}}}\n"
         )
-        self.gateways = []
-        for number in range(2):
-            home = folder / f"gateway-{number}"
+        for number in range(gateways):
+            home = self.folder / f"gateway-{number}"
             home.mkdir()
-            self.gateways.append(Server(options.binary, home, "--config", str(config)))
+            self.gateways.append(Server(self.options.binary, home, "--config", str(config)))
         self.server = self.gateways[0]
 
     def start(self):
@@ -63,12 +63,12 @@ class Fleet(Stage):
         answer = Api(self.address, 60).call("Create", {"yaml": yaml}, service="prism.admin.v1.Namespaces")
         if answer.kind != "ok":
             raise Failure(f"cannot create the namespace {name}: {answer} {answer.body}")
-        # The other gateway follows within a tenth of a second.
+        # Another gateway follows within a tenth of a second.
         self.await_success("after a create", [name])
 
     def run_writer(self, writer, timeout):
         """Half of the writers use one gateway, half the other, whether it lives or not."""
-        gateway = self.gateways[self.writers.index(writer) % 2]
+        gateway = self.gateways[self.writers.index(writer) % len(self.gateways)]
         try:
             while not self.stop_event.is_set():
                 writer.run(gateway.address, self.stop_event, timeout)
@@ -83,7 +83,7 @@ class Fleet(Stage):
             self.server = self.gateways[0]
 
     def await_success(self, when, names=None):
-        """Waits until both gateways take writes to all namespaces."""
+        """Waits until all gateways take writes to all namespaces."""
         end = time.monotonic() + RECOVERY_SECONDS_MAX
         for gateway in self.gateways:
             for name in names or [f"crash-{durability}" for durability in self.durabilities]:
@@ -99,8 +99,8 @@ class Fleet(Stage):
                         raise Failure(f"{when}: writes do not succeed within {RECOVERY_SECONDS_MAX} s: {last} {last.body}")
                     time.sleep(0 if succeeded else 0.02)
 
-    def check_both(self):
-        """What one gateway shows the other shows, too."""
+    def check_all(self):
+        """What one gateway shows the others show, too."""
         for gateway in self.gateways:
             self.server = gateway
             self.check()
@@ -112,24 +112,58 @@ class Fleet(Stage):
             self.stop_event.set()
         for gateway in self.gateways:
             gateway.kill()
-        self.postgres.stop()
+        for server in self.servers:
+            server.stop()
+
+
+class Fleet(OnServer):
+    """Two gateways that share a catalog and a store, both in PostgreSQL."""
+
+    def __init__(self, options, folder, seed):
+        super().__init__(options, folder, seed, FleetWriter)
+        postgres = Postgres(folder / "postgres")
+        self.servers.append(postgres)
+        postgres.start()
+        for database in ("catalog", "store"):
+            postgres.sql("postgres", f"CREATE DATABASE {database}")
+        self.serve(postgres, 2, f'catalog: {{url: "{postgres.url("catalog")}"}}\n')
+
+
+class Solo(OnServer):
+    """A gateway whose log stands before a server."""
+
+    def __init__(self, options, folder, seed):
+        super().__init__(options, folder, seed, Writer)
+        redis = Redis(folder / "redis")
+        self.servers.append(redis)
+        redis.start()
+        self.serve(redis, 1, "wal: {segment_bytes: 4MiB}\n")
 
 
 def chaos(options, folder, seed):
     """SIGKILL of PostgreSQL and of two gateways on it in turn under load: nothing lost, nothing applied twice."""
-    stage = Fleet(options, folder, seed)
+    kill_in_turn(Fleet(options, folder, seed), options)
+
+
+def redis(options, folder, seed):
+    """SIGKILL of Redis and of a gateway on it in turn under load: nothing lost, nothing applied twice."""
+    kill_in_turn(Solo(options, folder, seed), options)
+
+
+def kill_in_turn(stage, options):
     with cleanly(stage):
         stage.start()
         stage.create_namespaces()
+        victims = ("server", *range(len(stage.gateways)))
         for round_number in range(1, options.rounds + 1):
             stage.begin(timeout=5.0)
             stage.await_success(f"round {round_number}")
-            for victim in stage.random.sample(("server", 0, 1), 3):
+            for victim in stage.random.sample(victims, len(victims)):
                 time.sleep(stage.random.uniform(0.1, 0.6))
                 if victim == "server":
-                    stage.postgres.kill()
+                    stage.store.kill()
                     time.sleep(stage.random.uniform(0, 0.3))
-                    stage.postgres.start()
+                    stage.store.start()
                 else:
                     stage.kill_gateway(victim)
                     stage.gateways[victim].start()
@@ -139,20 +173,28 @@ def chaos(options, folder, seed):
             for writer in stage.writers:
                 if not writer.settle(stage.address, RECOVERY_SECONDS_MAX):
                     stage.problems.append(f"{writer.name}: {len(writer.again)} writes are still unknown: {writer.reasons}")
-            if not stage.check_both():
+            if not stage.check_all():
                 raise Failure(f"after round {round_number}")
         stage.conclude()
         counted = sum(max(counter.done, default=0) for shared in stage.counters.values() for counter, _ in shared.values())
         if counted == 0 or stage.counts()["ok"] == 0:
             stage.problems.append("nothing was written: the scenario shows nothing")
-        tell(stage, f"{options.rounds} rounds of three kills, counters reached {counted}")
+        tell(stage, f"{options.rounds} rounds of {len(victims)} kills, counters reached {counted}")
         for gateway in stage.gateways:
             gateway.stop()
 
 
 def storm(options, folder, seed):
-    """Calls that are cancelled, time out or lose their connection get no answer of another; connections stay in their bound."""
-    stage = Fleet(options, folder, seed)
+    """Calls on PostgreSQL that are cancelled, time out or lose their connection get no answer of another; connections stay in their bound."""
+    cancel_many(Fleet(options, folder, seed), options, folder, seed)
+
+
+def redis_storm(options, folder, seed):
+    """Calls on Redis that are cancelled, time out or lose their connection get no answer of another; connections stay in their bound."""
+    cancel_many(Solo(options, folder, seed), options, folder, seed)
+
+
+def cancel_many(stage, options, folder, seed):
     with cleanly(stage):
         stage.start()
         # Each load generator knows all that was ever written to its own.
@@ -163,7 +205,7 @@ def storm(options, folder, seed):
         # Of every ten calls one is cancelled; a part of those with a short deadline run out of time.
         cancelled = [*command, "-n", "storm-0", "--target", stage.gateways[0].address, "--requests", str(options.calls * 3 // 4), "-m", "16"]
         cancelled += ["--cancel", "10%", "--disconnect", "0.1%", "--seed", str(seed)]
-        late = [*command, "-n", "storm-1", "--target", stage.gateways[1].address, "--requests", str(options.calls // 4), "-m", "16"]
+        late = [*command, "-n", "storm-1", "--target", stage.gateways[-1].address, "--requests", str(options.calls // 4), "-m", "16"]
         late += ["--deadline", "50ms", "--seed", str(seed + 1)]
         end, highest = threading.Event(), [0]
         watch = threading.Thread(target=watch_connections, args=(stage, end, highest), daemon=True)
@@ -180,23 +222,23 @@ def storm(options, folder, seed):
         text = (folder / "storm.log").read_text(errors="replace")
         if any(status == 4 for status in statuses) or not all(status in (0, 1) for status in statuses):
             stage.problems.append(f"the load generators ended with {statuses}:\n{text[-3000:]}")
-        if not 0 < highest[0] <= 2 * CONNECTIONS_MAX:
-            stage.problems.append(f"{highest[0]} connections were open at a time; {2 * CONNECTIONS_MAX} are allowed")
+        allowed = len(stage.gateways) * CONNECTIONS_MAX
+        if not 0 < highest[0] <= allowed:
+            stage.problems.append(f"{highest[0]} connections were open at a time; {allowed} are allowed")
         # What the load generators counted themselves: a run that ended early must not pass for a whole one.
         made = sum(int(count.replace(",", "")) for count in re.findall(r"^([\d,]+) requests in ", text, re.MULTILINE))
         if made < options.calls * 8 // 10:
             stage.problems.append(f"{made} calls were made, and {options.calls} asked for:\n{text[-3000:]}")
-        print(f"    {made} calls, no wrong answer; {highest[0]} of {2 * CONNECTIONS_MAX} connections at the most", flush=True)
+        print(f"    {made} calls, no wrong answer; {highest[0]} of {allowed} connections at the most", flush=True)
         for gateway in stage.gateways:
             gateway.stop()
 
 
 def watch_connections(stage, end, highest):
     """Looks at the server's own list until told to end."""
-    statement = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'prism' AND datname = 'store'"
     try:
         while not end.is_set():
-            highest[0] = max(highest[0], int(stage.postgres.sql("postgres", statement)))
+            highest[0] = max(highest[0], stage.store.connections())
             end.wait(0.05)
-    except (Failure, ValueError, subprocess.TimeoutExpired) as failure:
+    except (OSError, Failure, ValueError, subprocess.TimeoutExpired) as failure:
         stage.problems.append(f"the connections cannot be counted: {failure}")

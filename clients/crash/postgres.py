@@ -49,6 +49,15 @@ class Postgres:
     def url(self, database):
         return f"postgresql://prism@127.0.0.1:{self.port}/{database}"
 
+    def entries(self):
+        """What a gateway's configuration says of it."""
+        return f'kind: postgres, url: "{self.url("store")}"'
+
+    def connections(self):
+        """Connections of gateways to the store, by the server's own list."""
+        statement = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'prism' AND datname = 'store'"
+        return int(self.sql("postgres", statement))
+
     def start(self):
         """Starts the server on the data that is there, and waits until it answers."""
         end = time.monotonic() + START_SECONDS_MAX

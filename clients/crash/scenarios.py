@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from api import Api
-from chaos import chaos, storm
+from chaos import chaos, redis, redis_storm, storm
 from power import power
 from server import Failure
 from stage import BESIDE, Stage, TOOL_SECONDS_MAX, cleanly, tell
@@ -456,6 +456,6 @@ def remove(folder):
 
 
 SCENARIOS = {"checker": checker, "kill": kill, "recovery": recovery, "stall": stall, "full": full, "flip": flip, "power": power,
-             "chaos": chaos, "storm": storm}
+             "chaos": chaos, "storm": storm, "redis": redis, "redis-storm": redis_storm}
 # Those that need loop devices.
 ON_LOOPS = ("full", "power")

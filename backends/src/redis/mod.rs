@@ -29,7 +29,7 @@ use self::connect::Fault;
 use self::links::{CALLS_PER_LINK, Links};
 use crate::api::keyvalue::Store;
 use crate::error::StoreError;
-use crate::ids::NamespaceId;
+use crate::ids::{LogId, NamespaceId};
 use crate::offer::Acked;
 use crate::server::{RawConfig, ServerStore, Share};
 use crate::sqlite::Presence;
@@ -104,6 +104,17 @@ impl ServerStore for Redis {
         })
     }
 
+    const KEEPS_POSITIONS: bool = true;
+
+    async fn noted(&self, log: LogId, lane: u32, namespace: NamespaceId) -> Result<u64, StoreError> {
+        let noted = self.position(log, lane, namespace).await?;
+        Ok(noted.map_or(0, |position| position.lsn))
+    }
+
+    async fn forget_position(&self, log: LogId, lane: u32, namespace: NamespaceId) -> Result<(), StoreError> {
+        self.forget(log, lane, namespace).await
+    }
+
     fn shortfall(&self, needed: Acked) -> Option<String> {
         let facts = self.links.facts()?;
         let sentence = facts.shortfall(needed)?;
@@ -115,6 +126,10 @@ impl ServerStore for Redis {
     }
 
     async fn look_after(&self) -> Result<(), StoreError> {
-        self.links.look_after().await
+        match self.links.facts() {
+            // A shard that nobody asks needs no connection.
+            None => Ok(()),
+            Some(_) => self.links.look_after().await,
+        }
     }
 }

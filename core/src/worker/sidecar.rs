@@ -65,12 +65,8 @@ const BATCH_MAX: usize = 512;
 /// bounded.
 const QUEUED_MAX: usize = 8_192;
 
-/// Pauses between two sweeps, rows of one, and the time for which expired rows are kept, since a
-/// write may be judged that late.
+/// Pause between two looks after the store.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
-const SWEEP_PAUSE_IN_TROUBLE: Duration = Duration::from_secs(10);
-const SWEEP_STEP: usize = 1_000;
-const SWEEP_MARGIN_MS: u64 = 60_000;
 
 /// Longest time that the end of the gateway waits for a store that does not answer.
 const END_MAX: Duration = Duration::from_secs(5);
@@ -353,7 +349,7 @@ impl Store {
                 (false, true, _) | (true, true, false) => self.start_batch(),
             }
         }
-        if now >= self.next_sweep.get() && self.setup.share.shard == 0 {
+        if now >= self.next_sweep.get() {
             self.next_sweep.set(now + SWEEP_PAUSE);
             let store = self.clone();
             self.spawn(async move { store.sweep().await });
@@ -585,34 +581,6 @@ impl Store {
         Ok(true)
     }
 
-    /// Looks after the store. Returns whether it has answered.
-    async fn sweep(&self) -> bool {
-        let before = UnixMillis(self.wall.unix_millis().0.saturating_sub(SWEEP_MARGIN_MS));
-        let swept = match self.prepare().await {
-            Ok(true) => self.look_after(before).await,
-            Ok(false) => {
-                self.next_sweep.set(Instant::now() + SWEEP_PAUSE_IN_TROUBLE);
-                return true;
-            }
-            Err(error) => Err(error),
-        };
-        let answered = self.is_answer(&swept);
-        match swept {
-            Ok(sweep) if sweep.more => self.next_sweep.set(Instant::now()),
-            Ok(_) => {}
-            Err(error) => {
-                self.next_sweep.set(Instant::now() + SWEEP_PAUSE_IN_TROUBLE);
-                tracing::warn!(store = self.setup.name, %error, "cannot look after the store; trying again later");
-            }
-        }
-        answered
-    }
-
-    async fn look_after(&self, before: UnixMillis) -> Result<keyvalue::Sweep, StoreError> {
-        self.server.look_after().await?;
-        self.keyvalue.sweep(before, SWEEP_STEP).await
-    }
-
     /// Answers a call. Returns whether the answer is the store's own.
     fn reply(&self, job: &Job, result: Result<Answer, Box<Status>>) -> bool {
         let answered = result.as_ref().err().is_none_or(|status| {
@@ -696,3 +664,4 @@ fn weight_of(job: &Job) -> usize {
 }
 
 mod records;
+mod upkeep;

@@ -1,14 +1,109 @@
-//! Parts of the tests of failing servers: a load meanwhile, and its end whatever happens.
+//! Parts of the tests of failing servers: a load meanwhile, its end whatever happens, and what
+//! every store must stand.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prism_core::client::Client;
 
-use super::log::{put, token};
+use super::{
+    log::{get, put, token},
+    support::Gateway,
+};
+
+/// Longest time until a store is found again.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How the server of a store is killed, and started again with its data.
+pub(super) trait Mortal {
+    fn kill(&mut self);
+    fn resume(&mut self);
+}
+
+/// Kills the server under load and restarts the gateway, three times, and reads all that was
+/// acknowledged: at `strong`, by the log, and at `eventual`, by the server.
+pub(super) fn kills_lose_nothing(server: &mut impl Mortal, gateway: &mut Gateway) {
+    gateway.create_namespace_at("kept", "strong");
+    gateway.create_namespace_at("later", "eventual");
+    let mut all = Vec::new();
+    for round in 0..3 {
+        let stop = AtomicBool::new(false);
+        let (kept, later) = thread::scope(|scope| {
+            let clients = || [gateway.client(), gateway.client()];
+            let (own, stop) = (clients(), &stop);
+            let load = scope.spawn(move || write_until(own, "kept", stop, round));
+            let own = clients();
+            let other = scope.spawn(move || write_until(own, "later", stop, round));
+            // However this ends: the scope waits for the load.
+            let _end = OnDrop(|| stop.store(true, Ordering::SeqCst));
+            thread::sleep(Duration::from_millis(300));
+            server.kill();
+            thread::sleep(Duration::from_millis(200));
+            server.resume();
+            // The gateway reconnects by itself.
+            let begun = Instant::now();
+            while put(&mut gateway.client(), "later", "probe", "v", None).is_err() {
+                assert!(begun.elapsed() < PATIENCE, "the store is not found again");
+                thread::sleep(Duration::from_millis(20));
+            }
+            thread::sleep(Duration::from_millis(200));
+            stop.store(true, Ordering::SeqCst);
+            (
+                load.join().expect("the load"),
+                other.join().expect("the other load"),
+            )
+        });
+        for (namespace, (acknowledged, failed)) in [("kept", kept), ("later", later)] {
+            // The log takes what is strong while the server is down; what is eventual needs it.
+            assert_eq!(failed > 0, namespace == "later", "{failed} of {namespace} failed");
+            assert!(!acknowledged.is_empty(), "{namespace}");
+            all.extend(acknowledged.into_iter().map(|id| (namespace, id)));
+        }
+        gateway.restart(|_| {});
+    }
+    let mut client = gateway.client();
+    for (namespace, id) in &all {
+        assert_eq!(
+            get(&mut client, namespace, id).as_deref(),
+            Some(id.as_str()),
+            "{id} of {namespace} is lost"
+        );
+    }
+    println!("{} acknowledged writes, none lost", all.len());
+}
+
+/// Starts a gateway whose server is away: what is eventual is refused, the log takes what is
+/// strong, and both go on when the server comes.
+pub(super) fn a_start_without_its_server(server: &mut impl Mortal, gateway: &mut Gateway) {
+    gateway.create_namespace_at("kept", "strong");
+    gateway.create_namespace_at("later", "eventual");
+    put(&mut gateway.client(), "kept", "id", "v", None).expect("a put");
+    gateway.stop();
+    server.kill();
+    gateway.start_again(|_| {});
+    let status = put(&mut gateway.client(), "later", "id", "w", None).expect_err("nobody is there");
+    assert_eq!(status.code, 14, "{status:?}");
+    assert!(
+        status.message.contains("out of reach") && status.message.contains("nothing was done"),
+        "{status:?}"
+    );
+    // The log takes it, and gives it to the server when that comes.
+    let result = put(&mut gateway.client(), "kept", "id", "w", None).expect("the log is there");
+    assert!(result.lane > 0 && !result.applied, "{result:?}");
+    server.resume();
+    let begun = Instant::now();
+    let mut client = gateway.client();
+    while put(&mut client, "later", "id", "w", None).is_err() {
+        assert!(begun.elapsed() < PATIENCE, "the store is not found");
+        thread::sleep(Duration::from_millis(20));
+    }
+    for namespace in ["later", "kept"] {
+        assert_eq!(get(&mut client, namespace, "id").as_deref(), Some("w"));
+    }
+}
 
 /// Writes by two clients until stopped. Returns the acknowledged ids, and the number of failed
 /// attempts.

@@ -21,14 +21,22 @@ use self::server::{Server, durable, shared};
 use super::{
     behavior::run_suite_on,
     log::{get, metric, put},
-    outage::{OnDrop, write_until},
+    outage::{Mortal, OnDrop, PATIENCE, a_start_without_its_server, kills_lose_nothing, write_until},
     support::Gateway,
 };
 
 #[path = "../../../backends/tests/servers/postgres.rs"]
 pub(super) mod server;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+impl Mortal for Server {
+    fn kill(&mut self) {
+        Self::kill(self);
+    }
+
+    fn resume(&mut self) {
+        Self::resume(self);
+    }
+}
 
 /// A gateway with its durable namespaces on this database; those at best effort, too, since memory
 /// is not configured.
@@ -175,51 +183,7 @@ fn a_database_of_another_gateway_is_refused() {
 fn kills_of_the_server_and_restarts_of_the_gateway_under_load_lose_nothing_that_was_acknowledged() {
     let mut server = Server::start(&[]);
     let mut gateway = gateway_on(&server.url("postgres"), 2);
-    gateway.create_namespace_at("kept", "strong");
-    gateway.create_namespace_at("later", "eventual");
-    let mut all = Vec::new();
-    for round in 0..3 {
-        let stop = AtomicBool::new(false);
-        let (kept, later) = thread::scope(|scope| {
-            let clients = || [gateway.client(), gateway.client()];
-            let (own, stop) = (clients(), &stop);
-            let load = scope.spawn(move || write_until(own, "kept", stop, round));
-            let own = clients();
-            let other = scope.spawn(move || write_until(own, "later", stop, round));
-            thread::sleep(Duration::from_millis(300));
-            server.kill();
-            thread::sleep(Duration::from_millis(200));
-            server.resume();
-            // The gateway reconnects by itself.
-            let begun = Instant::now();
-            while put(&mut gateway.client(), "later", "probe", "v", None).is_err() {
-                assert!(begun.elapsed() < PATIENCE, "the store is not found again");
-                thread::sleep(Duration::from_millis(20));
-            }
-            thread::sleep(Duration::from_millis(200));
-            stop.store(true, Ordering::SeqCst);
-            (
-                load.join().expect("the load"),
-                other.join().expect("the other load"),
-            )
-        });
-        for (namespace, (acknowledged, failed)) in [("kept", kept), ("later", later)] {
-            // The log takes what is strong while the server is down; what is eventual needs it.
-            assert_eq!(failed > 0, namespace == "later", "{failed} of {namespace} failed");
-            assert!(!acknowledged.is_empty(), "{namespace}");
-            all.extend(acknowledged.into_iter().map(|id| (namespace, id)));
-        }
-        gateway.restart(|_| {});
-    }
-    let mut client = gateway.client();
-    for (namespace, id) in &all {
-        assert_eq!(
-            get(&mut client, namespace, id).as_deref(),
-            Some(id.as_str()),
-            "{id} of {namespace} is lost"
-        );
-    }
-    println!("{} acknowledged writes, none lost", all.len());
+    kills_lose_nothing(&mut server, &mut gateway);
 }
 
 #[test]
@@ -331,32 +295,5 @@ fn a_server_that_hangs_delays_its_own_namespaces_only_and_goes_on_where_it_stopp
 fn a_gateway_starts_without_its_server_and_serves_when_it_comes() {
     let mut server = Server::start(&[]);
     let mut gateway = gateway_on(&server.url("postgres"), 2);
-    gateway.create_namespace_at("kept", "strong");
-    gateway.create_namespace_at("later", "eventual");
-    put(&mut gateway.client(), "kept", "id", "v", None).expect("a put");
-    gateway.stop();
-    server.kill();
-    gateway.start_again(|_| {});
-    let status = put(&mut gateway.client(), "later", "id", "w", None).expect_err("nobody is there");
-    assert_eq!(status.code, 14, "{status:?}");
-    assert!(
-        status.message.contains("out of reach") && status.message.contains("nothing was done"),
-        "{status:?}"
-    );
-    // The log takes it, and gives it to the server when that comes.
-    let result = put(&mut gateway.client(), "kept", "id", "w", None).expect("the log is there");
-    assert!(result.lane > 0 && !result.applied, "{result:?}");
-    server.resume();
-    let begun = Instant::now();
-    let mut client = gateway.client();
-    while put(&mut client, "later", "id", "w", None).is_err() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(30),
-            "the store is not found"
-        );
-        thread::sleep(Duration::from_millis(20));
-    }
-    for namespace in ["later", "kept"] {
-        assert_eq!(get(&mut client, namespace, "id").as_deref(), Some("w"));
-    }
+    a_start_without_its_server(&mut server, &mut gateway);
 }

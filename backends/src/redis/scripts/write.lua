@@ -9,7 +9,6 @@ local is_applied = false
 if FIELD ~= '' then
   local noted = call('HGET', P .. 'applied', FIELD)
   is_applied = noted and tonumber(noted) >= tonumber(LSN)
-  if not is_applied then call('HSET', P .. 'applied', FIELD, LSN) end
 end
 
 local function digits(number) return string.format('%.0f', number) end
@@ -207,4 +206,6 @@ while at <= #ARGV do
   end
   answers[#answers + 1] = answer
 end
+-- Last, since a script that fails in the middle keeps what it has done: then all is done again.
+if FIELD ~= '' and not is_applied then call('HSET', P .. 'applied', FIELD, LSN) end
 return answers

@@ -60,7 +60,8 @@ impl Store {
         };
         // Asked after the first answer of the server, which tells its settings.
         if let Some(detail) = self.server.shortfall(Acked::Durable) {
-            return Err(StoreError::Unreachable { detail });
+            // It answers, so its other namespaces are served; the records wait.
+            return Err(StoreError::Busy { detail });
         }
         self.noted.borrow_mut().insert(place, None);
         let records = Records {
@@ -90,13 +91,15 @@ impl Store {
     /// knows, and the log the one that the server knows.
     async fn ask_first(&self, batch: &ApplyBatch, place: (LaneId, NamespaceId)) -> Result<Lsn, StoreError> {
         let namespace = batch.namespace.0;
-        if !matches!(
-            self.server.presence(batch.namespace).await?,
-            Presence::Live | Presence::Dropped
-        ) {
+        let presence = self.server.presence(batch.namespace).await?;
+        if !matches!(presence, Presence::Live | Presence::Dropped) {
             return Err(self.unreachable(&format!("does not know namespace {namespace}: it was replaced")));
         }
         let noted = self.ask(batch, place).await?;
+        if presence == Presence::Dropped {
+            // Its positions may have gone with its data.
+            return Ok(noted);
+        }
         let known = batch.known;
         let why = if noted > known.tip {
             format!(
