@@ -1,0 +1,474 @@
+"""The client for asyncio: what `prism.Client` is for threads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from prism._core import admin, keyvalue, pubsub, queue
+from prism._core.call import Core
+from prism._core.settings import core_of
+from prism._core.work import Leases, verdict_of
+from prism._tasks import Channels, Runner
+from prism.errors import PrismError
+from prism.types import (
+    Bytes,
+    Delete,
+    Done,
+    Event,
+    Gap,
+    Item,
+    Message,
+    Namespace,
+    Problem,
+    Published,
+    Put,
+    Settled,
+    Start,
+    Stats,
+    Swap,
+    Token,
+    Work,
+    WriteResult,
+)
+
+log = logging.getLogger("prism")
+
+# How long one Receive of a worker waits; it looks that often whether it shall stop. Seconds.
+_POLL_S = 5.0
+
+
+class Client:
+    """A connection to Prism for one namespace. The tasks of one event loop may share it.
+
+    `Client(namespace="user-events")`, or `Client("a:8980,b:8980", namespace="user-events")` for several gateways, of
+    which one that fails is left out for a while. Without addresses: PRISM_SERVER, else 127.0.0.1:8980. A name alone is
+    the namespace; what has a colon is an address.
+
+    `timeout`: seconds for a call, all its tries together; each method takes another one. `tries`: how often a call is
+    sent where a gateway refuses it for a while. `compress_above`: values and payloads above so many bytes are sent
+    compressed, None: never. `decompress=False` gives them back as they are stored. `decompressed_max`: bytes that one
+    value may have decompressed.
+    """
+
+    def __init__(
+        self,
+        server_or_namespace: str = "",
+        /,
+        *,
+        namespace: str = "",
+        server: str = "",
+        timeout: float = 10.0,
+        tries: int = 4,
+        compress_above: int | None = 16 << 10,
+        decompress: bool = True,
+        decompressed_max: int = 64 << 20,
+    ) -> None:
+        self._core = core_of(
+            server_or_namespace, namespace, server, timeout, tries, compress_above, decompress, decompressed_max
+        )
+        self._channels = Channels(self._core.addresses)
+        self.admin = Admin(self._core, self._channels)
+
+    def using(self, namespace: str) -> Client:
+        """A client for another namespace on the same connections. Closing either closes both."""
+        view = object.__new__(Client)
+        view._core = self._core.using(namespace)
+        view._channels = self._channels
+        view.admin = self.admin
+        return view
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that the calls are about."""
+        return self._core.namespace
+
+    async def close(self) -> None:
+        """Ends calls, subscriptions and connections."""
+        await self._channels.close()
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _runner(self) -> Runner:
+        return Runner(self._channels)
+
+    # --- KeyValue
+
+    async def put(
+        self,
+        id: str,
+        items: Mapping[Bytes, Bytes],
+        *,
+        ttl: float | None = None,
+        token: Token | None = None,
+        timeout: float | None = None,
+    ) -> WriteResult:
+        """Writes 1 to 1,000 items under an id, all or none; they disappear `ttl` seconds later."""
+        return await self._runner().run(keyvalue.put(self._core, id, items, ttl, token, timeout))
+
+    async def get(self, id: str, *keys: Bytes, timeout: float | None = None) -> dict[bytes, bytes]:
+        """The items of an id, or those of some keys, as keys and values. Empty where there are none."""
+        return {item.key: item.value async for item in self.items(id, *keys, timeout=timeout)}
+
+    async def get_item(self, id: str, key: Bytes, *, timeout: float | None = None) -> Item | None:
+        """One item, with its version and what is left of its time; None where there is none."""
+        return await self._runner().run(keyvalue.get_item(self._core, id, key, timeout))
+
+    def items(
+        self,
+        id: str,
+        *keys: Bytes,
+        start: Bytes = b"",
+        end: Bytes = b"",
+        limit: int | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Item]:
+        """The items of an id in key order: all, some keys, or from `start` up to, not including, `end`. Read by pages."""
+        return self._runner().iterate(keyvalue.items(self._core, id, keys, start, end, limit, timeout))
+
+    async def delete(
+        self,
+        id: str,
+        *keys: Bytes,
+        start: Bytes = b"",
+        end: Bytes = b"",
+        token: Token | None = None,
+        timeout: float | None = None,
+    ) -> WriteResult:
+        """Deletes items of an id: some keys, those from `start` up to `end`, or all. What is not there is no error."""
+        return await self._runner().run(keyvalue.delete(self._core, id, keys, start, end, token, timeout))
+
+    async def mutate(
+        self, mutations: Iterable[Put | Delete], *, token: Token | None = None, timeout: float | None = None
+    ) -> list[Done]:
+        """Does 1 to 1,000 Puts and Deletes, each by itself; what became of each, in their order."""
+        return await self._runner().run(keyvalue.mutate(self._core, mutations, token, timeout))
+
+    async def compare_and_swap(
+        self,
+        id: str,
+        key: Bytes,
+        value: Bytes | None,
+        *,
+        absent: bool = False,
+        expect: Bytes | None = None,
+        version: bytes | None = None,
+        ttl: float | None = None,
+        token: Token | None = None,
+        timeout: float | None = None,
+    ) -> Swap:
+        """Writes the value (None: deletes the item) if there is none, it has a value, or a version. One must be given."""
+        return await self._runner().run(
+            keyvalue.compare_and_swap(self._core, id, key, value, absent, expect, version, ttl, token, timeout)
+        )
+
+    async def modify(
+        self,
+        id: str,
+        key: Bytes,
+        change: Callable[[bytes | None], Bytes | None],
+        *,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> bytes | None:
+        """Gives `change` the value (None: absent), writes what it returns (None: deletes); again if others were faster."""
+        return await self._runner().run(keyvalue.modify(self._core, id, key, change, ttl, timeout))
+
+    def scan(self, *, timeout: float | None = None) -> AsyncIterator[tuple[str, Item]]:
+        """All items of the namespace with their ids; those of an id come together. `timeout`: seconds without progress."""
+        return self._runner().iterate(keyvalue.scan(self._core, timeout))
+
+    # --- PubSub
+
+    async def publish(
+        self,
+        data: Any,
+        *,
+        topic: str = "",
+        key: str = "",
+        attributes: Mapping[str, str] | None = None,
+        token: Token | None = None,
+        timeout: float | None = None,
+    ) -> Published:
+        """Publishes bytes, str, a protobuf message, what JSON can hold, or a Message."""
+        message = pubsub.message_of(data, topic, key, attributes)
+        return await self._runner().run(pubsub.publish(self._core, message, token, timeout))
+
+    async def publish_batch(
+        self, messages: Iterable[Message | Any], *, token: Token | None = None, timeout: float | None = None
+    ) -> list[Done]:
+        """Publishes 1 to 1,000 messages, each by itself; what became of each, in their order."""
+        return await self._runner().run(pubsub.publish_batch(self._core, messages, token, timeout))
+
+    def subscribe(
+        self,
+        *topics: str,
+        start: Start | None = None,
+        after: bytes | None = None,
+        batch: int = 0,
+        idle: float | None = None,
+        patience: float | None = None,
+        on_gap: Callable[[Gap], object] | None = None,
+    ) -> Subscription:
+        """Events as they come, from this client's creation on; `start` or the position `after` say otherwise.
+
+        `topics` are patterns (`orders.*`, `orders.>`). `idle` ends the iteration after so many seconds without an event.
+        `patience` bounds the seconds without a connection, once there was one. `on_gap` is called where messages are
+        missing; without it that is logged.
+        """
+        track = pubsub.Track(pubsub.start_of(self._core, start, after), self._core.decompressed_max())
+        options = pubsub.SubscribeOptions(topics, batch, idle, patience, on_gap)
+        return Subscription(self._core, self._runner(), track, options)
+
+    # --- Queue
+
+    async def send(
+        self,
+        data: Any,
+        *,
+        key: str = "",
+        attributes: Mapping[str, str] | None = None,
+        delay: float | None = None,
+        attempts_max: int = 0,
+        token: Token | None = None,
+        timeout: float | None = None,
+    ) -> Published:
+        """Puts a message into the queue; nobody gets it before `delay` seconds."""
+        message = pubsub.message_of(data, "", key, attributes, delay, attempts_max)
+        return await self._runner().run(queue.send(self._core, message, token, timeout))
+
+    async def send_batch(
+        self, messages: Iterable[Message | Any], *, token: Token | None = None, timeout: float | None = None
+    ) -> list[Done]:
+        """Puts 1 to 1,000 messages into the queue, each by itself; what became of each, in their order."""
+        return await self._runner().run(queue.send_batch(self._core, messages, token, timeout))
+
+    async def receive(
+        self, most: int = 1, *, wait: float = 0.0, lease: float | None = None, timeout: float | None = None
+    ) -> list[Work]:
+        """Up to `most` messages, this caller's for `lease` seconds (30); waits up to `wait` seconds for the first."""
+        return await self._runner().run(queue.receive(self._core, most, wait, lease, timeout))
+
+    async def ack(self, work: Work | bytes | Sequence[Work | bytes], *, timeout: float | None = None) -> list[Settled]:
+        """The work is done: the messages do not come again."""
+        return await self._runner().run(queue.ack(self._core, work, timeout))
+
+    async def nack(
+        self,
+        work: Work | bytes | Sequence[Work | bytes],
+        *,
+        delay: float | None = None,
+        reason: str = "",
+        dead: bool = False,
+        uncounted: bool = False,
+        timeout: float | None = None,
+    ) -> list[Settled]:
+        """The work failed: the messages come again, after `delay` seconds or later each time, or are put aside as `dead`."""
+        return await self._runner().run(queue.nack(self._core, work, delay, reason, dead, uncounted, timeout))
+
+    async def extend(
+        self,
+        work: Work | bytes | Sequence[Work | bytes],
+        lease: float | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> list[Settled]:
+        """The work goes on: the messages are this caller's for `lease` seconds (30) from now."""
+        return await self._runner().run(queue.extend(self._core, work, lease, timeout))
+
+    async def stats(self, *, timeout: float | None = None) -> Stats:
+        """How many messages the queue has in each state."""
+        return await self._runner().run(queue.stats(self._core, timeout))
+
+    async def work(
+        self,
+        handler: Callable[[Work], Awaitable[object]],
+        *,
+        workers: int = 1,
+        lease: float = 30.0,
+        idle: float | None = None,
+        stop: asyncio.Event | None = None,
+    ) -> int:
+        """Gives each message to the handler: returned means done, raised means again later; see Dead and Later.
+
+        `workers` handlers run at once, in tasks of their own; their leases are extended meanwhile. Ends when `stop` is
+        set, or after `idle` seconds without a message; handlers that run then end first. Returns how many were done.
+        """
+        return await _Workers(self, handler, lease, idle, stop or asyncio.Event()).run(workers)
+
+
+class Subscription:
+    """Events of a namespace, in an `async for` loop. It reconnects by itself, and goes on after the last event."""
+
+    def __init__(self, core: Core, runner: Runner, track: pubsub.Track, options: pubsub.SubscribeOptions) -> None:
+        self._core, self._runner, self._track, self._options = core, runner, track, options
+        self._events = runner.iterate(pubsub.subscribe(core, track, options))
+
+    @property
+    def position(self) -> bytes:
+        """For `subscribe(after=…)`: right after the last answer of which all events were handed out."""
+        return self._track.position
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        event: Event = await self._events.__anext__()
+        return event
+
+    def close(self) -> None:
+        """Ends the subscription, and a loop over it in another task."""
+        self._runner.stop()
+
+    async def __aenter__(self) -> Subscription:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Workers:
+    """A run of `work`: tasks that receive, handle and settle one message after the other, and one that extends leases."""
+
+    def __init__(
+        self,
+        client: Client,
+        handler: Callable[[Work], Awaitable[object]],
+        lease: float,
+        idle: float | None,
+        stop: asyncio.Event,
+    ) -> None:
+        self._client, self._handler, self._idle = client, handler, idle
+        self._stop = stop
+        self._given_up = False
+        self._leases = Leases(lease)
+        self._last = time.monotonic()
+
+    async def run(self, workers: int) -> int:
+        if workers < 1:
+            raise ValueError(f"workers: {workers} is not 1 or more")
+        keeper = asyncio.create_task(self._keep())
+        tasks = [asyncio.create_task(self._worker()) for _ in range(workers)]
+        try:
+            return sum(await asyncio.gather(*tasks))
+        finally:
+            # Also after an error or a cancellation: nothing more is received, what is under way ends.
+            self._given_up = True
+            await asyncio.gather(*tasks, return_exceptions=True)
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+    def _wait(self) -> float:
+        """How long the next Receive may wait."""
+        if self._idle is None:
+            return _POLL_S
+        return min(_POLL_S, max(0.05, self._last + self._idle - time.monotonic()))
+
+    def _goes_on(self) -> bool:
+        idle = self._idle is not None and time.monotonic() - self._last >= self._idle
+        return not (self._stop.is_set() or self._given_up or idle)
+
+    async def _worker(self) -> int:
+        done = 0
+        while self._goes_on():
+            try:
+                received = await self._client.receive(1, wait=self._wait(), lease=self._leases.lease)
+            except PrismError as error:
+                if not error.outcome_unknown and error.retry_after is None:
+                    self._given_up = True
+                    raise
+                log.warning("receiving from %s: %s", self._client.namespace, error)
+                await asyncio.sleep(1.0)
+                continue
+            for work in received:
+                self._last = time.monotonic()
+                done += await self._handle(work)
+                self._last = time.monotonic()
+        return done
+
+    async def _handle(self, work: Work) -> bool:
+        self._leases.begin(work, time.monotonic())
+        failure: Exception | None = None
+        try:
+            await self._handler(work)
+        except Exception as error:
+            failure = error
+        finally:
+            self._leases.end(work)
+        verdict = verdict_of(failure)
+        if not verdict.done:
+            log.warning("work of %s failed (attempt %s): %s", self._client.namespace, work.attempt, verdict.reason)
+        try:
+            if verdict.done:
+                settled = await self._client.ack(work)
+            else:
+                settled = await self._client.nack(work, delay=verdict.delay, reason=verdict.reason, dead=verdict.dead)
+        except PrismError as error:
+            log.warning("work of %s comes again: %s", self._client.namespace, error)
+            return False
+        for each in settled:
+            if each.error is not None:
+                log.warning("work of %s: %s", self._client.namespace, each.error)
+        return verdict.done and all(settled)
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(self._leases.pause)
+            receipts = self._leases.due(time.monotonic())
+            if not receipts:
+                continue
+            try:
+                settled = await self._client.extend(receipts, self._leases.lease, timeout=self._leases.lease / 3)
+            except PrismError as error:
+                log.warning("leases of %s were not extended: %s", self._client.namespace, error)
+                continue
+            for receipt, each in zip(receipts, settled, strict=True):
+                if each.error is not None:
+                    self._leases.lost(receipt)
+                    log.warning("a lease of %s was not extended: %s", self._client.namespace, each.error)
+
+
+class Admin:
+    """Namespaces: create, change, list, delete. `client.admin`."""
+
+    def __init__(self, core: Core, channels: Channels) -> None:
+        self._core, self._channels = core, channels
+
+    def _runner(self) -> Runner:
+        return Runner(self._channels)
+
+    async def validate(self, yaml: str, *, timeout: float | None = None) -> list[Problem]:
+        """What is wrong with a namespace file; empty where it is fine."""
+        return await self._runner().run(admin.validate(self._core, yaml, timeout))
+
+    async def create(self, yaml: str, *, timeout: float | None = None) -> Namespace:
+        """Creates a namespace from its file. It is ready when this returns."""
+        return await self._runner().run(admin.create(self._core, yaml, timeout))
+
+    async def update(self, yaml: str, *, base_version: int = 0, timeout: float | None = None) -> Namespace:
+        """Puts a new file in the place of a namespace's, if that has the version `base_version` (0: any)."""
+        return await self._runner().run(admin.update(self._core, yaml, base_version, timeout))
+
+    async def get(self, name: str, *, timeout: float | None = None) -> Namespace:
+        """What a namespace is."""
+        return await self._runner().run(admin.get(self._core, name, timeout))
+
+    def list(self, *, timeout: float | None = None) -> AsyncIterator[Namespace]:
+        """All namespaces, in the order of their names."""
+        return self._runner().iterate(admin.list_all(self._core, timeout))
+
+    async def delete(self, name: str, *, timeout: float | None = None) -> None:
+        """Deletes a namespace and all its data."""
+        return await self._runner().run(admin.delete(self._core, name, timeout))
