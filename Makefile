@@ -77,6 +77,7 @@ check: ## Quick: format, clippy, docs (warnings are errors), unit tests
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 	$(CARGO) test --workspace --lib --bins --locked
+	clients/python/run --quick
 
 .PHONY: test
 test: ## Everything, from a clean clone; fails if any part fails
@@ -94,6 +95,11 @@ proto: setup ## Lint proto/
 conformance: setup ## Python, Go and Node clients, curl and h2spec against the real server
 	$(CARGO) build --locked -p prism-core -p prism-loadgen
 	clients/conformance/run
+
+.PHONY: clients
+clients: setup ## The Python client: types, style, tests against real gateways, its wheel in another environment
+	$(CARGO) build --locked -p prism-core
+	clients/python/run
 
 .PHONY: first-steps
 first-steps: ## From a clean clone to the first Put and Get: README's first part, word for word, and its time
