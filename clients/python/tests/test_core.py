@@ -223,9 +223,9 @@ def test_a_reason_of_a_later_gateway_is_repeated_only_as_it_says():
 def test_every_reason_has_one_verdict():
     """The table, so that a slip in a class shows: what may be repeated, and after what the outcome is unknown."""
     nothing_done = {
-        "NAMESPACE_NOT_READY", "NOT_SERVING", "OVERLOADED", "ANSWERS_UNREAD", "REQUEST_INCOMPLETE", "STORE_BEHIND",
-        "LOG_BEHIND", "LOG_FULL", "LOG_STALLED", "LOG_UNAVAILABLE", "LANE_POISONED", "LANE_HELD", "STORE_BUSY",
-        "STORE_UNREACHABLE",
+        "NAMESPACE_NOT_READY", "NOT_SERVING", "OVERLOADED", "RATE_LIMITED", "ANSWERS_UNREAD", "REQUEST_INCOMPLETE",
+        "STORE_BEHIND", "LOG_BEHIND", "LOG_FULL", "LOG_STALLED", "LOG_UNAVAILABLE", "LANE_POISONED", "LANE_HELD",
+        "STORE_BUSY", "STORE_UNREACHABLE",
     }  # fmt: skip
     same_token = {"UNKNOWN_OUTCOME", "PARTLY_DONE", "STORE_IO", "CATALOG_UNAVAILABLE"}
     for reason, kind in errors.BY_REASON.items():

@@ -1,5 +1,6 @@
 """Every call against real gateways, by threads and by asyncio, on a store in memory and on SQLite at `strong`."""
 
+import asyncio
 import contextlib
 import gzip
 import os
@@ -11,7 +12,7 @@ import grpc
 import pytest
 from conftest import PATIENCE_S, STORES, fresh, yaml
 
-from prism import Client, Dead, Delete, Later, Message, Put, Token, errors
+from prism import Client, Dead, Delete, Later, Message, Put, Token, aio, errors
 from prism.keyvalue.v1 import keyvalue_pb2, keyvalue_pb2_grpc
 from prism.types import Settled
 
@@ -190,6 +191,37 @@ def test_a_position_of_other_topics_and_a_namespace_that_is_gone_end_a_subscript
     events.admin.delete(events.namespace)
     with pytest.raises(errors.NamespaceUnknown):
         next(subscription)
+
+
+def test_a_loop_that_ended_can_be_gone_on_with(place):
+    events = place("pubsub")
+    subscription = events.subscribe(start="latest", idle=0.5)
+    for number in range(3):
+        assert list(subscription) == []
+        events.publish({"n": number})
+        # A slow machine may need several loops.
+        tries = (next(subscription, None) for _ in range(int(PATIENCE_S / 0.5)))
+        assert next(event for event in tries if event is not None)["n"] == number
+    subscription.close()
+    events.publish({"n": 9})
+    assert list(subscription) == []
+
+
+def test_a_cancelled_wait_loses_nothing(gateways):
+    async def run():
+        name = fresh("pubsub")
+        async with aio.Client(gateways("memory").address, namespace=name, timeout=PATIENCE_S) as events:
+            await events.admin.create(yaml(name, "pubsub", "best-effort"))
+            subscription = events.subscribe()
+            got = []
+            for number in range(10):
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(anext(subscription), 0.05)
+                await events.publish(str(number))
+                got.append((await asyncio.wait_for(anext(subscription), PATIENCE_S)).data)
+            assert got == [str(number) for number in range(10)]
+
+    asyncio.run(run())
 
 
 def test_a_loop_in_another_thread_can_be_ended(gateways):

@@ -16,7 +16,7 @@ OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", -1),
     # A gateway that restarts is there again within a second; grpcio would wait up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.min_reconnect_backoff_ms", 3_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # A subscription may be quiet for long: pings find out that the other side is gone.
     ("grpc.keepalive_time_ms", 20_000),

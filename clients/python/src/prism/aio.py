@@ -228,7 +228,7 @@ class Client:
         """
         track = pubsub.Track(pubsub.start_of(self._core, start, after), self._core.decompressed_max())
         options = pubsub.SubscribeOptions(topics, batch, idle, patience, on_gap)
-        return Subscription(self._core, self._runner(), track, options)
+        return Subscription(self._core, self._channels, track, options)
 
     # --- Queue
 
@@ -308,11 +308,17 @@ class Client:
 
 
 class Subscription:
-    """Events of a namespace, in an `async for` loop. It reconnects by itself, and goes on after the last event."""
+    """Events of a namespace, in an `async for` loop. It reconnects by itself, and goes on after the last event.
 
-    def __init__(self, core: Core, runner: Runner, track: pubsub.Track, options: pubsub.SubscribeOptions) -> None:
-        self._core, self._runner, self._track, self._options = core, runner, track, options
-        self._events = runner.iterate(pubsub.subscribe(core, track, options))
+    So does another loop after one that ended, whether by `idle`, `break`, an error or a cancellation (`wait_for` around
+    `anext` loses nothing); after `close` there is no more.
+    """
+
+    def __init__(self, core: Core, channels: Channels, track: pubsub.Track, options: pubsub.SubscribeOptions) -> None:
+        self._core, self._channels, self._track, self._options = core, channels, track, options
+        self._runner = Runner(channels)
+        self._events: AsyncIterator[Event] | None = None
+        self._closed = False
 
     @property
     def position(self) -> bytes:
@@ -323,11 +329,21 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Event:
-        event: Event = await self._events.__anext__()
-        return event
+        if self._events is None:
+            self._runner = Runner(self._channels)
+            self._events = self._runner.iterate(pubsub.subscribe(self._core, self._track, self._options))
+        if self._closed:
+            raise StopAsyncIteration
+        try:
+            return await self._events.__anext__()
+        except BaseException:
+            # What was running has ended with it; the track knows where to go on.
+            self._events = None
+            raise
 
     def close(self) -> None:
         """Ends the subscription, and a loop over it in another task."""
+        self._closed = True
         self._runner.stop()
 
     async def __aenter__(self) -> Subscription:

@@ -227,7 +227,7 @@ class Client:
         """
         track = pubsub.Track(pubsub.start_of(self._core, start, after), self._core.decompressed_max())
         options = pubsub.SubscribeOptions(topics, batch, idle, patience, on_gap)
-        return Subscription(self._core, self._runner(), track, options)
+        return Subscription(self._core, self._channels, track, options)
 
     # --- Queue
 
@@ -307,11 +307,16 @@ class Client:
 
 
 class Subscription:
-    """Events of a namespace, in a `for` loop. It reconnects by itself, and goes on after the last event."""
+    """Events of a namespace, in a `for` loop. It reconnects by itself, and goes on after the last event.
 
-    def __init__(self, core: Core, runner: Runner, track: pubsub.Track, options: pubsub.SubscribeOptions) -> None:
-        self._core, self._runner, self._track, self._options = core, runner, track, options
-        self._events = runner.iterate(pubsub.subscribe(core, track, options))
+    So does another loop after one that ended, whether by `idle`, `break` or an error; after `close` there is no more.
+    """
+
+    def __init__(self, core: Core, channels: Channels, track: pubsub.Track, options: pubsub.SubscribeOptions) -> None:
+        self._core, self._channels, self._track, self._options = core, channels, track, options
+        self._runner = Runner(channels)
+        self._events: Iterator[Event] | None = None
+        self._closed = False
 
     @property
     def position(self) -> bytes:
@@ -322,11 +327,21 @@ class Subscription:
         return self
 
     def __next__(self) -> Event:
-        event: Event = next(self._events)
-        return event
+        if self._events is None:
+            self._runner = Runner(self._channels)
+            self._events = self._runner.iterate(pubsub.subscribe(self._core, self._track, self._options))
+        if self._closed:
+            raise StopIteration
+        try:
+            return next(self._events)
+        except BaseException:
+            # What was running has ended with it; the track knows where to go on.
+            self._events = None
+            raise
 
     def close(self) -> None:
         """Ends the subscription, and a loop over it in another thread."""
+        self._closed = True
         self._runner.stop()
 
     def __enter__(self) -> Subscription:

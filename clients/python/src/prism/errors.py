@@ -240,6 +240,13 @@ class HeadersTooLarge(PrismError):
     remedy = "see what adds metadata to the calls, a proxy for example"
 
 
+class RateLimited(PrismError):
+    """The namespace has had as many calls as it may for now; nothing was done."""
+
+    remedy = "call less often, or declare a higher rate"
+    repeat = Repeat.NOTHING_DONE
+
+
 class StoreBehind(PrismError):
     """Too much of the namespace is acknowledged and not in the store yet; nothing was done."""
 
@@ -394,6 +401,12 @@ class ImmutableField(PrismError):
     """The update changes a field that stays; nothing was done."""
 
     remedy = "create another namespace"
+
+
+class PlanChanged(PrismError):
+    """The gateway would plan something else by now; nothing was done."""
+
+    remedy = "look at the plan again, then apply that one"
 
 
 class VersionChanged(PrismError):

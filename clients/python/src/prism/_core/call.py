@@ -15,7 +15,7 @@ from prism._core.addresses import Balancer
 from prism._core.effects import Call, Failure, Operation, Reply, Sleep
 from prism._core.methods import Method
 from prism._core.retry import Backoff, Budget, is_of_the_gateway, leaves_outcome_unknown, may_repeat
-from prism._core.tokens import HasToken, TokenMaker, put_into
+from prism._core.tokens import OF_THE_PROCESS, HasToken, TokenMaker, put_into
 from prism.errors import PrismError
 from prism.types import Settings, Token
 
@@ -37,7 +37,7 @@ class Core:
     monotonic: Callable[[], float] = time.monotonic
     now_ns: Callable[[], int] = time.time_ns
     random: Callable[[], float] = random.random
-    tokens: TokenMaker = field(default_factory=TokenMaker)
+    tokens: TokenMaker = OF_THE_PROCESS
     budget: Budget = field(default_factory=Budget)
     balancer: Balancer = field(init=False)
     # When the client was made; its subscriptions begin there.

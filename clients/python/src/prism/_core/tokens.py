@@ -46,6 +46,10 @@ class TokenMaker:
             return Token(self._random_bytes(16), self._last)
 
 
+# One for the process: its clients write the same items.
+OF_THE_PROCESS = TokenMaker()
+
+
 def put_into(request: HasToken, token: Token) -> None:
     """Sets the token of a request."""
     place = request.idempotency_token
