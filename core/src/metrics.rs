@@ -228,6 +228,8 @@ pub struct ShardMetrics {
     pub hops: Counter,
     /// Calls refused with RESOURCE_EXHAUSTED at one of the shard's maxima.
     pub shed: Counter,
+    /// Writes that were acknowledged when they were queued, and that the store has refused.
+    pub queued_lost: Counter,
     /// Calls cancelled, or with a client that disconnected, before the reply.
     pub cancelled: Counter,
     /// Bytes received from clients.
@@ -361,7 +363,7 @@ impl Registry {
 
     fn render_shards(&self, out: &mut String) {
         type Read = fn(&ShardMetrics) -> u64;
-        const FAMILIES: [(&str, &str, &str, Read); 11] = [
+        const FAMILIES: [(&str, &str, &str, Read); 12] = [
             (
                 "connections_accepted_total",
                 "counter",
@@ -400,6 +402,12 @@ impl Registry {
                 "counter",
                 "Calls refused because a maximum was reached.",
                 |m| m.shed.value(),
+            ),
+            (
+                "queued_lost_total",
+                "counter",
+                "Writes at best-effort that were acknowledged when they were queued, and that the store refused.",
+                |m| m.queued_lost.value(),
             ),
             (
                 "cancelled_total",

@@ -16,6 +16,7 @@ use std::{
 use crate::{
     journal::{self, Journal},
     options::{Options, Output},
+    pubsub,
     report::{self, Report, Summary, SweepSummary},
     run::{self, Outcomes, Progress, Run},
     setup::{self, Blocking},
@@ -77,6 +78,9 @@ fn try_run(options: &Options) -> Result<Exit, Failure> {
         let _ = signal_hook::flag::register(signal, Arc::clone(&stop));
     }
     let mut screen = Screen::new(options.quiet);
+    if options.pubsub.pubsub {
+        return load_pubsub(options, &run, &stop, &screen);
+    }
     if options.preload {
         let loaded = preload(&run, &stop, &mut screen).map_err(unreachable)?;
         if loaded.measured.tally.wrong + loaded.measured.tally.errors() > 0 {
@@ -105,13 +109,46 @@ fn try_run(options: &Options) -> Result<Exit, Failure> {
     })
 }
 
+fn load_pubsub(
+    options: &Options,
+    run: &Run,
+    stop: &Arc<AtomicBool>,
+    screen: &Screen,
+) -> Result<Exit, Failure> {
+    let mut last = std::time::Instant::now();
+    let report = pubsub::run(options, run, stop, &mut |line| {
+        if last.elapsed() >= Duration::from_secs(1) {
+            last = std::time::Instant::now();
+            screen.title(line);
+        }
+    });
+    let report = report.map_err(|message| (Exit::Unreachable, message))?;
+    match options.output {
+        Output::Text => print!("{}", report.to_text()),
+        Output::Json => println!("{}", report.to_json()),
+    }
+    if let Some(path) = &options.json {
+        std::fs::write(path, report.to_json() + "\n")
+            .map_err(|error| (Exit::Usage, format!("{}: {error}", path.display())))?;
+    }
+    Ok(match report.is_right() {
+        true => Exit::Met,
+        false => Exit::Wrong,
+    })
+}
+
 fn setup_namespace(options: &Options, run: &Run) -> Result<(), String> {
     let failed =
         |error: &dyn std::fmt::Display| format!("can not create namespace {}: {error}", run.load.namespace);
     let mut client =
         Blocking::connect(run.plan.address, &run.plan.headers).map_err(|error| failed(&error))?;
-    setup::create_namespace(&mut client, &run.load.namespace, &options.durability)
-        .map_err(|error| failed(&error))
+    setup::create_namespace(
+        &mut client,
+        &run.load.namespace,
+        &options.durability,
+        options.pubsub.pubsub,
+    )
+    .map_err(|error| failed(&error))
 }
 
 fn check_journal(path: &Path, run: &Run) -> Result<Exit, Failure> {

@@ -11,6 +11,7 @@
 //!              |       |       |          |
 //!           report   tally  schedule   workload -> keys, mix, values, checker, journal  pure
 //!          slo, sweep
+//!          pubsub: a load of its own, a thread for each publisher and subscriber over books that are pure
 //! ```
 
 pub mod app;
@@ -23,6 +24,7 @@ pub mod mix;
 pub mod options;
 pub mod outcome;
 pub mod plan;
+pub mod pubsub;
 pub mod random;
 pub mod report;
 pub mod run;

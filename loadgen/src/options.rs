@@ -10,6 +10,7 @@ use crate::{
     keys::{KeyDistribution, ValueSize},
     mix::{Mix, Operation},
     plan::Plan,
+    pubsub::PubSubOptions,
     run::Run,
     schedule::Arrival,
     slo::Slo,
@@ -85,6 +86,10 @@ pub struct Options {
     /// Send writes without idempotency tokens
     #[arg(long)]
     pub no_tokens: bool,
+
+    /// A load of PubSub
+    #[command(flatten)]
+    pub pubsub: PubSubOptions,
 
     /// Connections of all threads together
     #[arg(long, short, default_value_t = 16)]
@@ -250,6 +255,7 @@ impl Options {
             VerifyLevel::Fresh => Verify::Fresh,
         };
         self.check_values(&mix, verify)?;
+        self.pubsub.check(self.value.min_bytes())?;
         let load = Load {
             namespace: self.namespace.clone(),
             mix,

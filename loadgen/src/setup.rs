@@ -55,6 +55,7 @@ pub struct Blocking<'h> {
     socket: TcpStream,
     h2: h2::Connection,
     received: Vec<u8>,
+    buffer: Vec<u8>,
     authority: String,
     headers: &'h [(String, String)],
 }
@@ -73,6 +74,7 @@ impl<'h> Blocking<'h> {
             socket,
             h2,
             received: Vec::new(),
+            buffer: vec![0; 64 << 10],
             authority: address.to_string(),
             headers,
         })
@@ -102,15 +104,14 @@ impl<'h> Blocking<'h> {
             .send_grpc_message(stream, true, |out| out.extend_from_slice(message))
             .map_err(refused)?;
         let mut body = Vec::new();
-        let mut buffer = vec![0; 64 << 10];
         loop {
             self.socket.write_all(self.h2.output())?;
             self.h2.output().clear();
-            let count = self.socket.read(&mut buffer)?;
+            let count = self.socket.read(&mut self.buffer)?;
             if count == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
-            self.received.extend_from_slice(&buffer[..count]);
+            self.received.extend_from_slice(&self.buffer[..count]);
             let received = std::mem::take(&mut self.received);
             let mut input = Input::new(&received);
             let end = poll_end(&mut self.h2, &mut input, &mut body)?;
@@ -180,9 +181,18 @@ fn poll_end(
 ///
 /// # Errors
 /// The server's reason.
-pub fn create_namespace(client: &mut Blocking<'_>, name: &str, durability: &str) -> Result<(), CallError> {
+pub fn create_namespace(
+    client: &mut Blocking<'_>,
+    name: &str,
+    durability: &str,
+    pubsub: bool,
+) -> Result<(), CallError> {
+    let (api, more) = match pubsub {
+        true => ("pubsub", "  ordered: true\n"),
+        false => ("keyvalue", ""),
+    };
     let yaml = format!(
-        "namespace: {name}\nteam: loadgen\nclient_api: keyvalue\nneeds:\n  durability: {durability}\n"
+        "namespace: {name}\nteam: loadgen\nclient_api: {api}\nneeds:\n  durability: {durability}\n{more}"
     );
     // CreateRequest { string yaml = 1 }, written by hand: one field is not worth a dependency.
     let mut message = vec![0x0A];

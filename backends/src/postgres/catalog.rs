@@ -20,7 +20,7 @@ use tokio_postgres::Row;
 
 use super::config::Config;
 use super::connect::{Fault, Link, Parameters};
-use super::connections::Connections;
+use super::connections::{Connections, Lease};
 use super::schema::{self, Schema};
 use crate::error::StoreError;
 
@@ -134,7 +134,11 @@ impl Catalog {
     }
 
     /// Makes the tables where they are missing; the random number of the catalog.
+    ///
+    /// Errors: [`StoreError::Unopenable`] if a crash of the server may take back what it has
+    /// acknowledged; nothing was made then.
     pub async fn open(&self) -> Result<u128, StoreError> {
+        drop(self.acquire().await?);
         schema::ensure(&self.connections, &SCHEMA, false).await?;
         let rows = self.query(ID, &[]).await?;
         let bytes: Option<&[u8]> = rows
@@ -150,10 +154,28 @@ impl Catalog {
         })
     }
 
+    /// A connection to a server that syncs what it acknowledges: one that forgets numbers of
+    /// namespaces would give them again, to others.
+    async fn acquire(&self) -> Result<Lease, StoreError> {
+        let lease = self.connections.acquire().await?;
+        if self.connections.facts().is_none_or(|facts| facts.is_durable) {
+            return Ok(lease);
+        }
+        // Its end closes the connection: the next one sees the setting as it is then.
+        lease.begin();
+        Err(StoreError::Unopenable {
+            detail: format!(
+                "postgresql at {} runs with fsync = off, so namespaces that it acknowledged may be lost, and their numbers \
+                 given to others; set fsync = on",
+                self.connections.address()
+            ),
+        })
+    }
+
     /// Reads what has changed since a revision; everything if `seen` is `None`. Returns `None` if
     /// nothing has.
     pub async fn read(&self, seen: Option<u64>) -> Result<Option<Delta>, StoreError> {
-        let lease = self.connections.acquire().await?;
+        let lease = self.acquire().await?;
         let delta = read(lease.begin(), seen).await?;
         lease.finish();
         Ok(delta)
@@ -161,7 +183,7 @@ impl Catalog {
 
     /// Adds namespaces in the state `provisioning`: all of them, or none. This gateway holds them.
     pub async fn create(&self, rows: &[CatalogRow], namespaces_max: u64) -> Result<Created, StoreError> {
-        let lease = self.connections.acquire().await?;
+        let lease = self.acquire().await?;
         let link = lease.begin();
         let created = match self.insert(link, rows, namespaces_max).await {
             Ok(created @ Created::Done(_)) => {
@@ -269,7 +291,7 @@ impl Catalog {
     }
 
     async fn query(&self, text: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, StoreError> {
-        let lease = self.connections.acquire().await?;
+        let lease = self.acquire().await?;
         let rows = lease.begin().query(text, parameters).await.map_err(Fault::from);
         match &rows {
             Err(fault) if fault.is_of_connection() => {}

@@ -16,6 +16,7 @@ import {
 import { Health } from './gen/grpc/health/v1/health_pb.js';
 import { Namespaces } from './gen/prism/admin/v1/namespaces_pb.js';
 import { KeyValue } from './gen/prism/keyvalue/v1/keyvalue_pb.js';
+import { PubSub, Start } from './gen/prism/pubsub/v1/pubsub_pb.js';
 
 const target = process.env.PRISM_TARGET;
 const namespace = process.env.PRISM_NAMESPACE;
@@ -44,12 +45,15 @@ for (const useBinaryFormat of [true, false]) {
 
 /** A namespace with 40 values that compress well, made once. */
 const streamed = `connect-${process.pid}`;
+const messages = `${streamed}-messages`;
 const ENTRIES = 40;
 const VALUE = 'value '.repeat(200);
 test.before(async () => {
   const transport = createConnectTransport({ baseUrl, httpVersion: '1.1' });
   const yaml = `namespace: ${streamed}\nteam: t\nclient_api: keyvalue\nneeds:\n  durability: best-effort\n`;
   await createClient(Namespaces, transport).create({ yaml }, within());
+  const pubsub = `namespace: ${messages}\nteam: t\nclient_api: pubsub\nneeds:\n  durability: best-effort\n  ordered: true\n`;
+  await createClient(Namespaces, transport).create({ yaml: pubsub }, within());
   const kv = createClient(KeyValue, transport);
   for (let n = 0; n < ENTRIES; n++) {
     await kv.put({ namespace: streamed, id: `id-${n}`, items: [{ key: bytes('k'), value: bytes(VALUE) }] }, within());
@@ -58,7 +62,7 @@ test.before(async () => {
 test.after(async () => {
   sessionManager.abort();
   const transport = createConnectTransport({ baseUrl, httpVersion: '1.1' });
-  await createClient(Namespaces, transport).delete({ name: streamed }, within());
+  for (const name of [streamed, messages]) await createClient(Namespaces, transport).delete({ name }, within());
 });
 
 const refusal = async (promise) => {
@@ -120,6 +124,51 @@ for (const [name, transport] of transports) {
       const { statuses } = await health.list({}, within());
       assert.equal(statuses['prism.keyvalue.v1.KeyValue'].status, 1);
     });
+  });
+}
+
+for (const [name, transport] of transports.filter(([name]) => name.startsWith('Connect'))) {
+  test(`a subscription by ${name}`, async () => {
+    const pubsub = createClient(PubSub, transport);
+    const topic = freshId();
+    const publish = (text) =>
+      pubsub.publish({ namespace: messages, message: { topic, payload: bytes(text), orderingKey: 'k', attributes: { n: text } } }, within());
+    const texts = (answer) => answer.messages.map(({ message }) => Buffer.from(message.payload).toString());
+    /** A subscription, as an iterator that is left by `leave`. */
+    const begin = (start) => {
+      const left = new AbortController();
+      const signal = AbortSignal.any([left.signal, within().signal]);
+      const answers = pubsub.subscribe({ namespace: messages, topics: [topic], start: { place: start } }, { signal });
+      const stream = answers[Symbol.asyncIterator]();
+      return { next: () => stream.next(), leave: () => left.abort() };
+    };
+    /** Reads until so many messages have come: their texts, and the position after them. */
+    const read = async (stream, count) => {
+      const found = [];
+      for (;;) {
+        const { value: answer, done } = await stream.next();
+        assert(!done, `the stream ended after ${found}`);
+        found.push(...texts(answer));
+        if (found.length >= count) return [found, answer.position];
+      }
+    };
+    const live = begin({ case: 'start', value: Start.LATEST });
+    const { value: first } = await live.next();
+    assert.equal(first.messages.length, 0);
+    assert(first.position.length > 0);
+    await publish('one');
+    await publish('two');
+    const [found, position] = await read(live, 2);
+    assert.deepEqual(found, ['one', 'two']);
+    live.leave();
+    await publish('three');
+    const rest = begin({ case: 'position', value: position });
+    assert.deepEqual((await read(rest, 1))[0], ['three']);
+    rest.leave();
+    const refused = begin({ case: 'position', value: bytes('not a position') });
+    const error = await refusal(refused.next());
+    assert.equal(error.code, Code.InvalidArgument);
+    assert.match(error.rawMessage, /start\.position/);
   });
 }
 

@@ -4,6 +4,7 @@ import json
 import os
 import struct
 import subprocess
+import urllib.parse
 
 import grpc
 import pytest
@@ -111,12 +112,11 @@ def test_a_deleted_namespace_ends_its_streams(events):
 class Curl:
     """A stream that curl reads."""
 
-    def __init__(self, body, *arguments):
-        self.process = subprocess.Popen(
-            ["curl", "--silent", "--no-buffer", "--max-time", str(PATIENCE_S), "--data-binary", "@-", *arguments, f"http://{TARGET}{SUBSCRIBE}"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )
-        self.process.stdin.write(body)
+    def __init__(self, body, *arguments, query=None):
+        command = ["curl", "--silent", "--no-buffer", "--max-time", str(PATIENCE_S), *arguments]
+        command += ["--data-binary", "@-", f"http://{TARGET}{SUBSCRIBE}"] if query is None else [f"http://{TARGET}{SUBSCRIBE}?{query}"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process.stdin.write(body or b"")
         self.process.stdin.close()
 
     def __enter__(self):
@@ -153,6 +153,13 @@ def sse(events, *more):
     return Curl(json.dumps(request).encode(), *fields, *more)
 
 
+def by_get(events, *more):
+    """As an EventSource asks: by GET, with the request in the query."""
+    request = {"namespace": events.namespace, "topics": ["orders"], "start": {"start": "START_EARLIEST"}}
+    query = urllib.parse.urlencode({"encoding": "json", "message": json.dumps(request)})
+    return Curl(None, "--header", "accept: text/event-stream", *more, query=query)
+
+
 def sent(event):
     return [one["message"]["payload"] for one in json.loads(event["data"]).get("messages", [])]
 
@@ -173,6 +180,28 @@ def test_server_sent_events_go_on_after_the_last_event_id(tmp_path, events, vers
         events.delete()
         error = stream.event()
         assert error["event"] == "error" and "NAMESPACE_UNKNOWN" in error["data"]
+
+
+@pytest.mark.parametrize("version", ["--http1.1", "--http2-prior-knowledge"])
+def test_a_subscription_by_get_as_event_source_makes_it(events, version):
+    with by_get(events, version) as stream:
+        assert sent(stream.event()) == []
+        events.publish(b"one")
+        event = stream.event()
+        assert sent(event) == [b64(b"one")]
+    events.publish(b"two")
+    # It connects again by itself, with the id of the last event that came.
+    with by_get(events, version, "--header", f"last-event-id: {event['id']}") as stream:
+        assert sent(stream.event()) == []
+        assert sent(stream.event()) == [b64(b"two")]
+
+
+def test_a_get_takes_part_in_no_group(events):
+    request = json.dumps({"namespace": events.namespace, "group": "audit"})
+    query = urllib.parse.urlencode({"encoding": "json", "message": request})
+    with Curl(None, "--header", "accept: text/event-stream", query=query) as stream:
+        error = stream.event()
+        assert error["event"] == "error" and "group" in error["data"]
 
 
 def test_connect_streaming_in_json(events):

@@ -26,14 +26,17 @@ use self::{
     memory::ShardMemory,
     service::{Request, Service},
 };
-use crate::call::{
-    context::Context,
-    error,
-    event::{Awaited, Verdict},
-    footprint::Footprint,
-    job::Answer,
-    record::{LoggedWrite, Part, Unreadable},
-    ticket::Ticket,
+use crate::{
+    call::{
+        context::Context,
+        error,
+        event::{Awaited, Verdict},
+        footprint::Footprint,
+        job::Answer,
+        record::{LoggedWrite, Part, Unreadable},
+        ticket::Ticket,
+    },
+    namespace::spec::Path,
 };
 
 /// Evaluates an expression for the service of a method: `with_service!(method, S, method =>
@@ -124,8 +127,9 @@ pub(crate) struct StoreCall<'a> {
     pub(crate) method: Method,
     pub(crate) context: Context,
     pub(crate) body: &'a [u8],
-    /// Whether the write's record will be logged.
-    pub(crate) log: bool,
+    /// Path of the write: it decides what follows the store's commit, a record or nothing, not even
+    /// an answer.
+    pub(crate) path: Path,
 }
 
 /// Applies the writes of many calls of one API in one transaction. Calls `answer` for each, in

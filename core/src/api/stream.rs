@@ -13,6 +13,7 @@ use crate::{
 pub(crate) enum Asked {
     Shard(u16),
     Reader(StoreId),
+    Writer(StoreId),
 }
 
 /// Outcome of an answer.

@@ -23,6 +23,7 @@ use super::{
     method::AdminMethod,
     ticket::{Stamp, Ticket},
 };
+use crate::namespace::spec::Path;
 
 /// Work for another thread.
 #[derive(Debug)]
@@ -36,14 +37,16 @@ pub(crate) enum Work {
         stamp: Stamp,
         /// Restricts a batch to the keys that this shard owns.
         part: bool,
-        /// Whether the store's writer must send the write's record to the logs of its owners.
-        log: bool,
+        /// Path of a write: it decides what follows a store's commit, a record for the logs of its
+        /// owners or nothing, not even an answer.
+        path: Path,
         /// Logged writes that a read must see in addition to the store's contents, in order.
         overlay: Vec<Payload>,
         /// Until when the call waits for something, if there is nothing.
         wait_until: Option<Instant>,
     },
-    /// Answered when all acknowledged writes of the shard in a namespace are in the store.
+    /// Answered when all acknowledged writes of a namespace are in the store: those of the asked
+    /// shard's log, or all that wait for the asked store.
     Barrier { namespace: NamespaceId },
     /// Request for the next messages of a subscription, answered when there are some. `number`: the
     /// place of the subscription that is asked.
@@ -113,6 +116,18 @@ pub(crate) enum Answer {
     Part(Vec<PartOutcome>),
     /// The answer to [`Work::Barrier`].
     Reached,
+    /// A store's end of a write that was acknowledged when it was queued. It is for the shard, not
+    /// for the client.
+    Unqueued(Queued),
+}
+
+/// A write that was acknowledged when it was queued for its store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Queued {
+    /// Bytes of its request message.
+    pub(crate) bytes: usize,
+    /// Whether the store has refused it.
+    pub(crate) is_lost: bool,
 }
 
 /// An answer with its address.

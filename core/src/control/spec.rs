@@ -43,7 +43,7 @@ fn served(entry: &CatalogEntry, state: NamespaceState, stores: &Stores) -> Resul
         format!("this version does not serve client_api {api}")
     })?;
     let value_bytes_max = config.needs.max_message_size.unwrap_or(u64::MAX);
-    let path = store.path(config.durability());
+    let path = store.path(config.durability(), api_of(config.client_api));
     Ok(NamespaceSpec {
         id: NamespaceId(entry.id),
         name: config.name.clone(),
@@ -59,7 +59,7 @@ fn served(entry: &CatalogEntry, state: NamespaceState, stores: &Stores) -> Resul
         path,
         unapplied: match path {
             Path::LogFirst => store.unapplied(api_of(config.client_api)),
-            Path::StoreOnly | Path::StoreThenLog => Unapplied::Ignore,
+            Path::StoreOnly | Path::Queued | Path::StoreThenLog => Unapplied::Ignore,
         },
         ordered: config.needs.ordered == Some(true),
         replay: config.needs.replay != Some(false),

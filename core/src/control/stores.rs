@@ -82,7 +82,8 @@ impl Stores {
             let store = &self.0[index];
             Placement {
                 backend: store.describe(&wanted.config.name),
-                acknowledged: store.acknowledged(wanted.config.durability()),
+                acknowledged: store
+                    .acknowledged(wanted.config.durability(), plan::api_of(wanted.config.client_api)),
             }
         })
     }
@@ -145,9 +146,14 @@ impl OpenStore {
         }
     }
 
-    /// The order in which writes reach store and log. Where other gateways serve a namespace, too,
-    /// `strong` is the server's own: they do not see what the log of this one still holds.
-    pub(crate) fn path(&self, durability: Durability) -> Path {
+    /// The order in which writes of an API reach store and log. Where other gateways serve a
+    /// namespace, too, `strong` is the server's own: they do not see what the log of this one still
+    /// holds.
+    pub(crate) fn path(&self, durability: Durability, api: Api) -> Path {
+        let is_queued = durability == Durability::BestEffort && api == Api::PubSub;
+        if is_queued && self.candidate.kind == StoreKind::Sqlite {
+            return Path::Queued;
+        }
         match (self.is_logged, self.is_shared && durability == Durability::Strong) {
             (true, false) => Path::of(durability),
             (false, _) | (true, true) => Path::StoreOnly,
@@ -155,12 +161,13 @@ impl OpenStore {
     }
 
     /// Who acknowledges a write, and who has it then, for people.
-    fn acknowledged(&self, durability: Durability) -> &'static str {
-        match (self.path(durability), durability) {
+    fn acknowledged(&self, durability: Durability, api: Api) -> &'static str {
+        match (self.path(durability, api), durability) {
             (Path::LogFirst, _) => "the log acknowledges when it is on disk, then the store gets it",
             (Path::StoreThenLog, _) => "the store acknowledges, then the log gets a copy",
             (Path::StoreOnly, Durability::Strong) => "the store acknowledges when it is on its disk",
             (Path::StoreOnly, _) => "the store acknowledges; there is no log",
+            (Path::Queued, _) => "acknowledged when it is queued for the store; there is no log",
         }
     }
 

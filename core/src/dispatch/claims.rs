@@ -37,16 +37,17 @@ impl Dispatcher {
         spec: &NamespaceSpec,
         request: &S::Request<'_>,
     ) -> Option<u16> {
-        if !S::TOKENS_SPAN_KEYS || self.shard_count() == 1 {
+        if !S::TOKENS_SPAN_KEYS {
             return None;
         }
         let token = request.token()?;
-        match (spec.home, spec.path) {
-            (Home::Shards, _) | (Home::Store(_), Path::LogFirst) => {
-                Some(owner_of_token(spec.id, token.token, self.shard_count()))
-            }
-            (Home::Store(_), Path::StoreOnly | Path::StoreThenLog) => None,
-        }
+        let is_judged_later = match (spec.home, spec.path) {
+            (Home::Shards, _) | (Home::Store(_), Path::LogFirst) => self.shard_count() > 1,
+            // Its store judges it after the acknowledgement.
+            (Home::Store(_), Path::Queued) => true,
+            (Home::Store(_), Path::StoreOnly | Path::StoreThenLog) => false,
+        };
+        is_judged_later.then(|| owner_of_token(spec.id, token.token, self.shard_count()))
     }
 
     /// Remembers to which call a token belongs, as its owner.
@@ -55,13 +56,13 @@ impl Dispatcher {
     /// It belongs to another call.
     pub(super) fn claim(
         &mut self,
-        home: Home,
+        (home, path): (Home, Path),
         namespace: NamespaceId,
         token: &CallToken<'_>,
     ) -> Result<(), Box<Status>> {
-        let claims = match home {
-            Home::Shards => &mut self.claims,
-            Home::Store(_) => match self.places.log.as_mut().and_then(|log| log.claims()) {
+        let claims = match (home, path) {
+            (Home::Shards, _) | (Home::Store(_), Path::Queued) => &mut self.claims,
+            (Home::Store(_), _) => match self.places.log.as_mut().and_then(|log| log.claims()) {
                 Some(claims) => claims,
                 // A lane that is held must not hold up the calls of others. The store's memory is
                 // left.
@@ -121,20 +122,29 @@ impl Dispatcher {
             default_ttl_ms,
             body,
             stamp,
-            log,
+            path,
             wait_until,
             ..
         } = call
         else {
             return;
         };
+        if path == Path::Queued {
+            let context = Context {
+                namespace,
+                default_ttl_ms,
+                now: self.wall_millis(),
+                stamp,
+            };
+            return self.queue_claimed(ticket, method, &context, &body);
+        }
         let home = self.namespaces.spec_of(namespace).map(|spec| spec.home);
         let claimed = with_service!(
             method,
             S, method => S::decode(method, &body).map(|request| {
                 let owners = self.owners(namespace, &request);
                 let claimed = match (home, request.call_token()) {
-                    (Some(home), Some(token)) => self.claim(home, namespace, &token),
+                    (Some(home), Some(token)) => self.claim((home, path), namespace, &token),
                     // Its owners say that it is gone.
                     _ => Ok(()),
                 };
@@ -156,7 +166,7 @@ impl Dispatcher {
                     body: body.clone(),
                     stamp,
                     part: owners.len() > 1,
-                    log,
+                    path,
                     overlay: Vec::new(),
                     wait_until,
                 };
@@ -198,7 +208,7 @@ pub(super) fn unary(
         body: message.to_vec(),
         stamp: context.stamp,
         part,
-        log: path == Path::StoreThenLog,
+        path,
         overlay: Vec::new(),
         wait_until,
     }

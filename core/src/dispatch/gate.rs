@@ -103,11 +103,18 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Notes a reply taken from the mailbox. Those to the asks of subscriptions hold no place.
-    pub(crate) fn reply_received(&mut self, reply: &Reply) {
-        if !matches!(reply.result, Ok(Answer::Messages { .. })) {
-            self.answer_received(&reply.ticket);
+    /// Notes a reply taken from the mailbox. Returns whether it is for a client. Those to the asks
+    /// of subscriptions hold no place.
+    pub(crate) fn reply_received(&mut self, reply: &Reply) -> bool {
+        match &reply.result {
+            Ok(Answer::Messages { .. }) => {}
+            Ok(Answer::Unqueued(queued)) => {
+                self.unqueue(&reply.ticket, *queued);
+                return false;
+            }
+            _ => self.answer_received(&reply.ticket),
         }
+        true
     }
 
     /// Notes an answer taken from the mailbox: its place is free again, whether or not its call

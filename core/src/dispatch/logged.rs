@@ -317,7 +317,7 @@ impl Dispatcher {
                 body: body.to_vec(),
                 stamp: context.stamp,
                 part: false,
-                log: false,
+                path: spec::Path::LogFirst,
                 overlay,
                 wait_until: None,
             },

@@ -16,6 +16,7 @@
 mod asks;
 mod claims;
 mod compress;
+mod deadlines;
 pub(crate) mod finish;
 mod gate;
 pub(crate) mod head;
@@ -24,6 +25,7 @@ pub(crate) mod http_rules;
 pub(crate) mod logged;
 pub(crate) mod namespaces;
 pub(crate) mod pending;
+mod queued;
 pub(crate) mod reflection;
 pub(crate) mod route;
 pub(crate) mod stream;
@@ -138,7 +140,7 @@ pub(crate) struct Dispatcher {
     asks: Vec<Ask>,
     /// Calls that found nothing in this shard's memory.
     calls: Waiting,
-    /// The calls to which tokens belong that this shard owns, of namespaces that lie on the shards.
+    /// The calls to which tokens belong that this shard owns, where its log does not know them.
     claims: Claims,
     namespaces: Namespaces,
     limits: ServeLimits,
@@ -376,14 +378,23 @@ impl Dispatcher {
             if owner != self.shard {
                 let pending = Box::new(Pending::new(ticket, now, deadline, Some(pass)));
                 let work = unary(method.into(), &context, path, (message, wait_until), false);
+                if way == Way::Queue {
+                    return self.start_queued_claim(owner, pending, message.len(), work);
+                }
                 let owners = self.owners(context.namespace, &request);
                 return self.start_claim(owner, pending, &owners, work);
             }
             let token = request.call_token();
-            if let Some(Err(status)) = token.map(|token| self.claim(home, context.namespace, &token)) {
+            if let Some(Err(status)) = token.map(|token| self.claim((home, path), context.namespace, &token))
+            {
                 self.finish(pass, status.code, 0);
                 return Progress::Done(Err(status));
             }
+        }
+        if way == Way::Queue {
+            let result = self.queue::<S>((ticket, now), method, &request, &context, message);
+            self.finish(pass, code_of(&result), self.reply.len());
+            return Progress::Done(result);
         }
         if way == Way::Inline {
             let memory = &mut self.places.memory;
@@ -455,7 +466,7 @@ impl Dispatcher {
                 pending.waits_at = wait_until.map(|_| to);
                 self.submit(to, pending, work(false))
             }
-            (Way::Inline | Way::Log | Way::Store, _) => {
+            (Way::Inline | Way::Log | Way::Store | Way::Queue, _) => {
                 self.submit(Destination::Shard(self.shard), pending, work(false))
             }
             (Way::Peer(shard), _) => {
@@ -714,6 +725,17 @@ impl Dispatcher {
         shards
     }
 
+    /// Waits of calls for parts of this process: a store, the log, another shard. The control
+    /// thread is left out, as it is slow.
+    pub(crate) fn outstanding(&self) -> Outstanding {
+        let (promised, writes) = self.log_promises();
+        Outstanding {
+            // Calls that other shards took wait for this one's log, too.
+            calls: (self.waiting - self.waiting_for_control).max(promised),
+            writes,
+        }
+    }
+
     fn shard_count(&self) -> u16 {
         self.peers.shards.len() as u16
     }
@@ -728,64 +750,3 @@ const WELCOME: &str = "Prism, a data gateway.\n\n\
     gRPC, Connect (JSON) and HTTP on this port:\n\
     \x20 /metrics  /healthz  /readyz\n\
     \x20 POST /prism.keyvalue.v1.KeyValue/Put  and the other methods that server reflection lists\n";
-
-impl Dispatcher {
-    /// Registers a call's deadline, if it has one.
-    fn watch_deadline(&mut self, pending: &mut Pending) {
-        let Some(deadline) = pending.deadline else { return };
-        self.deadlines_made += 1;
-        let key = (deadline, self.deadlines_made);
-        pending.deadline_key = Some(key);
-        let is_first = self
-            .deadlines
-            .first_key_value()
-            .is_none_or(|(first, _)| key < *first);
-        self.deadlines.insert(key, pending.ticket);
-        if is_first {
-            self.deadline_changed.notify();
-        }
-    }
-
-    pub(crate) fn forget_deadline(&mut self, pending: &mut Pending) {
-        if let Some(key) = pending.deadline_key.take() {
-            self.deadlines.remove(&key);
-        }
-    }
-
-    /// Registers the deadline of a stream.
-    pub(crate) fn watch_stream_deadline(&mut self, pending: &mut Pending) {
-        if pending.deadline_key.is_none() {
-            self.watch_deadline(pending);
-        }
-    }
-
-    /// Waits of calls for parts of this process: a store, the log, another shard. The control
-    /// thread is left out, as it is slow.
-    pub(crate) fn outstanding(&self) -> Outstanding {
-        let (promised, writes) = self.log_promises();
-        Outstanding {
-            // Calls that other shards took wait for this one's log, too.
-            calls: (self.waiting - self.waiting_for_control).max(promised),
-            writes,
-        }
-    }
-
-    /// The earliest deadline of a waiting call, or the time at which one that found nothing is to
-    /// be looked after.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let deadline = self.deadlines.first_key_value();
-        let deadline = deadline.map(|((deadline, _), _)| *deadline);
-        deadline.into_iter().chain(self.calls.next()).min()
-    }
-
-    /// Takes a call after its deadline.
-    pub(crate) fn take_expired(&mut self, now: Instant) -> Option<Ticket> {
-        let entry = self.deadlines.first_entry()?;
-        (entry.key().0 <= now).then(|| entry.remove())
-    }
-
-    /// Raised when the earliest deadline moves forward.
-    pub(crate) fn deadline_changed(&self) -> Rc<Notify> {
-        self.deadline_changed.clone()
-    }
-}

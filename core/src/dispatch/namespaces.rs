@@ -20,6 +20,9 @@ pub(crate) struct Namespace {
     pub(crate) waiting: Cell<usize>,
     /// Streams of this shard.
     pub(crate) streams: Cell<usize>,
+    /// Bytes of writes of this shard that were acknowledged when they were queued, and that the
+    /// store does not have yet.
+    pub(crate) queued_bytes: Cell<usize>,
     /// Calls answered in the running batch, by method; their latency is recorded at its end.
     batch: Box<[Cell<u32>]>,
     in_batch: Cell<bool>,
@@ -85,6 +88,7 @@ impl Namespaces {
             // Answers to earlier calls give their places back here.
             waiting: Cell::new(before.map_or(0, |before| before.waiting.get())),
             streams: Cell::new(before.map_or(0, |before| before.streams.get())),
+            queued_bytes: Cell::new(before.map_or(0, |before| before.queued_bytes.get())),
             batch: spec.api.methods().iter().map(|_| Cell::new(0)).collect(),
             in_batch: Cell::new(false),
             spec,

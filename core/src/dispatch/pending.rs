@@ -134,7 +134,9 @@ impl Dispatcher {
                 self.reply.append(&mut message);
                 Ok(())
             }
-            (Ok(Answer::Part(_) | Answer::Messages { .. } | Answer::Reached), None) => Ok(()),
+            (Ok(Answer::Part(_) | Answer::Messages { .. } | Answer::Reached | Answer::Unqueued(_)), None) => {
+                Ok(())
+            }
             (Err(status), None) => Err(status),
         };
         self.end(pending, code_of(&result), self.reply.len());

@@ -2,7 +2,7 @@
 //! client reads.
 //!
 //! ```text
-//!   begin ──> barrier (all shards: the store has what was acknowledged) ──> ask ──> chunk ──> ask ──> … ──> last
+//!   begin ──> barrier (all: the store has what was acknowledged) ──> ask ──> chunk ──> ask ──> … ──> last
 //! ```
 //!
 //! What is asked, and of whom, is the business of its [`Source`], which its API makes: a Scan goes
@@ -27,7 +27,7 @@ use crate::{
         job::{Answer, Job, Work},
         ticket::Ticket,
     },
-    namespace::spec::Path,
+    namespace::spec::{Home, Path},
 };
 
 /// Most streams of one shard. Each may have an answer in flight, for which the mailbox of answers
@@ -49,10 +49,10 @@ pub(crate) struct Stream {
 
 /// Whether the store has the writes acknowledged before the stream began.
 enum Barrier {
-    /// This many shards are to be asked.
-    Wanted(u16),
+    /// These are to be asked.
+    Wanted(Vec<Asked>),
     /// This many of them have not answered.
-    Waiting(u16),
+    Waiting(usize),
     /// All have, or none need be asked.
     Passed,
 }
@@ -68,14 +68,14 @@ pub(crate) enum StreamStep {
 }
 
 impl Stream {
-    /// A stream that first waits for the logs of so many shards.
-    pub(super) fn new(pending: Pending, source: Box<dyn Source>, barrier: u16) -> Self {
+    /// A stream that begins when all of `barrier` have given the store what was acknowledged.
+    pub(super) fn new(pending: Pending, source: Box<dyn Source>, barrier: Vec<Asked>) -> Self {
         Self {
             pending,
             source,
-            barrier: match barrier {
-                0 => Barrier::Passed,
-                shards => Barrier::Wanted(shards),
+            barrier: match barrier.is_empty() {
+                true => Barrier::Passed,
+                false => Barrier::Wanted(barrier),
             },
             ready: VecDeque::new(),
             ended: false,
@@ -112,8 +112,11 @@ impl Stream {
             let last = self.ended && self.ready.len() == 1;
             return StreamStep::Send { last };
         }
-        match self.barrier {
-            Barrier::Wanted(shards) => return self.ask_for_barrier(shards, gateway),
+        match &mut self.barrier {
+            Barrier::Wanted(barrier) => {
+                let barrier = std::mem::take(barrier);
+                return self.ask_for_barrier(&barrier, gateway);
+            }
             Barrier::Waiting(_) => return StreamStep::Wait,
             Barrier::Passed => {}
         }
@@ -131,17 +134,17 @@ impl Stream {
         }
     }
 
-    /// Asks every shard to answer when the store has its acknowledged writes.
-    fn ask_for_barrier(&mut self, shards: u16, gateway: &mut Dispatcher) -> StreamStep {
+    /// Asks all to answer when the store has the acknowledged writes.
+    fn ask_for_barrier(&mut self, barrier: &[Asked], gateway: &mut Dispatcher) -> StreamStep {
         gateway.watch_stream_deadline(&mut self.pending);
-        for shard in 0..shards {
+        for to in barrier {
             let namespace = self.pending.ticket.namespace;
             let work = Work::Barrier { namespace };
-            if let Err(status) = gateway.submit_ask(Asked::Shard(shard), &self.pending, work) {
+            if let Err(status) = gateway.submit_ask(*to, &self.pending, work) {
                 return self.fail(status, gateway);
             }
         }
-        self.barrier = Barrier::Waiting(shards);
+        self.barrier = Barrier::Waiting(barrier.len());
         StreamStep::Wait
     }
 
@@ -253,10 +256,11 @@ impl Dispatcher {
                 return Progress::Done(Err(status));
             }
         };
-        // The shards whose logs must have given the store what they acknowledged.
-        let barrier = match (after_log, spec.path) {
-            (true, Path::LogFirst) => self.shard_count(),
-            (false, _) | (true, Path::StoreOnly | Path::StoreThenLog) => 0,
+        // Whoever must have given the store what was acknowledged.
+        let barrier = match (after_log, spec.path, spec.home) {
+            (true, Path::LogFirst, _) => (0..self.shard_count()).map(Asked::Shard).collect(),
+            (true, Path::Queued, Home::Store(store)) => vec![Asked::Writer(store)],
+            _ => Vec::new(),
         };
         let pending = Pending::new(ticket, now, deadline, Some(pass));
         Progress::Stream(Box::new(Stream::new(pending, source, barrier)))
@@ -295,10 +299,7 @@ impl Dispatcher {
     /// Sends a stream's ask. One of a subscription may wait for hours, so it takes no place of a
     /// call.
     fn submit_ask(&mut self, to: Asked, pending: &Pending, work: Work) -> Result<(), Box<Status>> {
-        let to = match to {
-            Asked::Shard(shard) => Destination::Shard(shard),
-            Asked::Reader(store) => Destination::Reader(store),
-        };
+        let to = to.into();
         match work {
             Work::Messages { .. } => self.submit_without_place(to, pending, work),
             work => self.submit(to, pending, work),
@@ -314,10 +315,16 @@ impl Dispatcher {
                 namespace: ticket.namespace,
             },
         };
-        let to = match to {
-            Asked::Shard(shard) => Destination::Shard(shard),
-            Asked::Reader(store) => Destination::Reader(store),
-        };
-        let _ = self.send_job(to, job);
+        let _ = self.send_job(to.into(), job);
+    }
+}
+
+impl From<Asked> for Destination {
+    fn from(asked: Asked) -> Self {
+        match asked {
+            Asked::Shard(shard) => Self::Shard(shard),
+            Asked::Reader(store) => Self::Reader(store),
+            Asked::Writer(store) => Self::Writer(store),
+        }
     }
 }

@@ -7,12 +7,15 @@ use prism_backends::{NamespaceId, StoreError};
 use prism_codec::method::Method;
 
 use super::{Destination, Dispatcher, Progress, pending::Pending};
-use crate::call::{
-    context::Context,
-    error,
-    job::{Answer, Job, Reply, Work, WriterMessage},
-    ticket::Ticket,
-    waiting,
+use crate::{
+    call::{
+        context::Context,
+        error,
+        job::{Answer, Job, Reply, Work, WriterMessage},
+        ticket::Ticket,
+        waiting,
+    },
+    namespace::spec::Path,
 };
 
 /// The answer of a call that waits leaves so long before its deadline.
@@ -54,7 +57,7 @@ impl Dispatcher {
                 body: message.to_vec(),
                 stamp: context.stamp,
                 part: false,
-                log: false,
+                path: Path::StoreOnly,
                 overlay: Vec::new(),
                 wait_until: Some(until),
             },

@@ -8,6 +8,7 @@
 //! | store | log first | none, and unapplied writes count | as above: the owner knows what the store lacks |
 //! | store | log first | none, and they do not · direct | the store |
 //! | store | store only, store then log | any | the store, from whichever shard took the call |
+//! | store | queued | certain | the store's queue, from whichever shard took the call; others: the store |
 
 use prism_codec::method::Effect;
 use smallvec::SmallVec;
@@ -30,6 +31,8 @@ pub(super) enum Way {
     Peers(Shards),
     /// To the threads of the store.
     Store,
+    /// The same, and answered when it is with them.
+    Queue,
 }
 
 /// Decides the way of a call. `owners` is called only where keys have owners; no owner stands for
@@ -49,7 +52,9 @@ pub(super) fn way(
             let through_log = match (path, effect) {
                 (Path::LogFirst, Effect::Certain | Effect::Judged) => true,
                 (Path::LogFirst, Effect::None) => unapplied != Unapplied::Ignore,
-                (Path::LogFirst, Effect::Direct) | (Path::StoreOnly | Path::StoreThenLog, _) => false,
+                (Path::Queued, Effect::Certain) => return Way::Queue,
+                (Path::LogFirst, Effect::Direct)
+                | (Path::StoreOnly | Path::Queued | Path::StoreThenLog, _) => false,
             };
             if !through_log {
                 return Way::Store;
@@ -87,6 +92,8 @@ mod tests {
             (Home::Store(_), Path::LogFirst, Effect::None, Unapplied::Ignore) => Way::Store,
             (Home::Store(_), Path::LogFirst, Effect::Direct, _) => Way::Store,
             (Home::Store(_), Path::StoreOnly | Path::StoreThenLog, ..) => Way::Store,
+            (Home::Store(_), Path::Queued, Effect::Certain, _) => Way::Queue,
+            (Home::Store(_), Path::Queued, ..) => Way::Store,
         }
     }
 
@@ -94,7 +101,7 @@ mod tests {
     fn every_row_of_the_table() {
         let mut rows = 0;
         for home in [Home::Shards, Home::Store(StoreId(0)), Home::Store(StoreId(3))] {
-            for path in [Path::StoreOnly, Path::StoreThenLog, Path::LogFirst] {
+            for path in [Path::StoreOnly, Path::Queued, Path::StoreThenLog, Path::LogFirst] {
                 for unapplied in [Unapplied::Ignore, Unapplied::Wait, Unapplied::Overlay] {
                     for effect in EFFECTS {
                         let row = expected(home, path, unapplied, effect);
@@ -107,7 +114,7 @@ mod tests {
                         ];
                         for (owners, at_owner) in owners {
                             let expected = match row {
-                                Way::Store => Way::Store,
+                                Way::Store | Way::Queue => row.clone(),
                                 _ => at_owner,
                             };
                             let found = way(home, path, unapplied, effect, || owners.clone(), HERE);
@@ -121,7 +128,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(rows, 3 * 3 * 3 * 4 * 5);
+        assert_eq!(rows, 3 * 4 * 3 * 4 * 5);
     }
 
     #[test]

@@ -59,6 +59,9 @@ pub(crate) enum Home {
 pub(crate) enum Path {
     /// The store alone: `best-effort`.
     StoreOnly,
+    /// The queue of the store, which is acknowledged, then the store: `best-effort` of APIs whose
+    /// writes need no verdict.
+    Queued,
     /// The store, which is acknowledged, then the log's copy: `eventual`.
     StoreThenLog,
     /// The log, which is acknowledged, then the store: `strong`.

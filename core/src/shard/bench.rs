@@ -266,7 +266,9 @@ impl Bench {
     /// Delivers to shard 0 the answers that it waits for.
     pub(super) fn deliver_replies(&mut self) {
         while let Some(reply) = self.replies.receive() {
-            self.shards[0].reply_received(&reply);
+            if !self.shards[0].reply_received(&reply) {
+                continue;
+            }
             let Reply { ticket, result } = reply;
             self.session.handle_reply(ticket, result, &mut self.shards[0]);
         }

@@ -414,7 +414,9 @@ async fn tick(shard: Rc<Shard>, signals: Rc<Signals>) {
 impl Shard {
     fn deliver(&self, reply: Reply, touched: &mut Vec<Rc<Connection>>) {
         let mut gateway = self.gateway.borrow_mut();
-        gateway.reply_received(&reply);
+        if !gateway.reply_received(&reply) {
+            return;
+        }
         let Some(connection) = self.connections.borrow().find(&reply.ticket) else {
             return;
         };

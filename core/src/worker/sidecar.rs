@@ -628,7 +628,7 @@ fn call_of(job: &Job, now: UnixMillis) -> Result<StoreCall<'_>, Box<Status>> {
         default_ttl_ms,
         body,
         stamp,
-        log,
+        path,
         ..
     } = &job.work
     else {
@@ -644,7 +644,7 @@ fn call_of(job: &Job, now: UnixMillis) -> Result<StoreCall<'_>, Box<Status>> {
             stamp: *stamp,
         },
         body,
-        log: *log,
+        path: *path,
     })
 }
 

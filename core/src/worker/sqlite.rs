@@ -39,7 +39,7 @@ use crate::{
         context::Context,
         error::{self, Stage},
         event::ApplyBatch,
-        job::{Answer, Job, ProvisionStep, Reply, Work, WriterMessage},
+        job::{Answer, Job, ProvisionStep, Queued, Reply, Work, WriterMessage},
         ticket::Ticket,
         waiting::{self, Waiting},
     },
@@ -48,6 +48,7 @@ use crate::{
         apply::{self, Records},
         committed::{Committed, Outlet},
     },
+    namespace::spec::Path,
     runtime::{
         clock::WallClock,
         mailbox::{Mailbox, Waker},
@@ -377,8 +378,10 @@ impl WriterThread {
     /// A call that found nothing and may wait is kept.
     fn apply(&mut self, mut batch: Vec<Job>) {
         let (now, wall_now) = (Instant::now(), self.wall.unix_millis());
-        let taken_back: Vec<Job> = batch
-            .extract_if(.., |job| matches!(job.work, Work::TakeBack { .. }))
+        let asides: Vec<Job> = batch
+            .extract_if(.., |job| {
+                matches!(job.work, Work::TakeBack { .. } | Work::Barrier { .. })
+            })
             .collect();
         let may_wait = |job: &&Job| {
             waiting::until(job).is_some_and(|until| until > now) && !self.ended.contains(&job.ticket.shard)
@@ -391,12 +394,18 @@ impl WriterThread {
             committed,
             ..
         } = self;
-        let mut answer = |ticket: Ticket, result: Result<Vec<u8>, Box<Status>>| {
+        let mut answer = |ticket: Ticket, path: Path, bytes: usize, result: Result<Vec<u8>, Box<Status>>| {
             if result.as_ref().is_ok_and(Vec::is_empty) && may_wait.contains(&ticket) {
                 kept.push(ticket);
                 return;
             }
-            let result = result.map(Answer::Message);
+            let result = match path {
+                Path::Queued => Ok(Answer::Unqueued(Queued {
+                    bytes,
+                    is_lost: result.is_err(),
+                })),
+                _ => result.map(Answer::Message),
+            };
             let sent = shards.replies[usize::from(ticket.shard)].push(Reply { ticket, result });
             debug_assert!(sent.is_ok(), "{ROOM_FOR_ANSWERS}");
         };
@@ -404,7 +413,7 @@ impl WriterThread {
         for job in &batch {
             match call_of(job, now, wall_now) {
                 Ok((call, _)) => calls.push(call),
-                Err(status) => answer(job.ticket, Err(status)),
+                Err(status) => answer(job.ticket, Path::StoreOnly, 0, Err(status)),
             }
         }
         let stamps = calls.iter().map(|call| call.context.stamp.time_ns);
@@ -416,7 +425,7 @@ impl WriterThread {
                 writer,
                 calls,
                 |write, changed| committed.push(write, changed.iter().copied()),
-                |call, result| answer(call.ticket, result),
+                |call, result| answer(call.ticket, call.path, call.body.len(), result),
             );
         }
         self.committed.hand_over(&self.shards.logs);
@@ -427,9 +436,15 @@ impl WriterThread {
                 self.waiting.look_at(job.work.namespace(), Some(now));
             }
         }
-        for job in taken_back {
-            let waited = self.waiting.take_back(job.ticket);
-            self.answer_nothing(waited);
+        for job in asides {
+            match job.work {
+                // The earlier writes of its namespace are done.
+                Work::Barrier { .. } => reply(&self.shards.replies, job.ticket, Ok(Answer::Reached)),
+                _ => {
+                    let waited = self.waiting.take_back(job.ticket);
+                    self.answer_nothing(waited);
+                }
+            }
         }
         for (replies, log) in self.shards.replies.iter().zip(&self.shards.logs) {
             replies.wake();
@@ -494,7 +509,7 @@ fn call_of(
         default_ttl_ms,
         body,
         stamp,
-        log,
+        path,
         overlay,
         ..
     } = &job.work
@@ -511,7 +526,7 @@ fn call_of(
             stamp: *stamp,
         },
         body,
-        log: *log,
+        path: *path,
     };
     Ok((call, overlay))
 }

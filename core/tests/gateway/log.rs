@@ -487,7 +487,7 @@ pub(super) fn method(name: &str) -> String {
     format!("/prism.keyvalue.v1.KeyValue/{name}")
 }
 
-fn dead_letters(name: &str) -> String {
+pub(super) fn dead_letters(name: &str) -> String {
     format!("/prism.admin.v1.DeadLetters/{name}")
 }
 
@@ -560,15 +560,19 @@ pub(super) fn mutate(
 }
 
 pub(super) fn get(client: &mut Client, namespace: &str, id: &str) -> Option<String> {
+    let response = try_get(client, namespace, id).expect("a get");
+    let item = response.items.into_iter().next()?;
+    Some(String::from_utf8(item.value).expect("text"))
+}
+
+pub(super) fn try_get(client: &mut Client, namespace: &str, id: &str) -> Result<GetResponse, ClientError> {
     let request = GetRequest {
         namespace: namespace.to_owned(),
         id: id.to_owned(),
         predicate: None,
         selection: None,
     };
-    let response: GetResponse = client.unary(&method("Get"), &request).expect("a get");
-    let item = response.items.into_iter().next()?;
-    Some(String::from_utf8(item.value).expect("text"))
+    client.unary(&method("Get"), &request)
 }
 
 /// Whether a swap of the value took place.
@@ -609,7 +613,7 @@ fn settle(gateway: &Gateway, namespace: &str) {
         .expect("a scan");
 }
 
-fn reason(status: &Status) -> String {
+pub(super) fn reason(status: &Status) -> String {
     let detail = status
         .details
         .iter()

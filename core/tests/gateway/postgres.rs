@@ -40,7 +40,7 @@ impl Mortal for Server {
 
 /// A gateway with its durable namespaces on this database; those at best effort, too, since memory
 /// is not configured.
-fn gateway_on(url: &str, shards: usize) -> Gateway {
+pub(super) fn gateway_on(url: &str, shards: usize) -> Gateway {
     Gateway::start_with(EmbeddedStore::Memory, shards, |options| {
         let mut store = StoreOptions::plain("orders", StoreKind::Postgres);
         store.address = Some(url.to_owned());

@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashSet,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -18,13 +19,13 @@ use prism_codec::{
 };
 use prism_core::{
     client::{Client, ClientError},
-    config::{CatalogOptions, EmbeddedStore, StoreOptions},
+    config::{CatalogOptions, EmbeddedStore, ServeOptions, StoreOptions},
     serve,
 };
 
 use super::{
     log::{get, put},
-    postgres::server::{Server, durable},
+    postgres::server::{Server, durable, shared},
     support::{CALL_TIMEOUT, Gateway},
 };
 
@@ -222,7 +223,7 @@ fn changes_of_both_at_once_end_as_one_after_the_other() {
 
 #[test]
 fn a_catalog_that_is_away_stops_changes_and_nothing_else() {
-    let mut catalogs = Server::start(&["fsync=off"]);
+    let mut catalogs = Server::start(&[]);
     let (catalog, store) = (catalogs.url("postgres"), durable().database());
     let mut gateway = gateway(&catalog, &store);
     create(gateway.address(), "kept").expect("a namespace");
@@ -261,25 +262,66 @@ fn a_catalog_that_is_away_stops_changes_and_nothing_else() {
     assert_eq!(names(gateway.address()), ["other"]);
 }
 
+/// The sentence with which a gateway on this directory refuses to start with this catalog.
+fn refused_start(directory: &Path, url: &str) -> String {
+    let options = ServeOptions {
+        data_dir: directory.to_owned(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        catalog: CatalogOptions {
+            url: Some(url.to_owned()),
+            ..CatalogOptions::default()
+        },
+        ..ServeOptions::default()
+    };
+    serve::Server::start(options).expect_err("a refusal").to_string()
+}
+
+#[test]
+fn a_catalog_whose_server_syncs_nothing_is_refused_and_takes_no_changes_later() {
+    // A first start: there is nothing to serve yet.
+    let directory = tempfile::tempdir().expect("a directory");
+    let said = refused_start(directory.path(), &shared().database());
+    for part in ["catalog.url", "fsync = off", "set fsync = on"] {
+        assert!(said.contains(part), "{part} is not in: {said}");
+    }
+    // One that was right before: what is there is served, and nothing is promised any more.
+    let mut catalogs = Server::start(&[]);
+    let store = durable().database();
+    let gateway = gateway(&catalogs.url("postgres"), &store);
+    create(gateway.address(), "kept").expect("a namespace");
+    catalogs.sql("postgres", "ALTER SYSTEM SET fsync = off");
+    catalogs.kill();
+    catalogs.resume();
+    let request = CreateRequest {
+        yaml: yaml("other", "tests"),
+    };
+    await_that("changes are refused for this reason", || {
+        let answer: Result<CreateResponse, _> = gateway
+            .client()
+            .unary("/prism.admin.v1.Namespaces/Create", &request);
+        match answer {
+            Err(ClientError::Status(status)) => status.message.contains("fsync = off"),
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("a change was acknowledged"),
+        }
+    });
+    put(&mut gateway.client(), "kept", "id", "v", None).expect("a put");
+    catalogs.sql("postgres", "ALTER SYSTEM SET fsync = on");
+    catalogs.kill();
+    catalogs.resume();
+    await_that("changes are taken again", || {
+        create(gateway.address(), "other").is_ok()
+    });
+}
+
 #[test]
 fn a_first_start_without_the_catalog_and_a_directory_with_its_own_are_refused() {
-    let start = |gateway: &Gateway, url: &str| {
-        let options = prism_core::config::ServeOptions {
-            data_dir: gateway.directory().to_owned(),
-            listen: ([127, 0, 0, 1], 0).into(),
-            catalog: CatalogOptions {
-                url: Some(url.to_owned()),
-                ..CatalogOptions::default()
-            },
-            ..prism_core::config::ServeOptions::default()
-        };
-        serve::Server::start(options).expect_err("a refusal").to_string()
-    };
+    let start = |gateway: &Gateway, url: &str| refused_start(gateway.directory(), url);
     let mut own = Gateway::start(EmbeddedStore::Sqlite, 1);
     own.stop();
     let said = start(&own, "postgresql://prism@127.0.0.1:1/none");
     assert!(
-        said.contains("catalog.url: the catalog at 127.0.0.1:1/none cannot be reached"),
+        said.contains("catalog.url: the catalog at 127.0.0.1:1/none cannot be used"),
         "{said}"
     );
     own.start_again(|_| {});

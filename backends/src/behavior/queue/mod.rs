@@ -233,6 +233,7 @@ suite![
     cases::q20_a_worker_waits_for_a_message: NONE, AtGateway;
     cases::q20_nothing_comes_when_nothing_is_there: NONE, Anywhere;
     cases::q21_a_repeat_is_one_message: NONE, Anywhere;
+    order::q21_a_token_of_another_key_is_refused: NONE, Anywhere;
     cases::q21_a_repeat_of_a_done_message_is_none: NONE, Anywhere;
     cases::q21_a_token_older_than_the_window_sends_nothing: NONE, AtGateway;
     cases::q22_an_answer_is_bounded: NONE, Anywhere;

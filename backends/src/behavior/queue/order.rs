@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::cases::{LONG, ack, ask, nothing, payloads, sent, take, take_one};
+use super::cases::{LONG, ack, ask, nothing, payloads, sent, take, take_one, token};
 use super::{Client, Failed, Harness, Kind, Sent, State};
-use crate::behavior::{join_all, yield_once};
+use crate::behavior::{FailureKind, join_all, yield_once};
 
 const ORDERED: Kind = Kind {
     ordered: true,
@@ -148,4 +148,21 @@ pub(super) async fn q17_the_empty_key_is_a_key<H: Harness>(harness: &mut H) {
         nothing(&mut client).await;
         ack(&mut client, &message).await;
     }
+}
+
+/// A token names one call of the whole queue, whatever ordering key another call has.
+pub(super) async fn q21_a_token_of_another_key_is_refused<H: Harness>(harness: &mut H) {
+    let mut client = harness.client(ORDERED).await;
+    let mut beside = harness.client_beside(&client).await;
+    let name = token(harness, "send");
+    let id = client.send(Some(&name), &sent("first", "x")).await.expect("sent");
+    for number in 0..24 {
+        let other = sent(&format!("key-{number}"), "x");
+        let refused = beside.send(Some(&name), &other).await.expect_err("another call");
+        assert_eq!(refused.kind, FailureKind::TokenReused, "{number}: {refused:?}");
+    }
+    let repeat = beside.send(Some(&name), &sent("first", "x")).await;
+    assert_eq!(repeat, Ok(id), "it names the first call still");
+    assert_eq!(payloads(&take(&mut client, 1).await), ["x"]);
+    nothing(&mut client).await;
 }

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     api::StoreCall,
     call::{context::Context, error, receipt, record::LoggedWrite},
+    namespace::spec::Path,
 };
 
 /// The writes of one call.
@@ -126,7 +127,7 @@ fn finish(
     mut durability: i32,
     committed: &mut impl FnMut(&LoggedWrite<'_>, &[&str]),
 ) -> Result<Vec<u8>, Box<Status>> {
-    if call.log {
+    if call.path == Path::StoreThenLog {
         durability = receipt::EVENTUAL;
         let decided = match own.as_slice() {
             [Outcome::Swapped(Some(version))] => Some(writes::decided(*version)),

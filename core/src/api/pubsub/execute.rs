@@ -14,6 +14,7 @@ use super::{
 use crate::{
     api::StoreCall,
     call::{error, receipt, record::LoggedWrite},
+    namespace::spec::Path,
 };
 
 /// A publishing call with its messages.
@@ -71,8 +72,16 @@ fn finish(
         return Err(error::from_store(cause));
     }
     let own: Vec<Outcome> = outcomes.take(writes.changes.len()).collect();
+    if call.path == Path::Queued {
+        // Its client has an answer already: only what is lost matters.
+        let refused = own.into_iter().find_map(|outcome| match outcome {
+            Outcome::Refused(cause) => Some(error::from_store(&cause)),
+            Outcome::Published | Outcome::Repeat => None,
+        });
+        return refused.map_or(Ok(Vec::new()), Err);
+    }
     let mut durability = receipt::BEST_EFFORT;
-    if call.log {
+    if call.path == Path::StoreThenLog {
         durability = receipt::EVENTUAL;
         let record = LoggedWrite {
             method: call.method,

@@ -25,6 +25,7 @@ use crate::{
         receipt::{self, BEST_EFFORT, applied},
         record::LoggedWrite,
     },
+    namespace::spec::Path,
 };
 
 /// Serves a call from a shard's own queues.
@@ -204,7 +205,7 @@ fn finish(
     match (prepared, done) {
         (Prepared::Writes(writes), Done::Outcomes(outcomes)) => {
             let mut durability = BEST_EFFORT;
-            if call.log {
+            if call.path == Path::StoreThenLog {
                 durability = receipt::EVENTUAL;
                 let record = LoggedWrite {
                     method: call.method,

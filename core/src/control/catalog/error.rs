@@ -50,7 +50,8 @@ pub(crate) enum CatalogError {
         /// Why.
         problems: Vec<Problem>,
     },
-    /// The database of a shared catalog cannot be reached. Nothing was done.
+    /// The database of a shared catalog cannot be reached, or may forget what it acknowledges.
+    /// Nothing was done.
     Unreachable {
         /// Why, in the words of the driver.
         reason: String,
@@ -119,7 +120,7 @@ impl fmt::Display for CatalogError {
             }
             Self::Unreachable { reason } => write!(
                 formatter,
-                "the shared catalog cannot be reached: {reason}; nothing was done, and namespaces that are there are served: \
+                "the shared catalog cannot be used: {reason}; nothing was done, and namespaces that are there are served: \
                  look at the database of catalog.url, and try again"
             ),
             Self::Unknown { reason } => write!(

@@ -70,8 +70,8 @@ pub(super) enum News {
 struct Remote {
     catalog: Catalog,
     is_open: bool,
-    /// Whether somebody knows that it is not.
-    is_told: bool,
+    /// Why it is not, as was said last; empty while it is.
+    told: String,
     seen: Option<u64>,
     renew_at: Instant,
     news: SyncSender<News>,
@@ -105,7 +105,7 @@ pub(super) fn spawn(
         let mut remote = Remote {
             catalog: Catalog::new(&config, gateway).map_err(io::Error::other)?,
             is_open: false,
-            is_told: false,
+            told: String::new(),
             seen: None,
             renew_at: Instant::now(),
             news,
@@ -161,9 +161,11 @@ impl Remote {
         let looked = self.look().await;
         if let Err(cause) = &looked {
             self.is_open = false;
-            if !self.is_told {
-                self.is_told = true;
-                self.say(News::Down(cause.to_string()));
+            // A server that is found again may be one that must not be used.
+            let why = cause.to_string();
+            if self.told != why {
+                self.told.clone_from(&why);
+                self.say(News::Down(why));
             }
         }
         if let Some((number, result)) = answer {
@@ -205,7 +207,7 @@ impl Remote {
             self.say(News::Changed(delta));
         }
         self.is_open = true;
-        self.is_told = false;
+        self.told.clear();
         Ok(())
     }
 

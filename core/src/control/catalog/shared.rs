@@ -133,13 +133,13 @@ impl Catalog {
             tracing::error!(
                 address,
                 reason,
-                "the shared catalog cannot be reached; the gateway serves what its copy holds"
+                "the shared catalog cannot be used; the gateway serves what its copy holds"
             );
             return Ok(());
         }
         Err(CatalogError::Refused {
             reason: format!(
-                "catalog.url: the catalog at {address} cannot be reached, and this gateway has no copy of it yet: {reason}; \
+                "catalog.url: the catalog at {address} cannot be used, and this gateway has no copy of it yet: {reason}; \
                  look at the database and its rights, or take catalog.url out"
             ),
         })

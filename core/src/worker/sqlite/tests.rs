@@ -14,6 +14,7 @@ use crate::{
         ticket::{CallId, Stamp},
     },
     log::committed::RecordsMailbox,
+    namespace::spec::Path,
 };
 
 #[test]
@@ -129,7 +130,7 @@ fn swap(shard: u16, id: &str, expected: ExpectedView<'_>, value: &[u8], number: 
             gateway: 0,
         },
         part: false,
-        log: true,
+        path: Path::StoreThenLog,
         overlay: Vec::new(),
         wait_until: None,
     };

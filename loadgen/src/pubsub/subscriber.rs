@@ -1,0 +1,227 @@
+//! One subscriber: a stream of everything, read as fast as it comes.
+
+use std::{
+    io::{self, Read, Write},
+    net::TcpStream,
+    sync::{atomic::Ordering, mpsc::Sender},
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::Histogram;
+use prism_codec::{
+    grpc::Deframer,
+    h2::{self, Event, Input},
+    message::pubsub::{StartView, SubscribeOut, SubscribeResponseView, encode_subscribe_request},
+    method::PubSubMethod,
+};
+
+use super::{
+    Common,
+    ledger::{Seen, Stamp},
+};
+use crate::tally::latency_histogram;
+
+/// Longest wait for bytes before looking whether the load has ended.
+const LOOK: Duration = Duration::from_millis(50);
+/// Longest time until the subscription stands.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Time after the last acknowledged message in which one that comes twice is still seen.
+const AFTERWARDS: Duration = Duration::from_millis(200);
+/// Largest answer.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Messages that reached one subscriber.
+pub(super) struct Delivered {
+    pub(super) seen: Seen,
+    /// Messages that were due in the measured time.
+    pub(super) measured: u64,
+    /// Times from when those were due, in nanoseconds.
+    pub(super) latency: Histogram<u64>,
+    /// Messages that the server says are missing.
+    pub(super) gaps: u64,
+    /// Why the stream ended, if it did.
+    pub(super) ended: Option<String>,
+}
+
+/// Subscribes, says that the subscription stands, and reads until everything has come.
+pub(super) fn run(common: &Common, ready: Sender<()>) -> Result<Delivered, String> {
+    let failed = |error: io::Error| format!("a subscriber: {error}");
+    let mut stream = Stream::open(common).map_err(failed)?;
+    let mut delivered = Delivered {
+        seen: Seen::new(common.load.publishers, common.load.keys),
+        measured: 0,
+        latency: latency_histogram(),
+        gaps: 0,
+        ended: None,
+    };
+    let begun = Instant::now();
+    // Dropped as soon as it is used, or the subscriber fails: the load waits for it.
+    let (mut ready, mut stands) = (Some(ready), false);
+    // Of the end: when it was first known that no more will be published, and that all has come.
+    let (mut last_call, mut complete) = (None, None);
+    loop {
+        let ended = stream.read(|answer| {
+            if let Some(ready) = ready.take() {
+                stands = true;
+                let _ = ready.send(());
+            }
+            take(common, &mut delivered, answer)
+        });
+        match ended {
+            Ok(None) => {}
+            Ok(Some(why)) if stands => delivered.ended = Some(why),
+            Ok(Some(why)) => return Err(format!("a subscriber: {why}")),
+            Err(error) => return Err(failed(error)),
+        }
+        if !stands {
+            if begun.elapsed() > PATIENCE {
+                return Err("a subscriber: the subscription was not confirmed".to_owned());
+            }
+            continue;
+        }
+        if delivered.ended.is_some() {
+            return Ok(delivered);
+        }
+        let Some(acknowledged) = common.acknowledged.get() else {
+            continue;
+        };
+        let now = Instant::now();
+        if complete.is_none() && delivered.seen.has_all(acknowledged) {
+            complete = Some(now);
+        }
+        let last_call = *last_call.get_or_insert(now);
+        let is_complete = complete.is_some_and(|at| now - at > AFTERWARDS);
+        if is_complete || now - last_call > common.load.drain {
+            return Ok(delivered);
+        }
+    }
+}
+
+fn take(common: &Common, delivered: &mut Delivered, answer: &[u8]) -> Result<(), String> {
+    let view = SubscribeResponseView::decode(answer).map_err(|error| error.to_string())?;
+    if let Some(gap) = view.gap {
+        delivered.gaps += gap.messages.max(1);
+    }
+    let now_ns = common.now_ns();
+    for received in view.messages.iter() {
+        let Some(stamp) = received.message.and_then(|message| Stamp::of(message.payload)) else {
+            continue;
+        };
+        if stamp.run != common.load.run || !delivered.seen.take(stamp.publisher, stamp.number) {
+            continue;
+        }
+        common.delivered.fetch_add(1, Ordering::Relaxed);
+        if common.is_measured(stamp.due_ns) {
+            delivered.measured += 1;
+            delivered
+                .latency
+                .saturating_record(now_ns.saturating_sub(stamp.due_ns));
+        }
+    }
+    Ok(())
+}
+
+/// The connection of a subscriber.
+struct Stream {
+    socket: TcpStream,
+    h2: h2::Connection,
+    deframer: Deframer,
+    /// Received bytes, those of an incomplete frame at the front.
+    buffer: Vec<u8>,
+    filled: usize,
+}
+
+impl Stream {
+    fn open(common: &Common) -> io::Result<Self> {
+        let plan = &common.load.plan;
+        let socket = TcpStream::connect_timeout(&plan.address, PATIENCE)?;
+        socket.set_read_timeout(Some(LOOK))?;
+        socket.set_nodelay(true)?;
+        let mut h2 = h2::Connection::new(h2::Config::client());
+        let mut fields: Vec<(&[u8], &[u8])> = vec![
+            (b":method", b"POST"),
+            (b":scheme", b"http"),
+            (b":path", PubSubMethod::Subscribe.spec().path.as_bytes()),
+            (b":authority", plan.authority.as_bytes()),
+            (b"te", b"trailers"),
+            (b"content-type", b"application/grpc"),
+        ];
+        let more = plan.headers.iter();
+        fields.extend(more.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+        let refused = |error| io::Error::other(format!("the request can not be sent: {error}"));
+        let id = h2.send_request(&fields, false).map_err(refused)?;
+        let request = SubscribeOut {
+            namespace: &common.load.namespace,
+            start: Some(StartView::Latest),
+            ..SubscribeOut::default()
+        };
+        h2.send_grpc_message(id, true, |out| encode_subscribe_request(out, &request))
+            .map_err(refused)?;
+        let buffer = vec![0; (256 << 10).max(h2::Config::client().receive_buffer_min())];
+        Ok(Self {
+            socket,
+            h2,
+            deframer: Deframer::new(ANSWER_BYTES_MAX),
+            buffer,
+            filled: 0,
+        })
+    }
+
+    /// Reads what has come, waiting for it a while. Returns why the stream ended, if it did.
+    fn read(&mut self, mut answer: impl FnMut(&[u8]) -> Result<(), String>) -> io::Result<Option<String>> {
+        self.socket.write_all(self.h2.output())?;
+        self.h2.output().clear();
+        match self.socket.read(&mut self.buffer[self.filled..]) {
+            Ok(0) => return Ok(Some("the connection was closed".to_owned())),
+            Ok(count) => self.filled += count,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+        let mut input = Input::new(&self.buffer[..self.filled]);
+        let ended = loop {
+            match self
+                .h2
+                .poll_event(&mut input)
+                .map_err(|error| io::Error::other(error.to_string()))?
+            {
+                None => break None,
+                Some(Event::Data { mut data, .. }) => {
+                    let wrong = |error: String| io::Error::other(error);
+                    while let Some(frame) = self
+                        .deframer
+                        .next(&mut data)
+                        .map_err(|error| wrong(error.to_string()))?
+                    {
+                        answer(frame.bytes).map_err(wrong)?;
+                    }
+                }
+                Some(
+                    Event::Headers {
+                        headers,
+                        end_stream: true,
+                        ..
+                    }
+                    | Event::Trailers { headers, .. },
+                ) => {
+                    let text = |name: &[u8]| {
+                        let value = headers.get(name).unwrap_or_default();
+                        String::from_utf8_lossy(value).into_owned()
+                    };
+                    break Some(format!(
+                        "status {}: {}",
+                        text(b"grpc-status"),
+                        text(b"grpc-message")
+                    ));
+                }
+                Some(Event::Reset { code, .. }) => break Some(format!("the stream was reset with {code}")),
+                Some(_) => {}
+            }
+        };
+        let consumed = input.consumed();
+        self.buffer.copy_within(consumed..self.filled, 0);
+        self.filled -= consumed;
+        Ok(ended)
+    }
+}
