@@ -1,7 +1,7 @@
 //! Kinds of store that a configuration may name.
 
 use crate::offer::Offer;
-use crate::{memory, postgres, redis, sqlite};
+use crate::{memory, nats, postgres, redis, sqlite};
 
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,6 +75,16 @@ impl StoreKind {
         StoreKind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
+    /// Largest message of a namespace that declares none, in bytes, where that is not the store's
+    /// largest.
+    pub const fn message_bytes_default(self) -> Option<u64> {
+        match self {
+            // With its headers it fits into a server that is not configured for more.
+            StoreKind::Nats => Some(1_000_000),
+            _ => None,
+        }
+    }
+
     /// Offers of this version for such a store, one for each API; empty where it has no driver.
     pub const fn offers(self) -> &'static [Offer] {
         match self {
@@ -82,11 +92,8 @@ impl StoreKind {
             StoreKind::Sqlite => &[sqlite::KEYVALUE, sqlite::PUBSUB, sqlite::QUEUE],
             StoreKind::Postgres => &[postgres::KEYVALUE],
             StoreKind::Redis => &[redis::KEYVALUE],
-            StoreKind::Nats
-            | StoreKind::Kafka
-            | StoreKind::ClickHouse
-            | StoreKind::Gremlin
-            | StoreKind::Neo4j => &[],
+            StoreKind::Nats => &[nats::PUBSUB],
+            StoreKind::Kafka | StoreKind::ClickHouse | StoreKind::Gremlin | StoreKind::Neo4j => &[],
         }
     }
 }

@@ -42,6 +42,7 @@ pub mod kind;
 pub mod limits;
 pub mod memory;
 pub mod mutation;
+pub mod nats;
 pub mod offer;
 pub mod postgres;
 pub mod query;

@@ -7,13 +7,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::api::keyvalue;
+use crate::api::Stores;
 use crate::error::StoreError;
 use crate::ids::{LogId, NamespaceId};
 use crate::kind::StoreKind;
 use crate::offer::Acked;
 use crate::sqlite::Presence;
-use crate::{postgres, redis};
+use crate::{nats, postgres, redis};
 
 /// Entries of the configuration, unchecked.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct RawConfig {
     pub tls: Option<String>,
     /// Connections that the gateway opens at most, over all shards; the kind's default if absent.
     pub pool_max: Option<u32>,
+    /// When the server syncs what it acknowledges, as it is configured itself: `always`, or a time.
+    pub sync_interval: Option<String>,
 }
 
 /// Most connections that may be configured.
@@ -148,8 +150,8 @@ pub trait ServerStore: Sized {
     /// Errors: [`StoreError::InvalidArgument`] if the certificates cannot be read.
     fn open(config: &Self::Config, share: Share) -> Result<Self, StoreError>;
 
-    /// KeyValue on it.
-    fn keyvalue(&self) -> keyvalue::Store;
+    /// The APIs that it serves.
+    fn stores(&self) -> Stores;
 
     /// Prepares the store before its first namespace: makes its tables, brings older ones to the
     /// newest format, and marks them with the catalog that numbers the namespaces. False if they
@@ -163,6 +165,12 @@ pub trait ServerStore: Sized {
     /// as much, or if the server's settings have not been read yet.
     fn shortfall(&self, needed: Acked) -> Option<String>;
 
+    /// Largest payload of a message, in bytes, as the server is configured; `None`: that of the
+    /// offer, or the server has not been asked yet.
+    fn payload_max(&self) -> Option<u64> {
+        None
+    }
+
     /// Most calls in flight at once.
     fn places(&self) -> u32;
 
@@ -174,6 +182,10 @@ pub trait ServerStore: Sized {
     /// Whether what is applied with a position is noted in the same transaction, durably once it is
     /// acknowledged: then a gateway's log may stand before the store.
     const KEEPS_POSITIONS: bool = false;
+
+    /// Whether it recognises a write for ever that it gets once more without a position: then at
+    /// `eventual` the log may keep a copy of what the store has taken.
+    const KNOWS_ITS_WRITES: bool = Self::KEEPS_POSITIONS;
 
     /// Position of one lane and namespace; 0 if none is noted. Asked only of stores that keep them.
     async fn noted(&self, log: LogId, lane: u32, namespace: NamespaceId) -> Result<u64, StoreError> {
@@ -226,6 +238,14 @@ macro_rules! servers {
                     _ => false,
                 }
             }
+
+            /// Whether such a server recognises writes, as [`ServerStore::KNOWS_ITS_WRITES`] says.
+            pub const fn knows_its_writes(self) -> bool {
+                match self {
+                    $(StoreKind::$kind => <$store>::KNOWS_ITS_WRITES,)*
+                    _ => true,
+                }
+            }
         }
 
         impl ServerConfig {
@@ -257,9 +277,9 @@ macro_rules! servers {
         }
 
         impl Server {
-            /// KeyValue on it; see [`ServerStore::keyvalue`].
-            pub fn keyvalue(&self) -> keyvalue::Store {
-                match self { $(Server::$kind(store) => store.keyvalue(),)* }
+            /// The APIs that it serves; see [`ServerStore::stores`].
+            pub fn stores(&self) -> Stores {
+                match self { $(Server::$kind(store) => store.stores(),)* }
             }
 
             /// Prepares the store; see [`ServerStore::prepare`].
@@ -275,6 +295,11 @@ macro_rules! servers {
             /// Shortfall of an acknowledgement; see [`ServerStore::shortfall`].
             pub fn shortfall(&self, needed: Acked) -> Option<String> {
                 match self { $(Server::$kind(store) => store.shortfall(needed),)* }
+            }
+
+            /// Largest payload; see [`ServerStore::payload_max`].
+            pub fn payload_max(&self) -> Option<u64> {
+                match self { $(Server::$kind(store) => store.payload_max(),)* }
             }
 
             /// Most calls in flight; see [`ServerStore::places`].
@@ -309,6 +334,7 @@ macro_rules! servers {
 servers! {
     Postgres => postgres::Postgres;
     Redis => redis::Redis;
+    Nats => nats::Nats;
 }
 
 #[cfg(test)]

@@ -65,6 +65,11 @@ impl Encryption {
         }))
     }
 
+    /// The settings, for a driver that encrypts by itself.
+    pub(crate) fn settings(&self) -> ClientConfig {
+        ClientConfig::clone(&self.settings)
+    }
+
     /// Encrypts a connection to the host of this name.
     pub(crate) async fn encrypt<S>(&self, name: ServerName<'static>, stream: S) -> io::Result<TlsStream<S>>
     where

@@ -307,8 +307,8 @@ fn dead_letters_are_numbered_listed_and_dropped() {
     };
     assert_eq!(numbers(&writer, None, 0, 2), [first, second]);
     assert_eq!(numbers(&writer, None, second, 2), [third]);
-    assert_eq!(numbers(&writer, None, third, 2), []);
-    assert_eq!(numbers(&writer, None, u64::MAX, u32::MAX), []);
+    assert_eq!(numbers(&writer, None, third, 2), [0_u64; 0]);
+    assert_eq!(numbers(&writer, None, u64::MAX, u32::MAX), [0_u64; 0]);
     assert_eq!(numbers(&writer, Some(SPACE), 0, 9), [first, third]);
     assert_eq!(numbers(&writer, Some(SPACE), first, 9), [third]);
     assert_eq!(writer.dead_letter_counts(), Ok(vec![(SPACE, 2), (OTHER, 1)]));

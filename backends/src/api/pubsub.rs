@@ -23,6 +23,7 @@ use crate::limits::{
     ATTRIBUTES_BYTES_MAX, MESSAGE_ID_BYTES_MAX, ORDERING_KEY_BYTES_MAX, TOPIC_BYTES_MAX, VALUE_BYTES_MAX,
 };
 use crate::memory::Messages;
+use crate::nats;
 use crate::offer::Offer;
 use crate::sqlite::SqliteStore;
 
@@ -232,6 +233,8 @@ pub enum Store {
     Memory(RefCell<Messages>),
     /// In a SQLite file.
     Sqlite(SqliteStore),
+    /// In streams of a NATS server.
+    Nats(nats::PubSub),
 }
 
 macro_rules! dispatch {
@@ -239,6 +242,7 @@ macro_rules! dispatch {
         match $self {
             Store::Memory($store) => $call,
             Store::Sqlite($store) => $call,
+            Store::Nats($store) => $call,
         }
     };
 }

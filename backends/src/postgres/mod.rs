@@ -33,7 +33,7 @@ pub use provision::FORMAT;
 pub use schema::Observed;
 
 use self::connections::Connections;
-use crate::api::keyvalue::Store;
+use crate::api::{Stores, keyvalue::Store};
 use crate::error::StoreError;
 use crate::ids::{LogId, NamespaceId};
 use crate::offer::Acked;
@@ -80,8 +80,11 @@ impl ServerStore for Postgres {
         Postgres::new(config, share)
     }
 
-    fn keyvalue(&self) -> Store {
-        Store::Postgres(KeyValue::new(self))
+    fn stores(&self) -> Stores {
+        Stores {
+            keyvalue: Some(Store::Postgres(KeyValue::new(self))),
+            ..Stores::default()
+        }
     }
 
     async fn prepare(&self, catalog: u128) -> Result<bool, StoreError> {

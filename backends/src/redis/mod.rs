@@ -27,7 +27,7 @@ pub use keyvalue::{KEYVALUE, KeyValue};
 
 use self::connect::Fault;
 use self::links::{CALLS_PER_LINK, Links};
-use crate::api::keyvalue::Store;
+use crate::api::{Stores, keyvalue::Store};
 use crate::error::StoreError;
 use crate::ids::{LogId, NamespaceId};
 use crate::offer::Acked;
@@ -64,8 +64,11 @@ impl ServerStore for Redis {
         })
     }
 
-    fn keyvalue(&self) -> Store {
-        Store::Redis(KeyValue::new(self))
+    fn stores(&self) -> Stores {
+        Stores {
+            keyvalue: Some(Store::Redis(KeyValue::new(self))),
+            ..Stores::default()
+        }
     }
 
     /// Two keys: the layout, and the catalog. The rest comes with the namespaces.

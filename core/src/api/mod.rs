@@ -13,7 +13,8 @@ pub(crate) mod service;
 pub(crate) mod stream;
 
 use prism_backends::{
-    LogPosition, NamespaceId, Selection, StoreError, UnixMillis, api as stores,
+    LogPosition, NamespaceId, Selection, StoreError, UnixMillis,
+    api::Stores,
     sqlite::{Reader, Writer},
 };
 use prism_codec::{
@@ -167,18 +168,28 @@ pub(crate) fn ready_at(
 /// Calls `answer` for each, in order, with its response message, in which the durability is
 /// `durability`; before that `committed` as [`write`] does.
 pub(crate) async fn write_later(
-    store: &impl stores::keyvalue::Writes,
+    stores: &Stores,
     calls: &[StoreCall<'_>],
     durability: i32,
     committed: impl FnMut(&LoggedWrite<'_>, &[&str]),
     mut answer: impl FnMut(&StoreCall<'_>, Result<Vec<u8>, Box<Status>>),
 ) {
-    match calls.first().map(|call| call.method.api()) {
-        None => {}
-        Some(Api::KeyValue) => {
-            keyvalue::execute::write_later(store, calls, durability, committed, answer).await
-        }
-        Some(_) => calls
+    let Some(first) = calls.first() else { return };
+    match (first.method.api(), stores) {
+        (
+            Api::KeyValue,
+            Stores {
+                keyvalue: Some(store),
+                ..
+            },
+        ) => keyvalue::execute::write_later(store, calls, durability, committed, answer).await,
+        (
+            Api::PubSub,
+            Stores {
+                pubsub: Some(store), ..
+            },
+        ) => pubsub::execute::write_later(store, calls, durability, committed, answer).await,
+        _ => calls
             .iter()
             .for_each(|call| answer(call, Err(error::not_served(call.method)))),
     }
@@ -207,12 +218,12 @@ pub(crate) fn read(
 /// # Errors
 /// Those of the store.
 pub(crate) async fn read_later(
-    store: &impl stores::keyvalue::Reads,
+    stores: &Stores,
     call: &StoreCall<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), Box<Status>> {
-    match call.method.api() {
-        Api::KeyValue => keyvalue::execute::read_later(store, call, out).await,
+    match (call.method.api(), &stores.keyvalue) {
+        (Api::KeyValue, Some(store)) => keyvalue::execute::read_later(store, call, out).await,
         _ => Err(error::not_served(call.method)),
     }
 }
@@ -237,13 +248,16 @@ pub(crate) fn read_page(
 /// # Errors
 /// Those of the store.
 pub(crate) async fn read_page_later(
-    store: &impl stores::keyvalue::Reads,
+    stores: &Stores,
     namespace: NamespaceId,
     selection: Selection<'_>,
     now: UnixMillis,
     out: &mut Vec<u8>,
 ) -> Result<Vec<u8>, Box<Status>> {
-    keyvalue::reads::scan_page_later(namespace, selection, now, out, store).await
+    match &stores.keyvalue {
+        Some(store) => keyvalue::reads::scan_page_later(namespace, selection, now, out, store).await,
+        None => Err(error::from_store(&StoreError::UnknownNamespace(namespace))),
+    }
 }
 
 /// Records of one namespace that are to be applied together.
@@ -280,17 +294,25 @@ pub(crate) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, S
 ///
 /// # Errors
 /// As of [`apply`].
-pub(crate) async fn apply_later(
-    store: &impl stores::keyvalue::Writes,
-    batch: &Batch<'_>,
-) -> Result<Applied, StoreError> {
-    match batch.records.first().map(|(_, record)| record.method) {
-        None => store
-            .apply(&[], Some(&batch.position), &mut Vec::new())
-            .await
-            .map(|()| Applied::default()),
-        Some(Method::KeyValue(_)) => keyvalue::apply::apply_later(store, batch).await,
-        Some(_) => Err(unreadable()),
+pub(crate) async fn apply_later(stores: &Stores, batch: &Batch<'_>) -> Result<Applied, StoreError> {
+    let Some((_, first)) = batch.records.first() else {
+        return stores.note(&batch.position).await.map(|()| Applied::default());
+    };
+    match (first.method, stores) {
+        (
+            Method::KeyValue(_),
+            Stores {
+                keyvalue: Some(store),
+                ..
+            },
+        ) => keyvalue::apply::apply_later(store, batch).await,
+        (
+            Method::PubSub(_),
+            Stores {
+                pubsub: Some(store), ..
+            },
+        ) => pubsub::apply::apply_later(store, batch).await,
+        _ => Err(unreadable()),
     }
 }
 

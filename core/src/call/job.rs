@@ -218,6 +218,9 @@ pub(crate) enum WriterMessage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProvisionStep {
     Inspect,
-    Create,
+    /// `message_bytes_max`: largest value or message of the namespace.
+    Create {
+        message_bytes_max: u64,
+    },
     Drop,
 }

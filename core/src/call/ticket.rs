@@ -5,7 +5,7 @@ use prism_codec::h2::StreamId;
 
 /// Address of an answer: one call of one connection of one shard. A ticket whose connection or call
 /// is gone is recognised by its generation, so an answer never reaches another client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Ticket {
     pub(crate) shard: u16,
     /// Place in the shard's table of connections.
@@ -25,7 +25,7 @@ impl Ticket {
 }
 
 /// One call within a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum CallId {
     /// A stream of an HTTP/2 connection.
     Stream(StreamId),

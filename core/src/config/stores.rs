@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use prism_backends::{kind::StoreKind, server::RawConfig};
 
 use crate::namespace::problem::{Problem, did_you_mean};
+use crate::namespace::units::parse_duration;
 use crate::namespace::yaml::{Node, Value};
 
 /// The section's key.
@@ -48,6 +49,9 @@ pub struct StoreOptions {
     pub tls: Option<StoreTls>,
     /// Most connections of this gateway to it; `None`: the driver's default.
     pub pool_max: Option<u32>,
+    /// When the server syncs what it acknowledges: `always` or a time, as it is configured itself;
+    /// `None`: not said.
+    pub sync_interval: Option<String>,
     /// Keys and values as written.
     written: Vec<(&'static str, String)>,
     /// Line of the file, for `config print`.
@@ -76,6 +80,7 @@ impl StoreOptions {
             credentials_file: None,
             tls: None,
             pool_max: None,
+            sync_interval: None,
             written: vec![("kind", kind.name().to_owned())],
             line: 0,
         }
@@ -88,6 +93,7 @@ impl StoreOptions {
             credentials_file: self.credentials_file.clone(),
             tls: self.tls.as_ref().map(StoreTls::entry),
             pool_max: self.pool_max,
+            sync_interval: self.sync_interval.clone(),
         }
     }
 
@@ -171,7 +177,7 @@ const URL: &str = "url";
 const ADDRESS: &str = "address";
 
 /// The keys in addition to `kind`.
-const KEYS: [EntryKey; 5] = [
+const KEYS: [EntryKey; 6] = [
     EntryKey {
         name: URL,
         allowed: "a URL",
@@ -232,6 +238,21 @@ const KEYS: [EntryKey; 5] = [
             _ => Err(format!(
                 "{text:?} is not allowed; a whole number from 1 to 10000 is"
             )),
+        },
+    },
+    EntryKey {
+        name: "sync_interval",
+        allowed: "always, or a time such as 1s, as the server's own configuration says",
+        kinds: |kind| kind == StoreKind::Nats,
+        required: false,
+        set: |store, text| {
+            if text != "always" && parse_duration(text).is_err() {
+                return Err(format!(
+                    "{text:?} is not allowed; always, or a time such as 1s is"
+                ));
+            }
+            store.sync_interval = Some(text.to_owned());
+            Ok(())
         },
     },
 ];

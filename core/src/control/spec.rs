@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use prism_backends::NamespaceId;
+use prism_backends::{NamespaceId, kind::StoreKind};
 use prism_codec::method::Api;
 
 use super::{catalog::CatalogEntry, provision::Object, stores::Stores};
 use crate::{
     namespace::{
-        ClientApi, Durability,
+        ClientApi, Durability, NamespaceConfig,
         spec::{Home, NamespaceSpec, Path, Unapplied},
         state::NamespaceState,
         terms,
@@ -42,7 +42,7 @@ fn served(entry: &CatalogEntry, state: NamespaceState, stores: &Stores) -> Resul
         let api = config.client_api;
         format!("this version does not serve client_api {api}")
     })?;
-    let value_bytes_max = config.needs.max_message_size.unwrap_or(u64::MAX);
+    let value_bytes_max = message_bytes_max(&config, store.candidate.kind);
     let path = store.path(config.durability(), api_of(config.client_api));
     Ok(NamespaceSpec {
         id: NamespaceId(entry.id),
@@ -68,6 +68,12 @@ fn served(entry: &CatalogEntry, state: NamespaceState, stores: &Stores) -> Resul
 
 fn millis_of(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Largest value or message of a namespace on a store of this kind.
+fn message_bytes_max(config: &NamespaceConfig, kind: StoreKind) -> u64 {
+    let declared = config.needs.max_message_size.or(kind.message_bytes_default());
+    declared.unwrap_or(u64::MAX)
 }
 
 /// A namespace of which no call is served, whatever its file says.
@@ -102,6 +108,9 @@ pub(super) fn object_of(entry: &CatalogEntry) -> Object {
         id: NamespaceId(entry.id),
         name: entry.name.clone(),
         durability: durability_of(entry),
+        message_bytes_max: StoreKind::of_name(&entry.store.kind)
+            .zip(entry.config().ok())
+            .map_or(0, |(kind, config)| message_bytes_max(&config, kind)),
     }
 }
 

@@ -49,6 +49,9 @@ impl Stores {
             if !store.kind.is_server() {
                 candidate.facts.log_refusal = log_refusal.map(str::to_owned);
             }
+            if store.kind == StoreKind::Nats && store.sync_interval.as_deref() != Some("always") {
+                candidate.facts.durable_after = None;
+            }
             candidate.facts.is_apart =
                 options.catalog.url.is_some() && matches!(store.kind, StoreKind::Memory | StoreKind::Sqlite);
             OpenStore {
@@ -142,19 +145,24 @@ impl OpenStore {
             StoreKind::Memory => self.candidate.title(),
             StoreKind::Postgres => format!("{}, schema prism", self.candidate.title()),
             StoreKind::Redis => format!("{}, keys prism:*", self.candidate.title()),
+            StoreKind::Nats => format!("{}, streams PRISM-*", self.candidate.title()),
             kind => format!("{} table \"{namespace}\"", kind.title()),
         }
     }
 
     /// The order in which writes of an API reach store and log. Where other gateways serve a
     /// namespace, too, `strong` is the server's own: they do not see what the log of this one still
-    /// holds.
+    /// holds. A store that would take a write twice gets none from the log that it has taken.
     pub(crate) fn path(&self, durability: Durability, api: Api) -> Path {
         let is_queued = durability == Durability::BestEffort && api == Api::PubSub;
         if is_queued && self.candidate.kind == StoreKind::Sqlite {
             return Path::Queued;
         }
-        match (self.is_logged, self.is_shared && durability == Durability::Strong) {
+        let has_copies = durability == Durability::Strong || self.candidate.kind.knows_its_writes();
+        match (
+            self.is_logged && has_copies,
+            self.is_shared && durability == Durability::Strong,
+        ) {
             (true, false) => Path::of(durability),
             (false, _) | (true, true) => Path::StoreOnly,
         }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use prism_backends::{StoreError, api::keyvalue::Writes, sqlite::OwnedDeadLetter};
+use prism_backends::{StoreError, api::Stores, sqlite::OwnedDeadLetter};
 use prism_wal::ids::{LaneId, Lsn};
 use tokio::sync::oneshot;
 
@@ -19,14 +19,14 @@ use crate::{api, call::job::WriterMessage, runtime::clock::unix_millis, runtime:
 pub(crate) struct Letters(pub(crate) Arc<Mailbox<WriterMessage>>);
 
 /// A store, and what it refuses for ever.
-pub(crate) struct Target<'a, S> {
-    pub(crate) store: &'a S,
+pub(crate) struct Target<'a> {
+    pub(crate) stores: &'a Stores,
     pub(crate) letters: &'a Letters,
     /// Lane of the records, for people; that of their positions may be another number.
     pub(crate) lane: LaneId,
 }
 
-impl<S: Writes> Target<'_, S> {
+impl Target<'_> {
     /// Applies records, those up to `noted` apart: of them only what is owed is done once more.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ impl<S: Writes> Target<'_, S> {
             Err(error) if is_fault_of_a_record(&error) => {
                 self.bury(record, 0, &error).await?;
                 let position = record.position(record.records[0].0);
-                self.store.apply(&[], Some(&position), &mut Vec::new()).await?;
+                self.stores.note(&position).await?;
                 Ok(AppliedRecords::buried(record, &error))
             }
             result => result,
@@ -79,7 +79,7 @@ impl<S: Writes> Target<'_, S> {
             awaited: records.awaited,
             now: records.now,
         };
-        let applied = api::apply_later(self.store, &batch).await?;
+        let applied = api::apply_later(self.stores, &batch).await?;
         for (index, cause) in &applied.refused {
             self.bury(records, *index, cause).await?;
         }

@@ -76,6 +76,7 @@ fn shared_catalog(options: &CatalogOptions, url: &str) -> Result<postgres::Confi
         credentials_file: options.credentials_file.clone(),
         tls: options.tls.as_ref().map(StoreTls::entry),
         pool_max: Some(1),
+        ..RawConfig::default()
     };
     postgres::Config::check(&raw).map_err(|cause| ServeError(format!("catalog.{cause}")))
 }

@@ -35,7 +35,7 @@ use crate::{
         mailbox::{Mailbox, Waker},
     },
     worker::{
-        sidecar::{self, SidecarSetup, SidecarStore},
+        sidecar::{self, Arrivals, SidecarSetup, SidecarStore},
         sqlite::Stop,
     },
 };
@@ -100,11 +100,13 @@ impl Sidecars {
             .iter()
             .map(|store| known(around.catalog, store))
             .collect::<Result<Vec<_>, _>>()?;
+        let arrivals: Vec<Arc<Arrivals>> = stores.iter().map(|_| Arc::default()).collect();
         let mut by_shard = Vec::new();
         for shard in 0..around.shards {
             let waker = Waker::new().map_err(|cause| failed("cannot start a sidecar", &cause))?;
             let mut own = Vec::new();
             for (at, store) in stores.iter().enumerate() {
+                arrivals[at].wake(waker.clone());
                 own.push(SidecarStore {
                     name: store.name.clone(),
                     config: configs[at].clone(),
@@ -115,6 +117,7 @@ impl Sidecars {
                         cap: configs[at].pool_max(),
                     },
                     durabilities: durabilities[at].clone(),
+                    arrivals: arrivals[at].clone(),
                     metrics: around.registry.add_store(&store.name, store.kind.name()),
                     reads: Arc::new(Mailbox::new(JOBS_MAX, waker.clone())),
                     writes: Arc::new(Mailbox::new(JOBS_MAX, waker.clone())),

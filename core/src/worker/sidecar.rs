@@ -24,16 +24,16 @@ use std::{
 
 use prism_backends::{
     NamespaceId, Selection, StoreError, UnixMillis,
-    api::keyvalue::{self, Upkeep},
-    offer::Acked,
+    api::Stores,
     server::{Server, ServerConfig, Share},
-    sqlite::Presence,
 };
 use prism_codec::grpc::{Code, Status};
 use prism_wal::ids::{LaneId, Lsn};
 use rustc_hash::FxHashMap;
 use tokio::{io::unix::AsyncFd, sync::Notify, task::LocalSet};
 
+pub(crate) use self::asks::Arrivals;
+use self::{asks::Asks, provision::needed};
 use super::{
     breaker::Breaker,
     fair_queue::FairQueue,
@@ -45,9 +45,10 @@ use crate::{
         context::Context,
         error::{self, Stage},
         event::ApplyBatch,
-        job::{Answer, Durabilities, Job, ProvisionStep, Reply, Work, WriterMessage},
+        job::{Answer, Durabilities, Job, Reply, Work, WriterMessage},
         receipt,
         record::LoggedWrite,
+        ticket::Ticket,
     },
     log::{apply_later::Letters, committed::Committed},
     metrics::StoreMetrics,
@@ -81,6 +82,8 @@ pub(crate) struct SidecarStore {
     /// Durability that the acknowledgement of a write reports, by namespace; `None`: best effort.
     pub(crate) durabilities: Durabilities,
     pub(crate) metrics: Arc<StoreMetrics>,
+    /// Shared with the sidecars of the other shards.
+    pub(crate) arrivals: Arc<Arrivals>,
     pub(crate) reads: Arc<Mailbox<Job>>,
     pub(crate) writes: Arc<Mailbox<WriterMessage>>,
 }
@@ -129,7 +132,8 @@ struct Sidecar {
 struct Store {
     setup: SidecarStore,
     server: Server,
-    keyvalue: keyvalue::Store,
+    stores: Stores,
+    asks: Asks,
     breaker: RefCell<Breaker>,
     /// Reason why the last call could not reach the store.
     refusal: RefCell<Option<String>>,
@@ -175,7 +179,8 @@ impl Sidecar {
         let store = |own: SidecarStore| {
             let server = own.config.open(own.share).map_err(io::Error::other)?;
             Ok(Rc::new(Store {
-                keyvalue: server.keyvalue(),
+                stores: server.stores(),
+                asks: Asks::new(own.arrivals.clone()),
                 server,
                 breaker: RefCell::default(),
                 refusal: RefCell::default(),
@@ -215,6 +220,7 @@ impl Sidecar {
             let now = Instant::now();
             for store in &self.stores {
                 store.collect();
+                store.attend_asks(now);
                 store.start_tasks(now);
                 store.note_metrics(now);
             }
@@ -266,7 +272,15 @@ impl Store {
             let Some(job) = self.setup.reads.receive() else {
                 break;
             };
-            self.queue(&self.reads, job.ticket.namespace, weight_of(&job), job);
+            match &job.work {
+                Work::TakeBack { .. } => self.asks.take_back(job.ticket),
+                work => {
+                    if let Work::Messages { .. } = work {
+                        self.asks.open(job.ticket);
+                    }
+                    self.queue(&self.reads, job.ticket.namespace, weight_of(&job), job);
+                }
+            }
         }
         while self.queued.get() < QUEUED_MAX {
             let Some(message) = self.setup.writes.receive() else {
@@ -363,10 +377,17 @@ impl Store {
         self.refuse_late(&mut jobs);
         for job in jobs {
             let store = self.clone();
-            self.spawn(async move {
-                let result = store.read(&job).await;
-                store.reply(&job, result)
-            });
+            match job.work {
+                Work::Messages { .. } => {
+                    if self.asks.is_open(job.ticket) {
+                        self.spawn(async move { store.serve_ask(job).await });
+                    }
+                }
+                _ => self.spawn(async move {
+                    let result = store.read(&job).await;
+                    store.reply(&job, result)
+                }),
+            }
         }
     }
 
@@ -454,6 +475,7 @@ impl Store {
         };
         self.setup.metrics.refused.add(self.queued.get() as u64);
         let refuse = |job: &Job| {
+            self.asks.take_back(job.ticket);
             self.reply(job, Err(error::from_store(&cause())));
         };
         self.reads.borrow_mut().take(usize::MAX).iter().for_each(refuse);
@@ -477,7 +499,7 @@ impl Store {
         } = &job.work
         else {
             let call = call_of(job, now)?;
-            api::read_later(&self.keyvalue, &call, &mut message).await?;
+            api::read_later(&self.stores, &call, &mut message).await?;
             return Ok(Answer::Message(message));
         };
         check_deadline(job)?;
@@ -486,12 +508,12 @@ impl Store {
             item_limit: *item_limit,
             page_token,
         };
-        let next = api::read_page_later(&self.keyvalue, *namespace, selection, now, &mut message).await?;
+        let next = api::read_page_later(&self.stores, *namespace, selection, now, &mut message).await?;
         Ok(Answer::Page { message, next })
     }
 
-    /// Applies the writes of many calls as one batch for each durability. Returns whether the store
-    /// has answered, or was not asked.
+    /// Applies the writes of many calls as one batch for each durability and API. Returns whether
+    /// the store has answered, or was not asked.
     async fn write(&self, jobs: &[Job]) -> bool {
         let (mut asked, mut answered) = (false, false);
         let now = self.wall.unix_millis();
@@ -504,10 +526,12 @@ impl Store {
                 }
             }
         }
-        calls.sort_by_key(|(durability, ..)| *durability);
+        let kind =
+            |(durability, _, call): &(i32, &Job, StoreCall<'_>)| (*durability, call.method.api() as usize);
+        calls.sort_by_key(kind);
         let mut committed = Committed::new(self.shards.logs.len());
         let mut answers = Vec::with_capacity(calls.len());
-        for group in calls.chunk_by(|(one, ..), (other, ..)| one == other) {
+        for group in calls.chunk_by(|one, other| kind(one) == kind(other)) {
             if let Some(detail) = self.server.shortfall(needed(group[0].0)) {
                 let status = error::from_store(&StoreError::Unreachable { detail });
                 for (_, job, _) in group {
@@ -521,7 +545,8 @@ impl Store {
                 |write: &LoggedWrite<'_>, changed: &[&str]| committed.push(write, changed.iter().copied());
             // One answer for each call, in their order.
             let answer = |_: &StoreCall<'_>, result| answers.extend(jobs.next().map(|job| (job, result)));
-            api::write_later(&self.keyvalue, &own, group[0].0, log, answer).await;
+            api::write_later(&self.stores, &own, group[0].0, log, answer).await;
+            self.note_arrivals(&own);
             asked = true;
         }
         // Before the answers: who has one may take it that the record is on its way, at the end of
@@ -540,61 +565,21 @@ impl Store {
         known.copied().unwrap_or(receipt::BEST_EFFORT)
     }
 
-    async fn provision(&self, namespace: NamespaceId, step: ProvisionStep) -> Result<Presence, StoreError> {
-        if !self.prepare().await? {
-            return Ok(Presence::Foreign);
-        }
-        match step {
-            ProvisionStep::Inspect => {}
-            ProvisionStep::Create => {
-                if let Some(why) = self.server.shortfall(needed(self.durability_of(namespace))) {
-                    // The strongest durability that it keeps.
-                    let instead = match self.server.shortfall(needed(receipt::EVENTUAL)) {
-                        None => "eventual",
-                        Some(_) => "best-effort",
-                    };
-                    return Err(StoreError::InvalidArgument {
-                        field: "needs.durability".to_owned(),
-                        reason: format!("{why}, or write {instead}"),
-                    });
-                }
-                self.keyvalue.create_namespace(namespace).await?;
-            }
-            ProvisionStep::Drop => self.keyvalue.drop_namespace(namespace).await?,
-        }
-        self.server.presence(namespace).await
-    }
-
-    /// Prepares the store, once; false if it is another catalog's.
-    async fn prepare(&self) -> Result<bool, StoreError> {
-        if !self.is_prepared.get() {
-            if !self.server.prepare(self.setup.owner).await? {
-                tracing::error!(
-                    store = self.setup.name,
-                    address = self.setup.config.address(),
-                    "what Prism has made there belongs to another gateway"
-                );
-                return Ok(false);
-            }
-            self.is_prepared.set(true);
-        }
-        Ok(true)
-    }
-
     /// Answers a call. Returns whether the answer is the store's own.
     fn reply(&self, job: &Job, result: Result<Answer, Box<Status>>) -> bool {
         let answered = result.as_ref().err().is_none_or(|status| {
             status.code != Code::Unavailable || status.reason().as_deref() == Some("STORE_BUSY")
         });
-        let sent = self.shards.replies[usize::from(job.ticket.shard)].send(Reply {
-            ticket: job.ticket,
-            result,
-        });
+        self.send(job.ticket, result);
+        answered
+    }
+
+    fn send(&self, ticket: Ticket, result: Result<Answer, Box<Status>>) {
+        let sent = self.shards.replies[usize::from(ticket.shard)].send(Reply { ticket, result });
         debug_assert!(
             sent.is_ok(),
             "the mailbox for answers holds as many as calls may wait"
         );
-        answered
     }
 
     fn is_done(&self) -> bool {
@@ -604,18 +589,8 @@ impl Store {
     fn next_due(&self) -> Instant {
         let now = Instant::now();
         let latest = now + SWEEP_PAUSE;
-        let due = self.breaker.borrow().next_due(now);
-        due.map_or(latest, |due| due.min(latest))
-    }
-}
-
-/// Meaning that the store's own acknowledgement must have for a durability, by its number, whether
-/// or not a log stands before the store.
-fn needed(durability: i32) -> Acked {
-    match durability {
-        receipt::BEST_EFFORT => Acked::Volatile,
-        receipt::EVENTUAL => Acked::DurableOnSync,
-        _ => Acked::Durable,
+        let due = [self.breaker.borrow().next_due(now), self.asks.next_look()];
+        due.into_iter().flatten().fold(latest, Instant::min)
     }
 }
 
@@ -663,5 +638,7 @@ fn weight_of(job: &Job) -> usize {
     }
 }
 
+mod asks;
+mod provision;
 mod records;
 mod upkeep;

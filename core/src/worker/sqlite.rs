@@ -329,7 +329,7 @@ impl WriterThread {
                 WriterMessage::Provision(id, step, done) => {
                     let result = match step {
                         ProvisionStep::Inspect => Ok(()),
-                        ProvisionStep::Create => self.writer.create_namespace(id),
+                        ProvisionStep::Create { .. } => self.writer.create_namespace(id),
                         ProvisionStep::Drop => self.writer.drop_namespace(id),
                     };
                     self.waiting.look_at(id, Some(Instant::now()));

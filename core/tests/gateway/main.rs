@@ -8,6 +8,8 @@ mod homes;
 mod idle_poll;
 mod late;
 mod log;
+mod messages;
+mod nats;
 mod outage;
 mod output;
 mod postgres;

@@ -89,9 +89,18 @@ fn strong_with_three_shards() {
 }
 
 fn run_suite(store: EmbeddedStore, durability: &'static str, shards: usize) {
+    let offer = match store {
+        EmbeddedStore::Memory => memory::PUBSUB,
+        EmbeddedStore::Sqlite => sqlite::PUBSUB,
+    };
+    run_suite_on(Gateway::start(store, shards), offer, durability);
+}
+
+/// Runs the cases that the offer of the gateway's store claims, with namespaces of this durability.
+pub(super) fn run_suite_on(gateway: Gateway, offer: Offer, durability: &'static str) {
     let mut harness = GatewayHarness {
-        gateway: Gateway::start(store, shards),
-        store,
+        gateway,
+        offer,
         durability,
         namespaces: 0,
     };
@@ -110,7 +119,7 @@ pub(super) fn run_to_end(future: impl Future<Output = ()>) {
 
 struct GatewayHarness {
     gateway: Gateway,
-    store: EmbeddedStore,
+    offer: Offer,
     durability: &'static str,
     namespaces: u32,
 }
@@ -137,10 +146,12 @@ pub(super) fn create(gateway: &Gateway, name: &str, durability: &str, more: &str
 
 impl GatewayHarness {
     fn connect(&self, namespace: String) -> GatewayClient {
+        let is_sqlite = super::homes::backend(&self.gateway, &namespace).starts_with("SQLite");
+        let is_queued = self.durability == "best-effort" && is_sqlite;
         GatewayClient {
             namespace,
             durability: durability_of(self.durability),
-            is_queued: self.durability == "best-effort" && self.store == EmbeddedStore::Sqlite,
+            is_queued,
             address: self.gateway.address().to_owned(),
             connections: (0..3).map(|_| self.gateway.client()).collect(),
             turn: 0,
@@ -185,10 +196,7 @@ impl Harness for GatewayHarness {
     }
 
     fn offer(&self) -> Offer {
-        match self.store {
-            EmbeddedStore::Memory => memory::PUBSUB,
-            EmbeddedStore::Sqlite => sqlite::PUBSUB,
-        }
+        self.offer
     }
 
     fn is_gateway(&self) -> bool {
@@ -271,7 +279,7 @@ impl SuiteClient for GatewayClient {
 
 /// A stream that is read by a thread of its own.
 pub(super) struct GatewaySubscription {
-    answers: Receiver<Result<SubscribeResponse, ClientError>>,
+    pub(super) answers: Receiver<Result<SubscribeResponse, ClientError>>,
     is_dropped: Arc<AtomicBool>,
     position: Vec<u8>,
 }
@@ -443,13 +451,17 @@ pub(super) fn subscribe(gateway: &Gateway, namespace: &str, start: &Start) -> Ga
 }
 
 pub(super) fn subscribe_at(address: &str, namespace: &str, start: &Start) -> GatewaySubscription {
+    open_at(address, namespace, start).expect("a subscription")
+}
+
+pub(super) fn open_at(address: &str, namespace: &str, start: &Start) -> Result<GatewaySubscription, Failure> {
     let request = SubscribeRequest {
         namespace: namespace.to_owned(),
         start: Some(wire_start(start)),
         batch_messages: 7,
         ..SubscribeRequest::default()
     };
-    GatewaySubscription::open(address, request).expect("a subscription")
+    GatewaySubscription::open(address, request)
 }
 
 pub(super) fn publish(

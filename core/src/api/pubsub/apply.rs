@@ -2,7 +2,7 @@
 
 use prism_backends::{
     StoreError, UnixMillis,
-    api::pubsub::{Message, Outcome},
+    api::pubsub::{Message, Outcome, Writes as WritingHalf},
     sqlite::Writer,
 };
 
@@ -14,14 +14,39 @@ use crate::{
 
 /// Applies records as [`crate::api::apply`] says.
 pub(super) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, StoreError> {
-    let mut all = Vec::with_capacity(batch.records.len());
-    for (_, record) in batch.records {
-        all.push(writes_of(record).map_err(|_| unreadable())?);
-    }
+    let all = writes_of_batch(batch)?;
     let messages: Vec<_> = all.iter().flat_map(Writes::promised).collect();
     let mut outcomes = Vec::with_capacity(messages.len());
     writer.publish_at(&messages, &[batch.position], &mut outcomes)?;
     drop(messages);
+    Ok(finish(&all, outcomes))
+}
+
+/// Applies records as [`crate::api::apply_later`] says.
+pub(in crate::api) async fn apply_later(
+    store: &impl WritingHalf,
+    batch: &Batch<'_>,
+) -> Result<Applied, StoreError> {
+    let all = writes_of_batch(batch)?;
+    let messages: Vec<_> = all.iter().flat_map(Writes::promised).collect();
+    let mut outcomes = Vec::with_capacity(messages.len());
+    store
+        .publish(&messages, Some(&batch.position), &mut outcomes)
+        .await?;
+    drop(messages);
+    Ok(finish(&all, outcomes))
+}
+
+/// The messages of each record.
+fn writes_of_batch<'a>(batch: &Batch<'a>) -> Result<Vec<Writes<'a>>, StoreError> {
+    let records = batch.records.iter();
+    records
+        .map(|(_, record)| writes_of(record).map_err(|_| unreadable()))
+        .collect()
+}
+
+/// Result of applying records whose messages had these outcomes.
+fn finish(all: &[Writes<'_>], outcomes: Vec<Outcome>) -> Applied {
     let mut outcomes = outcomes.into_iter();
     let mut applied = Applied::default();
     for (index, writes) in all.iter().enumerate() {
@@ -32,7 +57,7 @@ pub(super) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, S
             applied.refused.push((index, cause));
         }
     }
-    Ok(applied)
+    applied
 }
 
 /// The reason why a record with this outcome must be kept as a dead letter. None if the namespace

@@ -4,8 +4,8 @@
 //! which follows from topic and ordering key. This module knows nothing of connections, shards or
 //! threads.
 
-mod apply;
-mod execute;
+pub(super) mod apply;
+pub(super) mod execute;
 mod memory;
 mod position;
 pub(crate) mod reads;

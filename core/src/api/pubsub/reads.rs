@@ -2,7 +2,7 @@
 
 use prism_backends::{
     NamespaceId, StoreError, UnixMillis,
-    api::pubsub::{Gap, MessageSink, Opened, Read, Start, Stored},
+    api::pubsub::{Gap, MessageSink, Opened, Read, Reads, Start, Stored},
 };
 use prism_codec::{
     grpc::{Code, Status},
@@ -89,55 +89,68 @@ pub(crate) fn answer(
     read: impl Fn(u64, &mut Sink<'_>) -> Result<Read, StoreError>,
 ) -> Result<Asked, u64> {
     loop {
-        match (step(wanted, place, &open, &read), *place) {
-            (Ok(Found::Chunk(chunk)), _) => return Ok(Ok(chunk)),
-            (Err(status), _) => return Ok(Err(status)),
-            (Ok(Found::Nothing), Place::Next(next)) => return Err(next),
-            // Messages that it does not want were passed.
-            (Ok(Found::More | Found::Nothing), _) => {}
+        let found = match *place {
+            Place::Before(start) => begin(place, open(start)),
+            Place::Next(next) => {
+                let mut message = Vec::new();
+                let mut sink = Sink::new(wanted, &mut message);
+                let read = read(next, &mut sink);
+                let finished = sink.finish(place, read);
+                finished.map(|found| found.with(message))
+            }
+        };
+        if let Some(answer) = decided(found, *place) {
+            return answer;
         }
     }
 }
 
-/// One step of an ask.
-fn step(
+/// Serves an ask of a store that answers later, as [`answer`] does.
+pub(crate) async fn answer_later(
+    store: &impl Reads,
     wanted: &Wanted,
     place: &mut Place,
-    open: impl FnOnce(Start) -> Result<Opened, StoreError>,
-    read: impl FnOnce(u64, &mut Sink<'_>) -> Result<Read, StoreError>,
-) -> Result<Found, Box<Status>> {
-    let next = match *place {
-        Place::Next(next) => next,
-        Place::Before(start) => {
-            let next = match open(start).map_err(|cause| error::from_store(&cause))? {
-                Opened::At(next) => next,
-                Opened::Expired(oldest) => return Err(position_expired(oldest)),
-                Opened::Unknown => return Err(position_invalid()),
-            };
-            *place = Place::Next(next);
-            let message = Vec::new();
-            return Ok(Found::Chunk(Chunk { next, message }));
+    now: UnixMillis,
+) -> Result<Asked, u64> {
+    let namespace = wanted.namespace;
+    loop {
+        let found = match *place {
+            Place::Before(start) => begin(place, store.open(namespace, start, now).await),
+            Place::Next(next) => {
+                let mut message = Vec::new();
+                let mut sink = Sink::new(wanted, &mut message);
+                let read = store.read(namespace, next, now, &mut sink).await;
+                let finished = sink.finish(place, read);
+                finished.map(|found| found.with(message))
+            }
+        };
+        if let Some(answer) = decided(found, *place) {
+            return answer;
         }
+    }
+}
+
+/// The answer to an ask, if a step has decided it.
+fn decided(found: Result<Found, Box<Status>>, place: Place) -> Option<Result<Asked, u64>> {
+    match (found, place) {
+        (Ok(Found::Chunk(chunk)), _) => Some(Ok(Ok(chunk))),
+        (Err(status), _) => Some(Ok(Err(status))),
+        (Ok(Found::Nothing), Place::Next(next)) => Some(Err(next)),
+        // Messages that it does not want were passed.
+        (Ok(Found::More | Found::Nothing), _) => None,
+    }
+}
+
+/// The first step of a subscription, which confirms it.
+fn begin(place: &mut Place, opened: Result<Opened, StoreError>) -> Result<Found, Box<Status>> {
+    let next = match opened.map_err(|cause| error::from_store(&cause))? {
+        Opened::At(next) => next,
+        Opened::Expired(oldest) => return Err(position_expired(oldest)),
+        Opened::Unknown => return Err(position_invalid()),
     };
-    let mut message = Vec::new();
-    let mut sink = Sink {
-        wanted,
-        writer: SubscribeResponseWriter::new(&mut message),
-        messages: 0,
-        bytes: 0,
-    };
-    let found = read(next, &mut sink).map_err(|cause| error::from_store(&cause))?;
-    let Sink { writer, messages, .. } = sink;
-    writer.finish(&[], found.gap.map(|gap| gap_out(wanted, gap)).as_ref(), false);
-    *place = Place::Next(found.next);
-    Ok(match (messages > 0 || found.gap.is_some(), found.more) {
-        (true, _) => Found::Chunk(Chunk {
-            next: found.next,
-            message,
-        }),
-        (false, true) => Found::More,
-        (false, false) => Found::Nothing,
-    })
+    *place = Place::Next(next);
+    let message = Vec::new();
+    Ok(Found::Chunk(Chunk { next, message }))
 }
 
 fn gap_out(wanted: &Wanted, gap: Gap) -> GapOut {
@@ -166,6 +179,42 @@ pub(crate) struct Sink<'a> {
     writer: SubscribeResponseWriter<'a>,
     messages: usize,
     bytes: usize,
+}
+
+impl<'a> Sink<'a> {
+    fn new(wanted: &'a Wanted, message: &'a mut Vec<u8>) -> Self {
+        Self {
+            wanted,
+            writer: SubscribeResponseWriter::new(message),
+            messages: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Ends a step, and moves the place on. The answer's message is still to be added.
+    fn finish(self, place: &mut Place, read: Result<Read, StoreError>) -> Result<Found, Box<Status>> {
+        let read = read.map_err(|cause| error::from_store(&cause))?;
+        let gap = read.gap.map(|gap| gap_out(self.wanted, gap));
+        self.writer.finish(&[], gap.as_ref(), false);
+        *place = Place::Next(read.next);
+        Ok(match (self.messages > 0 || read.gap.is_some(), read.more) {
+            (true, _) => Found::Chunk(Chunk {
+                next: read.next,
+                message: Vec::new(),
+            }),
+            (false, true) => Found::More,
+            (false, false) => Found::Nothing,
+        })
+    }
+}
+
+impl Found {
+    fn with(self, message: Vec<u8>) -> Self {
+        match self {
+            Self::Chunk(chunk) => Self::Chunk(Chunk { message, ..chunk }),
+            other => other,
+        }
+    }
 }
 
 impl MessageSink for Sink<'_> {

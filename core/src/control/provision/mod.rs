@@ -82,6 +82,8 @@ pub(crate) struct Object {
     pub(crate) id: NamespaceId,
     pub(crate) name: String,
     pub(crate) durability: Durability,
+    /// Largest value or message, in bytes.
+    pub(crate) message_bytes_max: u64,
 }
 
 /// Finding of a store in the place of an object.

@@ -54,7 +54,9 @@ impl Provisioner for Sqlite {
     }
 
     fn make(&mut self, object: &Object) -> Result<(), StoreError> {
-        self.step(object, ProvisionStep::Create).map(drop)
+        let message_bytes_max = object.message_bytes_max;
+        self.step(object, ProvisionStep::Create { message_bytes_max })
+            .map(drop)
     }
 
     fn alter(&mut self, _: &Object) -> Result<(), StoreError> {

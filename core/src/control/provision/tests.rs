@@ -44,7 +44,7 @@ fn answer(writer: &mut Writer, message: WriterMessage) {
     };
     let result = match step {
         ProvisionStep::Inspect => Ok(()),
-        ProvisionStep::Create => writer.create_namespace(id),
+        ProvisionStep::Create { .. } => writer.create_namespace(id),
         ProvisionStep::Drop => writer.drop_namespace(id),
     };
     let _ = done.send(result.map(|()| writer.presence(id)));
@@ -55,6 +55,7 @@ fn object(id: u32) -> Object {
         id: NamespaceId(id),
         name: format!("namespace-{id}"),
         durability: Durability::BestEffort,
+        message_bytes_max: 0,
     }
 }
 

@@ -38,6 +38,7 @@ impl Store {
             buried: applied.buried,
         };
         send_event(&self.shards.events, batch.shard, events);
+        self.setup.arrivals.note(batch.namespace);
         answered
     }
 
@@ -69,7 +70,7 @@ impl Store {
             ..Records::of(batch, self.wall.unix_millis())
         };
         let target = Target {
-            store: &self.keyvalue,
+            stores: &self.stores,
             letters: &self.letters,
             lane: batch.lane,
         };

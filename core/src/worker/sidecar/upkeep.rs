@@ -3,10 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use prism_backends::{
-    StoreError, UnixMillis,
-    api::keyvalue::{self, Upkeep},
-};
+use prism_backends::{StoreError, UnixMillis, api::keyvalue::Sweep};
 
 use super::Store;
 
@@ -45,8 +42,8 @@ impl Store {
         answered
     }
 
-    async fn look_after(&self, before: UnixMillis) -> Result<keyvalue::Sweep, StoreError> {
+    async fn look_after(&self, before: UnixMillis) -> Result<Sweep, StoreError> {
         self.server.look_after().await?;
-        self.keyvalue.sweep(before, STEP).await
+        self.stores.sweep(before, STEP).await
     }
 }
