@@ -16,7 +16,7 @@ from conftest import PATIENCE_S, fresh, start, yaml
 from prism import Client, Put, aio, errors
 
 # Kills of one test, and acknowledged writes between two of them.
-KILLS, BETWEEN = 3, 40
+KILLS, BETWEEN = 2, 40
 
 
 @pytest.fixture

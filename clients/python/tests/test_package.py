@@ -128,6 +128,7 @@ def test_an_installed_wheel_works_outside_of_this_tree(gateway, tmp_path):
         python,
         "install",
         "--quiet",
+        "--no-compile",
         "--disable-pip-version-check",
         wheel,
         cwd=tmp_path,
