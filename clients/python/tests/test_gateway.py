@@ -28,7 +28,13 @@ def test_put_get_delete(place, store):
     assert kv.get("nobody") == {} and kv.get_item("nobody", "k") is None
     kv.delete("alice", "theme")
     assert kv.get("alice") == {b"\xff": b"\0"}
-    kv.delete("alice")
+    for nothing in ({}, {"start": ""}):
+        with pytest.raises(ValueError, match="all=True"):
+            kv.delete("alice", *[], **nothing)
+    with pytest.raises(ValueError, match="all=True"):
+        kv.mutate([Delete("alice", [])])
+    assert kv.get("alice") == {b"\xff": b"\0"}
+    kv.delete("alice", all=True)
     assert kv.get("alice") == {}
 
 
@@ -102,8 +108,8 @@ def count_up(address, namespace):
 def test_mutate_reports_each(place):
     kv = place("keyvalue")
     kv.put("b", {"x": "1", "y": "2"})
-    done = kv.mutate([Put("a", {"k": "v"}, ttl=60), Delete("b", ["x"]), Put("", {"k": "v"})])
-    assert [bool(each) for each in done] == [True, True, False]
+    done = kv.mutate([Put("a", {"k": "v"}, ttl=60), Delete("b", ["x"]), Put("", {"k": "v"}), Delete("c", all=True)])
+    assert [bool(each) for each in done] == [True, True, False, True]
     assert isinstance(done[2].error, errors.InvalidField) and "id" in done[2].error.field
     assert kv.get("a") == {b"k": b"v"} and kv.get("b") == {b"y": b"2"}
 

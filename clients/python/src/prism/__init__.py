@@ -42,6 +42,9 @@ _HOME = {
 __all__ = ["AsyncClient", *sorted(_HOME)]
 
 if TYPE_CHECKING:
+    from prism import aio as aio
+    from prism import errors as errors
+    from prism import types as types
     from prism._core.work import Dead as Dead
     from prism._core.work import Later as Later
     from prism.aio import Client as AsyncClient
@@ -72,6 +75,8 @@ def __getattr__(name: str) -> Any:
 
     if name == "AsyncClient":
         return import_module("prism.aio").Client
+    if name in ("aio", "errors", "types"):
+        return import_module(f"prism.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'prism' has no attribute {name!r}")
     return getattr(import_module(f"prism.{_HOME[name]}"), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -76,10 +77,8 @@ class Client:
 
     def using(self, namespace: str) -> Client:
         """A client for another namespace on the same connections. Closing either closes both."""
-        view = object.__new__(Client)
+        view = copy.copy(self)
         view._core = self._core.using(namespace)
-        view._channels = self._channels
-        view.admin = self.admin
         return view
 
     @property
@@ -142,11 +141,15 @@ class Client:
         *keys: Bytes,
         start: Bytes = b"",
         end: Bytes = b"",
+        all: bool = False,
         token: Token | None = None,
         timeout: float | None = None,
     ) -> WriteResult:
-        """Deletes items of an id: some keys, those from `start` up to `end`, or all. What is not there is no error."""
-        return await self._runner().run(keyvalue.delete(self._core, id, keys, start, end, token, timeout))
+        """Deletes items of an id: some keys, those from `start` up to `end`, or with `all=True` all of them.
+
+        One of these must be given, so that an empty list of keys deletes nothing. What is not there is no error.
+        """
+        return await self._runner().run(keyvalue.delete(self._core, id, keys, start, end, all, token, timeout))
 
     async def mutate(
         self, mutations: Iterable[Put | Delete], *, token: Token | None = None, timeout: float | None = None
@@ -301,8 +304,8 @@ class Client:
     ) -> int:
         """Gives each message to the handler: returned means done, raised means again later; see Dead and Later.
 
-        `workers` handlers run at once, in tasks of their own; their leases are extended meanwhile. Ends when `stop` is
-        set, or after `idle` seconds without a message; handlers that run then end first. Returns how many were done.
+        `workers` handlers run at once, in tasks of their own; their leases are extended meanwhile. Ends within 5 s
+        of `stop`, or after `idle` seconds without a message; handlers that run then end first. Returns how many were done.
         """
         return await _Workers(self, handler, lease, idle, stop or asyncio.Event()).run(workers)
 

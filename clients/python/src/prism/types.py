@@ -109,12 +109,13 @@ class Put:
 
 @dataclass(frozen=True)
 class Delete:
-    """A mutation that deletes items of an id: these keys, or those from `start` up to `end`, or all."""
+    """A mutation that deletes items of an id: these keys, those from `start` up to `end`, or with `all=True` all of them."""
 
     id: str
     keys: Sequence[Bytes] = ()
     start: Bytes = b""
     end: Bytes = b""
+    all: bool = False
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,14 @@ def _predicate(keys: Sequence[Bytes], start: Bytes, end: Bytes) -> kv.Predicate 
     return None
 
 
+def _doomed(keys: Sequence[Bytes], start: Bytes, end: Bytes, everything: bool) -> kv.Predicate | None:
+    """Which items a delete means. All of them only where that is said: a list of keys that is empty by chance is not it."""
+    predicate = _predicate(keys, start, end)
+    if (predicate is None) != everything:
+        raise ValueError("delete: give keys, or a range by start and end, or all=True for all items of the id")
+    return predicate
+
+
 def put(
     core: Core, id: str, items: Mapping[Bytes, Bytes], ttl: float | None, token: Token | None, timeout: float | None
 ) -> Operation[WriteResult]:
@@ -140,10 +148,11 @@ def delete(
     keys: Sequence[Bytes],
     start: Bytes,
     end: Bytes,
+    everything: bool,
     token: Token | None,
     timeout: float | None,
 ) -> Operation[WriteResult]:
-    request = kv.DeleteRequest(namespace=core.name(), id=id, predicate=_predicate(keys, start, end))
+    request = kv.DeleteRequest(namespace=core.name(), id=id, predicate=_doomed(keys, start, end, everything))
     used = core.token(request, token)
     return result_of((yield from unary(core, methods.DELETE, request, kv.DeleteResponse, timeout, used)).result)
 
@@ -158,7 +167,7 @@ def mutate(
             place.put.SetInParent()
             _fill_all(core, place.put.items.add, mutation.items, mutation.ttl)
         else:
-            predicate = _predicate(mutation.keys, mutation.start, mutation.end)
+            predicate = _doomed(mutation.keys, mutation.start, mutation.end, mutation.all)
             place.delete.CopyFrom(kv.DeleteItems(predicate=predicate))
     used = core.token(request, token)
     answer = yield from unary(core, methods.MUTATE, request, kv.MutateResponse, timeout, used)
