@@ -54,6 +54,21 @@ class NamespacesStub:
                 request_serializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.UpdateRequest.SerializeToString,
                 response_deserializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.UpdateResponse.FromString,
                 _registered_method=True)
+        self.Plan = channel.unary_unary(
+                '/prism.admin.v1.Namespaces/Plan',
+                request_serializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.PlanRequest.SerializeToString,
+                response_deserializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.PlanResponse.FromString,
+                _registered_method=True)
+        self.Apply = channel.unary_unary(
+                '/prism.admin.v1.Namespaces/Apply',
+                request_serializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.ApplyRequest.SerializeToString,
+                response_deserializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.ApplyResponse.FromString,
+                _registered_method=True)
+        self.Status = channel.unary_unary(
+                '/prism.admin.v1.Namespaces/Status',
+                request_serializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.StatusRequest.SerializeToString,
+                response_deserializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.StatusResponse.FromString,
+                _registered_method=True)
         self.Get = channel.unary_unary(
                 '/prism.admin.v1.Namespaces/Get',
                 request_serializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.GetRequest.SerializeToString,
@@ -107,6 +122,29 @@ class NamespacesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Plan(self, request, context):
+        """What would be made of a file, and why: the store, what follows from it, the other stores with a reason each.
+        Of a namespace that exists the plan is that of its update. Nothing is done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Apply(self, request, context):
+        """Carries out a plan that was shown, as Create or Update would: refused with PLAN_CHANGED if the gateway would
+        plan something else by now. A plan without a change answers at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Status(self, request, context):
+        """How a namespace is doing, from the figures of all shards of this gateway.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Get(self, request, context):
         """What one namespace is, by its name.
         """
@@ -151,6 +189,21 @@ def add_NamespacesServicer_to_server(servicer, server):
                     servicer.Update,
                     request_deserializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.UpdateRequest.FromString,
                     response_serializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.UpdateResponse.SerializeToString,
+            ),
+            'Plan': grpc.unary_unary_rpc_method_handler(
+                    servicer.Plan,
+                    request_deserializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.PlanRequest.FromString,
+                    response_serializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.PlanResponse.SerializeToString,
+            ),
+            'Apply': grpc.unary_unary_rpc_method_handler(
+                    servicer.Apply,
+                    request_deserializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.ApplyRequest.FromString,
+                    response_serializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.ApplyResponse.SerializeToString,
+            ),
+            'Status': grpc.unary_unary_rpc_method_handler(
+                    servicer.Status,
+                    request_deserializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.StatusRequest.FromString,
+                    response_serializer=prism_dot_admin_dot_v1_dot_namespaces__pb2.StatusResponse.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
@@ -276,6 +329,87 @@ class Namespaces:
             '/prism.admin.v1.Namespaces/Update',
             prism_dot_admin_dot_v1_dot_namespaces__pb2.UpdateRequest.SerializeToString,
             prism_dot_admin_dot_v1_dot_namespaces__pb2.UpdateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Plan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/prism.admin.v1.Namespaces/Plan',
+            prism_dot_admin_dot_v1_dot_namespaces__pb2.PlanRequest.SerializeToString,
+            prism_dot_admin_dot_v1_dot_namespaces__pb2.PlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Apply(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/prism.admin.v1.Namespaces/Apply',
+            prism_dot_admin_dot_v1_dot_namespaces__pb2.ApplyRequest.SerializeToString,
+            prism_dot_admin_dot_v1_dot_namespaces__pb2.ApplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Status(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/prism.admin.v1.Namespaces/Status',
+            prism_dot_admin_dot_v1_dot_namespaces__pb2.StatusRequest.SerializeToString,
+            prism_dot_admin_dot_v1_dot_namespaces__pb2.StatusResponse.FromString,
             options,
             channel_credentials,
             insecure,
