@@ -46,6 +46,7 @@ pub mod nats;
 pub mod offer;
 pub mod postgres;
 pub mod query;
+pub mod rate;
 pub mod redis;
 pub mod server;
 pub mod sqlite;

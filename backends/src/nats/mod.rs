@@ -15,6 +15,7 @@ mod connect;
 mod links;
 mod namespaces;
 mod positions;
+mod probe;
 mod publish;
 mod read;
 mod subject;

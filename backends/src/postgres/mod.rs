@@ -28,7 +28,7 @@ pub use config::Config;
 pub use connect::Facts;
 pub use keyvalue::{KEYVALUE, KeyValue};
 pub use pool::{Acquired, Limits, Place, Pool};
-pub use probe::{Level, Probe, Rate};
+pub use probe::Probe;
 pub use provision::FORMAT;
 pub use schema::Observed;
 

@@ -1,40 +1,16 @@
 //! The measurement of a server: rows that are written and read in a scratch schema, which is made
 //! for it and dropped afterwards.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::connect::{Fault, Link};
 use super::{Facts, Postgres};
 use crate::error::StoreError;
+use crate::rate::{Latencies, Level, Rate};
 
 /// Rows that are written and read.
 const ROWS: i64 = 10_000;
-/// Latencies that are kept of one level, at most.
-const LATENCIES_MAX: usize = 2_000_000;
-
-/// The measurement of one number of calls at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Level {
-    /// Calls at a time, each on a connection of its own.
-    pub outstanding: u32,
-    /// Single rows that were written and committed.
-    pub writes: Rate,
-    /// Single rows that were read.
-    pub reads: Rate,
-}
-
-/// A rate with its latencies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rate {
-    /// Calls a second.
-    pub per_second: u64,
-    /// Median latency.
-    pub p50: Duration,
-    /// Latency that one call in a hundred exceeds.
-    pub p99: Duration,
-}
 
 /// The outcome of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +76,7 @@ impl Postgres {
         time: Duration,
         value: Option<Rc<[u8]>>,
     ) -> Result<Rate, StoreError> {
-        let latencies = Rc::new(RefCell::new(Vec::new()));
+        let latencies = Rc::new(Latencies::default());
         let begun = Instant::now();
         let mut tasks = Vec::new();
         for worker in 0..outstanding {
@@ -114,10 +90,7 @@ impl Postgres {
                     number = (number + 4_871) % ROWS;
                     let asked = Instant::now();
                     call(link, number, value.as_deref()).await?;
-                    let mut latencies = latencies.borrow_mut();
-                    if latencies.len() < LATENCIES_MAX {
-                        latencies.push(asked.elapsed());
-                    }
+                    latencies.add(asked);
                 }
                 lease.finish();
                 Ok::<_, StoreError>(())
@@ -128,21 +101,7 @@ impl Postgres {
                 detail: cause.to_string(),
             })??;
         }
-        let mut latencies = latencies.take();
-        latencies.sort_unstable();
-        let at = |hundredths: usize| {
-            let place = latencies.len() * hundredths / 100;
-            latencies
-                .get(place)
-                .or(latencies.last())
-                .copied()
-                .unwrap_or_default()
-        };
-        Ok(Rate {
-            per_second: (latencies.len() as f64 / begun.elapsed().as_secs_f64()) as u64,
-            p50: at(50),
-            p99: at(99),
-        })
+        Ok(latencies.rate(begun))
     }
 }
 

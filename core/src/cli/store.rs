@@ -10,8 +10,10 @@ use clap::{Args, Subcommand};
 use prism_backends::{
     StoreError,
     kind::StoreKind,
+    nats::{self, Nats},
     postgres::{self, FORMAT, Observed, Postgres},
-    server::{ServerConfig, Share},
+    rate::{Level, Rate},
+    server::{RawConfig, ServerConfig, ServerStore, Share},
 };
 use prism_core::{
     config::StoreOptions,
@@ -118,35 +120,44 @@ fn list(args: &ServeArgs, printer: &mut Printer) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The store of this name, which must be one with tables.
-fn open(args: &ServeArgs, name: &str) -> Result<(StoreOptions, postgres::Config), Failure> {
+/// The store of this name.
+fn find(args: &ServeArgs, name: &str) -> Result<StoreOptions, Failure> {
     let options = effective(args)?.options;
     let stores = options.all_stores();
-    let Some(store) = stores.iter().find(|store| store.name == name) else {
-        let names: Vec<_> = stores.iter().map(|store| &*store.name).collect();
-        let what = format!(
-            "the configuration has no store {name:?}; it has {}",
-            names.join(", ")
-        );
-        return Err(
+    stores
+        .iter()
+        .find(|store| store.name == name)
+        .cloned()
+        .ok_or_else(|| {
+            let names: Vec<_> = stores.iter().map(|store| &*store.name).collect();
+            let what = format!(
+                "the configuration has no store {name:?}; it has {}",
+                names.join(", ")
+            );
             Failure::new(Exit::Usage, what).solution("`prism store list` shows all; --config names the file")
-        );
-    };
-    if store.kind != StoreKind::Postgres {
-        let kind = store.kind.title();
-        let what = format!("store \"{name}\" is {kind}: this version measures and moves on PostgreSQL only");
-        return Err(Failure::new(Exit::Usage, what)
-            .solution("the gateway itself moves files of SQLite on when it starts"));
-    }
-    let config = postgres::Config::check(&store.raw())
-        .map_err(|cause| Failure::new(Exit::Usage, format!("stores.{name}.{cause}")))?;
-    Ok((store.clone(), config))
+        })
 }
 
-/// Runs a question to a store of this gateway's share of connections.
-fn ask<T>(
-    config: &postgres::Config,
-    question: impl AsyncFnOnce(Postgres) -> Result<T, StoreError>,
+/// The configuration of a store, as its kind checks it.
+fn checked<C>(
+    store: &StoreOptions,
+    check: impl FnOnce(&RawConfig) -> Result<C, StoreError>,
+) -> Result<C, Failure> {
+    check(&store.raw()).map_err(|cause| Failure::new(Exit::Usage, format!("stores.{}.{cause}", store.name)))
+}
+
+/// The refusal of a kind with which this cannot be done.
+fn not_on(store: &StoreOptions, what: &str) -> Failure {
+    let kind = store.kind.title();
+    let what = format!("store \"{}\" is {kind}: this version {what}", store.name);
+    Failure::new(Exit::Usage, what).solution("the gateway itself moves files of SQLite on when it starts")
+}
+
+/// Runs a question to a store, made by `open` with all of its connections.
+fn ask<S, T>(
+    connections: u32,
+    open: impl FnOnce(Share) -> Result<S, StoreError>,
+    question: impl AsyncFnOnce(S) -> Result<T, StoreError>,
 ) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -155,45 +166,54 @@ fn ask<T>(
     let share = Share {
         shard: 0,
         shards: 1,
-        cap: config.pool_max,
+        cap: connections,
     };
-    let asked = tokio::task::LocalSet::new().block_on(&runtime, async {
-        let store = Postgres::new(config, share)?;
-        question(store).await
-    });
+    let asked = tokio::task::LocalSet::new().block_on(&runtime, async { question(open(share)?).await });
     asked.map_err(|cause| match cause {
         StoreError::Unreachable { .. } => Failure::new(Exit::Unreachable, cause.to_string()),
         _ => Failure::new(Exit::No, cause.to_string()),
     })
 }
 
+fn ask_postgres<T>(
+    config: &postgres::Config,
+    question: impl AsyncFnOnce(Postgres) -> Result<T, StoreError>,
+) -> Result<T, Failure> {
+    ask(config.pool_max, |share| Postgres::new(config, share), question)
+}
+
+/// A measurement with what else is said of the store.
+struct Measured {
+    levels: Vec<Level>,
+    /// The line above the figures, and in JSON.
+    title: String,
+    facts: serde_json::Value,
+}
+
 fn probe(args: &ProbeArgs, printer: &mut Printer) -> Result<(), Failure> {
-    let (store, config) = open(&args.serve, &args.name)?;
+    let store = find(&args.serve, &args.name)?;
     let bytes = usize::try_from(args.size).unwrap_or(usize::MAX);
-    let probe = ask(&config, async |store| store.probe(args.time, bytes).await)?;
-    let facts = probe.facts;
+    let measured = match store.kind {
+        StoreKind::Postgres => probe_postgres(&store, args.time, bytes)?,
+        StoreKind::Nats => probe_nats(&store, args.time, bytes)?,
+        _ => return Err(not_on(&store, "measures PostgreSQL and NATS only")),
+    };
     if printer.is_json() {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let rate = |rate: &postgres::Rate| json!({ "per_second": rate.per_second, "p50_us": micros(rate.p50), "p99_us": micros(rate.p99) });
-        let levels = probe.levels.iter().map(|level| {
+        let rate = |rate: &Rate| json!({ "per_second": rate.per_second, "p50_us": micros(rate.p50), "p99_us": micros(rate.p99) });
+        let levels = measured.levels.iter().map(|level| {
             json!({ "outstanding": level.outstanding, "writes": rate(&level.writes), "reads": rate(&level.reads) })
         });
-        return printer.json(&json!({
-            "store": store.name, "kind": store.kind.name(), "version": facts.version, "durable": facts.is_durable,
-            "read_only": facts.is_read_only, "connections_max": facts.connections_max, "value_bytes": args.size,
-            "levels": levels.collect::<Vec<_>>(),
-        }));
+        let mut shown = measured.facts;
+        shown["store"] = json!(store.name);
+        shown["kind"] = json!(store.kind.name());
+        shown["value_bytes"] = json!(args.size);
+        shown["levels"] = levels.collect();
+        return printer.json(&shown);
     }
-    let syncs = match facts.is_durable {
-        true => "syncs each commit",
-        false => "syncs nothing (fsync = off): for best-effort only",
-    };
-    printer.line(&format!(
-        "PostgreSQL {} \"{}\" at {}, {syncs}, {} connections allowed to all",
-        facts.version, store.name, config.address, facts.connections_max
-    ))?;
+    printer.line(&measured.title)?;
     let millis = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
-    for level in &probe.levels {
+    for level in &measured.levels {
         printer.line(&format!(
             "  {:>3} at a time, {}: {:>6} writes/s (P50 {}, P99 {})  {:>6} reads/s (P50 {}, P99 {})",
             level.outstanding,
@@ -206,13 +226,56 @@ fn probe(args: &ProbeArgs, printer: &mut Printer) -> Result<(), Failure> {
             millis(level.reads.p99),
         ))?;
     }
-    printer.done("Measured; the rows are removed. A gateway commits the writes of many calls together, so it writes more")
+    printer.done("Measured; what was written is removed. A gateway sends the writes of many calls together, so it writes more")
+}
+
+fn probe_postgres(store: &StoreOptions, time: Duration, bytes: usize) -> Result<Measured, Failure> {
+    let config = checked(store, postgres::Config::check)?;
+    let probe = ask_postgres(&config, async |store| store.probe(time, bytes).await)?;
+    let facts = probe.facts;
+    let syncs = match facts.is_durable {
+        true => "syncs each commit",
+        false => "syncs nothing (fsync = off): for best-effort only",
+    };
+    Ok(Measured {
+        levels: probe.levels,
+        title: format!(
+            "PostgreSQL {} \"{}\" at {}, {syncs}, {} connections allowed to all",
+            facts.version, store.name, config.address, facts.connections_max
+        ),
+        facts: json!({
+            "version": facts.version, "durable": facts.is_durable, "read_only": facts.is_read_only,
+            "connections_max": facts.connections_max,
+        }),
+    })
+}
+
+fn probe_nats(store: &StoreOptions, time: Duration, bytes: usize) -> Result<Measured, Failure> {
+    let config = checked(store, nats::Config::check)?;
+    let levels = ask(
+        config.pool_max,
+        |share| Nats::open(&config, share),
+        async |store| store.probe(time, bytes).await,
+    )?;
+    let syncs = match config.syncs_always {
+        true => "syncs each message, as its entry says",
+        false => "syncs later (no sync_interval: always in its entry): not for strong",
+    };
+    Ok(Measured {
+        levels,
+        title: format!("NATS \"{}\" at {}, {syncs}", store.name, config.address),
+        facts: json!({ "durable": config.syncs_always }),
+    })
 }
 
 fn migrate(args: &MigrateArgs, printer: &mut Printer) -> Result<(), Failure> {
-    let (store, config) = open(&args.serve, &args.name)?;
-    let before = ask(&config, async |store| store.inspect().await)?;
-    let after = ask(&config, async |store| store.ensure(args.dry_run).await)?;
+    let store = find(&args.serve, &args.name)?;
+    if store.kind != StoreKind::Postgres {
+        return Err(not_on(&store, "moves on tables of PostgreSQL only"));
+    }
+    let config = checked(&store, postgres::Config::check)?;
+    let before = ask_postgres(&config, async |store| store.inspect().await)?;
+    let after = ask_postgres(&config, async |store| store.ensure(args.dry_run).await)?;
     let is_behind = before.format < FORMAT;
     if printer.is_json() {
         return printer.json(&json!({

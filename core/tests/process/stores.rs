@@ -1,5 +1,5 @@
-//! `prism store` against a real PostgreSQL: what it lists, measures and moves on, and that it shows
-//! no secret.
+//! `prism store` against a real PostgreSQL and a real NATS: what it lists, measures and moves on, and
+//! that it shows no secret.
 
 use std::process::{Command, Output};
 
@@ -7,13 +7,21 @@ use tempfile::TempDir;
 
 use super::shared_catalog::server::durable;
 
+#[path = "../../../backends/tests/servers/nats.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod nats;
+
 /// Runs `prism store` with a configuration of one PostgreSQL, whose password is in a variable.
 fn store(directory: &TempDir, database: &str, arguments: &[&str]) -> Output {
-    let file = directory.path().join("prism.yaml");
     let url = durable().url(database).replace("prism@", "prism:${SECRET}@");
-    let text = format!(
-        "embedded: memory\nstores:\n  orders: {{kind: postgres, url: \"{url}\", pool_max: 4}}\n  cache: {{kind: memory}}\n"
-    );
+    let orders = format!("orders: {{kind: postgres, url: \"{url}\", pool_max: 4}}");
+    store_with(directory, &orders, arguments)
+}
+
+/// Runs `prism store` with a configuration of one server.
+fn store_with(directory: &TempDir, entry: &str, arguments: &[&str]) -> Output {
+    let file = directory.path().join("prism.yaml");
+    let text = format!("embedded: memory\nstores:\n  {entry}\n  cache: {{kind: memory}}\n");
     std::fs::write(&file, text).expect("a configuration");
     let (name, rest) = arguments.split_first().expect("a command");
     Command::new(env!("CARGO_BIN_EXE_prism"))
@@ -85,8 +93,41 @@ fn stores_are_listed_measured_and_moved_on() {
 
     let measured = said(&run(&["probe", "orders", "--for", "1s", "--output", "json"]), 0);
     let measured: serde_json::Value = serde_json::from_str(&measured).expect("JSON");
+    check_levels(&measured, 2);
+    assert_eq!(measured["durable"], true);
+    assert_eq!(schemas(), "prism", "nothing is left of it");
+
+    let unknown = said(&run(&["probe", "other"]), 2);
+    assert!(unknown.contains("it has orders, cache, embedded"), "{unknown}");
+    assert!(said(&run(&["migrate", "cache"]), 2).contains("PostgreSQL only"));
+}
+
+#[test]
+fn nats_is_measured_and_nothing_is_left_of_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = nats::Server::start("");
+    let entry = format!(
+        "bus: {{kind: nats, url: \"{}\", sync_interval: always}}",
+        server.url()
+    );
+    let run = |arguments: &[&str]| store_with(&directory, &entry, arguments);
+    let measured = said(&run(&["probe", "bus", "--for", "1s", "--output", "json"]), 0);
+    let measured: serde_json::Value = serde_json::from_str(&measured).expect("JSON");
+    check_levels(&measured, 3);
+    assert_eq!(measured["durable"], true);
+    let left = server.ask("$JS.API.STREAM.NAMES", "{}");
+    assert!(left.contains("\"streams\":null"), "{left}");
+    let shown = said(&run(&["probe", "bus", "--for", "1s"]), 0);
+    assert!(shown.contains("NATS \"bus\" at 127.0.0.1:"), "{shown}");
+    assert!(said(&run(&["probe", "cache"]), 2).contains("measures PostgreSQL and NATS only"));
+    assert!(said(&run(&["migrate", "bus"]), 2).contains("moves on tables of PostgreSQL only"));
+}
+
+/// Checks that a measurement has rates at this many levels.
+#[track_caller]
+fn check_levels(measured: &serde_json::Value, count: usize) {
     let levels = measured["levels"].as_array().expect("levels");
-    assert_eq!(levels.len(), 2, "{measured}");
+    assert_eq!(levels.len(), count, "{measured}");
     for level in levels {
         for kind in ["writes", "reads"] {
             assert!(
@@ -95,10 +136,4 @@ fn stores_are_listed_measured_and_moved_on() {
             );
         }
     }
-    assert_eq!(measured["durable"], true);
-    assert_eq!(schemas(), "prism", "nothing is left of it");
-
-    let unknown = said(&run(&["probe", "other"]), 2);
-    assert!(unknown.contains("it has orders, cache, embedded"), "{unknown}");
-    assert!(said(&run(&["migrate", "cache"]), 2).contains("PostgreSQL only"));
 }
