@@ -165,7 +165,9 @@ async fn ensure(links: &Links, link: &Link, config: &Value) -> Result<Value, Sto
 }
 
 /// Settings without which a namespace's promises do not hold.
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 10] = [
+    // Reads may ask any replica, also one that lacks the latest messages.
+    "num_replicas",
     "storage",
     "retention",
     "discard",
@@ -186,6 +188,7 @@ fn stream_config(name: &str, subjects: &str, catalog: u128) -> Value {
     json!({
         "name": name,
         "subjects": [subjects],
+        "num_replicas": 1,
         "storage": "file",
         "retention": "limits",
         // A full stream refuses new messages; it does not lose old ones.

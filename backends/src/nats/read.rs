@@ -78,6 +78,8 @@ pub(super) async fn read(
         missed: 0,
         oldest_left: None,
     };
+    // Before the question: what another task finds out meanwhile may not be in the answers.
+    let head = links.head(namespace);
     let mut answers = reader.ask(json!({"seq": next})).await?;
     let more = loop {
         match reader.next(&mut answers).await? {
@@ -91,7 +93,7 @@ pub(super) async fn read(
     };
     if !more {
         // What is missing at the end is gone as well.
-        let end = links.head(namespace).max(step.next);
+        let end = head.max(step.next);
         step.missed += end - step.next;
         step.next = end;
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use prism_backends::{kind::StoreKind, nats::PUBSUB};
-use prism_codec::proto::prism::admin::v1::{CreateRequest, CreateResponse};
+use prism_codec::proto::prism::admin::v1::{CreateRequest, CreateResponse, UpdateRequest, UpdateResponse};
 use prism_core::{
     client::ClientError,
     config::{EmbeddedStore, StoreOptions},
@@ -125,6 +125,19 @@ fn what_the_server_cannot_keep_is_refused_when_a_namespace_is_made() {
         "{said}"
     );
     create(&gateway, "n", "durability: eventual").expect("a namespace");
+    // A new file may ask for no more than a new namespace.
+    let request = UpdateRequest {
+        yaml: format!("namespace: n\nteam: tests\nclient_api: pubsub\nneeds: {{ordered: true, {large}}}\n"),
+        base_version: 0,
+    };
+    let answer = gateway
+        .client()
+        .unary::<UpdateResponse>("/prism.admin.v1.Namespaces/Update", &request);
+    let Err(ClientError::Status(status)) = answer else {
+        panic!("not refused: {answer:?}");
+    };
+    assert!(status.message.contains("raise max_payload there"), "{status:?}");
+    publish(&mut gateway.client(), "n", "x").expect("it is as it was");
     let yaml = "namespace: items\nteam: tests\nclient_api: keyvalue\nneeds: {durability: eventual}\n";
     let request = CreateRequest {
         yaml: yaml.to_owned(),

@@ -1,5 +1,5 @@
-//! `prism store` against a real PostgreSQL and a real NATS: what it lists, measures and moves on, and
-//! that it shows no secret.
+//! `prism store` against a real PostgreSQL and a real NATS: what it lists, measures and moves on,
+//! and that it shows no secret.
 
 use std::process::{Command, Output};
 

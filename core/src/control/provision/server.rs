@@ -34,10 +34,10 @@ impl Server {
         }
     }
 
-    fn note(&self, object: &Object) {
-        if let Ok(mut known) = self.durabilities.write() {
-            known.insert(object.id.0, receipt::number_of(object.durability));
-        }
+    /// Notes the durability of a namespace; returns the one that was noted before.
+    fn note(&self, object: &Object) -> Option<i32> {
+        let mut known = self.durabilities.write().ok()?;
+        known.insert(object.id.0, receipt::number_of(object.durability))
     }
 }
 
@@ -51,9 +51,14 @@ impl Provisioner for Server {
         self.sidecar.make(object)
     }
 
+    /// Refused as a new one would be that the server, as it is configured, does not keep.
     fn alter(&mut self, object: &Object) -> Result<(), StoreError> {
-        self.note(object);
-        Ok(())
+        let before = self.note(object);
+        let done = self.sidecar.make(object);
+        if let (Err(_), Some(before), Ok(mut known)) = (&done, before, self.durabilities.write()) {
+            known.insert(object.id.0, before);
+        }
+        done
     }
 
     fn remove(&mut self, object: &Object) -> Result<(), StoreError> {
