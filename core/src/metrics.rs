@@ -181,6 +181,8 @@ pub struct NamespaceMetrics {
     api: Api,
     /// Streams open now.
     pub streams: Gauge,
+    /// Calls refused as a declared rate was used up, writes first.
+    pub limited: [Counter; 2],
     /// Metrics of the methods of its API, by their indexes.
     methods: Box<[MethodMetrics]>,
 }
@@ -191,6 +193,7 @@ impl NamespaceMetrics {
         Self {
             api,
             streams: Gauge::default(),
+            limited: Default::default(),
             methods: methods.collect(),
         }
     }
@@ -480,6 +483,21 @@ impl Registry {
                 let _ = writeln!(out, "prism_requests_total{{{labels},code=\"{code}\"}} {count}");
             }
         });
+        let _ = writeln!(
+            out,
+            "# HELP prism_rate_limited_total Calls refused because a declared rate was used up.\n\
+             # TYPE prism_rate_limited_total counter"
+        );
+        for (name, shards) in &by_name {
+            for (direction, limit) in ["write_rps", "read_rps"].iter().enumerate() {
+                let limited = shards.iter().map(|shard| shard.limited[direction].value());
+                let limited: u64 = limited.sum();
+                if limited > 0 {
+                    let labels = format!("namespace=\"{name}\",limit=\"{limit}\"");
+                    let _ = writeln!(out, "prism_rate_limited_total{{{labels}}} {limited}");
+                }
+            }
+        }
         for (name, help) in [("request", "request"), ("response", "response")] {
             let _ = writeln!(
                 out,

@@ -181,6 +181,11 @@ pub(crate) trait Request<'a> {
         Duration::ZERO
     }
 
+    /// Items that count towards a declared rate: those of a batch, else one.
+    fn items(&self) -> u64 {
+        1
+    }
+
     /// The token of a write, with its digest.
     fn call_token(&self) -> Option<CallToken<'a>> {
         let token = self.token()?;

@@ -178,6 +178,45 @@ pub(crate) fn overloaded(what: &'static str) -> Box<Status> {
     )
 }
 
+/// The namespace's declared rate is used up; nothing was done.
+#[cold]
+pub(crate) fn rate_limited(namespace: &str, limit: &str, declared: u64, wait: Duration) -> Box<Status> {
+    let declared = declared.to_string();
+    Box::new(
+        Status::new(
+            Code::ResourceExhausted,
+            format!(
+                "namespace \"{namespace}\" declares {limit} {declared}, and more calls than that arrive; nothing was done, try again \
+                 in a moment, or declare more"
+            ),
+        )
+        .with_reason(
+            "RATE_LIMITED",
+            &[("namespace", namespace), ("limit", limit), ("declared", &declared)],
+        )
+        .with_retry_after(wait),
+    )
+}
+
+/// The batch has more items than the declared rate lets through at once; nothing was done.
+#[cold]
+pub(crate) fn batch_too_large(namespace: &str, limit: &str, items: u64, max: u64) -> Box<Status> {
+    let max = max.to_string();
+    Box::new(
+        Status::new(
+            Code::InvalidArgument,
+            format!(
+                "the call has {items} items, and namespace \"{namespace}\" lets at most {max} through at once ({limit}); nothing was \
+                 done: send them in several calls, or declare more"
+            ),
+        )
+        .with_reason(
+            "BATCH_TOO_LARGE",
+            &[("namespace", namespace), ("limit", limit), ("items_max", &max)],
+        ),
+    )
+}
+
 /// The caller's connection has too many unread answers; nothing was done.
 #[cold]
 pub(crate) fn unread_answers(bytes_max: usize) -> Box<Status> {

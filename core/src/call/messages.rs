@@ -31,6 +31,8 @@ pub(crate) struct Chunk {
     pub(crate) next: u64,
     /// A `SubscribeResponse` without its position; empty if there is nothing to send.
     pub(crate) message: Vec<u8>,
+    /// Messages in it.
+    pub(crate) messages: usize,
 }
 
 /// Outcome of an ask.

@@ -143,7 +143,7 @@ impl Figures {
             write_rps_peak: history.write_peak.max(write_rps),
             read_rps_peak: history.read_peak.max(read_rps),
             peak_since: Some(self.start_time.into()),
-            limited: 0,
+            limited: minute.limited,
         }
     }
 }
@@ -209,6 +209,7 @@ mod tests {
             writes: 100 * seconds,
             reads: 200 * seconds,
             errors: 3 * seconds * failed_percent,
+            limited: 0,
             streams: 4,
             buckets,
         }

@@ -9,6 +9,7 @@ use super::{catalog::CatalogEntry, provision::Object, stores::Stores};
 use crate::{
     namespace::{
         ClientApi, Durability, NamespaceConfig,
+        rates::rates,
         spec::{Home, NamespaceSpec, Path, Unapplied},
         state::NamespaceState,
         terms,
@@ -55,6 +56,7 @@ fn served(entry: &CatalogEntry, state: NamespaceState, stores: &Stores) -> Resul
             _ => config.item_ttl().map(millis_of),
         },
         value_bytes_max: usize::try_from(value_bytes_max).unwrap_or(usize::MAX),
+        rates: rates(config.needs.write_rps, config.needs.read_rps),
         home: store.home,
         path,
         unapplied: match path {
@@ -87,6 +89,7 @@ fn unserved(entry: &CatalogEntry, state: NamespaceState, stores: &Stores) -> Nam
         api: api.unwrap_or(Api::KeyValue),
         ttl_ms: None,
         value_bytes_max: 0,
+        rates: [None, None],
         home: home_of(entry, stores).unwrap_or(Home::Shards),
         path: Path::of(durability_of(entry)),
         unapplied: Unapplied::Ignore,

@@ -3,7 +3,10 @@
 
 use std::time::Instant;
 
-use prism_codec::{grpc::Status, method::Method};
+use prism_codec::{
+    grpc::Status,
+    method::{Method, Permissions},
+};
 
 use super::{Dispatcher, finish::Pass, pending::Pending};
 use crate::{
@@ -13,6 +16,7 @@ use crate::{
         job::{Answer, Reply},
         ticket::Ticket,
     },
+    namespace::rates::Direction,
 };
 
 /// Facts about a call in addition to its request.
@@ -22,6 +26,15 @@ pub(super) struct Arrival {
     /// Bytes of the request message.
     pub(super) bytes: usize,
     pub(super) deadline: Option<Instant>,
+}
+
+/// Direction in which a call counts: what needs no more than the permission to read is a read.
+#[inline]
+fn direction_of(method: Method) -> Direction {
+    match Permissions::READ.allow(method.spec().permissions) {
+        true => Direction::Read,
+        false => Direction::Write,
+    }
 }
 
 impl Dispatcher {
@@ -59,7 +72,8 @@ impl Dispatcher {
             true if is_late => Err(error::deadline_exceeded(Stage::Answer)),
             true => self
                 .check_time(request)
-                .and_then(|()| request.check(&namespace.spec)),
+                .and_then(|()| request.check(&namespace.spec))
+                .and_then(|()| namespace.charge(direction_of(arrival.method), request.items())),
         };
         let pass = Pass::new(namespace, arrival.method);
         match checked {

@@ -33,7 +33,6 @@ mod waits;
 mod way;
 
 use std::{
-    collections::BTreeMap,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -48,6 +47,7 @@ use prism_codec::{
 use self::{
     asks::Ask,
     claims::unary,
+    deadlines::Deadlines,
     finish::{Pass, code_of},
     gate::Arrival,
     http_rules::HttpRules,
@@ -85,7 +85,7 @@ use crate::{
         spec::{Home, Path, StoreId},
         state::NamespaceState,
     },
-    runtime::{clock::Stamper, idle_poll::Outstanding, mailbox::Mailbox, notify::Notify},
+    runtime::{clock::Stamper, idle_poll::Outstanding, mailbox::Mailbox},
 };
 
 /// Mailboxes of one shard to the threads around it.
@@ -154,9 +154,7 @@ pub(crate) struct Dispatcher {
     stamper: Stamper,
     /// Namespaces with calls in the running batch.
     touched: Vec<Rc<Namespace>>,
-    deadlines: BTreeMap<(Instant, u64), Ticket>,
-    deadlines_made: u64,
-    deadline_changed: Rc<Notify>,
+    deadlines: Deadlines,
     serving: bool,
     registry: Arc<Registry>,
     http: HttpRules,
@@ -190,9 +188,7 @@ impl Dispatcher {
             streams: 0,
             stamper: Stamper::new(registry.clock().clone()),
             touched: Vec::new(),
-            deadlines: BTreeMap::new(),
-            deadlines_made: 0,
-            deadline_changed: Rc::default(),
+            deadlines: Deadlines::default(),
             // Until the control thread has sent all namespaces.
             serving: false,
             registry,

@@ -73,7 +73,7 @@ impl Dispatcher {
 
     pub(super) fn keep_waiting(&mut self, job: Job) {
         self.calls.push(job);
-        self.deadline_changed.notify();
+        self.deadlines.notify();
     }
 
     /// Tries calls again that wait in a namespace, as long as there is something for them.
@@ -89,7 +89,7 @@ impl Dispatcher {
                 at => {
                     let left = at.map(|at| Instant::now() + Duration::from_millis(at.0 - now.0));
                     self.calls.look_at(namespace, left);
-                    self.deadline_changed.notify();
+                    self.deadlines.notify();
                     return;
                 }
             }

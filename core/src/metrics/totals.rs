@@ -24,6 +24,8 @@ pub struct Totals {
     pub reads: u64,
     /// Calls that failed for no fault of their callers.
     pub errors: u64,
+    /// Calls refused as a declared rate was used up.
+    pub limited: u64,
     /// Streams open now.
     pub streams: u64,
     /// Calls by latency; the bounds are [`LATENCY_BOUNDS_MICROS`].
@@ -38,6 +40,7 @@ impl Totals {
 
     fn add(&mut self, metrics: &NamespaceMetrics) {
         self.streams += metrics.streams.value();
+        self.limited += metrics.limited.iter().map(super::Counter::value).sum::<u64>();
         for (spec, method) in metrics.api.methods().iter().zip(metrics.methods()) {
             let calls: u64 = method.by_code.iter().map(super::Counter::value).sum();
             match Permissions::READ.allow(spec.permissions) {
@@ -65,6 +68,7 @@ impl Totals {
             writes: self.writes.saturating_sub(before.writes),
             reads: self.reads.saturating_sub(before.reads),
             errors: self.errors.saturating_sub(before.errors),
+            limited: self.limited.saturating_sub(before.limited),
             streams: self.streams,
             buckets,
         }

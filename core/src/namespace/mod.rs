@@ -14,6 +14,7 @@ pub mod keys;
 mod limits;
 pub mod model;
 pub mod problem;
+pub(crate) mod rates;
 pub mod schema;
 pub(crate) mod spec;
 pub(crate) mod state;

@@ -3,7 +3,7 @@
 use prism_backends::NamespaceId;
 use prism_codec::method::Api;
 
-use super::{model::Durability, state::NamespaceState};
+use super::{model::Durability, rates::Rates, state::NamespaceState};
 
 /// Snapshot of a namespace, shared by all shards. A change makes a new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(crate) struct NamespaceSpec {
     pub(crate) ttl_ms: Option<u64>,
     /// Largest value.
     pub(crate) value_bytes_max: usize,
+    /// Declared rates, in force over all shards.
+    pub(crate) rates: Rates,
     /// Where its data lies.
     pub(crate) home: Home,
     /// How its writes get there.

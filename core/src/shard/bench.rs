@@ -444,6 +444,7 @@ fn dispatcher(number: u16, peers: Peers, limits: ServeLimits, registry: Arc<Regi
         api: Api::KeyValue,
         ttl_ms: Some(60_000),
         value_bytes_max: VALUE_BYTES_MAX,
+        rates: [None, None],
         home: Home::Shards,
         path: Path::StoreOnly,
         unapplied: Unapplied::Ignore,

@@ -417,6 +417,9 @@ impl Shard {
         if !gateway.reply_received(&reply) {
             return;
         }
+        let Some(reply) = gateway.pace(reply) else {
+            return;
+        };
         let Some(connection) = self.connections.borrow().find(&reply.ticket) else {
             return;
         };
@@ -435,6 +438,12 @@ impl Shard {
         while let Some(ticket) = gateway.take_expired(now) {
             if let Some(connection) = self.connections.borrow().find(&ticket) {
                 connection.handle_deadline(ticket, &mut gateway);
+                connection.wake_sender();
+            }
+        }
+        while let Some(reply) = gateway.take_held(now) {
+            if let Some(connection) = self.connections.borrow().find(&reply.ticket) {
+                connection.handle_reply(reply, &mut gateway);
                 connection.wake_sender();
             }
         }

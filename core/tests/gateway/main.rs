@@ -17,6 +17,7 @@ mod power_cut;
 mod pubsub;
 mod queue;
 mod queued;
+mod rates;
 mod raw;
 mod redis;
 mod replaced;

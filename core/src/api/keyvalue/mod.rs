@@ -186,6 +186,13 @@ impl<'a> Request<'a> for KeyValueRequest<'a> {
         }
     }
 
+    fn items(&self) -> u64 {
+        match self {
+            Self::Mutate(view) => view.mutations.len() as u64,
+            _ => 1,
+        }
+    }
+
     fn digest(&self) -> Option<u64> {
         digest_of(self)
     }

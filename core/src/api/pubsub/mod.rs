@@ -173,6 +173,13 @@ impl<'a> Request<'a> for PubSubRequest<'a> {
         }
     }
 
+    fn items(&self) -> u64 {
+        match self {
+            Self::PublishBatch(view) => view.messages.len() as u64,
+            _ => 1,
+        }
+    }
+
     fn digest(&self) -> Option<u64> {
         self.token()?;
         let mut digest = Digest::default();

@@ -150,7 +150,11 @@ fn begin(place: &mut Place, opened: Result<Opened, StoreError>) -> Result<Found,
     };
     *place = Place::Next(next);
     let message = Vec::new();
-    Ok(Found::Chunk(Chunk { next, message }))
+    Ok(Found::Chunk(Chunk {
+        next,
+        message,
+        messages: 0,
+    }))
 }
 
 fn gap_out(wanted: &Wanted, gap: Gap) -> GapOut {
@@ -201,6 +205,7 @@ impl<'a> Sink<'a> {
             (true, _) => Found::Chunk(Chunk {
                 next: read.next,
                 message: Vec::new(),
+                messages: self.messages,
             }),
             (false, true) => Found::More,
             (false, false) => Found::Nothing,

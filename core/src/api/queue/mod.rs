@@ -190,6 +190,13 @@ impl<'a> Request<'a> for QueueRequest<'a> {
         each(QUEUE_KEY);
     }
 
+    fn items(&self) -> u64 {
+        match self {
+            Self::SendBatch(view) => view.messages.len() as u64,
+            _ => 1,
+        }
+    }
+
     fn digest(&self) -> Option<u64> {
         self.token()?;
         let mut digest = Digest::default();
