@@ -5,7 +5,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::api::Stores;
 use crate::error::StoreError;
@@ -153,6 +156,27 @@ pub trait ServerStore: Sized {
     /// The APIs that it serves.
     fn stores(&self) -> Stores;
 
+    /// Hands over a bell that it rings when another process has written what callers may wait for.
+    fn listen(&self, bell: Arc<Notify>) {
+        let _ = bell;
+    }
+
+    /// Begins to listen, if it does not, for what other processes write.
+    async fn keep_listening(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Namespaces to which others have written, since the last such question.
+    fn news(&self) -> Vec<NamespaceId> {
+        Vec::new()
+    }
+
+    /// Lets other processes know that namespaces were written to.
+    async fn announce(&self, namespaces: &[NamespaceId]) -> Result<(), StoreError> {
+        let _ = namespaces;
+        Ok(())
+    }
+
     /// Prepares the store before its first namespace: makes its tables, brings older ones to the
     /// newest format, and marks them with the catalog that numbers the namespaces. False if they
     /// are another catalog's: the numbers of the two would collide. May be repeated.
@@ -280,6 +304,26 @@ macro_rules! servers {
             /// The APIs that it serves; see [`ServerStore::stores`].
             pub fn stores(&self) -> Stores {
                 match self { $(Server::$kind(store) => store.stores(),)* }
+            }
+
+            /// The bell for news; see [`ServerStore::listen`].
+            pub fn listen(&self, bell: Arc<Notify>) {
+                match self { $(Server::$kind(store) => store.listen(bell),)* }
+            }
+
+            /// As [`ServerStore::keep_listening`] says.
+            pub async fn keep_listening(&self) -> Result<(), StoreError> {
+                match self { $(Server::$kind(store) => store.keep_listening().await,)* }
+            }
+
+            /// Namespaces to which others have written; see [`ServerStore::news`].
+            pub fn news(&self) -> Vec<NamespaceId> {
+                match self { $(Server::$kind(store) => store.news(),)* }
+            }
+
+            /// As [`ServerStore::announce`] says.
+            pub async fn announce(&self, namespaces: &[NamespaceId]) -> Result<(), StoreError> {
+                match self { $(Server::$kind(store) => store.announce(namespaces).await,)* }
             }
 
             /// Prepares the store; see [`ServerStore::prepare`].

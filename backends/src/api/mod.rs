@@ -10,6 +10,7 @@ use crate::ids::{LogPosition, NamespaceId, UnixMillis};
 
 use self::keyvalue::{Sweep, Upkeep as _, Writes as _};
 use self::pubsub::{Upkeep as _, Writes as _};
+use self::queue::{Upkeep as _, Writes as _};
 
 /// One store by the APIs that it serves.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub struct Stores {
     pub keyvalue: Option<keyvalue::Store>,
     /// PubSub on it.
     pub pubsub: Option<pubsub::Store>,
+    /// Queue on it.
+    pub queue: Option<queue::Store>,
 }
 
 /// Evaluates an expression for each API that a store serves.
@@ -27,6 +30,9 @@ macro_rules! each {
             $call;
         }
         if let Some($store) = &$stores.pubsub {
+            $call;
+        }
+        if let Some($store) = &$stores.queue {
             $call;
         }
     };
@@ -59,10 +65,11 @@ impl Stores {
 
     /// Notes a position, as a batch without any write would.
     pub async fn note(&self, at: &LogPosition) -> Result<(), StoreError> {
-        match (&self.keyvalue, &self.pubsub) {
-            (Some(store), _) => store.apply(&[], Some(at), &mut Vec::new()).await,
-            (None, Some(store)) => store.publish(&[], Some(at), &mut Vec::new()).await,
-            (None, None) => Ok(()),
+        match (&self.keyvalue, &self.pubsub, &self.queue) {
+            (Some(store), ..) => store.apply(&[], Some(at), &mut Vec::new()).await,
+            (None, Some(store), _) => store.publish(&[], Some(at), &mut Vec::new()).await,
+            (None, None, Some(store)) => store.apply(&[], Some(at), &mut Vec::new()).await,
+            (None, None, None) => Ok(()),
         }
     }
 }

@@ -2,14 +2,17 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::sync::{Arc, Weak};
 
 use rustc_hash::FxHashMap;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, NoTls, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Row, Statement};
 
 use super::config::{CONNECT_MAX, Config, source_of};
+use super::news::News;
 use crate::error::StoreError;
 use crate::server::Tls;
 use crate::tls::Encryption;
@@ -37,12 +40,19 @@ pub(super) struct Link {
     /// Statements by their text.
     statements: RefCell<FxHashMap<&'static str, Statement>>,
     task: JoinHandle<()>,
+    /// Lives as long as the connection lasts.
+    pub(super) life: Weak<()>,
     pub(super) facts: Facts,
 }
 
 impl Link {
     /// Connects and checks the session.
-    pub(super) async fn open(config: &Config, encryption: Option<&Encryption>) -> Result<Link, StoreError> {
+    pub(super) async fn open(
+        config: &Config,
+        encryption: Option<&Encryption>,
+        news: &Arc<News>,
+    ) -> Result<Link, StoreError> {
+        let life = Arc::new(());
         let unreachable = |what: String| StoreError::Unreachable {
             detail: format!("postgresql at {}: {what}", config.address),
         };
@@ -50,11 +60,11 @@ impl Link {
             let (client, task) = match encryption {
                 Some(encryption) => {
                     let (client, connection) = config.connection.connect(encryption.clone()).await?;
-                    (client, tokio::spawn(async { drop(connection.await) }))
+                    (client, tokio::spawn(drive(connection, life.clone(), news.clone())))
                 }
                 None => {
                     let (client, connection) = config.connection.connect(NoTls).await?;
-                    (client, tokio::spawn(async { drop(connection.await) }))
+                    (client, tokio::spawn(drive(connection, life.clone(), news.clone())))
                 }
             };
             // From here on the task ends with the link.
@@ -62,6 +72,7 @@ impl Link {
                 client,
                 statements: RefCell::default(),
                 task,
+                life: Arc::downgrade(&life),
                 facts: Facts {
                     version: 0,
                     is_durable: false,
@@ -159,6 +170,20 @@ impl Link {
             connections_max: row.try_get::<_, i32>(4)?.unsigned_abs(),
         })
     }
+}
+
+/// Moves the bytes of a connection until it ends, and hands over the news that come with them.
+async fn drive<S, T>(mut connection: Connection<S, T>, life: Arc<()>, news: Arc<News>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+        if let AsyncMessage::Notification(one) = message {
+            news.hear(one.payload());
+        }
+    }
+    drop(life);
 }
 
 const LOOK: &str =

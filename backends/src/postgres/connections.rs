@@ -8,12 +8,14 @@
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use tokio::sync::Notify;
 
 use super::config::Config;
 use super::connect::{Facts, Link};
+use super::news::News;
 use super::pool::{Acquired, Limits, Place, Pool};
 use crate::error::StoreError;
 use crate::tls::Encryption;
@@ -34,6 +36,9 @@ pub(super) struct Connections {
     facts: Cell<Option<Facts>>,
     last_refusal: RefCell<String>,
     changed: Notify,
+    /// What was heard, and the connection that listens, as long as it lives.
+    pub(super) news: Arc<News>,
+    listener: RefCell<Weak<()>>,
 }
 
 impl Connections {
@@ -53,6 +58,8 @@ impl Connections {
             facts: Cell::new(None),
             last_refusal: RefCell::default(),
             changed: Notify::new(),
+            news: Arc::default(),
+            listener: RefCell::default(),
         }))
     }
 
@@ -101,6 +108,15 @@ impl Connections {
         self.facts.get()
     }
 
+    /// Whether one of the connections listens for news.
+    pub(super) fn is_listening(&self) -> bool {
+        self.listener.borrow().strong_count() > 0
+    }
+
+    pub(super) fn note_listening(&self, link: &Link) {
+        self.listener.replace(link.life.clone());
+    }
+
     /// Address of the server, for messages.
     pub(super) fn address(&self) -> &str {
         &self.config.address
@@ -120,7 +136,7 @@ impl Connections {
             connections: self,
             place: Some(place),
         };
-        let opened = Link::open(&self.config, self.encryption.as_ref()).await;
+        let opened = Link::open(&self.config, self.encryption.as_ref(), &self.news).await;
         attempt.place = None;
         match opened {
             Ok(link) => {

@@ -15,14 +15,21 @@ pub mod catalog;
 mod config;
 mod connect;
 mod connections;
+mod counters;
 mod keyvalue;
+mod news;
 mod pool;
 mod positions;
 mod probe;
 mod provision;
+mod queue;
 mod schema;
+mod transaction;
 
 use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
 
 pub use config::Config;
 pub use connect::Facts;
@@ -30,10 +37,11 @@ pub use keyvalue::{KEYVALUE, KeyValue};
 pub use pool::{Acquired, Limits, Place, Pool};
 pub use probe::Probe;
 pub use provision::FORMAT;
+pub use queue::{QUEUE, Queue};
 pub use schema::Observed;
 
 use self::connections::Connections;
-use crate::api::{Stores, keyvalue::Store};
+use crate::api::{Stores, keyvalue::Store, queue as queue_api};
 use crate::error::StoreError;
 use crate::ids::{LogId, NamespaceId};
 use crate::offer::Acked;
@@ -83,8 +91,25 @@ impl ServerStore for Postgres {
     fn stores(&self) -> Stores {
         Stores {
             keyvalue: Some(Store::Postgres(KeyValue::new(self))),
+            queue: Some(queue_api::Store::Postgres(Queue::new(self))),
             ..Stores::default()
         }
+    }
+
+    fn listen(&self, bell: Arc<Notify>) {
+        self.connections.news.set_bell(bell);
+    }
+
+    async fn keep_listening(&self) -> Result<(), StoreError> {
+        self.connections.keep_listening().await
+    }
+
+    fn news(&self) -> Vec<NamespaceId> {
+        self.connections.news.take()
+    }
+
+    async fn announce(&self, namespaces: &[NamespaceId]) -> Result<(), StoreError> {
+        self.connections.announce(namespaces).await
     }
 
     async fn prepare(&self, catalog: u128) -> Result<bool, StoreError> {

@@ -61,7 +61,74 @@ static CLAIM: &str = "INSERT INTO prism.owner AS o (one, catalog) VALUES (true, 
     ON CONFLICT (one) DO UPDATE SET catalog = o.catalog RETURNING catalog";
 
 /// Statements that make each format from the one before. A released step is never changed.
-const STEPS: [&str; 2] = [FORMAT_1, FORMAT_2];
+const STEPS: [&str; 3] = [FORMAT_1, FORMAT_2, FORMAT_3];
+
+/// Queues. Rows of `queue_item` change often and stay few: old versions of them are removed early.
+const FORMAT_3: &str = "
+    CREATE TABLE prism.counter (
+        namespace bigint PRIMARY KEY,
+        next bigint NOT NULL,
+        time bigint NOT NULL
+    ) WITH (fillfactor = 10);
+    CREATE TABLE prism.queue_item (
+        namespace bigint NOT NULL,
+        place bigint NOT NULL,
+        id bytea NOT NULL,
+        digest bigint,
+        key bytea,
+        head boolean NOT NULL,
+        phase smallint NOT NULL,
+        at bigint NOT NULL,
+        serial bigint NOT NULL,
+        spent bigint NOT NULL,
+        judged bigint NOT NULL,
+        attempts_max bigint NOT NULL,
+        sent_at bigint NOT NULL,
+        leased_at bigint NOT NULL,
+        begin_by bigint,
+        dead_by bigint NOT NULL,
+        look_at bigint NOT NULL,
+        call bytea,
+        failure bytea NOT NULL,
+        body bigint NOT NULL,
+        bytes bigint NOT NULL,
+        PRIMARY KEY (namespace, place)
+    ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
+    CREATE UNIQUE INDEX queue_item_id ON prism.queue_item (namespace, id);
+    CREATE INDEX queue_item_head ON prism.queue_item (namespace, at, place) WHERE head;
+    CREATE INDEX queue_item_line ON prism.queue_item (namespace, key, place) WHERE key IS NOT NULL AND phase < 2;
+    CREATE INDEX queue_item_ended ON prism.queue_item (namespace, phase, place) WHERE phase >= 2;
+    CREATE INDEX queue_item_look ON prism.queue_item (look_at);
+    CREATE INDEX queue_item_call ON prism.queue_item (namespace, call) WHERE call IS NOT NULL;
+    CREATE TABLE prism.queue_body (
+        namespace bigint NOT NULL,
+        place bigint NOT NULL,
+        attributes bytea NOT NULL,
+        payload bytea NOT NULL,
+        PRIMARY KEY (namespace, place)
+    );
+    ALTER TABLE prism.queue_body ALTER COLUMN payload SET STORAGE EXTERNAL;
+    CREATE TABLE prism.queue_gone (
+        namespace bigint NOT NULL,
+        id bytea NOT NULL,
+        digest bigint,
+        sent_at bigint NOT NULL,
+        serial bigint NOT NULL,
+        forget_at bigint NOT NULL,
+        PRIMARY KEY (namespace, id)
+    );
+    CREATE INDEX queue_gone_expiry ON prism.queue_gone (forget_at);
+    CREATE TABLE prism.queue_call (
+        namespace bigint NOT NULL,
+        call bytea NOT NULL,
+        digest bigint,
+        moved bigint NOT NULL,
+        more boolean NOT NULL,
+        forget_at bigint NOT NULL,
+        PRIMARY KEY (namespace, call)
+    );
+    CREATE INDEX queue_call_expiry ON prism.queue_call (forget_at);
+";
 
 /// The catalog that numbers the namespaces.
 const FORMAT_2: &str = "

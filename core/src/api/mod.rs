@@ -189,6 +189,12 @@ pub(crate) async fn write_later(
                 pubsub: Some(store), ..
             },
         ) => pubsub::execute::write_later(store, calls, durability, committed, answer).await,
+        (
+            Api::Queue,
+            Stores {
+                queue: Some(store), ..
+            },
+        ) => queue::execute::write_later(store, calls, durability, committed, answer).await,
         _ => calls
             .iter()
             .for_each(|call| answer(call, Err(error::not_served(call.method)))),
@@ -213,7 +219,8 @@ pub(crate) fn read(
     )
 }
 
-/// Serves a read of a store that answers later. Appends the response message to `out`.
+/// Serves a read, or a call that is never logged, of a store that answers later. Appends the
+/// response message to `out`.
 ///
 /// # Errors
 /// Those of the store.
@@ -222,8 +229,9 @@ pub(crate) async fn read_later(
     call: &StoreCall<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), Box<Status>> {
-    match (call.method.api(), &stores.keyvalue) {
-        (Api::KeyValue, Some(store)) => keyvalue::execute::read_later(store, call, out).await,
+    match (call.method.api(), &stores.keyvalue, &stores.queue) {
+        (Api::KeyValue, Some(store), _) => keyvalue::execute::read_later(store, call, out).await,
+        (Api::Queue, _, Some(store)) => queue::execute::read_later(store, call, out).await,
         _ => Err(error::not_served(call.method)),
     }
 }
@@ -312,6 +320,12 @@ pub(crate) async fn apply_later(stores: &Stores, batch: &Batch<'_>) -> Result<Ap
                 pubsub: Some(store), ..
             },
         ) => pubsub::apply::apply_later(store, batch).await,
+        (
+            Method::Queue(_),
+            Stores {
+                queue: Some(store), ..
+            },
+        ) => queue::apply::apply_later(store, batch).await,
         _ => Err(unreadable()),
     }
 }

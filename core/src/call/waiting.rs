@@ -68,6 +68,13 @@ impl Waiting {
         }
     }
 
+    /// There may be something in a namespace at this time already.
+    pub(crate) fn look_no_later(&mut self, namespace: NamespaceId, at: Instant) {
+        if let Some(one) = self.namespaces.iter_mut().find(|one| one.namespace == namespace) {
+            one.look_at = Some(one.look_at.map_or(at, |known| known.min(at)));
+        }
+    }
+
     /// The method of the calls of a namespace: of one API, whose calls wait for the same.
     pub(crate) fn method(&self, namespace: NamespaceId) -> Option<Method> {
         let one = self.namespaces.iter().find(|one| one.namespace == namespace)?;

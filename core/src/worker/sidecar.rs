@@ -33,7 +33,11 @@ use rustc_hash::FxHashMap;
 use tokio::{io::unix::AsyncFd, sync::Notify, task::LocalSet};
 
 pub(crate) use self::asks::Arrivals;
-use self::{asks::Asks, provision::needed};
+use self::{
+    asks::Asks,
+    provision::needed,
+    waits::{Waits, is_direct},
+};
 use super::{
     breaker::Breaker,
     fair_queue::FairQueue,
@@ -125,7 +129,7 @@ struct Sidecar {
     bell: AsyncFd<std::os::fd::OwnedFd>,
     stop: Arc<Stop>,
     /// Raised when a task has ended, so that there may be a place.
-    ended: Rc<Notify>,
+    ended: Arc<Notify>,
 }
 
 /// One store as its tasks share it.
@@ -145,6 +149,8 @@ struct Store {
     /// Whether the next place goes to a read, if both wait.
     read_first: Cell<bool>,
     is_prepared: Cell<bool>,
+    /// Calls that found nothing, and what tells them to look again.
+    waits: RefCell<Waits>,
     /// Senders that wait until everything queued before is done.
     barriers: RefCell<Vec<SyncSender<()>>>,
     next_sweep: Cell<Instant>,
@@ -155,7 +161,7 @@ struct Store {
     /// How far the store has got with each lane and namespace; `None` after a batch of unknown
     /// outcome. What is not there has not been asked for.
     noted: RefCell<FxHashMap<(LaneId, NamespaceId), Option<Lsn>>>,
-    ended: Rc<Notify>,
+    ended: Arc<Notify>,
 }
 
 /// Work that writes to a store.
@@ -174,10 +180,11 @@ impl Sidecar {
             reason = "an `OwnedFd` is open for as long as it lives, which is all that is asked of it"
         )]
         let bell = AsyncFd::new(bell.try_clone_to_owned()?)?;
-        let ended = Rc::new(Notify::new());
+        let ended = Arc::new(Notify::new());
         let shards = Rc::new(setup.shards);
         let store = |own: SidecarStore| {
             let server = own.config.open(own.share).map_err(io::Error::other)?;
+            server.listen(ended.clone());
             Ok(Rc::new(Store {
                 stores: server.stores(),
                 asks: Asks::new(own.arrivals.clone()),
@@ -190,6 +197,7 @@ impl Sidecar {
                 writing: Cell::new(0),
                 read_first: Cell::new(true),
                 is_prepared: Cell::new(false),
+                waits: RefCell::default(),
                 barriers: RefCell::default(),
                 next_sweep: Cell::new(Instant::now() + SWEEP_PAUSE),
                 wall: setup.wall.clone(),
@@ -221,10 +229,12 @@ impl Sidecar {
             for store in &self.stores {
                 store.collect();
                 store.attend_asks(now);
+                store.serve_waits(now);
                 store.start_tasks(now);
                 store.note_metrics(now);
             }
             if self.stop.is_set() {
+                self.stores.iter().for_each(|store| store.end_waits(None));
                 let end_at = *end_at.get_or_insert(now + END_MAX);
                 if now >= end_at || self.stores.iter().all(|store| store.is_done()) {
                     return Ok(());
@@ -287,9 +297,13 @@ impl Store {
                 break;
             };
             match message {
+                WriterMessage::Job(job) if matches!(job.work, Work::TakeBack { .. }) => self.take_back(&job),
                 WriterMessage::Job(job) => {
                     let (namespace, weight) = (job.ticket.namespace, weight_of(&job));
-                    self.queue(&self.writes, namespace, weight, Task::Job(job));
+                    match is_direct(&job) {
+                        true => self.queue(&self.reads, namespace, weight, job),
+                        false => self.queue(&self.writes, namespace, weight, Task::Job(job)),
+                    }
                 }
                 WriterMessage::Apply(batch) => {
                     let (namespace, weight) = (batch.namespace, batch.records.len());
@@ -309,8 +323,7 @@ impl Store {
                 WriterMessage::DeadLetters(_, done) => {
                     let _ = done.send(Ok(Vec::new()));
                 }
-                // No call waits here.
-                WriterMessage::EndWaits(_) => {}
+                WriterMessage::EndWaits(shard) => self.end_waits(Some(shard)),
                 // Dead letters are kept in SQLite's file.
                 WriterMessage::Bury(..) => debug_assert!(false, "no server keeps dead letters"),
             }
@@ -385,7 +398,7 @@ impl Store {
                 }
                 _ => self.spawn(async move {
                     let result = store.read(&job).await;
-                    store.reply(&job, result)
+                    store.finish_read(job, result)
                 }),
             }
         }
@@ -486,6 +499,7 @@ impl Store {
             }
         }
         self.queued.set(0);
+        self.refuse_waits(&cause());
     }
 
     async fn read(&self, job: &Job) -> Result<Answer, Box<Status>> {
@@ -547,6 +561,7 @@ impl Store {
             let answer = |_: &StoreCall<'_>, result| answers.extend(jobs.next().map(|job| (job, result)));
             api::write_later(&self.stores, &own, group[0].0, log, answer).await;
             self.note_arrivals(&own);
+            self.note_calls(&own);
             asked = true;
         }
         // Before the answers: who has one may take it that the record is on its way, at the end of
@@ -589,7 +604,8 @@ impl Store {
     fn next_due(&self) -> Instant {
         let now = Instant::now();
         let latest = now + SWEEP_PAUSE;
-        let due = [self.breaker.borrow().next_due(now), self.asks.next_look()];
+        let looks = self.waits.borrow().next();
+        let due = [self.breaker.borrow().next_due(now), self.asks.next_look(), looks];
         due.into_iter().flatten().fold(latest, Instant::min)
     }
 }
@@ -642,3 +658,4 @@ mod asks;
 mod provision;
 mod records;
 mod upkeep;
+mod waits;

@@ -16,6 +16,7 @@ mod postgres;
 mod power_cut;
 mod pubsub;
 mod queue;
+mod queue_postgres;
 mod queued;
 mod rates;
 mod raw;

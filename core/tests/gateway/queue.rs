@@ -40,7 +40,7 @@ use super::{
     support::{CALL_TIMEOUT, Gateway, LogImage},
 };
 
-const QUEUE: &str = "/prism.queue.v1.Queue";
+pub(super) const QUEUE: &str = "/prism.queue.v1.Queue";
 
 #[test]
 fn memory_with_two_shards() {
@@ -68,9 +68,18 @@ fn strong_with_two_shards() {
 }
 
 fn run_suite(store: EmbeddedStore, durability: &'static str, shards: usize) {
+    let offer = match store {
+        EmbeddedStore::Memory => memory::QUEUE,
+        EmbeddedStore::Sqlite => sqlite::QUEUE,
+    };
+    run_suite_on(Gateway::start(store, shards), offer, durability);
+}
+
+/// Runs the suite's cases of what a store offers, through a gateway that has it.
+pub(super) fn run_suite_on(gateway: Gateway, offer: Offer, durability: &'static str) {
     let mut harness = GatewayHarness {
-        gateway: Gateway::start(store, shards),
-        store,
+        gateway,
+        offer,
         durability,
         namespaces: 0,
     };
@@ -79,7 +88,7 @@ fn run_suite(store: EmbeddedStore, durability: &'static str, shards: usize) {
 
 struct GatewayHarness {
     gateway: Gateway,
-    store: EmbeddedStore,
+    offer: Offer,
     durability: &'static str,
     namespaces: u32,
 }
@@ -92,7 +101,7 @@ struct GatewayClient {
     turn: usize,
 }
 
-fn create(gateway: &Gateway, name: &str, durability: &str, kind: Kind) {
+pub(super) fn create(gateway: &Gateway, name: &str, durability: &str, kind: Kind) {
     let mut yaml = format!(
         "namespace: {name}\nteam: tests\nclient_api: queue\nneeds:\n  durability: {durability}\n  max_message_size: 2MB\n"
     );
@@ -158,10 +167,7 @@ impl Harness for GatewayHarness {
     }
 
     fn offer(&self) -> Offer {
-        match self.store {
-            EmbeddedStore::Memory => memory::QUEUE,
-            EmbeddedStore::Sqlite => sqlite::QUEUE,
-        }
+        self.offer
     }
 
     fn is_gateway(&self) -> bool {

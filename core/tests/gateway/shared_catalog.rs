@@ -30,7 +30,7 @@ use super::{
 };
 
 /// A gateway of the group that shares this catalog, with its data in this database.
-fn gateway(catalog: &str, store: &str) -> Gateway {
+pub(super) fn gateway(catalog: &str, store: &str) -> Gateway {
     Gateway::start_with(EmbeddedStore::Memory, 2, |options| {
         options.catalog.url = Some(catalog.to_owned());
         let mut orders = StoreOptions::plain("orders", StoreKind::Postgres);

@@ -22,6 +22,7 @@ use crate::error::StoreError;
 use crate::ids::{LogPosition, NamespaceId, UnixMillis};
 use crate::limits::{ATTRIBUTES_BYTES_MAX, MESSAGE_ID_BYTES_MAX, ORDERING_KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::offer::Offer;
+use crate::postgres;
 
 pub use super::keyvalue::Sweep;
 pub use item::{
@@ -342,6 +343,98 @@ pub trait Upkeep {
     /// Stores deaths, and gives back the room of old messages, forgotten ids and dropped
     /// namespaces, one step.
     async fn sweep(&self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError>;
+}
+
+/// A store of queues that is a server. Its calls answer later.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// In tables of a PostgreSQL server.
+    Postgres(postgres::Queue),
+}
+
+macro_rules! dispatch {
+    ($self:expr, $store:ident => $call:expr) => {
+        match $self {
+            Store::Postgres($store) => $call,
+        }
+    };
+}
+
+impl Store {
+    /// Time from which the first message may be given; `None` while nothing is undone.
+    ///
+    /// # Errors
+    /// Those of the server; there is no such namespace.
+    pub async fn ready_at(
+        &self,
+        namespace: NamespaceId,
+        now: UnixMillis,
+    ) -> Result<Option<UnixMillis>, StoreError> {
+        dispatch!(self, store => store.ready_at(namespace, now).await)
+    }
+}
+
+impl Writes for Store {
+    async fn apply(
+        &self,
+        batch: &[Change<'_>],
+        at: Option<&LogPosition>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), StoreError> {
+        dispatch!(self, store => Writes::apply(store, batch, at, outcomes).await)
+    }
+
+    async fn receive(
+        &self,
+        receive: &Receive<'_>,
+        now: UnixMillis,
+        sink: &mut impl Sink,
+    ) -> Result<Received, StoreError> {
+        dispatch!(self, store => Writes::receive(store, receive, now, sink).await)
+    }
+
+    async fn extend(
+        &self,
+        namespace: NamespaceId,
+        held: &[Held<'_>],
+        lease_ms: u64,
+        now: UnixMillis,
+    ) -> Result<Vec<Result<UnixMillis, Late>>, StoreError> {
+        dispatch!(self, store => Writes::extend(store, namespace, held, lease_ms, now).await)
+    }
+}
+
+impl Reads for Store {
+    async fn peek(
+        &self,
+        peek: &Peek<'_>,
+        now: UnixMillis,
+        sink: &mut impl Sink,
+    ) -> Result<Option<u64>, StoreError> {
+        dispatch!(self, store => Reads::peek(store, peek, now, sink).await)
+    }
+
+    async fn stats(&self, namespace: NamespaceId, now: UnixMillis) -> Result<Counts, StoreError> {
+        dispatch!(self, store => Reads::stats(store, namespace, now).await)
+    }
+}
+
+impl Upkeep for Store {
+    fn offer(&self) -> Offer {
+        dispatch!(self, store => Upkeep::offer(store))
+    }
+
+    async fn create_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError> {
+        dispatch!(self, store => Upkeep::create_namespace(store, namespace).await)
+    }
+
+    async fn drop_namespace(&self, namespace: NamespaceId) -> Result<(), StoreError> {
+        dispatch!(self, store => Upkeep::drop_namespace(store, namespace).await)
+    }
+
+    async fn sweep(&self, now: UnixMillis, budget: usize) -> Result<Sweep, StoreError> {
+        dispatch!(self, store => Upkeep::sweep(store, now, budget).await)
+    }
 }
 
 /// The first bytes of a reason that are kept; whole characters.

@@ -18,6 +18,7 @@ mod writes;
 use std::rc::Rc;
 
 pub use self::upkeep::KEYVALUE;
+pub(super) use self::writes::States;
 
 use super::Postgres;
 use super::connections::Connections;

@@ -176,7 +176,15 @@ impl Steps<'_> {
     async fn dropped(&self, done: &mut Sweep) -> Result<(), Fault> {
         for row in self.link.query(OF_STATE, &[&DROPPED]).await? {
             let number: i64 = row.try_get(0)?;
-            for text in [REMOVE_ITEMS, REMOVE_RANGES, REMOVE_SWAPS] {
+            for text in [
+                REMOVE_ITEMS,
+                REMOVE_RANGES,
+                REMOVE_SWAPS,
+                REMOVE_QUEUE_ITEMS,
+                REMOVE_QUEUE_BODIES,
+                REMOVE_QUEUE_GONE,
+                REMOVE_QUEUE_CALLS,
+            ] {
                 if self.step(done, text, &[&number, &self.budget]).await? {
                     return Ok(());
                 }
@@ -189,7 +197,10 @@ impl Steps<'_> {
 
 static CREATE: &str = "INSERT INTO prism.namespace AS n (number, state) VALUES ($1, $2)
     ON CONFLICT (number) DO UPDATE SET state = n.state RETURNING state";
-static DROP: &str = "INSERT INTO prism.namespace AS n (number, state) VALUES ($1, $2)
+/// Waits for whoever changes its messages: who comes later sees that it is dropped.
+static DROP: &str = "INSERT INTO prism.namespace AS n (number, state)
+    SELECT $1, $2::int2 FROM (SELECT count(*) FROM
+        (SELECT 1 FROM prism.counter WHERE namespace = $1 FOR UPDATE) AS held) AS one
     ON CONFLICT (number) DO UPDATE SET state = greatest(n.state, excluded.state) RETURNING state";
 static STATE: &str = "SELECT state FROM prism.namespace WHERE number = $1";
 static OF_STATE: &str = "SELECT number FROM prism.namespace WHERE state = $1 LIMIT 1";
@@ -218,3 +229,11 @@ static REMOVE_RANGES: &str = "DELETE FROM prism.range_delete
     WHERE number = ANY(ARRAY(SELECT number FROM prism.range_delete WHERE namespace = $1 LIMIT $2))";
 static REMOVE_SWAPS: &str = "DELETE FROM prism.swap
     WHERE ctid = ANY(ARRAY(SELECT ctid FROM prism.swap WHERE namespace = $1 LIMIT $2))";
+static REMOVE_QUEUE_ITEMS: &str = "DELETE FROM prism.queue_item
+    WHERE ctid = ANY(ARRAY(SELECT ctid FROM prism.queue_item WHERE namespace = $1 LIMIT $2))";
+static REMOVE_QUEUE_BODIES: &str = "DELETE FROM prism.queue_body
+    WHERE ctid = ANY(ARRAY(SELECT ctid FROM prism.queue_body WHERE namespace = $1 LIMIT $2))";
+static REMOVE_QUEUE_GONE: &str = "DELETE FROM prism.queue_gone
+    WHERE ctid = ANY(ARRAY(SELECT ctid FROM prism.queue_gone WHERE namespace = $1 LIMIT $2))";
+static REMOVE_QUEUE_CALLS: &str = "DELETE FROM prism.queue_call
+    WHERE ctid = ANY(ARRAY(SELECT ctid FROM prism.queue_call WHERE namespace = $1 LIMIT $2))";

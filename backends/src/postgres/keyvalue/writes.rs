@@ -336,16 +336,16 @@ async fn namespace_states(link: &Link, namespaces: &[i64]) -> Result<States, Fau
 
 /// States of the namespaces of a batch, as the statement saw them.
 #[derive(Debug, Default)]
-pub(super) struct States(Vec<(i64, i16)>);
+pub(in crate::postgres) struct States(Vec<(i64, i16)>);
 
 impl States {
-    pub(super) fn of(rows: &[tokio_postgres::Row]) -> Result<States, tokio_postgres::Error> {
+    pub(in crate::postgres) fn of(rows: &[tokio_postgres::Row]) -> Result<States, tokio_postgres::Error> {
         let state = |row: &tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get(1)?));
         rows.iter().map(state).collect::<Result<_, _>>().map(States)
     }
 
     /// Whether a namespace can be used.
-    pub(super) fn check(&self, namespace: NamespaceId) -> Result<(), StoreError> {
+    pub(in crate::postgres) fn check(&self, namespace: NamespaceId) -> Result<(), StoreError> {
         let state = self
             .0
             .iter()

@@ -2,7 +2,7 @@
 
 use prism_backends::{
     NamespaceId, StoreError, UnixMillis,
-    api::queue::{Counts, Held, Late, Peek, Receive, Shown, Sink, State},
+    api::queue::{Counts, Held, Late, Peek, Reads, Receive, Shown, Sink, State},
 };
 use prism_codec::{
     grpc::Status,
@@ -123,43 +123,86 @@ pub(super) fn peek(
     out: &mut Vec<u8>,
     look: impl FnOnce(&Peek<'_>, &mut dyn FnMut(&Shown<'_>) -> bool) -> Result<Option<u64>, StoreError>,
 ) -> Result<(), Box<Status>> {
+    let states = states_of(view);
+    let mut page = Page { now, out, bytes: 0 };
+    let next = look(&ask(namespace, view, &states), &mut |shown| page.message(shown));
+    page.finish(namespace, next)
+}
+
+/// Serves a Peek by a store that answers later.
+pub(super) async fn peek_later(
+    namespace: NamespaceId,
+    view: &PeekView<'_>,
+    now: UnixMillis,
+    out: &mut Vec<u8>,
+    store: &impl Reads,
+) -> Result<(), Box<Status>> {
+    let states = states_of(view);
+    let mut page = Page { now, out, bytes: 0 };
+    let next = store
+        .peek(&ask(namespace, view, &states), now, &mut page)
+        .await;
+    page.finish(namespace, next)
+}
+
+fn states_of(view: &PeekView<'_>) -> Vec<State> {
     let wanted = |state: &State| match view.states {
         0 => state.is_undone(),
         bits => bits & 1 << writes::view_of(*state).number() != 0,
     };
-    let states: Vec<State> = State::ALL.into_iter().filter(wanted).collect();
-    let peek = Peek {
+    State::ALL.into_iter().filter(wanted).collect()
+}
+
+fn ask<'a>(namespace: NamespaceId, view: &PeekView<'a>, states: &'a [State]) -> Peek<'a> {
+    Peek {
         namespace,
-        states: &states,
+        states,
         key: view.ordering_key,
         after: receipt::decode_page(namespace, view.page_token).unwrap_or(0),
         messages_max: view.page_size as usize,
         with_payload: !view.without_payload,
-    };
-    let mut bytes = 0;
-    let mut sink = |shown: &Shown<'_>| {
+    }
+}
+
+/// An answer to Peek while it is written.
+struct Page<'o> {
+    now: UnixMillis,
+    out: &'o mut Vec<u8>,
+    bytes: usize,
+}
+
+impl Sink for Page<'_> {
+    fn message(&mut self, shown: &Shown<'_>) -> bool {
         let one = PeekedOut {
             message_id: shown.id,
             message: message(shown),
-            state: writes::view_of(shown.item.state(now)),
+            state: writes::view_of(shown.item.state(self.now)),
             attempt: shown.item.spent,
             send_time: timestamp(shown.item.sent_at),
-            state_time: timestamp(shown.item.state_time(now)),
+            state_time: timestamp(shown.item.state_time(self.now)),
             last_failure: shown.failure,
         };
-        let grown = bytes + peeked_encoded_len(&one);
-        if grown > ANSWER_BYTES_MAX && bytes > 0 {
+        let bytes = self.bytes + peeked_encoded_len(&one);
+        if bytes > ANSWER_BYTES_MAX && self.bytes > 0 {
             return false;
         }
-        bytes = grown;
-        PeekResponseWriter::new(out).message(&one);
+        self.bytes = bytes;
+        PeekResponseWriter::new(self.out).message(&one);
         true
-    };
-    let next = look(&peek, &mut sink).map_err(|cause| error::from_store(&cause))?;
-    if let Some(after) = next {
-        PeekResponseWriter::new(out).finish(&receipt::encode_page(namespace, after));
     }
-    Ok(())
+}
+
+impl Page<'_> {
+    fn finish(
+        self,
+        namespace: NamespaceId,
+        next: Result<Option<u64>, StoreError>,
+    ) -> Result<(), Box<Status>> {
+        if let Some(after) = next.map_err(|cause| error::from_store(&cause))? {
+            PeekResponseWriter::new(self.out).finish(&receipt::encode_page(namespace, after));
+        }
+        Ok(())
+    }
 }
 
 /// Writes the answer to Stats.

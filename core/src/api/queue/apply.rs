@@ -2,7 +2,7 @@
 
 use prism_backends::{
     StoreError, UnixMillis,
-    api::queue::{Change, Outcome},
+    api::queue::{self, Change, Outcome},
     sqlite::Writer,
 };
 use prism_codec::method::Effect;
@@ -15,14 +15,38 @@ use crate::{
 
 /// Applies records as [`crate::api::apply`] says.
 pub(super) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, StoreError> {
-    let mut all = Vec::with_capacity(batch.records.len());
-    for (_, record) in batch.records {
-        all.push(Writes::of(record).map_err(|_| unreadable())?);
-    }
+    let all = writes_of_batch(batch)?;
     let outcomes: Vec<Outcome> = writer.queue_at(&[batch.position], |transaction| {
         let changes = all.iter().flat_map(Writes::changes);
         changes.map(|change| transaction.apply(&change)).collect()
     })?;
+    Ok(finish(batch, all, outcomes))
+}
+
+/// Applies records as [`crate::api::apply_later`] says.
+pub(crate) async fn apply_later(
+    store: &impl queue::Writes,
+    batch: &Batch<'_>,
+) -> Result<Applied, StoreError> {
+    let all = writes_of_batch(batch)?;
+    let changes: Vec<_> = all.iter().flat_map(Writes::changes).collect();
+    let mut outcomes = Vec::with_capacity(changes.len());
+    store
+        .apply(&changes, Some(&batch.position), &mut outcomes)
+        .await?;
+    Ok(finish(batch, all, outcomes))
+}
+
+/// The writes of each record.
+fn writes_of_batch<'a>(batch: &Batch<'a>) -> Result<Vec<Writes<'a>>, StoreError> {
+    let records = batch.records.iter();
+    records
+        .map(|(_, record)| Writes::of(record).map_err(|_| unreadable()))
+        .collect()
+}
+
+/// Result of applying records whose acts had these outcomes.
+fn finish(batch: &Batch<'_>, all: Vec<Writes<'_>>, outcomes: Vec<Outcome>) -> Applied {
     let mut outcomes = outcomes.into_iter();
     let mut awaited = batch.awaited.iter().copied().peekable();
     let mut applied = Applied::default();
@@ -45,7 +69,7 @@ pub(super) fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, S
             applied.refused.push((index, cause));
         }
     }
-    Ok(applied)
+    applied
 }
 
 /// Why a record whose act had this outcome must be kept as a dead letter. Not for what a deleted

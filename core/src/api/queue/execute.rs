@@ -3,7 +3,7 @@
 
 use prism_backends::{
     StoreError, UnixMillis,
-    api::queue::{Held, Late, Outcome, Receive},
+    api::queue::{self, Held, Late, Outcome, Receive},
     memory::Queues,
     sqlite::{QueueTransaction, Reader, Writer},
 };
@@ -88,6 +88,77 @@ pub(super) fn read(reader: &Reader, call: &StoreCall<'_>, out: &mut Vec<u8>) -> 
     }
 }
 
+/// Serves a read of a store that answers later, or a call that is never logged.
+pub(crate) async fn read_later(
+    store: &(impl queue::Reads + queue::Writes),
+    call: &StoreCall<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Box<Status>> {
+    let Method::Queue(method) = call.method else {
+        return Err(error::not_served(call.method));
+    };
+    let (namespace, now) = (call.context.namespace, call.context.now);
+    let refused = |cause: StoreError| error::from_store(&cause);
+    match QueueRequest::decode(method, call.body)? {
+        QueueRequest::Receive(view) => {
+            let mut answer = Answer::new(namespace, out);
+            let ask = answers::receive(namespace, &view);
+            let given = store.receive(&ask, now, &mut answer).await;
+            given.map(drop).map_err(refused)
+        }
+        QueueRequest::Extend(view) => {
+            let held = answers::held(namespace, &view);
+            let ends = store.extend(namespace, &held, view.lease_ms, now).await;
+            answers::encode_extended(&ends.map_err(refused)?, out);
+            Ok(())
+        }
+        QueueRequest::Peek(view) => answers::peek_later(namespace, &view, now, out, store).await,
+        QueueRequest::Stats(_) => {
+            let counts = store.stats(namespace, now).await;
+            answers::encode_counts(&counts.map_err(refused)?, out);
+            Ok(())
+        }
+        _ => Err(error::not_served(call.method)),
+    }
+}
+
+/// Serves writes as [`crate::api::write_later`] says: all in one transaction, in their order.
+pub(crate) async fn write_later(
+    store: &impl queue::Writes,
+    calls: &[StoreCall<'_>],
+    durability: i32,
+    mut committed: impl FnMut(&LoggedWrite<'_>, &[&str]),
+    mut answer: impl FnMut(&StoreCall<'_>, Result<Vec<u8>, Box<Status>>),
+) {
+    let prepared: Vec<_> = calls.iter().map(prepare).collect();
+    let mut changes = Vec::with_capacity(calls.len());
+    for one in prepared.iter().flatten() {
+        if let Prepared::Writes(writes) = one {
+            changes.extend(writes.changes());
+        }
+    }
+    let mut outcomes = Vec::with_capacity(changes.len());
+    let applied = store.apply(&changes, None, &mut outcomes).await;
+    drop(changes);
+    if let Err(cause) = &applied {
+        tracing::warn!(error = %cause, calls = calls.len(), "the store refused calls of queues");
+    }
+    let mut outcomes = outcomes.into_iter();
+    for (call, prepared) in calls.iter().zip(prepared) {
+        let result = prepared.and_then(|prepared| {
+            let Prepared::Writes(writes) = &prepared else {
+                return Err(error::not_served(call.method));
+            };
+            if let Err(cause) = &applied {
+                return Err(error::from_store(cause));
+            }
+            let own = outcomes.by_ref().take(writes.len()).collect();
+            finish(call, prepared, Done::Outcomes(own), durability, &mut committed)
+        });
+        answer(call, result);
+    }
+}
+
 /// A call at the writer, as far as it is known before the transaction.
 enum Prepared<'a> {
     Writes(Box<Writes<'a>>),
@@ -144,7 +215,7 @@ pub(super) fn write(
     for ((call, prepared), done) in calls.iter().zip(prepared).zip(done) {
         let result = prepared.and_then(|prepared| {
             let done = done.map_err(|cause| error::from_store(&cause))?;
-            finish(call, prepared, done, &mut committed)
+            finish(call, prepared, done, BEST_EFFORT, &mut committed)
         });
         answer(call, result);
     }
@@ -199,12 +270,12 @@ fn finish(
     call: &StoreCall<'_>,
     prepared: Prepared<'_>,
     done: Done,
+    mut durability: i32,
     committed: &mut impl FnMut(&LoggedWrite<'_>, &[&str]),
 ) -> Result<Vec<u8>, Box<Status>> {
     let mut message = Vec::new();
     match (prepared, done) {
         (Prepared::Writes(writes), Done::Outcomes(outcomes)) => {
-            let mut durability = BEST_EFFORT;
             if call.path == Path::StoreThenLog {
                 durability = receipt::EVENTUAL;
                 let record = LoggedWrite {

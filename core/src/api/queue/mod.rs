@@ -5,8 +5,8 @@
 //! Ack was replayed before its Send. It knows nothing of connections, shards or threads.
 
 mod answers;
-mod apply;
-mod execute;
+pub(crate) mod apply;
+pub(crate) mod execute;
 mod receipt;
 mod writes;
 

@@ -39,6 +39,7 @@ impl Store {
         };
         send_event(&self.shards.events, batch.shard, events);
         self.setup.arrivals.note(batch.namespace);
+        self.note_records(batch);
         answered
     }
 
