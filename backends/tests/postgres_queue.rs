@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use prism_backends::api::queue::{
-    Act, Attempt, Change, Held, NewMessage, Outcome, Reads, Receive, Shown, State, Terms, Upkeep,
-    Which, Writes,
+    Act, Attempt, Change, Held, NewMessage, Outcome, Reads, Receive, Shown, State, Terms, Upkeep, Which,
+    Writes,
 };
 use prism_backends::behavior::{join_all, queue::local::LocalHarness};
 use prism_backends::postgres::{Config, Postgres, Queue};
@@ -163,10 +163,7 @@ fn a_batch_of_the_log_that_comes_again_has_no_effect_and_answers_as_of_now() {
                 which: Which::Ids(&[b"nobody"]),
             },
         )];
-        assert_eq!(
-            apply(&queue, &dead, Some(12)).await,
-            [Outcome::Moved(0, false)]
-        );
+        assert_eq!(apply(&queue, &dead, Some(12)).await, [Outcome::Moved(0, false)]);
         apply(&queue, &[], Some(20)).await;
         let noted = postgres.positions(LogId(5)).await.expect("positions");
         assert_eq!(noted.iter().map(|at| at.lsn).collect::<Vec<_>>(), [20]);
@@ -210,16 +207,19 @@ fn workers_of_two_gateways_get_each_message_once_and_the_receipts_of_the_other_c
                 done
             }
         };
-        let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = Vec<Vec<u8>>>>>> = vec![
-            Box::pin(sender(&one, 0)),
-            Box::pin(sender(&other, 1)),
-        ];
+        let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = Vec<Vec<u8>>>>>> =
+            vec![Box::pin(sender(&one, 0)), Box::pin(sender(&other, 1))];
         for _ in 0..4 {
             tasks.push(Box::pin(worker(&one, &other)));
             tasks.push(Box::pin(worker(&other, &one)));
         }
         let mut done: Vec<Vec<u8>> = join_all(tasks).await.into_iter().flatten().collect();
-        done.extend(receive(&one, b"", MESSAGES, 600_000, NOW).await.into_iter().map(|taken| taken.0));
+        done.extend(
+            receive(&one, b"", MESSAGES, 600_000, NOW)
+                .await
+                .into_iter()
+                .map(|taken| taken.0),
+        );
         let once: BTreeSet<&Vec<u8>> = done.iter().collect();
         assert_eq!((done.len(), once.len()), (MESSAGES, MESSAGES), "each once");
     });
@@ -257,8 +257,18 @@ fn of_a_key_two_gateways_never_have_two_and_its_order_holds() {
                 }
             }
         };
-        join_all((0..6).map(|number| worker(if number % 2 == 0 { one.clone() } else { other.clone() })).collect())
-            .await;
+        join_all(
+            (0..6)
+                .map(|number| {
+                    worker(if number % 2 == 0 {
+                        one.clone()
+                    } else {
+                        other.clone()
+                    })
+                })
+                .collect(),
+        )
+        .await;
         for key in [b'x', b'y', b'z'] {
             let own: Vec<Vec<u8>> = seen.borrow().iter().filter(|id| id[0] == key).cloned().collect();
             assert!(own.is_sorted(), "{} in order", char::from(key));
@@ -281,8 +291,14 @@ fn the_same_call_at_two_gateways_is_one() {
                 async move { apply(&queue, batch, None).await.remove(0) }
             });
             let outcomes = join_all(calls.into_iter().collect()).await;
-            let sent = outcomes.iter().filter(|outcome| **outcome == Outcome::Sent).count();
-            let repeats = outcomes.iter().filter(|outcome| **outcome == Outcome::Repeat).count();
+            let sent = outcomes
+                .iter()
+                .filter(|outcome| **outcome == Outcome::Sent)
+                .count();
+            let repeats = outcomes
+                .iter()
+                .filter(|outcome| **outcome == Outcome::Repeat)
+                .count();
             assert_eq!((sent, repeats), (1, 2));
         }
         let reused = NewMessage {
@@ -306,7 +322,12 @@ fn a_dropped_queue_leaves_nothing_and_takes_nothing() {
     run(async {
         let (postgres, queue) = gateway(&url, 2).await;
         for number in 0..20_u32 {
-            apply(&queue, &[change(PLAIN, Act::Send(message(&number.to_be_bytes(), "")))], None).await;
+            apply(
+                &queue,
+                &[change(PLAIN, Act::Send(message(&number.to_be_bytes(), "")))],
+                None,
+            )
+            .await;
         }
         let taken = receive(&queue, b"", 1, 60_000, NOW).await;
         apply(&queue, &[change(PLAIN, Act::Ack(held(&taken[0])))], None).await;
@@ -314,7 +335,11 @@ fn a_dropped_queue_leaves_nothing_and_takes_nothing() {
         let refused = apply(&queue, &[change(PLAIN, Act::Send(message(b"late", "")))], None).await;
         assert_eq!(refused, [Outcome::Refused(StoreError::DroppedNamespace(SPACE))]);
         let keyvalue = prism_backends::postgres::KeyValue::new(&postgres);
-        while prism_backends::api::keyvalue::Upkeep::sweep(&keyvalue, NOW, 7).await.expect("a sweep").more {}
+        while prism_backends::api::keyvalue::Upkeep::sweep(&keyvalue, NOW, 7)
+            .await
+            .expect("a sweep")
+            .more
+        {}
         let database = url.rsplit('/').next().expect("a name");
         for table in ["queue_item", "queue_body", "queue_gone", "queue_call"] {
             let left = server.sql(database, &format!("SELECT count(*) FROM prism.{table}"));
@@ -333,10 +358,7 @@ fn dead_messages_before_others_do_not_hold_them_up_and_are_shown_as_dead() {
             ttl_ms: Some(1_000),
             ..PLAIN
         };
-        let lasting = Terms {
-            ttl_ms: None,
-            ..soon
-        };
+        let lasting = Terms { ttl_ms: None, ..soon };
         let ids: Vec<[u8; 4]> = (0..700_u32).map(u32::to_be_bytes).collect();
         let batch: Vec<_> = ids
             .iter()

@@ -60,11 +60,17 @@ impl Link {
             let (client, task) = match encryption {
                 Some(encryption) => {
                     let (client, connection) = config.connection.connect(encryption.clone()).await?;
-                    (client, tokio::spawn(drive(connection, life.clone(), news.clone())))
+                    (
+                        client,
+                        tokio::spawn(drive(connection, life.clone(), news.clone())),
+                    )
                 }
                 None => {
                     let (client, connection) = config.connection.connect(NoTls).await?;
-                    (client, tokio::spawn(drive(connection, life.clone(), news.clone())))
+                    (
+                        client,
+                        tokio::spawn(drive(connection, life.clone(), news.clone())),
+                    )
                 }
             };
             // From here on the task ends with the link.

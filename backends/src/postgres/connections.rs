@@ -36,7 +36,7 @@ pub(super) struct Connections {
     facts: Cell<Option<Facts>>,
     last_refusal: RefCell<String>,
     changed: Notify,
-    /// What was heard, and the connection that listens, as long as it lives.
+    /// News of other processes, and the connection that listens, as long as it lives.
     pub(super) news: Arc<News>,
     listener: RefCell<Weak<()>>,
 }

@@ -91,8 +91,7 @@ impl Counters {
     }
 }
 
-static HOLD: &str =
-    "SELECT namespace, next, time FROM prism.counter WHERE namespace = ANY($1::int8[]) ORDER BY namespace FOR UPDATE";
+static HOLD: &str = "SELECT namespace, next, time FROM prism.counter WHERE namespace = ANY($1::int8[]) ORDER BY namespace FOR UPDATE";
 static STATES: &str = "SELECT number, state FROM prism.namespace WHERE number = ANY($1::int8[])";
 static MAKE: &str = "INSERT INTO prism.counter (namespace, next, time)
     SELECT number, 1, 0 FROM prism.namespace WHERE number = ANY($1::int8[]) AND state = 0 ON CONFLICT DO NOTHING";

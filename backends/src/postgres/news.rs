@@ -17,7 +17,7 @@ use super::connections::Connections;
 use crate::error::StoreError;
 use crate::ids::NamespaceId;
 
-/// What the connections of a pool have heard.
+/// News that the connections of a pool have received.
 #[derive(Debug, Default)]
 pub(super) struct News {
     heard: Mutex<Heard>,
@@ -66,14 +66,18 @@ impl Connections {
     }
 
     /// Lets the listeners know that namespaces were written to.
-    pub(super) async fn announce(self: &Rc<Connections>, namespaces: &[NamespaceId]) -> Result<(), StoreError> {
+    pub(super) async fn announce(
+        self: &Rc<Connections>,
+        namespaces: &[NamespaceId],
+    ) -> Result<(), StoreError> {
         // The news need no disk: a crash ends the connections of those who listen, too.
         let mut statements = "BEGIN; SET LOCAL synchronous_commit = off".to_owned();
         for NamespaceId(number) in namespaces {
             let _ = write!(statements, "; NOTIFY prism_news, '{number}'");
         }
         statements += "; COMMIT";
-        self.on_one(async |link: &Link| Ok(link.run(&statements).await?)).await
+        self.on_one(async |link: &Link| Ok(link.run(&statements).await?))
+            .await
     }
 
     /// Runs statements on a leased connection, each a transaction of its own.

@@ -11,9 +11,9 @@ const ATTEMPTS: u32 = 4;
 
 /// End of a transaction whose statements have all succeeded.
 pub(super) enum End<T> {
-    /// What it changed stays.
+    /// Commit: its changes stay.
     Commit(T),
-    /// It leaves no trace.
+    /// Rollback: it leaves no trace.
     RollBack(T),
 }
 

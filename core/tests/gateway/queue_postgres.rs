@@ -15,7 +15,9 @@ use prism_backends::{behavior::queue::Kind, postgres};
 use prism_codec::proto::prism::{
     admin::v1::{GetRequest, GetResponse},
     common::v1::IdempotencyToken,
-    queue::v1::{self as wire, AckRequest, AckResponse, ReceiveRequest, ReceiveResponse, SendRequest, SendResponse},
+    queue::v1::{
+        self as wire, AckRequest, AckResponse, ReceiveRequest, ReceiveResponse, SendRequest, SendResponse,
+    },
 };
 use prism_core::client::{Client, ClientError};
 
@@ -44,7 +46,11 @@ fn eventual_with_two_shards() {
 
 #[test]
 fn best_effort_with_one_shard() {
-    run_suite_on(gateway_on(&shared().database(), 1), postgres::QUEUE, "best-effort");
+    run_suite_on(
+        gateway_on(&shared().database(), 1),
+        postgres::QUEUE,
+        "best-effort",
+    );
 }
 
 fn duration(time: Duration) -> Option<prost_types::Duration> {
@@ -117,7 +123,10 @@ fn two_gateways() -> (Gateway, Gateway) {
         .is_err()
         || send(&mut client, "shared", "probe").is_err()
     {
-        assert!(begun.elapsed() < PATIENCE, "the other gateway does not know the queue");
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "the other gateway does not know the queue"
+        );
         thread::sleep(Duration::from_millis(20));
     }
     let lease = Duration::from_secs(60);
@@ -247,7 +256,10 @@ fn kills_of_the_server_under_load_lose_no_message_and_give_none_again_that_was_a
             let begun = Instant::now();
             let before = acked.lock().expect("no panic").len();
             while acked.lock().expect("no panic").len() == before {
-                assert!(begun.elapsed() < PATIENCE, "nothing is done after the server came back");
+                assert!(
+                    begun.elapsed() < PATIENCE,
+                    "nothing is done after the server came back"
+                );
                 thread::sleep(Duration::from_millis(20));
             }
         }
@@ -263,7 +275,9 @@ fn kills_of_the_server_under_load_lose_no_message_and_give_none_again_that_was_a
     // What a worker could not ack in time waits for the end of its lease.
     let begun = Instant::now();
     let mut client = gateway.client();
-    while acked.lock().expect("no panic").len() + unknown.lock().expect("no panic").len() < sent.len() && begun.elapsed() < PATIENCE {
+    while acked.lock().expect("no panic").len() + unknown.lock().expect("no panic").len() < sent.len()
+        && begun.elapsed() < PATIENCE
+    {
         let ask = (10, Duration::from_secs(3), CALL_TIMEOUT);
         for one in receive(&mut client, "jobs", ask).expect("messages") {
             if ack(&mut client, "jobs", &one.receipt).expect("an answer") {
@@ -276,7 +290,11 @@ fn kills_of_the_server_under_load_lose_no_message_and_give_none_again_that_was_a
     let is_done = |id: &&Vec<u8>| acked.contains_key(*id) || unknown.contains(*id);
     let missing: Vec<_> = sent.iter().filter(|id| !is_done(id)).collect();
     assert_eq!(missing, Vec::<&Vec<u8>>::new(), "of {} sent", sent.len());
-    assert_eq!(late.into_inner().expect("no panic"), Vec::<Vec<u8>>::new(), "came after their Ack");
+    assert_eq!(
+        late.into_inner().expect("no panic"),
+        Vec::<Vec<u8>>::new(),
+        "came after their Ack"
+    );
     println!(
         "{} messages sent and done over 3 kills of the server, {} Acks without an answer",
         sent.len(),

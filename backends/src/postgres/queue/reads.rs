@@ -16,26 +16,29 @@ impl Reads for Queue {
         now: UnixMillis,
         sink: &mut impl Sink,
     ) -> Result<Option<u64>, StoreError> {
-        self.connections.on_one(async |link: &Link| page(link, peek, now, sink).await).await
+        self.connections
+            .on_one(async |link: &Link| page(link, peek, now, sink).await)
+            .await
     }
 
     async fn stats(&self, namespace: NamespaceId, now: UnixMillis) -> Result<Counts, StoreError> {
-        self.connections.on_one(async |link: &Link| {
-            let number = i64::from(namespace.0);
-            Counters::look(link, &[number]).await?.check(namespace)?;
-            let mut counts = Counts::default();
-            for row in link.query(COUNTS, &[&number, &millis(now)]).await? {
-                let state = usize::try_from(row.try_get::<_, i32>(0)?).unwrap_or(usize::MAX);
-                if let Some(count) = counts.get_mut(state) {
-                    *count = Count {
-                        messages: row.try_get::<_, i64>(1)?.cast_unsigned(),
-                        oldest: Some(time(row.try_get(2)?)),
-                    };
+        self.connections
+            .on_one(async |link: &Link| {
+                let number = i64::from(namespace.0);
+                Counters::look(link, &[number]).await?.check(namespace)?;
+                let mut counts = Counts::default();
+                for row in link.query(COUNTS, &[&number, &millis(now)]).await? {
+                    let state = usize::try_from(row.try_get::<_, i32>(0)?).unwrap_or(usize::MAX);
+                    if let Some(count) = counts.get_mut(state) {
+                        *count = Count {
+                            messages: row.try_get::<_, i64>(1)?.cast_unsigned(),
+                            oldest: Some(time(row.try_get(2)?)),
+                        };
+                    }
                 }
-            }
-            Ok(counts)
-        })
-        .await
+                Ok(counts)
+            })
+            .await
     }
 }
 
@@ -49,14 +52,15 @@ impl Queue {
         namespace: NamespaceId,
         now: UnixMillis,
     ) -> Result<Option<UnixMillis>, StoreError> {
-        self.connections.on_one(async |link: &Link| {
-            let number = i64::from(namespace.0);
-            Counters::look(link, &[number]).await?.check(namespace)?;
-            let rows = link.query(FIRST, &[&number, &millis(now)]).await?;
-            let at = rows.first().map(|row| row.try_get::<_, i64>(0)).transpose()?;
-            Ok(at.map(time))
-        })
-        .await
+        self.connections
+            .on_one(async |link: &Link| {
+                let number = i64::from(namespace.0);
+                Counters::look(link, &[number]).await?.check(namespace)?;
+                let rows = link.query(FIRST, &[&number, &millis(now)]).await?;
+                let at = rows.first().map(|row| row.try_get::<_, i64>(0)).transpose()?;
+                Ok(at.map(time))
+            })
+            .await
     }
 }
 
@@ -73,7 +77,9 @@ async fn page(
     let states: Vec<i32> = peek.states.iter().map(|state| *state as i32).collect();
     let key = peek.key.map(str::as_bytes);
     // One more, which shows whether there are more.
-    let limit = i64::try_from(peek.messages_max).unwrap_or(i64::MAX).saturating_add(1);
+    let limit = i64::try_from(peek.messages_max)
+        .unwrap_or(i64::MAX)
+        .saturating_add(1);
     let rows = link
         .query(PAGE, &[&namespace, &millis(now), &after, &states, &key, &limit])
         .await?;

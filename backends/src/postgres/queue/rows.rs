@@ -38,9 +38,14 @@ pub(super) use columns;
 macro_rules! dying {
     ($now:literal) => {
         concat!(
-            "(i.phase < 2 AND (i.phase = 0 OR i.at <= ", $now, ")
-            AND ((i.phase = 1 AND i.spent >= i.attempts_max) OR i.dead_by <= ", $now,
-            " OR (i.serial = 0 AND i.begin_by IS NOT NULL AND i.begin_by <= ", $now, ")))"
+            "(i.phase < 2 AND (i.phase = 0 OR i.at <= ",
+            $now,
+            ")
+            AND ((i.phase = 1 AND i.spent >= i.attempts_max) OR i.dead_by <= ",
+            $now,
+            " OR (i.serial = 0 AND i.begin_by IS NOT NULL AND i.begin_by <= ",
+            $now,
+            ")))"
         )
     };
 }
@@ -50,9 +55,13 @@ pub(super) use dying;
 macro_rules! state {
     ($now:literal) => {
         concat!(
-            "(CASE WHEN i.phase = 2 THEN 3 WHEN i.phase = 3 THEN 4 WHEN i.phase = 1 AND i.at > ", $now,
-            " THEN 2 WHEN ", $crate::postgres::queue::rows::dying!($now),
-            " THEN 3 WHEN i.phase = 0 AND i.at > ", $now, " THEN 1 ELSE 0 END)"
+            "(CASE WHEN i.phase = 2 THEN 3 WHEN i.phase = 3 THEN 4 WHEN i.phase = 1 AND i.at > ",
+            $now,
+            " THEN 2 WHEN ",
+            $crate::postgres::queue::rows::dying!($now),
+            " THEN 3 WHEN i.phase = 0 AND i.at > ",
+            $now,
+            " THEN 1 ELSE 0 END)"
         )
     };
 }
@@ -318,7 +327,8 @@ pub(super) fn count(number: i64) -> Result<u32, StoreError> {
 }
 
 fn text(bytes: &[u8]) -> Result<String, StoreError> {
-    let text = std::str::from_utf8(bytes).map_err(|_| corrupt("a text of a queue is not UTF-8".to_owned()))?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| corrupt("a text of a queue is not UTF-8".to_owned()))?;
     Ok(text.to_owned())
 }
 

@@ -56,8 +56,7 @@ fn count(done: &mut Sweep, rows: u64, limit: i64) {
     done.more |= rows.cast_signed() >= limit;
 }
 
-static DUE: &str =
-    "SELECT namespace, id FROM prism.queue_item WHERE look_at <= $1 ORDER BY look_at LIMIT $2";
+static DUE: &str = "SELECT namespace, id FROM prism.queue_item WHERE look_at <= $1 ORDER BY look_at LIMIT $2";
 static FORGET_GONE: &str = "DELETE FROM prism.queue_gone WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM prism.queue_gone WHERE forget_at <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED))";
 static FORGET_CALLS: &str = "DELETE FROM prism.queue_call WHERE ctid = ANY(ARRAY(

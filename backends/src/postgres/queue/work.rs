@@ -15,7 +15,7 @@ use crate::ids::{NamespaceId, UnixMillis};
 use crate::postgres::connect::{Fault, Link};
 use crate::postgres::counters::Counters;
 
-/// What a transaction knows of messages and of those that have left, by namespace and id.
+/// Messages of a transaction, and the memory of those that have left, by namespace and id.
 pub(super) struct Work<'l, 'm> {
     link: &'l Link,
     counters: Counters,
@@ -76,8 +76,10 @@ impl<'l, 'm> Work<'l, 'm> {
         }
         // The items first: who is not among them any more has been remembered before.
         let parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&namespaces, &ids];
-        let (items, gone) =
-            tokio::join!(self.link.query(ITEMS, parameters), self.link.query(GONE, parameters));
+        let (items, gone) = tokio::join!(
+            self.link.query(ITEMS, parameters),
+            self.link.query(GONE, parameters)
+        );
         for entry in Entry::read_all(&items?)? {
             self.put(entry);
         }
@@ -167,7 +169,10 @@ impl<'l, 'm> Work<'l, 'm> {
         let Change { terms, at, .. } = *change;
         let namespace = i64::from(change.namespace.0);
         let cell = self.cell(namespace, message.id);
-        let remembered = cell.gone.filter(|gone| gone.forget_at > at).map(|gone| gone.digest);
+        let remembered = cell
+            .gone
+            .filter(|gone| gone.forget_at > at)
+            .map(|gone| gone.digest);
         let known = cell.entry.as_ref().map(|entry| entry.digest).or(remembered);
         match known {
             Some(digest) if digest == message.digest => return Ok(Outcome::Repeat),
@@ -371,14 +376,41 @@ impl<'l, 'm> Work<'l, 'm> {
             }
         }
         let link = self.link;
-        let lines: (Vec<i64>, Vec<&[u8]>) =
-            self.lines.iter().map(|(namespace, key)| (*namespace, key.as_bytes())).unzip();
+        let lines: (Vec<i64>, Vec<&[u8]>) = self
+            .lines
+            .iter()
+            .map(|(namespace, key)| (*namespace, key.as_bytes()))
+            .unzip();
         // In this order: an id has one row at a time, and a key is led when all its rows are there.
         let results = tokio::join!(
-            async { if removed.rows.is_empty() { Ok(()) } else { removed.delete(link).await } },
-            async { if changed.is_empty() { Ok(()) } else { changed.update(link).await } },
-            async { if new.is_empty() { Ok(()) } else { new.insert(link).await } },
-            async { if left.ids.is_empty() { Ok(()) } else { left.remember(link).await } },
+            async {
+                if removed.rows.is_empty() {
+                    Ok(())
+                } else {
+                    removed.delete(link).await
+                }
+            },
+            async {
+                if changed.is_empty() {
+                    Ok(())
+                } else {
+                    changed.update(link).await
+                }
+            },
+            async {
+                if new.is_empty() {
+                    Ok(())
+                } else {
+                    new.insert(link).await
+                }
+            },
+            async {
+                if left.ids.is_empty() {
+                    Ok(())
+                } else {
+                    left.remember(link).await
+                }
+            },
             async {
                 if !lines.0.is_empty() {
                     link.execute(LEAD, &[&lines.0, &lines.1]).await?;
@@ -404,7 +436,11 @@ impl<'l, 'm> Work<'l, 'm> {
 impl Cell<'_> {
     /// Answer about a message that has left.
     fn not_there(&self, held: &Held<'_>, at: UnixMillis) -> Outcome {
-        match self.gone.filter(|gone| gone.forget_at > at).map(|gone| gone.acked) {
+        match self
+            .gone
+            .filter(|gone| gone.forget_at > at)
+            .map(|gone| gone.acked)
+        {
             Some(acked) if acked == held.attempt => Outcome::Acked,
             Some(acked) if acked.serial > 0 => Outcome::Late(Late::Lost),
             _ => Outcome::Late(Late::Gone),
@@ -477,8 +513,12 @@ pub(super) async fn why_not_there(
     now: UnixMillis,
 ) -> Result<Late, Fault> {
     let namespace = i64::from(namespace.0);
-    let rows = link.query(GONE, &[&[namespace].as_slice(), &[held.id].as_slice()]).await?;
-    let Some(row) = rows.first() else { return Ok(Late::Gone) };
+    let rows = link
+        .query(GONE, &[&[namespace].as_slice(), &[held.id].as_slice()])
+        .await?;
+    let Some(row) = rows.first() else {
+        return Ok(Late::Gone);
+    };
     let acked = Attempt {
         sent_at: time(row.try_get(3)?),
         serial: count(row.try_get(4)?)?,
@@ -496,7 +536,8 @@ const ITEMS: &str = concat!(
     " FROM prism.queue_item i JOIN unnest($1::int8[], $2::bytea[]) AS r (namespace, id)
         ON i.namespace = r.namespace AND i.id = r.id ORDER BY i.namespace, i.place FOR UPDATE OF i"
 );
-const GONE: &str = "SELECT g.namespace, g.id, g.digest, g.sent_at, g.serial, g.forget_at FROM prism.queue_gone g
+const GONE: &str =
+    "SELECT g.namespace, g.id, g.digest, g.sent_at, g.serial, g.forget_at FROM prism.queue_gone g
     JOIN unnest($1::int8[], $2::bytea[]) AS r (namespace, id) ON g.namespace = r.namespace AND g.id = r.id";
 const DELETE: &str = "WITH items AS (
         DELETE FROM prism.queue_item i USING unnest($1::int8[], $2::int8[]) AS r (namespace, place)

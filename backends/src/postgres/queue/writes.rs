@@ -103,7 +103,9 @@ impl Writes for Queue {
         now: UnixMillis,
     ) -> Result<Vec<Result<UnixMillis, Late>>, StoreError> {
         in_transaction(&self.connections, FORGETFUL, async |link: &Link| {
-            extend(link, namespace, held, lease_ms, now).await.map(End::Commit)
+            extend(link, namespace, held, lease_ms, now)
+                .await
+                .map(End::Commit)
         })
         .await
     }
@@ -232,10 +234,7 @@ async fn extend(
     }
     let places: Vec<i64> = entries.iter().map(|entry| entry.place).collect();
     let ats: Vec<i64> = entries.iter().map(|entry| millis(entry.item.at)).collect();
-    let looks: Vec<i64> = entries
-        .iter()
-        .map(|entry| millis(entry.item.look_at()))
-        .collect();
+    let looks: Vec<i64> = entries.iter().map(|entry| millis(entry.item.look_at())).collect();
     if ends.iter().any(Result::is_ok) {
         link.execute(EXTEND, &[&number, &places, &ats, &looks]).await?;
     }
@@ -263,7 +262,7 @@ impl Queue {
     }
 }
 
-/// What may be given, and is not locked by others, the first that became ready first.
+/// Messages that may be given and that nobody has locked, the first that became ready first.
 static HEADS: &str = concat!(
     "SELECT ",
     columns!(),

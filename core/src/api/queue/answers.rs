@@ -139,9 +139,7 @@ pub(super) async fn peek_later(
 ) -> Result<(), Box<Status>> {
     let states = states_of(view);
     let mut page = Page { now, out, bytes: 0 };
-    let next = store
-        .peek(&ask(namespace, view, &states), now, &mut page)
-        .await;
+    let next = store.peek(&ask(namespace, view, &states), now, &mut page).await;
     page.finish(namespace, next)
 }
 
