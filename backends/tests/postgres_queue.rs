@@ -119,6 +119,9 @@ async fn numbers(queue: &Queue, now: UnixMillis) -> [u64; 5] {
     counts.map(|count| count.messages)
 }
 
+/// A sender or a worker, and the ids that it has done.
+type Task<'a> = std::pin::Pin<Box<dyn Future<Output = Vec<Vec<u8>>> + 'a>>;
+
 #[test]
 fn the_postgres_store_passes_the_suite_of_queues() {
     let url = shared().database();
@@ -207,8 +210,7 @@ fn workers_of_two_gateways_get_each_message_once_and_the_receipts_of_the_other_c
                 done
             }
         };
-        let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = Vec<Vec<u8>>>>>> =
-            vec![Box::pin(sender(&one, 0)), Box::pin(sender(&other, 1))];
+        let mut tasks: Vec<Task<'_>> = vec![Box::pin(sender(&one, 0)), Box::pin(sender(&other, 1))];
         for _ in 0..4 {
             tasks.push(Box::pin(worker(&one, &other)));
             tasks.push(Box::pin(worker(&other, &one)));
