@@ -177,7 +177,9 @@ fn items_of_a_batch_count_and_one_beyond_the_bucket_is_never_let_through() {
     };
     assert_eq!(mutate(RATE + 1), Err(("BATCH_TOO_LARGE".into(), None)));
     assert_eq!(mutate(RATE - 10), Ok(()));
-    let (reason, delay) = mutate(RATE).expect_err("most tokens are gone");
+    // Most tokens are gone, unless the machine took a second between two calls.
+    let refused = (0..60).find_map(|_| mutate(RATE - 10).err());
+    let (reason, delay) = refused.expect("calls that come faster than the rate");
     assert_eq!(reason, "RATE_LIMITED");
     assert!(delay > Some(Duration::from_millis(1)), "{delay:?}");
 }
