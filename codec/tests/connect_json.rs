@@ -341,6 +341,8 @@ fn calls_without_side_effects_are_marked() {
             "/prism.admin.v1.DeadLetters/List",
             "/prism.admin.v1.Namespaces/Get",
             "/prism.admin.v1.Namespaces/List",
+            "/prism.admin.v1.Namespaces/Plan",
+            "/prism.admin.v1.Namespaces/Status",
             "/prism.admin.v1.Namespaces/Validate",
             "/prism.keyvalue.v1.KeyValue/Get",
             "/prism.keyvalue.v1.KeyValue/Scan",

@@ -204,6 +204,9 @@ pub(crate) enum WriterMessage {
         Box<OwnedDeadLetter>,
         tokio::sync::oneshot::Sender<Result<(), StoreError>>,
     ),
+    /// Note a stamp of writes that another store gets; answered with the stamp up to which no other
+    /// note is needed.
+    NoteStamp(i64, tokio::sync::oneshot::Sender<Result<i64, StoreError>>),
     /// Answered when the earlier jobs are done and their records are with the logs.
     Barrier(SyncSender<()>),
     /// A step of provisioning, answered with the namespace's state in the store afterwards.

@@ -12,7 +12,8 @@
 //! its own last one at the end, before a reply of the batch can leave. So a call sent after another
 //! one was answered gets a later stamp, whichever shards took the two. A batch costs one load and
 //! at most one exchange of a shared word; calls cost nothing. A start begins with the highest stamp
-//! of the log's records and of the store, which notes it in the transaction of the write.
+//! of the log's records and of SQLite's file, which notes it in the transaction of the write; for
+//! the writes of servers it is noted there before they are sent.
 //!
 //! The time in a client's token does not move the hybrid clock: otherwise one client with a clock
 //! an hour ahead would make all other clients' writes lose for that hour.

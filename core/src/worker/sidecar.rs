@@ -161,6 +161,8 @@ struct Store {
     /// How far the store has got with each lane and namespace; `None` after a batch of unknown
     /// outcome. What is not there has not been asked for.
     noted: RefCell<FxHashMap<(LaneId, NamespaceId), Option<Lsn>>>,
+    /// Stamp up to which SQLite's file needs no other note.
+    stamped: Cell<i64>,
     ended: Arc<Notify>,
 }
 
@@ -205,6 +207,7 @@ impl Sidecar {
                 letters: setup.letters.clone(),
                 accept_loss: setup.accept_loss,
                 noted: RefCell::default(),
+                stamped: Cell::new(i64::MIN),
                 ended: ended.clone(),
                 setup: own,
             }))
@@ -324,8 +327,10 @@ impl Store {
                     let _ = done.send(Ok(Vec::new()));
                 }
                 WriterMessage::EndWaits(shard) => self.end_waits(Some(shard)),
-                // Dead letters are kept in SQLite's file.
-                WriterMessage::Bury(..) => debug_assert!(false, "no server keeps dead letters"),
+                // Dead letters and stamps are kept in SQLite's file.
+                WriterMessage::Bury(..) | WriterMessage::NoteStamp(..) => {
+                    debug_assert!(false, "no server keeps these");
+                }
             }
         }
         if self.queued.get() == 0 && self.writing.get() == 0 {
@@ -540,6 +545,8 @@ impl Store {
                 }
             }
         }
+        self.note_stamp(calls.iter().map(|(_, _, call)| call.context.stamp.time_ns))
+            .await;
         let kind =
             |(durability, _, call): &(i32, &Job, StoreCall<'_>)| (*durability, call.method.api() as usize);
         calls.sort_by_key(kind);
@@ -657,5 +664,6 @@ fn weight_of(job: &Job) -> usize {
 mod asks;
 mod provision;
 mod records;
+mod stamps;
 mod upkeep;
 mod waits;

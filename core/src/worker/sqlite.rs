@@ -325,6 +325,9 @@ impl WriterThread {
                 WriterMessage::Bury(letter, done) => {
                     let _ = done.send(apply::keep_letter(&mut self.writer, &letter));
                 }
+                WriterMessage::NoteStamp(stamp, done) => {
+                    let _ = done.send(self.writer.note_stamp(stamp));
+                }
                 WriterMessage::Barrier(done) => self.barriers.push(done),
                 WriterMessage::Provision(id, step, done) => {
                     let result = match step {

@@ -7,15 +7,21 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
+use prism_backends::kind::StoreKind;
 use prism_codec::proto::prism::{
     common::v1::IdempotencyToken,
     keyvalue::v1::{DeleteRequest, DeleteResponse},
 };
-use prism_core::{client::Client, config::EmbeddedStore, runtime::clock::WallClock};
+use prism_core::{
+    client::Client,
+    config::{EmbeddedStore, StoreOptions},
+    runtime::clock::WallClock,
+};
 
 use super::{
     log::{get, http_get, method, put, swap_value},
     power_cut::revived_from_the_log,
+    redis::server::Server as RedisServer,
     support::Gateway,
 };
 
@@ -148,6 +154,38 @@ fn writes_keep_the_order_of_their_answers_over_restarts_after_which_the_wall_clo
                     shifted.change_all(&mut clients, &context);
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn a_servers_namespaces_keep_the_order_over_restarts_after_which_the_wall_clock_is_earlier() {
+    for durability in ["best-effort", "eventual", "strong"] {
+        let server = RedisServer::durable();
+        let shift = Arc::new(AtomicI64::new(0));
+        let gateway = Gateway::start_with(EmbeddedStore::Memory, 2, |options| {
+            options.wall_clock = WallClock::shifted(shift.clone());
+            let mut store = StoreOptions::plain("cache", StoreKind::Redis);
+            store.address = Some(server.url());
+            options.stores = vec![store];
+        });
+        gateway.create_namespace_at(SPACE, durability);
+        assert!(super::homes::backend(&gateway, SPACE).starts_with("Redis"));
+        let mut shifted = Shifted {
+            gateway,
+            shift,
+            expected: vec![None; IDS],
+            writes: 0,
+        };
+        for (round, hours) in [1, 0, -1].into_iter().enumerate() {
+            shifted.set_clock(hours);
+            let context = format!("{durability}, clock at {hours} h");
+            if round > 0 {
+                shifted.gateway.restart(|_| {});
+                shifted.assert_all(&context);
+            }
+            let mut clients = shifted.clients();
+            shifted.change_all(&mut clients, &context);
         }
     }
 }

@@ -26,7 +26,7 @@ use super::{
 };
 
 #[path = "../../../backends/tests/servers/redis.rs"]
-mod server;
+pub(super) mod server;
 
 impl Mortal for Server {
     fn kill(&mut self) {

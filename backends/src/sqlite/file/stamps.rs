@@ -23,6 +23,8 @@ pub(in crate::sqlite) struct Stamps {
     /// The highest stamp of the writes that were given to the writer; at first, what earlier runs
     /// noted.
     highest: i64,
+    /// Whether another store gets writes up to what is noted, which are not given to the writer.
+    has_others: bool,
 }
 
 impl Stamps {
@@ -37,6 +39,7 @@ impl Stamps {
             noted,
             noting: noted,
             highest: noted,
+            has_others: false,
         })
     }
 
@@ -48,6 +51,12 @@ impl Stamps {
     /// The next transaction holds writes with stamps up to this one.
     pub(in crate::sqlite) fn expect(&mut self, stamp_ns: i64) {
         self.highest = self.highest.max(stamp_ns);
+    }
+
+    /// Another store gets writes with stamps up to this one, and on to what is noted ahead.
+    pub(in crate::sqlite) fn expect_elsewhere(&mut self, stamp_ns: i64) {
+        self.expect(stamp_ns);
+        self.has_others = true;
     }
 
     /// Within the transaction: notes what it holds, if that is not noted already.
@@ -68,7 +77,7 @@ impl Stamps {
 
     /// Whether more is noted than there was need for.
     pub(in crate::sqlite) fn is_ahead(&self) -> bool {
-        self.noted > self.highest
+        self.noted > self.highest && !self.has_others
     }
 
     /// After a transaction.

@@ -255,6 +255,24 @@ impl Writer {
         self.state.stamps.expect(stamp_ns);
     }
 
+    /// Notes that another store gets writes with stamps up to this one. Returns the new
+    /// [`Writer::highest_stamp`]: writes up to there need no other note.
+    pub fn note_stamp(&mut self, stamp_ns: i64) -> Result<i64, StoreError> {
+        self.state.stamps.expect_elsewhere(stamp_ns);
+        if stamp_ns > self.highest_stamp() {
+            let Writer {
+                connection,
+                shared,
+                state,
+                ..
+            } = self;
+            let result = in_transaction(connection, shared, || state.stamps.note(connection));
+            state.settle(result.is_ok());
+            result?;
+        }
+        Ok(self.highest_stamp())
+    }
+
     /// At the end: [`Writer::highest_stamp`] becomes that of the writes and no more.
     pub fn settle_stamps(&mut self) -> Result<(), StoreError> {
         if !self.state.stamps.is_ahead() {

@@ -5,11 +5,14 @@
 //! question is the only one until a batch fails.
 
 use prism_backends::{NamespaceId, StoreError, offer::Acked, sqlite::Presence};
-use prism_wal::ids::{LaneId, Lsn};
+use prism_wal::{
+    ids::{LaneId, Lsn},
+    tail::Payload,
+};
 
 use super::Store;
 use crate::{
-    call::event::ApplyBatch,
+    call::{event::ApplyBatch, record::LoggedWrite},
     log::{
         LogEvent,
         apply::{AppliedRecords, Records},
@@ -65,6 +68,11 @@ impl Store {
             // It answers, so its other namespaces are served; the records wait.
             return Err(StoreError::Busy { detail });
         }
+        let stamp_of = |(_, record): &(Lsn, Payload)| {
+            let write = LoggedWrite::decode(batch.namespace, record).ok()?;
+            Some(write.context.stamp.time_ns)
+        };
+        self.note_stamp(batch.records.iter().filter_map(stamp_of)).await;
         self.noted.borrow_mut().insert(place, None);
         let records = Records {
             lane: place.0,
