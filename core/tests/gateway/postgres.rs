@@ -60,26 +60,31 @@ fn suite(durability: &'static str, shards: usize) {
 }
 
 #[test]
+#[ignore = "one cell of the suite of many: `make suites` runs them all"]
 fn best_effort_with_one_shard() {
     suite("best-effort", 1);
 }
 
 #[test]
+#[ignore = "one cell of the suite of many: `make suites` runs them all"]
 fn best_effort_with_two_shards() {
     suite("best-effort", 2);
 }
 
 #[test]
+#[ignore = "one cell of the suite of many: `make suites` runs them all"]
 fn eventual_with_one_shard() {
     suite("eventual", 1);
 }
 
 #[test]
+#[ignore = "one cell of the suite of many: `make suites` runs them all"]
 fn eventual_with_two_shards() {
     suite("eventual", 2);
 }
 
 #[test]
+#[ignore = "one cell of the suite of many: `make suites` runs them all"]
 fn strong_with_one_shard() {
     suite("strong", 1);
 }

@@ -61,26 +61,31 @@ const ALWAYS: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 const EVERY_SECOND: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "everysec"];
 
 #[test]
+#[ignore = "one cell of the suite of many: `make suites` runs them all"]
 fn best_effort_with_one_shard() {
     suite(&[], "best-effort", 1);
 }
 
 #[test]
+#[ignore = "one cell of the suite of many: `make suites` runs them all"]
 fn best_effort_with_two_shards() {
     suite(&[], "best-effort", 2);
 }
 
 #[test]
+#[ignore = "one cell of the suite of many: `make suites` runs them all"]
 fn eventual_with_one_shard() {
     suite(&EVERY_SECOND, "eventual", 1);
 }
 
 #[test]
+#[ignore = "one cell of the suite of many: `make suites` runs them all"]
 fn eventual_with_two_shards() {
     suite(&EVERY_SECOND, "eventual", 2);
 }
 
 #[test]
+#[ignore = "one cell of the suite of many: `make suites` runs them all"]
 fn strong_with_one_shard() {
     suite(&ALWAYS, "strong", 1);
 }

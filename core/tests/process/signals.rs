@@ -105,7 +105,7 @@ fn a_client_that_never_ends_its_call_holds_the_end_for_the_drain_at_most() {
     let status = gateway.await_end(END_MAX);
     assert_eq!(status.code(), Some(0), "{status}");
     assert!(
-        began.elapsed() < DRAIN_TIMEOUT + Duration::from_secs(2),
+        began.elapsed() < DRAIN_TIMEOUT + Duration::from_secs(12),
         "{:?}",
         began.elapsed()
     );

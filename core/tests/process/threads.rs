@@ -145,7 +145,8 @@ fn sigterm_ends_the_process_whatever_thread_hangs() {
         gateway.signal(Signal::TERM);
         gateway.await_end(END_MAX);
         let took = began.elapsed();
-        let slack = Duration::from_millis(1_500);
+        // Time that a busy machine takes.
+        let slack = Duration::from_secs(12);
         assert!(
             took < DRAIN_TIMEOUT + Duration::from_secs(2) + slack,
             "{kind}: {took:?}"
