@@ -94,10 +94,9 @@ fn a_plan_is_explained_and_applied_by_its_hash() {
     // What a create was given is said next to its four lines.
     let output = gateway.run(&["namespace", "create", &example("user-sessions")]);
     let notes = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        notes.contains("SQLite because: the only store of this gateway"),
-        "{notes}"
-    );
+    let reader = "may read and nothing else: session-report (write permissions: [read, write] for more)";
+    assert!(notes.contains(reader), "{notes}");
+    assert!(!notes.contains("because"), "there was no choice: {notes}");
     // What cannot be planned is refused as a create is.
     let bad = folder(&[("bad", "durability: strng")]);
     let refused = gateway.no(&["namespace", "plan", text(&bad.path().join("bad.yaml"))]);

@@ -247,6 +247,12 @@ class RateLimited(PrismError):
     repeat = Repeat.NOTHING_DONE
 
 
+class BatchTooLarge(PrismError):
+    """The batch has more items than the declared rate lets through at once; nothing was done."""
+
+    remedy = "send it in several calls, or declare a higher rate"
+
+
 class StoreBehind(PrismError):
     """Too much of the namespace is acknowledged and not in the store yet; nothing was done."""
 

@@ -60,10 +60,16 @@ fn one(path: &Path, global: &Global, printer: &mut Printer) -> Result<(), Failur
     if let Ok(plan) = plan
         && let Some(store) = plan.decisions.iter().find(|decision| decision.field == "store")
     {
-        printer.note(&format!("{} because: {}", store.value, store.reason));
-        for warning in &plan.warnings {
-            printer.note(warning);
+        // Where there is one store only, nobody wonders.
+        let is_choice = store.rule != "ONLY";
+        if is_choice {
+            printer.note(&format!("{} because: {}", store.value, store.reason));
         }
+        let is_told = |warning: &&String| is_choice || !warning.starts_with("unmeasured:");
+        plan.warnings
+            .iter()
+            .filter(is_told)
+            .for_each(|warning| printer.note(warning));
     }
     Ok(())
 }
