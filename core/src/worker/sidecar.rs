@@ -161,6 +161,7 @@ struct Store {
     /// How far the store has got with each lane and namespace; `None` after a batch of unknown
     /// outcome. What is not there has not been asked for.
     noted: RefCell<FxHashMap<(LaneId, NamespaceId), Option<Lsn>>>,
+    is_looking: Cell<bool>,
     /// Stamp up to which SQLite's file needs no other note.
     stamped: Cell<i64>,
     ended: Arc<Notify>,
@@ -207,6 +208,7 @@ impl Sidecar {
                 letters: setup.letters.clone(),
                 accept_loss: setup.accept_loss,
                 noted: RefCell::default(),
+                is_looking: Cell::new(false),
                 stamped: Cell::new(i64::MIN),
                 ended: ended.clone(),
                 setup: own,
@@ -383,6 +385,9 @@ impl Store {
         }
         if now >= self.next_sweep.get() {
             self.next_sweep.set(now + SWEEP_PAUSE);
+            if self.setup.share.shard > 0 {
+                return self.look_after_connections();
+            }
             let store = self.clone();
             self.spawn(async move { store.sweep().await });
         }

@@ -1,7 +1,10 @@
 //! Upkeep of a store: connections that nobody uses, settings that may have changed, and what has
 //! expired.
 
-use std::time::{Duration, Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use prism_backends::{StoreError, UnixMillis, api::keyvalue::Sweep};
 
@@ -14,13 +17,23 @@ const STEP: usize = 1_000;
 const MARGIN_MS: u64 = 60_000;
 
 impl Store {
-    /// Looks after the connections of this shard, and for all shards the first one after what has
-    /// expired. Returns whether the store has answered, or was not asked.
-    pub(super) async fn sweep(&self) -> bool {
-        if self.setup.share.shard > 0 {
-            let looked = self.server.look_after().await;
-            return self.is_answer(&looked);
+    /// Looks after the connections of this shard, unless it is at it. That the store was asked, and
+    /// with what result, says nothing to the breaker: some kinds of server are not asked for it.
+    pub(super) fn look_after_connections(self: &Rc<Self>) {
+        if self.is_looking.replace(true) {
+            return;
         }
+        let store = self.clone();
+        tokio::task::spawn_local(async move {
+            // The next call meets what is wrong.
+            let _ = store.server.look_after().await;
+            store.is_looking.set(false);
+        });
+    }
+
+    /// Looks after the connections, and for all shards after what has expired. Returns whether the
+    /// store has answered.
+    pub(super) async fn sweep(&self) -> bool {
         let before = UnixMillis(self.wall.unix_millis().0.saturating_sub(MARGIN_MS));
         let swept = match self.prepare().await {
             Ok(true) => self.look_after(before).await,
