@@ -11,7 +11,10 @@ use prism_backends::{StoreError, api::Stores, sqlite::OwnedDeadLetter};
 use prism_wal::ids::{LaneId, Lsn};
 use tokio::sync::oneshot;
 
-use super::apply::{AppliedRecords, Records, decode, is_fault_of_a_record};
+use super::{
+    apply::{AppliedRecords, Records, decode, is_fault_of_a_record},
+    stamps::Stamps,
+};
 use crate::{api, call::job::WriterMessage, runtime::clock::unix_millis, runtime::mailbox::Mailbox};
 
 /// Way to the file with the dead letters.
@@ -22,6 +25,7 @@ pub(crate) struct Letters(pub(crate) Arc<Mailbox<WriterMessage>>);
 pub(crate) struct Target<'a> {
     pub(crate) stores: &'a Stores,
     pub(crate) letters: &'a Letters,
+    pub(crate) stamps: &'a Stamps,
     /// Lane of the records, for people; that of their positions may be another number.
     pub(crate) lane: LaneId,
 }
@@ -79,6 +83,8 @@ impl Target<'_> {
             awaited: records.awaited,
             now: records.now,
         };
+        let stamps = logged.iter().map(|(_, record)| record.context.stamp.time_ns);
+        self.stamps.note(stamps).await;
         let applied = api::apply_later(self.stores, &batch).await?;
         for (index, cause) in &applied.refused {
             self.bury(records, *index, cause).await?;

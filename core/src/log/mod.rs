@@ -29,6 +29,7 @@ pub(crate) mod open;
 pub(crate) mod parked;
 mod seen;
 pub(crate) mod shard_log;
+pub(crate) mod stamps;
 pub(crate) mod window;
 pub(crate) mod writer;
 

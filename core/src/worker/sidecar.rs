@@ -54,7 +54,7 @@ use crate::{
         record::LoggedWrite,
         ticket::Ticket,
     },
-    log::{apply_later::Letters, committed::Committed},
+    log::{apply_later::Letters, committed::Committed, stamps::Stamps},
     metrics::StoreMetrics,
     runtime::{
         clock::WallClock,
@@ -162,8 +162,7 @@ struct Store {
     /// outcome. What is not there has not been asked for.
     noted: RefCell<FxHashMap<(LaneId, NamespaceId), Option<Lsn>>>,
     is_looking: Cell<bool>,
-    /// Stamp up to which SQLite's file needs no other note.
-    stamped: Cell<i64>,
+    stamps: Stamps,
     ended: Arc<Notify>,
 }
 
@@ -209,7 +208,7 @@ impl Sidecar {
                 accept_loss: setup.accept_loss,
                 noted: RefCell::default(),
                 is_looking: Cell::new(false),
-                stamped: Cell::new(i64::MIN),
+                stamps: Stamps::new(own.name.clone(), setup.letters.clone()),
                 ended: ended.clone(),
                 setup: own,
             }))
@@ -550,7 +549,8 @@ impl Store {
                 }
             }
         }
-        self.note_stamp(calls.iter().map(|(_, _, call)| call.context.stamp.time_ns))
+        self.stamps
+            .note(calls.iter().map(|(_, _, call)| call.context.stamp.time_ns))
             .await;
         let kind =
             |(durability, _, call): &(i32, &Job, StoreCall<'_>)| (*durability, call.method.api() as usize);
@@ -669,6 +669,5 @@ fn weight_of(job: &Job) -> usize {
 mod asks;
 mod provision;
 mod records;
-mod stamps;
 mod upkeep;
 mod waits;

@@ -44,7 +44,7 @@ fn one(path: &Path, global: &Global, printer: &mut Printer) -> Result<(), Failur
     let request = admin::CreateRequest { yaml: read(path)? };
     let mut client = connect(global)?;
     // What the gateway would refuse is refused by the create itself, in the same words.
-    let plan = plan::ask(&mut client, path, request.yaml.clone());
+    let plan = (!printer.is_json()).then(|| plan::ask(&mut client, path, request.yaml.clone()));
     let reply: admin::CreateResponse = client
         .unary(NamespacesMethod::Create.spec().path, &request)
         .map_err(|error| Failure {
@@ -57,7 +57,7 @@ fn one(path: &Path, global: &Global, printer: &mut Printer) -> Result<(), Failur
     }
     created(&namespace, printer)?;
     // Of the store and the reason for it; the guide has no line for them.
-    if let Ok(plan) = plan
+    if let Some(Ok(plan)) = plan
         && let Some(store) = plan.decisions.iter().find(|decision| decision.field == "store")
     {
         // Where there is one store only, nobody wonders.

@@ -5,14 +5,11 @@
 //! question is the only one until a batch fails.
 
 use prism_backends::{NamespaceId, StoreError, offer::Acked, sqlite::Presence};
-use prism_wal::{
-    ids::{LaneId, Lsn},
-    tail::Payload,
-};
+use prism_wal::ids::{LaneId, Lsn};
 
 use super::Store;
 use crate::{
-    call::{event::ApplyBatch, record::LoggedWrite},
+    call::event::ApplyBatch,
     log::{
         LogEvent,
         apply::{AppliedRecords, Records},
@@ -68,11 +65,6 @@ impl Store {
             // It answers, so its other namespaces are served; the records wait.
             return Err(StoreError::Busy { detail });
         }
-        let stamp_of = |(_, record): &(Lsn, Payload)| {
-            let write = LoggedWrite::decode(batch.namespace, record).ok()?;
-            Some(write.context.stamp.time_ns)
-        };
-        self.note_stamp(batch.records.iter().filter_map(stamp_of)).await;
         self.noted.borrow_mut().insert(place, None);
         let records = Records {
             lane: place.0,
@@ -81,6 +73,7 @@ impl Store {
         let target = Target {
             stores: &self.stores,
             letters: &self.letters,
+            stamps: &self.stamps,
             lane: batch.lane,
         };
         let applied = target.apply(&records, noted).await?;
