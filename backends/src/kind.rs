@@ -90,7 +90,7 @@ impl StoreKind {
         match self {
             StoreKind::Memory => &[memory::KEYVALUE, memory::PUBSUB, memory::QUEUE],
             StoreKind::Sqlite => &[sqlite::KEYVALUE, sqlite::PUBSUB, sqlite::QUEUE],
-            StoreKind::Postgres => &[postgres::KEYVALUE, postgres::QUEUE],
+            StoreKind::Postgres => &[postgres::KEYVALUE, postgres::PUBSUB, postgres::QUEUE],
             StoreKind::Redis => &[redis::KEYVALUE],
             StoreKind::Nats => &[nats::PUBSUB],
             StoreKind::Kafka | StoreKind::ClickHouse | StoreKind::Gremlin | StoreKind::Neo4j => &[],

@@ -14,7 +14,7 @@ use crate::api::Stores;
 use crate::error::StoreError;
 use crate::ids::{LogId, NamespaceId};
 use crate::kind::StoreKind;
-use crate::offer::Acked;
+use crate::offer::{Acked, Api};
 use crate::sqlite::Presence;
 use crate::{nats, postgres, redis};
 
@@ -134,6 +134,15 @@ impl Share {
     }
 }
 
+/// News of a namespace that another process has written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The namespace.
+    pub namespace: NamespaceId,
+    /// Number that the next message of its topics gets, at least; `None`: it is a queue.
+    pub head: Option<u64>,
+}
+
 /// A server as used by one thread, within a tokio runtime. It has no connection until calls need
 /// one.
 #[allow(
@@ -166,14 +175,17 @@ pub trait ServerStore: Sized {
         Ok(())
     }
 
-    /// Namespaces to which others have written, since the last such question.
-    fn news(&self) -> Vec<NamespaceId> {
+    /// Whether it brings news of what other processes write. They may be lost with a connection.
+    const BRINGS_NEWS: bool = false;
+
+    /// News of what others have written since the last such question.
+    fn news(&self) -> Vec<Written> {
         Vec::new()
     }
 
-    /// Lets other processes know that namespaces were written to.
-    async fn announce(&self, namespaces: &[NamespaceId]) -> Result<(), StoreError> {
-        let _ = namespaces;
+    /// Lets other processes know that queues, and namespaces with topics, were written to.
+    async fn announce(&self, queues: &[NamespaceId], topics: &[NamespaceId]) -> Result<(), StoreError> {
+        let _ = (queues, topics);
         Ok(())
     }
 
@@ -207,9 +219,10 @@ pub trait ServerStore: Sized {
     /// acknowledged: then a gateway's log may stand before the store.
     const KEEPS_POSITIONS: bool = false;
 
-    /// Whether it recognises a write for ever that it gets once more without a position: then at
-    /// `eventual` the log may keep a copy of what the store has taken.
-    const KNOWS_ITS_WRITES: bool = Self::KEEPS_POSITIONS;
+    /// APIs whose writes it recognises when it gets them once more without a position, however much
+    /// later: then at `eventual` the log may keep a copy of what the store has taken. Ids of
+    /// messages are remembered for a while only.
+    const KNOWS_ITS_WRITES: &'static [Api] = &[Api::KeyValue];
 
     /// Position of one lane and namespace; 0 if none is noted. Asked only of stores that keep them.
     async fn noted(&self, log: LogId, lane: u32, namespace: NamespaceId) -> Result<u64, StoreError> {
@@ -263,10 +276,11 @@ macro_rules! servers {
                 }
             }
 
-            /// Whether such a server recognises writes, as [`ServerStore::KNOWS_ITS_WRITES`] says.
-            pub const fn knows_its_writes(self) -> bool {
+            /// Whether such a store recognises writes of an API, as
+            /// [`ServerStore::KNOWS_ITS_WRITES`] says.
+            pub fn knows_its_writes(self, api: Api) -> bool {
                 match self {
-                    $(StoreKind::$kind => <$store>::KNOWS_ITS_WRITES,)*
+                    $(StoreKind::$kind => <$store>::KNOWS_ITS_WRITES.contains(&api),)*
                     _ => true,
                 }
             }
@@ -316,14 +330,26 @@ macro_rules! servers {
                 match self { $(Server::$kind(store) => store.keep_listening().await,)* }
             }
 
-            /// Namespaces to which others have written; see [`ServerStore::news`].
-            pub fn news(&self) -> Vec<NamespaceId> {
+            /// Whether there are news; see [`ServerStore::BRINGS_NEWS`].
+            pub fn brings_news(&self) -> bool {
+                fn of<S: ServerStore>(_: &S) -> bool {
+                    S::BRINGS_NEWS
+                }
+                match self { $(Server::$kind(store) => of(store),)* }
+            }
+
+            /// News of others; see [`ServerStore::news`].
+            pub fn news(&self) -> Vec<Written> {
                 match self { $(Server::$kind(store) => store.news(),)* }
             }
 
             /// As [`ServerStore::announce`] says.
-            pub async fn announce(&self, namespaces: &[NamespaceId]) -> Result<(), StoreError> {
-                match self { $(Server::$kind(store) => store.announce(namespaces).await,)* }
+            pub async fn announce(
+                &self,
+                queues: &[NamespaceId],
+                topics: &[NamespaceId],
+            ) -> Result<(), StoreError> {
+                match self { $(Server::$kind(store) => store.announce(queues, topics).await,)* }
             }
 
             /// Prepares the store; see [`ServerStore::prepare`].

@@ -25,6 +25,7 @@ use crate::limits::{
 use crate::memory::Messages;
 use crate::nats;
 use crate::offer::Offer;
+use crate::postgres;
 use crate::sqlite::SqliteStore;
 
 pub use super::keyvalue::Sweep;
@@ -233,6 +234,8 @@ pub enum Store {
     Memory(RefCell<Messages>),
     /// In a SQLite file.
     Sqlite(SqliteStore),
+    /// In tables of a PostgreSQL server.
+    Postgres(postgres::PubSub),
     /// In streams of a NATS server.
     Nats(nats::PubSub),
 }
@@ -242,6 +245,7 @@ macro_rules! dispatch {
         match $self {
             Store::Memory($store) => $call,
             Store::Sqlite($store) => $call,
+            Store::Postgres($store) => $call,
             Store::Nats($store) => $call,
         }
     };

@@ -65,9 +65,6 @@ impl ServerStore for Nats {
 
     const KEEPS_POSITIONS: bool = true;
 
-    // By its id, and for the server's duplicate window only.
-    const KNOWS_ITS_WRITES: bool = false;
-
     fn check(raw: &RawConfig) -> Result<Config, StoreError> {
         Config::check(raw)
     }

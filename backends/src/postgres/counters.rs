@@ -5,7 +5,7 @@
 //! never sees a lower one appear. And of two gateways that get the same call one sees what the
 //! other has made of it.
 
-use super::connect::{Fault, Link};
+use super::connect::{Fault, Link, Parameters};
 use super::keyvalue::States;
 use crate::error::StoreError;
 use crate::ids::NamespaceId;
@@ -28,11 +28,18 @@ impl Counters {
     /// Waits for the counters of these namespaces, in order and each once, and reads the states of
     /// the namespaces after that.
     pub(super) async fn hold(link: &Link, namespaces: &[i64]) -> Result<Counters, Fault> {
-        let mut rows = link.query(HOLD, &[&namespaces]).await?;
-        let states = States::of(&link.query(STATES, &[&namespaces]).await?)?;
+        link.prepare(&[HOLD, STATES]).await?;
+        let ask = async || {
+            let parameters: Parameters<'_> = &[&namespaces];
+            let asked = (link.query(HOLD, parameters), link.query(STATES, parameters));
+            let (rows, states) = tokio::join!(asked.0, asked.1);
+            Ok::<_, Fault>((rows?, States::of(&states?)?))
+        };
+        let (mut rows, mut states) = ask().await?;
         if rows.len() < namespaces.len() {
+            // Those that are dropped get none.
             link.execute(MAKE, &[&namespaces]).await?;
-            rows = link.query(HOLD, &[&namespaces]).await?;
+            (rows, states) = ask().await?;
         }
         let counter = |row: &tokio_postgres::Row| {
             Ok::<_, tokio_postgres::Error>(Counter {
@@ -93,7 +100,9 @@ impl Counters {
 
 static HOLD: &str = "SELECT namespace, next, time FROM prism.counter WHERE namespace = ANY($1::int8[]) ORDER BY namespace FOR UPDATE";
 static STATES: &str = "SELECT number, state FROM prism.namespace WHERE number = ANY($1::int8[])";
+/// Whoever drops a namespace waits for the end of this, or this sees that it is dropped.
 static MAKE: &str = "INSERT INTO prism.counter (namespace, next, time)
-    SELECT number, 1, 0 FROM prism.namespace WHERE number = ANY($1::int8[]) AND state = 0 ON CONFLICT DO NOTHING";
+    SELECT number, 1, 0 FROM prism.namespace WHERE number = ANY($1::int8[]) AND state = 0 ORDER BY number FOR SHARE
+    ON CONFLICT DO NOTHING";
 static MOVE: &str = "UPDATE prism.counter c SET next = r.next, time = r.time
     FROM unnest($1::int8[], $2::int8[], $3::int8[]) AS r (namespace, next, time) WHERE c.namespace = r.namespace";

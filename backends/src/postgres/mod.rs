@@ -22,6 +22,7 @@ mod pool;
 mod positions;
 mod probe;
 mod provision;
+mod pubsub;
 mod queue;
 mod schema;
 mod transaction;
@@ -37,15 +38,16 @@ pub use keyvalue::{KEYVALUE, KeyValue};
 pub use pool::{Acquired, Limits, Place, Pool};
 pub use probe::Probe;
 pub use provision::FORMAT;
+pub use pubsub::{PUBSUB, PubSub};
 pub use queue::{QUEUE, Queue};
 pub use schema::Observed;
 
 use self::connections::Connections;
-use crate::api::{Stores, keyvalue::Store, queue as queue_api};
+use crate::api::{Stores, keyvalue::Store, pubsub as pubsub_api, queue as queue_api};
 use crate::error::StoreError;
 use crate::ids::{LogId, NamespaceId};
 use crate::offer::Acked;
-use crate::server::{RawConfig, ServerStore, Share};
+use crate::server::{RawConfig, ServerStore, Share, Written};
 use crate::sqlite::Presence;
 
 /// The store as used by one thread.
@@ -91,8 +93,8 @@ impl ServerStore for Postgres {
     fn stores(&self) -> Stores {
         Stores {
             keyvalue: Some(Store::Postgres(KeyValue::new(self))),
+            pubsub: Some(pubsub_api::Store::Postgres(PubSub::new(self))),
             queue: Some(queue_api::Store::Postgres(Queue::new(self))),
-            ..Stores::default()
         }
     }
 
@@ -104,12 +106,14 @@ impl ServerStore for Postgres {
         self.connections.keep_listening().await
     }
 
-    fn news(&self) -> Vec<NamespaceId> {
+    const BRINGS_NEWS: bool = true;
+
+    fn news(&self) -> Vec<Written> {
         self.connections.news.take()
     }
 
-    async fn announce(&self, namespaces: &[NamespaceId]) -> Result<(), StoreError> {
-        self.connections.announce(namespaces).await
+    async fn announce(&self, queues: &[NamespaceId], topics: &[NamespaceId]) -> Result<(), StoreError> {
+        self.connections.announce(queues, topics).await
     }
 
     async fn prepare(&self, catalog: u128) -> Result<bool, StoreError> {

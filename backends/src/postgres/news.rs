@@ -4,18 +4,22 @@
 //! for says so there after its commit, in a transaction of its own: within the first it would make
 //! all commits of the database wait for each other. News may be lost with their connection, so
 //! whoever waits looks by itself now and then.
+//!
+//! News of a queue is the number of its namespace, news of topics that and the number of the next
+//! message: a reader that has seen all before it need not look.
 
 use std::fmt::Write as _;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
 use super::connect::{Fault, Link};
 use super::connections::Connections;
 use crate::error::StoreError;
 use crate::ids::NamespaceId;
+use crate::server::Written;
 
 /// News that the connections of a pool have received.
 #[derive(Debug, Default)]
@@ -25,7 +29,7 @@ pub(super) struct News {
 
 #[derive(Debug, Default)]
 struct Heard {
-    namespaces: FxHashSet<NamespaceId>,
+    namespaces: FxHashMap<NamespaceId, Option<u64>>,
     bell: Option<Arc<Notify>>,
 }
 
@@ -33,9 +37,12 @@ impl News {
     /// Takes one message of the channel.
     pub(super) fn hear(&self, payload: &str) {
         // Others may write there, too.
-        let Ok(number) = payload.parse() else { return };
+        let Some(Written { namespace, head }) = read(payload) else {
+            return;
+        };
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.namespaces.insert(NamespaceId(number));
+        let known = heard.namespaces.entry(namespace).or_default();
+        *known = (*known).max(head);
         if let Some(bell) = &heard.bell {
             bell.notify_one();
         }
@@ -45,10 +52,22 @@ impl News {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).bell = Some(bell);
     }
 
-    pub(super) fn take(&self) -> Vec<NamespaceId> {
+    pub(super) fn take(&self) -> Vec<Written> {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.namespaces.drain().collect()
+        let written = |(namespace, head)| Written { namespace, head };
+        heard.namespaces.drain().map(written).collect()
     }
+}
+
+fn read(payload: &str) -> Option<Written> {
+    let (namespace, head) = match payload.split_once(' ') {
+        Some((namespace, head)) => (namespace, Some(head.parse().ok()?)),
+        None => (payload, None),
+    };
+    Some(Written {
+        namespace: NamespaceId(namespace.parse().ok()?),
+        head,
+    })
 }
 
 impl Connections {
@@ -65,15 +84,22 @@ impl Connections {
         .await
     }
 
-    /// Lets the listeners know that namespaces were written to.
+    /// Lets the listeners know that queues and topics were written to.
     pub(super) async fn announce(
         self: &Rc<Connections>,
-        namespaces: &[NamespaceId],
+        queues: &[NamespaceId],
+        topics: &[NamespaceId],
     ) -> Result<(), StoreError> {
         // The news need no disk: a crash ends the connections of those who listen, too.
         let mut statements = "BEGIN; SET LOCAL synchronous_commit = off".to_owned();
-        for NamespaceId(number) in namespaces {
+        for NamespaceId(number) in queues {
             let _ = write!(statements, "; NOTIFY prism_news, '{number}'");
+        }
+        for NamespaceId(number) in topics {
+            let _ = write!(
+                statements,
+                "; SELECT pg_notify('prism_news', namespace || ' ' || next) FROM prism.counter WHERE namespace = {number}"
+            );
         }
         statements += "; COMMIT";
         self.on_one(async |link: &Link| Ok(link.run(&statements).await?))
@@ -92,5 +118,39 @@ impl Connections {
             _ => lease.finish(),
         }
         Ok(result?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_of_queues_and_topics_are_told_apart_and_the_words_of_others_are_not_taken() {
+        let news = News::default();
+        for payload in [
+            "7",
+            "9 41",
+            "9 44",
+            "9 43",
+            "",
+            "x",
+            "9 ",
+            "9 x",
+            " 9",
+            "4294967296",
+            "-1",
+            "9 1 2",
+        ] {
+            news.hear(payload);
+        }
+        let mut taken = news.take();
+        taken.sort_by_key(|one| one.namespace.0);
+        let written = |namespace, head| Written {
+            namespace: NamespaceId(namespace),
+            head,
+        };
+        assert_eq!(taken, [written(7, None), written(9, Some(44))]);
+        assert!(news.take().is_empty());
     }
 }

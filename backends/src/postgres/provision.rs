@@ -61,7 +61,35 @@ static CLAIM: &str = "INSERT INTO prism.owner AS o (one, catalog) VALUES (true, 
     ON CONFLICT (one) DO UPDATE SET catalog = o.catalog RETURNING catalog";
 
 /// Statements that make each format from the one before. A released step is never changed.
-const STEPS: [&str; 3] = [FORMAT_1, FORMAT_2, FORMAT_3];
+const STEPS: [&str; 4] = [FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4];
+
+/// Topics. Texts are bytes, since a key may contain the character 0.
+const FORMAT_4: &str = "
+    CREATE TABLE prism.message (
+        namespace bigint NOT NULL,
+        number bigint NOT NULL,
+        partition smallint NOT NULL,
+        topic bytea NOT NULL,
+        key bytea NOT NULL,
+        id bytea NOT NULL,
+        time bigint NOT NULL,
+        expires_at bigint,
+        bytes bigint NOT NULL,
+        attributes bytea NOT NULL,
+        payload bytea NOT NULL,
+        PRIMARY KEY (namespace, number)
+    );
+    ALTER TABLE prism.message ALTER COLUMN payload SET STORAGE EXTERNAL;
+    CREATE INDEX message_expiry ON prism.message (expires_at) WHERE expires_at IS NOT NULL;
+    CREATE TABLE prism.message_id (
+        namespace bigint NOT NULL,
+        id bytea NOT NULL,
+        digest bigint,
+        forget_at bigint NOT NULL,
+        PRIMARY KEY (namespace, id)
+    );
+    CREATE INDEX message_id_expiry ON prism.message_id (forget_at);
+";
 
 /// Queues. Rows of `queue_item` change often and stay few: old versions of them are removed early.
 const FORMAT_3: &str = "

@@ -24,6 +24,9 @@ pub(super) const DURABLE: &str = "BEGIN";
 /// never what a later durable one built on it.
 pub(super) const FORGETFUL: &str = "BEGIN; SET LOCAL synchronous_commit = off";
 
+/// Begins a transaction whose statements all read the state of one moment.
+pub(super) const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+
 /// Runs `work` as one transaction, again if others made it impossible.
 pub(super) async fn in_transaction<T>(
     connections: &Rc<Connections>,

@@ -152,13 +152,13 @@ impl OpenStore {
 
     /// The order in which writes of an API reach store and log. Where other gateways serve a
     /// namespace, too, `strong` is the server's own: they do not see what the log of this one still
-    /// holds. A store that would take a write twice gets none from the log that it has taken.
+    /// holds. A store that might take a write twice gets none from the log that it has taken.
     pub(crate) fn path(&self, durability: Durability, api: Api) -> Path {
         let is_queued = durability == Durability::BestEffort && api == Api::PubSub;
         if is_queued && self.candidate.kind == StoreKind::Sqlite {
             return Path::Queued;
         }
-        let has_copies = durability == Durability::Strong || self.candidate.kind.knows_its_writes();
+        let has_copies = durability == Durability::Strong || self.candidate.kind.knows_its_writes(api);
         match (
             self.is_logged && has_copies,
             self.is_shared && durability == Durability::Strong,

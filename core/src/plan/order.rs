@@ -51,13 +51,13 @@ pub fn preference(asked: &Asked) -> Preference {
     match asked.api {
         Api::PubSub => match large_messages(asked) {
             Some((because, reason)) => of(
-                &[&[Kafka], &[Nats], &[Redis], &[Memory], &[Sqlite]],
+                &[&[Kafka], &[Nats], &[Redis], &[Postgres], &[Memory], &[Sqlite]],
                 "PUBSUB_LARGE",
                 because,
                 reason,
             ),
             None => of(
-                &[&[Nats], &[Kafka], &[Redis], &[Memory], &[Sqlite]],
+                &[&[Nats], &[Kafka], &[Redis], &[Postgres], &[Memory], &[Sqlite]],
                 "PUBSUB",
                 "",
                 format!("pubsub below {PUBSUB_KAFKA_RPS} writes/s: NATS before Kafka"),

@@ -117,6 +117,7 @@ impl Sidecars {
                         cap: configs[at].pool_max(),
                     },
                     durabilities: durabilities[at].clone(),
+                    is_shared: around.catalog.shared_id().is_some(),
                     arrivals: arrivals[at].clone(),
                     metrics: around.registry.add_store(&store.name, store.kind.name()),
                     reads: Arc::new(Mailbox::new(JOBS_MAX, waker.clone())),

@@ -86,6 +86,8 @@ pub(crate) struct SidecarStore {
     /// Durability that the acknowledgement of a write reports, by namespace; `None`: best effort.
     pub(crate) durabilities: Durabilities,
     pub(crate) metrics: Arc<StoreMetrics>,
+    /// Whether other gateways may use it, too.
+    pub(crate) is_shared: bool,
     /// Shared with the sidecars of the other shards.
     pub(crate) arrivals: Arc<Arrivals>,
     pub(crate) reads: Arc<Mailbox<Job>>,
@@ -189,7 +191,7 @@ impl Sidecar {
             server.listen(ended.clone());
             Ok(Rc::new(Store {
                 stores: server.stores(),
-                asks: Asks::new(own.arrivals.clone()),
+                asks: Asks::new(own.arrivals.clone(), server.brings_news()),
                 server,
                 breaker: RefCell::default(),
                 refusal: RefCell::default(),
@@ -232,6 +234,7 @@ impl Sidecar {
             let now = Instant::now();
             for store in &self.stores {
                 store.collect();
+                store.hear_news(now);
                 store.attend_asks(now);
                 store.serve_waits(now);
                 store.start_tasks(now);

@@ -15,6 +15,7 @@ mod output;
 mod postgres;
 mod power_cut;
 mod pubsub;
+mod pubsub_postgres;
 mod queue;
 mod queue_postgres;
 mod queued;

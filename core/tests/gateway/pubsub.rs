@@ -318,7 +318,7 @@ impl GatewaySubscription {
     }
 
     /// The error with which the stream ends.
-    fn end(&mut self) -> Status {
+    pub(super) fn end(&mut self) -> Status {
         loop {
             match self.answers.recv_timeout(CALL_TIMEOUT).expect("an end") {
                 Ok(_) => {}

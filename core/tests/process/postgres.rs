@@ -1,9 +1,10 @@
 //! The gateway and the PostgreSQL after its log are killed in turn while clients write: nothing
-//! acknowledged is lost, and nothing is done twice. `PRISM_TEST_ROUNDS` sets how often, three times
-//! otherwise.
+//! acknowledged is lost, and nothing is done twice, of items and of messages. `PRISM_TEST_ROUNDS`
+//! sets how often, three times otherwise.
 
 use std::{
     fs,
+    ops::ControlFlow,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,10 +14,15 @@ use std::{
 };
 
 use prism_codec::proto::prism::{
+    admin::v1::{CreateRequest, CreateResponse},
     common::v1::IdempotencyToken,
     keyvalue::v1::{
         CompareAndSwapRequest, CompareAndSwapResponse, GetRequest, GetResponse, Item, PutRequest,
         PutResponse, compare_and_swap_request::Expected,
+    },
+    pubsub::v1::{
+        Message, PublishRequest, PublishResponse, Start, StartAt, SubscribeRequest, SubscribeResponse,
+        start_at::Place,
     },
 };
 use prism_core::client::{Client, ClientError};
@@ -27,6 +33,7 @@ use super::{
 };
 
 const NAMESPACE: &str = "kept";
+const EVENTS: &str = "events";
 /// How many count together, by swaps.
 const COUNTERS: usize = 2;
 
@@ -36,17 +43,26 @@ struct Load {
     stop: AtomicBool,
     puts: AtomicU64,
     steps: AtomicU64,
+    messages: AtomicU64,
 }
 
 impl Load {
     /// Makes a call until it has a definite answer: by the same token, it is one call.
     fn until_answered<T: Default + prost::Message>(&self, method: &str, request: &impl prost::Message) -> T {
+        self.until_answered_by("keyvalue.v1.KeyValue", method, request)
+    }
+
+    fn until_answered_by<T: Default + prost::Message>(
+        &self,
+        service: &str,
+        method: &str,
+        request: &impl prost::Message,
+    ) -> T {
         let deadline = Instant::now() + 2 * PATIENCE;
         loop {
             let address = self.address.lock().expect("the address").clone();
-            let answer = Client::connect(&address, PATIENCE).and_then(|mut client| {
-                client.unary::<T>(&format!("/prism.keyvalue.v1.KeyValue/{method}"), request)
-            });
+            let answer = Client::connect(&address, PATIENCE)
+                .and_then(|mut client| client.unary::<T>(&format!("/prism.{service}/{method}"), request));
             match answer {
                 Ok(answer) => return answer,
                 // Anything that may pass: nobody listens, the connection broke, UNAVAILABLE …
@@ -74,6 +90,57 @@ impl Load {
             done.push(id);
         }
         done
+    }
+
+    /// Publishes under two keys in turn. Returns how many messages.
+    fn publish(&self) -> u64 {
+        let mut count = 0;
+        while !self.stop.load(Ordering::SeqCst) {
+            let text = format!("{count:06}");
+            let request = PublishRequest {
+                namespace: EVENTS.to_owned(),
+                idempotency_token: Some(token(&text)),
+                message: Some(Message {
+                    ordering_key: (count % 2).to_string(),
+                    payload: text.into(),
+                    ..Message::default()
+                }),
+            };
+            self.until_answered_by::<PublishResponse>("pubsub.v1.PubSub", "Publish", &request);
+            self.messages.fetch_add(1, Ordering::SeqCst);
+            count += 1;
+        }
+        count
+    }
+
+    /// The payloads of all messages, once this many are there.
+    fn payloads(&self, count: usize) -> Vec<String> {
+        let request = SubscribeRequest {
+            namespace: EVENTS.to_owned(),
+            start: Some(StartAt {
+                place: Some(Place::Start(Start::Earliest.into())),
+            }),
+            ..SubscribeRequest::default()
+        };
+        let address = self.address.lock().expect("the address").clone();
+        let mut client = Client::connect(&address, 2 * PATIENCE).expect("the gateway takes connections");
+        let mut payloads = Vec::new();
+        let take = |answer: SubscribeResponse| {
+            assert_eq!(answer.gap, None, "nothing has expired");
+            let messages = answer.messages.into_iter();
+            payloads.extend(messages.map(|one| {
+                let payload = one.message.expect("a message").payload;
+                String::from_utf8(payload).expect("a text")
+            }));
+            match payloads.len() < count {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        };
+        client
+            .server_streaming("/prism.pubsub.v1.PubSub/Subscribe", &request, take)
+            .expect("all messages");
+        payloads
     }
 
     fn value(&self, id: &str) -> Option<String> {
@@ -116,15 +183,16 @@ impl Load {
         steps
     }
 
-    /// Waits until the clients have done more of both.
+    /// Waits until the clients have done more of everything.
     fn go_on(&self) {
-        let both = || [&self.puts, &self.steps].map(|count| count.load(Ordering::SeqCst));
-        let (before, deadline) = (both(), Instant::now() + 2 * PATIENCE);
-        while both().iter().zip(before).any(|(now, before)| *now < before + 20) {
+        let counts = [&self.puts, &self.steps, &self.messages];
+        let done = || counts.map(|count| count.load(Ordering::SeqCst));
+        let (before, deadline) = (done(), Instant::now() + 2 * PATIENCE);
+        while done().iter().zip(before).any(|(now, before)| *now < before + 20) {
             assert!(
                 Instant::now() < deadline,
                 "the clients do not go on: {:?} after {before:?}",
-                both()
+                done()
             );
             thread::sleep(Duration::from_millis(5));
         }
@@ -175,14 +243,23 @@ fn kills_of_gateway_and_server_lose_nothing_and_do_nothing_twice() {
     gateway
         .create_namespace(NAMESPACE, "strong")
         .expect("a namespace");
+    let yaml = format!(
+        "namespace: {EVENTS}\nteam: tests\nclient_api: pubsub\nneeds: {{durability: strong, ordered: true}}\n"
+    );
+    let _: CreateResponse = gateway
+        .client()
+        .unary("/prism.admin.v1.Namespaces/Create", &CreateRequest { yaml })
+        .expect("a namespace of topics");
     let load = Load {
         address: Mutex::new(gateway.address().to_string()),
         stop: AtomicBool::new(false),
         puts: AtomicU64::new(0),
         steps: AtomicU64::new(0),
+        messages: AtomicU64::new(0),
     };
-    let (_gateway, ids, steps) = thread::scope(|scope| {
+    let (_gateway, ids, steps, messages) = thread::scope(|scope| {
         let putting = scope.spawn(|| load.put(0));
+        let publishing = scope.spawn(|| load.publish());
         let counting: Vec<_> = (0..COUNTERS)
             .map(|writer| {
                 scope.spawn({
@@ -219,7 +296,8 @@ fn kills_of_gateway_and_server_lose_nothing_and_do_nothing_twice() {
         let ids = putting.join().expect("the puts");
         let steps = counting.into_iter().map(|one| one.join().expect("the swaps"));
         let steps: u64 = steps.sum();
-        (gateway, ids, steps)
+        let messages = publishing.join().expect("the messages");
+        (gateway, ids, steps, messages)
     });
     for id in &ids {
         assert_eq!(load.value(id).as_deref(), Some(id.as_str()), "{id} is lost");
@@ -230,8 +308,17 @@ fn kills_of_gateway_and_server_lose_nothing_and_do_nothing_twice() {
         steps.to_string(),
         "each swap that was acknowledged counts once"
     );
+    let payloads = load.payloads(messages as usize);
+    for key in 0..2 {
+        let own = payloads
+            .iter()
+            .map(|payload| payload.parse::<u64>().expect("a number"));
+        let own: Vec<_> = own.filter(|number| number % 2 == key).collect();
+        let published: Vec<_> = (0..messages).filter(|number| number % 2 == key).collect();
+        assert_eq!(own, published, "each message of a key once, in order");
+    }
     println!(
-        "{rounds} rounds: {} puts and {steps} swaps, none lost, none twice",
+        "{rounds} rounds: {} puts, {steps} swaps and {messages} messages, none lost, none twice",
         ids.len()
     );
 }

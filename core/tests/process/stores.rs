@@ -76,8 +76,9 @@ fn stores_are_listed_measured_and_moved_on() {
     assert!(made.contains("Moved on to format"), "{made}");
     assert_eq!(schemas(), "prism");
     assert!(said(&run(&["migrate", "orders"]), 0).contains("Nothing is to be done"));
-    // Tables of the first format, which had no owner, and no queues.
-    let newer = "DROP TABLE prism.owner, prism.counter, prism.queue_item, prism.queue_body, prism.queue_gone, prism.queue_call";
+    // Tables of the first format, which had no owner, no queues and no topics.
+    let newer = "DROP TABLE prism.owner, prism.counter, prism.queue_item, prism.queue_body, prism.queue_gone, prism.queue_call, \
+        prism.message, prism.message_id";
     durable().sql(database, newer);
     durable().sql(database, "UPDATE prism.format SET version = 1");
     let planned = said(&run(&["migrate", "orders", "--dry-run", "--output", "json"]), 0);

@@ -1,6 +1,7 @@
 //! Cases about publishing: order, repeats, topics, and the limits of a message.
 
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Answer, Client, Harness, Received, Sent, Start, Subscription};
@@ -82,28 +83,45 @@ pub(super) async fn p5_each_key_comes_in_the_order_of_its_acknowledgements<H: Ha
     for _ in 0..PUBLISHERS {
         publishers.push(harness.client_beside(&client).await);
     }
-    // The acknowledged messages of each key, in the order of the acknowledgements.
-    let acknowledged = std::cell::RefCell::new(BTreeMap::<String, Vec<String>>::new());
+    // Moments of the call and of the acknowledgement of each message.
+    let clock = Cell::new(0);
+    let tick = || {
+        clock.set(clock.get() + 1);
+        clock.get()
+    };
+    let spans = RefCell::new(BTreeMap::<String, (u32, u32)>::new());
     let tasks = publishers.into_iter().enumerate().map(|(number, mut publisher)| {
-        let acknowledged = &acknowledged;
+        let (spans, tick) = (&spans, &tick);
         async move {
             for round in 0..EACH {
                 let key = format!("key-{}", (number * 7 + round) % 10);
                 let payload = format!("{number}-{round}");
                 let message = sent("orders", &key, &payload);
+                let called = tick();
                 publisher.publish(None, &message).await.expect("published");
-                acknowledged.borrow_mut().entry(key).or_default().push(payload);
+                spans.borrow_mut().insert(payload, (called, tick()));
                 yield_once().await;
             }
         }
     });
     join_all(tasks.collect()).await;
+    let spans = spans.into_inner();
     let mut seen = BTreeMap::<String, Vec<String>>::new();
-    for one in exactly(&mut live, PUBLISHERS * EACH).await {
+    let all = exactly(&mut live, PUBLISHERS * EACH).await;
+    let each: BTreeSet<_> = all.iter().map(|one| &one.message.payload).collect();
+    assert_eq!(each.len(), spans.len(), "each once");
+    for one in all {
         let payload = String::from_utf8_lossy(&one.message.payload).into_owned();
         seen.entry(one.message.key).or_default().push(payload);
     }
-    assert_eq!(seen, acknowledged.into_inner());
+    for (key, payloads) in seen {
+        for (at, payload) in payloads.iter().enumerate() {
+            // Calls that overlap have no order.
+            let (called, _) = spans[payload];
+            let late = payloads[at..].iter().find(|later| spans[*later].1 < called);
+            assert_eq!(late, None, "of {key} acknowledged before {payload} was sent");
+        }
+    }
 }
 
 pub(super) async fn p6_a_batch_keeps_the_order_of_a_key<H: Harness>(harness: &mut H) {

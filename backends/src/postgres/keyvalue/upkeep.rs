@@ -184,11 +184,14 @@ impl Steps<'_> {
                 REMOVE_QUEUE_BODIES,
                 REMOVE_QUEUE_GONE,
                 REMOVE_QUEUE_CALLS,
+                REMOVE_MESSAGES,
+                REMOVE_MESSAGE_IDS,
             ] {
                 if self.step(done, text, &[&number, &self.budget]).await? {
                     return Ok(());
                 }
             }
+            self.link.execute(REMOVE_COUNTER, &[&number]).await?;
             self.link.execute(SET_SWEPT, &[&number, &SWEPT]).await?;
         }
         Ok(())
@@ -237,3 +240,8 @@ static REMOVE_QUEUE_GONE: &str = "DELETE FROM prism.queue_gone
     WHERE ctid = ANY(ARRAY(SELECT ctid FROM prism.queue_gone WHERE namespace = $1 LIMIT $2))";
 static REMOVE_QUEUE_CALLS: &str = "DELETE FROM prism.queue_call
     WHERE ctid = ANY(ARRAY(SELECT ctid FROM prism.queue_call WHERE namespace = $1 LIMIT $2))";
+static REMOVE_MESSAGES: &str = "DELETE FROM prism.message
+    WHERE ctid = ANY(ARRAY(SELECT ctid FROM prism.message WHERE namespace = $1 LIMIT $2))";
+static REMOVE_MESSAGE_IDS: &str = "DELETE FROM prism.message_id
+    WHERE ctid = ANY(ARRAY(SELECT ctid FROM prism.message_id WHERE namespace = $1 LIMIT $2))";
+static REMOVE_COUNTER: &str = "DELETE FROM prism.counter WHERE namespace = $1";

@@ -40,6 +40,7 @@ fn store(name: &str, kind: StoreKind) -> Candidate {
         StoreKind::Postgres => (
             &[
                 Api::KeyValue,
+                Api::PubSub,
                 Api::Queue,
                 Api::TimeSeries,
                 Api::Reader,
@@ -204,6 +205,18 @@ fn a_namespace_keeps_its_store_while_that_passes() {
     );
     let choice = pick(&grown, &stores, Some("nats")).expect("a store");
     assert_eq!(names(&choice, &stores), "nats", "Kafka comes first for a new one");
+}
+
+#[test]
+fn topics_lie_in_postgresql_where_no_broker_takes_them() {
+    let mut stores = vec![store("orders", StoreKind::Postgres), embedded(StoreKind::Sqlite)];
+    for (_, yaml, ..) in &VECTORS[..2] {
+        let choice = pick(&asked(yaml), &stores, None).expect("a store");
+        assert_eq!(names(&choice, &stores), "orders");
+    }
+    stores.push(store("bus", StoreKind::Nats));
+    let choice = pick(&asked(VECTORS[1].1), &stores, None).expect("a store");
+    assert_eq!(names(&choice, &stores), "bus");
 }
 
 #[test]

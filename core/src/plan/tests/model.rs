@@ -1,9 +1,9 @@
 //! The planner against a model of its rules that shares no code with it, and properties of plans,
 //! over random needs and gateways.
 //!
-//! The model is that of the design, with what was decided since: a queue is never on Kafka alone, a
-//! transaction is durable by its store's own commit, and memory and SQLite may be configured in
-//! addition to the embedded store.
+//! The model is that of the design, with what was decided since: a queue is never on Kafka alone,
+//! topics lie in PostgreSQL where no broker takes them, a transaction is durable by its store's own
+//! commit, and memory and SQLite may be configured in addition to the embedded store.
 
 use proptest::prelude::*;
 
@@ -52,8 +52,8 @@ fn model_order(asks: &Asks) -> Vec<&'static str> {
         || asks.retention_days.is_some_and(|days| days > 30);
     let lasting = asks.durability == Durability::Strong;
     let mut order = match asks.api {
-        ClientApi::PubSub if big => vec!["kafka", "nats", "redis"],
-        ClientApi::PubSub => vec!["nats", "kafka", "redis"],
+        ClientApi::PubSub if big => vec!["kafka", "nats", "redis", "postgres"],
+        ClientApi::PubSub => vec!["nats", "kafka", "redis", "postgres"],
         ClientApi::Queue if lasting && asks.ordered => vec!["postgres+kafka", "postgres", "nats"],
         ClientApi::Queue => vec!["postgres", "nats"],
         ClientApi::KeyValue if !lasting || asks.retention_days.is_some_and(|days| days <= 7) => {
@@ -76,7 +76,7 @@ fn model_apis(kind: &str) -> &'static [ClientApi] {
         "kafka" => &[PubSub, TimeSeries],
         "nats" => &[PubSub, Queue, TimeSeries],
         "redis" => &[KeyValue, PubSub],
-        "postgres" => &[KeyValue, Queue, TimeSeries, Reader, Transact, Graph],
+        "postgres" => &[KeyValue, PubSub, Queue, TimeSeries, Reader, Transact, Graph],
         "clickhouse" => &[TimeSeries, Reader],
         "gremlin" | "neo4j" => &[Graph],
         _ => &[KeyValue, PubSub, Queue, Reader, Transact, TimeSeries, Graph],

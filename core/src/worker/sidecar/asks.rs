@@ -2,8 +2,8 @@
 //! kept until there is one.
 //!
 //! Messages of this gateway are known when they are stored: a count of each namespace is moved, and
-//! the sidecars with asks that wait are woken. Those of other gateways and programs are found by a
-//! look at the end of each namespace for which somebody waits.
+//! the sidecars with asks that wait are woken. Those of other gateways are known by the server's
+//! news, where it brings some, and by a look at the end of each namespace for which somebody waits.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,7 +16,7 @@ use std::{
 };
 
 use prism_backends::{
-    NamespaceId,
+    NamespaceId, StoreError,
     api::pubsub::{Opened, Reads, Start},
 };
 use prism_codec::{grpc::Code, method::Api};
@@ -34,8 +34,9 @@ use crate::{
     runtime::mailbox::Waker,
 };
 
-/// Pause between two looks for messages of others.
+/// Pause between two looks for messages of others, and between two at a server that brings news.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
+const LOOK_PAUSE_WITH_NEWS: Duration = Duration::from_millis(200);
 
 /// Messages of one store that this gateway has stored, for all of its sidecars.
 #[derive(Debug, Default)]
@@ -77,10 +78,20 @@ pub(super) struct Asks {
     /// Those that were neither answered nor taken back.
     open: RefCell<FxHashSet<Ticket>>,
     waiting: RefCell<Vec<Waiting>>,
-    /// Numbers of the next messages of namespaces, as the last look has found them.
-    heads: RefCell<FxHashMap<NamespaceId, u64>>,
+    /// Messages of others, as looks and news say.
+    others: RefCell<FxHashMap<NamespaceId, Others>>,
+    look_pause: Duration,
     is_looking: Cell<bool>,
     next_look: Cell<Option<Instant>>,
+}
+
+/// Words about the messages of others in one namespace.
+#[derive(Clone, Copy, Default)]
+struct Others {
+    /// How often there was word of some.
+    words: u64,
+    /// Largest number of the next message that was said.
+    head: u64,
 }
 
 struct Waiting {
@@ -88,17 +99,21 @@ struct Waiting {
     wanted: Arc<Wanted>,
     next: u64,
     number: u16,
-    /// Count of the arrivals before the last look at the store.
-    seen: u64,
+    /// Counts of the arrivals, and of the words about others, before the last look at the store.
+    seen: (u64, u64),
 }
 
 impl Asks {
-    pub(super) fn new(arrivals: Arc<Arrivals>) -> Self {
+    pub(super) fn new(arrivals: Arc<Arrivals>, brings_news: bool) -> Self {
         Self {
             arrivals,
             open: RefCell::default(),
             waiting: RefCell::default(),
-            heads: RefCell::default(),
+            others: RefCell::default(),
+            look_pause: match brings_news {
+                true => LOOK_PAUSE_WITH_NEWS,
+                false => LOOK_PAUSE,
+            },
             is_looking: Cell::new(false),
             next_look: Cell::new(None),
         }
@@ -130,12 +145,28 @@ impl Asks {
         if self.waiting.borrow().is_empty() {
             return Vec::new();
         }
-        let heads = self.heads.take();
+        let others = self.others.borrow();
         self.leave(|one| {
             let namespace = one.wanted.namespace;
-            let is_behind = heads.get(&namespace).is_some_and(|head| *head > one.next);
-            is_behind || self.arrivals.count(namespace) != one.seen
+            let (arrivals, words) = one.seen;
+            let others = others.get(&namespace).copied().unwrap_or_default();
+            let is_behind = others.words != words && others.head > one.next;
+            is_behind || self.arrivals.count(namespace) != arrivals
         })
+    }
+
+    /// Notes that the next message of a namespace has this number, at least.
+    pub(super) fn hear(&self, namespace: NamespaceId, head: u64) {
+        let mut others = self.others.borrow_mut();
+        let others = others.entry(namespace).or_default();
+        others.words += 1;
+        others.head = others.head.max(head);
+    }
+
+    fn seen(&self, namespace: NamespaceId) -> (u64, u64) {
+        let others = self.others.borrow();
+        let words = others.get(&namespace).map_or(0, |others| others.words);
+        (self.arrivals.count(namespace), words)
     }
 
     /// The namespaces for whose messages somebody waits.
@@ -148,7 +179,7 @@ impl Asks {
         self.waiting.borrow_mut().push(one);
         self.arrivals.waiting.fetch_add(1, Ordering::SeqCst);
         let due = self.next_look.get();
-        let due = due.unwrap_or_else(|| Instant::now() + LOOK_PAUSE);
+        let due = due.unwrap_or_else(|| Instant::now() + self.look_pause);
         self.next_look.set(Some(due));
     }
 
@@ -173,12 +204,15 @@ impl Store {
             return true;
         };
         let (ticket, namespace) = (job.ticket, wanted.namespace);
-        let arrivals = &self.setup.arrivals;
-        // Taken before the look at the store: what is stored after it moves the count.
-        let seen = arrivals.count(namespace);
-        let asked = match &self.stores.pubsub {
-            Some(store) => reads::answer_later(store, &wanted, &mut place, self.wall.unix_millis()).await,
-            None => Ok(Err(error::status(
+        let listening = self.listen_for_messages().await;
+        // Taken before the look at the store: what is stored after it moves a count.
+        let seen = self.asks.seen(namespace);
+        let asked = match (&self.stores.pubsub, listening) {
+            (_, Err(cause)) => Ok(Err(error::from_store(&cause))),
+            (Some(store), Ok(())) => {
+                reads::answer_later(store, &wanted, &mut place, self.wall.unix_millis()).await
+            }
+            (None, Ok(())) => Ok(Err(error::status(
                 Code::Internal,
                 "a store without messages was asked for some",
             ))),
@@ -228,7 +262,8 @@ impl Store {
             let store = self.clone();
             self.spawn(async move {
                 let answered = store.look_for_messages().await;
-                store.asks.next_look.set(Some(Instant::now() + LOOK_PAUSE));
+                let pause = store.asks.look_pause;
+                store.asks.next_look.set(Some(Instant::now() + pause));
                 store.asks.is_looking.set(false);
                 answered
             });
@@ -241,6 +276,9 @@ impl Store {
         let Some(store) = &self.stores.pubsub else {
             return true;
         };
+        if !self.is_answer(&self.listen_for_messages().await) {
+            return false;
+        }
         let namespaces = self.asks.namespaces();
         for namespace in namespaces {
             let opened = store
@@ -249,14 +287,21 @@ impl Store {
             if !self.is_answer(&opened) {
                 return false;
             }
-            let head = match opened {
-                Ok(Opened::At(head)) => head,
+            match opened {
+                Ok(Opened::At(head)) => self.asks.hear(namespace, head),
                 // Whoever waits finds out why.
-                _ => u64::MAX,
-            };
-            self.asks.heads.borrow_mut().insert(namespace, head);
+                _ => self.setup.arrivals.note(namespace),
+            }
         }
         true
+    }
+
+    /// Begins to listen, if it does not, for what other gateways write, if there are some.
+    async fn listen_for_messages(&self) -> Result<(), StoreError> {
+        match self.setup.is_shared {
+            true => self.server.keep_listening().await,
+            false => Ok(()),
+        }
     }
 
     /// Notes the messages that calls have stored.

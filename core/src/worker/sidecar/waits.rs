@@ -6,12 +6,11 @@
 
 use std::{
     collections::VecDeque,
-    mem,
     rc::Rc,
     time::{Duration, Instant},
 };
 
-use prism_backends::{NamespaceId, StoreError, UnixMillis};
+use prism_backends::{NamespaceId, StoreError, UnixMillis, server::Written};
 use prism_codec::{
     grpc::Status,
     method::{Api, Effect},
@@ -48,8 +47,9 @@ pub(super) struct Waits {
     ended: Vec<u16>,
     /// Calls whose clients have given up while they were under way.
     taken_back: VecDeque<Ticket>,
-    /// Namespaces that were written to, which others do not know yet.
-    written: FxHashSet<NamespaceId>,
+    /// Queues and topics that were written to, which others do not know yet.
+    queues: FxHashSet<NamespaceId>,
+    topics: FxHashSet<NamespaceId>,
     is_announcing: bool,
 }
 
@@ -60,6 +60,11 @@ impl Waits {
             true => None,
             false => self.waiting.next(),
         }
+    }
+
+    /// Takes the queues and the topics that others do not know yet.
+    fn take_written(&mut self) -> (Vec<NamespaceId>, Vec<NamespaceId>) {
+        (self.queues.drain().collect(), self.topics.drain().collect())
     }
 
     fn may_wait(&mut self, job: &Job) -> bool {
@@ -127,39 +132,60 @@ impl Store {
         }
     }
 
-    /// Notes the queues that calls have changed.
+    /// Notes the queues and topics that calls have changed.
     pub(super) fn note_calls(&self, calls: &[StoreCall<'_>]) {
-        for call in calls.iter().filter(|call| call.method.api() == Api::Queue) {
-            self.note_written(call.context.namespace);
+        for call in calls {
+            self.note_written(call.context.namespace, call.method.api());
         }
     }
 
-    /// Notes the queue that records have changed, if they are a queue's.
+    /// Notes the queue or topics that records have changed, if they are of one.
     pub(super) fn note_records(&self, batch: &ApplyBatch) {
+        if !self.server.brings_news() {
+            return;
+        }
         let first = batch.records.first();
         let first = first.and_then(|(_, record)| LoggedWrite::decode(batch.namespace, record).ok());
-        if first.is_some_and(|record| record.method.api() == Api::Queue) {
-            self.note_written(batch.namespace);
+        if let Some(record) = first {
+            self.note_written(batch.namespace, record.method.api());
         }
     }
 
-    /// Notes that a namespace was written to: who waits there looks again, at every gateway.
-    fn note_written(&self, namespace: NamespaceId) {
+    /// Notes that a namespace was written to: who waits there looks again, at every gateway. At
+    /// this one subscribers know it already, and the workers of the other sidecars do not.
+    fn note_written(&self, namespace: NamespaceId, api: Api) {
+        if !self.server.brings_news() {
+            return;
+        }
         let mut waits = self.waits.borrow_mut();
-        waits.waiting.look_no_later(namespace, Instant::now());
-        waits.written.insert(namespace);
+        match api {
+            Api::Queue => {
+                waits.waiting.look_no_later(namespace, Instant::now());
+                waits.queues.insert(namespace);
+            }
+            Api::PubSub if self.setup.is_shared => drop(waits.topics.insert(namespace)),
+            _ => {}
+        }
+    }
+
+    /// Takes what others have said.
+    pub(super) fn hear_news(&self, now: Instant) {
+        for Written { namespace, head } in self.server.news() {
+            match head {
+                Some(head) => self.asks.hear(namespace, head),
+                None => self.waits.borrow_mut().waiting.look_no_later(namespace, now),
+            }
+        }
     }
 
     /// Looks after the calls whose time has come, and lets others know what was written.
     pub(super) fn serve_waits(self: &Rc<Self>, now: Instant) {
         let mut waits = self.waits.borrow_mut();
-        if !waits.written.is_empty() && !waits.is_announcing {
+        let has_news = !waits.queues.is_empty() || !waits.topics.is_empty();
+        if has_news && !waits.is_announcing {
             waits.is_announcing = true;
             let store = self.clone();
             self.spawn(async move { store.announce().await });
-        }
-        for namespace in self.server.news() {
-            waits.waiting.look_no_later(namespace, now);
         }
         if waits.waiting.is_empty() {
             return;
@@ -180,13 +206,12 @@ impl Store {
     /// Says what was written, once for all that is written while it does.
     async fn announce(&self) -> bool {
         loop {
-            let written = mem::take(&mut self.waits.borrow_mut().written);
-            if written.is_empty() {
+            let (queues, topics) = self.waits.borrow_mut().take_written();
+            if queues.is_empty() && topics.is_empty() {
                 self.waits.borrow_mut().is_announcing = false;
                 return true;
             }
-            let namespaces: Vec<NamespaceId> = written.into_iter().collect();
-            let said = self.server.announce(&namespaces).await;
+            let said = self.server.announce(&queues, &topics).await;
             if !self.is_answer(&said) {
                 // Those who wait look by themselves.
                 self.waits.borrow_mut().is_announcing = false;
