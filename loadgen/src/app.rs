@@ -14,12 +14,13 @@ use std::{
 };
 
 use crate::{
+    blocking::{Blocking, CallError},
     journal::{self, Journal},
     options::{Options, Output},
-    pubsub,
+    pubsub, queue,
     report::{self, Report, Summary, SweepSummary},
     run::{self, Outcomes, Progress, Run},
-    setup::{self, Blocking},
+    setup,
     slo::{Figures, Slo},
     sweep::{Step, Sweep},
 };
@@ -78,8 +79,8 @@ fn try_run(options: &Options) -> Result<Exit, Failure> {
         let _ = signal_hook::flag::register(signal, Arc::clone(&stop));
     }
     let mut screen = Screen::new(options.quiet);
-    if options.pubsub.pubsub {
-        return load_pubsub(options, &run, &stop, &screen);
+    if options.pubsub.pubsub || options.queue.queue {
+        return load_messages(options, &run, &stop, &screen);
     }
     if options.preload {
         let loaded = preload(&run, &stop, &mut screen).map_err(unreachable)?;
@@ -109,29 +110,37 @@ fn try_run(options: &Options) -> Result<Exit, Failure> {
     })
 }
 
-fn load_pubsub(
+/// Runs a load of PubSub or Queue, which have reports of their own.
+fn load_messages(
     options: &Options,
     run: &Run,
     stop: &Arc<AtomicBool>,
     screen: &Screen,
 ) -> Result<Exit, Failure> {
     let mut last = std::time::Instant::now();
-    let report = pubsub::run(options, run, stop, &mut |line| {
+    let mut show = |line: &str| {
         if last.elapsed() >= Duration::from_secs(1) {
             last = std::time::Instant::now();
             screen.title(line);
         }
-    });
-    let report = report.map_err(|message| (Exit::Unreachable, message))?;
+    };
+    let unreachable = |message| (Exit::Unreachable, message);
+    let (text, json, is_right) = if options.queue.queue {
+        let report = queue::run(options, run, stop, &mut show).map_err(unreachable)?;
+        (report.to_text(), report.to_json(), report.is_right())
+    } else {
+        let report = pubsub::run(options, run, stop, &mut show).map_err(unreachable)?;
+        (report.to_text(), report.to_json(), report.is_right())
+    };
     match options.output {
-        Output::Text => print!("{}", report.to_text()),
-        Output::Json => println!("{}", report.to_json()),
+        Output::Text => print!("{text}"),
+        Output::Json => println!("{json}"),
     }
     if let Some(path) = &options.json {
-        std::fs::write(path, report.to_json() + "\n")
+        std::fs::write(path, json + "\n")
             .map_err(|error| (Exit::Usage, format!("{}: {error}", path.display())))?;
     }
-    Ok(match report.is_right() {
+    Ok(match is_right {
         true => Exit::Met,
         false => Exit::Wrong,
     })
@@ -142,13 +151,15 @@ fn setup_namespace(options: &Options, run: &Run) -> Result<(), String> {
         |error: &dyn std::fmt::Display| format!("can not create namespace {}: {error}", run.load.namespace);
     let mut client =
         Blocking::connect(run.plan.address, &run.plan.headers).map_err(|error| failed(&error))?;
-    setup::create_namespace(
-        &mut client,
-        &run.load.namespace,
-        &options.durability,
-        options.pubsub.pubsub,
-    )
-    .map_err(|error| failed(&error))
+    let api = match (options.pubsub.pubsub, options.queue.queue) {
+        (true, _) => setup::Api::PubSub,
+        (_, true) => setup::Api::Queue {
+            ordered: options.queue.queue_keys > 0,
+        },
+        _ => setup::Api::KeyValue,
+    };
+    setup::create_namespace(&mut client, &run.load.namespace, &options.durability, api)
+        .map_err(|error| failed(&error))
 }
 
 fn check_journal(path: &Path, run: &Run) -> Result<Exit, Failure> {
@@ -157,7 +168,7 @@ fn check_journal(path: &Path, run: &Run) -> Result<Exit, Failure> {
         .and_then(|file| journal::read(BufReader::new(file)))
         .map_err(|error| (Exit::Usage, format!("{shown}: {error}")))?;
     let survival = Blocking::connect(run.plan.address, &run.plan.headers)
-        .map_err(setup::CallError::from)
+        .map_err(CallError::from)
         .and_then(|mut client| setup::check_journal(&mut client, &run.load.namespace, &entries))
         .map_err(|error| (Exit::Unreachable, format!("can not check the journal: {error}")))?;
     let setup::Survival {

@@ -3,7 +3,7 @@
 
 use prism_codec::method::{Effect, KeyValueMethod};
 
-use crate::mix::Operation;
+use crate::{mix::Operation, random::Random};
 
 /// Disturbance of a call by the client, on purpose, to see whether the server keeps its answers
 /// apart.
@@ -25,6 +25,32 @@ pub enum Fault {
         /// How long after sending, in nanoseconds.
         after_ns: u64,
     },
+}
+
+impl Fault {
+    /// Draws the disturbance of a call: of all calls these shares are cancelled and lose their
+    /// connection.
+    pub fn draw(random: &mut Random, cancel: f64, disconnect: f64) -> Option<Self> {
+        // From 10 µs to 10 ms, each power of ten as likely: before, during and after the answer of
+        // most servers.
+        let after_ns = |random: &mut Random| (10_000.0 * 10f64.powf(3.0 * random.unit())) as u64;
+        if random.chance(disconnect) {
+            return Some(Self::Disconnect {
+                after_ns: after_ns(random),
+            });
+        }
+        if !random.chance(cancel) {
+            return None;
+        }
+        Some(match random.below(4) {
+            0 => Self::CancelEarly,
+            1 => Self::CancelSent,
+            2 => Self::CancelAnswered,
+            _ => Self::CancelLater {
+                after_ns: after_ns(random),
+            },
+        })
+    }
 }
 
 /// A value that was seen in an answer, enough to make it again.

@@ -11,25 +11,30 @@
 //!              |       |       |          |
 //!           report   tally  schedule   workload -> keys, mix, values, checker, journal  pure
 //!          slo, sweep
-//!          pubsub: a load of its own, a thread for each publisher and subscriber over books that are pure
+//!          pubsub, queue: loads of their own, a thread with a connection for each publisher,
+//!                         subscriber, sender and worker, over books that are pure
 //! ```
 
 pub mod app;
+pub mod blocking;
 pub mod call;
 pub mod checker;
 pub mod connection;
 pub mod journal;
 pub mod keys;
+pub mod messages;
 pub mod mix;
 pub mod options;
 pub mod outcome;
 pub mod plan;
 pub mod pubsub;
+pub mod queue;
 pub mod random;
 pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod setup;
+pub mod side;
 pub mod slo;
 pub mod sweep;
 pub mod tally;

@@ -11,6 +11,7 @@ use crate::{
     mix::{Mix, Operation},
     plan::Plan,
     pubsub::PubSubOptions,
+    queue::QueueOptions,
     run::Run,
     schedule::Arrival,
     slo::Slo,
@@ -90,6 +91,9 @@ pub struct Options {
     /// A load of PubSub
     #[command(flatten)]
     pub pubsub: PubSubOptions,
+    /// A load of Queue
+    #[command(flatten)]
+    pub queue: QueueOptions,
 
     /// Connections of all threads together
     #[arg(long, short, default_value_t = 16)]
@@ -256,6 +260,7 @@ impl Options {
         };
         self.check_values(&mix, verify)?;
         self.pubsub.check(self.value.min_bytes())?;
+        self.queue.check(self.value.min_bytes())?;
         let load = Load {
             namespace: self.namespace.clone(),
             mix,
@@ -391,10 +396,12 @@ impl Options {
         let address = *addresses
             .first()
             .ok_or_else(|| format!("--target {target}: no such host"))?;
-        if !address.ip().is_loopback() && !self.allow_remote {
-            return Err(format!(
-                "{target} is not on this machine; load needs leave there: --allow-remote"
-            ));
+        for address in addresses.first().into_iter().chain(&self.pubsub.receive_at) {
+            if !address.ip().is_loopback() && !self.allow_remote {
+                return Err(format!(
+                    "{address} is not on this machine; load needs leave there: --allow-remote"
+                ));
+            }
         }
         Ok(address)
     }
@@ -542,6 +549,7 @@ mod tests {
                 .expect_err("remote")
                 .contains("--allow-remote")
         );
+        assert!(check("--receive-at 192.0.2.1:80").is_err());
         assert!(check("--target 192.0.2.1:80 --allow-remote").is_ok());
         assert!(check("--target [::1]:80").is_ok());
         assert!(check("--target nonsense").is_err());

@@ -95,6 +95,15 @@ impl Outcome {
         self != Self::OK && self != Self::CUT
     }
 
+    /// Whether nobody knows if the call took effect: the same call again, with its token, finds out.
+    pub fn is_unknown(self) -> bool {
+        let names = ["CANCELLED", "UNKNOWN", "ABORTED", "INTERNAL"];
+        matches!(
+            self,
+            Self::CUT | Self::LOST | Self::DEADLINE_EXCEEDED | Self::UNAVAILABLE
+        ) || names.contains(&self.name())
+    }
+
     /// Whether its duration belongs into the latency: answers, and as lower bounds what took too
     /// long to be answered. Quick refusals do not, they would flatter it.
     pub fn counts_in_latency(self) -> bool {

@@ -3,20 +3,15 @@
 //!
 //! Uses one blocking connection and one call at a time; nothing here is measured.
 
-use std::{
-    collections::HashMap,
-    io::{self, Read, Write},
-    net::{SocketAddr, TcpStream},
-    time::Duration,
-};
+use std::collections::HashMap;
 
 use prism_codec::{
-    h2::{self, Event, Input},
     message::keyvalue::{GetResponseView, encode_get_request},
     method::KeyValueMethod,
 };
 
 use crate::{
+    blocking::{Blocking, CallError},
     call::{KeyName, item_number},
     journal::Entry,
     mix::Operation,
@@ -24,157 +19,18 @@ use crate::{
     values::Values,
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Why a call brought no message.
-#[derive(Debug)]
-pub enum CallError {
-    /// The server could not be reached, or broke the connection.
-    Io(io::Error),
-    /// The server refused: its code and message.
-    Refused(Outcome, String),
-}
-
-impl std::fmt::Display for CallError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Io(error) => write!(f, "{error}"),
-            Self::Refused(outcome, message) => write!(f, "{outcome}: {message}"),
-        }
-    }
-}
-
-impl From<io::Error> for CallError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-/// A blocking client for one unary call at a time.
-pub struct Blocking<'h> {
-    socket: TcpStream,
-    h2: h2::Connection,
-    received: Vec<u8>,
-    buffer: Vec<u8>,
-    authority: String,
-    headers: &'h [(String, String)],
-}
-
-impl<'h> Blocking<'h> {
-    /// Connects; every later read waits at most ten seconds.
-    ///
-    /// # Errors
-    /// The server can not be reached.
-    pub fn connect(address: SocketAddr, headers: &'h [(String, String)]) -> io::Result<Self> {
-        let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_nodelay(true)?;
-        let h2 = h2::Connection::new(h2::Config::client());
-        Ok(Self {
-            socket,
-            h2,
-            received: Vec::new(),
-            buffer: vec![0; 64 << 10],
-            authority: address.to_string(),
-            headers,
-        })
-    }
-
-    /// Makes one unary call and gives the message of the answer.
-    ///
-    /// # Errors
-    /// The server refused, or the connection broke.
-    pub fn call(&mut self, path: &str, message: &[u8]) -> Result<Vec<u8>, CallError> {
-        let mut fields: Vec<(&[u8], &[u8])> = vec![
-            (b":method", b"POST"),
-            (b":scheme", b"http"),
-            (b":path", path.as_bytes()),
-            (b":authority", self.authority.as_bytes()),
-            (b"te", b"trailers"),
-            (b"content-type", b"application/grpc"),
-        ];
-        fields.extend(
-            self.headers
-                .iter()
-                .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
-        );
-        let refused = |error| io::Error::other(format!("the request can not be sent: {error}"));
-        let stream = self.h2.send_request(&fields, false).map_err(refused)?;
-        self.h2
-            .send_grpc_message(stream, true, |out| out.extend_from_slice(message))
-            .map_err(refused)?;
-        let mut body = Vec::new();
-        loop {
-            self.socket.write_all(self.h2.output())?;
-            self.h2.output().clear();
-            let count = self.socket.read(&mut self.buffer)?;
-            if count == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
-            self.received.extend_from_slice(&self.buffer[..count]);
-            let received = std::mem::take(&mut self.received);
-            let mut input = Input::new(&received);
-            let end = poll_end(&mut self.h2, &mut input, &mut body)?;
-            self.received = received[input.consumed()..].to_vec();
-            match end {
-                None => {}
-                Some((Outcome::OK, _)) => {
-                    return match body.get(5..) {
-                        Some(message) if body[0] == 0 => Ok(message.to_vec()),
-                        _ => Err(CallError::Refused(
-                            Outcome::INTERNAL,
-                            "OK without a plain message".to_owned(),
-                        )),
-                    };
-                }
-                Some((outcome, message)) => return Err(CallError::Refused(outcome, message)),
-            }
-        }
-    }
-}
-
-/// Handles events until the answer has ended or the input is used up.
-fn poll_end(
-    h2: &mut h2::Connection,
-    input: &mut Input<'_>,
-    body: &mut Vec<u8>,
-) -> Result<Option<(Outcome, String)>, CallError> {
-    let ended = |headers: &h2::HeaderList| {
-        let text = |name: &[u8]| {
-            headers
-                .get(name)
-                .map(|value| String::from_utf8_lossy(value).into_owned())
-        };
-        let code = text(b"grpc-status").and_then(|code| code.parse().ok());
-        let outcome = code.map_or(Outcome::UNKNOWN, Outcome::from_code);
-        (outcome, text(b"grpc-message").unwrap_or_default())
-    };
-    loop {
-        let event = h2
-            .poll_event(input)
-            .map_err(|error| io::Error::other(error.to_string()))?;
-        match event {
-            None => return Ok(None),
-            Some(
-                Event::Headers {
-                    headers,
-                    end_stream: true,
-                    ..
-                }
-                | Event::Trailers { headers, .. },
-            ) => {
-                return Ok(Some(ended(headers)));
-            }
-            Some(Event::Data { data, .. }) => body.extend_from_slice(data),
-            Some(Event::Reset { code, .. }) => {
-                return Ok(Some((
-                    Outcome::from_reset(code.0),
-                    format!("stream reset with {code}"),
-                )));
-            }
-            Some(_) => {}
-        }
-    }
+/// API of a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    /// KeyValue.
+    KeyValue,
+    /// PubSub, with ordering keys.
+    PubSub,
+    /// Queue.
+    Queue {
+        /// Whether with ordering keys.
+        ordered: bool,
+    },
 }
 
 /// Creates the namespace of a load, best-effort by default. An existing one is fine.
@@ -185,11 +41,13 @@ pub fn create_namespace(
     client: &mut Blocking<'_>,
     name: &str,
     durability: &str,
-    pubsub: bool,
+    api: Api,
 ) -> Result<(), CallError> {
-    let (api, more) = match pubsub {
-        true => ("pubsub", "  ordered: true\n"),
-        false => ("keyvalue", ""),
+    let (api, more) = match api {
+        Api::KeyValue => ("keyvalue", ""),
+        Api::PubSub => ("pubsub", "  ordered: true\n"),
+        Api::Queue { ordered: true } => ("queue", "  ordered: true\n"),
+        Api::Queue { ordered: false } => ("queue", ""),
     };
     let yaml = format!(
         "namespace: {name}\nteam: loadgen\nclient_api: {api}\nneeds:\n  durability: {durability}\n{more}"

@@ -368,26 +368,7 @@ impl Workload {
     }
 
     fn draw_fault(&mut self) -> Option<Fault> {
-        let random = &mut self.random;
-        // From 10 µs to 10 ms, each power of ten as likely: before, during and after the answer of
-        // most servers.
-        let after_ns = |random: &mut Random| (10_000.0 * 10f64.powf(3.0 * random.unit())) as u64;
-        if random.chance(self.load.disconnect) {
-            return Some(Fault::Disconnect {
-                after_ns: after_ns(random),
-            });
-        }
-        if !random.chance(self.load.cancel) {
-            return None;
-        }
-        Some(match random.below(4) {
-            0 => Fault::CancelEarly,
-            1 => Fault::CancelSent,
-            2 => Fault::CancelAnswered,
-            _ => Fault::CancelLater {
-                after_ns: after_ns(random),
-            },
-        })
+        Fault::draw(&mut self.random, self.load.cancel, self.load.disconnect)
     }
 
     fn encode_mutate(&mut self, call: &Call, token: Option<&TokenView<'_>>, out: &mut Vec<u8>) {

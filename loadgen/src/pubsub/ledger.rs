@@ -4,89 +4,10 @@
 //! A publisher numbers its messages from 0 and goes through its ordering keys in turn, so the key
 //! of a message follows from its number.
 
-/// Bytes at the front of each payload: the run, the publisher, the number and the time.
-pub const HEADER_BYTES: usize = 28;
+use crate::messages::Numbers;
 
 /// Overtakings that are kept until it is known which of them count.
 const OVERTAKINGS_MAX: usize = 10_000;
-
-/// Identity of a message, at the front of its payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    /// Number of the run, so that messages of another one in the same namespace are left out.
-    pub run: u64,
-    /// Publisher, from 0.
-    pub publisher: u32,
-    /// Number of the message among those of its publisher.
-    pub number: u64,
-    /// When it was due, in nanoseconds since the start of the run.
-    pub due_ns: u64,
-}
-
-impl Stamp {
-    /// Writes the stamp over the front of a payload of at least [`HEADER_BYTES`].
-    pub fn put(&self, payload: &mut [u8]) {
-        payload[..8].copy_from_slice(&self.run.to_be_bytes());
-        payload[8..12].copy_from_slice(&self.publisher.to_be_bytes());
-        payload[12..20].copy_from_slice(&self.number.to_be_bytes());
-        payload[20..28].copy_from_slice(&self.due_ns.to_be_bytes());
-    }
-
-    /// Reads the stamp of a payload; `None` if it is too short for one.
-    pub fn of(payload: &[u8]) -> Option<Self> {
-        let (run, rest) = payload.split_first_chunk::<8>()?;
-        let (publisher, rest) = rest.split_first_chunk::<4>()?;
-        let (number, rest) = rest.split_first_chunk::<8>()?;
-        let (due, _) = rest.split_first_chunk::<8>()?;
-        Some(Self {
-            run: u64::from_be_bytes(*run),
-            publisher: u32::from_be_bytes(*publisher),
-            number: u64::from_be_bytes(*number),
-            due_ns: u64::from_be_bytes(*due),
-        })
-    }
-}
-
-/// A set of small numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Numbers {
-    words: Vec<u64>,
-    count: u64,
-}
-
-impl Numbers {
-    /// Adds a number. Returns whether it is new.
-    pub fn insert(&mut self, number: u64) -> bool {
-        let (word, bit) = ((number / 64) as usize, 1 << (number % 64));
-        if word >= self.words.len() {
-            self.words.resize(word + 1, 0);
-        }
-        let is_new = self.words[word] & bit == 0;
-        self.words[word] |= bit;
-        self.count += u64::from(is_new);
-        is_new
-    }
-
-    /// Whether the number is in it.
-    pub fn has(&self, number: u64) -> bool {
-        let word = self.words.get((number / 64) as usize);
-        word.is_some_and(|word| word & (1 << (number % 64)) != 0)
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// How many of these are not in `other`.
-    pub fn missing_in(&self, other: &Self) -> u64 {
-        let of = |at| other.words.get(at).copied().unwrap_or(0);
-        let missing = self.words.iter().enumerate();
-        missing
-            .map(|(at, word)| u64::from((word & !of(at)).count_ones()))
-            .sum()
-    }
-}
 
 /// Messages that one subscriber has seen.
 #[derive(Clone, Debug)]
@@ -213,30 +134,6 @@ mod tests {
             seen.take(0, *number);
         }
         seen
-    }
-
-    #[test]
-    fn a_stamp_comes_back_and_short_payloads_have_none() {
-        let stamp = Stamp {
-            run: 7,
-            publisher: 3,
-            number: u64::MAX,
-            due_ns: 99,
-        };
-        let mut payload = [0xff; HEADER_BYTES + 4];
-        stamp.put(&mut payload);
-        assert_eq!(Stamp::of(&payload), Some(stamp));
-        assert_eq!(Stamp::of(&payload[..HEADER_BYTES - 1]), None);
-    }
-
-    #[test]
-    fn numbers_are_a_set() {
-        let mut some = numbers([0, 63, 64, 1_000]);
-        assert!(some.has(63) && !some.has(65) && !some.has(100_000));
-        assert!(!some.insert(64), "it is there");
-        assert_eq!(some.count(), 4);
-        assert_eq!(some.missing_in(&numbers([0, 64, 5])), 2);
-        assert_eq!(Numbers::default().missing_in(&some), 0);
     }
 
     #[test]

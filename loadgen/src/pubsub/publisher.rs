@@ -1,7 +1,7 @@
 //! One publisher: a call at a time, each due after the one before.
 
 use std::{
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
@@ -14,20 +14,26 @@ use prism_codec::{
     method::PubSubMethod,
 };
 
-use super::{
-    Common,
-    ledger::{Numbers, Stamp},
-};
+use super::Common;
 use crate::{
+    blocking::{Answer, Session},
+    messages::{Numbers, Stamp},
     outcome::Outcome,
-    setup::{Blocking, CallError},
+    random::Random,
     tally::latency_histogram,
 };
 
-/// How long a publisher tries to reach the server again.
+/// How long a call is made again, and the server is tried to be reached.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same where the server is killed meanwhile.
+const PATIENCE_OF_CRASHES: Duration = Duration::from_secs(60);
+/// Faults that are described and counted.
+const WRONG_MAX: usize = 1_000;
 /// Pause after a call that was not taken.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// Pause before a call is made again whose outcome is unknown.
+const PAUSE_AGAIN: Duration = Duration::from_millis(20);
 
 /// Calls of one publisher.
 pub(super) struct Published {
@@ -38,21 +44,31 @@ pub(super) struct Published {
     pub(super) latency: Histogram<u64>,
     /// How the calls of the measured time ended.
     pub(super) outcomes: [u64; Outcome::COUNT],
+    /// Messages that were published, whatever came of it.
+    pub(super) calls: u64,
+    /// Calls that were made again.
+    pub(super) again: u64,
     /// The message of the first error.
     pub(super) first_error: Option<String>,
+    /// Faults of answers.
+    pub(super) wrong: Vec<String>,
 }
 
 /// Publishes until the end of the load.
 pub(super) fn run(common: &Common, number: u32) -> Result<Published, String> {
     let load = &common.load;
-    let connect = || Blocking::connect(load.plan.address, &load.plan.headers);
-    let mut client = connect().map_err(|error| format!("publisher {number}: {error}"))?;
+    let random = Random::new(load.seed, u64::from(number) * 2);
+    let failed = |error| format!("publisher {number}: {error}");
+    let mut session = Session::connect(&load.plan, patience(common), random, load.faults).map_err(failed)?;
     let mut published = Published {
         acknowledged: Numbers::default(),
         measured: 0,
         latency: latency_histogram(),
         outcomes: [0; Outcome::COUNT],
+        calls: 0,
+        again: 0,
         first_error: None,
+        wrong: Vec::new(),
     };
     let mut payload = vec![0xa5; load.payload_bytes];
     let mut request = Vec::new();
@@ -73,22 +89,16 @@ pub(super) fn run(common: &Common, number: u32) -> Result<Published, String> {
         }
         let stamp = Stamp {
             run: load.run,
-            publisher: number,
+            sender: number,
             number: call,
             due_ns,
         };
-        stamp.put(&mut payload);
+        stamp.fill(&mut payload);
         token[12..].copy_from_slice(&call.to_be_bytes());
         encode(common, &token, number, call, &payload, &mut request);
-        let result = client.call(PubSubMethod::Publish.spec().path, &request);
-        let outcome = match &result {
-            Ok(answer) if PublishResponseView::decode(answer).is_ok_and(|view| view.result.is_some()) => {
-                Outcome::OK
-            }
-            Ok(_) => Outcome::WRONG,
-            Err(CallError::Refused(outcome, _)) => *outcome,
-            Err(CallError::Io(_)) => Outcome::LOST,
-        };
+        published.calls += 1;
+        let answer = publish(common, &mut session, &request, &mut published).map_err(failed)?;
+        let outcome = judge(common, number, call, &answer, &mut published);
         if outcome == Outcome::OK {
             published.acknowledged.insert(call);
             common
@@ -103,17 +113,65 @@ pub(super) fn run(common: &Common, number: u32) -> Result<Published, String> {
                 published.latency.saturating_record(latency_ns);
             }
         }
-        if let Err(error) = result {
-            let is_lost = matches!(error, CallError::Io(_));
-            published.first_error.get_or_insert(error.to_string());
+        if outcome.is_error() {
             thread::sleep(PAUSE);
-            if is_lost {
-                client =
-                    reconnect(common, connect).map_err(|error| format!("publisher {number}: {error}"))?;
-            }
+        }
+        if let Some(error) = answer.error.filter(|_| outcome.is_error()) {
+            published.first_error.get_or_insert(error);
         }
     }
     Ok(published)
+}
+
+/// Makes a call, and makes it again with its token as long as its outcome is unknown; of those that
+/// were cut here, each second one.
+fn publish(
+    common: &Common,
+    session: &mut Session<'_>,
+    request: &[u8],
+    published: &mut Published,
+) -> io::Result<Answer> {
+    let begun = Instant::now();
+    loop {
+        let fault = session.draw_fault();
+        let path = PubSubMethod::Publish.spec().path;
+        let answer = session.call(path, request, fault, &|| common.is_stopped())?;
+        let may_be_done = common.load.tokens && answer.outcome.is_unknown();
+        let again = may_be_done && !common.is_stopped() && begun.elapsed() < patience(common);
+        if !again || !session.draw_again(answer.outcome) {
+            return Ok(answer);
+        }
+        published.again += 1;
+        thread::sleep(PAUSE_AGAIN);
+    }
+}
+
+/// Looks at an answer: it must be one to this call, so its id is that of the message.
+fn judge(common: &Common, number: u32, call: u64, answer: &Answer, published: &mut Published) -> Outcome {
+    if answer.outcome != Outcome::OK {
+        return answer.outcome;
+    }
+    let wrong = match PublishResponseView::decode(&answer.message) {
+        Ok(view) if view.result.is_none() => "an answer without a result".to_owned(),
+        Ok(view) if !common.ids.note(number, call, view.message_id) => {
+            "an answer with the id of another message".to_owned()
+        }
+        Ok(_) => return Outcome::OK,
+        Err(error) => error.to_string(),
+    };
+    if published.wrong.len() < WRONG_MAX {
+        published
+            .wrong
+            .push(format!("publish {call} of publisher {number}: {wrong}"));
+    }
+    Outcome::WRONG
+}
+
+pub(super) fn patience(common: &Common) -> Duration {
+    match common.load.crashes {
+        true => PATIENCE_OF_CRASHES,
+        false => PATIENCE,
+    }
 }
 
 /// When a call of an open loop is due: the publishers take turns.
@@ -137,20 +195,6 @@ fn encode(common: &Common, token: &[u8], publisher: u32, call: u64, payload: &[u
     };
     request.clear();
     encode_publish_request(request, &load.namespace, load.tokens.then_some(&token), &message);
-}
-
-fn reconnect<'h>(
-    common: &Common,
-    connect: impl Fn() -> std::io::Result<Blocking<'h>>,
-) -> std::io::Result<Blocking<'h>> {
-    let begun = Instant::now();
-    loop {
-        match connect() {
-            Ok(client) => return Ok(client),
-            Err(error) if begun.elapsed() > PATIENCE || common.is_stopped() => return Err(error),
-            Err(_) => thread::sleep(Duration::from_millis(20)),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,20 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{
-    Load,
-    ledger::{Faults, Numbers},
-    publisher::Published,
-    subscriber::Delivered,
-};
-use crate::{
-    outcome::Outcome,
-    tally::latency_histogram,
-    units::{show_count, show_time},
-};
+use super::{Common, ledger::Faults, publisher::Published, subscriber::Delivered};
+use crate::{messages::Numbers, outcome::Outcome, side::Side, units::show_count};
 
 /// Figures of a PubSub load.
 #[derive(Clone, Debug, Serialize)]
@@ -24,6 +14,8 @@ pub struct Report {
     pub publishers: u32,
     /// Subscribers.
     pub subscribers: u32,
+    /// Further ones that did not read.
+    pub stalled: u32,
     /// Ordering keys of each publisher.
     pub ordering_keys: u32,
     /// Bytes of a payload.
@@ -36,6 +28,16 @@ pub struct Report {
     pub published: Side,
     /// Messages of the measured time that reached a subscriber, each counted for each of them.
     pub delivered: Side,
+    /// Publishes of any time, repeats included.
+    pub calls: u64,
+    /// Publishes that were made again because nobody knew how they had ended.
+    pub again: u64,
+    /// Subscriptions that went on at their position.
+    pub resumed: u64,
+    /// Why one of them had ended by itself.
+    pub last_end: Option<String>,
+    /// Most memory of the server's process that was seen; 0 without its number.
+    pub server_bytes: u64,
     /// How publishes ended that were not acknowledged, by the name of the outcome.
     pub errors: BTreeMap<&'static str, u64>,
     /// The message of the first of them.
@@ -48,73 +50,32 @@ pub struct Report {
     pub disordered: u64,
     /// Messages that the server says it has removed before a subscriber had them.
     pub gaps: u64,
+    /// Answers and deliveries that are not what was published, or belong to another call.
+    pub wrong: u64,
+    /// The first of them, described.
+    pub wrong_examples: Vec<String>,
     /// Why subscriptions ended by themselves.
     pub ended: Vec<String>,
 }
 
-/// Figures of one side.
-#[derive(Clone, Debug, Serialize)]
-pub struct Side {
-    /// How many.
-    pub count: u64,
-    /// How many in a second.
-    pub per_second: f64,
-    /// Half of them took at most so long, from when they were due.
-    pub p50_ns: u64,
-    /// All but a hundredth took at most so long.
-    pub p99_ns: u64,
-    /// The longest.
-    pub max_ns: u64,
-}
-
-impl Side {
-    fn new(count: u64, seconds: f64, latency: &Histogram<u64>) -> Self {
-        Self {
-            count,
-            per_second: if seconds > 0.0 {
-                count as f64 / seconds
-            } else {
-                0.0
-            },
-            p50_ns: latency.value_at_quantile(0.5),
-            p99_ns: latency.value_at_quantile(0.99),
-            max_ns: latency.max(),
-        }
-    }
-
-    fn write(&self, name: &str, out: &mut String) {
-        let rate = show_count(self.per_second.round() as u64);
-        let [p50, p99, max] = [self.p50_ns, self.p99_ns, self.max_ns].map(show_time);
-        // Writing into a String can not fail.
-        let _ = writeln!(
-            out,
-            "{name:<14} {rate:>10}/s  p50 {p50:>8}  p99 {p99:>8}  max {max:>8}"
-        );
-    }
-}
-
 impl Report {
     pub(super) fn new(
-        load: &Load,
+        common: &Common,
         seconds: f64,
         published: &[Published],
         delivered: &[Delivered],
         acknowledged: &[Numbers],
     ) -> Self {
-        let faults = delivered.iter().map(|one| one.seen.faults(acknowledged));
+        let load = &common.load;
+        let faults = delivered
+            .iter()
+            .filter(|one| !one.is_stalled)
+            .map(|one| one.seen.faults(acknowledged));
         let Faults {
             lost,
             doubled,
             disordered,
         } = faults.fold(Faults::default(), Faults::plus);
-        let side = |measured: u64, latencies: &mut dyn Iterator<Item = &Histogram<u64>>| {
-            let mut all = latency_histogram();
-            for latency in latencies {
-                all.add(latency)
-                    .expect("all latency histograms have the same bounds");
-            }
-            Side::new(measured, seconds, &all)
-        };
         let mut errors = BTreeMap::new();
         for outcome in Outcome::all().filter(|outcome| *outcome != Outcome::OK) {
             let count: u64 = published.iter().map(|one| one.outcomes[outcome.index()]).sum();
@@ -127,6 +88,7 @@ impl Report {
         Self {
             publishers: load.publishers,
             subscribers: load.subscribers,
+            stalled: load.stalled,
             ordering_keys: load.keys,
             payload_bytes: load.payload_bytes,
             mode: match load.rate {
@@ -134,21 +96,35 @@ impl Report {
                 None => "closed loop",
             },
             seconds,
-            published: side(made, &mut published.iter().map(|one| &one.latency)),
-            delivered: side(got, &mut delivered.iter().map(|one| &one.latency)),
+            published: Side::new(made, seconds, published.iter().map(|one| &one.latency)),
+            delivered: Side::new(got, seconds, delivered.iter().map(|one| &one.latency)),
+            calls: published.iter().map(|one| one.calls + one.again).sum(),
+            again: published.iter().map(|one| one.again).sum(),
+            resumed: delivered.iter().map(|one| one.resumed).sum(),
+            last_end: delivered.iter().find_map(|one| one.last_end.clone()),
+            server_bytes: common.server_bytes.load(std::sync::atomic::Ordering::Relaxed),
             errors,
             first_error: published.iter().find_map(|one| one.first_error.clone()),
             lost,
             doubled,
             disordered,
             gaps: delivered.iter().map(|one| one.gaps).sum(),
+            wrong: delivered.iter().map(|one| one.wrong).sum::<u64>()
+                + published.iter().map(|one| one.wrong.len() as u64).sum::<u64>(),
+            wrong_examples: published
+                .iter()
+                .flat_map(|one| &one.wrong)
+                .chain(delivered.iter().flat_map(|one| &one.wrong_examples))
+                .take(10)
+                .cloned()
+                .collect(),
             ended: delivered.iter().filter_map(|one| one.ended.clone()).collect(),
         }
     }
 
     /// Whether every message reached every subscriber once, and those of a key in order.
     pub fn is_right(&self) -> bool {
-        self.lost + self.doubled + self.disordered + self.gaps == 0 && self.ended.is_empty()
+        self.lost + self.doubled + self.disordered + self.gaps + self.wrong == 0 && self.ended.is_empty()
     }
 
     /// The report for people.
@@ -172,14 +148,26 @@ impl Report {
         if let Some(first) = &self.first_error {
             let _ = writeln!(out, "               {first}");
         }
+        let [calls, again, resumed] = [self.calls, self.again, self.resumed].map(show_count);
+        let _ = writeln!(
+            out,
+            "in all         {calls} requests, {again} of them again; {resumed} subscriptions went on"
+        );
+        if self.server_bytes > 0 {
+            let _ = writeln!(out, "server         {} MiB at the most", self.server_bytes >> 20);
+        }
         let faults = [
             ("lost", self.lost),
             ("doubled", self.doubled),
             ("out of order", self.disordered),
             ("removed before they were read", self.gaps),
+            ("not what was published", self.wrong),
         ];
         for (name, count) in faults.into_iter().filter(|(_, count)| *count > 0) {
             let _ = writeln!(out, "WRONG          {} {name}", show_count(count));
+        }
+        for example in &self.wrong_examples {
+            let _ = writeln!(out, "               {example}");
         }
         for why in &self.ended {
             let _ = writeln!(out, "WRONG          a subscription ended: {why}");
