@@ -27,11 +27,8 @@ STATES ?= 10000000
 # Kills under load that `make crash` does, and further options of clients/crash/run.
 CYCLES ?= 500
 CRASH ?=
-# Store and rounds of kills of `make chaos`, and its calls of which a tenth is given up.
-STORE ?= postgres
-# The scenarios of each store.
-CHAOS_postgres = chaos,storm
-CHAOS_redis = redis,redis-storm
+# Stores (postgres,redis,nats) and rounds of kills of `make chaos`, and its calls of which a tenth is given up.
+STORE ?= postgres,redis,nats
 ROUNDS ?= 20
 CALLS ?= 1000000
 # Power cuts of the whole gateway that `make power` does.
@@ -143,10 +140,9 @@ power: ## Cut the power of the whole gateway under load, then check (CUTS=…; n
 	clients/crash/run --only power --cuts $(CUTS) $(CRASH)
 
 .PHONY: chaos
-chaos: ## Kill a server and the gateways on it in turn under load, then cancel calls (STORE=postgres|redis ROUNDS=… CALLS=…)
-	@test -n "$(CHAOS_$(STORE))" || { echo "chaos: STORE is $(STORE); there is chaos for postgres and redis"; exit 2; }
+chaos: ## Kill servers and the gateways on them in turn under load, then cancel calls (STORE=postgres|redis|nats ROUNDS=… CALLS=…)
 	$(CARGO) build --locked -p prism-core -p prism-loadgen
-	clients/crash/run --only $(CHAOS_$(STORE)) --rounds $(ROUNDS) --calls $(CALLS) $(CRASH)
+	clients/crash/run --only chaos,log,storm --stores $(STORE) --rounds $(ROUNDS) --calls $(CALLS) --message-calls $(CALLS) $(CRASH)
 
 .PHONY: sim
 sim: ## Random lives of the log by seed (SEED=… COUNT=…); a failure names its seed

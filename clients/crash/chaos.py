@@ -1,22 +1,45 @@
-"""Gateways on a server's store, and the server, are killed in turn under load, and calls are cancelled, time out and lose
-their connections. On PostgreSQL two gateways share a catalog and the store; on Redis the log of one stands before it."""
+"""Gateways on real servers, and the servers, are killed in turn under load, the network between them is bad, and calls are
+cancelled, time out and lose their connections.
 
+    writers, load generators -> gateways -> a proxy for each server -> PostgreSQL, Redis, NATS
+
+On all servers there is KeyValue or, on PostgreSQL, Queue, or, on NATS, PubSub. Two gateways share a catalog in PostgreSQL
+(`chaos`), or the log of one stands before the servers (`log`). Writers of both gateways share counters, and messages are sent at
+one gateway and received at the other.
+"""
+
+import itertools
+import json
 import re
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 from api import Api
+from loads import MessageLoad
+from nats_server import Nats
 from postgres import Postgres
+from proxy import Proxy
 from redis_server import Redis
 from server import Failure, Server
 from stage import BESIDE, Stage, cleanly, tell
 from writers import Writer, item
 
+SHARDS = 2
 CONNECTIONS_MAX = 4
+# A NATS has one connection of each shard, and one of the gateway's control.
+NATS_CONNECTIONS_MAX = SHARDS + 1
 # Longest time until calls succeed after a kill: a gateway finds its server again, and a server replays its log.
 RECOVERY_SECONDS_MAX = 60
+SUCCESSES = 6
 STORM_SECONDS_MAX = 3600
+# What a gateway may have in memory, with a debug build, while its servers are away and calls wait.
+RESIDENT_BYTES_MAX = 1 << 30
+SERVERS = {"postgres": Postgres, "redis": Redis, "nats": Nats}
+# The JSON call that shows that an API is served.
+PUT = ("prism.keyvalue.v1.KeyValue", "Put", lambda name: {"namespace": name, "id": f"{BESIDE}probe", "items": [item("v")]})
+PUBLISH = ("prism.pubsub.v1.PubSub", "Publish", lambda name: {"namespace": name, "message": {"topic": "probe", "payload": ""}})
 
 
 class FleetWriter(Writer):
@@ -27,22 +50,58 @@ class FleetWriter(Writer):
             self.problem(f"{attempt.method} {attempt.sequence}: acknowledged as {result}, not {self.durability} and applied")
 
 
-class OnServer(Stage):
-    """Gateways on a store that is a server, and writers on all of them, who share counters."""
+def places(stores, durabilities):
+    """Namespaces of writers: their durability, and what else puts them onto the store of their name."""
+    if "postgres" not in stores or "redis" not in stores:
+        keyvalue = [store for store in stores if store != "nats"]
+        return {f"{store}-{name}": (name, "") for store in keyvalue for name in durabilities}
+    # KeyValue at strong lies in PostgreSQL, unless it is kept for a few days only; the rest lies in Redis.
+    found = {f"redis-{name}": (name, ", retention: 1day") for name in durabilities}
+    return {"postgres-strong": ("strong", ""), **found} if "strong" in durabilities else found
 
-    def __init__(self, options, folder, seed, writer):
-        super().__init__(options, folder, seed, load=False, writer=writer)
-        self.gateways, self.servers = [], []
 
-    def serve(self, store, gateways, more=""):
-        """Makes the gateways' configuration, and the gateways."""
-        self.store = store
-        config = self.folder / "prism.yaml"
-        config.write_text(
-            f"embedded: memory\nshards: 2\npin_shards: false\n{more}"
-            f"stores: {{orders: {{{store.entries()}, pool_max: {CONNECTIONS_MAX}}}}}\n"
+class OnServers(Stage):
+    """Gateways on stores that are servers, and writers on all of them, who share counters."""
+
+    def __init__(self, options, folder, seed, writer, gateways, network):
+        self.places = places(options.stores, options.durabilities)
+        super().__init__(
+            options, folder, seed, load=False, writer=writer, namespaces={name: place[0] for name, place in self.places.items()}
         )
-        for number in range(gateways):
+        self.gateways, self.servers, self.proxies, self.loads = [], [], [], []
+        self.stores = {}
+        self.probes = {name: PUT for name in self.places}
+        self.ways = itertools.cycle(self.random.sample(("cut", "tear", "delay", "hold"), 4))
+        try:
+            more = self.start_servers()
+            if network:
+                for store in self.stores.values():
+                    self.proxies.append(Proxy(store.port))
+                    store.reached_at = self.proxies[-1].port
+            self.make_gateways(gateways, more)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def start_servers(self):
+        """Starts the servers of the stores; returns further lines of the gateways' configuration."""
+        for name in self.options.stores:
+            self.add(SERVERS[name](self.folder / name))
+            self.stores[name] = self.servers[-1]
+        if "postgres" in self.stores:
+            self.stores["postgres"].sql("postgres", "CREATE DATABASE store")
+        return ""
+
+    def add(self, server):
+        self.servers.append(server)
+        server.start()
+
+    def make_gateways(self, count, more):
+        config = self.folder / "prism.yaml"
+        pool = {"postgres": f", pool_max: {CONNECTIONS_MAX}", "redis": f", pool_max: {CONNECTIONS_MAX}", "nats": ""}
+        entries = ", ".join(f"{name}: {{{store.entries()}{pool[name]}}}" for name, store in self.stores.items())
+        config.write_text(f"embedded: memory\nshards: {SHARDS}\npin_shards: false\n{more}stores: {{{entries}}}\n")
+        for number in range(count):
             home = self.folder / f"gateway-{number}"
             home.mkdir()
             self.gateways.append(Server(self.options.binary, home, "--config", str(config)))
@@ -53,18 +112,35 @@ class OnServer(Stage):
             gateway.start()
 
     def create_namespaces(self):
-        for durability in self.durabilities:
-            self.create(f"crash-{durability}", durability)
+        for name, (durability, more) in self.places.items():
+            # Whoever reads at one gateway sees what was written at the other.
+            self.create(name, f"{{durability: {durability}, consistency: strong{more}}}")
 
-    def create(self, name, durability):
-        # Whoever reads at one gateway sees what was written at the other.
-        needs = f"{{durability: {durability}, consistency: strong}}"
-        yaml = f"namespace: {name}\nteam: crash\nclient_api: keyvalue\nneeds: {needs}\n"
+    def create(self, name, needs, api="keyvalue", probe=PUT):
+        yaml = f"namespace: {name}\nteam: crash\nclient_api: {api}\nneeds: {needs}\n"
         answer = Api(self.address, 60).call("Create", {"yaml": yaml}, service="prism.admin.v1.Namespaces")
         if answer.kind != "ok":
             raise Failure(f"cannot create the namespace {name}: {answer} {answer.body}")
+        self.check_place(name, json.dumps(answer.body))
         # Another gateway follows within a tenth of a second.
-        self.await_success("after a create", [name])
+        if probe:
+            self.probes[name] = probe
+            self.await_success("after a create", [name])
+
+    def check_place(self, name, answer):
+        """A namespace lies in the server that it is named after: else the scenario shows nothing of that."""
+        server = self.stores[name.partition("-")[0]]
+        if server.name not in answer:
+            raise Failure(f"the namespace {name} does not lie in {server.name}: {answer[:600]}")
+
+    def create_loads(self):
+        if "nats" in self.stores:
+            self.create("nats-strong", "{durability: strong, ordered: true}", "pubsub", PUBLISH)
+            self.loads.append(MessageLoad(self, "pubsub", "nats-strong", ["--publishers", "3", "--ordering-keys", "4"], rate=60))
+        if "postgres" in self.stores:
+            self.create("postgres-queue", "{durability: strong, ordered: true}", "queue", None)
+            sides = ["--senders", "3", "--workers", "3", "--queue-keys", "4", "--lease", "2s"]
+            self.loads.append(MessageLoad(self, "queue", "postgres-queue", sides, rate=30))
 
     def run_writer(self, writer, timeout):
         """Half of the writers use one gateway, half the other, whether it lives or not."""
@@ -75,28 +151,69 @@ class OnServer(Stage):
         except Exception as error:  # noqa: BLE001 a broken writer is a failure of the run, whatever broke it
             self.problems.append(f"{writer.name}: the writer itself failed: {type(error).__name__}: {error}")
 
-    def kill_gateway(self, number):
-        self.server = self.gateways[number]
-        try:
-            self.kill()
-        finally:
-            self.server = self.gateways[0]
+    # --- what is done to them -------------------------------------------------------------------------------------
+
+    def do(self, event):
+        if event == "servers":
+            for store in self.random.sample(list(self.stores.values()), len(self.stores)):
+                store.kill()
+                time.sleep(self.random.uniform(0, 0.3))
+                store.start()
+        elif event == "network":
+            for _ in range(2):
+                self.disturb(next(self.ways))
+        else:
+            self.server = self.gateways[event]
+            try:
+                self.kill()
+            finally:
+                self.server = self.gateways[0]
+            self.gateways[event].start()
+
+    def disturb(self, way):
+        """Does something to all connections between gateways and servers."""
+        if way == "cut":
+            for _ in range(3):
+                if not sum(proxy.cut() for proxy in self.proxies):
+                    self.await_success("before a cut")
+                time.sleep(self.random.uniform(0.02, 0.2))
+        elif way == "tear":
+            for proxy in self.proxies:
+                proxy.tear()
+            time.sleep(self.random.uniform(0.1, 0.3))
+        elif way == "delay":
+            for proxy in self.proxies:
+                proxy.set_delay(self.random.uniform(0.005, 0.05))
+            time.sleep(self.random.uniform(0.3, 0.6))
+            for proxy in self.proxies:
+                proxy.set_delay(0.0)
+        else:
+            for proxy in self.proxies:
+                proxy.hold()
+            time.sleep(self.random.uniform(0.2, 1.0))
+            for proxy in self.proxies:
+                # What was held arrives, or never does.
+                if self.random.random() < 0.5:
+                    proxy.cut()
+                proxy.let_go()
+
+    # --- checks ---------------------------------------------------------------------------------------------------
 
     def await_success(self, when, names=None):
-        """Waits until all gateways take writes to all namespaces."""
+        """Waits until all gateways serve all namespaces."""
         end = time.monotonic() + RECOVERY_SECONDS_MAX
         for gateway in self.gateways:
-            for name in names or [f"crash-{durability}" for durability in self.durabilities]:
-                body = {"namespace": name, "id": f"{BESIDE}probe", "items": [item("v")]}
+            for name in names or self.probes:
+                service, method, body = self.probes[name]
                 # A new connection each time, so that both shards, which have connections of their own, are asked.
                 succeeded = 0
-                while succeeded < 12:
+                while succeeded < SUCCESSES:
                     api = Api(gateway.address)
-                    last = api.call("Put", body)
+                    last = api.call(method, body(name), service=service)
                     api.close()
                     succeeded = succeeded + 1 if last.kind == "ok" else 0
                     if time.monotonic() > end:
-                        raise Failure(f"{when}: writes do not succeed within {RECOVERY_SECONDS_MAX} s: {last} {last.body}")
+                        raise Failure(f"{when}: calls to {name} do not succeed within {RECOVERY_SECONDS_MAX} s: {last} {last.body}")
                     time.sleep(0 if succeeded else 0.02)
 
     def check_all(self):
@@ -104,70 +221,82 @@ class OnServer(Stage):
         for gateway in self.gateways:
             self.server = gateway
             self.check()
+            resident = resident_bytes(gateway.pid)
+            if resident > RESIDENT_BYTES_MAX:
+                self.problems.append(f"a gateway has {resident >> 20} MiB in memory")
         self.server = self.gateways[0]
         return not self.problems
 
     def abandon(self):
         if self.stop_event is not None:
             self.stop_event.set()
+        for load in self.loads:
+            load.abandon()
         for gateway in self.gateways:
             gateway.kill()
+        for proxy in self.proxies:
+            proxy.close()
         for server in self.servers:
             server.stop()
 
 
-class Fleet(OnServer):
-    """Two gateways that share a catalog and a store, both in PostgreSQL."""
+class Fleet(OnServers):
+    """Two gateways that share a catalog in PostgreSQL."""
 
-    def __init__(self, options, folder, seed):
-        super().__init__(options, folder, seed, FleetWriter)
-        postgres = Postgres(folder / "postgres")
-        self.servers.append(postgres)
-        postgres.start()
-        for database in ("catalog", "store"):
-            postgres.sql("postgres", f"CREATE DATABASE {database}")
-        self.serve(postgres, 2, f'catalog: {{url: "{postgres.url("catalog")}"}}\n')
+    def __init__(self, options, folder, seed, network):
+        super().__init__(options, folder, seed, FleetWriter, gateways=2, network=network)
+
+    def start_servers(self):
+        super().start_servers()
+        if "postgres" not in self.stores:
+            self.add(Postgres(self.folder / "postgres"))
+        catalog = next(server for server in self.servers if isinstance(server, Postgres))
+        catalog.sql("postgres", "CREATE DATABASE catalog")
+        return f'catalog: {{url: "{catalog.url("catalog")}"}}\n'
 
 
-class Solo(OnServer):
-    """A gateway whose log stands before a server."""
+class Solo(OnServers):
+    """A gateway whose log stands before the servers."""
 
-    def __init__(self, options, folder, seed):
-        super().__init__(options, folder, seed, Writer)
-        redis = Redis(folder / "redis")
-        self.servers.append(redis)
-        redis.start()
-        self.serve(redis, 1, "wal: {segment_bytes: 4MiB}\n")
+    def __init__(self, options, folder, seed, network):
+        super().__init__(options, folder, seed, Writer, gateways=1, network=network)
+
+    def start_servers(self):
+        return super().start_servers() + "wal: {segment_bytes: 4MiB}\n"
 
 
 def chaos(options, folder, seed):
-    """SIGKILL of PostgreSQL and of two gateways on it in turn under load: nothing lost, nothing applied twice."""
-    kill_in_turn(Fleet(options, folder, seed), options)
+    """SIGKILL of servers and of two gateways that share them in turn under load, and a bad network: nothing lost, nothing twice."""
+    stage = Fleet(options, folder, seed, network=True)
+    in_turn(stage, options, ("servers", "network", 0, 1))
 
 
-def redis(options, folder, seed):
-    """SIGKILL of Redis and of a gateway on it in turn under load: nothing lost, nothing applied twice."""
-    kill_in_turn(Solo(options, folder, seed), options)
+def log(options, folder, seed):
+    """SIGKILL of servers and of a gateway whose log stands before them in turn under load, and a bad network: nothing lost, nothing twice."""
+    stage = Solo(options, folder, seed, network=True)
+    in_turn(stage, options, ("servers", "network", 0))
 
 
-def kill_in_turn(stage, options):
+def net(options, folder, seed):
+    """A bad network between a gateway and its servers; connections are cut, torn, delayed and held: nothing lost, nothing twice."""
+    stage = Solo(options, folder, seed, network=True)
+    in_turn(stage, options, ("network", "network"))
+
+
+def in_turn(stage, options, events):
     with cleanly(stage):
         stage.start()
         stage.create_namespaces()
-        victims = ("server", *range(len(stage.gateways)))
+        stage.create_loads()
+        for load in stage.loads:
+            load.start()
         for round_number in range(1, options.rounds + 1):
             stage.begin(timeout=5.0)
             stage.await_success(f"round {round_number}")
-            for victim in stage.random.sample(victims, len(victims)):
+            for event in stage.random.sample(events, len(events)):
                 time.sleep(stage.random.uniform(0.1, 0.6))
-                if victim == "server":
-                    stage.store.kill()
-                    time.sleep(stage.random.uniform(0, 0.3))
-                    stage.store.start()
-                else:
-                    stage.kill_gateway(victim)
-                    stage.gateways[victim].start()
-                stage.await_success(f"round {round_number}, after the kill of {victim}")
+                stage.do(event)
+                stage.await_success(f"round {round_number}, after {event}")
             time.sleep(0.2)
             stage.end()
             for writer in stage.writers:
@@ -175,70 +304,118 @@ def kill_in_turn(stage, options):
                     stage.problems.append(f"{writer.name}: {len(writer.again)} writes are still unknown: {writer.reasons}")
             if not stage.check_all():
                 raise Failure(f"after round {round_number}")
+        for load in stage.loads:
+            print(f"    {load.finish()}", flush=True)
         stage.conclude()
         counted = sum(max(counter.done, default=0) for shared in stage.counters.values() for counter, _ in shared.values())
-        if counted == 0 or stage.counts()["ok"] == 0:
+        if stage.writers and (counted == 0 or stage.counts()["ok"] == 0):
             stage.problems.append("nothing was written: the scenario shows nothing")
-        tell(stage, f"{options.rounds} rounds of {len(victims)} kills, counters reached {counted}")
+        tell(stage, f"{options.rounds} rounds of {len(events)} events, counters reached {counted}")
         for gateway in stage.gateways:
             gateway.stop()
+
+
+# --- calls that are given up ------------------------------------------------------------------------------------------
 
 
 def storm(options, folder, seed):
-    """Calls on PostgreSQL that are cancelled, time out or lose their connection get no answer of another; connections stay in their bound."""
-    cancel_many(Fleet(options, folder, seed), options, folder, seed)
-
-
-def redis_storm(options, folder, seed):
-    """Calls on Redis that are cancelled, time out or lose their connection get no answer of another; connections stay in their bound."""
-    cancel_many(Solo(options, folder, seed), options, folder, seed)
-
-
-def cancel_many(stage, options, folder, seed):
+    """Calls that are cancelled, time out or lose their connection get no answer of another; connections stay in their bound."""
+    stage = Fleet(options, folder, seed, network=False)
     with cleanly(stage):
         stage.start()
-        # Each load generator knows all that was ever written to its own.
-        for name in ("storm-0", "storm-1"):
-            stage.create(name, "best-effort")
-        command = [str(options.loadgen), "--mix", "put=50,get=50", "--distribution", "uniform", "--keys", "2000"]
-        command += ["--value", "uniform:24-512", "-c", "4", "-t", "1", "--cores", "none", "--warm-up", "0s", "--verify", "fresh", "--quiet"]
-        # Of every ten calls one is cancelled; a part of those with a short deadline run out of time.
-        cancelled = [*command, "-n", "storm-0", "--target", stage.gateways[0].address, "--requests", str(options.calls * 3 // 4), "-m", "16"]
-        cancelled += ["--cancel", "10%", "--disconnect", "0.1%", "--seed", str(seed)]
-        late = [*command, "-n", "storm-1", "--target", stage.gateways[-1].address, "--requests", str(options.calls // 4), "-m", "16"]
-        late += ["--deadline", "50ms", "--seed", str(seed + 1)]
-        end, highest = threading.Event(), [0]
+        commands = storm_commands(stage, seed)
+        end, highest = threading.Event(), dict.fromkeys(stage.stores, 0)
         watch = threading.Thread(target=watch_connections, args=(stage, end, highest), daemon=True)
         watch.start()
-        with (folder / "storm.log").open("ab") as output:
-            runs = [subprocess.Popen(one, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT) for one in (cancelled, late)]
-            try:
-                statuses = [run.wait(timeout=STORM_SECONDS_MAX) for run in runs]
-            finally:
-                for run in runs:
-                    run.kill()
+        logs = [folder / f"storm-{number}.log" for number in range(len(commands))]
+        runs = [begin(command, log_file) for command, log_file in zip(commands, logs)]
+        try:
+            statuses = [run.wait(timeout=STORM_SECONDS_MAX) for run in runs]
+        finally:
+            for run in runs:
+                run.kill()
         end.set()
         watch.join(timeout=60)
-        text = (folder / "storm.log").read_text(errors="replace")
-        if any(status == 4 for status in statuses) or not all(status in (0, 1) for status in statuses):
-            stage.problems.append(f"the load generators ended with {statuses}:\n{text[-3000:]}")
-        allowed = len(stage.gateways) * CONNECTIONS_MAX
-        if not 0 < highest[0] <= allowed:
-            stage.problems.append(f"{highest[0]} connections were open at a time; {allowed} are allowed")
-        # What the load generators counted themselves: a run that ended early must not pass for a whole one.
-        made = sum(int(count.replace(",", "")) for count in re.findall(r"^([\d,]+) requests in ", text, re.MULTILINE))
-        if made < options.calls * 8 // 10:
-            stage.problems.append(f"{made} calls were made, and {options.calls} asked for:\n{text[-3000:]}")
-        print(f"    {made} calls, no wrong answer; {highest[0]} of {allowed} connections at the most", flush=True)
+        for status, log_file in zip(statuses, logs):
+            # 1: an objective of the load generator, such as too many errors, which those out of time are.
+            if status not in (0, 1):
+                stage.problems.append(f"a load generator ended with {status}:\n{log_file.read_text(errors='replace')[-2500:]}")
+        judge_storm(stage, logs, highest)
         for gateway in stage.gateways:
             gateway.stop()
 
 
+def begin(command, log_file):
+    with log_file.open("ab") as output:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+
+
+def storm_commands(stage, seed):
+    """Makes the namespaces; returns the load generators' commands. Each knows all that was ever written to its own. Of every ten calls of
+    the one of a store one is cancelled; a part of those of the other, with a short deadline, run out of time."""
+    first, last = stage.gateways[0].address, stage.gateways[-1].address
+    keyvalue = [name for name in stage.stores if name != "nats"]
+    both = ["-t", "1", "--cores", "none", "--warm-up", "0s", "--quiet"]
+    items = [*both, "--mix", "put=50,get=50", "--distribution", "uniform", "--keys", "2000", "-c", "4", "-m", "16"]
+    items += ["--value", "uniform:24-512", "--verify", "fresh"]
+    messages = [*both, "--value", "100", "--drain", f"{RECOVERY_SECONDS_MAX}s", "--durability", "strong", "--duration", "60m"]
+    loads = []
+    for store in keyvalue:
+        more = ", retention: 1day" if store == "redis" else ""
+        loads.append((f"{store}-items", "keyvalue", f"{{durability: strong, consistency: strong{more}}}", items, stage.options.calls // len(keyvalue)))
+    if "nats" in stage.stores:
+        pubsub = [*messages, "--pubsub", "--publishers", "6", "--receive-at", last]
+        loads.append(("nats-events", "pubsub", "{durability: strong, ordered: true}", pubsub, stage.options.message_calls))
+    if "postgres" in stage.stores:
+        # A message takes two calls and more: it is sent, received and acked, some of them together.
+        queue = [*messages, "--queue", "--lease", "2s", "--receive-at", last]
+        loads.append(("postgres-work", "queue", "{durability: strong}", queue, stage.options.message_calls // 2))
+    commands = []
+    for name, api, needs, command, calls in loads:
+        for kind, share, faults in (
+            ("cut", 0.75, ["--cancel", "10%", "--disconnect", "0.1%"]),
+            ("late", 0.25, ["--deadline", "50ms" if api == "keyvalue" else "300ms"]),
+        ):
+            stage.create(f"{name}-{kind}", needs, api, None)
+            target = last if kind == "late" and api == "keyvalue" else first
+            seed += 1
+            commands.append([str(stage.options.loadgen), *command, "-n", f"{name}-{kind}", "--target", target,
+                             "--requests", str(int(calls * share)), "--seed", str(seed), *faults])
+    return commands
+
+
+def judge_storm(stage, logs, highest):
+    for name, count in highest.items():
+        each = NATS_CONNECTIONS_MAX if name == "nats" else CONNECTIONS_MAX
+        allowed = len(stage.gateways) * each
+        if not 0 < count <= allowed:
+            stage.problems.append(f"{name}: {count} connections were open at a time; {allowed} are allowed")
+    texts = [log_file.read_text(errors="replace") for log_file in logs]
+    # What the load generators counted themselves: a run that ended early must not pass for a whole one.
+    counts = [re.search(r"^([\d,]+) requests in |^in all +([\d,]+) requests", text, re.MULTILINE) for text in texts]
+    made = [int((count[1] or count[2]).replace(",", "")) if count else 0 for count in counts]
+    expected = stage.options.calls * ("postgres" in stage.stores or "redis" in stage.stores)
+    expected += stage.options.message_calls * len({"nats", "postgres"} & set(stage.stores))
+    if sum(made) < expected * 8 // 10 or not all(made):
+        joined = "\n".join(text[-800:] for text in texts)
+        stage.problems.append(f"{made} calls were made, and {expected} asked for:\n{joined}")
+    shown = ", ".join(f"{name} {count}" for name, count in highest.items())
+    print(f"    {sum(made)} calls, no wrong answer; connections at the most: {shown}", flush=True)
+
+
 def watch_connections(stage, end, highest):
-    """Looks at the server's own list until told to end."""
+    """Looks at the servers' own lists until told to end."""
     try:
         while not end.is_set():
-            highest[0] = max(highest[0], stage.store.connections())
+            for name, store in stage.stores.items():
+                highest[name] = max(highest[name], store.connections())
             end.wait(0.05)
     except (OSError, Failure, ValueError, subprocess.TimeoutExpired) as failure:
         stage.problems.append(f"the connections cannot be counted: {failure}")
+
+
+def resident_bytes(pid):
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) << 10
+    return 0

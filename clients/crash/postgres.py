@@ -14,8 +14,12 @@ START_SECONDS_MAX = 120
 
 
 class Postgres:
+    name = "PostgreSQL"
+
     def __init__(self, folder):
         self.folder, self.port, self.process = folder, free_port(), None
+        # Where gateways reach it; a proxy puts its own port here.
+        self.reached_at = self.port
         self.log = folder / "log"
         folder.mkdir(parents=True)
         versions = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "initdb").is_file()]
@@ -46,12 +50,12 @@ class Postgres:
         shutil.chown(self.folder, "postgres")
         return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
 
-    def url(self, database):
-        return f"postgresql://prism@127.0.0.1:{self.port}/{database}"
+    def url(self, database, port=None):
+        return f"postgresql://prism@127.0.0.1:{port or self.port}/{database}"
 
     def entries(self):
         """What a gateway's configuration says of it."""
-        return f'kind: postgres, url: "{self.url("store")}"'
+        return f'kind: postgres, url: "{self.url("store", self.reached_at)}"'
 
     def connections(self):
         """Connections of gateways to the store, by the server's own list."""

@@ -31,7 +31,8 @@ SETTINGS = ("--shards", "2", "--set", "pin_shards=false", "--set", "wal.segment_
 
 
 class Stage:
-    def __init__(self, options, folder, seed, data=None, load=True, writer=Writer):
+    def __init__(self, options, folder, seed, data=None, load=True, writer=Writer, namespaces=None):
+        """`namespaces`: names and durabilities of those that have writers; without them one of each durability."""
         folder.mkdir(parents=True)
         self.options, self.folder, self.seed = options, folder, seed
         self.random = random.Random(f"{seed} stage")
@@ -46,8 +47,8 @@ class Stage:
         self.load_runs = 0
         # Whose load generators' journals are checked.
         self.loads_checked = self.durabilities
-        for durability in self.durabilities:
-            namespace = f"crash-{durability}"
+        self.namespaces = namespaces if namespaces is not None else {f"crash-{name}": name for name in self.durabilities}
+        for namespace, durability in self.namespaces.items():
             shared = {f"counter-{index}": (Counter(), threading.Lock()) for index in range(COUNTERS)}
             self.counters[namespace] = shared
             promise = "DURABILITY_" + durability.upper().replace("-", "_")
