@@ -17,6 +17,7 @@ mod connect;
 mod keyvalue;
 mod links;
 mod positions;
+mod probe;
 mod script;
 
 use std::rc::Rc;
@@ -24,6 +25,7 @@ use std::rc::Rc;
 pub use config::Config;
 pub use connect::{Facts, Sync};
 pub use keyvalue::{KEYVALUE, KeyValue};
+pub use probe::Probe;
 
 use self::connect::Fault;
 use self::links::{CALLS_PER_LINK, Links};

@@ -11,8 +11,10 @@ use prism_backends::{
     StoreError,
     kind::StoreKind,
     nats::{self, Nats},
+    offer::Acked,
     postgres::{self, FORMAT, Observed, Postgres},
     rate::{Level, Rate},
+    redis::{self, Redis},
     server::{RawConfig, ServerConfig, ServerStore, Share},
 };
 use prism_core::{
@@ -196,7 +198,8 @@ fn probe(args: &ProbeArgs, printer: &mut Printer) -> Result<(), Failure> {
     let measured = match store.kind {
         StoreKind::Postgres => probe_postgres(&store, args.time, bytes)?,
         StoreKind::Nats => probe_nats(&store, args.time, bytes)?,
-        _ => return Err(not_on(&store, "measures PostgreSQL and NATS only")),
+        StoreKind::Redis => probe_redis(&store, args.time, bytes)?,
+        _ => return Err(not_on(&store, "measures PostgreSQL, Redis and NATS only")),
     };
     if printer.is_json() {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -247,6 +250,26 @@ fn probe_postgres(store: &StoreOptions, time: Duration, bytes: usize) -> Result<
             "version": facts.version, "durable": facts.is_durable, "read_only": facts.is_read_only,
             "connections_max": facts.connections_max,
         }),
+    })
+}
+
+fn probe_redis(store: &StoreOptions, time: Duration, bytes: usize) -> Result<Measured, Failure> {
+    let config = checked(store, redis::Config::check)?;
+    let probe = ask(
+        config.pool_max,
+        |share| Redis::open(&config, share),
+        async |store| store.probe(time, bytes).await,
+    )?;
+    let acked = probe.facts.acked();
+    let syncs = match acked {
+        Acked::Durable => "syncs each write (appendfsync always): for every durability",
+        Acked::DurableOnSync => "syncs each second: for best-effort and eventual",
+        _ => "may lose what it acknowledged: for best-effort only",
+    };
+    Ok(Measured {
+        levels: probe.levels,
+        title: format!("Redis \"{}\" at {}, {syncs}", store.name, config.address),
+        facts: json!({ "durable": acked == Acked::Durable, "durable_on_sync": acked >= Acked::DurableOnSync }),
     })
 }
 

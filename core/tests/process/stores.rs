@@ -1,4 +1,4 @@
-//! `prism store` against a real PostgreSQL and a real NATS: what it lists, measures and moves on,
+//! `prism store` against a real PostgreSQL, Redis and NATS: what it lists, measures and moves on,
 //! and that it shows no secret.
 
 use std::process::{Command, Output};
@@ -10,6 +10,9 @@ use super::shared_catalog::server::durable;
 #[path = "../../../backends/tests/servers/nats.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod nats;
+#[path = "../../../backends/tests/servers/redis.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod redis;
 
 /// Runs `prism store` with a configuration of one PostgreSQL, whose password is in a variable.
 fn store(directory: &TempDir, database: &str, arguments: &[&str]) -> Output {
@@ -121,8 +124,26 @@ fn nats_is_measured_and_nothing_is_left_of_it() {
     assert!(left.contains("\"streams\":null"), "{left}");
     let shown = said(&run(&["probe", "bus", "--for", "1s"]), 0);
     assert!(shown.contains("NATS \"bus\" at 127.0.0.1:"), "{shown}");
-    assert!(said(&run(&["probe", "cache"]), 2).contains("measures PostgreSQL and NATS only"));
+    assert!(said(&run(&["probe", "cache"]), 2).contains("measures PostgreSQL, Redis and NATS only"));
     assert!(said(&run(&["migrate", "bus"]), 2).contains("moves on tables of PostgreSQL only"));
+}
+
+#[test]
+fn redis_is_measured_and_nothing_is_left_of_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = redis::Server::durable();
+    let entry = format!("fast: {{kind: redis, url: \"{}\"}}", server.url());
+    let run = |arguments: &[&str]| store_with(&directory, &entry, arguments);
+    let measured = said(&run(&["probe", "fast", "--for", "1s", "--output", "json"]), 0);
+    let measured: serde_json::Value = serde_json::from_str(&measured).expect("JSON");
+    check_levels(&measured, 3);
+    assert_eq!(measured["durable"], true);
+    assert_eq!(server.ask(&["DBSIZE"]), ":0", "nothing is left of it");
+    server.ask(&["CONFIG", "SET", "appendfsync", "everysec"]);
+    let shown = said(&run(&["probe", "fast", "--for", "1s", "--size", "1MiB"]), 0);
+    assert!(shown.contains("Redis \"fast\" at 127.0.0.1:"), "{shown}");
+    assert!(shown.contains("for best-effort and eventual"), "{shown}");
+    assert!(said(&run(&["migrate", "fast"]), 2).contains("moves on tables of PostgreSQL only"));
 }
 
 /// Checks that a measurement has rates at this many levels.
