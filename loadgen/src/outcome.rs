@@ -95,7 +95,8 @@ impl Outcome {
         self != Self::OK && self != Self::CUT
     }
 
-    /// Whether nobody knows if the call took effect: the same call again, with its token, finds out.
+    /// Whether nobody knows if the call took effect; the same call again, with its token, finds
+    /// out.
     pub fn is_unknown(self) -> bool {
         let names = ["CANCELLED", "UNKNOWN", "ABORTED", "INTERNAL"];
         matches!(

@@ -91,7 +91,7 @@ pub(super) fn ack(namespace: &str, receipts: Vec<Vec<u8>>) -> Vec<u8> {
     request.encode_to_vec()
 }
 
-/// What became of each receipt.
+/// The outcome of each receipt.
 pub(super) fn acked(answer: &[u8]) -> Result<Vec<Acked>, String> {
     const ABORTED: i32 = 10;
     const NOT_FOUND: i32 = 5;

@@ -33,7 +33,7 @@ pub(super) struct Worked {
     pub(super) of_others: u64,
 }
 
-/// What a worker was given, enough to ack it.
+/// A message that a worker was given, enough to ack it.
 struct Task {
     /// Sender and number; `None` for a message that is not of this load.
     message: Option<(u32, u64)>,
