@@ -14,7 +14,7 @@
 //! [`SimDisk`] is a handle: clones are the same disk. Deterministic: the caller makes every choice.
 
 use std::cell::{RefCell, RefMut};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use crate::buffer::{BLOCK_BYTES, SECTOR_BYTES};
@@ -22,6 +22,10 @@ use crate::group_commit::{WriteAction, WriteResult};
 use crate::ids::GroupNumber;
 
 use super::{Completion, Disk, DiskError, DiskErrorKind, GroupWriter};
+
+mod medium;
+
+use medium::{Inode, Piece};
 
 /// Fate of the operation chosen by [`SimDisk::fail_operation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,105 +88,11 @@ impl Clone for WriteActionBuffer {
     }
 }
 
-#[derive(Clone, Debug, Default)]
-struct Inode {
-    bytes: u64,
-    durable: Image,
-    written: Image,
-    volatile: Vec<Piece>,
-    unreadable: BTreeSet<u64>,
-}
-
 #[derive(Clone, Debug)]
 struct InFlight {
     group: GroupNumber,
     inode: usize,
     piece: Piece,
-}
-
-/// Bytes in flight to the medium, in whole sectors.
-#[derive(Clone, Debug)]
-struct Piece {
-    offset: u64,
-    bytes: Rc<[u8]>,
-}
-
-type Page = [u8; BLOCK_BYTES];
-
-/// Contents of a file; pages never written are zero. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-struct Image(BTreeMap<u64, Rc<Page>>);
-
-impl Image {
-    fn read(&self, offset: u64, out: &mut [u8]) {
-        self.each_page(offset, out.len(), |page, within, range| match self.0.get(&page) {
-            Some(bytes) => out[range.clone()].copy_from_slice(&bytes[within..within + range.len()]),
-            None => out[range].fill(0),
-        });
-    }
-
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
-        let pages = core::mem::take(&mut self.0);
-        let mut changed = Self(pages);
-        Self::default().each_page(offset, bytes.len(), |page, within, range| {
-            let target = Rc::make_mut(changed.0.entry(page).or_insert_with(|| Rc::new([0; BLOCK_BYTES])));
-            target[within..within + range.len()].copy_from_slice(&bytes[range]);
-        });
-        *self = changed;
-    }
-
-    fn each_page(
-        &self,
-        offset: u64,
-        length: usize,
-        mut visit: impl FnMut(u64, usize, core::ops::Range<usize>),
-    ) {
-        let mut done = 0;
-        while done < length {
-            let at = offset + done as u64;
-            let within = (at % BLOCK_BYTES as u64) as usize;
-            let step = (BLOCK_BYTES - within).min(length - done);
-            visit(at / BLOCK_BYTES as u64, within, done..done + step);
-            done += step;
-        }
-    }
-}
-
-impl Inode {
-    /// Lets written sectors be read again, as on a disk that replaces bad sectors.
-    fn replace_sectors(&mut self, offset: u64, bytes: u64) {
-        if !self.unreadable.is_empty() {
-            let sectors = offset / SECTOR_BYTES as u64..(offset + bytes) / SECTOR_BYTES as u64;
-            self.unreadable.retain(|sector| !sectors.contains(sector));
-        }
-    }
-
-    fn write_volatile(&mut self, piece: Piece) {
-        self.replace_sectors(piece.offset, piece.bytes.len() as u64);
-        self.written.write(piece.offset, &piece.bytes);
-        self.volatile.push(piece);
-    }
-
-    fn write_durable(&mut self, piece: &Piece) {
-        self.replace_sectors(piece.offset, piece.bytes.len() as u64);
-        self.written.write(piece.offset, &piece.bytes);
-        self.durable.write(piece.offset, &piece.bytes);
-    }
-
-    fn sync(&mut self) {
-        for piece in core::mem::take(&mut self.volatile) {
-            self.durable.write(piece.offset, &piece.bytes);
-        }
-    }
-
-    /// State after a failed sync: everything not durable either never reached the device, or did
-    /// and stays at stake.
-    fn fail_sync(&mut self, reached: bool) {
-        if !reached {
-            self.volatile.clear();
-            self.written = self.durable.clone();
-        }
-    }
 }
 
 impl SimDisk {
@@ -572,13 +482,8 @@ impl Disk for SimDisk {
         let pages = offset / BLOCK_BYTES as u64..(offset + bytes) / BLOCK_BYTES as u64;
         let inode = &mut state.inodes[*file];
         inode.replace_sectors(offset, bytes);
-        let mut used: Vec<u64> = inode
-            .written
-            .0
-            .range(pages.clone())
-            .map(|(page, _)| *page)
-            .collect();
-        used.extend(inode.durable.0.range(pages).map(|(page, _)| *page));
+        let mut used: Vec<u64> = inode.written.used(pages.clone()).collect();
+        used.extend(inode.durable.used(pages));
         used.sort_unstable();
         used.dedup();
         for page in used {

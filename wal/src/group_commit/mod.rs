@@ -27,7 +27,7 @@
 use std::collections::VecDeque;
 
 use crate::buffer::{AlignedBuffer, BLOCK_BYTES};
-use crate::cipher::{GroupTag, SegmentCipher};
+use crate::cipher::GroupTag;
 use crate::depth::DepthController;
 use crate::group::{
     GROUP_HEADER_BYTES, GroupFlags, GroupHeader, GroupKind, group_blocks, group_payload_bytes, seal_group,
@@ -37,99 +37,16 @@ use crate::manifest::Base;
 use crate::record::{Record, RecordKind};
 use crate::segment::SEGMENT_HEADER_BLOCKS;
 
+mod actions;
 mod config;
 mod reserve;
+mod room;
 
 use reserve::Reserve;
 
+pub use actions::{ClosedSegment, PoisonReason, ReadySegment, Resume, WriteAction, WriteResult};
 pub use config::{AppendError, Config};
 pub use reserve::Frees;
-
-/// How a write ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriteResult {
-    /// So many bytes are durable.
-    Durable(usize),
-    /// The kernel asks to try again (EINTR, EAGAIN): nothing was decided.
-    Interrupted,
-    /// Any error, with its number.
-    Failed(i32),
-}
-
-/// Why a lane is poisoned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PoisonReason {
-    /// A write failed with this error number.
-    WriteFailed(i32),
-    /// A write was cut short twice.
-    ShortWrite,
-    /// A write was interrupted again and again.
-    Interrupted,
-    /// A write did not complete within [`Config::poison_after_nanos`].
-    Stalled,
-    /// The driver gave up on the disk for a reason of its own.
-    Driver,
-}
-
-/// One durable write to be done. The driver owns the buffer until it reports the completion.
-#[derive(Debug)]
-pub struct WriteAction {
-    /// The group; also names the operation.
-    pub group: GroupNumber,
-    /// Where to.
-    pub segment: SegmentNumber,
-    /// First block.
-    pub block: u32,
-    /// Length in blocks; the buffer may be longer.
-    pub blocks: u32,
-    /// Records of the group: how many may be waited for.
-    pub records: u32,
-    /// The group to write.
-    pub buffer: AlignedBuffer,
-}
-
-impl WriteAction {
-    /// The bytes to write.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.buffer.as_slice()[..self.blocks as usize * BLOCK_BYTES]
-    }
-
-    /// Offset in the segment's file.
-    #[must_use]
-    pub fn offset(&self) -> u64 {
-        u64::from(self.block) * BLOCK_BYTES as u64
-    }
-}
-
-/// A prepared segment, listed durably in the manifest: ready to be written.
-#[derive(Clone, Debug)]
-pub struct ReadySegment {
-    /// The segment's number.
-    pub segment: SegmentNumber,
-    /// Encrypts its groups.
-    pub cipher: SegmentCipher,
-}
-
-/// A segment that gets no further groups and whose groups are all durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClosedSegment {
-    /// The segment's number.
-    pub segment: SegmentNumber,
-    /// The segment's end: the chain's base once it is recycled.
-    pub end: Base,
-}
-
-/// Where a lane's numbering goes on: what recovery found.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Resume {
-    /// The last good group.
-    pub group: GroupNumber,
-    /// The last good record (of those that were lost on an operator's word, the last).
-    pub lsn: Lsn,
-    /// The last good group's tag.
-    pub tag: GroupTag,
-}
 
 /// The state machine. See the module.
 #[derive(Debug)]
@@ -531,65 +448,6 @@ impl GroupCommit {
 
     // --- leaves ----------------------------------------------------------------------------------
 
-    fn admit(&self, record: &Record<'_>, kept_blocks: u32) -> Result<(), AppendError> {
-        if self.poison.is_some() {
-            return Err(AppendError::Poisoned);
-        }
-        if record.payload.len() > self.config.record_payload_bytes_max() {
-            return Err(AppendError::TooLong);
-        }
-        if self.stalled {
-            return Err(AppendError::Stalled);
-        }
-        let bytes = record.encoded_bytes();
-        // A record of the largest size is admitted when it is alone.
-        if self.pending_bytes > 0 && self.pending_bytes + bytes > self.config.pending_bytes_max {
-            return Err(AppendError::Full);
-        }
-        if self.has_room(bytes, kept_blocks) {
-            Ok(())
-        } else {
-            Err(AppendError::NoSegment)
-        }
-    }
-
-    /// Whether everything that waits, and a record of so many bytes, has a place in segments that
-    /// are prepared *now*, and leaves so many blocks if that takes the last of them: what was
-    /// admitted must never meet a full disk later. Plays through where [`GroupCommit::seal`] would
-    /// put each group.
-    fn has_room(&self, bytes: usize, kept_blocks: u32) -> bool {
-        let joins = self.open.payload_bytes + bytes <= group_payload_bytes(self.config.group_blocks_max);
-        let (open, alone) = if joins {
-            (self.open.payload_bytes + bytes, 0)
-        } else {
-            (self.open.payload_bytes, bytes)
-        };
-        let staged = self.staged.iter().map(|group| group.payload_bytes);
-        let waiting = staged
-            .chain([open, alone])
-            .filter(|bytes| *bytes > 0)
-            .map(group_blocks);
-        let fresh = self.config.segment_blocks - SEGMENT_HEADER_BLOCKS;
-        let mut left = self
-            .active
-            .as_ref()
-            .map_or(0, |active| self.config.segment_blocks - active.next_block);
-        let mut ready = self.ready.len();
-        for blocks in waiting {
-            if blocks >= left {
-                if ready == 0 || blocks >= fresh {
-                    return false;
-                }
-                (ready, left) = (ready - 1, fresh);
-            }
-            left -= blocks;
-            if left <= self.config.group_blocks_max && ready > 0 {
-                left = 0;
-            }
-        }
-        ready > 0 || left >= kept_blocks
-    }
-
     fn buffer_for(&mut self, record_bytes: usize) -> AlignedBuffer {
         let ordinary = self.config.group_blocks_max as usize * BLOCK_BYTES;
         let needed = group_blocks(record_bytes) as usize * BLOCK_BYTES;
@@ -635,32 +493,6 @@ impl GroupCommit {
     fn next_due(&self, now: u64) -> Option<u64> {
         let (blocks, kind, due) = self.next_group(now)?;
         (self.has_place(blocks, kind) || self.must_close(blocks)).then_some(due)
-    }
-
-    /// Whether a group of this length can be written now without taking the block that is kept for
-    /// sealing, nor, if it is a mark, the last place for a checkpoint: records were admitted only
-    /// where they leave that, marks are not asked.
-    fn has_place(&self, blocks: u32, kind: GroupKind) -> bool {
-        let fresh = self.config.segment_blocks - SEGMENT_HEADER_BLOCKS;
-        let (left, ready_behind) = match &self.active {
-            Some(active) => (self.config.segment_blocks - active.next_block, self.ready.len()),
-            None if self.ready.is_empty() => return false,
-            None => (fresh, self.ready.len() - 1),
-        };
-        let kept = match kind {
-            GroupKind::Mark if ready_behind == 0 => self.reserve.behind_mark(),
-            _ => 1,
-        };
-        blocks + kept <= left
-    }
-
-    /// Whether the active segment must be sealed first, with a group of its own.
-    fn must_close(&self, blocks: u32) -> bool {
-        debug_assert!(
-            blocks < self.config.segment_blocks - SEGMENT_HEADER_BLOCKS,
-            "admitted records fit a segment"
-        );
-        self.active.is_some() && !self.ready.is_empty()
     }
 
     /// Gives a group its number and place, encrypts it and puts it in flight.
