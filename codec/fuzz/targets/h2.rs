@@ -194,7 +194,10 @@ struct Noted {
 }
 
 fn note(event: Event<'_, '_>, memos: &[Fields], seen: &mut Vec<Seen>) -> Noted {
-    let ended = |stream, end: bool| if end { Some(stream) } else { None };
+    let noted = |memoizable, stream, end: bool| Noted {
+        memoizable,
+        ended: end.then_some(stream),
+    };
     match event {
         Event::Headers {
             stream,
@@ -202,58 +205,24 @@ fn note(event: Event<'_, '_>, memos: &[Fields], seen: &mut Vec<Seen>) -> Noted {
             end_stream,
             memoizable,
         } => {
-            seen.push(Seen::Headers {
-                stream: stream.value(),
-                fields: owned(headers),
-                end: end_stream,
-            });
-            Noted {
-                memoizable,
-                ended: ended(stream, end_stream),
-            }
+            seen.push(headers_of(stream, owned(headers), end_stream));
+            noted(memoizable, stream, end_stream)
         }
         Event::MemoHeaders {
             stream,
             memo,
             end_stream,
         } => {
-            let fields = memos[memo as usize].clone();
-            seen.push(Seen::Headers {
-                stream: stream.value(),
-                fields,
-                end: end_stream,
-            });
-            Noted {
-                memoizable: false,
-                ended: ended(stream, end_stream),
-            }
+            seen.push(headers_of(stream, memos[memo as usize].clone(), end_stream));
+            noted(false, stream, end_stream)
         }
         Event::Data {
             stream,
             data,
             end_stream,
         } => {
-            assert!(end_stream || !data.is_empty());
-            match seen.last_mut() {
-                Some(Seen::Data {
-                    stream: last,
-                    bytes,
-                    end,
-                }) if *last == stream.value() => {
-                    assert!(!*end, "nothing follows the end of a stream");
-                    bytes.extend_from_slice(data);
-                    *end = end_stream;
-                }
-                _ => seen.push(Seen::Data {
-                    stream: stream.value(),
-                    bytes: data.to_vec(),
-                    end: end_stream,
-                }),
-            }
-            Noted {
-                memoizable: false,
-                ended: ended(stream, end_stream),
-            }
+            note_data(stream, data, end_stream, seen);
+            noted(false, stream, end_stream)
         }
         Event::Trailers {
             stream,
@@ -264,20 +233,14 @@ fn note(event: Event<'_, '_>, memos: &[Fields], seen: &mut Vec<Seen>) -> Noted {
                 stream: stream.value(),
                 fields: owned(headers),
             });
-            Noted {
-                memoizable,
-                ended: Some(stream),
-            }
+            noted(memoizable, stream, true)
         }
         Event::MemoTrailers { stream, memo } => {
             seen.push(Seen::Trailers {
                 stream: stream.value(),
                 fields: memos[memo as usize].clone(),
             });
-            Noted {
-                memoizable: false,
-                ended: Some(stream),
-            }
+            noted(false, stream, true)
         }
         Event::Reset { stream, code } => {
             seen.push(Seen::Reset {
@@ -290,6 +253,35 @@ fn note(event: Event<'_, '_>, memos: &[Fields], seen: &mut Vec<Seen>) -> Noted {
             seen.push(Seen::Other(format!("{other:?}")));
             Noted::default()
         }
+    }
+}
+
+fn headers_of(stream: StreamId, fields: Fields, end: bool) -> Seen {
+    Seen::Headers {
+        stream: stream.value(),
+        fields,
+        end,
+    }
+}
+
+/// Notes data together with those before them: how they are cut does not matter.
+fn note_data(stream: StreamId, data: &[u8], end_stream: bool, seen: &mut Vec<Seen>) {
+    assert!(end_stream || !data.is_empty());
+    match seen.last_mut() {
+        Some(Seen::Data {
+            stream: last,
+            bytes,
+            end,
+        }) if *last == stream.value() => {
+            assert!(!*end, "nothing follows the end of a stream");
+            bytes.extend_from_slice(data);
+            *end = end_stream;
+        }
+        _ => seen.push(Seen::Data {
+            stream: stream.value(),
+            bytes: data.to_vec(),
+            end: end_stream,
+        }),
     }
 }
 

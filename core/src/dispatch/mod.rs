@@ -29,6 +29,7 @@ mod queued;
 pub(crate) mod reflection;
 pub(crate) mod route;
 pub(crate) mod stream;
+mod unary;
 mod waits;
 mod way;
 
@@ -41,31 +42,23 @@ use std::{
 use prism_backends::{NamespaceId, StoreError, UnixMillis};
 use prism_codec::{
     grpc::{self, Code, Status},
-    method::{Effect, Method, Shape},
+    method::{Method, Shape},
 };
 
 use self::{
     asks::Ask,
-    claims::unary,
     deadlines::Deadlines,
-    finish::{Pass, code_of},
-    gate::Arrival,
+    finish::Pass,
     http_rules::HttpRules,
-    logged::{Log, LoggedCall},
+    logged::Log,
     namespaces::{Namespace, Namespaces},
     pending::Pending,
     route::Route,
     stream::Stream,
-    waits::wait_until,
-    way::{Shards, Way, way},
+    way::Shards,
 };
 use crate::{
-    api::{
-        self, keyvalue,
-        memory::ShardMemory,
-        service::{Request, Service},
-        with_service,
-    },
+    api::{self, keyvalue, memory::ShardMemory, service::Request, with_service},
     call::{
         change::NamespaceChange,
         context::Context,
@@ -75,14 +68,14 @@ use crate::{
         method::AdminMethod,
         owner::owner_of,
         record::Part,
-        ticket::{Stamp, Ticket},
+        ticket::Ticket,
         waiting::Waiting,
     },
     config::ServeLimits,
     log::window::{self, CallHasher, Claims},
     metrics::{Registry, ShardMetrics},
     namespace::{
-        spec::{Home, Path, StoreId},
+        spec::{Home, StoreId},
         state::NamespaceState,
     },
     runtime::{clock::Stamper, idle_poll::Outstanding, mailbox::Mailbox},
@@ -324,171 +317,6 @@ impl Dispatcher {
                     Code::Unimplemented,
                     "there is no such method or path",
                 ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Starts a unary call of an API.
-    fn start_call<S: Service>(
-        &mut self,
-        method: S::Method,
-        mut ticket: Ticket,
-        deadline: Option<Instant>,
-        now: Instant,
-        message: &[u8],
-    ) -> Progress {
-        let request = match S::decode(method, message) {
-            Ok(request) => request,
-            Err(status) => return Progress::Done(Err(status)),
-        };
-        let arrival = Arrival {
-            method: method.into(),
-            bytes: message.len(),
-            deadline,
-        };
-        let pass = match self.admit(&arrival, &request) {
-            Ok(pass) => pass,
-            Err(status) => return Progress::Done(Err(status)),
-        };
-        let namespace = pass.namespace();
-        ticket.namespace = namespace.spec.id;
-        let stamp = Stamp {
-            time_ns: self.stamper.stamp(),
-            shard: self.shard,
-            gateway: self.stamper.gateway(),
-        };
-        let context = Context {
-            namespace: namespace.spec.id,
-            default_ttl_ms: namespace.spec.ttl_ms,
-            now: self.stamper.wall_millis(),
-            stamp,
-        };
-        let (home, path) = (namespace.spec.home, namespace.spec.path);
-        let wait_until = wait_until(request.wait(), now, deadline);
-        let token_owner = self.token_owner::<S>(&namespace.spec, &request);
-        let owners = || self.owners(context.namespace, &request);
-        let effect = method.into().spec().effect;
-        let way = way(home, path, namespace.spec.unapplied, effect, owners, self.shard);
-        if let Some(owner) = token_owner {
-            if owner != self.shard {
-                let pending = Box::new(Pending::new(ticket, now, deadline, Some(pass)));
-                let work = unary(method.into(), &context, path, (message, wait_until), false);
-                if way == Way::Queue {
-                    return self.start_queued_claim(owner, pending, message.len(), work);
-                }
-                let owners = self.owners(context.namespace, &request);
-                return self.start_claim(owner, pending, &owners, work);
-            }
-            let token = request.call_token();
-            if let Some(Err(status)) = token.map(|token| self.claim((home, path), context.namespace, &token))
-            {
-                self.finish(pass, status.code, 0);
-                return Progress::Done(Err(status));
-            }
-        }
-        if way == Way::Queue {
-            let result = self.queue::<S>((ticket, now), method, &request, &context, message);
-            self.finish(pass, code_of(&result), self.reply.len());
-            return Progress::Done(result);
-        }
-        if way == Way::Inline {
-            let memory = &mut self.places.memory;
-            let result = S::serve(memory, method, &request, &context, &mut self.reply);
-            if S::FEEDS_STREAMS {
-                self.serve_asks(context.namespace);
-            }
-            let found_nothing = result.is_ok() && self.reply.is_empty() && self.serving;
-            if let Some(until) = wait_until.filter(|_| found_nothing) {
-                let pending = Pending::new(ticket, now, deadline, Some(pass));
-                return self.wait_here(pending, method.into(), &context, message, until);
-            }
-            self.finish(pass, code_of(&result), self.reply.len());
-            let reply = std::mem::take(&mut self.reply);
-            self.serve_waiting(context.namespace);
-            self.reply = reply;
-            return Progress::Done(result);
-        }
-        let mut pending = Box::new(Pending::new(ticket, now, deadline, Some(pass)));
-        let result = match way {
-            Way::Log => self.take_place(&pending).and_then(|()| {
-                let call = LoggedCall {
-                    ticket,
-                    deadline,
-                    method,
-                    part: None,
-                };
-                self.start_logged::<S>(&call, &request, message, &context)
-            }),
-            way => self.forward(
-                way,
-                (home, path),
-                &context,
-                method.into(),
-                (message, wait_until),
-                &mut pending,
-            ),
-        };
-        match result {
-            Ok(()) => {
-                self.watch_deadline(&mut pending);
-                Progress::Waiting(pending)
-            }
-            Err(status) => {
-                self.end(&mut pending, status.code, 0);
-                Progress::Done(Err(status))
-            }
-        }
-    }
-
-    /// Sends a unary request to its store, to the shard that owns its key, or to several shards if
-    /// it has many.
-    fn forward(
-        &mut self,
-        way: Way,
-        (home, path): (Home, Path),
-        context: &Context,
-        method: Method,
-        (message, wait_until): (&[u8], Option<Instant>),
-        pending: &mut Pending,
-    ) -> Result<(), Box<Status>> {
-        let work = |part| unary(method, context, path, (message, wait_until), part);
-        match (way, home) {
-            (Way::Store, Home::Store(store)) => {
-                let to = match method.spec().effect {
-                    Effect::None => Destination::Reader(store),
-                    Effect::Certain | Effect::Judged | Effect::Direct => Destination::Writer(store),
-                };
-                pending.waits_at = wait_until.map(|_| to);
-                self.submit(to, pending, work(false))
-            }
-            (Way::Inline | Way::Log | Way::Store | Way::Queue, _) => {
-                self.submit(Destination::Shard(self.shard), pending, work(false))
-            }
-            (Way::Peer(shard), _) => {
-                let to = Destination::Shard(shard);
-                pending.waits_at = wait_until.map(|_| to);
-                self.submit(to, pending, work(false))
-            }
-            (Way::Peers(shards), _) => self.send_parts(&shards, pending, work),
-        }
-    }
-
-    /// Sends the parts of a call to the shards that own its keys.
-    fn send_parts(
-        &mut self,
-        shards: &[u16],
-        pending: &mut Pending,
-        work: impl Fn(bool) -> Work,
-    ) -> Result<(), Box<Status>> {
-        pending.gather(shards.len());
-        for (sent, shard) in shards.iter().enumerate() {
-            let result = self.submit(Destination::Shard(*shard), pending, work(true));
-            if sent == 0 {
-                result?;
-            } else if result.is_err() {
-                // The parts in flight take effect; this one had no effect, and its items show that.
-                pending.part_failed();
             }
         }
         Ok(())

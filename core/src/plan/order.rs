@@ -42,27 +42,9 @@ pub struct Preference {
 /// The order of preference.
 pub fn preference(asked: &Asked) -> Preference {
     let durable = asked.durability == Durability::Strong;
-    let of = |kinds, rule, because, reason: String| Preference {
-        kinds,
-        rule,
-        because,
-        reason,
-    };
     match asked.api {
-        Api::PubSub => match large_messages(asked) {
-            Some((because, reason)) => of(
-                &[&[Kafka], &[Nats], &[Redis], &[Postgres], &[Memory], &[Sqlite]],
-                "PUBSUB_LARGE",
-                because,
-                reason,
-            ),
-            None => of(
-                &[&[Nats], &[Kafka], &[Redis], &[Postgres], &[Memory], &[Sqlite]],
-                "PUBSUB",
-                "",
-                format!("pubsub below {PUBSUB_KAFKA_RPS} writes/s: NATS before Kafka"),
-            ),
-        },
+        Api::KeyValue => for_keyvalue(asked, durable),
+        Api::PubSub => for_pubsub(asked),
         // Plain Kafka is not offered for queues: it cannot hide one message and deliver the next.
         Api::Queue if durable && asked.ordered => of(
             &[&[Postgres, Kafka], &[Postgres], &[Nats], &[Memory], &[Sqlite]],
@@ -76,28 +58,6 @@ pub fn preference(asked: &Asked) -> Preference {
             "",
             "queue: PostgreSQL before NATS".to_owned(),
         ),
-        Api::KeyValue if !durable || is_short(asked) => of(
-            &[&[Redis], &[Postgres], &[Memory], &[Sqlite]],
-            "KEYVALUE_SHORT",
-            if durable {
-                "needs.retention"
-            } else {
-                "needs.durability"
-            },
-            match durable {
-                true => "keyvalue for at most 7days: Redis before PostgreSQL".to_owned(),
-                false => format!(
-                    "keyvalue at durability {}: Redis before PostgreSQL",
-                    asked.durability
-                ),
-            },
-        ),
-        Api::KeyValue => of(
-            &[&[Postgres], &[Redis], &[Memory], &[Sqlite]],
-            "KEYVALUE",
-            "needs.durability",
-            "keyvalue at durability strong: PostgreSQL before Redis".to_owned(),
-        ),
         Api::Transact => of(
             &[&[Postgres], &[Memory], &[Sqlite]],
             "TRANSACT",
@@ -110,7 +70,80 @@ pub fn preference(asked: &Asked) -> Preference {
             "",
             "reader: ClickHouse before PostgreSQL".to_owned(),
         ),
-        Api::TimeSeries if asked.write_rps >= TIMESERIES_KAFKA_RPS => of(
+        Api::TimeSeries => for_timeseries(asked),
+        Api::Graph => of(
+            &[&[Gremlin], &[Neo4j], &[Postgres], &[Memory], &[Sqlite]],
+            "GRAPH",
+            "",
+            "graph: Gremlin before Neo4j".to_owned(),
+        ),
+    }
+}
+
+fn of(
+    kinds: &'static [&'static [StoreKind]],
+    rule: &'static str,
+    because: &'static str,
+    reason: String,
+) -> Preference {
+    Preference {
+        kinds,
+        rule,
+        because,
+        reason,
+    }
+}
+
+fn for_keyvalue(asked: &Asked, durable: bool) -> Preference {
+    if durable && !is_short(asked) {
+        return of(
+            &[&[Postgres], &[Redis], &[Memory], &[Sqlite]],
+            "KEYVALUE",
+            "needs.durability",
+            "keyvalue at durability strong: PostgreSQL before Redis".to_owned(),
+        );
+    }
+    let (because, reason) = match durable {
+        true => (
+            "needs.retention",
+            "keyvalue for at most 7days: Redis before PostgreSQL".to_owned(),
+        ),
+        false => (
+            "needs.durability",
+            format!(
+                "keyvalue at durability {}: Redis before PostgreSQL",
+                asked.durability
+            ),
+        ),
+    };
+    of(
+        &[&[Redis], &[Postgres], &[Memory], &[Sqlite]],
+        "KEYVALUE_SHORT",
+        because,
+        reason,
+    )
+}
+
+fn for_pubsub(asked: &Asked) -> Preference {
+    match large_messages(asked) {
+        Some((because, reason)) => of(
+            &[&[Kafka], &[Nats], &[Redis], &[Postgres], &[Memory], &[Sqlite]],
+            "PUBSUB_LARGE",
+            because,
+            reason,
+        ),
+        None => of(
+            &[&[Nats], &[Kafka], &[Redis], &[Postgres], &[Memory], &[Sqlite]],
+            "PUBSUB",
+            "",
+            format!("pubsub below {PUBSUB_KAFKA_RPS} writes/s: NATS before Kafka"),
+        ),
+    }
+}
+
+fn for_timeseries(asked: &Asked) -> Preference {
+    if asked.write_rps >= TIMESERIES_KAFKA_RPS {
+        return of(
             &[
                 &[Kafka],
                 &[ClickHouse],
@@ -125,27 +158,21 @@ pub fn preference(asked: &Asked) -> Preference {
                 "timeseries from {TIMESERIES_KAFKA_RPS} writes/s: Kafka before ClickHouse ({} asked)",
                 asked.write_rps
             ),
-        ),
-        Api::TimeSeries => of(
-            &[
-                &[ClickHouse],
-                &[Postgres],
-                &[Kafka],
-                &[Nats],
-                &[Memory],
-                &[Sqlite],
-            ],
-            "TIMESERIES",
-            "",
-            format!("timeseries below {TIMESERIES_KAFKA_RPS} writes/s: ClickHouse before PostgreSQL"),
-        ),
-        Api::Graph => of(
-            &[&[Gremlin], &[Neo4j], &[Postgres], &[Memory], &[Sqlite]],
-            "GRAPH",
-            "",
-            "graph: Gremlin before Neo4j".to_owned(),
-        ),
+        );
     }
+    of(
+        &[
+            &[ClickHouse],
+            &[Postgres],
+            &[Kafka],
+            &[Nats],
+            &[Memory],
+            &[Sqlite],
+        ],
+        "TIMESERIES",
+        "",
+        format!("timeseries below {TIMESERIES_KAFKA_RPS} writes/s: ClickHouse before PostgreSQL"),
+    )
 }
 
 /// The key by which messages are many, large or kept for long, and the sentence that says so.
