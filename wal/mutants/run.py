@@ -4,7 +4,9 @@
     wal/mutants/run.py                  all of them
     wal/mutants/run.py 3 7 ack          those with these numbers, or with these words in their name
     wal/mutants/run.py --list           what there is
+    wal/mutants/run.py --check          only whether each still applies
 
+Most are in the log itself; those in the gateway's part of it are tried with the tests of that part alone.
 A bug is a text replacement (below), with the test that should notice it; when that does not, the others are tried. A bug
 that no longer applies is an error: then the code moved, and this list must follow. The copy lives in a temporary
 directory and is built into CARGO_TARGET_DIR, one bug after the other, so only the log itself is compiled anew.
@@ -20,7 +22,9 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMIT, DECIDE, WALK = "group_commit/mod.rs", "recovery/mod.rs", "recovery/walk.rs"
-RESERVE = "group_commit/reserve.rs"
+RESERVE, ROOM = "group_commit/reserve.rs", "group_commit/room.rs"
+# A crate's name and a colon stand before a file of another crate than the log's.
+SHARD_LOG = "core:log/shard_log.rs"
 
 # Not here, because no crash can tell: leaving out the sync between the zeros and the headers of a new segment. The sync
 # behind the headers makes both durable before the manifest lists the segment; the one between is a second line.
@@ -39,19 +43,19 @@ MUTANTS = [
     ("a failed write is tried again", "io_errors", COMMIT, "WriteResult::Failed(number) => return self.poison(PoisonReason::WriteFailed(number)),", "WriteResult::Failed(_) => true,"),
     ("acknowledges after poison", "random", COMMIT, "            // Durable or not, nobody learns it from here: what was not acknowledged before stays\n            // unknown.\n            return;", ""),
     ("writes after poison", "lane", COMMIT, "        if self.poison.is_some() {\n            return None;\n        }\n        if let Some(action)", "        if let Some(action)"),
-    ("appends after poison", "io_errors", COMMIT, "            return Err(AppendError::Poisoned);", ""),
+    ("appends after poison", "io_errors", ROOM, "            return Err(AppendError::Poisoned);", ""),
     ("the chain is not kept", "random", COMMIT, "previous_tag: self.last_tag,", "previous_tag: GroupTag::default(),"),
     ("two groups share a block", "random", COMMIT, "active.next_block += blocks;", "active.next_block += blocks.min(1);"),
     ("no mark", "lane", COMMIT, "self.quiet_since.filter(|_| unwitnessed)?", "self.quiet_since.filter(|_| unwitnessed && false)?"),
-    ("admits without a place", "random", COMMIT, "if self.has_room(bytes, kept_blocks) {", "if self.has_room(bytes, kept_blocks) || true {"),
+    ("admits without a place", "random", ROOM, "if self.has_room(bytes, kept_blocks) {", "if self.has_room(bytes, kept_blocks) || true {"),
     ("a checkpoint that frees nothing takes the last place", "reserve", RESERVE, "Frees::Nothing => self.behind_record(),", "Frees::Nothing => SEAL_BLOCKS,"),
     ("a checkpoint that frees too little takes the last place", "reserve", RESERVE, "Frees::Some => self.checkpoint_blocks + SEAL_BLOCKS,", "Frees::Some => SEAL_BLOCKS,"),
     ("records leave one place for a checkpoint", "reserve", RESERVE, "MARK_BLOCKS + self.checkpoint_blocks + self.behind_mark()", "MARK_BLOCKS + self.behind_mark()"),
-    ("marks take the place of a checkpoint", "random", COMMIT, "GroupKind::Mark if ready_behind == 0 => self.reserve.behind_mark(),", "GroupKind::Mark if ready_behind == 0 => 1,"),
+    ("marks take the place of a checkpoint", "random", ROOM, "GroupKind::Mark if ready_behind == 0 => self.reserve.behind_mark(),", "GroupKind::Mark if ready_behind == 0 => 1,"),
     ("the place for a checkpoint does not grow with the targets", "reserve", "tail.rs", "Checkpoint::encoded_bytes(self.targets.len() + usize::from(new))", "Checkpoint::encoded_bytes(usize::from(new))"),
     ("a new target makes no place for its cursor", "reserve", "tail.rs", "Checkpoint::encoded_bytes(self.targets.len() + usize::from(new))", "Checkpoint::encoded_bytes(self.targets.len() + usize::from(new && false))"),
     ("a checkpoint on its way is not counted", "lib", "cursor.rs", "self.pending.back().or(self.durable.as_ref())", "self.durable.as_ref()"),
-    ("no bound on pending bytes", "lane", COMMIT, "            return Err(AppendError::Full);", ""),
+    ("no bound on pending bytes", "lane", ROOM, "            return Err(AppendError::Full);", ""),
     ("a stalled disk is not noticed", "io_errors", COMMIT, "            self.poison(PoisonReason::Stalled);", ""),
     ("the padding keeps an old buffer's bytes", "random", "group.rs", "bytes[GROUP_HEADER_BYTES + header.payload_bytes as usize..].fill(0);", ""),
     ("the nonce leaves out the epoch", "lib", "cipher.rs", "nonce[..4].copy_from_slice(&epoch.0.to_le_bytes());", "let _ = epoch;"),
@@ -82,7 +86,7 @@ MUTANTS = [
     ("a wiped directory starts afresh", "damage", "start.rs", "let fresh_allowed = !segments_present && !config.expect_existing;", "let fresh_allowed = !segments_present;"),
     ("a recycled file keeps its old groups", "random", "pool.rs", "        if !blank {", "        if false {"),
     ("headers are not durable before the manifest", "random", "pool.rs", "self.disk.write(&file, 0, headers.as_slice())?;\n        self.disk.sync(&file)?;", "self.disk.write(&file, 0, headers.as_slice())?;"),
-    ("the directory is not synced", "random", "pool.rs", "        self.disk.sync_directory()?;\n        Ok(Prepared {", "        Ok(Prepared {"),
+    ("the directory is not synced", "random", "pool.rs", "        self.disk.sync_directory()?;\n        Ok(PreparedSegment {", "        Ok(PreparedSegment {"),
     ("the manifest is not synced", "random", "pool.rs", "        self.disk.sync(&self.manifest_file)?;\n", ""),
     ("the good manifest slot is overwritten after a failure", "io_errors", "pool.rs", "if self.manifest_unknown { 2 } else { 1 }", "1"),
     ("keys of recycled segments are not destroyed first, files are reused before the manifest", "random", "pool.rs", "        self.manifest_unknown = true;\n", "        self.manifest_unknown = true;\n        self.release();\n"),
@@ -107,6 +111,9 @@ MUTANTS = [
     ("a damaged group behind the damage is believed", "accept_loss", WALK, "!all && self.is_whole(*index, header)", "!all && (self.is_whole(*index, header) || true)"),
     ("groups that were cut off come back with a loss", "accept_loss", WALK, "later.into_iter().all(|(_, lowest)| *lowest > header.group)", "later.into_iter().all(|(_, lowest)| *lowest > header.group || true)"),
     ("damaged segments are dropped before the cut is durable", "accept_loss", "start.rs", "        keep_damaged(&manifest, &recovery, &mut ends);\n", "        let _ = (keep_damaged, &mut ends);\n"),
+    ("a judged call is acknowledged when it is durable", "shard_log", SHARD_LOG, "let judged = call.is_judged();", "let judged = call.is_judged() && false;"),
+    ("a write is acknowledged before it is durable", "shard_log", SHARD_LOG, "        let at = self.parked.partition_point(|before| before.lsn <= lsn);\n",
+     "        let parked = Parked { lsn: Lsn::NONE, ..parked };\n        let at = self.parked.partition_point(|before| before.lsn <= lsn);\n"),
     ("what is given up counts as durable before the cut is", "accept_loss", "start.rs", "    if recovery.lost.is_empty() {", "    if true {"),
 ]
 
@@ -134,14 +141,15 @@ def select(words):
 
 def run(test, copy, environment):
     """How a test fails, or None; raises when the bug does not compile."""
-    command = ["cargo", "test", "--offline", "-q", "-p", "prism-wal"]
-    command += ["--lib"] if test == "lib" else ["--test", test]
+    command = ["cargo", "test", "--offline", "-q"]
+    command += {"lib": ["-p", "prism-wal", "--lib"], "shard_log": ["-p", "prism-core", "--lib"]}.get(test, ["-p", "prism-wal", "--test", test])
+    only = ["log::shard_log"] if test == "shard_log" else []
     built = subprocess.run([*command, "--no-run"], cwd=copy, env=environment, capture_output=True, text=True)
     if built.returncode != 0:
         raise SystemExit(f"does not compile:\n{built.stderr[-3000:]}")
     try:
         result = subprocess.run(
-            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=HANGS_SECONDS)
+            [*command, *only], cwd=copy, env=environment, capture_output=True, text=True, timeout=HANGS_SECONDS)
     except subprocess.TimeoutExpired:
         return "hangs"
     if result.returncode == 0:
@@ -153,17 +161,33 @@ def run(test, copy, environment):
 
 def try_mutant(hint, copy, environment):
     """(test, how it failed) of the first test that notices, or None."""
-    for test in [hint, *(test for test in TESTS if test != hint)]:
+    others = [test for test in TESTS if test != hint] if hint in TESTS else []
+    for test in [hint, *others]:
         how = run(test, copy, environment)
         if how:
             return test, how
     return None
 
 
+def path_of(root, file):
+    crate, _, name = file.rpartition(":")
+    return root / (crate or "wal") / "src" / name
+
+
+def check(chosen, root):
+    for number, (name, _, file, text, _) in chosen:
+        times = path_of(root, file).read_text().count(text)
+        if times != 1:
+            raise SystemExit(f"bug {number} ({name}): its text stands {times} times in {file}; the list must follow the code")
+
+
 def main():
     if sys.argv[1:] == ["--list"]:
         for number, (name, hint, file, *_) in enumerate(MUTANTS, 1):
             print(f"{number:3} {name} ({file}; {hint})")
+        return 0
+    if sys.argv[1:] == ["--check"]:
+        check(select([]), ROOT)
         return 0
     environment = {**os.environ, **QUICK, "RUST_BACKTRACE": "0", "CARGO_PROFILE_DEV_DEBUG": "0"}
     environment.setdefault("CARGO_TARGET_DIR", str(ROOT / "target"))
@@ -173,13 +197,10 @@ def main():
         ignored = shutil.ignore_patterns("target", ".git", "node_modules")
         shutil.copytree(ROOT, copy, ignore=ignored, symlinks=True)
         chosen = select(sys.argv[1:])
-        sources = {}
-        for number, (name, _, file, text, _) in chosen:
-            sources[file] = (copy / "wal" / "src" / file).read_text()
-            if sources[file].count(text) != 1:
-                raise SystemExit(f"mutant {number} ({name}): its text stands {sources[file].count(text)} times in {file}")
+        check(chosen, copy)
+        sources = {file: path_of(copy, file).read_text() for _, (_, _, file, _, _) in chosen}
         for number, (name, hint, file, text, replacement) in chosen:
-            path = copy / "wal" / "src" / file
+            path = path_of(copy, file)
             began = time.monotonic()
             path.write_text(sources[file].replace(text, replacement))
             caught = try_mutant(hint, copy, environment)
