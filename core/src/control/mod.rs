@@ -93,7 +93,11 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// Mailboxes for a gateway with this many shards.
     pub(crate) fn new(shards: usize) -> Self {
-        let waker = Waker::for_thread();
+        Self::with_waker(shards, Waker::for_thread())
+    }
+
+    /// Mailboxes whose bell others have already.
+    pub(crate) fn with_waker(shards: usize, waker: Arc<Waker>) -> Self {
         // An answer for each question that may be open, and for as many that were given up.
         let events = 2 * (TASKS_MAX + 2 * changes::CHANGES_MAX * shards);
         Self {

@@ -7,8 +7,11 @@
 //! ```
 //!
 //! Since the store has everything before the first call comes, a key may move to another lane
-//! between two runs (another number of shards) without losing its order. A lane that must not start
-//! is *held*: its shard refuses calls that need the log, with the reason; the others serve.
+//! between two runs (another number of shards) without losing its order. While a store does not
+//! take its records, the gateway starts with as many shards as before ([`OpenError::AsBefore`]).
+//!
+//! A lane that must not start is *held*: its shard refuses calls that need the log, with the reason;
+//! the others serve.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -82,6 +85,22 @@ pub(crate) enum Opened {
     Lane(Box<OpenLane>),
     /// It must not be used; the reason.
     Held(String),
+}
+
+/// Reason why the lanes cannot be opened.
+#[derive(Debug)]
+pub(crate) enum OpenError {
+    /// A store does not take what the log holds for it now, and the keys would have other shards:
+    /// the gateway can start with as many shards as there were.
+    AsBefore { shards: u16, why: String },
+    /// A sentence for the operator: the store, the directory or the start of a thread fails.
+    Failed(String),
+}
+
+impl From<String> for OpenError {
+    fn from(sentence: String) -> Self {
+        Self::Failed(sentence)
+    }
 }
 
 /// The directory of the log, before and after its lanes are open.
@@ -212,8 +231,8 @@ impl LogDirectory {
     /// Opens all lanes and brings the store up to date. Returns one result for each shard.
     ///
     /// # Errors
-    /// A sentence for the operator: the store, the directory or the start of a thread fails.
-    pub(crate) fn open(&mut self, store: &mut Store<'_>) -> Result<Vec<Opened>, String> {
+    /// [`OpenError`]. After [`OpenError::AsBefore`] everything is as it was.
+    pub(crate) fn open(&mut self, store: &mut Store<'_>) -> Result<Vec<Opened>, OpenError> {
         self.open = true;
         if let Some(why) = self.why_of_another_log(store)? {
             tracing::error!(why, "the log is held");
@@ -248,6 +267,14 @@ impl LogDirectory {
         if let (false, Some(why)) = (unchanged, self.why_all_are_held(&results, existing.len())) {
             // No lane is made either: the next start must still see how many there were.
             return Ok((0..self.shards).map(|_| Opened::Held(why.clone())).collect());
+        }
+        let waits = results.values().find_map(|result| match result {
+            Recovered::Waits(why) => Some(why.clone()),
+            _ => None,
+        });
+        if let Some(why) = waits {
+            let shards = u16::try_from(existing.len()).unwrap_or(u16::MAX);
+            return Err(OpenError::AsBefore { shards, why });
         }
         let mut opened = Vec::new();
         for shard in 0..self.shards {
@@ -293,7 +320,7 @@ impl LogDirectory {
                  so that the other lanes can serve. {why}",
                 self.shards
             )),
-            Recovered::Ready(_) => None,
+            Recovered::Ready(_) | Recovered::Waits(_) => None,
         })
     }
 
@@ -314,7 +341,10 @@ impl LogDirectory {
             thread::scope(|scope| {
                 let read = |lane: &LaneId| {
                     let (lane, calls) = (*lane, seen.lane(*lane));
-                    let read = move || self.read(lane, true, positions, calls);
+                    let read = move || {
+                        threads::fault_point(Kind::LaneReader);
+                        self.read(lane, true, positions, calls)
+                    };
                     threads::spawn_scoped(scope, Kind::LaneReader, lane.0, read)
                         .map_err(|error| format!("cannot start a thread for the log: {error}"))
                 };
@@ -421,21 +451,15 @@ impl LogDirectory {
                 tracing::warn!(lane = lane.0, %error, "the store does not take what the log holds for it; serving, and trying again");
             }
             Err(error) => {
-                // Its keys belong to other shards now, which lack its records. It stays as it is.
-                let why = format!(
-                    "the store does not take what the log holds for it, {error}, and the keys have other shards now; start \
-                     again when it does, or with as many shards as before"
-                );
-                tracing::error!(lane = lane.0, why, "the lane is held");
-                return Ok(Recovered::Held(why));
+                // Its keys would belong to other shards, which lack its records. It stays as it is.
+                let why = format!("the store does not take what the log holds for it: {error}");
+                return Ok(Recovered::Waits(why));
             }
             Ok(()) => {}
         }
         if !may_be_late && store.waits_elsewhere(&read.tail) {
-            let why = "a server lacks what the log holds for it, and the keys have other shards now; start with as many \
-                       shards as before until prism_log_store_unapplied_bytes is 0";
-            tracing::error!(lane = lane.0, why, "the lane is held");
-            return Ok(Recovered::Held(why.to_owned()));
+            let why = "a server lacks what the log holds for it, until prism_log_store_unapplied_bytes is 0";
+            return Ok(Recovered::Waits(why.to_owned()));
         }
         read.took += began.elapsed();
         Ok(Recovered::Ready(read))
@@ -448,7 +472,7 @@ impl LogDirectory {
     /// Starts the keeper of a lane and collects the parts that its shard needs.
     fn hand_over(&mut self, shard: u16, recovered: Recovered, seen: &Seen) -> Result<Opened, String> {
         let ReadLane { started, tail, took } = match recovered {
-            Recovered::Held(why) => return Ok(Opened::Held(why)),
+            Recovered::Held(why) | Recovered::Waits(why) => return Ok(Opened::Held(why)),
             Recovered::Ready(read) => *read,
         };
         let events = self.events[usize::from(shard)].clone();
@@ -500,6 +524,8 @@ enum Recovered {
     Ready(Box<ReadLane>),
     /// It must not be used; the reason.
     Held(String),
+    /// A store lacks some of its records, and the keys would have other shards; the reason.
+    Waits(String),
 }
 
 fn group_config(limits: &LogLimits) -> Config {

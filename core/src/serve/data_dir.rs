@@ -20,7 +20,7 @@ use crate::{
     log::{
         self,
         keeper::Keepers,
-        open::{Elsewhere, LogDirectory, Opened},
+        open::{Elsewhere, LogDirectory, OpenError, Opened},
     },
     namespace::{Durability, state::NamespaceState},
     runtime::mailbox::Waker,
@@ -148,6 +148,14 @@ pub(super) fn open_store(options: &ServeOptions) -> Result<Option<sqlite::Parts>
     .map_err(|cause| ServeError(cause.to_string()))
 }
 
+/// Result of opening the log.
+pub(super) enum OpenLog {
+    /// It is open, but for the lanes of these shards.
+    Open(LogDirectory, Vec<usize>),
+    /// It can be opened with this many shards, those of the last run; the reason.
+    AsBefore(u16, String),
+}
+
 /// Opens the log if there is one, or a namespace needs one, and sends the shards their lanes.
 /// Returns the shards whose lanes must not be used, too.
 pub(super) fn open_log(
@@ -156,7 +164,7 @@ pub(super) fn open_log(
     catalog: &Catalog,
     parts: &mut sqlite::Parts,
     keepers: &Keepers,
-) -> Result<(LogDirectory, Vec<usize>), ServeError> {
+) -> Result<OpenLog, ServeError> {
     let key = match &options.wal_key_file {
         None => None,
         Some(path) => Some(read_key_file(path).map_err(|cause| ServeError(cause.to_string()))?),
@@ -212,10 +220,14 @@ pub(super) fn open_log(
     let mut held = Vec::new();
     let exists = log.exists().map_err(ServeError)?;
     if is_needed || exists || store.knows_a_log().map_err(ServeError)? {
-        let opened = log.open(&mut store).map_err(ServeError)?;
+        let opened = match log.open(&mut store) {
+            Ok(opened) => opened,
+            Err(OpenError::AsBefore { shards, why }) => return Ok(OpenLog::AsBefore(shards, why)),
+            Err(OpenError::Failed(sentence)) => return Err(ServeError(sentence)),
+        };
         let is_held = |(shard, opened): (usize, &Opened)| matches!(opened, Opened::Held(_)).then_some(shard);
         held = opened.iter().enumerate().filter_map(is_held).collect();
         send_opened(&events, opened);
     }
-    Ok((log, held))
+    Ok(OpenLog::Open(log, held))
 }

@@ -49,6 +49,20 @@ pub(super) fn bind(address: SocketAddr, count: u16) -> Result<(Vec<TcpListener>,
     Ok((listeners, bound))
 }
 
+/// Makes the listeners as many as there are shards.
+pub(super) fn resize(
+    listeners: &mut Vec<TcpListener>,
+    address: SocketAddr,
+    count: u16,
+) -> Result<(), ServeError> {
+    listeners.truncate(usize::from(count));
+    while listeners.len() < usize::from(count) {
+        let listener = listen(address);
+        listeners.push(listener.map_err(|cause| ServeError(format!("cannot listen on {address}: {cause}")))?);
+    }
+    Ok(())
+}
+
 /// Binds without sharing the port. The kernel closes an io_uring, and its listeners, only after its
 /// process has ended: the port of a gateway that has just been stopped stays in use for a moment.
 fn bind_alone(address: SocketAddr) -> io::Result<TcpListener> {

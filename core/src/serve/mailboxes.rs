@@ -33,7 +33,17 @@ pub(super) struct Mailboxes {
 
 impl Mailboxes {
     pub(super) fn new(options: &ServeOptions, count: u16) -> io::Result<Self> {
-        let control = control::Inbox::new(usize::from(count));
+        Self::with_control(options, count, control::Inbox::new(usize::from(count)))
+    }
+
+    /// Makes mailboxes for another number of shards. Control keeps its bell.
+    pub(super) fn resized(&self, options: &ServeOptions, count: u16) -> io::Result<Self> {
+        let waker = self.control.waker.clone();
+        let control = control::Inbox::with_waker(usize::from(count), waker);
+        Self::with_control(options, count, control)
+    }
+
+    fn with_control(options: &ServeOptions, count: u16, control: control::Inbox) -> io::Result<Self> {
         let mut inboxes = Vec::new();
         // An answer always has room: one for each waiting call, and one for each place that a
         // stream asks.

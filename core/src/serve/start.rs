@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io,
     net::{SocketAddr, TcpListener},
+    num::NonZeroUsize,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +23,7 @@ use prism_backends::{
 
 use super::{
     Event, Helpers, Link, ServeError, Server,
-    data_dir::{self, DataDir, tombstone_window_ms},
+    data_dir::{self, DataDir, OpenLog, tombstone_window_ms},
     descriptors, failed, listen,
     mailboxes::{JOBS_MAX, Mailboxes},
     sidecars::{Sidecars, Surroundings},
@@ -92,8 +93,8 @@ impl Server {
     }
 
     fn start_on(
-        ground: Ground,
-        listeners: Vec<TcpListener>,
+        mut ground: Ground,
+        mut listeners: Vec<TcpListener>,
         address: SocketAddr,
     ) -> Result<Self, ServeError> {
         let waker = ground.mailboxes.control.waker.clone();
@@ -111,6 +112,7 @@ impl Server {
             None => (None, Vec::new()),
             Some(parts) => {
                 let (log, held) = ground.open_log(&catalog, parts)?;
+                listen::resize(&mut listeners, address, ground.count)?;
                 (Some(log), held)
             }
         };
@@ -227,17 +229,44 @@ impl Ground {
         })
     }
 
-    /// Opens the log. Later writes are stamped above all stamps in log and store.
+    /// Opens the log, with the shards of the last run if a store does not take now what the log
+    /// holds for it. Later writes are stamped above all stamps in log and store.
     fn open_log(
-        &self,
+        &mut self,
         catalog: &Catalog,
         parts: &mut sqlite::Parts,
     ) -> Result<(LogDirectory, Vec<usize>), ServeError> {
-        let (log, held) = data_dir::open_log(&self.options, &self.mailboxes, catalog, parts, &self.keepers)?;
+        let mut opened = data_dir::open_log(&self.options, &self.mailboxes, catalog, parts, &self.keepers)?;
+        if let OpenLog::AsBefore(shards, why) = opened {
+            tracing::warn!(
+                shards,
+                asked = self.count,
+                why,
+                "starting with as many shards as at the last run; start again for another number when the store has everything"
+            );
+            self.resize(shards)?;
+            opened = data_dir::open_log(&self.options, &self.mailboxes, catalog, parts, &self.keepers)?;
+        }
+        let OpenLog::Open(log, held) = opened else {
+            return Err(ServeError(
+                "the log was written with another number of shards".to_owned(),
+            ));
+        };
         let highest_stamp = parts.writer.highest_stamp().max(log.highest_stamp());
         self.registry.clock().start_above(highest_stamp);
         self.registry.clock().start_as(gateway_number(log.id()));
         Ok((log, held))
+    }
+
+    /// Changes the number of shards before the first of them starts.
+    fn resize(&mut self, shards: u16) -> Result<(), ServeError> {
+        self.mailboxes = self
+            .mailboxes
+            .resized(&self.options, shards)
+            .map_err(|cause| failed("cannot make the mailboxes", &cause))?;
+        self.count = shards;
+        self.options.shards = NonZeroUsize::new(usize::from(shards)).unwrap_or(NonZeroUsize::MIN);
+        Ok(())
     }
 
     /// Starts the store's helper threads.

@@ -2,6 +2,7 @@
 //! every store must stand.
 
 use std::{
+    num::NonZeroUsize,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -10,7 +11,7 @@ use std::{
 use prism_core::client::Client;
 
 use super::{
-    log::{get, put, token},
+    log::{get, http_get, put, token},
     support::Gateway,
 };
 
@@ -75,15 +76,22 @@ pub(super) fn kills_lose_nothing(server: &mut impl Mortal, gateway: &mut Gateway
     println!("{} acknowledged writes, none lost", all.len());
 }
 
-/// Starts a gateway whose server is away: what is eventual is refused, the log takes what is
-/// strong, and both go on when the server comes.
+/// Starts a gateway whose server is away, with another number of shards: it keeps the one before,
+/// with which the log's records have their owners. What is eventual is refused, the log takes what
+/// is strong, and both go on when the server comes. The next start takes the new number.
 pub(super) fn a_start_without_its_server(server: &mut impl Mortal, gateway: &mut Gateway) {
     gateway.create_namespace_at("kept", "strong");
     gateway.create_namespace_at("later", "eventual");
     put(&mut gateway.client(), "kept", "id", "v", None).expect("a put");
-    gateway.stop();
     server.kill();
-    gateway.start_again(|_| {});
+    // Nobody but the log has these.
+    let ids: Vec<_> = (0..20).map(|number| format!("late-{number}")).collect();
+    for id in &ids {
+        put(&mut gateway.client(), "kept", id, id, None).expect("the log takes it");
+    }
+    let before = shards_of(gateway);
+    gateway.restart(|options| options.shards = NonZeroUsize::new(before + 1).expect("not 0"));
+    assert_eq!(shards_of(gateway), before, "the records keep their owners");
     let status = put(&mut gateway.client(), "later", "id", "w", None).expect_err("nobody is there");
     assert_eq!(status.code, 14, "{status:?}");
     assert!(
@@ -103,6 +111,28 @@ pub(super) fn a_start_without_its_server(server: &mut impl Mortal, gateway: &mut
     for namespace in ["later", "kept"] {
         assert_eq!(get(&mut client, namespace, "id").as_deref(), Some("w"));
     }
+    drop(client);
+    let begun = Instant::now();
+    while shards_of(gateway) == before {
+        // Until the server has everything, the number stays.
+        assert!(begun.elapsed() < PATIENCE, "the number of shards stays");
+        gateway.restart(|_| {});
+    }
+    assert_eq!(shards_of(gateway), before + 1);
+    let mut client = gateway.client();
+    for id in &ids {
+        assert_eq!(get(&mut client, "kept", id).as_deref(), Some(id.as_str()));
+    }
+    assert_eq!(get(&mut client, "kept", "id").as_deref(), Some("w"));
+}
+
+/// The shards with which a gateway runs.
+fn shards_of(gateway: &Gateway) -> usize {
+    let (_, page) = http_get(gateway, "/metrics");
+    let lines = page.lines();
+    lines
+        .filter(|line| line.starts_with("prism_connections_open{"))
+        .count()
 }
 
 /// Writes by two clients until stopped. Returns the acknowledged ids, and the number of failed
