@@ -6,6 +6,7 @@ import { execFile } from 'node:child_process';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { Code, ConnectError, createClient } from '@connectrpc/connect';
 import {
   Http2SessionManager,
@@ -15,7 +16,7 @@ import {
 } from '@connectrpc/connect-node';
 import { Health } from './gen/grpc/health/v1/health_pb.js';
 import { Namespaces } from './gen/prism/admin/v1/namespaces_pb.js';
-import { KeyValue } from './gen/prism/keyvalue/v1/keyvalue_pb.js';
+import { KeyValue, ScanRequestSchema, ScanResponseSchema } from './gen/prism/keyvalue/v1/keyvalue_pb.js';
 import { PubSub, Start } from './gen/prism/pubsub/v1/pubsub_pb.js';
 
 const target = process.env.PRISM_TARGET;
@@ -248,6 +249,31 @@ test('server-sent events, and where they go on after a break', async () => {
   const failed = events(await streamText('text/event-stream', { body: '{"namespace":"nope"}' })).pop();
   assert.equal(failed.event, 'error');
   assert.equal(JSON.parse(failed.data).code, 'not_found');
+});
+
+test('gRPC-Web in base64, with a stream', async () => {
+  const message = toBinary(ScanRequestSchema, create(ScanRequestSchema, { namespace: streamed, selection: { itemLimit: 15 } }));
+  const frame = Buffer.concat([Buffer.from([0, 0, 0, 0, message.length]), message]);
+  const response = await fetch(`${baseUrl}/prism.keyvalue.v1.KeyValue/Scan`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/grpc-web-text', accept: 'application/grpc-web-text' },
+    body: frame.toString('base64'),
+    ...within(),
+  });
+  assert.equal(response.headers.get('content-type'), 'application/grpc-web-text+proto');
+  // Each part may have its own padding.
+  const parts = (await response.text()).match(/[^=]+=*/g);
+  const body = Buffer.concat(parts.map((part) => Buffer.from(part, 'base64')));
+  const frames = [];
+  for (let at = 0; at < body.length; at += 5 + body.readUInt32BE(at + 1)) {
+    frames.push([body[at], body.subarray(at + 5, at + 5 + body.readUInt32BE(at + 1))]);
+  }
+  const [flags, trailers] = frames.pop();
+  assert.equal(flags, 0x80, 'the trailers');
+  assert.match(trailers.toString(), /^grpc-status: 0\r\n/);
+  assert(frames.length >= 3 && frames.every(([flags]) => flags === 0), `${frames.length} messages`);
+  const pages = frames.map(([, message]) => fromBinary(ScanResponseSchema, message));
+  assert.equal(new Set(entriesOf(pages)).size, ENTRIES);
 });
 
 test('gRPC-Web in base64', async () => {

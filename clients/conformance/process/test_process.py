@@ -1,6 +1,7 @@
 """The process as an operator sees it: starting, refusing to start, restarting, draining."""
 
 import contextlib
+import http.client
 import os
 import socket
 import subprocess
@@ -89,13 +90,25 @@ def await_line(server, *parts):
 
 @pytest.mark.parametrize("driver", ["epoll", "auto"])
 def test_each_driver_serves_and_is_named(new_server, driver):
-    with new_server("--driver", driver, "--embedded", "memory", "--shards", "2") as server:
+    with new_server("--driver", driver, "--embedded", "memory", "--shards", "2", "--set", "http.compress_above=off") as server:
         with Client(server.address) as client:
             client.create("drivers")
-            client.put("drivers", "x", b"v")
-            assert client.value("drivers", "x") == b"v"
+            client.put("drivers", "x", b"v" * 100_000)
+            assert client.value("drivers", "x") == b"v" * 100_000
+        assert "content-encoding" not in reply_for_who_takes_gzip(server, '{"namespace": "drivers", "id": "x"}')
         expected = {"epoll": ["epoll"], "auto": ["epoll", "io_uring"]}[driver]
         assert any(name in server.output() for name in expected), "it says which driver is in use"
+
+
+def reply_for_who_takes_gzip(server, message):
+    """The fields of a large reply, in small letters."""
+    connection = http.client.HTTPConnection(server.address, timeout=PATIENCE_S)
+    with contextlib.closing(connection):
+        fields = {"content-type": "application/json", "accept-encoding": "gzip, zstd"}
+        connection.request("POST", "/prism.keyvalue.v1.KeyValue/Get", message, fields)
+        reply = connection.getresponse()
+        assert reply.status == 200 and len(reply.read()) > 100_000
+        return {name.lower() for name, _ in reply.getheaders()}
 
 
 FORBIDDING = [sys.executable, str(Path(__file__).parent / "without_io_uring.py")]

@@ -14,8 +14,12 @@ from server import Server
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 DRAIN_S = 4
-# The kinds of threads whose end leaves the shard alive; those of shards cut the connections that would see it.
-KINDS = ["prism-writer", "prism-reader", "prism-checkpoint", "prism-keeper", "prism-log", "prism-control", "prism-diagnostics"]
+# The kinds of threads whose end leaves the shard alive; those of shards cut the connections that would see it. Without those
+# that need a server as store or catalog.
+KINDS = [
+    "prism-writer", "prism-reader", "prism-checkpoint", "prism-keeper", "prism-log", "prism-control", "prism-provision",
+    "prism-gateway", "prism-diagnostics", "main",
+]
 # Their beginnings are complete: the drain waits for the rest of them.
 CALL = b"POST /prism.keyvalue.v1.KeyValue/Get HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{"
 PROBE = b"GET /readyz HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n"
@@ -43,7 +47,9 @@ def give_work(server, stop):
             client.put("kept", f"id-{number}", bytes(200_000))
             client.value("kept", f"id-{number}")
             client.names()
+            client.create(f"more-{number}")
             server.process.send_signal(signal.SIGUSR1)
+            server.process.send_signal(signal.SIGHUP)
             number += 1
 
 

@@ -1,7 +1,10 @@
 """What browsers, proxies and curl meet beside plain calls: hosts, preflights, calls by GET, streams, compression, refusals."""
 
+import base64
 import gzip
 import json
+import threading
+import time
 
 import grpc
 import pytest
@@ -38,12 +41,46 @@ def test_loopback_names_are_taken(tmp_path, version, host):
     assert curl(tmp_path, "/healthz", version, "--header", f"host: {host}").status == 200
 
 
-def test_a_foreign_authority_is_refused_in_grpc():
+@pytest.mark.parametrize("keeps_open", [False, True], ids=["ends", "keeps its side open"])
+def test_a_foreign_authority_is_refused_in_grpc(keeps_open):
+    may_end = threading.Event()
+
+    def requests():
+        yield kv.GetRequest(namespace=NAMESPACE, id="x").SerializeToString()
+        if keeps_open:
+            may_end.wait(PATIENCE_S)
+
     with grpc.insecure_channel(TARGET, [*OPTIONS, ("grpc.default_authority", "rebound.example")]) as channel:
+        began = time.monotonic()
         with pytest.raises(grpc.RpcError) as refused:
-            keyvalue_pb2_grpc.KeyValueStub(channel).Get(kv.GetRequest(namespace=NAMESPACE, id="x"), timeout=PATIENCE_S)
+            next(channel.stream_stream(GET)(requests(), timeout=PATIENCE_S))
+        took = time.monotonic() - began
+        may_end.set()
     assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
     assert status_details(refused.value)["ErrorInfo"].reason == "HOST_NOT_ALLOWED"
+    assert took < PATIENCE_S / 3
+
+
+# Above what a list of header fields may have, and far below what ends a connection.
+LARGE_FIELD = "x-large: " + "h" * (20 << 10)
+
+
+def test_header_fields_that_are_too_large_are_answered_in_grpc(tmp_path):
+    request = kv.GetRequest(namespace=NAMESPACE, id="x").SerializeToString()
+    answer = call_grpc(tmp_path, GET, request, LARGE_FIELD)
+    assert answer.status == 200 and answer.headers["content-type"] == "application/grpc"
+    assert answer.headers["grpc-status"] == str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+    assert "nothing was done" in answer.headers["grpc-message"]
+    padded = answer.headers["grpc-status-details-bin"]
+    assert b"HEADERS_TOO_LARGE" in base64.b64decode(padded + "=" * (-len(padded) % 4))
+
+
+@VERSIONS
+def test_header_fields_that_are_too_large_are_answered_in_json(tmp_path, version):
+    answer = call_json(tmp_path, version, GET, {"namespace": NAMESPACE, "id": "x"}, "--header", LARGE_FIELD)
+    assert answer.status == 431
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["code"] == "resource_exhausted" and "header fields" in answer.json()["message"]
 
 
 @VERSIONS
@@ -175,12 +212,23 @@ def test_large_replies_are_compressed_for_those_who_accept_it(tmp_path, version,
     if encoding is not None:
         assert answer.headers["vary"] == "accept-encoding"
         assert len(body) < len(LARGE) // 10
-    if encoding == "gzip":
-        body = gzip.decompress(body)
-    if encoding != "zstd":
-        assert json.loads(body)["items"][0]["value"] == b64(LARGE)
+        # curl unpacks what it is told to.
+        header = ("--header", f"accept-encoding: {accepted}", "--compressed")
+        unpacked = call_json(tmp_path, version, GET, message, *header)
+        assert unpacked.headers["content-encoding"] == encoding
+        body = unpacked.body
+    assert json.loads(body)["items"][0]["value"] == b64(LARGE)
     plain = call_json(tmp_path, version, GET, message)
     assert "content-encoding" not in plain.headers
+
+
+@pytest.mark.parametrize("length, encoding", [(11_000, None), (13_000, "gzip")])
+def test_a_reply_is_compressed_above_16_kib_only(tmp_path, length, encoding, fresh_id):
+    """In base64 the values are 14,667 and 17,333 bytes long."""
+    put(tmp_path, fresh_id, LARGE[:length])
+    accepts = ("--header", "accept-encoding: gzip")
+    answer = call_json(tmp_path, "--http1.1", GET, {"namespace": NAMESPACE, "id": fresh_id}, *accepts)
+    assert answer.headers.get("content-encoding") == encoding
 
 
 def test_large_grpc_replies_are_compressed_for_those_who_accept_it(tmp_path, fresh_id):

@@ -14,7 +14,8 @@ use super::{Exit, Failure, Global, connect};
 
 pub(super) fn run(global: &Global, printer: &mut Printer) -> Result<(), Failure> {
     let mut client = connect(global)?;
-    let (code, reason) = text_page(&mut client, "/readyz")?;
+    let (code, body) = text_page(&mut client, "/readyz")?;
+    let reason = sentence(&body);
     let (_, metrics) = text_page(&mut client, "/metrics")?;
     let metrics = Metrics(&metrics);
     if !metrics.is_of_a_gateway() {
@@ -39,7 +40,7 @@ pub(super) fn run(global: &Global, printer: &mut Printer) -> Result<(), Failure>
         printer.json(&json!({
             "server": global.server,
             "ready": ready,
-            "reason": if ready { "" } else { reason.trim() },
+            "reason": if ready { "" } else { reason.as_str() },
             "version": label("version"),
             "driver": label("driver"),
             "shards": shards,
@@ -54,7 +55,7 @@ pub(super) fn run(global: &Global, printer: &mut Printer) -> Result<(), Failure>
         let status = if ready {
             "ready".to_owned()
         } else {
-            format!("not ready: {}", reason.trim())
+            format!("not ready: {reason}")
         };
         let plural = if shards == 1 { "" } else { "s" };
         let lines = [
@@ -86,6 +87,13 @@ pub(super) fn run(global: &Global, printer: &mut Printer) -> Result<(), Failure>
     } else {
         Err(Failure::silent(Exit::No))
     }
+}
+
+/// The sentence of an answer, which is an error in JSON or a line of text.
+fn sentence(body: &str) -> String {
+    let error: Option<serde_json::Value> = serde_json::from_str(body).ok();
+    let message = error.as_ref().and_then(|error| error["message"].as_str());
+    message.unwrap_or(body).trim().to_owned()
 }
 
 fn text_page(client: &mut Client, path: &str) -> Result<(u16, String), Failure> {
@@ -168,6 +176,15 @@ impl<'a> Metrics<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_is_its_sentence() {
+        assert_eq!(
+            sentence("{\"code\":\"unavailable\",\"message\":\"draining\"}\n"),
+            "draining"
+        );
+        assert_eq!(sentence("ready\n"), "ready");
+    }
 
     #[test]
     fn figures_are_summed_over_the_shards() {

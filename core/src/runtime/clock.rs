@@ -245,6 +245,8 @@ impl Stamper {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Seek as _};
+
     use super::*;
 
     const HOUR_NS: i64 = 3_600_000_000_000;
@@ -323,12 +325,30 @@ mod tests {
     fn the_warning_comes_once_a_minute() {
         let (_, clock) = clock();
         let due = || clock.warn_at.load(Ordering::Relaxed);
-        clock.warn_if_ahead(BEHIND_MAX_NS);
-        assert_eq!(due(), 0, "a second is no step");
-        clock.warn_if_ahead(BEHIND_MAX_NS + 1);
-        let next = due();
-        assert!(next >= WARN_PAUSE.as_millis() as u64);
-        clock.warn_if_ahead(HOUR_NS);
-        assert_eq!(due(), next);
+        let second = lines_of(|| clock.warn_if_ahead(BEHIND_MAX_NS));
+        assert_eq!((second.as_str(), due()), ("", 0), "a second is no step");
+        let line = lines_of(|| {
+            clock.warn_if_ahead(HOUR_NS);
+            clock.warn_if_ahead(2 * HOUR_NS);
+        });
+        assert_eq!(line.lines().count(), 1, "{line}");
+        assert!(
+            line.contains("WARN") && line.contains("the wall clock is behind the stamps of earlier writes"),
+            "{line}"
+        );
+        assert!(line.contains("seconds=3600"), "{line}");
+        assert!(due() >= WARN_PAUSE.as_millis() as u64);
+    }
+
+    /// The diagnostics that `work` writes.
+    fn lines_of(work: impl FnOnce()) -> String {
+        let file = Arc::new(tempfile::tempfile().expect("a file"));
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(file.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, work);
+        (&*file).rewind().expect("the first line");
+        io::read_to_string(&*file).expect("text")
     }
 }

@@ -12,6 +12,7 @@ mod messages;
 mod nats;
 mod outage;
 mod output;
+mod overtaken;
 mod postgres;
 mod power_cut;
 mod pubsub;

@@ -2,7 +2,12 @@
 //! readers and writes on the same connections, and every refused write is read back through another
 //! one.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Write as _},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
 use prism_codec::{
     grpc::Code,
@@ -20,12 +25,15 @@ use super::{
 /// Bytes of a large value; its page is a little longer.
 const LARGE: usize = 1 << 20;
 
+/// A store, the durability of its namespace, and the shards.
+type Case = (EmbeddedStore, &'static str, usize);
+
 /// A gateway with a namespace "mixed" that holds one large value.
-fn gateway(store: EmbeddedStore, shards: usize, output_bytes_max: usize) -> Gateway {
+fn gateway((store, durability, shards): Case, output_bytes_max: usize) -> Gateway {
     let gateway = Gateway::start_with(store, shards, |options| {
         options.limits.output_bytes_max = output_bytes_max;
     });
-    gateway.create_namespace("mixed");
+    gateway.create_namespace_at("mixed", durability);
     let put = PutRequest {
         namespace: "mixed".to_owned(),
         id: "large".to_owned(),
@@ -101,12 +109,14 @@ fn requests(gateway: &Gateway, method: &str, code: &str) -> usize {
 
 #[test]
 fn a_client_that_asks_for_more_than_the_limit_and_reads_gets_every_answer() {
-    for (store, shards) in [
-        (EmbeddedStore::Memory, 1),
-        (EmbeddedStore::Memory, 2),
-        (EmbeddedStore::Sqlite, 1),
+    for case in [
+        (EmbeddedStore::Memory, "best-effort", 1),
+        (EmbeddedStore::Memory, "best-effort", 2),
+        (EmbeddedStore::Sqlite, "best-effort", 1),
+        (EmbeddedStore::Sqlite, "eventual", 2),
+        (EmbeddedStore::Sqlite, "strong", 1),
     ] {
-        let gateway = gateway(store, shards, 4 << 20);
+        let gateway = gateway(case, 4 << 20);
         std::thread::scope(|scope| {
             for number in 0..3 {
                 let address = gateway.address();
@@ -118,11 +128,11 @@ fn a_client_that_asks_for_more_than_the_limit_and_reads_gets_every_answer() {
                     for read in &reads {
                         assert!(
                             matches!(outcomes[read], Outcome::Done(bytes) if bytes > LARGE),
-                            "{store:?}: {:?}",
+                            "{case:?}: {:?}",
                             outcomes[read]
                         );
                     }
-                    assert_eq!(check_writes(address, &writes, &outcomes), (64, 0), "{store:?}");
+                    assert_eq!(check_writes(address, &writes, &outcomes), (64, 0), "{case:?}");
                 });
             }
         });
@@ -132,18 +142,20 @@ fn a_client_that_asks_for_more_than_the_limit_and_reads_gets_every_answer() {
 
 #[test]
 fn a_write_that_is_refused_beside_unread_answers_has_no_effect() {
-    leave_unread(EmbeddedStore::Memory, 2);
+    leave_unread((EmbeddedStore::Memory, "best-effort", 2));
 }
 
 #[test]
-fn so_it_is_with_sqlite() {
-    leave_unread(EmbeddedStore::Sqlite, 1);
+fn so_it_is_with_sqlite_at_each_durability() {
+    for (durability, shards) in [("best-effort", 1), ("eventual", 1), ("strong", 2)] {
+        leave_unread((EmbeddedStore::Sqlite, durability, shards));
+    }
 }
 
 /// Reads nothing until the gateway has refused all waiting calls; then compares the answers with
 /// the stored and counted writes.
-fn leave_unread(store: EmbeddedStore, shards: usize) {
-    let gateway = gateway(store, shards, 4 << 20);
+fn leave_unread(case: Case) {
+    let gateway = gateway(case, 4 << 20);
     let mut client = RawClient::with_window(gateway.address(), 64 << 10);
     let mut reads: Vec<_> = (0..8).map(|_| client.get("mixed", "large")).collect();
     client.transmit();
@@ -183,8 +195,11 @@ fn leave_unread(store: EmbeddedStore, shards: usize) {
 
 #[test]
 fn many_scans_of_a_late_reader_lose_no_page() {
-    for (store, shards) in [(EmbeddedStore::Memory, 2), (EmbeddedStore::Sqlite, 1)] {
-        let gateway = gateway(store, shards, 2 << 20);
+    for case in [
+        (EmbeddedStore::Memory, "best-effort", 2),
+        (EmbeddedStore::Sqlite, "best-effort", 1),
+    ] {
+        let gateway = gateway(case, 2 << 20);
         let mut writer = gateway.client();
         for number in 0..8 {
             let put = PutRequest {
@@ -211,9 +226,98 @@ fn many_scans_of_a_late_reader_lose_no_page() {
         for scan in &scans {
             assert!(
                 matches!(outcomes[scan], Outcome::Done(bytes) if bytes > LARGE + 8 * (256 << 10)),
-                "{store:?}: {:?}",
+                "{case:?}: {:?}",
                 outcomes[scan]
             );
         }
     }
+}
+
+/// A pipeline of large reads and small writes over HTTP/1.1, of which nothing is read for a while.
+/// Every other write has a deadline of a millisecond, which may be over when its turn comes.
+#[test]
+fn a_pipeline_over_http_1_is_answered_whole_and_truly() {
+    for case in [
+        (EmbeddedStore::Memory, "best-effort", 2),
+        (EmbeddedStore::Sqlite, "best-effort", 1),
+        (EmbeddedStore::Sqlite, "strong", 2),
+    ] {
+        let gateway = gateway(case, 2 << 20);
+        let mut stream = TcpStream::connect(gateway.address()).expect("the gateway takes connections");
+        stream.set_read_timeout(Some(CALL_TIMEOUT)).expect("a time-out");
+        let mut pipeline = String::new();
+        for number in 0..24 {
+            request(&mut pipeline, "Get", "", r#"{"namespace":"mixed","id":"large"}"#);
+            let deadline = ["", "connect-timeout-ms: 1\r\n"][number % 2];
+            // Base64 of "k" and of "written".
+            let put = format!(
+                r#"{{"namespace":"mixed","id":"id-{number}","items":[{{"key":"aw==","value":"d3JpdHRlbg=="}}]}}"#
+            );
+            request(&mut pipeline, "Put", deadline, &put);
+        }
+        stream.write_all(pipeline.as_bytes()).expect("a pipeline");
+        // More answers than the connection takes are waiting, however large the kernel's buffers
+        // are.
+        let answered = || requests(&gateway, "Get", "OK");
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let (mut seen, mut since) = (answered(), Instant::now());
+        while seen == 0 || since.elapsed() < Duration::from_millis(200) {
+            assert!(Instant::now() < deadline, "{case:?}: never at rest");
+            let now = answered();
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(seen < 24, "{case:?}: {seen} large answers wait for a client");
+        let mut reader = BufReader::new(stream);
+        let mut other = gateway.client();
+        let mut done = 1;
+        for number in 0..24 {
+            let (status, body) = answer(&mut reader);
+            assert!(status == 200 && body.len() > LARGE, "{case:?}: a read: {status}");
+            let (status, body) = answer(&mut reader);
+            let found = stored(&mut other, &format!("id-{number}"));
+            if status == 200 {
+                assert_eq!(found.as_deref(), Some(&b"written"[..]), "{case:?}: {number}");
+                done += 1;
+                continue;
+            }
+            let text = String::from_utf8_lossy(&body);
+            assert!(status == 504 && number % 2 == 1, "{case:?}: {status} {text}");
+            if text.contains("nothing was done") {
+                assert_eq!(found, None, "{case:?}: {number} was answered {text}");
+            }
+        }
+        assert_eq!(requests(&gateway, "Put", "OK"), done, "{case:?}");
+    }
+}
+
+/// Appends a call in JSON.
+fn request(pipeline: &mut String, method: &str, field: &str, body: &str) {
+    pipeline.push_str(&format!(
+        "POST /prism.keyvalue.v1.KeyValue/{method} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{field}\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+}
+
+/// Status and body of the next answer of a connection.
+fn answer(reader: &mut impl BufRead) -> (u16, Vec<u8>) {
+    let (mut status, mut length) = (None, 0);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("an answer in time");
+        let line = line.trim_end().to_ascii_lowercase();
+        if let Some(code) = line.strip_prefix("http/1.1 ") {
+            status = code[..3].parse().ok();
+        } else if let Some(bytes) = line.strip_prefix("content-length: ") {
+            length = bytes.parse().expect("a length");
+        } else if line.is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).expect("a whole answer");
+    (status.expect("a status line"), body)
 }

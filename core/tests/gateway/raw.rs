@@ -97,8 +97,13 @@ impl RawClient {
         self.call("Get", &request)
     }
 
+    /// A call of KeyValue.
     pub(crate) fn call(&mut self, method: &str, request: &impl Message) -> StreamId {
-        let stream = self.open(method);
+        self.call_at(&format!("/prism.keyvalue.v1.KeyValue/{method}"), request)
+    }
+
+    pub(crate) fn call_at(&mut self, path: &str, request: &impl Message) -> StreamId {
+        let stream = self.open(path);
         let message = request.encode_to_vec();
         self.h2
             .send_grpc_message(stream, true, |out| out.extend_from_slice(&message))
@@ -109,7 +114,7 @@ impl RawClient {
     /// Begins a call with an announced message of `length` bytes, sends some of them, and does not
     /// end.
     pub(crate) fn begin(&mut self, method: &str, bytes: &[u8], length: usize) -> StreamId {
-        let stream = self.open(method);
+        let stream = self.open(&format!("/prism.keyvalue.v1.KeyValue/{method}"));
         let length = u32::try_from(length).expect("a short message").to_be_bytes();
         let body = [&[0], &length[..], bytes].concat();
         self.h2
@@ -118,8 +123,7 @@ impl RawClient {
         stream
     }
 
-    fn open(&mut self, method: &str) -> StreamId {
-        let path = format!("/prism.keyvalue.v1.KeyValue/{method}");
+    fn open(&mut self, path: &str) -> StreamId {
         let headers: [(&[u8], &[u8]); 6] = [
             (b":method", b"POST"),
             (b":scheme", b"http"),

@@ -2,10 +2,11 @@
 
 use std::{
     io::{Read as _, Write as _},
-    process::Stdio,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
-use crate::support::Setup;
+use crate::support::{PATIENCE, Setup};
 
 #[test]
 fn the_metrics_page_has_the_process_the_disk_and_the_namespaces() {
@@ -64,14 +65,72 @@ fn a_client_that_speaks_tls_or_proxy_is_cut_and_named_once() {
     cut(b"PROXY TCP4 10.0.0.1 10.0.0.2 40000 8980\r\nGET / HTTP/1.1\r\n\r\n");
     let line = lines.find("the PROXY protocol");
     assert!(line.contains("DEBUG"), "throttled: {line}");
+    // SETTINGS, as they must be, and DATA on stream 0, which has none.
+    let mut broken = gateway.connect();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x01\0\0\0\0\0\0x";
+    broken.write_all(preface).expect("bytes");
+    let line = lines.find("it broke HTTP/2");
+    let peer = broken.local_addr().expect("an address").to_string();
+    assert!(line.contains("DEBUG") && line.contains(&peer), "{line}");
+    // It was sent a GOAWAY before the end.
+    assert!(broken.read_to_end(&mut Vec::new()).is_ok_and(|bytes| bytes > 9));
     assert_eq!(gateway.readyz().as_deref(), Some("200 ready\n"));
+}
+
+#[test]
+fn prism_status_says_why_a_gateway_is_not_ready_and_ends_with_1() {
+    let gateway = Setup::new().args(&["--shards", "2"]).start();
+    gateway.create_namespace("kept", "strong").expect("a namespace");
+    gateway.put_and_get("kept", "alice");
+    let directory = gateway.kill();
+    // Without one of its files a lane is held; the other shard serves.
+    let log = directory.path().join("data/wal");
+    let files = std::fs::read_dir(log)
+        .expect("the log")
+        .map(|file| file.expect("a file").path());
+    let is_of_a_lane = |file: &std::path::PathBuf| {
+        let name = file
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        name.starts_with("lane-00000001-")
+    };
+    std::fs::remove_file(files.filter(is_of_a_lane).min().expect("a segment")).expect("our own file");
+    let gateway = Setup::on(directory).args(&["--shards", "2"]).spawn();
+    let deadline = Instant::now() + PATIENCE;
+    let reason = "the log of shard 0 is held; an operator must look";
+    // Nothing at first, then that the start is not over.
+    while !gateway.readyz().is_some_and(|said| said.contains(reason)) {
+        assert!(Instant::now() < deadline, "{:?}", gateway.readyz());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let status = |form: &[&str]| {
+        let done = Command::new(env!("CARGO_BIN_EXE_prism"))
+            .args(["status", "--server", &gateway.address().to_string()])
+            .args(form)
+            .output()
+            .expect("the program runs");
+        assert_eq!(done.status.code(), Some(1), "{done:?}");
+        assert!(done.stderr.is_empty(), "{done:?}");
+        String::from_utf8(done.stdout).expect("text")
+    };
+    let text = status(&[]);
+    assert!(
+        text.contains(&format!("\nStatus: not ready: {reason}\n")),
+        "{text}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&status(&["--output", "json"])).expect("JSON");
+    assert_eq!(
+        (json["ready"].as_bool(), json["reason"].as_str()),
+        (Some(false), Some(reason))
+    );
 }
 
 /// Output of `make dist` for the program under test.
 #[cfg(debug_assertions)]
 #[test]
 fn a_stripped_program_with_its_symbols_beside_it_names_lines_in_its_backtraces() {
-    use std::{path::Path, process::Command};
+    use std::path::Path;
     let folder = tempfile::tempdir().expect("a folder");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../stack/dist");
     let made = Command::new(script)

@@ -303,6 +303,11 @@ impl Gateway {
         self.child.try_wait().expect("a child").is_none()
     }
 
+    /// Closes the reading end of standard error, which must be piped.
+    pub(crate) fn drop_stderr(&mut self) {
+        drop(self.child.stderr.take().expect("a pipe"));
+    }
+
     /// Lines of standard error, which must be piped, as they arrive.
     pub(crate) fn lines(&mut self) -> Lines {
         let stderr = self.child.stderr.take().expect("a pipe");

@@ -14,14 +14,17 @@ use prism_codec::proto::prism::admin::v1::{CreateRequest, CreateResponse};
 use prism_core::client::Client;
 use rustix::process::Signal;
 
+use super::shared_catalog::server::durable;
 use crate::support::{DRAIN_TIMEOUT, END_MAX, Gateway, PATIENCE, Setup, get, put};
 
 /// All kinds of threads by the names of their threads, except those that end with the start.
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 13] = [
     "prism-shard",
     "prism-writer",
     "prism-reader",
     "prism-checkpoint",
+    "prism-sidecar",
+    "prism-catalog",
     "prism-keeper",
     "prism-log",
     "prism-control",
@@ -30,6 +33,9 @@ const KINDS: [&str; 11] = [
     "prism-diagnostics",
     "main",
 ];
+
+/// Kinds of threads that only a gateway with a server as store, or with a shared catalog, has.
+const OF_SERVERS: [&str; 2] = ["prism-sidecar", "prism-catalog"];
 
 /// Starts a gateway with a namespace at `strong`. The threads of this kind meet their fault when
 /// they work next.
@@ -40,7 +46,12 @@ fn with_fault(kind: &str, how: &str) -> Gateway {
 /// Like [`with_fault`], with further flags.
 fn with_fault_and(kind: &str, how: &str, flags: &[&str]) -> Gateway {
     let setup = Setup::new().args(&["--shards", "2", "--set", "wal.writer=thread"]);
-    let setup = setup.args(flags);
+    let mut setup = setup.args(flags);
+    if OF_SERVERS.contains(&kind) {
+        let configuration = setup.file("prism.yaml");
+        fs::write(&configuration, on_servers()).expect("a configuration");
+        setup = setup.args(&["--config", &configuration.display().to_string()]);
+    }
     let file = setup.file("fault");
     let fault = format!("{kind}:{how}:{}", file.display());
     let gateway = setup.env("PRISM_TEST_END", &fault).stderr(Stdio::piped()).start();
@@ -50,6 +61,14 @@ fn with_fault_and(kind: &str, how: &str, flags: &[&str]) -> Gateway {
     }
     fs::write(file, "").expect("a file");
     gateway
+}
+
+/// A configuration with PostgreSQL as store and as catalog, in databases of their own.
+fn on_servers() -> String {
+    let (catalog, store) = (durable().database(), durable().database());
+    format!(
+        "embedded: memory\ncatalog: {{url: \"{catalog}\"}}\nstores:\n  orders: {{kind: postgres, url: \"{store}\"}}\n"
+    )
 }
 
 /// Gives every kind of thread some work. The results do not matter: some threads do not answer any
@@ -205,6 +224,8 @@ fn a_second_signal_ends_the_process_at_once_whatever_thread_hangs() {
         let mut gateway = with_fault_and(kind, "stall", &drain);
         give_work_to_all(&gateway);
         std::thread::sleep(Duration::from_millis(1_200));
+        // Nothing that the process says from here on arrives.
+        gateway.drop_stderr();
         gateway.signal(Signal::TERM);
         std::thread::sleep(Duration::from_millis(100));
         let began = Instant::now();
@@ -216,6 +237,60 @@ fn a_second_signal_ends_the_process_at_once_whatever_thread_hangs() {
             "{kind}: {status} after {:?}",
             began.elapsed()
         );
+    }
+}
+
+#[test]
+fn a_thread_of_the_start_that_panics_or_hangs_does_not_keep_the_process() {
+    let gateway = Setup::new().start();
+    gateway.create_namespace("kept", "strong").expect("a namespace");
+    gateway.put_and_get("kept", "a record that the next start reads");
+    let mut directory = gateway.kill();
+    for how in ["panic", "stall"] {
+        let setup = Setup::on(directory);
+        let file = setup.file("fault");
+        fs::write(&file, "").expect("a file");
+        let fault = format!("prism-read:{how}:{}", file.display());
+        let mut gateway = setup.env("PRISM_TEST_END", &fault).stderr(Stdio::piped()).spawn();
+        if how == "panic" {
+            let status = gateway.await_end(PATIENCE);
+            let printed = gateway.lines().rest();
+            assert_eq!(status.code(), Some(4), "{printed}");
+            assert!(
+                printed.contains("Error: the thread that read a lane"),
+                "{printed}"
+            );
+        } else {
+            await_thread(&gateway, "prism-read-1");
+            gateway.signal(Signal::TERM);
+            assert!(gateway.await_end(END_MAX).code().is_some());
+        }
+        directory = gateway.kill();
+    }
+    // The log is as it was.
+    let gateway = Setup::on(directory).start();
+    let value = get(
+        &mut gateway.client(),
+        "kept",
+        "a record that the next start reads",
+    );
+    assert_eq!(value.expect("a get"), b"a record that the next start reads");
+}
+
+/// Waits until the process has a thread of this name.
+fn await_thread(gateway: &Gateway, name: &str) {
+    let tasks = format!("/proc/{}/task", gateway.pid());
+    let deadline = Instant::now() + PATIENCE;
+    let is_there = || {
+        let tasks = fs::read_dir(&tasks).expect("the threads of a process");
+        tasks.flatten().any(|task| {
+            let comm = fs::read_to_string(task.path().join("comm"));
+            comm.is_ok_and(|comm| comm.trim_end() == name)
+        })
+    };
+    while !is_there() {
+        assert!(Instant::now() < deadline, "no thread {name}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
