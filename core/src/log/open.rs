@@ -10,8 +10,8 @@
 //! between two runs (another number of shards) without losing its order. While a store does not
 //! take its records, the gateway starts with as many shards as before ([`OpenError::AsBefore`]).
 //!
-//! A lane that must not start is *held*: its shard refuses calls that need the log, with the reason;
-//! the others serve.
+//! A lane that must not start is *held*: its shard refuses calls that need the log, with the
+//! reason; the others serve.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
