@@ -22,10 +22,12 @@ class Failure(Exception):
 class Server:
     """One server process. As a context manager it is stopped in order at the end, and must end with status 0."""
 
-    def __init__(self, binary, folder, *options, data=None, address=None):
+    def __init__(self, binary, folder, *options, data=None, address=None, tls=None):
         self.binary, self.folder = binary.resolve(), folder
         self.address = address or f"127.0.0.1:{free_port()}"
         self.log = folder / "log"
+        # The context of `ssl` for asking a server that speaks TLS.
+        self.tls = tls
         data = data or folder / "data"
         self.command = [str(self.binary), "serve", "--data-dir", str(data), "--listen", self.address, *options]
         self.process = None
@@ -65,7 +67,10 @@ class Server:
         self.fail(f"was not ready within {START_SECONDS_MAX} s")
 
     def is_ready(self):
-        connection = http.client.HTTPConnection(self.address, timeout=2)
+        if self.tls:
+            connection = http.client.HTTPSConnection(self.address, timeout=2, context=self.tls)
+        else:
+            connection = http.client.HTTPConnection(self.address, timeout=2)
         try:
             connection.request("GET", "/readyz")
             return connection.getresponse().status == 200

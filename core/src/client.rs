@@ -8,11 +8,13 @@
 //!
 //! Promises: every call ends within its timeout, whatever the peer does; errors keep the peer's
 //! status with its details; the bytes accepted from the peer are bounded. Leaves to others: speed
-//! (the load generator has its own client), TLS, retries.
+//! (the load generator has its own client), retries.
+
+mod address;
+mod socket;
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -23,17 +25,22 @@ use prism_codec::h2::{Config, Connection, ErrorCode, Event, HeaderList, Input, S
 use prism_codec::proto::google::rpc::Status;
 use prost::Message;
 
+use self::address::{Address, HTTPS, dial};
+pub use self::socket::Credentials;
+use self::socket::Socket;
+
 /// A connection to a gateway. After an error that is not [`ClientError::Status`] it can no longer
 /// be used.
 #[derive(Debug)]
 pub struct Client {
-    socket: TcpStream,
+    socket: Socket,
     connection: Connection,
     /// Bytes received and not yet consumed.
     received: Vec<u8>,
     /// The buffer that is sent while the connection fills the other one.
     spare: Vec<u8>,
     server: String,
+    scheme: &'static str,
     timeout: Duration,
 }
 
@@ -46,6 +53,18 @@ pub enum ClientError {
         server: String,
         /// The fault in the text.
         reason: &'static str,
+    },
+    /// A file of the client's credentials cannot be used. Nothing was sent.
+    Credentials {
+        /// The fault, with the file.
+        reason: String,
+    },
+    /// The gateway's certificate is not trusted, or there is no TLS. Nothing was sent.
+    Untrusted {
+        /// As given by the user.
+        server: String,
+        /// The fault.
+        reason: String,
     },
     /// No process answers at the address. Nothing was sent.
     Unreachable {
@@ -79,6 +98,10 @@ impl fmt::Display for ClientError {
             Self::Address { server, reason } => {
                 write!(formatter, "{server:?} is no address of a gateway: {reason}")
             }
+            Self::Credentials { reason } => formatter.write_str(reason),
+            Self::Untrusted { server, reason } => {
+                write!(formatter, "cannot connect to {server} by TLS: {reason}")
+            }
             Self::Unreachable { server, reason } => {
                 write!(formatter, "cannot reach a gateway at {server}: {reason}")
             }
@@ -111,44 +134,60 @@ pub const PAGE_BYTES_MAX: usize = 256 << 20;
 const USER_AGENT: &[u8] = concat!("prism-cli/", env!("CARGO_PKG_VERSION")).as_bytes();
 
 impl Client {
-    /// Connects to `server`, `host:port`, optionally with `http://` before it. `timeout` holds for
-    /// each call.
+    /// Connects to `server`: `host:port`, optionally with `http://` before it, or `https://` for a
+    /// gateway with TLS whose certificate the system trusts. `timeout` holds for each call.
     ///
     /// # Errors
-    /// [`ClientError::Address`], [`ClientError::Unreachable`].
+    /// As for [`Client::connect_as`].
     pub fn connect(server: &str, timeout: Duration) -> Result<Self, ClientError> {
-        let unreachable = |reason: String| ClientError::Unreachable {
-            server: server.to_owned(),
-            reason,
-        };
-        let authority = authority(server).map_err(|reason| ClientError::Address {
+        Self::connect_as(&Credentials::default(), server, timeout)
+    }
+
+    /// Connects with these credentials.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`], [`ClientError::Unreachable`]; with TLS also
+    /// [`ClientError::Credentials`] and [`ClientError::Untrusted`].
+    pub fn connect_as(
+        credentials: &Credentials,
+        server: &str,
+        timeout: Duration,
+    ) -> Result<Self, ClientError> {
+        let address = Address::parse(server).map_err(|reason| ClientError::Address {
             server: server.to_owned(),
             reason,
         })?;
-        let addresses: Vec<SocketAddr> = authority
-            .to_socket_addrs()
-            .map_err(|error| unreachable(error.to_string()))?
-            .collect();
-        let mut failure = "the name has no address".to_owned();
-        for address in addresses {
-            let wait = timeout.min(CONNECT_TIMEOUT_MAX).max(Duration::from_millis(1));
-            match TcpStream::connect_timeout(&address, wait) {
-                Ok(socket) => {
-                    // A failure to turn Nagle's delay off costs time, not correctness.
-                    let _ = socket.set_nodelay(true);
-                    return Ok(Self {
-                        socket,
-                        connection: Connection::new(Config::client()),
-                        received: Vec::new(),
-                        spare: Vec::new(),
-                        server: authority,
-                        timeout,
-                    });
-                }
-                Err(error) => failure = error.to_string(),
-            }
-        }
-        Err(unreachable(failure))
+        let settings = match address.scheme {
+            HTTPS => Some(credentials.load()),
+            _ => None,
+        };
+        let settings = settings
+            .transpose()
+            .map_err(|reason| ClientError::Credentials { reason })?;
+        let wait = timeout.min(CONNECT_TIMEOUT_MAX).max(Duration::from_millis(1));
+        let socket = dial(&address.authority, wait).map_err(|reason| ClientError::Unreachable {
+            server: server.to_owned(),
+            reason,
+        })?;
+        // A failure to turn Nagle's delay off costs time, not correctness.
+        let _ = socket.set_nodelay(true);
+        let socket = match settings {
+            None => Ok(Socket::Plain(socket)),
+            Some(settings) => Socket::encrypt(socket, settings, address.host(), wait),
+        };
+        let socket = socket.map_err(|error| ClientError::Untrusted {
+            server: server.to_owned(),
+            reason: socket::describe(&error),
+        })?;
+        Ok(Self {
+            socket,
+            connection: Connection::new(Config::client()),
+            received: Vec::new(),
+            spare: Vec::new(),
+            server: address.authority,
+            scheme: address.scheme,
+            timeout,
+        })
     }
 
     /// The same connection with another timeout for each call.
@@ -207,7 +246,7 @@ impl Client {
         let server = self.server.clone();
         let headers: [(&[u8], &[u8]); 5] = [
             (b":method", b"GET"),
-            (b":scheme", b"http"),
+            (b":scheme", self.scheme.as_bytes()),
             (b":path", path.as_bytes()),
             (b":authority", server.as_bytes()),
             (b"user-agent", USER_AGENT),
@@ -255,9 +294,7 @@ impl Client {
                 Event::Reset { stream, code } if stream == asked && !ended => {
                     Err(format!("the gateway reset the call: {code}"))
                 }
-                Event::GoAway { code, .. } if code != ErrorCode::NO_ERROR => {
-                    Err(format!("the gateway ended the connection: {code}"))
-                }
+                Event::GoAway { code, .. } if code != ErrorCode::NO_ERROR => Err(reason_of(code)),
                 _ => Ok(()),
             })?;
         }
@@ -345,7 +382,7 @@ impl Client {
         let timeout = timeout.map(|timeout| format!("{}m", timeout.as_millis().clamp(1, 99_999_999)));
         let mut headers: Vec<(&[u8], &[u8])> = vec![
             (b":method", b"POST"),
-            (b":scheme", b"http"),
+            (b":scheme", self.scheme.as_bytes()),
             (b":path", path.as_bytes()),
             (b":authority", server.as_bytes()),
             (b"content-type", b"application/grpc"),
@@ -376,7 +413,7 @@ impl Client {
             let wait = self.remaining(deadline)?;
             let written = self
                 .socket
-                .set_write_timeout(Some(wait))
+                .set_write_timeout(wait)
                 .and_then(|()| self.socket.write(rest));
             match written {
                 Ok(0) => return Err(self.broken("the peer takes no more bytes".to_owned())),
@@ -386,7 +423,8 @@ impl Client {
             }
         }
         self.spare = output;
-        Ok(())
+        // TLS may hold some of it back.
+        self.socket.flush().map_err(|error| self.failed(&error))
     }
 
     /// Waits for bytes, or fails at the deadline.
@@ -400,7 +438,7 @@ impl Client {
             };
             let read = self
                 .socket
-                .set_read_timeout(Some(wait))
+                .set_read_timeout(wait)
                 .and_then(|()| self.socket.read(&mut self.received[start..]));
             match read {
                 Ok(0) => {
@@ -433,7 +471,7 @@ impl Client {
                 server: self.server.clone(),
                 after: self.timeout,
             },
-            _ => self.broken(error.to_string()),
+            _ => self.broken(socket::describe(error)),
         }
     }
 
@@ -491,9 +529,7 @@ impl Call {
             Event::Reset { stream, code } if stream == self.stream => {
                 Err(format!("the gateway reset the call: {code}"))
             }
-            Event::GoAway { code, .. } if code != ErrorCode::NO_ERROR => {
-                Err(format!("the gateway ended the connection: {code}"))
-            }
+            Event::GoAway { code, .. } if code != ErrorCode::NO_ERROR => Err(reason_of(code)),
             _ => Ok(None),
         }
     }
@@ -586,22 +622,12 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The `host:port` in the user's text for the server.
-fn authority(server: &str) -> Result<String, &'static str> {
-    if server.starts_with("https://") {
-        return Err("this version has no TLS; use http:// or host:port");
+/// The reason in a GOAWAY.
+fn reason_of(code: ErrorCode) -> String {
+    match code {
+        ErrorCode::INADEQUATE_SECURITY => "it speaks TLS; write https:// before its address".to_owned(),
+        code => format!("the gateway ended the connection: {code}"),
     }
-    let authority = server
-        .strip_prefix("http://")
-        .unwrap_or(server)
-        .trim_end_matches('/');
-    let Some((host, port)) = authority.rsplit_once(':') else {
-        return Err("the port is missing; write host:port such as 127.0.0.1:8980");
-    };
-    if host.is_empty() || port.parse::<u16>().is_err() {
-        return Err("that is not host:port such as 127.0.0.1:8980");
-    }
-    Ok(authority.to_owned())
 }
 
 /// The text of `grpc-message`; invalid parts are kept or replaced, since an error about an error

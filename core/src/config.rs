@@ -10,6 +10,7 @@
 mod environment;
 mod keys;
 mod stores;
+mod tls;
 mod values;
 
 use std::fmt::Write as _;
@@ -36,9 +37,10 @@ pub struct ServeOptions {
     /// Address of the one port that speaks gRPC, Connect and HTTP. Loopback unless
     /// `insecure_listen`.
     pub listen: SocketAddr,
-    /// The user has accepted that everybody who reaches `listen` may read and write: there is no
-    /// TLS or authentication yet.
+    /// The user has accepted that everybody who reaches `listen` may read and write.
     pub insecure_listen: bool,
+    /// Encryption of connections to `listen`.
+    pub tls: TlsOptions,
     /// Number of shard threads, 1 to [`SHARDS_MAX`]. Default: one per available core; with SQLite
     /// one core is left to the store's writer, if there is another.
     pub shards: NonZeroUsize,
@@ -72,6 +74,18 @@ pub struct ServeOptions {
     pub log: LogOptions,
     /// The wall clock. Not configured; tests shift it.
     pub wall_clock: WallClock,
+}
+
+/// Encryption of connections to the gateway; without a certificate there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// File with the gateway's certificate and those that lead from it to a root, in PEM.
+    pub cert_file: Option<PathBuf>,
+    /// File with its private key, in PEM.
+    pub key_file: Option<PathBuf>,
+    /// File with the certificates that sign those of clients, in PEM. With it every client needs
+    /// one.
+    pub client_ca_file: Option<PathBuf>,
 }
 
 /// The database with a catalog that several gateways share.
@@ -284,6 +298,7 @@ impl Default for ServeOptions {
             data_dir: PathBuf::from("./prism-data"),
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8980),
             insecure_listen: false,
+            tls: TlsOptions::default(),
             shards: default_shards(true, available_cores()),
             pin_shards: true,
             raise_priority: true,
@@ -436,15 +451,8 @@ pub fn load(sources: &Sources) -> Result<Effective, Vec<Problem>> {
     effective.set_default_shards();
     let options = &effective.options;
     problems.extend(second_sqlite(options, sources));
-    if !options.listen.ip().is_loopback() && !options.insecure_listen {
-        let what = format!(
-            "{} is not a loopback address, and this version has neither TLS nor authentication: whoever reaches it may read \
-             and write everything",
-            options.listen
-        );
-        let suggestion = "listen on 127.0.0.1, or add --insecure-listen if the network itself is trusted";
-        problems.push(Problem::new("listen", 0, what).suggest(suggestion));
-    }
+    problems.extend(tls::half_of(&options.tls));
+    problems.extend(open_to_all(options));
     if problems.is_empty() {
         Ok(effective)
     } else {
@@ -586,6 +594,23 @@ struct FileSource<'a> {
     name: &'a str,
     /// Environment variables that values may name.
     variables: &'a [(String, String)],
+}
+
+/// The problem of an address that others reach, where nobody has to prove who they are.
+fn open_to_all(options: &ServeOptions) -> Option<Problem> {
+    if options.listen.ip().is_loopback() || options.insecure_listen || options.tls.client_ca_file.is_some() {
+        return None;
+    }
+    let lacks = match options.tls.cert_file {
+        Some(_) => "clients need no certificate (tls.client_ca_file)",
+        None => "there is no TLS (tls.cert_file, tls.key_file, tls.client_ca_file)",
+    };
+    let what = format!(
+        "{} is not a loopback address, and {lacks}: whoever reaches it may read and write everything",
+        options.listen
+    );
+    let suggestion = "listen on 127.0.0.1, or add --insecure-listen if the network itself is trusted";
+    Some(Problem::new("listen", 0, what).suggest(suggestion))
 }
 
 /// The problem of a second store of SQLite: one file holds the data of all namespaces that have no

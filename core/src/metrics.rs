@@ -20,11 +20,13 @@ use prism_codec::{
 
 use crate::runtime::{clock::HybridClock, diagnostics, threads::Failure};
 
+mod certificates;
 mod log;
 mod process;
 mod stores;
 mod totals;
 
+pub use certificates::CertificateMetrics;
 pub(crate) use process::render_disk;
 pub use stores::StoreMetrics;
 pub use totals::Totals;
@@ -253,6 +255,7 @@ pub struct Registry {
     namespaces: Mutex<Vec<(String, Arc<NamespaceMetrics>)>>,
     logs: Mutex<Vec<Arc<LogMetrics>>>,
     stores: Mutex<stores::Stores>,
+    certificates: Arc<CertificateMetrics>,
     failure: Arc<Failure>,
 }
 
@@ -274,6 +277,11 @@ impl Registry {
     /// The gateway's clock.
     pub fn clock(&self) -> &Arc<HybridClock> {
         &self.clock
+    }
+
+    /// The figures of the listener's certificate.
+    pub(crate) fn certificates(&self) -> Arc<CertificateMetrics> {
+        self.certificates.clone()
     }
 
     /// Adds a shard; its index is the order of adding.
@@ -357,6 +365,7 @@ impl Registry {
             self.clock.ahead_ns() as f64 / 1e9
         );
         process::render(&mut out);
+        self.certificates.render(&mut out);
         self.render_shards(&mut out);
         log::render(&lock(&self.logs), &mut out);
         stores::render(&lock(&self.stores), &mut out);

@@ -149,8 +149,7 @@ fn load_messages(
 fn setup_namespace(options: &Options, run: &Run) -> Result<(), String> {
     let failed =
         |error: &dyn std::fmt::Display| format!("can not create namespace {}: {error}", run.load.namespace);
-    let mut client =
-        Blocking::connect(run.plan.address, &run.plan.headers).map_err(|error| failed(&error))?;
+    let mut client = Blocking::connect(&run.plan).map_err(|error| failed(&error))?;
     let api = match (options.pubsub.pubsub, options.queue.queue) {
         (true, _) => setup::Api::PubSub,
         (_, true) => setup::Api::Queue {
@@ -167,7 +166,7 @@ fn check_journal(path: &Path, run: &Run) -> Result<Exit, Failure> {
     let entries = File::open(path)
         .and_then(|file| journal::read(BufReader::new(file)))
         .map_err(|error| (Exit::Usage, format!("{shown}: {error}")))?;
-    let survival = Blocking::connect(run.plan.address, &run.plan.headers)
+    let survival = Blocking::connect(&run.plan)
         .map_err(CallError::from)
         .and_then(|mut client| setup::check_journal(&mut client, &run.load.namespace, &entries))
         .map_err(|error| (Exit::Unreachable, format!("can not check the journal: {error}")))?;

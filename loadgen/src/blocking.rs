@@ -4,7 +4,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +16,7 @@ use crate::{
     outcome::Outcome,
     plan::{Plan, grpc_timeout},
     random::Random,
+    socket::Socket,
 };
 
 /// Longest wait for an answer without a deadline.
@@ -58,12 +59,11 @@ pub struct Manner {
 
 /// A connection for one unary call at a time.
 pub struct Blocking<'h> {
-    socket: TcpStream,
+    socket: Socket,
     h2: h2::Connection,
     received: Vec<u8>,
     buffer: Vec<u8>,
-    authority: String,
-    headers: &'h [(String, String)],
+    plan: &'h Plan,
 }
 
 /// State of the call that is under way.
@@ -79,17 +79,16 @@ impl<'h> Blocking<'h> {
     ///
     /// # Errors
     /// The server can not be reached.
-    pub fn connect(address: SocketAddr, headers: &'h [(String, String)]) -> io::Result<Self> {
-        let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+    pub fn connect(plan: &'h Plan) -> io::Result<Self> {
+        let socket = TcpStream::connect_timeout(&plan.address, PATIENCE)?;
         socket.set_nodelay(true)?;
         let h2 = h2::Connection::new(h2::Config::client());
         Ok(Self {
-            socket,
+            socket: Socket::new(socket, plan.tls.as_ref())?,
             h2,
             received: Vec::new(),
             buffer: vec![0; 64 << 10],
-            authority: address.to_string(),
-            headers,
+            plan,
         })
     }
 
@@ -163,16 +162,16 @@ impl<'h> Blocking<'h> {
         let timeout = manner.deadline.map(grpc_timeout).unwrap_or_default();
         let mut fields: Vec<(&[u8], &[u8])> = vec![
             (b":method", b"POST"),
-            (b":scheme", b"http"),
+            (b":scheme", self.plan.scheme()),
             (b":path", path.as_bytes()),
-            (b":authority", self.authority.as_bytes()),
+            (b":authority", self.plan.authority.as_bytes()),
             (b"te", b"trailers"),
             (b"content-type", b"application/grpc"),
         ];
         if !timeout.is_empty() {
             fields.push((b"grpc-timeout", timeout.as_bytes()));
         }
-        let more = self.headers.iter();
+        let more = self.plan.headers.iter();
         fields.extend(more.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
         let refused = |error| io::Error::other(format!("the request can not be sent: {error}"));
         let stream = self.h2.send_request(&fields, false).map_err(refused)?;
@@ -385,7 +384,7 @@ impl<'p> Session<'p> {
         let plan = self.plan;
         let mut client = self.client.take();
         while client.is_none() {
-            match Blocking::connect(plan.address, &plan.headers) {
+            match Blocking::connect(plan) {
                 Ok(connected) => client = Some(connected),
                 Err(error) if begun.elapsed() > self.patience || is_stopped() => return Err(error),
                 Err(_) => thread::sleep(RETRY),

@@ -4,10 +4,7 @@
 //! Moves bytes and turns events into ended requests. What to send next, time and counting are left
 //! to the worker.
 
-use std::{
-    io::{self, Read, Write},
-    net::{SocketAddr, TcpStream},
-};
+use std::io::{self, Read, Write};
 
 use prism_codec::{
     h2::{self, ErrorCode, Event, Input, SendError, StreamId},
@@ -18,6 +15,8 @@ use crate::{
     call::{Call, Fault},
     checker::Told,
     outcome::Outcome,
+    plan::Plan,
+    socket::Socket,
     workload::Workload,
 };
 
@@ -77,7 +76,7 @@ pub enum Link {
 #[derive(Debug)]
 pub struct Client {
     /// The socket; `None` while the link is down.
-    pub socket: Option<TcpStream>,
+    pub socket: Option<Socket>,
     /// Where it stands.
     pub link: Link,
     /// Number of sockets that this connection has had, which separates timers of an older one.
@@ -155,7 +154,8 @@ impl Client {
     ///
     /// # Errors
     /// The kernel refuses at once.
-    pub fn begin_connect(&mut self, address: SocketAddr) -> io::Result<()> {
+    pub fn begin_connect(&mut self, plan: &Plan) -> io::Result<()> {
+        let address = plan.address;
         let socket = socket2::Socket::new(
             socket2::Domain::for_address(address),
             socket2::Type::STREAM.nonblocking(),
@@ -167,7 +167,7 @@ impl Client {
             Err(error) if error.raw_os_error() == Some(IN_PROGRESS) => {}
             Err(error) => return Err(error),
         }
-        self.socket = Some(socket.into());
+        self.socket = Some(Socket::new(socket.into(), plan.tls.as_ref())?);
         self.link = Link::Connecting;
         self.generation = self.generation.wrapping_add(1);
         self.waits_for_room = true;
@@ -334,7 +334,10 @@ impl Client {
                 if self.h2.output().is_empty() {
                     self.unsent = spare;
                     self.unsent.clear();
-                    return Ok(sent);
+                    return match socket.flush() {
+                        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error.into()),
+                        _ => Ok(sent),
+                    };
                 }
                 self.unsent = self.h2.take_output(spare);
             }
@@ -353,12 +356,12 @@ impl Client {
 
     /// Whether output waits for the kernel to take it.
     pub fn is_blocked(&self) -> bool {
-        !self.unsent.is_empty()
+        !self.unsent.is_empty() || self.socket.as_ref().is_some_and(Socket::holds_output)
     }
 
     /// Whether there is output to hand over.
     pub fn has_output(&mut self) -> bool {
-        !self.unsent.is_empty() || !self.h2.output().is_empty()
+        self.is_blocked() || !self.h2.output().is_empty()
     }
 
     /// Reads once and handles what came; requests that ended are appended to `ended`. Gives the

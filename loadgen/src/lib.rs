@@ -36,6 +36,7 @@ pub mod schedule;
 pub mod setup;
 pub mod side;
 pub mod slo;
+pub mod socket;
 pub mod sweep;
 pub mod tally;
 pub mod units;

@@ -15,6 +15,7 @@ use crate::{
     run::Run,
     schedule::Arrival,
     slo::Slo,
+    socket::{Tls, TlsOptions},
     units,
     values::HEADER_BYTES,
     workload::Load,
@@ -32,7 +33,7 @@ use crate::{
 or was lost; 4 an answer was wrong."
 )]
 pub struct Options {
-    /// The gateway, HOST:PORT
+    /// The gateway, HOST:PORT; with https:// before it by TLS
     #[arg(
         long,
         alias = "server",
@@ -40,6 +41,9 @@ pub struct Options {
         default_value = "127.0.0.1:8980"
     )]
     pub target: String,
+    /// Files for a target with TLS
+    #[command(flatten)]
+    pub tls: TlsOptions,
     /// Allow a target that is not on this machine
     #[arg(long)]
     pub allow_remote: bool,
@@ -280,7 +284,8 @@ impl Options {
         let plan = Plan {
             thread: 0,
             address,
-            authority: self.target.clone(),
+            authority: self.authority().1.to_owned(),
+            tls: self.tls()?,
             headers: self.headers()?,
             connections: self.connections,
             streams: self.streams,
@@ -388,7 +393,7 @@ impl Options {
 
     /// The target's address; refused when it lies beyond this machine without leave.
     fn address(&self) -> Result<SocketAddr, String> {
-        let target = &self.target;
+        let (_, target) = self.authority();
         let resolved = target
             .to_socket_addrs()
             .map_err(|error| format!("--target {target}: {error}"))?;
@@ -404,6 +409,20 @@ impl Options {
             }
         }
         Ok(address)
+    }
+
+    /// Whether the target speaks TLS, and its HOST:PORT.
+    fn authority(&self) -> (bool, &str) {
+        match self.target.split_once("://") {
+            Some(("https", rest)) => (true, rest.trim_end_matches('/')),
+            Some(("http", rest)) => (false, rest.trim_end_matches('/')),
+            _ => (false, &self.target),
+        }
+    }
+
+    fn tls(&self) -> Result<Option<Tls>, String> {
+        let (encrypted, authority) = self.authority();
+        encrypted.then(|| Tls::load(&self.tls, authority)).transpose()
     }
 
     fn headers(&self) -> Result<Vec<(String, String)>, String> {

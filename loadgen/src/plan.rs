@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use prism_codec::method::KeyValueMethod;
 
-use crate::{schedule::Schedule, tally::Tally};
+use crate::{schedule::Schedule, socket::Tls, tally::Tally};
 
 /// How a thread decides that the next request leaves.
 #[derive(Clone, Debug)]
@@ -38,6 +38,8 @@ pub struct Plan {
     pub address: SocketAddr,
     /// The `:authority` of requests.
     pub authority: String,
+    /// Settings of TLS, if the target speaks it.
+    pub tls: Option<Tls>,
     /// Further header fields, names in lower case.
     pub headers: Vec<(String, String)>,
     /// Connections of this thread.
@@ -48,6 +50,16 @@ pub struct Plan {
     pub deadline: Option<Duration>,
     /// The core to run on.
     pub core: Option<usize>,
+}
+
+impl Plan {
+    /// The `:scheme` of requests.
+    pub fn scheme(&self) -> &'static [u8] {
+        match self.tls {
+            None => b"http",
+            Some(_) => b"https",
+        }
+    }
 }
 
 /// Counts of one thread in one interval.
@@ -86,7 +98,7 @@ pub(crate) fn templates<'p>(plan: &'p Plan, timeout: &'p str) -> Vec<Vec<(&'p [u
     let template = |method: KeyValueMethod| {
         let mut fields: Vec<(&[u8], &[u8])> = vec![
             (b":method", b"POST"),
-            (b":scheme", b"http"),
+            (b":scheme", plan.scheme()),
             (b":path", method.spec().path.as_bytes()),
             (b":authority", plan.authority.as_bytes()),
             (b"te", b"trailers"),

@@ -198,7 +198,7 @@ impl<'p> Worker<'p> {
         let refused = |error: &dyn std::fmt::Display| format!("can not connect to {address}: {error}");
         for index in 0..self.clients.len() {
             self.clients[index]
-                .begin_connect(address)
+                .begin_connect(self.plan)
                 .map_err(|error| refused(&error))?;
             self.watch(index).map_err(|error| refused(&error))?;
         }
@@ -491,7 +491,7 @@ impl<'p> Worker<'p> {
 
     fn reconnect(&mut self, index: usize) {
         let begun = self.clients[index]
-            .begin_connect(self.plan.address)
+            .begin_connect(self.plan)
             .and_then(|()| self.watch(index));
         if let Err(error) = begun {
             self.lose(index, &Broken::Io(error));

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from prism import errors, types
 from prism._core import call, keyvalue, methods, pubsub, retry, status, tokens
-from prism._core.addresses import Balancer, parse
+from prism._core.addresses import Balancer, is_encrypted, parse
 from prism._core.compress import compress, decompress
 from prism._core.content import seal, to_object
 from prism._core.effects import Call, Emit, End, Failure, Idle, Next, Open, Reply, Sleep
@@ -254,7 +254,14 @@ def test_addresses(text, addresses):
     assert parse(text) == addresses
 
 
-@pytest.mark.parametrize("text", ["a:", "a:0", "a:65536", ":1", "https://a:1", "a:1,,b:2", "::1:7", "a:x", "a:٣"])
+def test_all_gateways_are_encrypted_or_none():
+    assert is_encrypted("https://a:1, https://b:2") and not is_encrypted("a:1,http://b:2")
+    assert parse("https://a:1") == ("a:1",)
+    with pytest.raises(ValueError, match="before each address"):
+        is_encrypted("https://a:1,b:2")
+
+
+@pytest.mark.parametrize("text", ["a:", "a:0", "a:65536", ":1", "ftp://a:1", "a:1,,b:2", "::1:7", "a:x", "a:٣"])
 def test_what_is_no_address_is_refused_with_what_to_write(text):
     with pytest.raises(ValueError, match="server: "):
         parse(text)

@@ -15,6 +15,7 @@ use prism_backends::{
 use prism_codec::{grpc::Status, message::common::WriteResultView, method::Method};
 use prism_wal::tail::Payload;
 use rustc_hash::FxHashMap;
+use rustls::ServerConfig;
 
 use super::{
     change::{Acknowledge, NamespaceChange},
@@ -160,6 +161,8 @@ pub(crate) enum ShardCommand {
     Confirm(SyncSender<()>),
     /// All namespaces are known: serve, with at most this many connections.
     Serve(usize),
+    /// Settings of TLS for connections that begin from now on.
+    Encrypt(Arc<ServerConfig>),
     /// Take no new work from clients, finish the accepted work until then, and report.
     Drain(Instant),
     /// No call is open any more: apply the contents of the log until then, close it, and report.

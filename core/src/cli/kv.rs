@@ -392,7 +392,10 @@ fn is_of_the_connection(error: &ClientError) -> bool {
     match error {
         ClientError::TimedOut { .. } | ClientError::Broken { .. } => true,
         ClientError::Status(status) => matches!(status.code, DEADLINE_EXCEEDED | UNAVAILABLE),
-        ClientError::Address { .. } | ClientError::Unreachable { .. } => false,
+        ClientError::Address { .. }
+        | ClientError::Credentials { .. }
+        | ClientError::Untrusted { .. }
+        | ClientError::Unreachable { .. } => false,
     }
 }
 

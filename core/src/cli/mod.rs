@@ -19,13 +19,14 @@ mod store;
 mod wal;
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use prism_core::client::{Client, ClientError};
+use prism_core::client::{Client, ClientError, Credentials};
 use prism_core::config::unknown_variables;
 use prism_core::namespace::Problem;
 use prism_core::namespace::units::parse_duration;
@@ -45,7 +46,7 @@ struct Cli {
 /// Options that every subcommand understands, but for those of [`MEANINGLESS`].
 #[derive(Debug, clap::Args)]
 struct Global {
-    /// Address of the gateway that client commands talk to
+    /// Address of the gateway that client commands talk to; with https:// before it by TLS
     #[arg(
         long,
         global = true,
@@ -77,6 +78,29 @@ struct Global {
         help_heading = GLOBAL_HEADING
     )]
     timeout: Duration,
+    #[command(flatten)]
+    tls: TlsArgs,
+}
+
+/// Files for a gateway with TLS.
+#[derive(Debug, clap::Args)]
+struct TlsArgs {
+    /// Certificates that sign the gateway's, for https://, in PEM; without it those of the system
+    #[arg(long, global = true, env = "PRISM_CA", value_name = "FILE", help_heading = GLOBAL_HEADING)]
+    ca: Option<PathBuf>,
+    /// Your certificate, for a gateway that asks for one, in PEM
+    #[arg(long, global = true, env = "PRISM_CERT", value_name = "FILE", help_heading = GLOBAL_HEADING)]
+    cert: Option<PathBuf>,
+    /// The private key of that certificate, in PEM
+    #[arg(
+        id = "cert-key",
+        long,
+        global = true,
+        env = "PRISM_CERT_KEY",
+        value_name = "FILE",
+        help_heading = GLOBAL_HEADING
+    )]
+    cert_key: Option<PathBuf>,
 }
 
 const GLOBAL_HEADING: &str = "Global options";
@@ -112,6 +136,18 @@ const MEANINGLESS: &[Meaningless] = &[
     Meaningless::new(&["completions"], "output", NO_RESULT),
     Meaningless::new(&["completions"], "timeout", ASKS_NOBODY),
 ];
+
+/// Options about the connection to the server: meaningless where it is.
+const OF_SERVER: [&str; 3] = ["ca", "cert", "cert-key"];
+
+/// All of [`MEANINGLESS`], those that follow from it among them.
+fn meaningless() -> impl Iterator<Item = Meaningless> {
+    MEANINGLESS.iter().flat_map(|given| {
+        let implied = OF_SERVER.iter().filter(|_| given.option == "server");
+        let options = std::iter::once(&given.option).chain(implied);
+        options.map(|option| Meaningless::new(given.command, option, given.because))
+    })
+}
 
 impl Meaningless {
     const fn new(command: &'static [&'static str], option: &'static str, because: &'static str) -> Self {
@@ -152,16 +188,14 @@ impl Meaningless {
 
 /// The definition of all arguments, for parsing and for completions.
 fn command() -> clap::Command {
-    MEANINGLESS
-        .iter()
-        .fold(Cli::command(), |command, option| option.hide(command))
+    meaningless().fold(Cli::command(), |command, option| option.hide(command))
 }
 
 /// Reads the process's arguments; wrong ones end it with [`Exit::Usage`].
 fn arguments() -> Cli {
     let mut command = command();
     let matches = command.get_matches_mut();
-    if let Some(option) = MEANINGLESS.iter().find(|option| option.is_given(&matches)) {
+    if let Some(option) = meaningless().find(|option| option.is_given(&matches)) {
         let what = format!(
             "--{} means nothing to `prism {}`: {}",
             option.option,
@@ -324,6 +358,10 @@ impl From<ClientError> for Failure {
             ClientError::Address { .. } => {
                 Self::new(Exit::Usage, message).solution("write HOST:PORT, such as 127.0.0.1:8980")
             }
+            ClientError::Credentials { .. } => Self::new(Exit::Usage, message)
+                .solution("see --ca, --cert and --cert-key, or PRISM_CA, PRISM_CERT and PRISM_CERT_KEY"),
+            ClientError::Untrusted { .. } => Self::new(Exit::Unreachable, message)
+                .solution("name the certificates that sign the gateway's with --ca, and use the name that they are for"),
             ClientError::Unreachable { .. } => Self::new(Exit::Unreachable, message)
                 .solution("start a gateway with `prism serve`, or name another one with --server HOST:PORT or PRISM_SERVER"),
             ClientError::TimedOut { .. } => {
@@ -372,7 +410,17 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn connect(global: &Global) -> Result<Client, Failure> {
-    Ok(Client::connect(&global.server, global.timeout)?)
+    connect_for(global, global.timeout)
+}
+
+/// Connects with another timeout for each call.
+fn connect_for(global: &Global, timeout: Duration) -> Result<Client, Failure> {
+    let credentials = Credentials {
+        ca: global.tls.ca.clone(),
+        cert: global.tls.cert.clone(),
+        cert_key: global.tls.cert_key.clone(),
+    };
+    Ok(Client::connect_as(&credentials, &global.server, timeout)?)
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {

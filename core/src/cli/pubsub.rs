@@ -177,7 +177,10 @@ fn goes_on(error: &ClientError) -> bool {
     match error {
         ClientError::TimedOut { .. } | ClientError::Broken { .. } => true,
         ClientError::Status(status) => status.code == UNAVAILABLE,
-        ClientError::Address { .. } | ClientError::Unreachable { .. } => false,
+        ClientError::Address { .. }
+        | ClientError::Credentials { .. }
+        | ClientError::Untrusted { .. }
+        | ClientError::Unreachable { .. } => false,
     }
 }
 

@@ -10,13 +10,12 @@ use prism_codec::method::QueueMethod;
 use prism_codec::proto::google::rpc::Status;
 use prism_codec::proto::prism::common::v1::WriteResult;
 use prism_codec::proto::prism::queue::v1::{self as queue, State};
-use prism_core::client::Client;
 use serde_json::{Map, Value, json};
 
 use super::kv::{Bytes, result_json, token::TokenArgs};
 use super::output::{Printer, insert_bytes, show_bytes, show_time, status_failure};
 use super::pubsub::{attribute, read_payload};
-use super::{Failure, Global, duration};
+use super::{Failure, Global, connect_for, duration};
 
 const WORK_HELP: &str = "\
 Runs the command for each message, one at a time, until it is stopped. The payload is the
@@ -290,7 +289,7 @@ fn call_within<Reply: prost::Message + Default>(
     method: QueueMethod,
     request: &impl prost::Message,
 ) -> Result<Reply, Failure> {
-    let mut client = Client::connect(&global.server, global.timeout + longer)?;
+    let mut client = connect_for(global, global.timeout + longer)?;
     Ok(client.unary(method.spec().path, request)?)
 }
 

@@ -1,15 +1,27 @@
 //! Tests of the client's own parts; whole calls are tested against a server of the same codec
 //! below.
 
+use super::address::HTTP;
 use super::*;
 
 #[test]
 fn addresses() {
-    assert_eq!(authority("127.0.0.1:8980").as_deref(), Ok("127.0.0.1:8980"));
-    assert_eq!(authority("http://localhost:1/").as_deref(), Ok("localhost:1"));
-    assert_eq!(authority("[::1]:80").as_deref(), Ok("[::1]:80"));
-    for bad in ["", "localhost", ":1", "a:b", "https://a:1", "a:99999"] {
-        assert!(authority(bad).is_err(), "{bad}");
+    for (text, scheme, authority, host) in [
+        ("127.0.0.1:8980", HTTP, "127.0.0.1:8980", "127.0.0.1"),
+        ("http://localhost:1/", HTTP, "localhost:1", "localhost"),
+        ("https://a.example:1", HTTPS, "a.example:1", "a.example"),
+        ("[::1]:80", HTTP, "[::1]:80", "[::1]"),
+    ] {
+        let address = Address::parse(text).expect(text);
+        assert_eq!(
+            (address.scheme, &*address.authority),
+            (scheme, authority),
+            "{text}"
+        );
+        assert_eq!(address.host(), host, "{text}");
+    }
+    for bad in ["", "localhost", ":1", "a:b", "https://a", "ftp://a:1", "a:99999"] {
+        assert!(Address::parse(bad).is_err(), "{bad}");
     }
 }
 

@@ -7,7 +7,15 @@ use crate::namespace::problem::nearest;
 pub const PREFIX: &str = "PRISM_";
 
 /// Variables without a key: those of the command line.
-const OTHERS: [&str; 4] = ["PRISM_CONFIG", "PRISM_SERVER", "PRISM_OUTPUT", "PRISM_TIMEOUT"];
+const OTHERS: [&str; 7] = [
+    "PRISM_CONFIG",
+    "PRISM_SERVER",
+    "PRISM_OUTPUT",
+    "PRISM_TIMEOUT",
+    "PRISM_CA",
+    "PRISM_CERT",
+    "PRISM_CERT_KEY",
+];
 
 /// A sentence for each unknown variable with our prefix, with the one that may have been meant.
 /// Variables that Kubernetes sets for a service of our name are silent.

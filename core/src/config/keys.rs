@@ -59,7 +59,7 @@ pub const KEYS: &[Key] = &[
         env: "PRISM_LISTEN",
         allowed: "an address or a name with a port such as 127.0.0.1:8980, [::1]:8980 or localhost:8980",
         doc: "Address of the one port for gRPC, Connect/JSON and HTTP. Port 0: any free one. Of a name with several addresses\n\
-              the first IPv4 one. Beyond loopback only with insecure_listen.",
+              the first IPv4 one. Beyond loopback only with tls.client_ca_file, or with insecure_listen.",
         set: |options, text| {
             options.listen = listen_address(text)?;
             Ok(())
@@ -70,7 +70,7 @@ pub const KEYS: &[Key] = &[
         path: "insecure_listen",
         env: "PRISM_INSECURE_LISTEN",
         allowed: "true or false",
-        doc: "Allow an address beyond loopback although there is no TLS or authentication: whoever reaches the port may read\n\
+        doc: "Allow an address beyond loopback although clients need no certificate: whoever reaches the port may read\n\
               and write everything.",
         set: |options, text| {
             options.insecure_listen = boolean(text)?;
@@ -172,6 +172,9 @@ pub const KEYS: &[Key] = &[
             .to_owned()
         },
     },
+    super::tls::CERT_FILE,
+    super::tls::KEY_FILE,
+    super::tls::CLIENT_CA_FILE,
     Key {
         path: "catalog.url",
         env: "PRISM_CATALOG_URL",

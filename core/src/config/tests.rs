@@ -126,7 +126,7 @@ fn beyond_loopback_needs_a_word_of_consent() {
     let mut sources = file("listen: 0.0.0.0:8980\n");
     let problems = refused(&sources);
     assert!(
-        problems[0].contains("neither TLS nor authentication") && problems[0].contains("--insecure-listen"),
+        problems[0].contains("there is no TLS") && problems[0].contains("--insecure-listen"),
         "{problems:?}"
     );
     sources.flags = vec![(
@@ -135,6 +135,11 @@ fn beyond_loopback_needs_a_word_of_consent() {
         "--insecure-listen".into(),
     )];
     assert_eq!(load(&sources).unwrap().options.listen.port(), 8980);
+    let certificates = "tls: {cert_file: a.pem, key_file: b.pem";
+    let anybody = refused(&file(&format!("listen: 0.0.0.0:8980\n{certificates}}}\n")));
+    assert!(anybody[0].contains("tls.client_ca_file"), "{anybody:?}");
+    let known = format!("listen: 0.0.0.0:8980\n{certificates}, client_ca_file: c.pem}}\n");
+    assert!(load(&file(&known)).is_ok());
     assert!(load(&file("listen: '[::1]:1'\n")).is_ok());
     assert!(load(&file("listen: 127.9.9.9:1\n")).is_ok());
 }
@@ -163,7 +168,7 @@ fn every_key_has_its_row_and_reads_what_it_shows() {
         .map(|key| key.path.split_once('.').map_or("", |(section, _)| section))
         .collect();
     sections.dedup();
-    assert_eq!(sections, ["", "catalog", "limits", "http", "wal", "log"]);
+    assert_eq!(sections, ["", "tls", "catalog", "limits", "http", "wal", "log"]);
 }
 
 /// The form that `stack/servers` writes, with a server of each kind that it starts.
@@ -292,4 +297,25 @@ fn bad_stores_are_all_reported() {
         ..Sources::default()
     };
     assert!(refused(&sources)[0].contains("in the configuration file only"));
+}
+
+#[test]
+fn a_certificate_and_its_key_come_together() {
+    for (text, named, missing) in [
+        ("tls: {cert_file: a.pem}", "tls.cert_file", "tls.key_file"),
+        ("tls: {key_file: a.pem}", "tls.key_file", "tls.cert_file"),
+        (
+            "tls: {client_ca_file: a.pem}",
+            "tls.client_ca_file",
+            "tls.cert_file",
+        ),
+    ] {
+        let problems = refused(&file(text));
+        assert!(
+            problems[0].starts_with(named) && problems[0].contains(missing),
+            "{problems:?}"
+        );
+    }
+    let both = load(&file("tls: {cert_file: a.pem, key_file: b.pem}")).unwrap();
+    assert_eq!(both.options.tls.key_file, Some(PathBuf::from("b.pem")));
 }

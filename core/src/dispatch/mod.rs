@@ -257,7 +257,7 @@ impl Dispatcher {
         }
     }
 
-    /// Executes a command of the control thread. A drain is left to the caller.
+    /// Executes a command of the control thread. Those about connections are left to the caller.
     pub(crate) fn handle_command(&mut self, command: ShardCommand) {
         match command {
             ShardCommand::Namespaces(changes, acknowledge) => {
@@ -271,7 +271,7 @@ impl Dispatcher {
             // The start that asked may have given up.
             ShardCommand::Confirm(done) => drop(done.try_send(())),
             ShardCommand::Serve(_) => self.serving = true,
-            ShardCommand::Drain(_) | ShardCommand::Flush(_) | ShardCommand::End => {}
+            _ => {}
         }
     }
 

@@ -28,6 +28,11 @@ impl Server {
             DriverInUse::IoUring => "io_uring".to_owned(),
             DriverInUse::Epoll => "epoll (io_uring is not in use)".to_owned(),
         };
+        let (scheme, tls) = match (&self.options.tls.cert_file, &self.options.tls.client_ca_file) {
+            (None, _) => ("http", ""),
+            (Some(_), None) => ("https", "  tls         on\n"),
+            (Some(_), Some(_)) => ("https", "  tls         on; clients need a certificate\n"),
+        };
         let limited = match self.connections_max < self.options.limits.connections_max {
             true => format!(
                 "  connections {} at most: the process may open no more files (ulimit -n)\n",
@@ -41,13 +46,13 @@ impl Server {
              \x20 shards      {shards}\n\
              \x20 store       {store}\n\
              \x20 namespaces  {namespaces}\n\
-             {limited}\
+             {tls}{limited}\
              \n\
              What next, in another terminal:\n\
              \x20 prism namespace create examples/user-sessions.yaml\n\
              \x20 prism kv put user-sessions alice theme dark\n\
              \x20 prism kv get user-sessions alice\n\
-             \x20 curl http://{address}/metrics\n\
+             \x20 curl {scheme}://{address}/metrics\n\
              Ctrl-C drains and stops it.\n",
             version = env!("CARGO_PKG_VERSION"),
             address = self.address,

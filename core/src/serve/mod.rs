@@ -6,6 +6,7 @@
 //! helper threads finish their queues, the process ends.
 
 mod banner;
+mod certificates;
 mod data_dir;
 mod descriptors;
 mod listen;
@@ -25,14 +26,18 @@ use std::{
     sync::{
         Arc,
         atomic::AtomicBool,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 pub use self::process::{last_words, run};
 
-use self::stop::Helpers;
+use self::{
+    certificates::{Certificates, LOOK_PAUSE},
+    stop::Helpers,
+};
 use crate::{
     call::job::{ShardCommand, WriterMessage},
     config::ServeOptions,
@@ -72,6 +77,8 @@ pub struct Server {
     /// The writer of a store that all shards share, if there is one.
     writer: Option<Arc<Mailbox<WriterMessage>>>,
     helpers: Helpers,
+    /// Files of TLS, where the listener has it.
+    certificates: Option<Certificates>,
     /// Held as long as the gateway runs, so that no second one uses the directory.
     _lock: Option<File>,
 }
@@ -147,6 +154,24 @@ impl Server {
         self.connections_max / shards + usize::from(shard < self.connections_max % shards)
     }
 
+    /// Longest wait for an event.
+    fn look_pause(&self) -> Duration {
+        match self.certificates {
+            Some(_) => LOOK_PAUSE,
+            // As good as for ever.
+            None => Duration::from_secs(86_400),
+        }
+    }
+
+    /// Reads the files of TLS again, and gives shards what they hold; with `always` also if they
+    /// have not changed.
+    fn look_at_certificates(&mut self, always: bool) {
+        let certificates = self.certificates.as_mut();
+        if let Some(settings) = certificates.and_then(|certificates| certificates.look(always)) {
+            self.send_to_shards(|| ShardCommand::Encrypt(settings.clone()));
+        }
+    }
+
     /// Drains the gateway and waits for its end.
     ///
     /// # Errors
@@ -162,10 +187,14 @@ impl Server {
         // Whatever happens here, the gateway drains.
         let _ = catch_unwind(AssertUnwindSafe(|| {
             while !self.is_stop_asked && self.link.failure().is_none() {
-                match self.link.events.recv() {
-                    Ok(Event::Stop) | Err(_) => break,
-                    Ok(Event::Reload) => reload(),
+                match self.link.events.recv_timeout(self.look_pause()) {
+                    Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                    Ok(Event::Reload) => {
+                        reload();
+                        self.look_at_certificates(true);
+                    }
                     Ok(_) => {}
+                    Err(RecvTimeoutError::Timeout) => self.look_at_certificates(false),
                 }
                 if threads::fault_point(Kind::Gateway) {
                     return;

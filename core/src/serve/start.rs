@@ -21,8 +21,11 @@ use prism_backends::{
     sqlite,
 };
 
+use rustls::ServerConfig;
+
 use super::{
     Event, Helpers, Link, ServeError, Server,
+    certificates::Certificates,
     data_dir::{self, DataDir, OpenLog, tombstone_window_ms},
     descriptors, failed, listen,
     mailboxes::{JOBS_MAX, Mailboxes},
@@ -97,6 +100,8 @@ impl Server {
         mut listeners: Vec<TcpListener>,
         address: SocketAddr,
     ) -> Result<Self, ServeError> {
+        let mut certificates = Certificates::of(&ground.options.tls, ground.registry.certificates());
+        let tls = certificates.as_mut().map(Certificates::load).transpose()?;
         let waker = ground.mailboxes.control.waker.clone();
         let DataDir {
             lock,
@@ -123,9 +128,10 @@ impl Server {
         let sidecars = ground.start_sidecars(&catalog, store.as_ref())?;
         // A readiness check learns of these lanes before the shards do.
         ground.registry.hold_lanes(&held);
-        let shards = ground.start_shards(listeners, store.as_ref(), &sidecars)?;
+        let shards = ground.start_shards(listeners, tls.as_ref(), store.as_ref(), &sidecars)?;
         let (control, provisioning) = ground.control(catalog, log, store.as_ref(), &sidecars);
         let mut server = ground.server(address, lock, (store, sidecars), shards);
+        server.certificates = certificates;
         server.helpers.control.extend(follower);
         if let Err(error) = server.serve(control, provisioning) {
             server.stop_all();
@@ -388,13 +394,14 @@ impl Ground {
     fn start_shards(
         &self,
         listeners: Vec<TcpListener>,
+        tls: Option<&Arc<ServerConfig>>,
         store: Option<&SharedStore>,
         sidecars: &Sidecars,
     ) -> Result<Vec<JoinHandle<()>>, ServeError> {
         let cores = cores(self.options.pin_shards);
         let core_of = |number: u16| cores.get(usize::from(number) % cores.len().max(1)).copied();
         let start = |(number, listener)| {
-            let setup = self.shard_setup(number, core_of(number), listener);
+            let setup = self.shard_setup(number, core_of(number), listener, tls.cloned());
             let store = store.map(|store| self.store_of_shard(&setup, store, sidecars));
             let file = store.as_ref().map(|store| &store.link);
             let links = sidecars.links_of(number, &self.options, file);
@@ -404,13 +411,20 @@ impl Ground {
         started.map_err(|cause| failed("cannot start a shard's thread", &cause))
     }
 
-    fn shard_setup(&self, number: u16, core: Option<usize>, listener: TcpListener) -> ShardSetup {
+    fn shard_setup(
+        &self,
+        number: u16,
+        core: Option<usize>,
+        listener: TcpListener,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> ShardSetup {
         let (drained, flushed) = (self.link.sender.clone(), self.link.sender.clone());
         ShardSetup {
             number,
             core,
             driver: self.driver,
             listener,
+            tls,
             inbox: self.mailboxes.inboxes[usize::from(number)].clone(),
             raise_priority: self.options.raise_priority,
             idle_poll: self.options.idle_poll,
@@ -604,6 +618,7 @@ impl Ground {
             shards,
             writer,
             helpers,
+            certificates: None,
             _lock: lock,
         }
     }

@@ -24,6 +24,7 @@ use super::{
     foreign,
     lifetime::{Lifetime, Step, View},
     session::Session,
+    tls::{Opened, Tls},
 };
 use crate::{
     call::{
@@ -62,6 +63,8 @@ pub(crate) struct Connection {
     /// The socket, open as long as the connection is in the shard's table.
     descriptor: Descriptor,
     session: RefCell<Session>,
+    /// Encryption, on a port that has it.
+    tls: Option<Box<RefCell<Tls>>>,
     /// The sending half, while no task sends.
     sender: RefCell<Option<Sender>>,
     /// Raised when the session has output unknown to its reader.
@@ -84,6 +87,14 @@ impl Connection {
     pub(crate) fn start(shard: &Rc<Shard>, receiver: Receiver, sender: Sender, peer: SocketAddr) {
         let descriptor = sender.descriptor();
         let mut sender = Some(sender);
+        let settings = shard.tls.borrow().clone();
+        let mut tls = match settings.map(Tls::new).transpose() {
+            Ok(tls) => tls.map(|tls| Box::new(RefCell::new(tls))),
+            Err(error) => {
+                tracing::error!(%error, "cannot begin TLS; closing a connection");
+                return;
+            }
+        };
         let connection = shard
             .connections
             .borrow_mut()
@@ -101,6 +112,7 @@ impl Connection {
                     peer,
                     descriptor,
                     session: RefCell::new(Session::Unknown),
+                    tls: tls.take(),
                     sender: RefCell::new(sender.take()),
                     output_waits: Notify::default(),
                     output_left: Notify::default(),
@@ -140,6 +152,7 @@ impl Connection {
     /// connection.
     async fn read(self: Rc<Self>, mut receiver: Receiver) {
         let mut buffer = Vec::with_capacity(RECEIVE_BYTES_MIN);
+        let mut is_over = false;
         loop {
             if !self.wants_read() {
                 // The client does not read its replies, so its requests are not read.
@@ -161,10 +174,23 @@ impl Connection {
                     }
                     Ok(_) => {}
                 }
+                if let Some(tls) = &self.tls {
+                    match self.open(tls, &mut buffer, filled) {
+                        Some(opened) => is_over = opened == Opened::Closed,
+                        None => {
+                            self.flush().await;
+                            break;
+                        }
+                    }
+                }
             }
             let received = buffer.len();
             let next = self.process(&mut buffer);
             self.flush().await;
+            if is_over {
+                self.recycle(buffer);
+                return self.end(None).await;
+            }
             // The bytes that this task has just sent for the other one may complete the drain.
             if matches!(next, Next::Close) || (self.is_drained() && !self.is_sending()) {
                 break;
@@ -175,6 +201,46 @@ impl Connection {
         self.end(Some(receiver)).await;
     }
 
+    /// Decrypts the bytes of the buffer after its first `filled`. `None`: the connection is to end
+    /// after the output.
+    fn open(&self, tls: &RefCell<Tls>, buffer: &mut Vec<u8>, filled: usize) -> Option<Opened> {
+        let mut tls = tls.borrow_mut();
+        let foreign = match tls.has_begun() {
+            true => None,
+            false => foreign::protocol_without_tls(buffer),
+        };
+        if let Some(protocol) = foreign {
+            foreign::mention(self.peer, protocol, true);
+            tls.refuse(foreign::answer_without_tls(buffer));
+        } else {
+            let mut plain = self.pooled();
+            let opened = tls.open(buffer, filled, &mut plain);
+            self.recycle(plain);
+            match opened {
+                Ok(opened) => return Some(opened),
+                Err(error) => tracing::debug!(peer = %self.peer, %error, "closing a connection: TLS failed"),
+            }
+        }
+        self.shard.gateway.borrow().metrics().connections_failed.add(1);
+        None
+    }
+
+    /// The session's output in encrypted form, after what the handshake has to send.
+    fn seal(&self, tls: &RefCell<Tls>) -> Vec<u8> {
+        let plain = self.session.borrow_mut().take_output();
+        let mut tls = tls.borrow_mut();
+        if plain.is_empty() && !tls.wants_write() {
+            return plain;
+        }
+        let mut wire = self.pooled();
+        if let Err(error) = tls.seal(&plain, &mut wire) {
+            tracing::error!(peer = %self.peer, %error, "closing a connection: cannot encrypt");
+            self.ending.close();
+        }
+        self.recycle(plain);
+        wire
+    }
+
     /// Lets the session process the received bytes, and removes the consumed ones from the buffer.
     fn process(&self, buffer: &mut Vec<u8>) -> Next {
         let now = Instant::now();
@@ -183,7 +249,7 @@ impl Connection {
         let mut session = self.session.borrow_mut();
         if matches!(*session, Session::Unknown) {
             if let Some(protocol) = foreign::protocol_of(buffer) {
-                foreign::mention(self.peer, protocol);
+                foreign::mention(self.peer, protocol, self.tls.is_some());
                 gateway.metrics().connections_failed.add(1);
                 return Next::Close;
             }
@@ -218,6 +284,11 @@ impl Connection {
             // This session measures the time of its requests itself.
             Session::H1(_) | Session::Unknown => false,
         };
+        let partial = partial
+            || self
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.borrow().is_within_record());
         self.lifetime.borrow_mut().received(partial, used > 0);
         if go_on { Next::Receive } else { Next::Close }
     }
@@ -263,7 +334,10 @@ impl Connection {
         let mut something_left = false;
         loop {
             self.refill();
-            let output = self.session.borrow_mut().take_output();
+            let output = match &self.tls {
+                None => self.session.borrow_mut().take_output(),
+                Some(tls) => self.seal(tls),
+            };
             if output.is_empty() {
                 self.recycle(output);
                 break;
@@ -339,6 +413,11 @@ impl Connection {
         }
         let sender = self.sender.borrow_mut().take();
         if let Some(mut sender) = sender {
+            if let Some(tls) = &self.tls {
+                let goodbye = tls.borrow_mut().close();
+                let sent = sender.send_all(goodbye, |_| {});
+                self.ending.unless_closed(0, sent).await;
+            }
             sender.shutdown().await;
             if let Some(receiver) = receiver {
                 self.ending.end();

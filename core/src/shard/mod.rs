@@ -38,6 +38,7 @@ mod session;
 mod stream_tests;
 #[cfg(test)]
 mod subscription_tests;
+mod tls;
 mod unary;
 
 use std::{
@@ -48,6 +49,8 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use rustls::ServerConfig;
 
 use self::{connection::Connection, connections::Connections};
 use crate::{
@@ -71,6 +74,8 @@ pub(crate) struct ShardSetup {
     pub(crate) core: Option<usize>,
     pub(crate) driver: DriverInUse,
     pub(crate) listener: TcpListener,
+    /// Settings of TLS, where the listener has it.
+    pub(crate) tls: Option<Arc<ServerConfig>>,
     pub(crate) inbox: Inbox,
     /// Whether to run before other threads of the machine, where that is allowed.
     pub(crate) raise_priority: bool,
@@ -150,6 +155,8 @@ pub(crate) struct Shard {
     pub(crate) gateway: RefCell<Dispatcher>,
     pub(crate) connections: RefCell<Connections>,
     pub(crate) draining: Cell<bool>,
+    /// Settings of TLS for new connections, where the listener has it.
+    pub(crate) tls: RefCell<Option<Arc<ServerConfig>>>,
     /// Large buffers that no connection uses at the moment.
     pub(crate) buffers: RefCell<Vec<Vec<u8>>>,
     pub(crate) poller: Poller,
@@ -196,6 +203,7 @@ async fn main(setup: ShardSetup, gateway: Dispatcher) -> io::Result<()> {
         gateway: RefCell::new(gateway),
         connections: RefCell::new(Connections::new(setup.connections_max, per_client_max)),
         draining: Cell::new(false),
+        tls: RefCell::new(setup.tls),
         buffers: RefCell::new(Vec::new()),
         poller: Poller::new(idle_poll),
         sleeper,
@@ -289,6 +297,7 @@ async fn empty_mailboxes(shard: Rc<Shard>, signals: Rc<Signals>) {
                         signals.flush.notify();
                     }
                     ShardCommand::End => signals.end.notify(),
+                    ShardCommand::Encrypt(settings) => drop(shard.tls.replace(Some(settings))),
                     command => {
                         if let ShardCommand::Serve(connections_max) = command {
                             let limits = *shard.gateway.borrow().limits();

@@ -1,5 +1,6 @@
 //! The process of `prism serve`: unread diagnostics, threads that end, signals, limits.
 
+mod authority;
 mod descriptors;
 mod diagnostics;
 mod environment;
@@ -12,3 +13,4 @@ mod signals;
 mod stores;
 mod support;
 mod threads;
+mod tls;

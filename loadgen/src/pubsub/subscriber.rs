@@ -16,7 +16,7 @@ use prism_codec::{
 };
 
 use super::{Common, ledger::Seen, publisher::patience};
-use crate::{messages::Stamp, random::Random, tally::latency_histogram};
+use crate::{messages::Stamp, random::Random, socket::Socket, tally::latency_histogram};
 
 /// Longest wait for bytes before looking whether the load has ended.
 const LOOK: Duration = Duration::from_millis(50);
@@ -198,7 +198,7 @@ fn take(
 
 /// The connection of a subscriber.
 struct Stream {
-    socket: TcpStream,
+    socket: Socket,
     h2: h2::Connection,
     deframer: Deframer,
     /// Received bytes, those of an incomplete frame at the front.
@@ -227,7 +227,7 @@ impl Stream {
         let mut h2 = h2::Connection::new(h2::Config::client());
         let mut fields: Vec<(&[u8], &[u8])> = vec![
             (b":method", b"POST"),
-            (b":scheme", b"http"),
+            (b":scheme", plan.scheme()),
             (b":path", PubSubMethod::Subscribe.spec().path.as_bytes()),
             (b":authority", plan.authority.as_bytes()),
             (b"te", b"trailers"),
@@ -246,7 +246,7 @@ impl Stream {
             .map_err(refused)?;
         let buffer = vec![0; (64 << 10).max(2 * h2::Config::client().receive_buffer_min())];
         Ok(Self {
-            socket,
+            socket: Socket::new(socket, plan.tls.as_ref())?,
             h2,
             deframer: Deframer::new(ANSWER_BYTES_MAX),
             buffer,

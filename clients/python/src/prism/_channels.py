@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import grpc
+
 from prism._core.status import CODES, error_of
 from prism.errors import PrismError
+from prism.types import Tls
 
 # A value of 16 MiB with its id and key; the gateway's limits.message_bytes_max.
 _MESSAGE_BYTES_MAX = (17 << 20) + 4096
@@ -27,6 +30,12 @@ OPTIONS: list[tuple[str, Any]] = [
     # A client has its own connections, which end with it.
     ("grpc.use_local_subchannel_pool", 1),
 ]
+
+
+def credentials_of(tls: Tls | None) -> grpc.ChannelCredentials | None:
+    """What grpcio needs for TLS; None: without TLS."""
+    return None if tls is None else grpc.ssl_channel_credentials(tls.ca, tls.cert_key, tls.cert)
+
 
 _DETAILS = "grpc-status-details-bin"
 

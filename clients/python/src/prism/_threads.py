@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 import grpc
 
-from prism._channels import OPTIONS, error_from
+from prism._channels import OPTIONS, credentials_of, error_from
 from prism._core.effects import Call, Effect, Emit, End, Failure, Idle, Next, Open, Operation, Outcome, Reply, Sleep
 from prism._core.methods import Method
 from prism.errors import PrismError
+from prism.types import Tls
 
 T = TypeVar("T")
 
@@ -20,8 +21,9 @@ T = TypeVar("T")
 class Channels:
     """A channel for each address, made when it is needed. Threads may share it."""
 
-    def __init__(self, addresses: tuple[str, ...]) -> None:
+    def __init__(self, addresses: tuple[str, ...], tls: Tls | None = None) -> None:
         self._addresses = addresses
+        self._credentials = credentials_of(tls)
         self._lock = threading.Lock()
         self._channels: dict[int, grpc.Channel] = {}
         self._calls: dict[tuple[int, str], Any] = {}
@@ -43,7 +45,7 @@ class Channels:
                 raise ValueError("the client is closed; make another one")
             channel = self._channels.get(number)
             if channel is None:
-                channel = self._channels[number] = grpc.insecure_channel(self._addresses[number], OPTIONS)
+                channel = self._channels[number] = self._open(self._addresses[number])
             call = getattr(channel, shape)(
                 method.path,
                 request_serializer=lambda message: message.SerializeToString(),
@@ -51,6 +53,11 @@ class Channels:
             )
             self._calls[number, method.path] = call
             return call
+
+    def _open(self, address: str) -> grpc.Channel:
+        if self._credentials is None:
+            return grpc.insecure_channel(address, OPTIONS)
+        return grpc.secure_channel(address, self._credentials, OPTIONS)
 
     def close(self) -> None:
         """Ends all calls and connections."""

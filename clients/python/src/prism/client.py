@@ -55,6 +55,10 @@ class Client:
     sent where a gateway refuses it for a while. `compress_above`: values and payloads above so many bytes are sent
     compressed, None: never. `decompress=False` gives them back as they are stored. `decompressed_max`: bytes that one
     value may have decompressed.
+
+    Gateways with TLS have `https://` before their addresses. `ca`: file with the certificates that sign theirs; `cert`
+    and `cert_key`: files with the client's own certificate and its private key. All in PEM; without them PRISM_CA,
+    PRISM_CERT and PRISM_CERT_KEY.
     """
 
     def __init__(
@@ -69,11 +73,15 @@ class Client:
         compress_above: int | None = 16 << 10,
         decompress: bool = True,
         decompressed_max: int = 64 << 20,
+        ca: str | None = None,
+        cert: str | None = None,
+        cert_key: str | None = None,
     ) -> None:
+        files = (ca, cert, cert_key)
         self._core = core_of(
-            server_or_namespace, namespace, server, timeout, tries, compress_above, decompress, decompressed_max
+            server_or_namespace, namespace, server, timeout, tries, compress_above, decompress, decompressed_max, files
         )
-        self._channels = Channels(self._core.addresses)
+        self._channels = Channels(self._core.addresses, self._core.tls)
         self.admin = Admin(self._core, self._channels)
 
     def using(self, namespace: str) -> Client:

@@ -35,6 +35,17 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Tls:
+    """Contents of the files for gateways with TLS, in PEM; None: there is none."""
+
+    # Certificates that sign the gateways'; None: those that grpcio brings.
+    ca: bytes | None = None
+    # The client's own certificate, and its private key.
+    cert: bytes | None = None
+    cert_key: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class Token:
     """Names a write. The same call with the same token has one effect, however often it is sent."""
 

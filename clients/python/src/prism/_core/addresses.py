@@ -6,16 +6,17 @@ import threading
 from dataclasses import dataclass
 
 DEFAULT_PORT = 8980
+ENCRYPTED = "https://"
 DEFAULT_SERVER = f"127.0.0.1:{DEFAULT_PORT}"
 # A gateway that failed rests so long, doubled with each failure in a row, up to so long. Seconds.
 REST_FIRST, REST_MOST = 1.0, 30.0
 
 
 def parse(text: str) -> tuple[str, ...]:
-    """The addresses in `a:8980,b:8980`; a port that is missing is 8980, `http://` before an address is left out."""
+    """The addresses in `a:8980,b:8980`; a port that is missing is 8980, a scheme before an address is left out."""
     addresses: list[str] = []
     for part in text.split(","):
-        address = part.strip().removeprefix("http://").rstrip("/")
+        address = part.strip().removeprefix("http://").removeprefix(ENCRYPTED).rstrip("/")
         host, colon, port = address.rpartition(":")
         if not colon or address.endswith("]"):
             host, port = address, str(DEFAULT_PORT)
@@ -26,6 +27,14 @@ def parse(text: str) -> tuple[str, ...]:
         if f"{host}:{port}" not in addresses:
             addresses.append(f"{host}:{port}")
     return tuple(addresses)
+
+
+def is_encrypted(text: str) -> bool:
+    """Whether the addresses have `https://` before them: all of them, or none."""
+    encrypted = [part.strip().startswith(ENCRYPTED) for part in text.split(",")]
+    if any(encrypted) and not all(encrypted):
+        raise ValueError(f"server: write https:// before each address of {text!r}, or before none")
+    return all(encrypted)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from prism._core.methods import Method
 from prism._core.retry import Backoff, Budget, is_of_the_gateway, leaves_outcome_unknown, may_repeat
 from prism._core.tokens import OF_THE_PROCESS, HasToken, TokenMaker, put_into
 from prism.errors import PrismError
-from prism.types import Settings, Token
+from prism.types import Settings, Tls, Token
 
 M = TypeVar("M", bound=Message)
 
@@ -34,6 +34,7 @@ class Core:
     addresses: tuple[str, ...]
     settings: Settings
     namespace: str = ""
+    tls: Tls | None = None
     monotonic: Callable[[], float] = time.monotonic
     now_ns: Callable[[], int] = time.time_ns
     random: Callable[[], float] = random.random
