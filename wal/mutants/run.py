@@ -112,8 +112,6 @@ MUTANTS = [
     ("groups that were cut off come back with a loss", "accept_loss", WALK, "later.into_iter().all(|(_, lowest)| *lowest > header.group)", "later.into_iter().all(|(_, lowest)| *lowest > header.group || true)"),
     ("damaged segments are dropped before the cut is durable", "accept_loss", "start.rs", "        keep_damaged(&manifest, &recovery, &mut ends);\n", "        let _ = (keep_damaged, &mut ends);\n"),
     ("a judged call is acknowledged when it is durable", "shard_log", SHARD_LOG, "let judged = call.is_judged();", "let judged = call.is_judged() && false;"),
-    ("a write is acknowledged before it is durable", "shard_log", SHARD_LOG, "        let at = self.parked.partition_point(|before| before.lsn <= lsn);\n",
-     "        let parked = Parked { lsn: Lsn::NONE, ..parked };\n        let at = self.parked.partition_point(|before| before.lsn <= lsn);\n"),
     ("what is given up counts as durable before the cut is", "accept_loss", "start.rs", "    if recovery.lost.is_empty() {", "    if true {"),
 ]
 
