@@ -83,7 +83,7 @@ test: ## Everything, from a clean clone; fails if any part fails
 .PHONY: suites
 suites: ## The behaviour suite of each API on each server, at every durability, with one shard and two (make test has one cell of each)
 	@stack/setup test
-	$(CARGO) test --locked -p prism-core --test gateway -- --include-ignored postgres:: redis:: nats:: queue_postgres:: pubsub_postgres::
+	$(CARGO) test --locked -p prism-core --test gateway -- --include-ignored postgres:: redis:: nats:: kafka:: queue_postgres:: pubsub_postgres::
 
 .PHONY: repeat
 repeat: ## Tests with processes, clocks or disks, TIMES=20 times beside a load on all cores (REPEAT="--tests gateway")

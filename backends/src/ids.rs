@@ -5,7 +5,7 @@
 pub struct NamespaceId(pub u32);
 
 /// A moment, in milliseconds since 1970, UTC. Always passed in; stores read no clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixMillis(pub u64);
 
 impl UnixMillis {

@@ -1,7 +1,7 @@
 //! Kinds of store that a configuration may name.
 
 use crate::offer::Offer;
-use crate::{memory, nats, postgres, redis, sqlite};
+use crate::{kafka, memory, nats, postgres, redis, sqlite};
 
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,7 +93,8 @@ impl StoreKind {
             StoreKind::Postgres => &[postgres::KEYVALUE, postgres::PUBSUB, postgres::QUEUE],
             StoreKind::Redis => &[redis::KEYVALUE],
             StoreKind::Nats => &[nats::PUBSUB],
-            StoreKind::Kafka | StoreKind::ClickHouse | StoreKind::Gremlin | StoreKind::Neo4j => &[],
+            StoreKind::Kafka => &[kafka::PUBSUB],
+            StoreKind::ClickHouse | StoreKind::Gremlin | StoreKind::Neo4j => &[],
         }
     }
 }

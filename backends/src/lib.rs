@@ -38,6 +38,7 @@ pub mod behavior;
 mod digest;
 pub mod error;
 pub mod ids;
+pub mod kafka;
 pub mod kind;
 pub mod limits;
 pub mod memory;

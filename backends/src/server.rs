@@ -16,7 +16,7 @@ use crate::ids::{LogId, NamespaceId};
 use crate::kind::StoreKind;
 use crate::offer::{Acked, Api};
 use crate::sqlite::Presence;
-use crate::{nats, postgres, redis};
+use crate::{kafka, nats, postgres, redis};
 
 /// Entries of the configuration, unchecked.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct RawConfig {
     pub pool_max: Option<u32>,
     /// When the server syncs what it acknowledges, as it is configured itself: `always`, or a time.
     pub sync_interval: Option<String>,
+    /// Beginning of the names of what is made there, where a server has several users.
+    pub prefix: Option<String>,
 }
 
 /// Most connections that may be configured.
@@ -196,6 +198,13 @@ pub trait ServerStore: Sized {
 
     /// State of a namespace's number in the store.
     async fn presence(&self, namespace: NamespaceId) -> Result<Presence, StoreError>;
+
+    /// Makes a namespace keep messages for this long, as far as the server removes them by itself;
+    /// `None` is for ever.
+    async fn retain(&self, namespace: NamespaceId, retention: Option<Duration>) -> Result<(), StoreError> {
+        let _ = (namespace, retention);
+        Ok(())
+    }
 
     /// Reason why an acknowledgement means less than `needed`, and its remedy; `None` if it means
     /// as much, or if the server's settings have not been read yet.
@@ -362,6 +371,11 @@ macro_rules! servers {
                 match self { $(Server::$kind(store) => store.presence(namespace).await,)* }
             }
 
+            /// As [`ServerStore::retain`] says.
+            pub async fn retain(&self, namespace: NamespaceId, retention: Option<Duration>) -> Result<(), StoreError> {
+                match self { $(Server::$kind(store) => store.retain(namespace, retention).await,)* }
+            }
+
             /// Shortfall of an acknowledgement; see [`ServerStore::shortfall`].
             pub fn shortfall(&self, needed: Acked) -> Option<String> {
                 match self { $(Server::$kind(store) => store.shortfall(needed),)* }
@@ -405,6 +419,7 @@ servers! {
     Postgres => postgres::Postgres;
     Redis => redis::Redis;
     Nats => nats::Nats;
+    Kafka => kafka::Kafka;
 }
 
 #[cfg(test)]

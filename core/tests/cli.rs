@@ -564,8 +564,8 @@ fn serve_refuses_a_store_that_it_cannot_reach_or_whose_secret_is_written_out() {
     let shown = path.display().to_string();
     for (text, (key, wanted)) in [
         (
-            "stores: {bus: {kind: kafka, address: 'broker:9092'}}",
-            ("stores.bus.kind", "this version has no driver for Kafka"),
+            "stores: {bus: {kind: clickhouse, url: 'http://a:8123'}}",
+            ("stores.bus.kind", "this version has no driver for ClickHouse"),
         ),
         (
             "stores: {bus: {kind: nats, url: 'nats://u:hunter2@bus:4222'}}",

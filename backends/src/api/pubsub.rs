@@ -19,6 +19,7 @@ use std::cell::RefCell;
 
 use crate::error::StoreError;
 use crate::ids::{LogPosition, NamespaceId, UnixMillis};
+use crate::kafka;
 use crate::limits::{
     ATTRIBUTES_BYTES_MAX, MESSAGE_ID_BYTES_MAX, ORDERING_KEY_BYTES_MAX, TOPIC_BYTES_MAX, VALUE_BYTES_MAX,
 };
@@ -238,6 +239,8 @@ pub enum Store {
     Postgres(postgres::PubSub),
     /// In streams of a NATS server.
     Nats(nats::PubSub),
+    /// In topics of a Kafka cluster.
+    Kafka(kafka::PubSub),
 }
 
 macro_rules! dispatch {
@@ -247,6 +250,7 @@ macro_rules! dispatch {
             Store::Sqlite($store) => $call,
             Store::Postgres($store) => $call,
             Store::Nats($store) => $call,
+            Store::Kafka($store) => $call,
         }
     };
 }

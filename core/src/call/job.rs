@@ -224,9 +224,11 @@ pub(crate) enum WriterMessage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProvisionStep {
     Inspect,
-    /// `message_bytes_max`: largest value or message of the namespace.
+    /// `message_bytes_max`: largest value or message of the namespace; `life_ms`: time for which it
+    /// keeps items that bring none of their own, `None` for ever.
     Create {
         message_bytes_max: u64,
+        life_ms: Option<u64>,
     },
     Drop,
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use prism_backends::{
     StoreError,
+    kafka::{self, Kafka},
     kind::StoreKind,
     nats::{self, Nats},
     offer::Acked,
@@ -199,7 +200,8 @@ fn probe(args: &ProbeArgs, printer: &mut Printer) -> Result<(), Failure> {
         StoreKind::Postgres => probe_postgres(&store, args.time, bytes)?,
         StoreKind::Nats => probe_nats(&store, args.time, bytes)?,
         StoreKind::Redis => probe_redis(&store, args.time, bytes)?,
-        _ => return Err(not_on(&store, "measures PostgreSQL, Redis and NATS only")),
+        StoreKind::Kafka => probe_kafka(&store, args.time, bytes)?,
+        _ => return Err(not_on(&store, "measures PostgreSQL, Redis, NATS and Kafka only")),
     };
     if printer.is_json() {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -288,6 +290,23 @@ fn probe_nats(store: &StoreOptions, time: Duration, bytes: usize) -> Result<Meas
         levels,
         title: format!("NATS \"{}\" at {}, {syncs}", store.name, config.address),
         facts: json!({ "durable": config.syncs_always }),
+    })
+}
+
+fn probe_kafka(store: &StoreOptions, time: Duration, bytes: usize) -> Result<Measured, Failure> {
+    let config = checked(store, kafka::Config::check)?;
+    let levels = ask(
+        config.pool_max,
+        |share| Kafka::open(&config, share),
+        async |store| store.probe(time, bytes).await,
+    )?;
+    Ok(Measured {
+        levels,
+        title: format!(
+            "Kafka \"{}\" at {}, reads one after the other",
+            store.name, config.address
+        ),
+        facts: json!({}),
     })
 }
 

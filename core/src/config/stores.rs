@@ -52,6 +52,8 @@ pub struct StoreOptions {
     /// When the server syncs what it acknowledges: `always` or a time, as it is configured itself;
     /// `None`: not said.
     pub sync_interval: Option<String>,
+    /// Beginning of the names of what is made there; `None`: `prism`.
+    pub prefix: Option<String>,
     /// Keys and values as written.
     written: Vec<(&'static str, String)>,
     /// Line of the file, for `config print`.
@@ -81,6 +83,7 @@ impl StoreOptions {
             tls: None,
             pool_max: None,
             sync_interval: None,
+            prefix: None,
             written: vec![("kind", kind.name().to_owned())],
             line: 0,
         }
@@ -94,6 +97,7 @@ impl StoreOptions {
             tls: self.tls.as_ref().map(StoreTls::entry),
             pool_max: self.pool_max,
             sync_interval: self.sync_interval.clone(),
+            prefix: self.prefix.clone(),
         }
     }
 
@@ -177,7 +181,7 @@ const URL: &str = "url";
 const ADDRESS: &str = "address";
 
 /// The keys in addition to `kind`.
-const KEYS: [EntryKey; 6] = [
+const KEYS: [EntryKey; 7] = [
     EntryKey {
         name: URL,
         allowed: "a URL",
@@ -252,6 +256,23 @@ const KEYS: [EntryKey; 6] = [
                 ));
             }
             store.sync_interval = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    EntryKey {
+        name: "prefix",
+        allowed: "up to 100 letters, digits and -",
+        kinds: |kind| kind == StoreKind::Kafka,
+        required: false,
+        set: |store, text| {
+            if text.is_empty()
+                || !text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            {
+                return Err(format!("{text:?} is not allowed; letters, digits and - are"));
+            }
+            store.prefix = Some(text.to_owned());
             Ok(())
         },
     },

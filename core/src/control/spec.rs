@@ -114,6 +114,11 @@ pub(super) fn object_of(entry: &CatalogEntry) -> Object {
         message_bytes_max: StoreKind::of_name(&entry.store.kind)
             .zip(entry.config().ok())
             .map_or(0, |(kind, config)| message_bytes_max(&config, kind)),
+        life_ms: entry
+            .config()
+            .ok()
+            .and_then(|config| config.item_ttl())
+            .map(millis_of),
     }
 }
 

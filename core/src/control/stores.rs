@@ -146,6 +146,7 @@ impl OpenStore {
             StoreKind::Postgres => format!("{}, schema prism", self.candidate.title()),
             StoreKind::Redis => format!("{}, keys prism:*", self.candidate.title()),
             StoreKind::Nats => format!("{}, streams PRISM-*", self.candidate.title()),
+            StoreKind::Kafka => format!("{}, topics prism-*", self.candidate.title()),
             kind => format!("{} table \"{namespace}\"", kind.title()),
         }
     }

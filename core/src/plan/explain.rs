@@ -305,16 +305,13 @@ fn object_decision(
         StoreKind::Postgres => ("Tables", "tables", "schema prism".to_owned()),
         StoreKind::Redis => ("Keys", "keys", "prism:*".to_owned()),
         StoreKind::Nats => ("Subject", "subject", name),
-        StoreKind::Kafka => {
-            let partitions = choice.partitions.unwrap_or(1);
-            ("Topic", "partitions", format!("{name}, {partitions} partitions"))
-        }
+        StoreKind::Kafka => ("Topic", "topic", "prism-*, one partition".to_owned()),
         StoreKind::Memory | StoreKind::Gremlin | StoreKind::Neo4j => return None,
     };
-    let reason = choice.partitions.map_or_else(String::new, |_| {
+    let reason = choice.partitions.map_or_else(String::new, |partitions| {
         let (rate, each) = (asked.write_rps, super::writes_per_partition(asked));
         format!(
-            "{rate} writes/s, {each} for each at durability {}",
+            "a namespace has one in this version; {rate} writes/s at durability {} would take {partitions}, {each} for each",
             asked.durability
         )
     });

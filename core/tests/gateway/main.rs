@@ -6,6 +6,7 @@ mod clock;
 mod fairness;
 mod homes;
 mod idle_poll;
+mod kafka;
 mod late;
 mod log;
 mod messages;

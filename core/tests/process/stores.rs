@@ -7,6 +7,9 @@ use tempfile::TempDir;
 
 use super::shared_catalog::server::durable;
 
+#[path = "../../../backends/tests/servers/kafka.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod kafka;
 #[path = "../../../backends/tests/servers/nats.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod nats;
@@ -124,7 +127,7 @@ fn nats_is_measured_and_nothing_is_left_of_it() {
     assert!(left.contains("\"streams\":null"), "{left}");
     let shown = said(&run(&["probe", "bus", "--for", "1s"]), 0);
     assert!(shown.contains("NATS \"bus\" at 127.0.0.1:"), "{shown}");
-    assert!(said(&run(&["probe", "cache"]), 2).contains("measures PostgreSQL, Redis and NATS only"));
+    assert!(said(&run(&["probe", "cache"]), 2).contains("measures PostgreSQL, Redis, NATS and Kafka only"));
     assert!(said(&run(&["migrate", "bus"]), 2).contains("moves on tables of PostgreSQL only"));
 }
 
@@ -144,6 +147,22 @@ fn redis_is_measured_and_nothing_is_left_of_it() {
     assert!(shown.contains("Redis \"fast\" at 127.0.0.1:"), "{shown}");
     assert!(shown.contains("for best-effort and eventual"), "{shown}");
     assert!(said(&run(&["migrate", "fast"]), 2).contains("moves on tables of PostgreSQL only"));
+}
+
+#[test]
+fn kafka_is_listed_and_measured_and_nothing_is_left_of_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = kafka::Server::start("");
+    let entry = format!("events: {{kind: kafka, address: \"{}\"}}", server.address());
+    let run = |arguments: &[&str]| store_with(&directory, &entry, arguments);
+    let measured = said(&run(&["probe", "events", "--for", "1s", "--output", "json"]), 0);
+    let measured: serde_json::Value = serde_json::from_str(&measured).expect("JSON");
+    check_levels(&measured, 3);
+    assert_eq!(measured["kind"], "kafka");
+    // It makes its topic anew: nothing is in the way.
+    let shown = said(&run(&["probe", "events", "--for", "1s"]), 0);
+    assert!(shown.contains("Kafka \"events\" at 127.0.0.1:"), "{shown}");
+    assert!(said(&run(&["list"]), 0).contains("events"));
 }
 
 /// Checks that a measurement has rates at this many levels.

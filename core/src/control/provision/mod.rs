@@ -35,7 +35,7 @@ use crate::{
     call::{
         change::{ChangeId, ControlEvent, Fault},
         error,
-        job::DeadLetterJob,
+        job::{DeadLetterJob, ProvisionStep},
     },
     log::{LogEvent, open::LogDirectory},
     namespace::{
@@ -84,6 +84,18 @@ pub(crate) struct Object {
     pub(crate) durability: Durability,
     /// Largest value or message, in bytes.
     pub(crate) message_bytes_max: u64,
+    /// Time for which items are kept that bring none of their own; `None` is for ever.
+    pub(crate) life_ms: Option<u64>,
+}
+
+impl Object {
+    /// The step that makes it, or makes it be as the file says.
+    fn create(&self) -> ProvisionStep {
+        ProvisionStep::Create {
+            message_bytes_max: self.message_bytes_max,
+            life_ms: self.life_ms,
+        }
+    }
 }
 
 /// Finding of a store in the place of an object.

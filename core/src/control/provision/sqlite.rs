@@ -54,9 +54,7 @@ impl Provisioner for Sqlite {
     }
 
     fn make(&mut self, object: &Object) -> Result<(), StoreError> {
-        let message_bytes_max = object.message_bytes_max;
-        self.step(object, ProvisionStep::Create { message_bytes_max })
-            .map(drop)
+        self.step(object, object.create()).map(drop)
     }
 
     fn alter(&mut self, _: &Object) -> Result<(), StoreError> {

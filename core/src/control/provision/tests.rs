@@ -56,6 +56,7 @@ fn object(id: u32) -> Object {
         name: format!("namespace-{id}"),
         durability: Durability::BestEffort,
         message_bytes_max: 0,
+        life_ms: None,
     }
 }
 

@@ -350,10 +350,10 @@ fn a_plan_explains_itself() {
         ))
     );
     assert_eq!(
-        of("partitions"),
+        of("topic"),
         Some((
-            "click-events, 50 partitions",
-            "50000 writes/s, 1000 for each at durability eventual"
+            "prism-*, one partition",
+            "a namespace has one in this version; 50000 writes/s at durability eventual would take 50, 1000 for each"
         ))
     );
     assert_eq!(

@@ -1,5 +1,7 @@
 //! Namespaces in a server's store: they are made, refused and removed.
 
+use std::time::Duration;
+
 use prism_backends::{NamespaceId, StoreError, offer::Acked, sqlite::Presence};
 
 use super::Store;
@@ -19,9 +21,15 @@ impl Store {
         }
         match step {
             ProvisionStep::Inspect => {}
-            ProvisionStep::Create { message_bytes_max } => {
+            ProvisionStep::Create {
+                message_bytes_max,
+                life_ms,
+            } => {
                 self.check_needs(namespace, message_bytes_max)?;
                 self.stores.create_namespace(namespace).await?;
+                self.server
+                    .retain(namespace, life_ms.map(Duration::from_millis))
+                    .await?;
             }
             ProvisionStep::Drop => {
                 self.stores.drop_namespace(namespace).await?;
