@@ -187,7 +187,10 @@ impl Cluster {
         {
             return Err(refusal.clone());
         }
-        self.link.replace(None);
+        if let Some(old) = self.link.replace(None) {
+            // Whoever still reads from it keeps it for a while; nothing is sent by it any more.
+            old.close("it was given up");
+        }
         match Link::open(&self.config).await {
             Ok(link) => {
                 let link = Rc::new(link);

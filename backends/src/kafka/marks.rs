@@ -141,7 +141,11 @@ impl Marks {
         for _ in marks {
             let delivered = tokio::select! {
                 delivered = reports.recv() => delivered,
-                reason = link.closed() => return Err(lost(reason)),
+                reason = link.closed() => {
+                    // What was not sent must not come after later marks.
+                    link.close(&reason);
+                    return Err(lost(reason));
+                }
                 () = tokio::time::sleep(ANSWER_MAX) => {
                     let reason = format!("no answer within {} s", ANSWER_MAX.as_secs());
                     link.close(&reason);

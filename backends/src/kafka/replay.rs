@@ -22,22 +22,31 @@ pub(super) async fn learn(link: &Rc<Link>, space: &Space, now: UnixMillis) -> Re
     if space.seen.get().is_some() && !space.is_unsure.get() {
         return Ok(true);
     }
+    // A doubt that comes up meanwhile is another one.
+    space.is_unsure.set(false);
+    let learned = look(link, space, now).await;
+    if learned != Ok(true) {
+        space.is_unsure.set(true);
+    }
+    learned
+}
+
+async fn look(link: &Rc<Link>, space: &Space, now: UnixMillis) -> Result<bool, StoreError> {
     let Some((low, high)) = topics::find_watermarks(link, &space.topic).await? else {
         return Ok(false);
     };
-    let from = match space.seen.get() {
-        Some(seen) => seen.max(low),
+    match space.seen.get() {
+        Some(seen) => walk(link, space, seen.max(low), high, |_| {}).await?,
         None => {
             let since = UnixMillis(now.0.saturating_sub(ID_WINDOW_MS));
             let first = topics::offset_at(link, &space.topic, since)
                 .await?
                 .unwrap_or(high);
-            first.max(low).max(high.saturating_sub(IDS_MAX as u64))
+            let from = first.max(low).max(high.saturating_sub(IDS_MAX as u64));
+            walk_lately(link, space, from, high).await?;
         }
-    };
-    walk(link, space, from, high, |_| {}).await?;
+    }
     space.seen.set(Some(high));
-    space.is_unsure.set(false);
     Ok(true)
 }
 
@@ -89,7 +98,7 @@ pub(super) async fn forget(
     marks::set_position(cluster, &link, &at, end.map_or(0, |(_, high)| high)).await
 }
 
-/// Reads messages from an offset up to another.
+/// Reads all messages from an offset up to another.
 async fn walk(
     link: &Rc<Link>,
     space: &Space,
@@ -110,3 +119,26 @@ async fn walk(
     }
     Ok(())
 }
+
+/// Bytes that are read to learn ids, about; then only the last messages are read.
+const LEARN_BYTES_MAX: usize = 256 << 20;
+
+/// Reads messages likewise, but leaves out some where they are too large to be read all.
+async fn walk_lately(link: &Rc<Link>, space: &Space, from: u64, to: u64) -> Result<(), StoreError> {
+    let first = from.max(to.saturating_sub(SAMPLE));
+    let mut bytes = 0;
+    walk(link, space, first, to, |taken| bytes += taken.bytes()).await?;
+    let each = bytes / usize::try_from(to - first).unwrap_or(1).max(1);
+    let affordable = (LEARN_BYTES_MAX / each.max(1)) as u64;
+    walk(
+        link,
+        space,
+        from.max(first.saturating_sub(affordable)),
+        first,
+        |_| {},
+    )
+    .await
+}
+
+/// Messages at the end of a topic that show how large its messages are.
+const SAMPLE: u64 = 64;
