@@ -25,7 +25,7 @@ struct Known {
     digest: Option<u64>,
 }
 
-/// What an id says about a message that is to be published.
+/// Judgement of a message that is to be published, by its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It is new.

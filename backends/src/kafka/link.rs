@@ -37,7 +37,7 @@ pub(super) struct Link {
     own: String,
 }
 
-/// What is heard of the brokers.
+/// Listener to the brokers.
 #[derive(Clone)]
 pub(super) struct Ear(Arc<Heard>);
 
@@ -54,7 +54,7 @@ pub(super) struct Report {
     pub(super) to: UnboundedSender<Delivered>,
 }
 
-/// What became of a message: its offset and time, or the cause of its failure.
+/// Fate of a message: its offset and time, or the cause of its failure.
 pub(super) struct Delivered {
     pub(super) index: usize,
     pub(super) result: Result<(u64, UnixMillis), RDKafkaErrorCode>,
@@ -254,12 +254,12 @@ impl Drop for Link {
     }
 }
 
-/// Drops clients, which wait for the end of their connections, on a thread of their own.
-pub(super) fn drop_apart<T: Send + 'static>(clients: T) {
-    // Without a thread it is done here.
-    let _ = std::thread::Builder::new()
-        .name("kafka-end".to_owned())
-        .spawn(move || drop(clients));
+/// Drops clients, which wait for the end of their connections, on a thread that may wait.
+fn drop_apart<T: Send + 'static>(clients: T) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(move || drop(clients))),
+        Err(_) => drop(clients),
+    }
 }
 
 fn producer_config(config: &Config) -> rdkafka::ClientConfig {

@@ -34,7 +34,7 @@ pub(super) struct Marks {
 /// State of a namespace, as the marks say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Its number was never used.
+    /// A number that was never used.
     Unknown,
     /// It is being made.
     Making,

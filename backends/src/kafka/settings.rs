@@ -11,7 +11,7 @@ use super::topics;
 use crate::error::StoreError;
 use crate::offer::Acked;
 
-/// What they say.
+/// The settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
     /// Brokers that have a message when it is acknowledged, at least.
