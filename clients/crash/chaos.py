@@ -31,7 +31,7 @@ CONNECTIONS_MAX = 4
 # A NATS has one connection of each shard, and one of the gateway's control.
 NATS_CONNECTIONS_MAX = SHARDS + 1
 # Longest time until calls succeed after a kill: a gateway finds its server again, and a server replays its log.
-RECOVERY_SECONDS_MAX = 60
+RECOVERY_SECONDS_MAX = 120
 SUCCESSES = 6
 STORM_SECONDS_MAX = 3600
 # What a gateway may have in memory, with a debug build, while its servers are away and calls wait.
@@ -358,7 +358,7 @@ def storm_commands(stage, seed):
     both = ["-t", "1", "--cores", "none", "--warm-up", "0s", "--quiet"]
     items = [*both, "--mix", "put=50,get=50", "--distribution", "uniform", "--keys", "2000", "-c", "4", "-m", "16"]
     items += ["--value", "uniform:24-512", "--verify", "fresh"]
-    messages = [*both, "--value", "100", "--drain", f"{RECOVERY_SECONDS_MAX}s", "--durability", "strong", "--duration", "60m"]
+    messages = [*both, "--value", "100", "--drain", "60s", "--durability", "strong", "--duration", "60m"]
     loads = []
     for store in keyvalue:
         more = ", retention: 1day" if store == "redis" else ""

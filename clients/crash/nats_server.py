@@ -1,4 +1,4 @@
-"""A real NATS with JetStream for the scenarios, which syncs every message before it acknowledges it."""
+"""A real NATS with JetStream for the scenarios. It syncs every message before it acknowledges it, unless told otherwise."""
 
 import json
 import shutil
@@ -15,8 +15,9 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 class Nats(Daemon):
     name = "NATS"
 
-    def __init__(self, folder):
+    def __init__(self, folder, sync="always"):
         super().__init__(folder)
+        self.sync = sync
         stack = ROOT / ".tools" / "stack" / "python" / "bin" / "nats-server"
         self.program = shutil.which("nats-server") or (str(stack) if stack.is_file() else None)
         if not self.program:
@@ -25,7 +26,7 @@ class Nats(Daemon):
         self.config = folder / "nats.conf"
         self.config.write_text(
             f"listen: 127.0.0.1:{self.port}\nhttp: 127.0.0.1:{self.monitor}\nmax_payload: 8MB\n"
-            f'jetstream {{ store_dir: "{folder}/jetstream", max_mem: 64M, max_file: 2G, sync_interval: always }}\n'
+            f'jetstream {{ store_dir: "{folder}/jetstream", max_mem: 64M, max_file: 2G, sync_interval: {sync} }}\n'
         )
 
     def command(self):
@@ -36,7 +37,7 @@ class Nats(Daemon):
 
     def entries(self):
         """What a gateway's configuration says of it."""
-        return f'kind: nats, url: "nats://127.0.0.1:{self.reached_at}", sync_interval: always'
+        return f'kind: nats, url: "nats://127.0.0.1:{self.reached_at}", sync_interval: {self.sync}'
 
     def connections(self):
         """Connections of gateways, by the server's own count."""

@@ -207,7 +207,8 @@ fn ack(
             }
         });
         let is_open = results.contains(&Acked::Unknown) || results.is_empty();
-        let again = is_open && !common.is_finished() && begun.elapsed() < load.lease;
+        // An Ack counts also after the lease has ended.
+        let again = is_open && !common.is_finished() && begun.elapsed() < load.patience();
         if !again || !session.draw_again(answer.outcome) {
             return Ok(());
         }
