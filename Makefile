@@ -31,6 +31,8 @@ CRASH ?=
 STORE ?= postgres,redis,nats
 ROUNDS ?= 20
 CALLS ?= 1000000
+# Further options of bench/stores.
+BENCH_STORES ?=
 # Power cuts of the whole gateway that `make power` does.
 CUTS ?= 100
 # How often `make repeat` runs each test, and further options of stack/repeat.
@@ -113,6 +115,12 @@ bench: ## Criterion benches, then this gateway beside other stacks; takes a whil
 	@stack/setup bench
 	$(CARGO) bench --workspace --locked
 	$(CARGO) run --release --locked -p prism-bench
+
+.PHONY: bench-stores
+bench-stores: ## The gateway on PostgreSQL, Redis and NATS beside their plain clients, Queue and PubSub (BENCH_STORES="--only redis")
+	@stack/setup test
+	$(CARGO) build --release --locked -p prism-core -p prism-loadgen -p prism-bench
+	bench/stores $(BENCH_STORES)
 
 .PHONY: bench-wal
 bench-wal: ## Our log beside other logs and the disk's floor (BENCH_WAL="…" passes options on); half an hour

@@ -11,6 +11,7 @@ mod child;
 mod idle;
 mod light;
 mod load;
+mod peer;
 mod report;
 mod servers;
 mod sqlite;
@@ -70,6 +71,9 @@ enum Command {
         #[arg(long, default_value_t = 150_000, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
         items: u32,
     },
+    /// Run a plain client, to be measured next to the gateway (used by `bench/stores`).
+    #[command(subcommand, hide = true)]
+    Peer(peer::Peer),
     /// Run one of the servers (used by the comparison itself).
     #[command(hide = true)]
     Serve {
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let result = match options.command {
         Some(Command::Serve { kind, listen }) => servers::serve(kind, listen),
+        Some(Command::Peer(ref peer)) => peer::run(peer),
         Some(Command::Light(ref light)) => {
             light::measure(light, options.rounds, (options.server_core, options.load_core))
         }
