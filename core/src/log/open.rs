@@ -274,7 +274,11 @@ impl LogDirectory {
         });
         if let Some(why) = waits {
             let shards = u16::try_from(existing.len()).unwrap_or(u16::MAX);
-            return Err(OpenError::AsBefore { shards, why });
+            if existing.iter().copied().eq((0..shards).map(lane_of)) {
+                return Err(OpenError::AsBefore { shards, why });
+            }
+            // Not the lanes of any number of shards: an operator must look.
+            return Ok((0..self.shards).map(|_| Opened::Held(why.clone())).collect());
         }
         let mut opened = Vec::new();
         for shard in 0..self.shards {
