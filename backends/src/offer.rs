@@ -108,9 +108,11 @@ impl Features {
     pub const SCANS: Features = Features(1 << 6);
     /// Deletes are remembered, so that an older write does not bring an item back.
     pub const TOMBSTONES: Features = Features(1 << 7);
+    /// Groups of subscribers share the messages of a namespace.
+    pub const GROUPS: Features = Features(1 << 8);
 
     /// Each feature with its name, for messages.
-    pub const NAMED: [(Features, &'static str); 8] = [
+    pub const NAMED: [(Features, &'static str); 9] = [
         (Features::STRONG_READS, "strong reads"),
         (Features::TTL, "ttl"),
         (Features::RETENTION, "retention"),
@@ -119,6 +121,7 @@ impl Features {
         (Features::SWAPS, "compare-and-swap"),
         (Features::SCANS, "scans"),
         (Features::TOMBSTONES, "remembered deletes"),
+        (Features::GROUPS, "groups"),
     ];
 
     /// Both sets together.

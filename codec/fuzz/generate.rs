@@ -464,7 +464,12 @@ fn request(random: &mut Random, out: &mut Vec<u8>) {
     let idempotency_token = random.once_in(2).then(IdempotencyToken::default);
     let items = (0..random.below(4)).map(|_| item(random)).collect::<Vec<_>>();
     let predicate = random.once_in(2).then(|| predicate(random));
-    match out[0] % 9 {
+    let topics = |random: &mut Random| -> Vec<String> {
+        let some = &["a.*", ">", "x"][..random.below(4)];
+        some.iter().map(|topic| (*topic).to_owned()).collect()
+    };
+    let group = "g".repeat(random.below(3));
+    match out[0] % 13 {
         0 => proto::PutRequest {
             namespace,
             id,
@@ -518,13 +523,39 @@ fn request(random: &mut Random, out: &mut Vec<u8>) {
         .encode(out),
         7 => pubsub::SubscribeRequest {
             namespace,
-            topics: ["a.*", ">", "x"][..random.below(4)]
-                .iter()
-                .map(|topic| (*topic).to_owned())
-                .collect(),
-            group: "g".repeat(random.below(3)),
+            topics: topics(random),
+            group,
             batch_messages: random.below(1_200) as u32,
             ..Default::default()
+        }
+        .encode(out),
+        8 => pubsub::CommitRequest {
+            namespace,
+            idempotency_token,
+            group,
+            position: random.bytes(20),
+        }
+        .encode(out),
+        9 => pubsub::ListGroupsRequest {
+            namespace,
+            page_size: random.below(1_200) as u32,
+            page_token: random.bytes(9),
+        }
+        .encode(out),
+        10 => pubsub::ResetGroupRequest {
+            namespace,
+            idempotency_token,
+            group,
+            start: Some(pubsub::StartAt {
+                place: Some(pubsub::start_at::Place::Position(random.bytes(20))),
+            }),
+            topics: topics(random),
+        }
+        .encode(out),
+        11 => pubsub::DeleteGroupRequest {
+            namespace,
+            idempotency_token,
+            group,
         }
         .encode(out),
         _ => {

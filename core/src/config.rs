@@ -199,6 +199,8 @@ pub struct ServeLimits {
     pub inflight_per_shard_max: usize,
     /// Streams that one shard keeps open for one namespace: scans and subscriptions.
     pub streams_per_namespace_max: usize,
+    /// Time for which a group's subscriber keeps its partitions without a sign of life.
+    pub group_lease: Duration,
     /// Bytes of one gRPC message after decompression, in or out. The default holds the longest
     /// value with its id and key.
     pub message_bytes_max: usize,
@@ -328,6 +330,7 @@ impl Default for ServeLimits {
             connections_per_client_max: None,
             inflight_per_shard_max: 8_192,
             streams_per_namespace_max: 2_000,
+            group_lease: Duration::from_secs(10),
             message_bytes_max: 17 << 20,
             output_bytes_max: 32 << 20,
             handshake_timeout: Duration::from_secs(10),

@@ -17,6 +17,7 @@
 
 use std::cell::RefCell;
 
+use super::groups::{self, Groups, Listed};
 use crate::error::StoreError;
 use crate::ids::{LogPosition, NamespaceId, UnixMillis};
 use crate::kafka;
@@ -284,6 +285,27 @@ impl Reads for Store {
         sink: &mut impl MessageSink,
     ) -> Result<Read, StoreError> {
         dispatch!(self, store => Reads::read(store, namespace, next, now, sink).await)
+    }
+}
+
+impl Groups for Store {
+    async fn change_groups(
+        &self,
+        changes: &[groups::Change<'_>],
+        at: Option<&LogPosition>,
+        outcomes: &mut Vec<groups::Outcome>,
+    ) -> Result<(), StoreError> {
+        dispatch!(self, store => Groups::change_groups(store, changes, at, outcomes).await)
+    }
+
+    async fn list_groups(
+        &self,
+        namespace: NamespaceId,
+        after: &str,
+        limit: usize,
+        now: UnixMillis,
+    ) -> Result<Vec<Listed>, StoreError> {
+        dispatch!(self, store => Groups::list_groups(store, namespace, after, limit, now).await)
     }
 }
 

@@ -166,6 +166,12 @@ pub enum FailureKind {
     LeaseTooLong,
     /// The message no longer exists (gRPC: NOT_FOUND with the reason MESSAGE_GONE).
     MessageGone,
+    /// Another member has some of the partitions (gRPC: ABORTED with the reason PARTITION_LOST).
+    PartitionLost,
+    /// The group was reset or deleted (gRPC: ABORTED with the reason GROUP_RESET).
+    GroupReset,
+    /// Nothing was committed in time (gRPC: ABORTED with the reason COMMIT_TIMEOUT).
+    CommitTimeout,
     /// Anything else.
     Other,
 }

@@ -3,10 +3,12 @@
 //! block and need no future.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet, VecDeque, hash_map::Entry};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque, hash_map::Entry};
 
 use rustc_hash::FxBuildHasher;
 
+use super::heads::{Head, MessageHeads};
+use crate::api::groups::{COUNTED_MAX, Group, GroupNews};
 use crate::api::pubsub::{
     Gap, ID_WINDOW_MS, Message, MessageSink, Opened, Outcome, Read, Reads, STEP_MESSAGES_MAX, Start, Stored,
     Sweep, Upkeep, Writes,
@@ -35,7 +37,8 @@ pub const PUBSUB: Offer = Offer {
     features: Features::STRONG_READS
         .and(Features::TTL)
         .and(Features::RETENTION)
-        .and(Features::REPLAY),
+        .and(Features::REPLAY)
+        .and(Features::GROUPS),
     value_bytes_max: VALUE_BYTES_MAX,
     survives_restart: false,
 };
@@ -47,13 +50,17 @@ pub struct Messages {
     /// In order of creation, for the sweep.
     order: Vec<NamespaceId>,
     burnt: HashSet<NamespaceId, FxBuildHasher>,
+    /// Groups of subscribers of the namespaces whose groups this shard keeps, by name.
+    pub(super) groups: HashMap<NamespaceId, BTreeMap<String, Group>, FxBuildHasher>,
+    pub(super) group_news: GroupNews,
+    pub(super) heads: MessageHeads,
     bytes_max: usize,
     sweep_at: usize,
 }
 
 /// The messages of one namespace.
 #[derive(Debug, Default)]
-struct Ring {
+pub(super) struct Ring {
     messages: VecDeque<Kept>,
     /// Number of the first message, or of the next one if there is none.
     first: u64,
@@ -63,6 +70,8 @@ struct Ring {
     ids: HashMap<Box<[u8]>, RememberedId, FxBuildHasher>,
     /// Ids in the order in which they may be forgotten.
     forget: VecDeque<(UnixMillis, Box<[u8]>)>,
+    /// Numbers of the next messages, where other shards see them.
+    head: Head,
 }
 
 /// A moment that starts at 1970.
@@ -87,6 +96,7 @@ struct Kept {
     bytes: Box<[u8]>,
     /// Ends of the first four parts.
     ends: [u32; 4],
+    partition: u16,
     time: UnixMillis,
     expires_at: Option<UnixMillis>,
 }
@@ -109,6 +119,7 @@ impl Kept {
         Kept {
             bytes: parts.concat().into(),
             ends,
+            partition: message.partition,
             time,
             expires_at: message.expires_at,
         }
@@ -186,6 +197,7 @@ impl Ring {
         while self.bytes > bytes_max && self.messages.len() > 1 {
             self.pop_front();
         }
+        self.head.move_to(message.partition, self.next());
         Outcome::Published
     }
 
@@ -254,6 +266,36 @@ impl Ring {
     }
 }
 
+impl Ring {
+    /// Messages of these partitions after their places, and the time of the oldest.
+    pub(super) fn behind(
+        &self,
+        place: impl Fn(u16) -> Option<Start>,
+        first: u64,
+        now: UnixMillis,
+    ) -> (u64, Option<UnixMillis>) {
+        let live = self.first_live(now);
+        let from = (first.saturating_sub(self.first) as usize)
+            .max(live)
+            .min(self.messages.len());
+        let is_behind = |(number, kept): &(u64, &Kept)| match place(kept.partition) {
+            Some(Start::Number(place)) => *number >= place,
+            Some(Start::Time(time)) => kept.time >= time,
+            Some(_) => true,
+            None => false,
+        };
+        let numbered = (self.first + from as u64..).zip(self.messages.range(from..));
+        let mut behind = numbered
+            .take(COUNTED_MAX)
+            .filter(is_behind)
+            .map(|(_, kept)| kept.time);
+        let oldest = behind.next();
+        let counted = behind.count() as u64 + u64::from(oldest.is_some());
+        let rest = (self.messages.len() - from).saturating_sub(COUNTED_MAX);
+        (counted + rest as u64, oldest)
+    }
+}
+
 impl Default for Messages {
     fn default() -> Messages {
         Messages::new()
@@ -272,9 +314,23 @@ impl Messages {
             rings: HashMap::default(),
             order: Vec::new(),
             burnt: HashSet::default(),
+            groups: HashMap::default(),
+            group_news: GroupNews::default(),
+            heads: MessageHeads::new(1).of_shard(0),
             bytes_max,
             sweep_at: 0,
         }
+    }
+
+    /// The same store, as that of one shard of several.
+    #[must_use]
+    pub fn beside(self, heads: MessageHeads) -> Messages {
+        Messages { heads, ..self }
+    }
+
+    /// Shards of the process that hold messages.
+    pub fn shards(&self) -> usize {
+        self.heads.shards()
     }
 
     /// Makes a namespace usable; see [`Upkeep::create_namespace`].
@@ -285,6 +341,7 @@ impl Messages {
         if let Entry::Vacant(vacant) = self.rings.entry(namespace) {
             vacant.insert(Ring {
                 first: 1,
+                head: self.heads.head(namespace),
                 ..Ring::default()
             });
             self.order.push(namespace);
@@ -295,6 +352,8 @@ impl Messages {
     /// Drops a namespace; see [`Upkeep::drop_namespace`].
     pub fn drop_namespace(&mut self, namespace: NamespaceId) {
         self.burnt.insert(namespace);
+        self.groups.remove(&namespace);
+        self.heads.forget(namespace);
         if self.rings.remove(&namespace).is_some() {
             self.order.retain(|other| *other != namespace);
         }
@@ -316,11 +375,7 @@ impl Messages {
 
     /// Finds a reader's first message; see [`Reads::open`].
     pub fn open(&self, namespace: NamespaceId, start: Start, now: UnixMillis) -> Result<Opened, StoreError> {
-        let ring = self
-            .rings
-            .get(&namespace)
-            .ok_or_else(|| self.missing(namespace))?;
-        Ok(ring.open(start, now))
+        Ok(self.ring(namespace)?.open(start, now))
     }
 
     /// Reads a step; see [`Reads::read`].
@@ -331,11 +386,7 @@ impl Messages {
         now: UnixMillis,
         sink: &mut impl MessageSink,
     ) -> Result<Read, StoreError> {
-        let ring = self
-            .rings
-            .get(&namespace)
-            .ok_or_else(|| self.missing(namespace))?;
-        Ok(ring.read(next, now, sink))
+        Ok(self.ring(namespace)?.read(next, now, sink))
     }
 
     /// Frees expired messages and forgotten ids of one namespace after the other; see
@@ -366,6 +417,10 @@ impl Messages {
         }
         sweep.examined = sweep.removed;
         sweep
+    }
+
+    pub(super) fn ring(&self, namespace: NamespaceId) -> Result<&Ring, StoreError> {
+        self.rings.get(&namespace).ok_or_else(|| self.missing(namespace))
     }
 
     fn missing(&self, namespace: NamespaceId) -> StoreError {

@@ -25,7 +25,7 @@ use std::rc::Rc;
 pub use config::Config;
 
 use self::links::Links;
-use crate::api::{Stores, pubsub};
+use crate::api::{Stores, groups, pubsub};
 use crate::error::StoreError;
 use crate::ids::{LogId, LogPosition, NamespaceId, UnixMillis};
 use crate::limits::VALUE_BYTES_MAX;
@@ -160,6 +160,8 @@ impl pubsub::Reads for PubSub {
         read::read(&self.links, namespace, next, now, sink).await
     }
 }
+
+impl groups::Groups for PubSub {}
 
 impl pubsub::Upkeep for PubSub {
     fn offer(&self) -> Offer {

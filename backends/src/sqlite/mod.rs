@@ -34,7 +34,7 @@ pub use file::positions::{DeadLetter, NO_LOG, OwnedDeadLetter};
 pub use keyvalue::reader::{Reader, ReaderFactory};
 pub use keyvalue::relocation::Relocation;
 pub use keyvalue::writer::{Presence, Writer};
-pub use pubsub::{Head, PUBSUB};
+pub use pubsub::{Head, PUBSUB, TopicTransaction};
 pub use queue::{QUEUE, QueueTransaction};
 
 use file::{Shared, files, schema, system_calls};

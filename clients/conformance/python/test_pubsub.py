@@ -196,6 +196,40 @@ def test_a_subscription_by_get_as_event_source_makes_it(events, version):
         assert sent(stream.event()) == [b64(b"two")]
 
 
+def test_a_group_is_committed_listed_reset_and_deleted(events):
+    for number in range(3):
+        events.publish(str(number).encode())
+
+    def join():
+        start = ps.StartAt(start=ps.START_EARLIEST)
+        return events.stub.Subscribe(ps.SubscribeRequest(namespace=events.namespace, group="audit", start=start), timeout=PATIENCE_S)
+
+    def call(method, request, **more):
+        return getattr(events.stub, method)(request(namespace=events.namespace, **more), timeout=PATIENCE_S)
+
+    stream = join()
+    found, position = payloads(stream, 3)
+    assert found == [b"0", b"1", b"2"]
+    assert call("Commit", ps.CommitRequest, group="audit", position=position).result.applied
+    (group,) = call("ListGroups", ps.ListGroupsRequest).groups
+    assert (group.name, group.subscribers, group.messages_behind) == ("audit", 1, 0)
+    assert group.partitions == group.partitions_held and group.HasField("last_commit_time")
+    result = call("ResetGroup", ps.ResetGroupRequest, group="audit", start=ps.StartAt(start=ps.START_EARLIEST)).result
+    assert common.Durability.Name(result.durability) == PROMISED and result.applied
+    with pytest.raises(grpc.RpcError) as ended:
+        next(stream)
+    assert status_details(ended.value)["ErrorInfo"].reason == "GROUP_RESET"
+    with pytest.raises(grpc.RpcError) as late:
+        call("Commit", ps.CommitRequest, group="audit", position=position)
+    assert late.value.code() == grpc.StatusCode.ABORTED
+    stream = join()
+    assert payloads(stream, 3)[0] == [b"0", b"1", b"2"]
+    call("DeleteGroup", ps.DeleteGroupRequest, group="audit")
+    with pytest.raises(grpc.RpcError):
+        next(stream)
+    assert not call("ListGroups", ps.ListGroupsRequest).groups
+
+
 def test_a_get_takes_part_in_no_group(events):
     request = json.dumps({"namespace": events.namespace, "group": "audit"})
     query = urllib.parse.urlencode({"encoding": "json", "message": request})

@@ -199,6 +199,37 @@ def test_a_position_of_other_topics_and_a_namespace_that_is_gone_end_a_subscript
         next(subscription)
 
 
+def test_members_of_a_group_share_and_what_is_not_committed_comes_again(place):
+    events = place("pubsub", ", ordered: true")
+    for number in range(12):
+        events.publish({"n": number}, key=f"k{number % 4}")
+    first = events.subscribe(start="earliest", group="audit", batch=5, idle=PATIENCE_S)
+    got = [next(first)["n"] for _ in range(6)]
+    first.commit()
+    first.close()
+    # Five were an answer that was handed out whole; the sixth comes again.
+    again = events.subscribe(group="audit", idle=PATIENCE_S)
+    rest = []
+    for event in again:
+        rest.append(event["n"])
+        again.commit()
+        if len(rest) == 7:
+            break
+    assert sorted(got[:5] + rest) == list(range(12))
+    position = again.position
+    again.close()
+    events.commit("audit", position)
+    assert list(events.subscribe(group="audit", idle=0.5)) == []
+    with pytest.raises(errors.PositionInvalid):
+        events.commit("other", position)
+    hasty = events.subscribe(group="hasty", start="earliest", uncommitted_max=3, commit_timeout=1.0, idle=PATIENCE_S)
+    with pytest.raises(errors.CommitTimeout):
+        for _ in range(4):
+            next(hasty)
+    with pytest.raises(ValueError, match="no group"):
+        events.subscribe().commit()
+
+
 def test_a_loop_that_ended_can_be_gone_on_with(place):
     events = place("pubsub")
     subscription = events.subscribe(start="latest", idle=0.5)

@@ -6,7 +6,9 @@ use prism_codec::grpc::{self, Deframer, Encoding, Status};
 use prism_codec::message::keyvalue::{
     CompareAndSwapView, DeleteView, GetView, ItemView, MutateView, PutView, ScanView,
 };
-use prism_codec::message::pubsub::{PublishBatchView, PublishView, SubscribeView};
+use prism_codec::message::pubsub::{
+    CommitView, DeleteGroupView, ListGroupsView, PublishBatchView, PublishView, ResetGroupView, SubscribeView,
+};
 use prism_codec::proto::prism::{keyvalue::v1 as proto, pubsub::v1 as pubsub};
 use prost::Message;
 
@@ -100,7 +102,7 @@ pub fn views(input: &[u8]) {
     let Some((&choice, bytes)) = input.split_first() else {
         return;
     };
-    match choice % 9 {
+    match choice % 13 {
         0 => agree(
             PutView::decode(bytes),
             proto::PutRequest::decode(bytes),
@@ -173,6 +175,38 @@ pub fn views(input: &[u8]) {
             |view, message| {
                 assert!(view.topics.iter().eq(message.topics.iter().map(|topic| &**topic)));
                 assert_eq!(view.group, &*message.group);
+            },
+        ),
+        8 => agree(
+            CommitView::decode(bytes),
+            pubsub::CommitRequest::decode(bytes),
+            |view, message| {
+                assert_eq!((view.group, view.position), (&*message.group, &*message.position));
+            },
+        ),
+        9 => agree(
+            ListGroupsView::decode(bytes),
+            pubsub::ListGroupsRequest::decode(bytes),
+            |view, message| {
+                assert_eq!(view.page_token, &*message.page_token);
+            },
+        ),
+        10 => agree(
+            ResetGroupView::decode(bytes),
+            pubsub::ResetGroupRequest::decode(bytes),
+            |view, message| {
+                assert!(view.topics.iter().eq(message.topics.iter().map(|topic| &**topic)));
+                assert_eq!(view.group, &*message.group);
+            },
+        ),
+        11 => agree(
+            DeleteGroupView::decode(bytes),
+            pubsub::DeleteGroupRequest::decode(bytes),
+            |view, message| {
+                assert_eq!(
+                    (view.namespace, view.group),
+                    (&*message.namespace, &*message.group)
+                );
             },
         ),
         _ => agree(

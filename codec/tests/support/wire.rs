@@ -122,6 +122,19 @@ pub(crate) const SUBSCRIBE: Schema = &[
     (7, Varint),
     (8, Message(SECONDS_NANOS)),
 ];
+pub(crate) const COMMIT: Schema = &[(1, Word), (2, Message(TOKEN)), (3, Word), (4, Bytes)];
+pub(crate) const LIST_GROUPS: Schema = &[(1, Word), (2, Varint), (3, Bytes)];
+pub(crate) const RESET_GROUP: Schema = &[
+    (1, Word),
+    (2, Message(TOKEN)),
+    (3, Word),
+    (
+        4,
+        Message(&[(1, Varint), (2, Message(SECONDS_NANOS)), (3, Bytes)]),
+    ),
+    (5, Word),
+];
+pub(crate) const DELETE_GROUP: Schema = &[(1, Word), (2, Message(TOKEN)), (3, Word)];
 pub(crate) const PUBLISH_RESPONSE: Schema = &[(1, Message(RESULT)), (2, Bytes)];
 pub(crate) const PUBLISH_BATCH_RESPONSE: Schema = &[(
     1,

@@ -124,6 +124,73 @@ view_test!(
     |wanted| with_defaults(wanted)
 );
 view_test!(
+    commits,
+    wire::COMMIT,
+    true,
+    ps::CommitRequest,
+    |bytes| CommitView::decode(bytes).map(|view| ps::CommitRequest {
+        namespace: view.namespace.into(),
+        idempotency_token: view.token.map(convert::token),
+        group: view.group.into(),
+        position: view.position.into(),
+    }),
+    |wanted| wanted
+);
+view_test!(
+    lists_of_groups,
+    wire::LIST_GROUPS,
+    true,
+    ps::ListGroupsRequest,
+    |bytes| ListGroupsView::decode(bytes).map(|view| ps::ListGroupsRequest {
+        namespace: view.namespace.into(),
+        page_size: view.page_size,
+        page_token: view.page_token.into(),
+    }),
+    |wanted| ps::ListGroupsRequest {
+        page_size: if wanted.page_size == 0 {
+            100
+        } else {
+            wanted.page_size
+        },
+        ..wanted
+    }
+);
+view_test!(
+    resets_of_groups,
+    wire::RESET_GROUP,
+    true,
+    ps::ResetGroupRequest,
+    |bytes| ResetGroupView::decode(bytes).map(|view| ps::ResetGroupRequest {
+        namespace: view.namespace.into(),
+        idempotency_token: view.token.map(convert::token),
+        group: view.group.into(),
+        start: Some(ps::StartAt {
+            place: Some(start(view.start)),
+        }),
+        topics: view.topics.iter().map(Into::into).collect(),
+    }),
+    |wanted| {
+        use ps::start_at::Place;
+        let mut wanted: ps::ResetGroupRequest = wanted;
+        if let Some(Place::Start(start @ 0)) = wanted.start.as_mut().and_then(|start| start.place.as_mut()) {
+            *start = ps::Start::Latest.into();
+        }
+        wanted
+    }
+);
+view_test!(
+    deletes_of_groups,
+    wire::DELETE_GROUP,
+    true,
+    ps::DeleteGroupRequest,
+    |bytes| DeleteGroupView::decode(bytes).map(|view| ps::DeleteGroupRequest {
+        namespace: view.namespace.into(),
+        idempotency_token: view.token.map(convert::token),
+        group: view.group.into(),
+    }),
+    |wanted| wanted
+);
+view_test!(
     publish_responses,
     wire::PUBLISH_RESPONSE,
     false,
@@ -204,6 +271,94 @@ fn out<'a>((message, attributes): &'a (ps::Message, Vec<u8>)) -> MessageOut<'a> 
 
 fn random_time(random: &mut Random) -> TimestampView {
     TimestampView::from_unix_nanos(random.number() as i64)
+}
+
+#[test]
+fn lists_of_groups_are_encoded_as_prost_does() {
+    for seed in 0..500 {
+        let random = &mut Random::new(seed);
+        let group = |random: &mut Random| {
+            let time = |random: &mut Random| random.percent(50).then(|| random_time(random));
+            let topics: Vec<String> = (0..random.below(3)).map(|_| random.text(9)).collect();
+            let (name, number) = (random.text(20), random.below(300) as u32);
+            (name, topics, number, random.number(), time(random), time(random))
+        };
+        let groups: Vec<_> = (0..random.below(4)).map(|_| group(random)).collect();
+        let token = random.bytes(9);
+        let mut bytes = Vec::new();
+        for (name, topics, number, behind, oldest, commit) in &groups {
+            let out = GroupOut {
+                name,
+                topics,
+                subscribers: *number,
+                partitions: number / 2,
+                partitions_held: number / 3,
+                messages_behind: *behind,
+                oldest_behind_time: *oldest,
+                last_commit_time: *commit,
+            };
+            encode_group(&mut bytes, &out);
+        }
+        encode_next_page_token(&mut bytes, &token);
+        let wanted = ps::ListGroupsResponse {
+            groups: groups
+                .iter()
+                .map(|(name, topics, number, behind, oldest, commit)| ps::Group {
+                    name: name.clone(),
+                    topics: topics.clone(),
+                    subscribers: *number,
+                    partitions: number / 2,
+                    partitions_held: number / 3,
+                    messages_behind: *behind,
+                    oldest_behind_time: oldest.map(convert::timestamp),
+                    last_commit_time: commit.map(convert::timestamp),
+                })
+                .collect(),
+            next_page_token: token,
+        };
+        assert_eq!(bytes, wanted.encode_to_vec(), "seed {seed}");
+    }
+}
+
+#[test]
+fn requests_about_groups_name_what_is_wrong() {
+    let commit = ps::CommitRequest {
+        namespace: "n".into(),
+        group: "g".into(),
+        position: vec![1],
+        ..Default::default()
+    };
+    let said = |request: ps::CommitRequest| {
+        let error = CommitView::decode(&request.encode_to_vec()).expect_err("refused");
+        error.to_string()
+    };
+    let none = ps::CommitRequest {
+        group: String::new(),
+        ..commit.clone()
+    };
+    assert_eq!(said(none), "field \"group\" is missing");
+    let none = ps::CommitRequest {
+        position: Vec::new(),
+        ..commit
+    };
+    assert_eq!(said(none), "field \"position\" is missing");
+    let reset = ps::ResetGroupRequest {
+        namespace: "n".into(),
+        group: "g".into(),
+        ..Default::default()
+    };
+    let error = ResetGroupView::decode(&reset.encode_to_vec()).expect_err("refused");
+    assert_eq!(error.to_string(), "field \"start\" is missing");
+    let list = ps::ListGroupsRequest {
+        namespace: "n".into(),
+        page_size: 1_001,
+        ..Default::default()
+    };
+    let error = ListGroupsView::decode(&list.encode_to_vec()).expect_err("refused");
+    assert_eq!(
+        error.to_string(),
+        "field \"page_size\" must lie between 0 and 1000"
+    );
 }
 
 /// The encoders write, byte for byte, what prost writes.

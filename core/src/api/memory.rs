@@ -2,7 +2,7 @@
 
 use prism_backends::{
     NamespaceId, StoreError, UnixMillis,
-    memory::{MemoryStore, Messages, Queues},
+    memory::{MemoryStore, MessageHeads, Messages, Queues},
 };
 use prism_codec::method::Api;
 
@@ -14,11 +14,11 @@ pub(crate) struct ShardMemory {
 }
 
 impl ShardMemory {
-    /// A memory without namespaces.
-    pub(crate) fn new(keyvalue: MemoryStore) -> Self {
+    /// A memory without namespaces. `heads`: how far the messages of all shards have come.
+    pub(crate) fn new(keyvalue: MemoryStore, heads: MessageHeads) -> Self {
         Self {
             keyvalue,
-            pubsub: Messages::default(),
+            pubsub: Messages::default().beside(heads),
             queue: Queues::default(),
         }
     }

@@ -74,6 +74,18 @@ pub(crate) fn namespace_of(method: Method, message: &[u8]) -> Option<&str> {
     )
 }
 
+/// Refuses a call by GET that has side effects. What cannot be read is refused later.
+///
+/// # Errors
+/// The field that causes them.
+pub(crate) fn check_get(method: Method, message: &[u8]) -> Result<(), Box<Status>> {
+    with_service!(
+        method,
+        S, method => S::decode(method, message).map_or(Ok(()), |request| request.check_get()),
+        else Ok(())
+    )
+}
+
 /// Serves a call, or the part of a batch, that another shard sent because this one holds its keys
 /// in memory.
 ///

@@ -170,6 +170,14 @@ pub(crate) trait Request<'a> {
     /// The field that is beyond one.
     fn check(&self, spec: &NamespaceSpec) -> Result<(), Box<Status>>;
 
+    /// Refuses a call by GET that has side effects, which a page must not cause unasked.
+    ///
+    /// # Errors
+    /// The field that causes them.
+    fn check_get(&self) -> Result<(), Box<Status>> {
+        Ok(())
+    }
+
     /// Compares the time of its token with the gateway's clock.
     ///
     /// # Errors

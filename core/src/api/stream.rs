@@ -48,6 +48,16 @@ pub(crate) trait Source {
     /// The stream ends with it.
     fn take(&mut self, answer: Answer) -> Result<Taken, Box<Status>>;
 
+    /// The next ask that keeps the stream's claims alive, however slow its client reads.
+    fn next_upkeep(&mut self) -> Option<(Asked, Work)> {
+        None
+    }
+
+    /// Work that the end of the stream leaves for others, not answered.
+    fn farewell(&mut self) -> Option<(Asked, Work)> {
+        None
+    }
+
     /// Calls `each` for every ask that may wait and is not answered, which the end of the stream
     /// takes back.
     fn waiting(&self, each: &mut dyn FnMut(Asked)) {

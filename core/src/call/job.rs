@@ -20,7 +20,7 @@ use rustls::ServerConfig;
 use super::{
     change::{Acknowledge, NamespaceChange},
     event::ApplyBatch,
-    messages::{Asked, Place, Wanted},
+    messages::{Asked, GroupAnswer, GroupAsk, Place, Wanted},
     method::AdminMethod,
     ticket::{Stamp, Ticket},
 };
@@ -56,6 +56,8 @@ pub(crate) enum Work {
         place: Place,
         number: u16,
     },
+    /// An ask of a member of a group, answered when there is news or its time is over.
+    Group(Box<GroupAsk>),
     /// A unary call whose token this shard owns: judge that, then pass the call on to the owners of
     /// its keys.
     Claim(Box<Work>),
@@ -79,6 +81,7 @@ impl Work {
             | Self::ScanPage { namespace, .. }
             | Self::TakeBack { namespace } => *namespace,
             Self::Messages { wanted, .. } => wanted.namespace,
+            Self::Group(ask) => ask.namespace,
             Self::Claim(call) => call.namespace(),
         }
     }
@@ -113,6 +116,8 @@ pub(crate) enum Answer {
     Page { message: Vec<u8>, next: Vec<u8> },
     /// The answer to [`Work::Messages`].
     Messages { number: u16, chunk: Asked },
+    /// The answer to [`Work::Group`].
+    Group(Box<GroupAnswer>),
     /// A shard's part of a Mutate.
     Part(Vec<PartOutcome>),
     /// The answer to [`Work::Barrier`].

@@ -7,6 +7,7 @@ pub(crate) mod context;
 pub(crate) mod error;
 pub(crate) mod event;
 pub(crate) mod footprint;
+pub(crate) mod group_waits;
 pub(crate) mod job;
 pub(crate) mod link;
 pub(crate) mod messages;

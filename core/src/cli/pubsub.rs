@@ -1,5 +1,7 @@
-//! `prism pubsub`: messages of a pubsub namespace, one command for publishing and one for
-//! subscribing.
+//! `prism pubsub`: messages of a pubsub namespace, one command for publishing, one for subscribing,
+//! and those about groups of subscribers.
+
+mod groups;
 
 use std::io::Read as _;
 use std::ops::ControlFlow;
@@ -12,6 +14,7 @@ use prism_codec::proto::prism::pubsub::v1::{self as pubsub, start_at::Place};
 use prism_core::client::ClientError;
 use serde_json::{Map, Value, json};
 
+use self::groups::Committer;
 use super::kv::{Bytes, result_json, token::TokenArgs};
 use super::output::{Printer, insert_bytes, parse_bytes, show_bytes, show_time};
 use super::{Exit, Failure, Global, connect};
@@ -21,9 +24,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 const SUBSCRIBE_HELP: &str = "\
 Prints messages as they come, as topic, ordering key and payload, until it is stopped. Where the
-connection ends it goes on after the last message that it has printed.
+connection ends it goes on after the last message that it has printed. With a group it shares the
+messages with the group's other subscribers, and commits what it has printed.
 
   prism pubsub subscribe user-events 'login.*' --from earliest
+  prism pubsub subscribe user-events --group audit --from earliest
   prism pubsub subscribe user-events --output json --limit 10";
 
 #[derive(Debug, Subcommand)]
@@ -33,6 +38,14 @@ pub(super) enum PubSubCommand {
     /// Print messages as they come
     #[command(after_help = SUBSCRIBE_HELP)]
     Subscribe(SubscribeArgs),
+    /// Say that a group is done with a position, and with all before it
+    Commit(groups::CommitArgs),
+    /// Show the groups of a namespace, and how far each is
+    Groups(groups::ListArgs),
+    /// Move a group to another place, backwards or forwards; its subscribers begin there
+    ResetGroup(groups::ResetArgs),
+    /// Forget a group and its place
+    DeleteGroup(groups::DeleteArgs),
 }
 
 #[derive(Debug, Args)]
@@ -68,6 +81,10 @@ pub(super) struct SubscribeArgs {
     /// it
     #[arg(long, value_name = "PLACE", default_value = "latest", value_parser = place)]
     from: Place,
+    /// Share the messages with the other subscribers of this group, and commit what is printed;
+    /// --from counts only when the group is made
+    #[arg(long, value_name = "GROUP", default_value = "")]
+    group: String,
     /// End after this many messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -78,6 +95,10 @@ pub(super) fn run(command: &PubSubCommand, global: &Global, printer: &mut Printe
     match command {
         PubSubCommand::Publish(args) => publish(args, global, printer),
         PubSubCommand::Subscribe(args) => subscribe(args, global, printer),
+        PubSubCommand::Commit(args) => groups::commit(args, global, printer),
+        PubSubCommand::Groups(args) => groups::list(args, global, printer),
+        PubSubCommand::ResetGroup(args) => groups::reset(args, global, printer),
+        PubSubCommand::DeleteGroup(args) => groups::delete(args, global, printer),
     }
 }
 
@@ -130,11 +151,13 @@ fn subscribe(args: &SubscribeArgs, global: &Global, printer: &mut Printer) -> Re
     let mut left = args.limit.unwrap_or(u64::MAX);
     let mut start = args.from.clone();
     let mut reached = Instant::now();
+    let mut committer = Committer::new(&args.namespace, &args.group);
+    let mut has_begun = false;
     loop {
         let mut client = match connect(global) {
             Ok(client) => client,
             // A gateway that restarts is away for a moment.
-            Err(_) if matches!(start, Place::Position(_)) && reached.elapsed() < global.timeout => {
+            Err(_) if has_begun && reached.elapsed() < global.timeout => {
                 std::thread::sleep(RETRY_PAUSE);
                 continue;
             }
@@ -143,6 +166,9 @@ fn subscribe(args: &SubscribeArgs, global: &Global, printer: &mut Printer) -> Re
         let request = pubsub::SubscribeRequest {
             namespace: args.namespace.clone(),
             topics: args.topic.clone(),
+            group: args.group.clone(),
+            // Of a group an answer is committed as a whole.
+            batch_messages: u32::from(!args.group.is_empty() && args.limit.is_some()),
             start: Some(pubsub::StartAt {
                 place: Some(start.clone()),
             }),
@@ -152,7 +178,12 @@ fn subscribe(args: &SubscribeArgs, global: &Global, printer: &mut Printer) -> Re
         let path = PubSubMethod::Subscribe.spec().path;
         let ended = client.server_streaming(path, &request, |answer: pubsub::SubscribeResponse| {
             printed = print_answer(&answer, &mut left, printer);
-            start = Place::Position(answer.position);
+            has_begun = true;
+            if args.group.is_empty() {
+                start = Place::Position(answer.position);
+            } else if printed.is_ok() && !answer.messages.is_empty() {
+                printed = committer.commit(answer.position, global, printer);
+            }
             reached = Instant::now();
             match printed.is_err() || left == 0 {
                 true => ControlFlow::Break(()),
@@ -162,7 +193,7 @@ fn subscribe(args: &SubscribeArgs, global: &Global, printer: &mut Printer) -> Re
         printed?;
         match ended {
             Ok(()) => return Ok(()),
-            Err(error) if goes_on(&error) && matches!(start, Place::Position(_)) => {
+            Err(error) if goes_on(&error) && has_begun => {
                 // It was reached a moment ago, however quiet it was.
                 reached = Instant::now();
             }

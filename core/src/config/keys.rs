@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::stores::{TLS_ALLOWED, tls};
 use super::values::{
-    boolean, catalog_url, choice, duration, host, list, listen_address, origin, size, size_of, whole,
+    boolean, catalog_url, choice, duration, group_lease, host, list, listen_address, origin, size, size_of,
+    whole,
 };
 use super::{EmbeddedStore, LogFormat, LogWriterKind, SHARDS_MAX, ServeOptions};
 use crate::namespace::problem::{Problem, did_you_mean};
@@ -272,6 +273,14 @@ pub const KEYS: &[Key] = &[
         doc: "Scans and subscriptions of one namespace that a shard keeps open; more are refused with RESOURCE_EXHAUSTED.",
         set: |options, text| whole(text, 1, 4_096).map(|max| options.limits.streams_per_namespace_max = max),
         show: |options| options.limits.streams_per_namespace_max.to_string(),
+    },
+    Key {
+        path: "limits.group_lease",
+        env: "PRISM_LIMITS_GROUP_LEASE",
+        allowed: "a duration from 1s to 1min",
+        doc: "How long a group's subscriber that gives no sign of life keeps its partitions. To hand one over it gets three times that.",
+        set: |options, text| group_lease(text).map(|lease| options.limits.group_lease = lease),
+        show: |options| format_duration(options.limits.group_lease),
     },
     Key {
         path: "limits.message_bytes_max",

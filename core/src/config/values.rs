@@ -178,6 +178,11 @@ pub(super) fn size_of(text: &str, min: u64, max: u64, unit: u64) -> Result<usize
     }
 }
 
+/// The lease of a group's subscriber.
+pub(super) fn group_lease(text: &str) -> Result<Duration, Problem> {
+    duration(text, Duration::from_secs(1), Duration::from_secs(60))
+}
+
 pub(super) fn duration(text: &str, min: Duration, max: Duration) -> Result<Duration, Problem> {
     let allowed = min..=max;
     let value = parse_duration(text).map_err(|error| {

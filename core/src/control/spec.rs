@@ -65,6 +65,7 @@ fn served(entry: &CatalogEntry, state: NamespaceState, stores: &Stores) -> Resul
         },
         ordered: config.needs.ordered == Some(true),
         replay: config.needs.replay != Some(false),
+        groups: store.groups(),
     })
 }
 
@@ -95,6 +96,7 @@ fn unserved(entry: &CatalogEntry, state: NamespaceState, stores: &Stores) -> Nam
         unapplied: Unapplied::Ignore,
         ordered: false,
         replay: false,
+        groups: None,
     }
 }
 

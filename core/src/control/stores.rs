@@ -1,7 +1,13 @@
 //! The stores of the running gateway: which may be picked for a namespace, and where each keeps its
 //! data.
 
-use prism_backends::{kind::StoreKind, offer::Api};
+use std::time::Duration;
+
+use prism_backends::{
+    api::groups::Terms,
+    kind::StoreKind,
+    offer::{Api, Features, Offer},
+};
 
 use super::catalog::CatalogEntry;
 use crate::{
@@ -25,6 +31,16 @@ pub(crate) struct OpenStore {
     is_logged: bool,
     /// Whether other gateways may serve its namespaces, too.
     is_shared: bool,
+    group_terms: Terms,
+}
+
+/// Leases of this duration: whoever hands a partition over gets three times that to commit.
+fn group_terms(lease: Duration) -> Terms {
+    let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+    Terms {
+        lease_ms,
+        handover_ms: lease_ms.saturating_mul(3),
+    }
 }
 
 /// All stores, in the order of the configuration, the embedded one last.
@@ -59,6 +75,7 @@ impl Stores {
                 home,
                 is_logged: !store.kind.is_server() || (store.kind.keeps_positions() && log_refusal.is_none()),
                 is_shared: options.catalog.url.is_some(),
+                group_terms: group_terms(options.limits.group_lease),
                 durabilities: None,
             }
         };
@@ -178,6 +195,13 @@ impl OpenStore {
             (Path::StoreOnly, _) => "the store acknowledges; there is no log",
             (Path::Queued, _) => "acknowledged when it is queued for the store; there is no log",
         }
+    }
+
+    /// Durations of the leases of groups of subscribers; `None`: the store keeps no groups.
+    pub(crate) fn groups(&self) -> Option<Terms> {
+        let offers = self.candidate.kind.offers();
+        let keeps = |offer: &Offer| offer.api == Api::PubSub && offer.features.has(Features::GROUPS);
+        offers.iter().any(keeps).then_some(self.group_terms)
     }
 
     /// How reads of an API treat acknowledged writes that the store lacks.

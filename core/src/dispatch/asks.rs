@@ -72,9 +72,11 @@ impl Dispatcher {
         });
     }
 
-    /// Answers the asks that wait for what a write in memory may have brought to a namespace.
+    /// Answers the asks that wait for what a write in memory may have brought to a namespace, and
+    /// those to which it was news about a group.
     #[inline]
     pub(super) fn serve_asks(&mut self, namespace: NamespaceId) {
+        self.serve_group_waits();
         if !self.asks.is_empty() {
             self.serve_waiting_asks(namespace);
         }
@@ -93,6 +95,7 @@ impl Dispatcher {
 
     /// Ends the asks about a namespace that is deleted.
     pub(super) fn refuse_asks(&mut self, namespace: NamespaceId) {
+        self.refuse_groups(namespace);
         let mut asks = std::mem::take(&mut self.asks);
         asks.retain(|ask| {
             if ask.wanted.namespace != namespace {

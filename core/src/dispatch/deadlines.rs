@@ -108,7 +108,8 @@ impl Dispatcher {
     /// The earliest moment that something waits for: a deadline, an answer that is held, or the
     /// time at which a call that found nothing is to be looked after.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().into_iter().chain(self.calls.next()).min()
+        let waits = self.calls.next().into_iter().chain(self.group_waits.next());
+        self.deadlines.first().into_iter().chain(waits).min()
     }
 
     /// Takes a call after its deadline.

@@ -4,13 +4,13 @@
 use std::time::Instant;
 
 use prism_codec::{
-    grpc::Status,
+    grpc::{Code, Status},
     method::{Method, Permissions},
 };
 
 use super::{Dispatcher, finish::Pass, pending::Pending};
 use crate::{
-    api::service::Request,
+    api::{self, service::Request},
     call::{
         error::{self, Stage},
         job::{Answer, Reply},
@@ -85,6 +85,16 @@ impl Dispatcher {
                 self.finish(pass, status.code, 0);
                 Err(status)
             }
+        }
+    }
+
+    /// Counts a call that was refused before it was started.
+    #[cold]
+    pub(crate) fn count_refused(&mut self, method: Method, message: &[u8], code: Code) {
+        self.metrics.shed.add(1);
+        let name = api::namespace_of(method, message);
+        if let Some(namespace) = name.and_then(|name| self.namespaces.by_name(name)) {
+            self.finish(Pass::new(namespace, method), code, 0);
         }
     }
 

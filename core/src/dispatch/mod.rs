@@ -19,6 +19,7 @@ mod compress;
 mod deadlines;
 pub(crate) mod finish;
 mod gate;
+mod groups;
 pub(crate) mod head;
 pub(crate) mod health;
 pub(crate) mod http_rules;
@@ -42,13 +43,12 @@ use std::{
 use prism_backends::{NamespaceId, StoreError, UnixMillis};
 use prism_codec::{
     grpc::{self, Code, Status},
-    method::{Method, Shape},
+    method::Shape,
 };
 
 use self::{
     asks::Ask,
     deadlines::Deadlines,
-    finish::Pass,
     http_rules::HttpRules,
     logged::Log,
     namespaces::{Namespace, Namespaces},
@@ -63,6 +63,7 @@ use crate::{
         change::NamespaceChange,
         context::Context,
         error::{self, Stage},
+        group_waits::GroupWaits,
         job::{Answer, ControlJob, Job, Reply, ShardCommand, Work, WriterMessage},
         link::StoreLink,
         method::AdminMethod,
@@ -133,6 +134,8 @@ pub(crate) struct Dispatcher {
     asks: Vec<Ask>,
     /// Calls that found nothing in this shard's memory.
     calls: Waiting,
+    /// Asks of members of groups that this shard keeps, to which there is no news.
+    group_waits: GroupWaits,
     /// The calls to which tokens belong that this shard owns, where its log does not know them.
     claims: Claims,
     namespaces: Namespaces,
@@ -172,6 +175,7 @@ impl Dispatcher {
             places,
             asks: Vec::new(),
             calls: Waiting::default(),
+            group_waits: GroupWaits::default(),
             claims: Claims::new(CallHasher::default(), window::ENTRIES_MAX),
             namespaces: Namespaces::new(registry.clone()),
             limits,
@@ -244,16 +248,6 @@ impl Dispatcher {
             Route::HealthList => Progress::Done(self.health_list(message)),
             Route::HealthWatch => self.watch_health(message),
             _ => Progress::Done(self.plain(route)),
-        }
-    }
-
-    /// Counts a call that was refused before it was started.
-    #[cold]
-    pub(crate) fn count_refused(&mut self, method: Method, message: &[u8], code: Code) {
-        self.metrics.shed.add(1);
-        let name = api::namespace_of(method, message);
-        if let Some(namespace) = name.and_then(|name| self.namespaces.by_name(name)) {
-            self.finish(Pass::new(namespace, method), code, 0);
         }
     }
 
@@ -377,6 +371,7 @@ impl Dispatcher {
                 place,
                 number,
             } => return self.execute_ask(job.ticket, wanted, place, number),
+            Work::Group(ask) => return self.execute_group(job.ticket, *ask),
             Work::Claim(call) => return self.execute_claim(job.ticket, job.deadline, *call),
             Work::TakeBack { .. } => {
                 self.drop_asks_of(job.ticket);

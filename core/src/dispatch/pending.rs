@@ -134,9 +134,16 @@ impl Dispatcher {
                 self.reply.append(&mut message);
                 Ok(())
             }
-            (Ok(Answer::Part(_) | Answer::Messages { .. } | Answer::Reached | Answer::Unqueued(_)), None) => {
-                Ok(())
-            }
+            (
+                Ok(
+                    Answer::Part(_)
+                    | Answer::Messages { .. }
+                    | Answer::Group(_)
+                    | Answer::Reached
+                    | Answer::Unqueued(_),
+                ),
+                None,
+            ) => Ok(()),
             (Err(status), None) => Err(status),
         };
         self.end(pending, code_of(&result), self.reply.len());

@@ -120,6 +120,9 @@ impl Stream {
             Barrier::Waiting(_) => return StreamStep::Wait,
             Barrier::Passed => {}
         }
+        if let Err(status) = self.keep_up(gateway) {
+            return self.fail(status, gateway);
+        }
         if !may_ask || self.ended {
             return StreamStep::Wait;
         }
@@ -132,6 +135,15 @@ impl Stream {
                 return self.fail(status, gateway);
             }
         }
+    }
+
+    /// Sends the asks that keep the stream's claims alive.
+    fn keep_up(&mut self, gateway: &mut Dispatcher) -> Result<(), Box<Status>> {
+        while let Some((to, work)) = self.source.next_upkeep() {
+            gateway.watch_stream_deadline(&mut self.pending);
+            gateway.submit_ask(to, &self.pending, work)?;
+        }
+        Ok(())
     }
 
     /// Asks all to answer when the store has the acknowledged writes.
@@ -183,6 +195,13 @@ impl Stream {
             }
             Err(status) => self.failed = Some(status),
         }
+        if self.failed.is_none()
+            && !self.ended
+            && matches!(self.barrier, Barrier::Passed)
+            && let Err(status) = self.keep_up(gateway)
+        {
+            self.failed = Some(status);
+        }
         true
     }
 
@@ -218,6 +237,18 @@ impl Stream {
         }
         let ticket = self.pending.ticket;
         self.source.waiting(&mut |to| gateway.take_back(to, ticket));
+        if let Some((to, work)) = self.source.farewell() {
+            // Without room its leases end by themselves.
+            let deadline = None;
+            gateway.send_job(
+                to.into(),
+                Job {
+                    ticket,
+                    deadline,
+                    work,
+                },
+            );
+        }
         gateway.leave_stream(ticket.namespace);
     }
 }
@@ -301,7 +332,9 @@ impl Dispatcher {
     fn submit_ask(&mut self, to: Asked, pending: &Pending, work: Work) -> Result<(), Box<Status>> {
         let to = to.into();
         match work {
-            Work::Messages { .. } => self.submit_without_place(to, pending, work),
+            Work::Messages { .. } | Work::Group(_) | Work::TakeBack { .. } => {
+                self.submit_without_place(to, pending, work)
+            }
             work => self.submit(to, pending, work),
         }
     }

@@ -104,6 +104,7 @@ impl Dispatcher {
         for namespace in self.calls.due(now) {
             self.serve_waiting(namespace);
         }
+        self.serve_due_groups(now);
     }
 
     /// Ends the waiting of a call whose client is gone.

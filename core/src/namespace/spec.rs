@@ -1,6 +1,6 @@
 //! A namespace as all shards see it: one immutable snapshot.
 
-use prism_backends::NamespaceId;
+use prism_backends::{NamespaceId, api::groups::Terms};
 use prism_codec::method::Api;
 
 use super::{model::Durability, rates::Rates, state::NamespaceState};
@@ -33,6 +33,8 @@ pub(crate) struct NamespaceSpec {
     pub(crate) ordered: bool,
     /// Whether a subscription may begin with messages that are there already.
     pub(crate) replay: bool,
+    /// Durations of the leases of groups of subscribers; `None`: its store keeps no groups.
+    pub(crate) groups: Option<Terms>,
 }
 
 impl NamespaceSpec {

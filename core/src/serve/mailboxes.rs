@@ -46,8 +46,9 @@ impl Mailboxes {
     fn with_control(options: &ServeOptions, count: u16, control: control::Inbox) -> io::Result<Self> {
         let mut inboxes = Vec::new();
         // An answer always has room: one for each waiting call, and one for each place that a
-        // stream asks.
-        let replies_max = options.limits.inflight_per_shard_max + STREAMS_MAX * usize::from(count).min(4);
+        // stream asks; a member of a group asks for its lease, too.
+        let places = usize::from(count).min(4) + 1;
+        let replies_max = options.limits.inflight_per_shard_max + STREAMS_MAX * places;
         for _ in 0..count {
             let waker = Waker::new()?;
             inboxes.push(Inbox {

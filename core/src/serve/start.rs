@@ -17,7 +17,7 @@ use std::{
 use prism_backends::{
     LogId,
     kind::StoreKind,
-    memory::{self, MemoryStore},
+    memory::{self, MemoryStore, MessageHeads},
     sqlite,
 };
 
@@ -197,6 +197,8 @@ struct Ground {
     /// The number of shards.
     count: u16,
     mailboxes: Mailboxes,
+    /// How far the messages of each shard's memory have come.
+    message_heads: MessageHeads,
     registry: Arc<Registry>,
     link: Link,
     keepers: Keepers,
@@ -227,6 +229,7 @@ impl Ground {
             driver,
             count,
             mailboxes,
+            message_heads: MessageHeads::new(usize::from(count)),
             registry: Arc::new(Registry::new(clock, link.supervisor.failure())),
             link,
             keepers: Keepers::default(),
@@ -477,6 +480,7 @@ impl Ground {
         let (metrics, registry) = (self.registry.add_shard(), self.registry.clone());
         let http = HttpRules::new(&self.options);
         let started = self.link.sender.clone();
+        let heads = self.message_heads.of_shard(usize::from(number));
         threads::spawn(Kind::Shard, Some(u32::from(number)), move || {
             let ended = shard::run(setup, || {
                 let memory = MemoryStore::with_options(memory::Options {
@@ -484,7 +488,7 @@ impl Ground {
                     ..memory::Options::default()
                 });
                 let places = Places {
-                    memory: Box::new(ShardMemory::new(memory)),
+                    memory: Box::new(ShardMemory::new(memory, heads)),
                     stores,
                     log: log.map(Log::new),
                 };

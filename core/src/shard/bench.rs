@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prism_backends::{NamespaceId, memory::MemoryStore};
+use prism_backends::{
+    NamespaceId,
+    memory::{MemoryStore, MessageHeads},
+};
 use prism_codec::{
     grpc,
     h2::{Config, Connection, ErrorCode, Event, Input, StreamId},
@@ -422,7 +425,7 @@ pub(super) fn lone_dispatcher() -> Dispatcher {
 
 fn dispatcher(number: u16, peers: Peers, limits: ServeLimits, registry: Arc<Registry>) -> Dispatcher {
     let places = Places {
-        memory: Box::new(ShardMemory::new(MemoryStore::new())),
+        memory: Box::new(ShardMemory::new(MemoryStore::new(), MessageHeads::new(1))),
         stores: Vec::new(),
         log: None,
     };
@@ -450,6 +453,7 @@ fn dispatcher(number: u16, peers: Peers, limits: ServeLimits, registry: Arc<Regi
         unapplied: Unapplied::Ignore,
         ordered: false,
         replay: true,
+        groups: None,
     };
     let messages = NamespaceSpec {
         id: MESSAGES,

@@ -9,6 +9,7 @@ use prism_codec::{
 };
 
 use crate::{
+    api,
     call::error,
     dispatch::{
         Dispatcher,
@@ -75,6 +76,11 @@ pub(crate) fn message<'a>(
         Payload::Proto => unwrapped,
         Payload::Json => Cow::Owned(from_json(head.route, &unwrapped)?),
     };
+    if head.by_get
+        && let Some(method) = head.route.method()
+    {
+        api::check_get(method, &message)?;
+    }
     if let Some(place) = extra.and_then(|extra| extra.resume_after.as_deref())
         && !json_method(head.route)?.resume_after(place, message.to_mut())
     {

@@ -39,6 +39,7 @@ use crate::{
         context::Context,
         error::{self, Stage},
         event::ApplyBatch,
+        group_waits::GroupWaits,
         job::{Answer, Job, ProvisionStep, Queued, Reply, Work, WriterMessage},
         ticket::Ticket,
         waiting::{self, Waiting},
@@ -147,6 +148,7 @@ pub(crate) fn spawn_writer(
         jobs: 0,
         barriers: Vec::new(),
         waiting: Waiting::default(),
+        groups: GroupWaits::default(),
         ended: Vec::new(),
         next_removal: Instant::now(),
         next_relocation: Instant::now(),
@@ -177,6 +179,8 @@ struct WriterThread {
     barriers: Vec<SyncSender<()>>,
     /// Calls that found nothing.
     waiting: Waiting,
+    /// Asks of members of groups to which there is no news.
+    groups: GroupWaits,
     /// Shards whose calls wait no longer.
     ended: Vec<u16>,
     /// Moment from which the next step of each kind may be taken.
@@ -213,9 +217,11 @@ impl WriterThread {
                 }
                 if !jobs.is_empty() {
                     self.jobs -= jobs.len();
+                    let jobs = self.serve_groups(jobs);
                     self.apply(jobs);
                 }
                 let now = Instant::now();
+                self.wake_groups(now);
                 self.serve_waiting(now);
                 self.go_on(now);
                 continue;
@@ -229,6 +235,7 @@ impl WriterThread {
                 return;
             }
             let now = Instant::now();
+            self.wake_groups(now);
             if self.serve_waiting(now) {
                 continue;
             }
@@ -249,6 +256,9 @@ impl WriterThread {
                 .waiting
                 .next()
                 .map_or(next_sweep, |next| next.min(next_sweep));
+            if let Some(next) = self.groups.next() {
+                until = until.min(next);
+            }
             if self.writer.relocation().is_some() {
                 until = until.min(self.next_relocation);
             }
@@ -639,6 +649,7 @@ fn weight_of(job: &Job) -> usize {
 }
 
 mod asks;
+mod groups;
 
 #[cfg(test)]
 mod tests;

@@ -96,6 +96,67 @@ fn messages_are_published_and_read_again_also_after_a_restart() {
     assert_eq!(next()["payload_text"], "four");
     assert!(live.wait().expect("it is our child").success());
 
+    groups_keep_their_place(&gateway);
     let refused = gateway.no(&["pubsub", "publish", "user-events", "x", "--topic", "a..b"]);
     assert!(refused.contains("message.topic"), "{refused}");
+}
+
+/// Of a namespace with four messages.
+fn groups_keep_their_place(gateway: &Gateway) {
+    let member = |limit| {
+        let args = [
+            "pubsub",
+            "subscribe",
+            "user-events",
+            "--group",
+            "audit",
+            "--from",
+            "earliest",
+            "--limit",
+            limit,
+        ];
+        let seen = gateway.ok(&args);
+        seen.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut all = member("3");
+    all.extend(member("1"));
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 4, "each once: {all:?}");
+    let groups = gateway.json(&["pubsub", "groups", "user-events"]);
+    assert_eq!(
+        (&groups["name"], &groups["messages_behind"]),
+        (&"audit".into(), &0.into())
+    );
+    let listed = gateway.ok(&["pubsub", "groups", "user-events"]);
+    assert!(
+        listed.starts_with("audit\t") && listed.ends_with("behind 0\n"),
+        "{listed}"
+    );
+    let reset = [
+        "pubsub",
+        "reset-group",
+        "user-events",
+        "audit",
+        "--to",
+        "earliest",
+    ];
+    assert_eq!(gateway.ok(&reset), "✓ reset\n");
+    let first = gateway.json(&[
+        "pubsub",
+        "subscribe",
+        "user-events",
+        "--group",
+        "audit",
+        "--limit",
+        "1",
+    ]);
+    let position = first["position"].as_str().expect("a position");
+    let commit = ["pubsub", "commit", "user-events", "audit", position];
+    assert_eq!(gateway.ok(&commit), "✓ committed\n", "once more");
+    let groups = gateway.json(&["pubsub", "groups", "user-events"]);
+    assert_eq!(groups["messages_behind"], 3);
+    let delete = ["pubsub", "delete-group", "user-events", "audit"];
+    assert_eq!(gateway.ok(&delete), "✓ deleted\n");
+    assert_eq!(gateway.ok(&["pubsub", "groups", "user-events"]), "");
 }

@@ -4,6 +4,7 @@
 mod behavior;
 mod clock;
 mod fairness;
+mod groups;
 mod homes;
 mod idle_poll;
 mod kafka;

@@ -5,7 +5,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Answer, Client, Harness, Received, Sent, Start, Subscription};
+use super::{Answer, Client, GroupClient, GroupSeen, Harness, Member, Received, Sent, Start, Subscription};
+use crate::api::groups::{Act, Change, Groups, Outcome as GroupOutcome};
 use crate::api::pubsub::{self, Message, MessageSink, Opened, Outcome, Reads, Stored, Upkeep, Writes};
 use crate::behavior::join::run_to_end;
 use crate::behavior::{Failure, FailureKind, WriteToken};
@@ -45,7 +46,7 @@ struct Shared<S> {
     ids: Cell<u64>,
 }
 
-impl<S: Reads + Writes + Upkeep> LocalHarness<S> {
+impl<S: Reads + Writes + Groups + Upkeep> LocalHarness<S> {
     /// Wraps a store for the suite. Namespaces are created from number 1,000 on.
     pub fn new(store: S) -> LocalHarness<S> {
         let shared = Shared {
@@ -68,7 +69,7 @@ impl<S: Reads + Writes + Upkeep> LocalHarness<S> {
     }
 }
 
-impl<S: Reads + Writes + Upkeep> Harness for LocalHarness<S> {
+impl<S: Reads + Writes + Groups + Upkeep> Harness for LocalHarness<S> {
     type Client = LocalClient<S>;
 
     async fn client(&mut self, life: Option<Duration>) -> LocalClient<S> {
@@ -241,6 +242,7 @@ impl<S: Reads> Subscription for LocalSubscription<S> {
                     messages: sink.messages,
                     gap: read.gap.map(|gap| gap.messages),
                     position: self.position(),
+                    is_waiting: false,
                 }));
             }
             if !read.more {
@@ -253,6 +255,60 @@ impl<S: Reads> Subscription for LocalSubscription<S> {
         self.next.to_be_bytes().to_vec()
     }
 }
+
+impl<S: Reads + Writes + Groups> GroupClient for LocalClient<S> {
+    async fn join(&mut self, _: &Member) -> Result<LocalSubscription<S>, Failure> {
+        panic!("{AT_GATEWAY}")
+    }
+
+    async fn commit(&mut self, _: &str, _: &[u8]) -> Result<(), Failure> {
+        panic!("{AT_GATEWAY}")
+    }
+
+    async fn reset(&mut self, _: &str, _: &Start, _: Option<&WriteToken>) -> Result<(), Failure> {
+        panic!("{AT_GATEWAY}")
+    }
+
+    async fn delete_group(&mut self, _: &str) -> Result<(), Failure> {
+        panic!("{AT_GATEWAY}")
+    }
+
+    async fn groups(&mut self) -> Result<Vec<GroupSeen>, Failure> {
+        let Shared { store, now, .. } = &*self.shared;
+        let (mut all, mut after) = (Vec::new(), String::new());
+        loop {
+            // Some at a time, so that pages are seen.
+            let page = store.list_groups(self.namespace, &after, 300, now.get()).await?;
+            let Some(last) = page.last() else { return Ok(all) };
+            after.clone_from(&last.name);
+            all.extend(page.into_iter().map(|one| GroupSeen {
+                name: one.name,
+                topics: one.topics,
+                subscribers: one.members as u32,
+                partitions: one.partitions as u32,
+                held: one.held as u32,
+                behind: one.behind,
+                is_committed: one.last_commit.is_some(),
+            }));
+        }
+    }
+
+    async fn act(&mut self, group: &str, act: &Act<'_>) -> GroupOutcome {
+        let change = Change {
+            namespace: self.namespace,
+            group,
+            at: self.shared.now.get(),
+            act: act.clone(),
+        };
+        let mut outcomes = Vec::new();
+        let (store, changes) = (&self.shared.store, [change]);
+        let made = store.change_groups(&changes, None, &mut outcomes).await;
+        made.expect("an act");
+        outcomes.remove(0)
+    }
+}
+
+const AT_GATEWAY: &str = "streams of groups are the gateway's";
 
 /// Messages of one answer; a few at a time, so that readers stop in the middle.
 struct Collected<'a> {

@@ -5,12 +5,14 @@
 //! checks, and the features that it needs.
 
 mod cases;
+mod groups;
 pub mod local;
 mod starts;
 
 use std::time::Duration;
 
 use super::{Failure, WriteToken};
+use crate::api::groups::{Act, Outcome};
 use crate::offer::{Features, Offer};
 
 /// A message as its publisher sends it.
@@ -46,6 +48,8 @@ pub struct Answer {
     pub gap: Option<u64>,
     /// Position right after these messages, from which a subscription can begin.
     pub position: Vec<u8>,
+    /// Whether nothing more comes until something is committed.
+    pub is_waiting: bool,
 }
 
 /// Start of a subscription.
@@ -81,6 +85,75 @@ pub trait Client {
     async fn subscribe(&mut self, topics: &[&str], start: &Start) -> Result<Self::Subscription, Failure>;
 }
 
+/// A member of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Name of the group.
+    pub group: String,
+    /// Patterns of topics; none: all.
+    pub topics: Vec<String>,
+    /// Place of a group that is made by it.
+    pub start: Start,
+    /// Most messages that are not committed; 0: the default.
+    pub uncommitted_max: u32,
+    /// Longest time without a commit.
+    pub commit_timeout: Option<Duration>,
+}
+
+impl Member {
+    /// A member of a group of all topics that begins with the oldest message.
+    pub fn of(group: &str) -> Member {
+        Member {
+            group: group.to_owned(),
+            topics: Vec::new(),
+            start: Start::Earliest,
+            uncommitted_max: 0,
+            commit_timeout: None,
+        }
+    }
+}
+
+/// A group as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSeen {
+    /// Name.
+    pub name: String,
+    /// Patterns of topics.
+    pub topics: Vec<String>,
+    /// Members.
+    pub subscribers: u32,
+    /// Partitions of the namespace.
+    pub partitions: u32,
+    /// Partitions that somebody holds.
+    pub held: u32,
+    /// Messages after the group's place.
+    pub behind: u64,
+    /// Whether something was ever committed.
+    pub is_committed: bool,
+}
+
+/// Calls about groups on one namespace.
+#[allow(async_fn_in_trait, reason = "the suite is generic over one thread's executor")]
+pub trait GroupClient: Client {
+    /// Joins a group, and waits for the first answer. Through a gateway only.
+    async fn join(&mut self, member: &Member) -> Result<Self::Subscription, Failure>;
+
+    /// Commits a position. Through a gateway only.
+    async fn commit(&mut self, group: &str, position: &[u8]) -> Result<(), Failure>;
+
+    /// Moves a group to another place. Through a gateway only.
+    async fn reset(&mut self, group: &str, start: &Start, token: Option<&WriteToken>) -> Result<(), Failure>;
+
+    /// Deletes a group. Through a gateway only.
+    async fn delete_group(&mut self, group: &str) -> Result<(), Failure>;
+
+    /// Lists all groups.
+    async fn groups(&mut self) -> Result<Vec<GroupSeen>, Failure>;
+
+    /// Carries out an act. At a store only.
+    async fn act(&mut self, group: &str, act: &Act<'_>) -> Outcome;
+}
+
 /// A subscription.
 #[allow(async_fn_in_trait, reason = "the suite is generic over one thread's executor")]
 pub trait Subscription {
@@ -95,7 +168,7 @@ pub trait Subscription {
 #[allow(async_fn_in_trait, reason = "the suite is generic over one thread's executor")]
 pub trait Harness {
     /// How cases reach the store.
-    type Client: Client;
+    type Client: GroupClient;
 
     /// A client on a new, empty namespace, ordered, whose messages live for so long.
     async fn client(&mut self, life: Option<Duration>) -> Self::Client;
@@ -125,6 +198,7 @@ pub use super::suite::{Case, Seen};
 const NONE: Features = Features::NONE;
 const TTL: Features = Features::TTL;
 const REPLAY: Features = Features::REPLAY;
+const GROUPS: Features = Features::GROUPS.and(Features::REPLAY);
 
 suite![
     starts::p1_latest_begins_after_the_first_answer: NONE, Anywhere;
@@ -146,4 +220,15 @@ suite![
     starts::p21_an_expired_position_is_refused: TTL.and(REPLAY), Anywhere;
     starts::p21_positions_of_others_are_refused: REPLAY, AtGateway;
     starts::p31_old_messages_are_not_delivered: TTL.and(REPLAY), Anywhere;
+    groups::p13_members_share_the_messages_each_once: GROUPS, AtGateway;
+    groups::p14_a_joining_member_gets_its_share_after_the_commit: GROUPS, AtGateway;
+    groups::p17_a_former_holder_cannot_commit: GROUPS, AtGateway;
+    groups::p18_a_place_only_grows: GROUPS, AtGateway;
+    groups::p22_a_stream_pauses_at_its_uncommitted_messages: GROUPS, AtGateway;
+    groups::p23_who_does_not_commit_in_time_is_out: GROUPS, AtGateway;
+    groups::p24_a_reset_group_begins_at_the_new_place: GROUPS, AtGateway;
+    groups::groups_are_made_listed_and_deleted: GROUPS, AtGateway;
+    groups::a_store_keeps_leases_and_places: GROUPS, AtStore;
+    groups::a_store_resets_groups_and_knows_repeats: GROUPS, AtStore;
+    groups::a_store_keeps_as_many_groups_as_a_namespace_may_have: GROUPS, AtStore;
 ];

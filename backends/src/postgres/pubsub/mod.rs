@@ -16,6 +16,7 @@ use super::Postgres;
 use super::connect::{Fault, Link};
 use super::connections::Connections;
 use super::keyvalue::KeyValue;
+use crate::api::groups::Groups;
 use crate::api::keyvalue::Upkeep as _;
 use crate::api::pubsub::{Sweep, Upkeep};
 use crate::error::StoreError;
@@ -56,6 +57,8 @@ impl PubSub {
         }
     }
 }
+
+impl Groups for PubSub {}
 
 impl Upkeep for PubSub {
     fn offer(&self) -> Offer {

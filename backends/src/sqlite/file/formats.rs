@@ -17,6 +17,7 @@
 //! message      (place) -> partition, topic, key, id, time_ms, expires_at, attributes, payload
 //!                                                                   place = number of the space * 2^40 + of the message
 //! message_id   (namespace, id) -> digest, forget_at
+//! message_group (namespace, name) -> state                         since format 10; a record of crate::api::groups
 //! queue_item   (place) -> namespace, id, …, body                    since format 9; place as a message's
 //! queue_body   (place) -> attributes, payload                       where the item lay when it was sent
 //! queue_gone   (namespace, id) -> digest, sent_at, serial, forget_at    serial 0: nobody acked it
@@ -37,7 +38,7 @@
 /// Statements that make the next format of each: the first of an empty file, the second of the
 /// first, and so on. A step that was once released is never changed.
 pub(super) const STEPS: [&str; FORMAT as usize] = [
-    FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6, FORMAT_7, FORMAT_8, FORMAT_9,
+    FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6, FORMAT_7, FORMAT_8, FORMAT_9, FORMAT_10,
 ];
 
 const FORMAT_1: &str = "
@@ -171,7 +172,7 @@ const FORMAT_6: &str = "
 
 /// Messages. A namespace that has some gets a number, which is part of its messages' places, so
 /// that they lie together; the numbers of messages go on when all are removed. `partition` is for
-/// groups of subscribers, which nobody has yet.
+/// groups of subscribers.
 const FORMAT_7: &str = "
     CREATE TABLE message_space (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -274,5 +275,15 @@ const FORMAT_9: &str = "
     CREATE INDEX queue_call_expiry ON queue_call (forget_at);
 ";
 
+/// Groups of subscribers, each as one record.
+const FORMAT_10: &str = "
+    CREATE TABLE message_group (
+        namespace INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        state BLOB NOT NULL,
+        PRIMARY KEY (namespace, name)
+    ) WITHOUT ROWID;
+";
+
 /// The newest format, and the only one that is written.
-pub(super) const FORMAT: i64 = 9;
+pub(super) const FORMAT: i64 = 10;

@@ -14,6 +14,7 @@ use super::removals::{Removals, Unfinished};
 use super::steps::{self, Budget};
 use super::sweep;
 use super::values::Replaced;
+use crate::api::groups::GroupNews;
 use crate::api::keyvalue::{Remembers, Sweep};
 use crate::error::StoreError;
 use crate::ids::{LogPosition, NamespaceId, UnixMillis};
@@ -64,6 +65,8 @@ pub(in crate::sqlite) struct State {
     stamps: Stamps,
     /// The namespaces with messages.
     pub(in crate::sqlite) spaces: Spaces,
+    /// Groups of subscribers that have changed since somebody asked.
+    pub(in crate::sqlite) group_news: GroupNews,
 }
 
 /// Answer of [`Writer::presence`].
@@ -434,6 +437,7 @@ impl State {
             next_swap: number("SELECT ifnull(max(sequence), 0) + 1 FROM swap")?,
             stamps: Stamps::load(connection)?,
             spaces: Spaces::default(),
+            group_news: GroupNews::default(),
         })
     }
 

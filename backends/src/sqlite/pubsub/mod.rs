@@ -6,6 +6,7 @@
 //! order, without an index. Numbers, times and expiries do not fall within a namespace: what is
 //! looked for is found by halving.
 
+mod groups;
 mod heads;
 mod reader;
 mod space;
@@ -14,6 +15,7 @@ mod writer;
 pub use heads::Head;
 pub(in crate::sqlite) use heads::Heads;
 pub(in crate::sqlite) use space::{Spaces, place_range};
+pub use writer::TopicTransaction;
 pub(in crate::sqlite) use writer::{sweep_dropped, sweep_expired};
 
 use std::cell::RefCell;
@@ -34,7 +36,8 @@ pub const PUBSUB: Offer = Offer {
     features: Features::STRONG_READS
         .and(Features::TTL)
         .and(Features::RETENTION)
-        .and(Features::REPLAY),
+        .and(Features::REPLAY)
+        .and(Features::GROUPS),
     value_bytes_max: VALUE_BYTES_MAX,
     survives_restart: true,
 };

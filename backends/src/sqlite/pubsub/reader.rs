@@ -28,23 +28,7 @@ impl Reader {
                     _ => Opened::At(1),
                 });
             };
-            let live = |kept: &KeptAt| !is_expired(kept.expires_at, now);
-            Ok(match start {
-                Start::Latest => Opened::At(space.next),
-                Start::Number(number) if number > space.next || number == 0 => Opened::Unknown,
-                Start::Number(number) => {
-                    let oldest = first_where(connection, &space, live)?;
-                    match oldest.as_ref().map_or(space.next, |kept| kept.number) {
-                        first if number < first => Opened::Expired(oldest.map(|kept| kept.time)),
-                        _ => Opened::At(number),
-                    }
-                }
-                Start::Earliest => at(&space, first_where(connection, &space, live)?),
-                Start::Time(time) => {
-                    let late = |kept: &KeptAt| live(kept) && kept.time >= time;
-                    at(&space, first_where(connection, &space, late)?)
-                }
-            })
+            opened(connection, &space, start, now)
         })
     }
 
@@ -92,6 +76,32 @@ impl Reader {
     pub fn head(&self, namespace: NamespaceId) -> Head {
         self.shared.heads.of(namespace)
     }
+}
+
+/// Finds a start among the messages of a space.
+pub(super) fn opened(
+    connection: &Connection,
+    space: &Space,
+    start: Start,
+    now: UnixMillis,
+) -> Result<Opened, StoreError> {
+    let live = |kept: &KeptAt| !is_expired(kept.expires_at, now);
+    Ok(match start {
+        Start::Latest => Opened::At(space.next),
+        Start::Number(number) if number > space.next || number == 0 => Opened::Unknown,
+        Start::Number(number) => {
+            let oldest = first_where(connection, space, live)?;
+            match oldest.as_ref().map_or(space.next, |kept| kept.number) {
+                first if number < first => Opened::Expired(oldest.map(|kept| kept.time)),
+                _ => Opened::At(number),
+            }
+        }
+        Start::Earliest => at(space, first_where(connection, space, live)?),
+        Start::Time(time) => {
+            let late = |kept: &KeptAt| live(kept) && kept.time >= time;
+            at(space, first_where(connection, space, late)?)
+        }
+    })
 }
 
 fn at(space: &Space, found: Option<KeptAt>) -> Opened {
@@ -143,7 +153,7 @@ fn first_from(connection: &Connection, space: &Space, number: u64) -> Result<Opt
     Ok(kept)
 }
 
-fn time_of(millis: i64) -> UnixMillis {
+pub(super) fn time_of(millis: i64) -> UnixMillis {
     UnixMillis(millis.max(0) as u64)
 }
 

@@ -9,6 +9,7 @@ use crate::ids::{LogPosition, NamespaceId, UnixMillis};
 use crate::sqlite::Writer;
 use crate::sqlite::file::positions;
 use crate::sqlite::file::transaction::in_transaction;
+use crate::sqlite::keyvalue::writer::State;
 
 /// Namespaces that one step of the sweep looks at.
 const SWEEP_NAMESPACES: usize = 32;
@@ -26,32 +27,74 @@ impl Writer {
         if batch.is_empty() && positions.is_empty() {
             return Ok(());
         }
-        let (connection, shared, state) = self.parts();
-        let result = in_transaction(connection, shared, || {
-            if !positions.is_empty() && !positions::note(connection, positions)? {
-                let check = |message: &Message<'_>| {
-                    message.check()?;
-                    state.check_namespace(message.namespace)
-                };
-                let repeat = |message| check(message).map_or_else(Outcome::Refused, |()| Outcome::Repeat);
-                outcomes.extend(batch.iter().map(repeat));
-                return Ok(());
-            }
+        let result = self.topics_at(positions, |transaction| {
             for message in batch {
-                outcomes.push(match state.check_namespace(message.namespace) {
-                    Ok(()) => publish(connection, &mut state.spaces, message)?,
-                    Err(cause) => Outcome::Refused(cause),
-                });
+                outcomes.push(transaction.publish(message)?);
             }
-            state.spaces.note(connection)?;
-            state.note_stamps(connection)
+            Ok(())
         });
-        let moved = state.settle(result.is_ok());
-        shared.heads.move_to(&moved);
         if result.is_err() {
             outcomes.clear();
         }
         result
+    }
+
+    /// Runs `work` on messages and groups in one transaction, with positions as
+    /// [`Writer::apply_at`] notes them. Where all of them were noted before, its acts are answered
+    /// as repeats, and nothing is done.
+    ///
+    /// Errors: as of `work`, which has then done nothing.
+    pub fn topics_at<T>(
+        &mut self,
+        positions: &[LogPosition],
+        work: impl FnOnce(&mut TopicTransaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let (connection, shared, state) = self.parts();
+        let result = in_transaction(connection, shared, || {
+            let is_repeat = !positions.is_empty() && !positions::note(connection, positions)?;
+            let mut transaction = TopicTransaction {
+                connection,
+                state,
+                is_repeat,
+            };
+            let done = work(&mut transaction)?;
+            if !is_repeat {
+                state.spaces.note(connection)?;
+                state.note_stamps(connection)?;
+            }
+            Ok(done)
+        });
+        let moved = state.settle(result.is_ok());
+        shared.heads.move_to(&moved);
+        result
+    }
+}
+
+/// A transaction of the writer, for messages and groups in their order.
+pub struct TopicTransaction<'w> {
+    pub(super) connection: &'w Connection,
+    pub(super) state: &'w mut State,
+    /// Whether all of it was done before.
+    pub(super) is_repeat: bool,
+}
+
+impl std::fmt::Debug for TopicTransaction<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TopicTransaction")
+    }
+}
+
+impl TopicTransaction<'_> {
+    /// Stores a message. A refusal is an outcome; an error ends the transaction.
+    pub fn publish(&mut self, message: &Message<'_>) -> Result<Outcome, StoreError> {
+        let checked = message.check();
+        if let Err(cause) = checked.and_then(|()| self.state.check_namespace(message.namespace)) {
+            return Ok(Outcome::Refused(cause));
+        }
+        match self.is_repeat {
+            true => Ok(Outcome::Repeat),
+            false => publish(self.connection, &mut self.state.spaces, message),
+        }
     }
 }
 
@@ -60,9 +103,6 @@ fn publish(
     spaces: &mut Spaces,
     message: &Message<'_>,
 ) -> Result<Outcome, StoreError> {
-    if let Err(cause) = message.check() {
-        return Ok(Outcome::Refused(cause));
-    }
     let namespace = message.namespace;
     match known_digest(connection, message)? {
         Some(known) if known == message.digest => return Ok(Outcome::Repeat),
@@ -122,6 +162,13 @@ pub(in crate::sqlite) fn sweep_dropped(
         .execute(params![namespace.0, limit])?;
     count(sweep, ids);
     if ids as i64 >= limit {
+        return Ok(false);
+    }
+    let groups = connection
+        .prepare_cached(FORGET_GROUPS)?
+        .execute(params![namespace.0, limit])?;
+    count(sweep, groups);
+    if groups as i64 >= limit {
         return Ok(false);
     }
     let Some(space) = space::load(connection, namespace)? else {
@@ -220,6 +267,8 @@ const FORGET: &str = "DELETE FROM message_id WHERE (namespace, id) IN
     (SELECT namespace, id FROM message_id WHERE forget_at <= ?1 LIMIT ?2)";
 const FORGET_ALL: &str = "DELETE FROM message_id WHERE (namespace, id) IN
     (SELECT namespace, id FROM message_id WHERE namespace = ?1 LIMIT ?2)";
+const FORGET_GROUPS: &str = "DELETE FROM message_group WHERE (namespace, name) IN
+    (SELECT namespace, name FROM message_group WHERE namespace = ?1 LIMIT ?2)";
 const REMOVE_ALL: &str = "DELETE FROM message WHERE place IN
     (SELECT place FROM message WHERE place >= ?1 AND place < ?2 ORDER BY place LIMIT ?3)";
 const OLDEST: &str = "SELECT place, expires_at FROM message WHERE place >= ?1 AND place < ?2 ORDER BY place";

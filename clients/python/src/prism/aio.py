@@ -230,16 +230,27 @@ class Client:
         idle: float | None = None,
         patience: float | None = None,
         on_gap: Callable[[Gap], object] | None = None,
+        group: str = "",
+        uncommitted_max: int = 0,
+        commit_timeout: float | None = None,
     ) -> Subscription:
         """Events as they come, from this client's creation on; `start` or the position `after` say otherwise.
 
         `topics` are patterns (`orders.*`, `orders.>`). `idle` ends the iteration after so many seconds without an event.
         `patience` bounds the seconds without a connection, once there was one. `on_gap` is called where messages are
         missing; without it that is logged.
+
+        Subscribers of one `group` share the events, and its place is what they commit (`Subscription.commit`); `start`
+        counts only when it is made. At `uncommitted_max` events without a commit nothing more comes (0: 1,000); after
+        `commit_timeout` seconds without one CommitTimeout is raised, and others get the events.
         """
-        track = pubsub.Track(pubsub.start_of(self._core, start, after), self._core.decompressed_max())
-        options = pubsub.SubscribeOptions(topics, batch, idle, patience, on_gap)
+        track = pubsub.Track(pubsub.start_of(self._core, start, after), self._core.decompressed_max(), group=group)
+        options = pubsub.SubscribeOptions(topics, batch, idle, patience, on_gap, uncommitted_max, commit_timeout)
         return Subscription(self._core, self._channels, track, options)
+
+    async def commit(self, group: str, position: bytes, *, timeout: float | None = None) -> None:
+        """Says that a group is done with the position of an event, and with all before it. A repeat is harmless."""
+        await self._runner().run(pubsub.commit(self._core, group, position, timeout))
 
     # --- Queue
 
@@ -335,6 +346,13 @@ class Subscription:
     def position(self) -> bytes:
         """For `subscribe(after=…)`: right after the last answer of which all events were handed out."""
         return self._track.position
+
+    async def commit(self, *, timeout: float | None = None) -> None:
+        """Of a group: says that all events up to `position` are done. Cheap where nothing is new since the last one."""
+        position = pubsub.to_commit(self._track)
+        if position:
+            await Runner(self._channels).run(pubsub.commit(self._core, self._track.group, position, timeout))
+            self._track.committed = position
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self

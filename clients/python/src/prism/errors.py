@@ -169,6 +169,30 @@ class PositionExpired(PrismError):
     remedy = "subscribe with start='earliest', knowing that some are missing"
 
 
+class PartitionLost(PrismError):
+    """Other members of the group have some of the partitions now, whose events come to them; the rest was committed."""
+
+    remedy = "go on: those events come again elsewhere"
+
+
+class GroupReset(PrismError):
+    """The group was reset or deleted; nothing was committed."""
+
+    remedy = "subscribe again"
+
+
+class CommitTimeout(PrismError):
+    """Nothing was committed for commit_timeout, so others have the partitions of this subscription."""
+
+    remedy = "subscribe again; commit earlier, or allow more time"
+
+
+class GroupsFull(PrismError):
+    """The namespace has the most groups that it may have; nothing was done."""
+
+    remedy = "delete groups that nobody needs"
+
+
 class StoreLacks(PrismError):
     """The store cannot do what `field` asks for; nothing was done."""
 

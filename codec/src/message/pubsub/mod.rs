@@ -1,9 +1,10 @@
 //! Views and encoders of `prism.pubsub.v1`: publishing and subscribing.
 //!
-//! `request` and `response` hold the views, `encode` the encoders, `topic` the rules of topics and
+//! `request`, `groups` and `response` hold the views, `encode` the encoders, `topic` the rules of topics and
 //! their patterns. The message itself, which all of them share, is here.
 
 mod encode;
+mod groups;
 mod request;
 mod response;
 pub mod topic;
@@ -12,6 +13,10 @@ pub use encode::{
     GapOut, MessageOut, PublishBatchResponseWriter, ReceivedOut, SubscribeOut, SubscribeResponseWriter,
     append_batch_id, append_publish_id, encode_attributes, encode_publish_batch_request,
     encode_publish_request, encode_publish_response, encode_subscribe_request, received_encoded_len,
+};
+pub use groups::{
+    CommitView, DeleteGroupView, GroupOut, ListGroupsView, ResetGroupView, encode_group,
+    encode_next_page_token,
 };
 pub use request::{BatchMessageView, PublishBatchView, PublishView, StartView, SubscribeView};
 pub use response::{

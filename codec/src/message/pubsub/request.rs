@@ -192,7 +192,7 @@ pub struct SubscribeView<'a> {
 
 /// The members of `StartAt.place` while their pieces come in.
 #[derive(Clone, Copy, Default)]
-enum Place<'a> {
+pub(super) enum Place<'a> {
     #[default]
     Unset,
     Start(i32),
@@ -201,7 +201,7 @@ enum Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn merge(&mut self, bytes: &'a [u8], depth: u32) -> Result<(), DecodeError> {
+    pub(super) fn merge(&mut self, bytes: &'a [u8], depth: u32) -> Result<(), DecodeError> {
         const START: u32 = key(1, VARINT);
         const TIME: u32 = key(2, LEN);
         const POSITION: u32 = key(3, LEN);
@@ -227,7 +227,7 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Option<StartView<'a>>, DecodeError> {
+    pub(super) fn finish(self) -> Result<Option<StartView<'a>>, DecodeError> {
         match self {
             Place::Unset => Ok(None),
             Place::Start(0 | 1) => Ok(Some(StartView::Latest)),
@@ -314,13 +314,7 @@ impl<'a> SubscribeView<'a> {
 
     /// Checks what is left, and fills in the defaults.
     fn check(&mut self) -> Result<(), DecodeError> {
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if self.group.len() > GROUP_BYTES_MAX as usize {
-            return Err(DecodeError::at(TooLong { max: GROUP_BYTES_MAX }, Field::Group));
-        }
-        if !self.group.bytes().all(legal) {
-            return Err(DecodeError::at(OutOfRange, Field::Group));
-        }
+        check_group(self.group)?;
         let within = |value: u32, max: u32, field| match value <= max {
             true => Ok(value),
             false => Err(DecodeError::at(NotWithin { min: 0, max }, field)),
@@ -345,7 +339,19 @@ impl<'a> SubscribeView<'a> {
     }
 }
 
-fn check_pattern(pattern: &str, index: u32) -> Result<(), DecodeError> {
+/// The limits of a group's name; empty is none.
+pub(super) fn check_group(group: &str) -> Result<(), DecodeError> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if group.len() > GROUP_BYTES_MAX as usize {
+        return Err(DecodeError::at(TooLong { max: GROUP_BYTES_MAX }, Field::Group));
+    }
+    match group.bytes().all(legal) {
+        true => Ok(()),
+        false => Err(DecodeError::at(OutOfRange, Field::Group)),
+    }
+}
+
+pub(super) fn check_pattern(pattern: &str, index: u32) -> Result<(), DecodeError> {
     let kind = match pattern.len() > TOPIC_BYTES_MAX as usize {
         true => TooLong { max: TOPIC_BYTES_MAX },
         false if !topic::is_pattern(pattern) => NoPattern,

@@ -1,10 +1,11 @@
-//! Publishing into a shard's own messages, answered inline.
+//! Publishing into a shard's own messages, and calls about the groups that it keeps, answered
+//! inline.
 
 use prism_backends::{api::pubsub::Outcome, memory::Messages};
 use prism_codec::{grpc::Status, method::PubSubMethod};
 
 use super::{
-    PubSubRequest,
+    PubSubRequest, groups, position,
     writes::{Writes, encode_outcomes, part_outcomes, writes},
 };
 use crate::call::{
@@ -14,7 +15,7 @@ use crate::call::{
     record::Part,
 };
 
-/// Serves a publishing call from a shard's own messages, inline.
+/// Serves a call from a shard's own messages, inline.
 pub(super) fn serve(
     store: &mut Messages,
     method: PubSubMethod,
@@ -22,6 +23,14 @@ pub(super) fn serve(
     context: &Context,
     out: &mut Vec<u8>,
 ) -> Result<(), Box<Status>> {
+    if let PubSubRequest::ListGroups(view) = request {
+        return groups::read_memory(store, view, context, out);
+    }
+    if let Some(prepared) = groups::Prepared::new(request, context, position::instance()) {
+        let prepared = prepared?;
+        let outcome = store.change_group(&prepared.change());
+        return prepared.encode(outcome, &applied(BEST_EFFORT), out);
+    }
     let writes = writes(request, context, |_| true);
     let outcomes = publish_each(store, &writes);
     encode_outcomes(method, writes, outcomes.into_iter(), &applied(BEST_EFFORT), out)

@@ -1,11 +1,13 @@
 //! PubSub: the meaning of its calls. Views of the wire in, response messages out.
 //!
 //! The key of a message, by which it has an owner among the shards, is the name of its partition,
-//! which follows from topic and ordering key. This module knows nothing of connections, shards or
+//! which follows from topic and ordering key. All groups of a namespace have one owner. This module knows nothing of connections, shards or
 //! threads.
 
 pub(super) mod apply;
 pub(super) mod execute;
+pub(crate) mod groups;
+mod member;
 mod memory;
 mod position;
 pub(crate) mod reads;
@@ -14,15 +16,23 @@ mod writes;
 
 use std::time::Duration;
 
-use prism_backends::{Digest, StoreError, UnixMillis, api::pubsub::ID_WINDOW_MS, sqlite::Writer};
+use prism_backends::{
+    Digest, StoreError, UnixMillis,
+    api::pubsub::ID_WINDOW_MS,
+    sqlite::{Reader, Writer},
+};
 use prism_codec::{
-    grpc::{Code, Status},
+    grpc::Status,
     message::{
         common::{TimestampView, TokenView},
-        pubsub::{MessageView, PublishBatchView, PublishView, SubscribeView},
+        pubsub::{
+            CommitView, DeleteGroupView, ListGroupsView, MessageView, PublishBatchView, PublishView,
+            ResetGroupView, SubscribeView,
+        },
     },
     method::PubSubMethod,
 };
+use prism_wal::tail::Payload;
 use smallvec::SmallVec;
 
 use super::{
@@ -52,6 +62,10 @@ const PARTITION_KEYS: [&str; PARTITIONS] = [
     "p15",
 ];
 
+/// The key of the groups of a namespace: one, so that they have one owner. As of the partitions, it
+/// never changes.
+const GROUPS_KEY: &str = "groups";
+
 /// The service.
 pub(crate) struct PubSub;
 
@@ -74,7 +88,8 @@ impl Service for PubSub {
         shards: u16,
     ) -> Result<Opened, Box<Status>> {
         match request {
-            PubSubRequest::Subscribe(view) => subscription::open(view, spec, shards),
+            PubSubRequest::Subscribe(view) if view.group.is_empty() => subscription::open(view, spec, shards),
+            PubSubRequest::Subscribe(view) => member::open(view, spec, shards),
             _ => Err(error::not_served(method.into())),
         }
     }
@@ -104,7 +119,10 @@ impl Service for PubSub {
         context: &Context,
         part: Option<Part>,
     ) -> Result<Loggable, Box<Status>> {
-        writes::loggable(request, context, part)
+        match groups::is_change(request) {
+            true => Ok(groups::loggable(context)),
+            false => writes::loggable(request, context, part),
+        }
     }
 
     fn apply(writer: &mut Writer, batch: &Batch<'_>) -> Result<Applied, StoreError> {
@@ -123,6 +141,15 @@ impl Service for PubSub {
     ) {
         execute::write(writer, calls, committed, answer);
     }
+
+    fn read(
+        reader: &Reader,
+        call: &StoreCall<'_>,
+        _unapplied: &[Payload],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Box<Status>> {
+        groups::read(reader, call, out)
+    }
 }
 
 /// A decoded request. Everything in it has been checked against the limits of the wire.
@@ -130,6 +157,10 @@ pub(crate) enum PubSubRequest<'a> {
     Publish(PublishView<'a>),
     PublishBatch(PublishBatchView<'a>),
     Subscribe(SubscribeView<'a>),
+    Commit(CommitView<'a>),
+    ListGroups(ListGroupsView<'a>),
+    ResetGroup(ResetGroupView<'a>),
+    DeleteGroup(DeleteGroupView<'a>),
 }
 
 impl<'a> PubSubRequest<'a> {
@@ -138,10 +169,10 @@ impl<'a> PubSubRequest<'a> {
             PubSubMethod::Publish => PublishView::decode(message).map(Self::Publish),
             PubSubMethod::PublishBatch => PublishBatchView::decode(message).map(Self::PublishBatch),
             PubSubMethod::Subscribe => SubscribeView::decode(message).map(Self::Subscribe),
-            PubSubMethod::Commit
-            | PubSubMethod::ListGroups
-            | PubSubMethod::ResetGroup
-            | PubSubMethod::DeleteGroup => return Err(error::not_served(method.into())),
+            PubSubMethod::Commit => CommitView::decode(message).map(Self::Commit),
+            PubSubMethod::ListGroups => ListGroupsView::decode(message).map(Self::ListGroups),
+            PubSubMethod::ResetGroup => ResetGroupView::decode(message).map(Self::ResetGroup),
+            PubSubMethod::DeleteGroup => DeleteGroupView::decode(message).map(Self::DeleteGroup),
         };
         decoded.map_err(|cause| error::from_decode(&cause))
     }
@@ -153,6 +184,10 @@ impl<'a> Request<'a> for PubSubRequest<'a> {
             Self::Publish(view) => view.namespace,
             Self::PublishBatch(view) => view.namespace,
             Self::Subscribe(view) => view.namespace,
+            Self::Commit(view) => view.namespace,
+            Self::ListGroups(view) => view.namespace,
+            Self::ResetGroup(view) => view.namespace,
+            Self::DeleteGroup(view) => view.namespace,
         }
     }
 
@@ -160,16 +195,18 @@ impl<'a> Request<'a> for PubSubRequest<'a> {
         match self {
             Self::Publish(view) => view.token,
             Self::PublishBatch(view) => view.token,
-            Self::Subscribe(_) => None,
+            // Those of calls about groups name no message.
+            _ => None,
         }
     }
 
-    /// The keys of the partitions that the request writes to.
+    /// The keys of the partitions that the request writes to, or that of the groups.
     fn keys(&self, mut each: impl FnMut(&'a str)) {
         match self {
             Self::Publish(view) => each(key_of(&view.message)),
             Self::PublishBatch(view) => view.messages.iter().for_each(|one| each(key_of(&one.message))),
             Self::Subscribe(_) => {}
+            _ => each(GROUPS_KEY),
         }
     }
 
@@ -191,7 +228,7 @@ impl<'a> Request<'a> for PubSubRequest<'a> {
                     .iter()
                     .for_each(|one| add_message(&mut digest, &one.message));
             }
-            Self::Subscribe(_) => {}
+            _ => {}
         }
         Some(digest.finish())
     }
@@ -211,15 +248,18 @@ impl<'a> Request<'a> for PubSubRequest<'a> {
                 }
                 Ok(())
             }
-            Self::Subscribe(view) if !view.group.is_empty() => Err(Box::new(
-                Status::new(
-                    Code::Unimplemented,
-                    "groups of subscribers are not served by this version; leave group out, and keep the position of the \
-                     last answer",
-                )
-                .with_reason("STORE_LACKS", &[("field", "group")]),
+            Self::Subscribe(view) if view.group.is_empty() => reads::check_start(view.start, spec),
+            _ => groups::check(self, spec),
+        }
+    }
+
+    fn check_get(&self) -> Result<(), Box<Status>> {
+        match self {
+            Self::Subscribe(view) if !view.group.is_empty() => Err(error::invalid(
+                "group",
+                "must be left out of a GET, which takes part in no group: subscribe by POST",
             )),
-            Self::Subscribe(view) => reads::check_start(view, spec),
+            _ => Ok(()),
         }
     }
 
@@ -267,15 +307,15 @@ fn add_message(digest: &mut Digest, message: &MessageView<'_>) {
 }
 
 /// The partition of a topic and an ordering key. The same in every release.
-fn partition_of(message: &MessageView<'_>) -> usize {
+fn partition_of(topic: &str, ordering_key: &str) -> u16 {
     let mut digest = Digest::default();
-    digest.bytes(message.topic.as_bytes());
-    digest.bytes(message.ordering_key.as_bytes());
-    (digest.finish() % PARTITIONS as u64) as usize
+    digest.bytes(topic.as_bytes());
+    digest.bytes(ordering_key.as_bytes());
+    (digest.finish() % PARTITIONS as u64) as u16
 }
 
 fn key_of(message: &MessageView<'_>) -> &'static str {
-    PARTITION_KEYS[partition_of(message)]
+    PARTITION_KEYS[usize::from(partition_of(message.topic, message.ordering_key))]
 }
 
 /// The field of a message that the namespace does not take, and why.
@@ -298,13 +338,7 @@ mod tests {
 
     #[test]
     fn partitions_are_pinned_because_logs_are_laid_out_by_them() {
-        fn of(topic: &str, ordering_key: &str) -> usize {
-            partition_of(&MessageView {
-                topic,
-                ordering_key,
-                ..MessageView::default()
-            })
-        }
+        let of = |topic, key| usize::from(partition_of(topic, key));
         assert_eq!(
             [of("", ""), of("orders", "k1"), of("orders", "k2"), of("a", "b")],
             PINNED

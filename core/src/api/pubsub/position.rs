@@ -14,10 +14,10 @@ use std::{
     sync::LazyLock,
 };
 
-use prism_backends::{Digest, NamespaceId};
+use prism_backends::{NamespaceId, api::groups::topics_digest};
 use smallvec::SmallVec;
 
-use crate::api::check;
+use crate::{api::check, namespace::spec::Home};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 22;
@@ -34,17 +34,33 @@ pub(crate) struct Scope {
     pub(crate) instance: u64,
 }
 
+/// The instance of stores that outlive the process.
+pub(super) const OF_STORES: u64 = 0;
+
 /// The instance of this process, for messages that end with it.
 pub(crate) fn instance() -> u64 {
     static INSTANCE: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0) | 1);
     *INSTANCE
 }
 
-/// A digest of a subscription's patterns.
-pub(crate) fn topics_digest<'a>(patterns: impl Iterator<Item = &'a str>) -> u64 {
-    let mut digest = Digest::default();
-    patterns.for_each(|pattern| digest.bytes(pattern.as_bytes()));
-    digest.finish()
+/// The scope of the subscriptions of a namespace to patterns.
+pub(super) fn scope<'a>(
+    namespace: NamespaceId,
+    home: Home,
+    patterns: impl Iterator<Item = &'a str>,
+) -> Scope {
+    Scope {
+        namespace,
+        topics: topics_digest(patterns),
+        instance: instance_at(home),
+    }
+}
+
+pub(super) fn instance_at(home: Home) -> u64 {
+    match home {
+        Home::Shards => instance(),
+        Home::Store(_) => OF_STORES,
+    }
 }
 
 /// Appends a position.
@@ -72,6 +88,19 @@ pub(crate) fn decode(scope: &Scope, places: usize, position: &[u8]) -> Option<Nu
     let is_of_scope = head[..HEAD_BYTES - 1] == expected[..HEAD_BYTES - 1];
     let is_whole = rest.is_empty() && numbers.len() == places && usize::from(head[HEAD_BYTES - 1]) == places;
     (is_of_scope && is_whole).then(|| numbers.iter().map(|number| u64::from_be_bytes(*number)).collect())
+}
+
+/// The parts of a position whose topics are not known yet: their digest, and its numbers.
+pub(super) fn decode_any(namespace: NamespaceId, instance: u64, position: &[u8]) -> Option<(u64, Numbers)> {
+    let topics = position.get(5..13)?.try_into().ok()?;
+    let scope = Scope {
+        namespace,
+        topics: u64::from_be_bytes(topics),
+        instance,
+    };
+    let places = usize::from(*position.get(HEAD_BYTES - 1)?);
+    let numbers = decode(&scope, places, position)?;
+    Some((scope.topics, numbers))
 }
 
 #[cfg(test)]

@@ -16,18 +16,21 @@ use prism_codec::{
 };
 use smallvec::smallvec;
 
-use super::position::{self, Numbers, Scope};
+use super::{
+    partition_of,
+    position::{self, Numbers, Scope},
+};
 use crate::{
     call::{
         error,
-        messages::{Asked, Chunk, Found, Place, Wanted},
+        messages::{Asked, Chunk, Delivered, Found, Place, Wanted},
     },
     namespace::spec::NamespaceSpec,
 };
 
 /// Refuses a start that the namespace does not allow.
-pub(super) fn check_start(view: &SubscribeView<'_>, spec: &NamespaceSpec) -> Result<(), Box<Status>> {
-    match view.start {
+pub(super) fn check_start(start: Option<StartView<'_>>, spec: &NamespaceSpec) -> Result<(), Box<Status>> {
+    match start {
         None | Some(StartView::Latest | StartView::Position(_)) => Ok(()),
         Some(_) if spec.replay => Ok(()),
         Some(_) => Err(error::invalid(
@@ -44,6 +47,7 @@ pub(super) fn wanted(namespace: NamespaceId, view: &SubscribeView<'_>) -> Wanted
         patterns: view.topics.iter().map(str::to_owned).collect(),
         messages_max: view.batch_messages as usize,
         bytes_max: view.batch_bytes as usize,
+        share: None,
     }
 }
 
@@ -57,16 +61,24 @@ pub(super) fn places(
     count: usize,
 ) -> Result<Vec<Place>, Box<Status>> {
     let start = match view.start {
-        None | Some(StartView::Latest) => Start::Latest,
-        Some(StartView::Earliest) => Start::Earliest,
-        Some(StartView::Time(time)) => Start::Time(millis_ceil(time)),
+        None => Start::Latest,
         Some(StartView::Position(bytes)) => {
             let numbers = position::decode(scope, count, bytes).ok_or_else(position_invalid)?;
             let place = |number: &u64| Place::Before(Start::Number(*number));
             return Ok(numbers.iter().map(place).collect());
         }
+        Some(start) => start_of(start),
     };
     Ok(vec![Place::Before(start); count])
+}
+
+/// A start that is no position, as a store takes it.
+pub(super) fn start_of(start: StartView<'_>) -> Start {
+    match start {
+        StartView::Latest | StartView::Position(_) => Start::Latest,
+        StartView::Earliest => Start::Earliest,
+        StartView::Time(time) => Start::Time(millis_ceil(time)),
+    }
 }
 
 /// The first millisecond at or after a time.
@@ -99,7 +111,7 @@ pub(crate) fn answer(
                 finished.map(|found| found.with(message))
             }
         };
-        if let Some(answer) = decided(found, *place) {
+        if let Some(answer) = decided(wanted, found, *place) {
             return answer;
         }
     }
@@ -124,15 +136,21 @@ pub(crate) async fn answer_later(
                 finished.map(|found| found.with(message))
             }
         };
-        if let Some(answer) = decided(found, *place) {
+        if let Some(answer) = decided(wanted, found, *place) {
             return answer;
         }
     }
 }
 
 /// The answer to an ask, if a step has decided it.
-fn decided(found: Result<Found, Box<Status>>, place: Place) -> Option<Result<Asked, u64>> {
+fn decided(wanted: &Wanted, found: Result<Found, Box<Status>>, place: Place) -> Option<Result<Asked, u64>> {
     match (found, place) {
+        (Ok(Found::Nothing | Found::More), Place::Next(next)) if is_progress(wanted, next) => {
+            Some(Ok(Ok(Chunk {
+                next,
+                ..Chunk::default()
+            })))
+        }
         (Ok(Found::Chunk(chunk)), _) => Some(Ok(Ok(chunk))),
         (Err(status), _) => Some(Ok(Err(status))),
         (Ok(Found::Nothing), Place::Next(next)) => Some(Err(next)),
@@ -140,6 +158,18 @@ fn decided(found: Result<Found, Box<Status>>, place: Place) -> Option<Result<Ask
         (Ok(Found::More | Found::Nothing), _) => None,
     }
 }
+
+/// Whether a member of a group is to know that it has come to this number, though there was nothing
+/// for it: it goes on with more partitions from there, or its place would stay far back.
+fn is_progress(wanted: &Wanted, next: u64) -> bool {
+    wanted.share.is_some_and(|share| {
+        let passed = share.from.map_or(0, |from| next.saturating_sub(from));
+        next >= share.below || passed >= PASSED_SILENTLY_MAX
+    })
+}
+
+/// Messages for others that a member of a group passes without being told.
+const PASSED_SILENTLY_MAX: u64 = 1_000;
 
 /// The first step of a subscription, which confirms it.
 fn begin(place: &mut Place, opened: Result<Opened, StoreError>) -> Result<Found, Box<Status>> {
@@ -149,18 +179,16 @@ fn begin(place: &mut Place, opened: Result<Opened, StoreError>) -> Result<Found,
         Opened::Unknown => return Err(position_invalid()),
     };
     *place = Place::Next(next);
-    let message = Vec::new();
     Ok(Found::Chunk(Chunk {
         next,
-        message,
-        messages: 0,
+        ..Chunk::default()
     }))
 }
 
 fn gap_out(wanted: &Wanted, gap: Gap) -> GapOut {
     GapOut {
-        // The missed messages may have been of any topic.
-        messages: if wanted.patterns.is_empty() {
+        // The missed messages may have been of any topic, and of any partition.
+        messages: if wanted.patterns.is_empty() && wanted.share.is_none() {
             gap.messages
         } else {
             0
@@ -169,7 +197,7 @@ fn gap_out(wanted: &Wanted, gap: Gap) -> GapOut {
     }
 }
 
-fn timestamp(time: UnixMillis) -> TimestampView {
+pub(super) fn timestamp(time: UnixMillis) -> TimestampView {
     TimestampView::from_unix_nanos(
         i64::try_from(time.0)
             .unwrap_or(i64::MAX)
@@ -183,6 +211,7 @@ pub(crate) struct Sink<'a> {
     writer: SubscribeResponseWriter<'a>,
     messages: usize,
     bytes: usize,
+    delivered: Vec<Delivered>,
 }
 
 impl<'a> Sink<'a> {
@@ -192,6 +221,7 @@ impl<'a> Sink<'a> {
             writer: SubscribeResponseWriter::new(message),
             messages: 0,
             bytes: 0,
+            delivered: Vec::new(),
         }
     }
 
@@ -200,12 +230,16 @@ impl<'a> Sink<'a> {
         let read = read.map_err(|cause| error::from_store(&cause))?;
         let gap = read.gap.map(|gap| gap_out(self.wanted, gap));
         self.writer.finish(&[], gap.as_ref(), false);
-        *place = Place::Next(read.next);
+        // What lies beyond is passed together with other partitions.
+        let below = self.wanted.share.map_or(u64::MAX, |share| share.below);
+        let next = read.next.min(below);
+        *place = Place::Next(next);
         Ok(match (self.messages > 0 || read.gap.is_some(), read.more) {
             (true, _) => Found::Chunk(Chunk {
-                next: read.next,
+                next,
                 message: Vec::new(),
                 messages: self.messages,
+                delivered: self.delivered,
             }),
             (false, true) => Found::More,
             (false, false) => Found::Nothing,
@@ -222,6 +256,19 @@ impl Found {
     }
 }
 
+impl Sink<'_> {
+    fn count(&mut self, partition: u16, number: u64) {
+        match self.delivered.iter_mut().find(|one| one.partition == partition) {
+            Some(one) => (one.messages, one.last) = (one.messages + 1, number),
+            None => self.delivered.push(Delivered {
+                partition,
+                messages: 1,
+                last: number,
+            }),
+        }
+    }
+}
+
 impl MessageSink for Sink<'_> {
     fn wants(&mut self, name: &str) -> bool {
         let patterns = &self.wanted.patterns;
@@ -229,6 +276,17 @@ impl MessageSink for Sink<'_> {
     }
 
     fn message(&mut self, message: &Stored<'_>) -> bool {
+        let mut partition = None;
+        if let Some(share) = self.wanted.share {
+            if message.number >= share.below {
+                return false;
+            }
+            let own = partition_of(message.topic, message.key);
+            if !share.partitions.has(own) {
+                return true;
+            }
+            partition = Some(own);
+        }
         let received = ReceivedOut {
             id: message.id,
             message: MessageOut {
@@ -245,6 +303,9 @@ impl MessageSink for Sink<'_> {
             return false;
         }
         self.writer.message(&received);
+        if let Some(partition) = partition {
+            self.count(partition, message.number);
+        }
         (self.messages, self.bytes) = (self.messages + 1, bytes);
         true
     }
@@ -270,7 +331,7 @@ pub(super) fn numbers(places: &[Place]) -> Option<Numbers> {
     Some(numbers)
 }
 
-fn position_invalid() -> Box<Status> {
+pub(super) fn position_invalid() -> Box<Status> {
     Box::new(
         Status::new(
             Code::InvalidArgument,
@@ -285,7 +346,7 @@ fn position_invalid() -> Box<Status> {
     )
 }
 
-fn position_expired(oldest: Option<UnixMillis>) -> Box<Status> {
+pub(super) fn position_expired(oldest: Option<UnixMillis>) -> Box<Status> {
     let shown = oldest.map_or_else(|| "none".to_owned(), |time| (time.0 / 1_000).to_string());
     Box::new(
         Status::new(

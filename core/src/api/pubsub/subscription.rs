@@ -25,6 +25,14 @@ use crate::{
     namespace::spec::{Home, NamespaceSpec},
 };
 
+/// The places that number the messages of a namespace by themselves.
+pub(super) fn places_of(home: Home, shards: u16) -> Vec<Asked> {
+    match home {
+        Home::Shards => (0..shards).map(Asked::Shard).collect(),
+        Home::Store(store) => vec![Asked::Reader(store)],
+    }
+}
+
 /// Opens the subscription that a request asks for.
 ///
 /// # Errors
@@ -34,16 +42,8 @@ pub(super) fn open(
     spec: &NamespaceSpec,
     shards: u16,
 ) -> Result<Opened, Box<Status>> {
-    // Whatever numbers messages by itself: each shard, or the store that they share.
-    let (instance, to): (u64, Vec<Asked>) = match spec.home {
-        Home::Shards => (position::instance(), (0..shards).map(Asked::Shard).collect()),
-        Home::Store(store) => (0, vec![Asked::Reader(store)]),
-    };
-    let scope = Scope {
-        namespace: spec.id,
-        topics: position::topics_digest(view.topics.iter()),
-        instance,
-    };
+    let to = places_of(spec.home, shards);
+    let scope = position::scope(spec.id, spec.home, view.topics.iter());
     let places = reads::places(&scope, view, to.len())?;
     let wanted = reads::wanted(spec.id, view);
     let source = Subscription::new(wanted, scope, to.into_iter().zip(places));

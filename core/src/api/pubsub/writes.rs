@@ -32,7 +32,7 @@ type MessageId = SmallVec<[u8; 24]>;
 /// One message with what it gets on its way.
 pub(super) struct Change<'a> {
     view: MessageView<'a>,
-    partition: usize,
+    partition: u16,
     /// Position in a batch; 0 otherwise.
     pub(super) index: u32,
     id: MessageId,
@@ -53,7 +53,7 @@ pub(super) struct Writes<'a> {
 impl Change<'_> {
     /// The key of the message's partition.
     pub(super) fn key(&self) -> &'static str {
-        PARTITION_KEYS[self.partition]
+        PARTITION_KEYS[usize::from(self.partition)]
     }
 }
 
@@ -69,8 +69,7 @@ impl Writes<'_> {
         Message {
             namespace,
             promised: false,
-            // At most 16 partitions.
-            partition: change.partition as u16,
+            partition: change.partition,
             id: &change.id,
             digest: self.digest,
             at: now,
@@ -124,16 +123,19 @@ pub(super) fn writes<'a>(
         PubSubRequest::Publish(view) => {
             let id = id_of(token, context.stamp, None);
             let message = view.message;
-            writes
-                .changes
-                .push(change(message, partition_of(&message), 0, id));
+            writes.changes.push(change(
+                message,
+                partition_of(message.topic, message.ordering_key),
+                0,
+                id,
+            ));
         }
         PubSubRequest::PublishBatch(view) => {
             let mut stopped: Vec<(&str, &str, u32)> = Vec::new();
             for (index, one) in (0..).zip(view.messages.iter()) {
                 let message = one.message;
-                let partition = partition_of(&message);
-                if !owns(PARTITION_KEYS[partition]) {
+                let partition = partition_of(message.topic, message.ordering_key);
+                if !owns(PARTITION_KEYS[usize::from(partition)]) {
                     continue;
                 }
                 let line = |(topic, key, _): &&(&str, &str, u32)| {
@@ -159,7 +161,7 @@ pub(super) fn writes<'a>(
                 }
             }
         }
-        PubSubRequest::Subscribe(_) => {}
+        _ => {}
     }
     writes
 }

@@ -42,6 +42,7 @@ SWAP = Method(_KV + "CompareAndSwap", kv.CompareAndSwapResponse, writes=True)
 PUBLISH = Method(_PS + "Publish", ps.PublishResponse, writes=True)
 PUBLISH_BATCH = Method(_PS + "PublishBatch", ps.PublishBatchResponse, writes=True)
 SUBSCRIBE = Method(_PS + "Subscribe", ps.SubscribeResponse)
+COMMIT = Method(_PS + "Commit", ps.CommitResponse, writes=True)
 
 SEND = Method(_QU + "Send", qu.SendResponse, writes=True)
 SEND_BATCH = Method(_QU + "SendBatch", qu.SendBatchResponse, writes=True)

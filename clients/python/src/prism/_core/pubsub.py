@@ -74,12 +74,16 @@ class Track:
     position: bytes = b""
     # Whether an answer has come: the subscription stands.
     stands: bool = False
+    # Of a group: the store keeps the place, and what was not committed comes again.
+    group: str = ""
+    # The position that was committed last.
+    committed: bytes = b""
     _seen: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
     _gap: Gap | None = None
 
     def place(self) -> ps.StartAt:
         """The place to begin at, now."""
-        return ps.StartAt(position=self.position) if self.position else self.start
+        return ps.StartAt(position=self.position) if self.position and not self.group else self.start
 
     def take(self, answer: ps.SubscribeResponse) -> Iterator[Event | Gap]:
         """The events of an answer that are new, each after it was noted; gaps as they are found."""
@@ -89,7 +93,7 @@ class Track:
             oldest = time_of(missing.oldest_left_time) if missing.HasField("oldest_left_time") else None
             self._gap = Gap(missing.messages, oldest)
             yield self._gap
-        fresh = [each for each in answer.messages if self._note(each.id)]
+        fresh = [each for each in answer.messages if self.group or self._note(each.id)]
         for number, each in enumerate(fresh, start=1):
             if number == len(fresh):
                 self.position = answer.position
@@ -145,6 +149,19 @@ def start_of(core: Core, start: Start | None, after: bytes | None) -> ps.StartAt
     return made
 
 
+def commit(core: Core, group: str, position: bytes, timeout: float | None) -> Operation[None]:
+    """Says that the group is done with a position, and with all before it."""
+    request = ps.CommitRequest(namespace=core.name(), group=group, position=position)
+    yield from unary(core, methods.COMMIT, request, ps.CommitResponse, timeout)
+
+
+def to_commit(track: Track) -> bytes:
+    """The position to commit now; empty: there is nothing new."""
+    if not track.group:
+        raise ValueError("commit: the subscription has no group; keep its position instead")
+    return track.position if track.position != track.committed else b""
+
+
 @dataclass(frozen=True)
 class SubscribeOptions:
     """What a subscription was asked for."""
@@ -156,11 +173,22 @@ class SubscribeOptions:
     # Seconds without a connection after which the error is raised; None: goes on for ever.
     patience: float | None
     on_gap: Callable[[Gap], object] | None
+    # Of a group: most events that are not committed, 0: 1,000; and the longest time without a commit.
+    uncommitted_max: int = 0
+    commit_timeout: float | None = None
 
 
 def subscribe(core: Core, track: Track, options: SubscribeOptions) -> Operation[None]:
     """Emits events, and opens the stream again after the last position wherever it ends."""
-    request = ps.SubscribeRequest(namespace=core.name(), topics=options.topics, batch_messages=options.batch)
+    request = ps.SubscribeRequest(
+        namespace=core.name(),
+        topics=options.topics,
+        batch_messages=options.batch,
+        group=track.group,
+        uncommitted_messages_max=options.uncommitted_max,
+    )
+    if options.commit_timeout is not None:
+        request.commit_timeout.FromNanoseconds(round(options.commit_timeout * 1e9))
     failures, since = 0, core.monotonic()
     quiet_since = core.monotonic()
     while True:
