@@ -1,5 +1,5 @@
 //! Asks of members of groups that wait where their group is kept, until it changes or their time is
-//! over. A pure list; whoever owns it says what has changed, and asks again for those that it takes.
+//! over. A pure list; whoever owns it says what has changed, and asks again for those it takes.
 
 use std::time::Instant;
 

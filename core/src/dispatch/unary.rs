@@ -210,6 +210,7 @@ impl Dispatcher {
         (message, wait_until): (&[u8], Option<Instant>),
         pending: &mut Pending,
     ) -> Result<(), Box<Status>> {
+        let path = path.of_call(method.spec().effect);
         let work = |part| unary(method, context, path, (message, wait_until), part);
         match (way, home) {
             (Way::Store, Home::Store(store)) => {

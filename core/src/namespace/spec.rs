@@ -1,7 +1,7 @@
 //! A namespace as all shards see it: one immutable snapshot.
 
 use prism_backends::{NamespaceId, api::groups::Terms};
-use prism_codec::method::Api;
+use prism_codec::method::{Api, Effect};
 
 use super::{model::Durability, rates::Rates, state::NamespaceState};
 
@@ -79,6 +79,16 @@ impl Path {
             Durability::BestEffort => Self::StoreOnly,
             Durability::Eventual => Self::StoreThenLog,
             Durability::Strong => Self::LogFirst,
+        }
+    }
+}
+
+impl Path {
+    /// The path of a call with this effect: only writes that need no verdict are queued.
+    pub(crate) fn of_call(self, effect: Effect) -> Self {
+        match (self, effect) {
+            (Self::Queued, Effect::None | Effect::Judged | Effect::Direct) => Self::StoreOnly,
+            (path, _) => path,
         }
     }
 }

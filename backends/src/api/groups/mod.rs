@@ -105,7 +105,7 @@ pub struct Renew<'a> {
     pub topics: &'a [String],
     /// Life of the group that it knows; `None`: it joins now.
     pub generation: Option<u64>,
-    /// What makes the group if there is none: the number of its life, and a place for each
+    /// The makings of the group if there is none: the number of its life, and a place for each
     /// partition.
     pub making: Option<(u64, &'a [Start])>,
     /// Partitions that it gives up.
@@ -184,7 +184,7 @@ pub struct Report {
     pub moves: u64,
     /// The store's time.
     pub now: UnixMillis,
-    /// What the member holds, by partition.
+    /// Partitions that the member holds, in order.
     pub held: Vec<Holding>,
 }
 

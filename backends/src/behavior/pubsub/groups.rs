@@ -24,7 +24,7 @@ async fn publish<C: Client>(client: &mut C, keys: usize, from: usize, to: usize)
     }
 }
 
-/// What members of a group have got, in the order in which it was read from them.
+/// Messages that members of a group have got, in the order in which it was read from them.
 #[derive(Default)]
 struct Got(Vec<(usize, Received)>);
 

@@ -1,7 +1,7 @@
 //! Views and encoders of `prism.pubsub.v1`: publishing and subscribing.
 //!
-//! `request`, `groups` and `response` hold the views, `encode` the encoders, `topic` the rules of topics and
-//! their patterns. The message itself, which all of them share, is here.
+//! `request`, `groups` and `response` hold the views, `encode` the encoders, `topic` the rules of
+//! topics and their patterns. The message itself, which all of them share, is here.
 
 mod encode;
 mod groups;

@@ -208,7 +208,7 @@ struct AskUnderWay {
 /// A partition that the member holds.
 struct Holding {
     held: Held,
-    /// Its next message.
+    /// Place of its next message.
     place: Place,
     /// The group's place, as far as it is known.
     committed: Option<u64>,
@@ -223,7 +223,7 @@ impl Holding {
         self.delivered.iter().map(|(_, count)| count).sum()
     }
 
-    /// What lies before its place without anything to commit, if the group does not know it yet.
+    /// The place, if nothing before it is left to commit and the group does not know that yet.
     fn passed(&self) -> Option<Done> {
         match self.place {
             Place::Next(next) if self.delivered.is_empty() && self.committed.is_none_or(|at| at < next) => {
@@ -383,7 +383,7 @@ impl Member {
         })
     }
 
-    /// What is asked for this partition is not wanted any more, or not in this way.
+    /// Notes that what is asked for this partition is not wanted any more, or not in this way.
     fn stop(&mut self, partition: u16) {
         let reader = self.reader_of.get(usize::from(partition));
         if let Some(reader) = reader.and_then(|reader| self.readers.get_mut(*reader))

@@ -1,8 +1,8 @@
 //! PubSub: the meaning of its calls. Views of the wire in, response messages out.
 //!
 //! The key of a message, by which it has an owner among the shards, is the name of its partition,
-//! which follows from topic and ordering key. All groups of a namespace have one owner. This module knows nothing of connections, shards or
-//! threads.
+//! which follows from topic and ordering key. All groups of a namespace have one owner. This module
+//! knows nothing of connections, shards or threads.
 
 pub(super) mod apply;
 pub(super) mod execute;
