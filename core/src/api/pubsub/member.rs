@@ -618,3 +618,6 @@ impl Source for Member {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
