@@ -458,17 +458,55 @@ fn json(random: &mut Random, out: &mut Vec<u8>) {
     out.extend_from_slice(body.as_bytes());
 }
 
+fn topics(random: &mut Random) -> Vec<String> {
+    let some = &["a.*", ">", "x"][..random.below(4)];
+    some.iter().map(|topic| (*topic).to_owned()).collect()
+}
+
+/// A request about a group of subscribers that prost encodes.
+fn group_request(random: &mut Random, choice: u8, out: &mut Vec<u8>) {
+    let (namespace, group) = (random.text(10), "g".repeat(random.below(3)));
+    let idempotency_token = random.once_in(2).then(IdempotencyToken::default);
+    match choice {
+        8 => pubsub::CommitRequest {
+            namespace,
+            idempotency_token,
+            group,
+            position: random.bytes(20),
+        }
+        .encode(out),
+        9 => pubsub::ListGroupsRequest {
+            namespace,
+            page_size: random.below(1_200) as u32,
+            page_token: random.bytes(9),
+        }
+        .encode(out),
+        10 => pubsub::ResetGroupRequest {
+            namespace,
+            idempotency_token,
+            group,
+            start: Some(pubsub::StartAt {
+                place: Some(pubsub::start_at::Place::Position(random.bytes(20))),
+            }),
+            topics: topics(random),
+        }
+        .encode(out),
+        _ => pubsub::DeleteGroupRequest {
+            namespace,
+            idempotency_token,
+            group,
+        }
+        .encode(out),
+    }
+    .expect("a buffer that grows")
+}
+
 /// A request that prost encodes. The first byte of `out` chooses its message for the target.
 fn request(random: &mut Random, out: &mut Vec<u8>) {
     let (namespace, id) = (random.text(10), random.text(20));
     let idempotency_token = random.once_in(2).then(IdempotencyToken::default);
     let items = (0..random.below(4)).map(|_| item(random)).collect::<Vec<_>>();
     let predicate = random.once_in(2).then(|| predicate(random));
-    let topics = |random: &mut Random| -> Vec<String> {
-        let some = &["a.*", ">", "x"][..random.below(4)];
-        some.iter().map(|topic| (*topic).to_owned()).collect()
-    };
-    let group = "g".repeat(random.below(3));
     match out[0] % 13 {
         0 => proto::PutRequest {
             namespace,
@@ -524,40 +562,12 @@ fn request(random: &mut Random, out: &mut Vec<u8>) {
         7 => pubsub::SubscribeRequest {
             namespace,
             topics: topics(random),
-            group,
+            group: "g".repeat(random.below(3)),
             batch_messages: random.below(1_200) as u32,
             ..Default::default()
         }
         .encode(out),
-        8 => pubsub::CommitRequest {
-            namespace,
-            idempotency_token,
-            group,
-            position: random.bytes(20),
-        }
-        .encode(out),
-        9 => pubsub::ListGroupsRequest {
-            namespace,
-            page_size: random.below(1_200) as u32,
-            page_token: random.bytes(9),
-        }
-        .encode(out),
-        10 => pubsub::ResetGroupRequest {
-            namespace,
-            idempotency_token,
-            group,
-            start: Some(pubsub::StartAt {
-                place: Some(pubsub::start_at::Place::Position(random.bytes(20))),
-            }),
-            topics: topics(random),
-        }
-        .encode(out),
-        11 => pubsub::DeleteGroupRequest {
-            namespace,
-            idempotency_token,
-            group,
-        }
-        .encode(out),
+        choice @ 8..=11 => return group_request(random, choice, out),
         _ => {
             let (key, item) = (random.bytes(10), items.into_iter().next());
             let expected = match random.below(4) {

@@ -2,12 +2,17 @@
 //! and the ids of the last minutes. One instance belongs to one shard; its plain methods do not
 //! block and need no future.
 
+mod groups;
+mod heads;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque, hash_map::Entry};
 
 use rustc_hash::FxBuildHasher;
 
-use super::heads::{Head, MessageHeads};
+pub use self::heads::MessageHeads;
+
+use self::heads::Head;
 use crate::api::groups::{COUNTED_MAX, Group, GroupNews};
 use crate::api::pubsub::{
     Gap, ID_WINDOW_MS, Message, MessageSink, Opened, Outcome, Read, Reads, STEP_MESSAGES_MAX, Start, Stored,

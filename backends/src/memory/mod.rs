@@ -2,16 +2,13 @@
 //! one shard; its plain methods do not block and need no future. Overwriting an item with a value
 //! of similar size allocates nothing.
 
-mod groups;
-mod heads;
 mod items;
 mod messages;
 mod queues;
 mod space;
 mod swaps;
 
-pub use self::heads::MessageHeads;
-pub use self::messages::{Messages, PUBSUB, RING_BYTES_MAX};
+pub use self::messages::{MessageHeads, Messages, PUBSUB, RING_BYTES_MAX};
 pub use self::queues::{QUEUE, QUEUE_BYTES_MAX, Queues};
 
 use std::cell::RefCell;

@@ -177,6 +177,21 @@ pub fn views(input: &[u8]) {
                 assert_eq!(view.group, &*message.group);
             },
         ),
+        choice @ 8..=11 => group_views(choice, bytes),
+        _ => agree(
+            CompareAndSwapView::decode(bytes),
+            proto::CompareAndSwapRequest::decode(bytes),
+            |view, message| {
+                assert_eq!((view.namespace, view.id), (&*message.namespace, &*message.id));
+                assert_eq!(view.key, &*message.key);
+            },
+        ),
+    }
+}
+
+/// The requests about groups of subscribers.
+fn group_views(choice: u8, bytes: &[u8]) {
+    match choice {
         8 => agree(
             CommitView::decode(bytes),
             pubsub::CommitRequest::decode(bytes),
@@ -199,7 +214,7 @@ pub fn views(input: &[u8]) {
                 assert_eq!(view.group, &*message.group);
             },
         ),
-        11 => agree(
+        _ => agree(
             DeleteGroupView::decode(bytes),
             pubsub::DeleteGroupRequest::decode(bytes),
             |view, message| {
@@ -207,14 +222,6 @@ pub fn views(input: &[u8]) {
                     (view.namespace, view.group),
                     (&*message.namespace, &*message.group)
                 );
-            },
-        ),
-        _ => agree(
-            CompareAndSwapView::decode(bytes),
-            proto::CompareAndSwapRequest::decode(bytes),
-            |view, message| {
-                assert_eq!((view.namespace, view.id), (&*message.namespace, &*message.id));
-                assert_eq!(view.key, &*message.key);
             },
         ),
     }
