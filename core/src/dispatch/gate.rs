@@ -128,10 +128,10 @@ impl Dispatcher {
     }
 
     /// Notes a reply taken from the mailbox. Returns whether it is for a client. Those to the asks
-    /// of subscriptions hold no place.
+    /// of subscriptions and of members of groups hold no place.
     pub(crate) fn reply_received(&mut self, reply: &Reply) -> bool {
         match &reply.result {
-            Ok(Answer::Messages { .. }) => {}
+            Ok(Answer::Messages { .. } | Answer::Group(_)) => {}
             Ok(Answer::Unqueued(queued)) => {
                 self.unqueue(&reply.ticket, *queued);
                 return false;
