@@ -173,6 +173,8 @@ impl pubsub::Reads for PubSub {
     }
 }
 
+impl crate::api::groups::Groups for PubSub {}
+
 impl pubsub::Upkeep for PubSub {
     fn offer(&self) -> Offer {
         PUBSUB
