@@ -17,6 +17,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prism_backends::kind::StoreKind;
@@ -25,6 +26,7 @@ pub use environment::{PREFIX, unknown_variables};
 pub use keys::{KEYS, Key};
 pub use stores::{EMBEDDED, StoreOptions, StoreTls};
 
+use crate::identity::Rules;
 use crate::namespace::problem::{Problem, did_you_mean};
 use crate::namespace::yaml::{self, Node, Value, join};
 use crate::runtime::{clock::WallClock, reactor::DriverChoice};
@@ -41,6 +43,8 @@ pub struct ServeOptions {
     pub insecure_listen: bool,
     /// Encryption of connections to `listen`.
     pub tls: TlsOptions,
+    /// Proof of who calls.
+    pub identity: IdentityOptions,
     /// Number of shard threads, 1 to [`SHARDS_MAX`]. Default: one per available core; with SQLite
     /// one core is left to the store's writer, if there is another.
     pub shards: NonZeroUsize,
@@ -86,6 +90,25 @@ pub struct TlsOptions {
     /// File with the certificates that sign those of clients, in PEM. With it every client needs
     /// one.
     pub client_ca_file: Option<PathBuf>,
+}
+
+/// Proof of who calls; without a trust domain everybody may do everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdentityOptions {
+    /// The domain whose SPIFFE ids count.
+    pub trust_domain: Option<String>,
+    /// Services that may change the configuration of every namespace.
+    pub admins: Vec<String>,
+    /// Services that may see every namespace and the metrics.
+    pub viewers: Vec<String>,
+}
+
+impl IdentityOptions {
+    /// The rules that follow, where identity is on.
+    pub(crate) fn rules(&self) -> Option<Arc<Rules>> {
+        let trust_domain = self.trust_domain.as_deref()?;
+        Some(Rules::new(trust_domain, &self.admins, &self.viewers))
+    }
 }
 
 /// The database with a catalog that several gateways share.
@@ -301,6 +324,7 @@ impl Default for ServeOptions {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8980),
             insecure_listen: false,
             tls: TlsOptions::default(),
+            identity: IdentityOptions::default(),
             shards: default_shards(true, available_cores()),
             pin_shards: true,
             raise_priority: true,
@@ -454,7 +478,7 @@ pub fn load(sources: &Sources) -> Result<Effective, Vec<Problem>> {
     effective.set_default_shards();
     let options = &effective.options;
     problems.extend(second_sqlite(options, sources));
-    problems.extend(tls::half_of(&options.tls));
+    problems.extend(tls::half_of(options));
     problems.extend(open_to_all(options));
     if problems.is_empty() {
         Ok(effective)

@@ -7,6 +7,7 @@ pub mod client;
 pub mod config;
 mod control;
 mod dispatch;
+mod identity;
 mod log;
 pub mod metrics;
 pub mod namespace;

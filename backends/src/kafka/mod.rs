@@ -72,7 +72,7 @@ impl ServerStore for Kafka {
     const KEEPS_POSITIONS: bool = true;
 
     // By its id, and only for the time for which that is remembered.
-    const KNOWS_ITS_WRITES: bool = false;
+    const KNOWS_ITS_WRITES: &'static [Api] = &[];
 
     fn check(raw: &RawConfig) -> Result<Config, StoreError> {
         Config::check(raw)

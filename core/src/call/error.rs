@@ -70,6 +70,37 @@ pub(crate) fn unknown_namespace(name: &str) -> Box<Status> {
     )
 }
 
+/// The caller has not proved who it is; nothing was done. One sentence for all causes.
+#[cold]
+pub(crate) fn unauthenticated() -> Box<Status> {
+    Box::new(Status::new(Code::Unauthenticated, "no valid credentials").with_reason("UNAUTHENTICATED", &[]))
+}
+
+/// The caller lacks a permission, or the namespace does not exist: one answer, so that nobody
+/// learns which. Nothing was done.
+#[cold]
+pub(crate) fn access_denied() -> Box<Status> {
+    Box::new(
+        Status::new(
+            Code::PermissionDenied,
+            "access denied: no such namespace, or no permission for it; ask its owner for a grant",
+        )
+        .with_reason("ACCESS_DENIED", &[]),
+    )
+}
+
+/// The caller has lost a permission while its stream was open, or its call waited.
+#[cold]
+pub(crate) fn access_revoked() -> Box<Status> {
+    Box::new(
+        Status::new(
+            Code::PermissionDenied,
+            "access revoked: the permission for this namespace was taken back; ask its owner for a grant",
+        )
+        .with_reason("ACCESS_REVOKED", &[]),
+    )
+}
+
 /// The namespace belongs to another API; nothing was done.
 #[cold]
 pub(crate) fn other_api(name: &str, api: Api) -> Box<Status> {

@@ -24,7 +24,7 @@ use super::{
     method::AdminMethod,
     ticket::{Stamp, Ticket},
 };
-use crate::namespace::spec::Path;
+use crate::{identity::Caller, namespace::spec::Path};
 
 /// Work for another thread.
 #[derive(Debug)]
@@ -149,6 +149,8 @@ pub(crate) enum ControlJob {
     /// A call of the administration, with its request message.
     Admin {
         ticket: Ticket,
+        /// Who calls; `None` where there is no identity.
+        caller: Option<Arc<Caller>>,
         method: AdminMethod,
         body: Vec<u8>,
         deadline: Instant,

@@ -3,6 +3,8 @@
 use prism_backends::NamespaceId;
 use prism_codec::h2::StreamId;
 
+use crate::identity::CallerId;
+
 /// Address of an answer: one call of one connection of one shard. A ticket whose connection or call
 /// is gone is recognised by its generation, so an answer never reaches another client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,6 +17,8 @@ pub(crate) struct Ticket {
     pub(crate) call: CallId,
     /// Namespace whose quota of waiting calls includes this one; 0 for none.
     pub(crate) namespace: NamespaceId,
+    /// Who calls, as its shard knows it.
+    pub(crate) caller: CallerId,
 }
 
 impl Ticket {

@@ -5,6 +5,7 @@
 //! others: what the commands do (one file each).
 
 mod apply;
+mod ca;
 mod completions;
 mod config;
 mod dlq;
@@ -132,6 +133,9 @@ const MEANINGLESS: &[Meaningless] = &[
     Meaningless::new(&["store"], "timeout", ASKS_NOBODY),
     Meaningless::new(&["wal"], "server", ASKS_NOBODY),
     Meaningless::new(&["wal"], "timeout", ASKS_NOBODY),
+    Meaningless::new(&["ca"], "server", ASKS_NOBODY),
+    Meaningless::new(&["ca"], "output", NO_RESULT),
+    Meaningless::new(&["ca"], "timeout", ASKS_NOBODY),
     Meaningless::new(&["completions"], "server", ASKS_NOBODY),
     Meaningless::new(&["completions"], "output", NO_RESULT),
     Meaningless::new(&["completions"], "timeout", ASKS_NOBODY),
@@ -249,6 +253,9 @@ enum Command {
     /// Inspect, verify and salvage the log of a stopped gateway
     #[command(subcommand)]
     Wal(wal::WalCommand),
+    /// Make a development authority, and sign certificates with it
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
     /// Print a script that completes commands in a shell
     Completions(completions::CompletionsArgs),
 }
@@ -398,6 +405,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Config(command) => config::run(&command, &mut printer),
         Command::Store(command) => store::run(&command, &mut printer),
         Command::Wal(command) => wal::run(&command, &mut printer),
+        Command::Ca(command) => ca::run(&command, &mut printer),
         Command::Completions(args) => completions::run(&args),
     };
     match result.and_then(|()| printer.finish()) {

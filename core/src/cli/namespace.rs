@@ -1,6 +1,7 @@
 //! `prism namespace`: create, update, validate, list, show and delete. The texts of `create` are
 //! those of the user's guide, word for word.
 
+mod access;
 mod create;
 pub(super) mod plan;
 mod status;
@@ -84,6 +85,10 @@ pub(super) enum NamespaceCommand {
         /// Name of the namespace
         name: String,
     },
+    /// Let a service use a namespace
+    Grant(access::GrantArgs),
+    /// Take a service's access to a namespace back
+    Revoke(access::RevokeArgs),
     /// Delete a namespace and all its data
     Delete {
         /// Name of the namespace
@@ -127,6 +132,8 @@ pub(super) fn run(command: &NamespaceCommand, global: &Global, printer: &mut Pri
         NamespaceCommand::Validate { files } => validate(files, printer),
         NamespaceCommand::List => list(global, printer),
         NamespaceCommand::Show { name } => show(name, global, printer),
+        NamespaceCommand::Grant(args) => access::grant(args, global, printer),
+        NamespaceCommand::Revoke(args) => access::revoke(args, global, printer),
         NamespaceCommand::Delete { name, yes } => delete(name, *yes, global, printer),
     }
 }

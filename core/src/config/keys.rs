@@ -176,6 +176,9 @@ pub const KEYS: &[Key] = &[
     super::tls::CERT_FILE,
     super::tls::KEY_FILE,
     super::tls::CLIENT_CA_FILE,
+    super::tls::TRUST_DOMAIN,
+    super::tls::ADMINS,
+    super::tls::VIEWERS,
     Key {
         path: "catalog.url",
         env: "PRISM_CATALOG_URL",

@@ -168,7 +168,10 @@ fn every_key_has_its_row_and_reads_what_it_shows() {
         .map(|key| key.path.split_once('.').map_or("", |(section, _)| section))
         .collect();
     sections.dedup();
-    assert_eq!(sections, ["", "tls", "catalog", "limits", "http", "wal", "log"]);
+    assert_eq!(
+        sections,
+        ["", "tls", "identity", "catalog", "limits", "http", "wal", "log"]
+    );
 }
 
 /// The form that `stack/servers` writes, with a server of each kind that it starts.

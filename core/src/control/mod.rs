@@ -14,6 +14,7 @@
 //! catalog's disk, so the metrics page and all other calls are served while a store hangs. A start
 //! goes on with what the catalog has recorded and the end of the process has cut short.
 
+mod access;
 pub(crate) mod catalog;
 pub(crate) mod changes;
 mod dead_letters;
@@ -41,8 +42,8 @@ use prism_codec::{
     grpc::{Code, Status},
     method::NamespacesMethod,
     proto::prism::admin::v1::{
-        ApplyRequest, ApplyResponse, CreateBatchResponse, CreateResponse, DeleteResponse, StatusRequest,
-        UpdateResponse, ValidateRequest,
+        ApplyRequest, ApplyResponse, CreateBatchRequest, CreateBatchResponse, CreateRequest, CreateResponse,
+        DeleteResponse, PlanRequest, StatusRequest, UpdateResponse, ValidateRequest,
     },
 };
 use prost::Message;
@@ -64,6 +65,7 @@ use crate::{
         method::AdminMethod,
         ticket::Ticket,
     },
+    identity,
     log::{LogEvent, open::Opened},
     metrics::{Registry, render_disk},
     namespace::{spec::Home, state::NamespaceState},
@@ -245,6 +247,7 @@ impl Control {
             }
             ControlJob::Admin {
                 ticket,
+                caller,
                 method,
                 body,
                 deadline,
@@ -253,10 +256,12 @@ impl Control {
                     ticket,
                     answer_by: before(deadline),
                 };
-                let answer = match method {
-                    AdminMethod::Namespaces(method) => self.namespaces(call, method, &body),
+                let caller = caller.as_deref();
+                let checked = caller.map_or(Ok(()), |caller| self.check_call(caller, method, &body));
+                let answer = checked.and_then(|()| match method {
+                    AdminMethod::Namespaces(method) => self.namespaces(call, caller, method, &body),
                     AdminMethod::DeadLetters(method) => self.ask_dead_letters(call, method, &body),
-                };
+                });
                 match answer {
                     Ok(Some(message)) => self.reply(ticket, Ok(message)),
                     // The answer comes with an event, or when its time is over.
@@ -271,6 +276,7 @@ impl Control {
     fn namespaces(
         &mut self,
         call: Call,
+        caller: Option<&identity::Caller>,
         method: NamespacesMethod,
         body: &[u8],
     ) -> Result<Option<Vec<u8>>, Box<Status>> {
@@ -283,19 +289,29 @@ impl Control {
             NamespacesMethod::Get => service::get(&self.catalog, &decode(body)?, trouble)
                 .map(|response| Some(response.encode_to_vec()))
                 .map_err(refused),
-            NamespacesMethod::List => service::list(&self.catalog, &decode(body)?, trouble)
-                .map(|response| Some(response.encode_to_vec()))
-                .map_err(refused),
+            NamespacesMethod::List => {
+                let listed = service::list(&self.catalog, &decode(body)?, trouble);
+                let mut response = listed.map_err(refused)?;
+                if let Some(caller) = caller {
+                    response
+                        .namespaces
+                        .retain(|namespace| access::sees(caller, namespace));
+                }
+                Ok(Some(response.encode_to_vec()))
+            }
             NamespacesMethod::Plan => {
                 let shards = self.shards.len();
-                plans::plan(&self.context, &mut self.catalog, shards, &decode(body)?)
+                let mut request: PlanRequest = decode(body)?;
+                request.yaml = access::owned_by(caller, request.yaml)?;
+                plans::plan(&self.context, &mut self.catalog, shards, &request)
                     .map(|response| Some(response.encode_to_vec()))
                     .map_err(refused)
             }
             NamespacesMethod::Status => self.status(&decode(body)?).map(Some),
             _ if self.changes.is_full() => Err(refused(refusal::too_many_changes(changes::CHANGES_MAX))),
             NamespacesMethod::Create => {
-                let request = decode(body)?;
+                let mut request: CreateRequest = decode(body)?;
+                request.yaml = access::owned_by(caller, request.yaml)?;
                 let entry = service::create(&self.context, &mut self.catalog, SystemTime::now(), &request)
                     .map_err(refused)?;
                 let caller = call.waits_for(Form::Create);
@@ -303,7 +319,12 @@ impl Control {
                 Ok(None)
             }
             NamespacesMethod::CreateBatch => {
-                let request = decode(body)?;
+                let mut request: CreateBatchRequest = decode(body)?;
+                let owned = request
+                    .yamls
+                    .into_iter()
+                    .map(|yaml| access::owned_by(caller, yaml));
+                request.yamls = owned.collect::<Result<_, _>>()?;
                 let batch =
                     service::create_batch(&self.context, &mut self.catalog, SystemTime::now(), &request);
                 match batch.map_err(refused)? {
@@ -322,7 +343,11 @@ impl Control {
                 self.changes.begin(Action::Update, vec![entry], Some(caller));
                 Ok(None)
             }
-            NamespacesMethod::Apply => self.apply(call, &decode(body)?),
+            NamespacesMethod::Apply => {
+                let mut request: ApplyRequest = decode(body)?;
+                request.yaml = access::owned_by(caller, request.yaml)?;
+                self.apply(call, &request)
+            }
             NamespacesMethod::Delete => {
                 let entry = service::delete(&mut self.catalog, &decode(body)?).map_err(refused)?;
                 let caller = call.waits_for(Form::Delete);

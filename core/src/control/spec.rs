@@ -9,6 +9,7 @@ use super::{catalog::CatalogEntry, provision::Object, stores::Stores};
 use crate::{
     namespace::{
         ClientApi, Durability, NamespaceConfig,
+        access::AccessList,
         rates::rates,
         spec::{Home, NamespaceSpec, Path, Unapplied},
         state::NamespaceState,
@@ -66,6 +67,7 @@ fn served(entry: &CatalogEntry, state: NamespaceState, stores: &Stores) -> Resul
         ordered: config.needs.ordered == Some(true),
         replay: config.needs.replay != Some(false),
         groups: store.groups(),
+        access: AccessList::of(&config),
     })
 }
 
@@ -97,6 +99,10 @@ fn unserved(entry: &CatalogEntry, state: NamespaceState, stores: &Stores) -> Nam
         ordered: false,
         replay: false,
         groups: None,
+        access: entry
+            .config()
+            .map(|config| AccessList::of(&config))
+            .unwrap_or_default(),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
         job::{Answer, Reply},
         ticket::Ticket,
     },
+    identity::CallerId,
     namespace::rates::Direction,
 };
 
@@ -23,6 +24,7 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
     pub(super) method: Method,
+    pub(super) caller: CallerId,
     /// Bytes of the request message.
     pub(super) bytes: usize,
     pub(super) deadline: Option<Instant>,
@@ -50,12 +52,14 @@ impl Dispatcher {
         request: &impl Request<'a>,
     ) -> Result<Pass, Box<Status>> {
         let name = request.namespace();
-        let Some(namespace) = self.namespaces.by_name(name) else {
-            return Err(match self.serving {
-                true => error::unknown_namespace(name),
-                // While the gateway starts, the namespace may be unknown still.
-                false => error::not_serving(),
-            });
+        let found = self.namespaces.by_name(name);
+        if found.is_none() && !self.serving {
+            // While the gateway starts, the namespace may be unknown still.
+            return Err(error::not_serving());
+        }
+        self.check_access(arrival.caller, arrival.method, found.as_deref())?;
+        let Some(namespace) = found else {
+            return Err(error::unknown_namespace(name));
         };
         // The figures of a namespace are those of its own API's methods, so another API's call
         // counts for none.

@@ -13,6 +13,7 @@
 //! bounded per shard and per namespace, and the mailbox for answers is as large as that bound, so
 //! an answer always has room.
 
+pub(crate) mod access;
 mod asks;
 mod claims;
 mod compress;
@@ -47,6 +48,7 @@ use prism_codec::{
 };
 
 use self::{
+    access::Callers,
     asks::Ask,
     deadlines::Deadlines,
     http_rules::HttpRules,
@@ -73,6 +75,7 @@ use crate::{
         waiting::Waiting,
     },
     config::ServeLimits,
+    identity::Rules,
     log::window::{self, CallHasher, Claims},
     metrics::{Registry, ShardMetrics},
     namespace::{
@@ -139,6 +142,7 @@ pub(crate) struct Dispatcher {
     /// The calls to which tokens belong that this shard owns, where its log does not know them.
     claims: Claims,
     namespaces: Namespaces,
+    pub(crate) callers: Callers,
     limits: ServeLimits,
     metrics: Arc<ShardMetrics>,
     /// Calls with an answer still to come by mailbox.
@@ -178,6 +182,7 @@ impl Dispatcher {
             group_waits: GroupWaits::default(),
             claims: Claims::new(CallHasher::default(), window::ENTRIES_MAX),
             namespaces: Namespaces::new(registry.clone()),
+            callers: Callers::default(),
             limits,
             metrics,
             waiting: 0,
@@ -193,6 +198,12 @@ impl Dispatcher {
             compressor: grpc::Compressor::default(),
             reply: Vec::new(),
         }
+    }
+
+    /// The same with rules of identity.
+    pub(crate) fn with_rules(self, rules: Option<Arc<Rules>>) -> Self {
+        let callers = Callers::new(rules);
+        Self { callers, ..self }
     }
 
     pub(crate) fn limits(&self) -> &ServeLimits {
@@ -270,6 +281,7 @@ impl Dispatcher {
     }
 
     fn change_namespace(&mut self, change: &NamespaceChange) -> Result<(), StoreError> {
+        self.callers.note_change();
         match change {
             NamespaceChange::Set(spec) => {
                 if spec.serves() && spec.home == Home::Shards {
@@ -472,11 +484,16 @@ impl Dispatcher {
         now: Instant,
         message: &[u8],
     ) -> Progress {
+        let caller = match self.callers.find(ticket.caller) {
+            Ok(caller) => caller.cloned(),
+            Err(status) => return Progress::Done(Err(status)),
+        };
         // Every call of the administration has a deadline, since a store may not answer.
         let deadline = deadline.unwrap_or(now + ADMIN_TIMEOUT);
         let mut pending = Box::new(Pending::new(ticket, now, Some(deadline), None));
         match self.submit_control(ControlJob::Admin {
             ticket,
+            caller,
             method,
             body: message.to_vec(),
             deadline,
@@ -491,7 +508,8 @@ impl Dispatcher {
 
     /// Asks the control thread for the metrics page.
     pub(crate) fn start_metrics(&mut self, ticket: Ticket) -> Progress {
-        match self.submit_control(ControlJob::Metrics { ticket }) {
+        let allowed = self.check_viewer(ticket.caller);
+        match allowed.and_then(|()| self.submit_control(ControlJob::Metrics { ticket })) {
             Ok(()) => Progress::Waiting(Box::new(Pending::new(ticket, Instant::now(), None, None))),
             Err(status) => Progress::Done(Err(status)),
         }

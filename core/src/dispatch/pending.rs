@@ -94,6 +94,11 @@ impl Pending {
         }
     }
 
+    /// Whether it waits for something that may take long: nothing of it is under way.
+    pub(crate) fn waits_for_more(&self) -> bool {
+        self.waits_at.is_some()
+    }
+
     /// Notes that the answer will come in this many parts.
     pub(crate) fn gather(&mut self, parts: usize) {
         self.gather = Some(Gather::new(parts));
@@ -162,6 +167,12 @@ impl Dispatcher {
     pub(crate) fn expire(&mut self, pending: &mut Pending) {
         self.take_wait_back(pending);
         self.end(pending, Code::DeadlineExceeded, 0);
+    }
+
+    /// Ends a call whose caller has lost its permission.
+    pub(crate) fn revoke(&mut self, pending: &mut Pending) {
+        self.take_wait_back(pending);
+        self.end(pending, Code::PermissionDenied, 0);
     }
 
     /// Ends a call cancelled by its client.

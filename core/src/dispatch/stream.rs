@@ -224,10 +224,19 @@ impl Stream {
 
     /// Ends as the gateway drains. Returns the status for the client.
     pub(crate) fn drain(&mut self, gateway: &mut Dispatcher) -> Box<Status> {
-        let status = error::not_serving();
+        self.end_with(error::not_serving(), gateway)
+    }
+
+    /// Ends with a status for the client, which comes back.
+    pub(crate) fn end_with(&mut self, status: Box<Status>, gateway: &mut Dispatcher) -> Box<Status> {
         gateway.end(&mut self.pending, status.code, 0);
         self.close(gateway);
         status
+    }
+
+    /// The address of its call.
+    pub(crate) fn ticket(&self) -> &Ticket {
+        &self.pending.ticket
     }
 
     /// Withdraws unanswered asks, and frees the stream's place. Done once.
@@ -269,6 +278,7 @@ impl Dispatcher {
         };
         let arrival = Arrival {
             method: method.into(),
+            caller: ticket.caller,
             bytes: message.len(),
             deadline,
         };

@@ -65,6 +65,7 @@ impl Dispatcher {
         };
         let arrival = Arrival {
             method: method.into(),
+            caller: ticket.caller,
             bytes: message.len(),
             deadline,
         };

@@ -8,8 +8,10 @@
 //! Promises: a [`NamespaceConfig`] exists only if its file was legal. Leaves to others: the catalog
 //! and the admin calls (`control`), and the stores' own tables.
 
+pub(crate) mod access;
 mod combinations;
 pub mod file;
+pub mod grant;
 pub mod keys;
 mod limits;
 pub mod model;

@@ -3,7 +3,7 @@
 use prism_backends::{NamespaceId, api::groups::Terms};
 use prism_codec::method::{Api, Effect};
 
-use super::{model::Durability, rates::Rates, state::NamespaceState};
+use super::{access::AccessList, model::Durability, rates::Rates, state::NamespaceState};
 
 /// Snapshot of a namespace, shared by all shards. A change makes a new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub(crate) struct NamespaceSpec {
     pub(crate) replay: bool,
     /// Durations of the leases of groups of subscribers; `None`: its store keeps no groups.
     pub(crate) groups: Option<Terms>,
+    /// Who may do what, where the gateway has identity.
+    pub(crate) access: AccessList,
 }
 
 impl NamespaceSpec {

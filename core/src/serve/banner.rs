@@ -33,6 +33,10 @@ impl Server {
             (Some(_), None) => ("https", "  tls         on\n"),
             (Some(_), Some(_)) => ("https", "  tls         on; clients need a certificate\n"),
         };
+        let identity = match &self.options.identity.trust_domain {
+            None => "  identity    none: whoever reaches this address may do everything\n".to_owned(),
+            Some(domain) => format!("  identity    certificates of {domain}\n"),
+        };
         let limited = match self.connections_max < self.options.limits.connections_max {
             true => format!(
                 "  connections {} at most: the process may open no more files (ulimit -n)\n",
@@ -46,7 +50,7 @@ impl Server {
              \x20 shards      {shards}\n\
              \x20 store       {store}\n\
              \x20 namespaces  {namespaces}\n\
-             {tls}{limited}\
+             {identity}{tls}{limited}\
              \n\
              What next, in another terminal:\n\
              \x20 prism namespace create examples/user-sessions.yaml\n\

@@ -21,7 +21,11 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::ServeError;
-use crate::{config::TlsOptions, metrics::CertificateMetrics};
+use crate::{
+    config::ServeOptions,
+    identity::{Rules, verifier::Verifier},
+    metrics::CertificateMetrics,
+};
 
 /// Pause between two looks at the files.
 pub(super) const LOOK_PAUSE: Duration = Duration::from_secs(10);
@@ -48,16 +52,20 @@ struct Files {
     cert: PathBuf,
     key: PathBuf,
     client_ca: Option<PathBuf>,
+    /// Rules of identity, where it is on.
+    rules: Option<Arc<Rules>>,
 }
 
 impl Certificates {
     /// The files of a gateway; `None` where connections are not encrypted.
-    pub(super) fn of(tls: &TlsOptions, metrics: Arc<CertificateMetrics>) -> Option<Self> {
+    pub(super) fn of(options: &ServeOptions, metrics: Arc<CertificateMetrics>) -> Option<Self> {
+        let tls = &options.tls;
         let (cert, key) = tls.cert_file.clone().zip(tls.key_file.clone())?;
         let files = Files {
             cert,
             key,
             client_ca: tls.client_ca_file.clone(),
+            rules: options.identity.rules(),
         };
         Some(Self {
             files,
@@ -167,7 +175,19 @@ impl Files {
                     roots.add(root).map_err(|error| refused(&error))?;
                 }
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-                builder.with_client_cert_verifier(verifier.build().map_err(|error| refused(&error))?)
+                let verifier = match &self.rules {
+                    None => verifier.build().map_err(|error| refused(&error))?,
+                    // Whoever has no certificate gets in to learn that it can do nothing; probes of
+                    // health need none.
+                    Some(rules) => {
+                        let chain = verifier.allow_unauthenticated().build();
+                        Arc::new(Verifier::new(
+                            chain.map_err(|error| refused(&error))?,
+                            rules.clone(),
+                        ))
+                    }
+                };
+                builder.with_client_cert_verifier(verifier)
             }
         };
         let mut settings = builder
@@ -232,13 +252,12 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         let (cert, key) = pair();
         let write = |name: &str, text: &str| fs::write(path(name), text).unwrap();
-        let tls = TlsOptions {
-            cert_file: Some(path("cert")),
-            key_file: Some(path("key")),
-            client_ca_file: Some(path("ca")),
-        };
+        let mut options = ServeOptions::default();
+        options.tls.cert_file = Some(path("cert"));
+        options.tls.key_file = Some(path("key"));
+        options.tls.client_ca_file = Some(path("ca"));
         let metrics = Arc::new(CertificateMetrics::default());
-        let mut certificates = Certificates::of(&tls, metrics).expect("TLS is on");
+        let mut certificates = Certificates::of(&options, metrics).expect("TLS is on");
         for (name, text, fault) in [
             ("cert", None, "tls.cert_file: cannot read"),
             ("cert", Some("nonsense"), "tls.key_file: cannot read"),

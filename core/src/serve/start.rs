@@ -100,7 +100,7 @@ impl Server {
         mut listeners: Vec<TcpListener>,
         address: SocketAddr,
     ) -> Result<Self, ServeError> {
-        let mut certificates = Certificates::of(&ground.options.tls, ground.registry.certificates());
+        let mut certificates = Certificates::of(&ground.options, ground.registry.certificates());
         let tls = certificates.as_mut().map(Certificates::load).transpose()?;
         let waker = ground.mailboxes.control.waker.clone();
         let DataDir {
@@ -478,7 +478,7 @@ impl Ground {
         let number = setup.number;
         let (peers, limits) = (self.mailboxes.peers.clone(), self.options.limits);
         let (metrics, registry) = (self.registry.add_shard(), self.registry.clone());
-        let http = HttpRules::new(&self.options);
+        let (http, callers) = (HttpRules::new(&self.options), self.options.identity.rules());
         let started = self.link.sender.clone();
         let heads = self.message_heads.of_shard(usize::from(number));
         threads::spawn(Kind::Shard, Some(u32::from(number)), move || {
@@ -494,7 +494,8 @@ impl Ground {
                 };
                 // The receiver lives as long as the server.
                 let _ = started.send(Event::ShardStarted);
-                Dispatcher::new(number, peers, places, limits, metrics, registry, http)
+                let dispatcher = Dispatcher::new(number, peers, places, limits, metrics, registry, http);
+                dispatcher.with_rules(callers)
             });
             ended.map_err(|cause| io::Error::new(cause.kind(), format!("{cause}{}", advice(&cause))))
         })

@@ -2,7 +2,7 @@
 //! metrics and reply, driven like a connection. A call served by its own shard makes none; one that
 //! hops to another shard, or is refused, makes few, and never more than the figures here.
 
-use super::bench::{BATCH, Bench, INVALID_ARGUMENT, OK, Request, id_of_shard};
+use super::bench::{BATCH, Bench, INVALID_ARGUMENT, OK, PERMISSION_DENIED, Request, id_of_shard};
 
 /// Batches that first fill tables, buffers and the store.
 const WARM_UP: usize = 20;
@@ -36,6 +36,22 @@ fn a_get_in_memory_allocates_nothing() {
     for _ in 0..COUNTED {
         assert_eq!(bench.exchange(&get, OK), 0);
     }
+}
+
+#[test]
+fn the_check_of_a_permission_allocates_nothing() {
+    let mut bench = Bench::with_identity("web");
+    let put = Request::put("sessions", "alice", 256);
+    warm_up(&mut bench, &put, OK);
+    for _ in 0..COUNTED {
+        assert_eq!(bench.exchange(&put, OK), 0);
+    }
+    let mut stranger = Bench::with_identity("stranger");
+    stranger.exchange(&put, PERMISSION_DENIED);
+    assert!(
+        stranger.counted().is_empty(),
+        "what is denied counts for no namespace"
+    );
 }
 
 #[test]

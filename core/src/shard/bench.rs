@@ -33,8 +33,11 @@ use crate::{
     },
     config::ServeLimits,
     dispatch::{Dispatcher, Peers, Places, http_rules::HttpRules, route::route_of},
+    identity::{Caller, Rules},
     metrics::Registry,
     namespace::{
+        access::AccessList,
+        file::{self, FileLimits},
         spec::{Home, NamespaceSpec, Path, Unapplied},
         state::NamespaceState,
     },
@@ -45,6 +48,7 @@ use crate::{
 pub(super) const BATCH: usize = 32;
 pub(super) const OK: &[u8] = b"0";
 pub(super) const INVALID_ARGUMENT: &[u8] = b"3";
+pub(super) const PERMISSION_DENIED: &[u8] = b"7";
 /// The namespace of items, `sessions`.
 const NAMESPACE: NamespaceId = NamespaceId(1);
 /// The namespace of messages, `events`.
@@ -184,6 +188,7 @@ impl Bench {
             generation: 1,
             call: CallId::Request(0),
             namespace: NamespaceId(0),
+            caller: crate::identity::CallerId::NOBODY,
         };
         let dispatcher = |number| dispatcher(number as u16, peers.clone(), limits, registry.clone());
         Self {
@@ -195,6 +200,31 @@ impl Bench {
             client: Connection::new(Config::client()),
             output: Vec::new(),
         }
+    }
+
+    /// One shard with identity, called by a service that is a consumer, or by one that is not.
+    pub(super) fn with_identity(service: &str) -> Self {
+        let mut bench = Self::new(1);
+        let rules = Rules::new("test.example", &[], &[]);
+        let shard = bench.shards.remove(0).with_rules(Some(rules));
+        bench.shards.push(shard);
+        let caller = Caller {
+            service: service.into(),
+            team: Some("others".into()),
+            is_admin: false,
+            is_viewer: false,
+            until: std::time::SystemTime::now(),
+        };
+        let address = Ticket {
+            shard: 0,
+            slot: 0,
+            generation: 1,
+            call: CallId::Request(0),
+            namespace: NamespaceId(0),
+            caller: bench.shards[0].callers.enter(caller),
+        };
+        bench.session = H2Session::new(Config::server(), address, 1 << 20);
+        bench
     }
 
     /// Serves a batch of calls, each of which must end with this code. Returns the number of
@@ -252,6 +282,7 @@ impl Bench {
             generation: 0,
             call: CallId::Request(0),
             namespace: NamespaceId(0),
+            caller: crate::identity::CallerId::NOBODY,
         };
         let question = || Job {
             ticket: nobody,
@@ -311,6 +342,7 @@ impl Bench {
             generation: 0,
             call: CallId::Request(0),
             namespace: NamespaceId(0),
+            caller: crate::identity::CallerId::NOBODY,
         };
         let route = route_of(request.method.path.as_bytes());
         let now = Instant::now();
@@ -454,6 +486,7 @@ fn dispatcher(number: u16, peers: Peers, limits: ServeLimits, registry: Arc<Regi
         ordered: false,
         replay: true,
         groups: None,
+        access: access(),
     };
     let messages = NamespaceSpec {
         id: MESSAGES,
@@ -468,4 +501,17 @@ fn dispatcher(number: u16, peers: Peers, limits: ServeLimits, registry: Arc<Regi
     dispatcher.handle_command(ShardCommand::Namespaces(changes, None));
     dispatcher.handle_command(ShardCommand::Serve(1));
     dispatcher
+}
+
+/// Permissions of a hundred services, among them `web`.
+fn access() -> AccessList {
+    let mut yaml =
+        "namespace: sessions\nteam: shop\nclient_api: keyvalue\naccess:\n  consumers:\n".to_owned();
+    for service in (0..99)
+        .map(|number| format!("service-{number}"))
+        .chain(["web".to_owned()])
+    {
+        yaml += &format!("    - service: {service}\n      permissions: [read, write]\n");
+    }
+    AccessList::of(&file::parse(&yaml, &FileLimits::NONE).expect("a legal file"))
 }

@@ -10,10 +10,10 @@
 //! buffers from the shard.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use prism_backends::NamespaceId;
@@ -22,7 +22,7 @@ use super::{
     Shard,
     ending::Ending,
     foreign,
-    lifetime::{Lifetime, Step, View},
+    lifetime::{Cause, Lifetime, Step, View},
     session::Session,
     tls::{Opened, Tls},
 };
@@ -33,6 +33,7 @@ use crate::{
     },
     config::ServeLimits,
     dispatch::Dispatcher,
+    identity::{self, CallerId},
     runtime::{
         notify::Notify,
         reactor::{self, Descriptor, Receiver, Sender},
@@ -65,6 +66,9 @@ pub(crate) struct Connection {
     session: RefCell<Session>,
     /// Encryption, on a port that has it.
     tls: Option<Box<RefCell<Tls>>>,
+    /// Who is at the other end, and when its proof ends.
+    caller: Cell<CallerId>,
+    until: Cell<Option<SystemTime>>,
     /// The sending half, while no task sends.
     sender: RefCell<Option<Sender>>,
     /// Raised when the session has output unknown to its reader.
@@ -108,11 +112,14 @@ impl Connection {
                         generation,
                         call,
                         namespace: NamespaceId(0),
+                        caller: CallerId::NOBODY,
                     },
                     peer,
                     descriptor,
                     session: RefCell::new(Session::Unknown),
                     tls: tls.take(),
+                    caller: Cell::new(CallerId::NOBODY),
+                    until: Cell::new(None),
                     sender: RefCell::new(sender.take()),
                     output_waits: Notify::default(),
                     output_left: Notify::default(),
@@ -225,6 +232,35 @@ impl Connection {
         None
     }
 
+    /// The caller whom the client's certificate names.
+    fn caller(&self, gateway: &mut Dispatcher) -> CallerId {
+        let known = self.caller.get();
+        let (Some(tls), Some(rules), CallerId::NOBODY) = (&self.tls, gateway.callers.rules(), known) else {
+            return known;
+        };
+        let tls = tls.borrow();
+        // The handshake has refused certificates that name nobody.
+        let caller = tls.client_certificate().map(|leaf| identity::read(leaf, rules));
+        if let Some(Ok(caller)) = caller {
+            self.until.set(Some(caller.until));
+            self.caller.set(gateway.callers.enter(caller));
+        }
+        self.caller.get()
+    }
+
+    /// Ends streams and waiting calls whose caller has lost its permission.
+    pub(crate) fn check_again(&self, gateway: &mut Dispatcher) {
+        if self.caller.get() != CallerId::NOBODY {
+            self.session.borrow_mut().check_again(gateway);
+            self.wake_sender();
+        }
+    }
+
+    /// The number of its caller.
+    pub(crate) fn caller_id(&self) -> CallerId {
+        self.caller.get()
+    }
+
     /// The session's output in encrypted form, after what the handshake has to send.
     fn seal(&self, tls: &RefCell<Tls>) -> Vec<u8> {
         let plain = self.session.borrow_mut().take_output();
@@ -253,7 +289,11 @@ impl Connection {
                 gateway.metrics().connections_failed.add(1);
                 return Next::Close;
             }
-            match Session::recognise(buffer, self.address, &gateway) {
+            let address = Ticket {
+                caller: self.caller(&mut gateway),
+                ..self.address
+            };
+            match Session::recognise(buffer, address, &gateway) {
                 Some(recognised) => *session = recognised,
                 None => return Next::Receive,
             }
@@ -497,10 +537,14 @@ impl Connection {
             // take as long as ever.
             return self.tick_ending(seconds, limits);
         }
+        let is_outdated = self.until.get().is_some_and(|until| SystemTime::now() >= until);
         let mut gateway = self.shard.gateway.borrow_mut();
         let mut session = self.session.borrow_mut();
         let view = session.tick(seconds, now, self.is_sending(), &mut gateway);
-        let step = self.lifetime.borrow_mut().tick(seconds, view, limits);
+        let step = match is_outdated {
+            true => Step::End(Cause::Outdated),
+            false => self.lifetime.borrow_mut().tick(seconds, view, limits),
+        };
         match step {
             Step::Stay => {}
             Step::Ping => session.ping(),

@@ -289,6 +289,25 @@ impl H1Session {
         }
     }
 
+    /// Ends a stream or a waiting call whose caller has lost its permission.
+    pub(crate) fn check_again(&mut self, gateway: &mut Dispatcher) {
+        let Some(request) = &mut self.request else { return };
+        let ticket = match &request.phase {
+            Phase::Streaming(chunks) => *chunks.ticket(),
+            Phase::Waiting(pending) if pending.waits_for_more() => pending.ticket,
+            _ => return,
+        };
+        let method = request.head.route.method();
+        let checked = method.map_or(Ok(()), |method| gateway.check_again(&ticket, method));
+        let Err(status) = checked else { return };
+        match &mut request.phase {
+            Phase::Streaming(chunks) => drop(chunks.end_with(status.clone(), gateway)),
+            Phase::Waiting(pending) => gateway.revoke(pending),
+            Phase::Receiving | Phase::Watching => {}
+        }
+        self.end(Err(status), gateway);
+    }
+
     /// Ends the request after its deadline.
     pub(crate) fn handle_deadline(&mut self, ticket: Ticket, gateway: &mut Dispatcher) {
         if ticket.call != CallId::Request(self.number) {

@@ -73,6 +73,8 @@ pub(crate) enum Cause {
     Silent,
     /// It was asked to go and has not gone.
     NotGone,
+    /// The proof of who the client is has ended.
+    Outdated,
 }
 
 impl Cause {
@@ -83,6 +85,7 @@ impl Cause {
             Self::Incomplete => "what the client began to send did not become complete",
             Self::Stalled => "the client takes nothing of its answers",
             Self::Silent => "the client does not answer PING",
+            Self::Outdated => "the client's certificate has ended",
             Self::NotGone => "the client was asked to go and has not gone",
         }
     }

@@ -308,6 +308,7 @@ async fn empty_mailboxes(shard: Rc<Shard>, signals: Rc<Signals>) {
                                 .set_max(connections_max, per_client_max);
                         }
                         shard.gateway.borrow_mut().handle_command(command);
+                        shard.check_streams();
                     }
                 }
             }
@@ -436,6 +437,16 @@ impl Shard {
         touched.push(connection);
     }
 
+    /// Ends streams whose callers have lost their permission, when any has changed.
+    fn check_streams(&self) {
+        let mut gateway = self.gateway.borrow_mut();
+        if gateway.callers.take_change() {
+            let all = self.connections.borrow().all();
+            all.iter()
+                .for_each(|connection| connection.check_again(&mut gateway));
+        }
+    }
+
     fn note_outstanding(&self) {
         let outstanding = self.gateway.borrow().outstanding();
         self.poller.note(outstanding);
@@ -463,6 +474,7 @@ impl Shard {
     pub(crate) fn forget(&self, connection: &Connection) {
         let mut connections = self.connections.borrow_mut();
         connections.remove(connection.address(), connection.client());
+        self.gateway.borrow_mut().callers.leave(connection.caller_id());
         self.gateway
             .borrow()
             .metrics()

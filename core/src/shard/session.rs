@@ -104,6 +104,15 @@ impl Session {
         }
     }
 
+    /// Ends streams and waiting calls whose caller has lost its permission.
+    pub(super) fn check_again(&mut self, gateway: &mut Dispatcher) {
+        match self {
+            Self::H2(session) => session.check_again(gateway),
+            Self::H1(session) => session.check_again(gateway),
+            Self::Unknown => {}
+        }
+    }
+
     /// Answers a call after its deadline.
     pub(super) fn handle_deadline(&mut self, ticket: Ticket, gateway: &mut Dispatcher) {
         match self {
@@ -177,7 +186,7 @@ impl Session {
             Self::H2(session) => session.h2().abort(match cause {
                 Cause::NoGreeting => ErrorCode::SETTINGS_TIMEOUT,
                 Cause::Incomplete => ErrorCode::PROTOCOL_ERROR,
-                Cause::NotGone | Cause::Silent | Cause::Stalled => ErrorCode::NO_ERROR,
+                Cause::NotGone | Cause::Silent | Cause::Stalled | Cause::Outdated => ErrorCode::NO_ERROR,
             }),
             Self::H1(session) if matches!(cause, Cause::NoGreeting | Cause::Incomplete) => session.time_out(),
             Self::H1(_) | Self::Unknown => {}

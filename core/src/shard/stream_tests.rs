@@ -22,6 +22,7 @@ fn address() -> Ticket {
         generation: 1,
         call: CallId::Request(0),
         namespace: NamespaceId(0),
+        caller: crate::identity::CallerId::NOBODY,
     }
 }
 

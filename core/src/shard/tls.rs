@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use rustls::{Error, ServerConfig, ServerConnection};
+use rustls::{Error, ServerConfig, ServerConnection, pki_types::CertificateDer};
 
 /// Bytes given to rustls before what it made of them is taken out; it holds 64 KiB.
 const PIECE_BYTES: usize = 32 << 10;
@@ -53,7 +53,12 @@ impl Tls {
         })
     }
 
-    /// Whether the first bytes are still to come.
+    /// The client's own certificate, if it has shown one.
+    pub(super) fn client_certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.connection.peer_certificates()?.first()
+    }
+
+    /// Whether the first bytes have come.
     pub(super) fn has_begun(&self) -> bool {
         self.has_begun
     }

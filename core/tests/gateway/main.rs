@@ -1,6 +1,9 @@
 //! Promises of the whole gateway, tested in one process: the server is started as by `prism serve`
 //! and called over its port by gRPC.
 
+mod access;
+#[path = "../process/authority.rs"]
+mod authority;
 mod behavior;
 mod clock;
 mod fairness;

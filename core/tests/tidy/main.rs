@@ -57,7 +57,7 @@ const STRANGERS: &[(&str, &[&str], &str)] = &[
 /// Folders of `core/src` (or files of the same name), layer by layer from the bottom. Each may
 /// import from lower layers only: code that two of one layer need belongs below them.
 const FLOORS: &[&[&str]] = &[
-    &["runtime", "namespace", "wal_key", "client"],
+    &["runtime", "namespace", "identity", "wal_key", "client"],
     &["call", "config"],
     &["api", "metrics", "plan"],
     &["log"],

@@ -84,11 +84,11 @@ pub(super) fn created(namespace: &admin::Namespace, printer: &mut Printer) -> Re
     Ok(())
 }
 
-/// Access policies are recorded, so that the file need not change when the gateway learns who is
-/// calling; but nobody should rely on them.
+/// Access policies are always recorded, so that the file need not change when the gateway learns
+/// who is calling; but nobody should rely on them where it does not.
 fn note_access<'a>(mut yamls: impl Iterator<Item = &'a str>, printer: &mut Printer) {
     if yamls.any(|yaml| yaml.lines().any(|line| line.starts_with("access:"))) {
-        printer.note("this version records access policies and does not enforce them yet");
+        printer.note("access policies hold where the gateway has identity (identity.trust_domain); elsewhere they are recorded only");
     }
 }
 

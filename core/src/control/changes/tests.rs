@@ -95,6 +95,7 @@ impl Harness {
                 generation: 0,
                 call: CallId::Request(1),
                 namespace: NamespaceId(0),
+                caller: crate::identity::CallerId::NOBODY,
             },
             answer_by: self.now + Duration::from_secs(60),
             form: Form::Create,

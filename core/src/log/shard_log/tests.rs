@@ -142,6 +142,7 @@ fn call(number: u64) -> LogCall {
             generation: 1,
             call: CallId::Request(number),
             namespace: NAMESPACE,
+            caller: crate::identity::CallerId::NOBODY,
         },
         namespace: NAMESPACE,
         record: record(KeyValueMethod::Put, b"").to_vec(),

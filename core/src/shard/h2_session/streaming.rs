@@ -11,6 +11,31 @@ use super::{Call, H2Session, KEEP_ALIVE_SECONDS, Phase, STREAM_QUEUE_BYTES, Weig
 use crate::dispatch::{Dispatcher, reflection, route::Route, stream::StreamStep};
 
 impl H2Session {
+    /// Ends streams and waiting calls whose caller has lost its permission. A write that is under
+    /// way goes on.
+    pub(crate) fn check_again(&mut self, gateway: &mut Dispatcher) {
+        for index in 0..self.calls.len() {
+            let Some(call) = &self.calls[index] else { continue };
+            let ticket = match &call.phase {
+                Phase::Streaming(chunks) => *chunks.ticket(),
+                Phase::Waiting(pending) if pending.waits_for_more() => pending.ticket,
+                _ => continue,
+            };
+            let (stream, method) = (call.stream, call.head.route.method());
+            let checked = method.map_or(Ok(()), |method| gateway.check_again(&ticket, method));
+            let Err(status) = checked else { continue };
+            let Some(mut call) = self.remove(stream) else {
+                continue;
+            };
+            match &mut call.phase {
+                Phase::Streaming(chunks) => drop(chunks.end_with(status.clone(), gateway)),
+                Phase::Waiting(pending) => gateway.revoke(pending),
+                _ => {}
+            }
+            self.fail(stream, &call, status, gateway);
+        }
+    }
+
     /// Moves a stream forward: sends the message that has arrived, and asks for the next one unless
     /// the client is slow.
     pub(super) fn pump_stream(&mut self, stream: StreamId, gateway: &mut Dispatcher) {

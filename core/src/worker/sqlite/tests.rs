@@ -118,6 +118,7 @@ fn swap(shard: u16, id: &str, expected: ExpectedView<'_>, value: &[u8], number: 
         generation: 0,
         call: CallId::Request(0),
         namespace,
+        caller: crate::identity::CallerId::NOBODY,
     };
     let work = Work::Unary {
         method: KeyValueMethod::CompareAndSwap.into(),
