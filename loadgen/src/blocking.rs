@@ -125,7 +125,7 @@ impl<'h> Blocking<'h> {
             if left.is_zero() {
                 return Err(self.run_out(stream, ended_as, manner));
             }
-            self.socket.set_read_timeout(Some(left))?;
+            self.socket.tcp().set_read_timeout(Some(left))?;
             let count = match self.socket.read(&mut self.buffer) {
                 Ok(count) => count,
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
@@ -213,7 +213,7 @@ impl<'h> Blocking<'h> {
     fn run_out(&mut self, stream: StreamId, outcome: Outcome, manner: &Manner) -> CallError {
         match manner.fault {
             Some(Fault::Disconnect { .. }) if outcome == Outcome::CUT => {
-                let _ = self.socket.shutdown(std::net::Shutdown::Both);
+                let _ = self.socket.tcp().shutdown(std::net::Shutdown::Both);
                 CallError::Refused(outcome, "the connection was dropped by the client".to_owned())
             }
             _ if outcome == Outcome::LOST => io::Error::from(io::ErrorKind::TimedOut).into(),

@@ -137,14 +137,11 @@ impl Socket {
         }
     }
 
-    /// Bounds each wait for bytes.
-    ///
-    /// # Errors
-    /// The bound is zero.
-    pub fn set_read_timeout(&self, timeout: Option<std::time::Duration>) -> io::Result<()> {
+    /// The connection below TLS.
+    pub fn tcp(&self) -> &TcpStream {
         match self {
-            Self::Plain(socket) => socket.set_read_timeout(timeout),
-            Self::Encrypted(encrypted) => encrypted.socket.set_read_timeout(timeout),
+            Self::Plain(socket) => socket,
+            Self::Encrypted(encrypted) => &encrypted.socket,
         }
     }
 

@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn partitions_are_pinned_because_logs_are_laid_out_by_them() {
-        let of = |topic, key| usize::from(partition_of(topic, key));
+        let of = |topic: &str, key: &str| usize::from(partition_of(topic, key));
         assert_eq!(
             [of("", ""), of("orders", "k1"), of("orders", "k2"), of("a", "b")],
             PINNED

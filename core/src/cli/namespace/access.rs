@@ -1,6 +1,6 @@
 //! `prism namespace grant` and `revoke`: the consumers of a namespace's file, changed by an update.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use prism_codec::method::NamespacesMethod;

@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     call::messages::Delivered,
     namespace::{
+        access::AccessList,
         spec::{Path, StoreId, Unapplied},
         state::NamespaceState,
     },
@@ -36,6 +37,7 @@ fn member(uncommitted_max: u32) -> Box<dyn Source> {
             lease_ms: 10_000,
             handover_ms: 30_000,
         }),
+        access: AccessList::default(),
     };
     let mut request = Vec::new();
     let out = SubscribeOut {
