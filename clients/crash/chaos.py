@@ -3,9 +3,9 @@ cancelled, time out and lose their connections.
 
     writers, load generators -> gateways -> a proxy for each server -> PostgreSQL, Redis, NATS
 
-On all servers there is KeyValue or, on PostgreSQL, Queue, or, on NATS, PubSub. Two gateways share a catalog in PostgreSQL
-(`chaos`), or the log of one stands before the servers (`log`). Writers of both gateways share counters, and messages are sent at
-one gateway and received at the other.
+On all servers there is KeyValue or, on PostgreSQL, Queue, or, on NATS or else PostgreSQL, PubSub. Two gateways share a catalog in
+PostgreSQL (`chaos`), or the log of one stands before the servers (`log`). Writers of both gateways share counters, and messages
+are sent at one gateway and received at the other.
 """
 
 import itertools
@@ -137,9 +137,11 @@ class OnServers(Stage):
             raise Failure(f"the namespace {name} does not lie in {server.name}: {answer[:600]}")
 
     def create_loads(self):
-        if "nats" in self.stores:
-            self.create("nats-strong", "{durability: strong, ordered: true}", "pubsub", PUBLISH)
-            self.loads.append(MessageLoad(self, "pubsub", "nats-strong", ["--publishers", "3", "--ordering-keys", "4"], rate=60))
+        # Topics lie in PostgreSQL where there is no broker.
+        home = next((name for name in ("nats", "postgres") if name in self.stores), None)
+        if home:
+            self.create(f"{home}-topics", "{durability: strong, ordered: true}", "pubsub", PUBLISH)
+            self.loads.append(MessageLoad(self, "pubsub", f"{home}-topics", ["--publishers", "3", "--ordering-keys", "4"], rate=60))
         if "postgres" in self.stores:
             self.create("postgres-queue", "{durability: strong, ordered: true}", "queue", None)
             sides = ["--senders", "3", "--workers", "3", "--queue-keys", "4", "--lease", "2s"]
