@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use super::stores::{TLS_ALLOWED, tls};
 use super::values::{
-    boolean, catalog_url, choice, duration, group_lease, host, list, listen_address, origin, size, size_of,
-    whole,
+    boolean, catalog_url, choice, duration, group_lease, host, list, listen_address, log_filter, origin,
+    size, size_of, whole,
 };
 use super::{EmbeddedStore, LogFormat, LogWriterKind, SHARDS_MAX, ServeOptions};
-use crate::namespace::problem::{Problem, did_you_mean};
+use crate::namespace::problem::Problem;
 use crate::namespace::units::{DURATION_MAX, format_duration, format_size};
 use crate::runtime::reactor::DriverChoice;
 
@@ -662,17 +662,9 @@ pub const KEYS: &[Key] = &[
         allowed: "a tracing filter such as info or info,prism_core=debug",
         doc: "Diagnostics on standard error: off, error, warn, info, debug or trace, also by module. debug and trace cost time\n\
               on every call.",
-        set: |options, text| match tracing_subscriber::EnvFilter::try_new(text) {
-            Ok(_) if !text.trim().is_empty() && level_like(text) => {
-                text.clone_into(&mut options.log.level);
-                Ok(())
-            }
-            _ => {
-                let what = format!(
-                    "{text:?} is not a filter; allowed: off, error, warn, info, debug, trace, or module=level"
-                );
-                Err(Problem::new("", 0, what).suggest(did_you_mean(text, LEVELS)))
-            }
+        set: |options, text| {
+            options.log.level = log_filter(text)?;
+            Ok(())
         },
         show: |options| options.log.level.clone(),
     },
@@ -694,12 +686,3 @@ pub const KEYS: &[Key] = &[
         },
     },
 ];
-
-const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
-
-/// Whether a filter is plausible: `EnvFilter` takes a word such as `inof` for a module's name, so a
-/// lone word must be a level.
-fn level_like(text: &str) -> bool {
-    text.split(',')
-        .all(|part| part.contains(['=', ':', '[']) || LEVELS.contains(&part.trim().to_lowercase().as_str()))
-}

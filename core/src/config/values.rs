@@ -224,3 +224,24 @@ pub(super) fn catalog_url(text: &str) -> Result<Option<String>, Problem> {
         Err(what) => Err(Problem::new("", 0, what)),
     }
 }
+
+const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+
+/// Checks a filter of diagnostics.
+///
+/// `EnvFilter` takes a word such as `inof` for a module's name, so a lone word must be a level.
+pub(super) fn log_filter(text: &str) -> Result<String, Problem> {
+    let is_level = |part: &str| LEVELS.contains(&part.trim().to_lowercase().as_str());
+    let is_plausible = text
+        .split(',')
+        .all(|part| part.contains(['=', ':', '[']) || is_level(part));
+    match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) if !text.trim().is_empty() && is_plausible => Ok(text.to_owned()),
+        _ => {
+            let what = format!(
+                "{text:?} is not a filter; allowed: off, error, warn, info, debug, trace, or module=level"
+            );
+            Err(Problem::new("", 0, what).suggest(did_you_mean(text, LEVELS)))
+        }
+    }
+}
