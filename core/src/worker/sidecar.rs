@@ -120,7 +120,11 @@ pub(crate) fn spawn(setup: SidecarSetup) -> io::Result<JoinHandle<()>> {
             .build()?;
         let local = LocalSet::new();
         let sidecar = runtime.block_on(local.run_until(async { Sidecar::new(setup) }))?;
-        runtime.block_on(local.run_until(sidecar.run()))
+        let ended = runtime.block_on(local.run_until(sidecar.run()));
+        drop(local);
+        // Threads that wait for a server which hangs may do so longer than the gateway.
+        runtime.shutdown_background();
+        ended
     })
 }
 
