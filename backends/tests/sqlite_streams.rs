@@ -613,7 +613,7 @@ fn a_file_of_format_1_is_brought_up_to_date() {
             .query_row(query, [], |row| row.get::<_, i64>(0))
             .expect("a number")
     };
-    assert_eq!(number("PRAGMA user_version"), 9);
+    assert_eq!(number("PRAGMA user_version"), 10);
     assert_eq!(number("SELECT count(*) FROM chunk"), 1);
     let mut writer = open(&path).writer;
     put_at(&mut writer, "large", 6, b"small", &[at(1, SPACE, 3)]);

@@ -336,7 +336,7 @@ fn requests_about_groups_name_what_is_wrong() {
         group: String::new(),
         ..commit.clone()
     };
-    assert_eq!(said(none), "field \"group\" is missing");
+    assert_eq!(said(none), "field \"group\" must not be empty");
     let none = ps::CommitRequest {
         position: Vec::new(),
         ..commit

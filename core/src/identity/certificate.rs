@@ -28,9 +28,10 @@ pub(crate) fn read(leaf: &CertificateDer<'_>, rules: &Rules) -> Result<Caller, &
         return Err("its extended key usage does not name clients");
     }
     let identity = identity(&leaf, &rules.trust_domain)?;
-    let end = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or_default();
+    // Its last second counts (RFC 5280 section 4.1.2.5), also for rustls.
+    let last = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or_default();
     let until = UNIX_EPOCH
-        .checked_add(Duration::from_secs(end))
+        .checked_add(Duration::from_secs(last.saturating_add(1)))
         .unwrap_or(SystemTime::UNIX_EPOCH);
     Ok(rules.caller(identity, until))
 }
