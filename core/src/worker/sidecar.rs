@@ -391,11 +391,7 @@ impl Store {
         }
         if now >= self.next_sweep.get() {
             self.next_sweep.set(now + SWEEP_PAUSE);
-            if self.setup.share.shard > 0 {
-                return self.look_after_connections();
-            }
-            let store = self.clone();
-            self.spawn(async move { store.sweep().await });
+            self.upkeep();
         }
     }
 

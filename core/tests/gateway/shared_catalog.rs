@@ -336,8 +336,10 @@ fn a_first_start_without_the_catalog_and_a_directory_with_its_own_are_refused() 
 
 #[test]
 fn stores_that_each_gateway_would_have_for_itself_are_not_taken() {
-    let (catalog, store) = (durable().database(), durable().database());
-    let gateway = gateway(&catalog, &store);
+    let catalog = durable().database();
+    let gateway = Gateway::start_with(EmbeddedStore::Memory, 2, |options| {
+        options.catalog.url = Some(catalog);
+    });
     let request = CreateRequest {
         yaml: "namespace: events\nclient_api: pubsub\nneeds: {durability: best-effort}\n".to_owned(),
     };

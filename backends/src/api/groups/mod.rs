@@ -2,7 +2,7 @@
 //! partitions to them.
 //!
 //! A group is one record ([`Group`]). What an act does to it is the same in every store
-//! ([`Group::act`]); a store only has to read the record, let the act change it, and write it back
+//! (`Group::act`); a store only has to read the record, let the act change it, and write it back
 //! as one step: under a lock, in a transaction, or by a revision that must not have changed. Time
 //! is the store's clock.
 //!

@@ -17,33 +17,34 @@ const STEP: usize = 1_000;
 const MARGIN_MS: u64 = 60_000;
 
 impl Store {
-    /// Looks after the connections of this shard, unless it is at it. That the store was asked, and
-    /// with what result, says nothing to the breaker: some kinds of server are not asked for it.
-    pub(super) fn look_after_connections(self: &Rc<Self>) {
+    /// Looks after the connections of this shard, and on the first one after what has expired,
+    /// unless it is at it. The result says nothing to the breaker: some kinds of server are not
+    /// asked for it, and one that hangs would seem to answer.
+    pub(super) fn upkeep(self: &Rc<Self>) {
         if self.is_looking.replace(true) {
             return;
         }
         let store = self.clone();
         tokio::task::spawn_local(async move {
-            // The next call meets what is wrong.
-            let _ = store.server.look_after().await;
+            match store.setup.share.shard {
+                0 => store.sweep().await,
+                // The next call meets what is wrong.
+                _ => drop(store.server.look_after().await),
+            }
             store.is_looking.set(false);
+            store.ended.notify_one();
         });
     }
 
-    /// Looks after the connections, and for all shards after what has expired. Returns whether the
-    /// store has answered.
-    pub(super) async fn sweep(&self) -> bool {
+    async fn sweep(&self) {
         let before = UnixMillis(self.wall.unix_millis().0.saturating_sub(MARGIN_MS));
         let swept = match self.prepare().await {
             Ok(true) => self.look_after(before).await,
             Ok(false) => {
-                self.next_sweep.set(Instant::now() + PAUSE_IN_TROUBLE);
-                return true;
+                return self.next_sweep.set(Instant::now() + PAUSE_IN_TROUBLE);
             }
             Err(error) => Err(error),
         };
-        let answered = self.is_answer(&swept);
         match swept {
             Ok(sweep) if sweep.more => self.next_sweep.set(Instant::now()),
             Ok(_) => {}
@@ -52,7 +53,6 @@ impl Store {
                 tracing::warn!(store = self.setup.name, %error, "cannot look after the store; trying again later");
             }
         }
-        answered
     }
 
     async fn look_after(&self, before: UnixMillis) -> Result<Sweep, StoreError> {
