@@ -341,7 +341,7 @@ fn requests_about_groups_name_what_is_wrong() {
         position: Vec::new(),
         ..commit
     };
-    assert_eq!(said(none), "field \"position\" is missing");
+    assert_eq!(said(none), "field \"position\" must not be empty");
     let reset = ps::ResetGroupRequest {
         namespace: "n".into(),
         group: "g".into(),
