@@ -66,8 +66,10 @@ LARGE_FIELD = "x-large: " + "h" * (20 << 10)
 
 
 def test_header_fields_that_are_too_large_are_answered_in_grpc(tmp_path):
-    request = kv.GetRequest(namespace=NAMESPACE, id="x").SerializeToString()
-    answer = call_grpc(tmp_path, GET, request, LARGE_FIELD)
+    # Without a body: curl 7.88 waits for ever if a reply without one comes before it has sent its own.
+    fields = ("content-type: application/grpc", "te: trailers", LARGE_FIELD)
+    options = [option for field in fields for option in ("--header", field)]
+    answer = curl(tmp_path, GET, "--http2-prior-knowledge", *options, body=b"")
     assert answer.status == 200 and answer.headers["content-type"] == "application/grpc"
     assert answer.headers["grpc-status"] == str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
     assert "nothing was done" in answer.headers["grpc-message"]
