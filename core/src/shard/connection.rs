@@ -160,13 +160,15 @@ impl Connection {
     async fn read(self: Rc<Self>, mut receiver: Receiver) {
         let mut buffer = Vec::with_capacity(RECEIVE_BYTES_MIN);
         let mut is_over = false;
+        // Whether the session has left requests in the buffer until there is room for the answers.
+        let mut is_held = false;
         loop {
             if !self.wants_read() {
                 // The client does not read its replies, so its requests are not read.
                 let Some(()) = self.ending.while_open(self.output_left.notified()).await else {
                     return self.end(Some(receiver)).await;
                 };
-            } else {
+            } else if !is_held {
                 let filled = buffer.len();
                 let Some((result, filled_buffer)) =
                     self.ending.while_open(receiver.recv(buffer, filled)).await
@@ -193,6 +195,8 @@ impl Connection {
             }
             let received = buffer.len();
             let next = self.process(&mut buffer);
+            // The flush may make the room that the session lacks now, and no byte may follow.
+            is_held = !buffer.is_empty() && !self.wants_read();
             self.flush().await;
             if is_over {
                 self.recycle(buffer);
