@@ -348,7 +348,7 @@ fn requests_about_groups_name_what_is_wrong() {
         ..Default::default()
     };
     let error = ResetGroupView::decode(&reset.encode_to_vec()).expect_err("refused");
-    assert_eq!(error.to_string(), "field \"start\" is missing");
+    assert_eq!(error.to_string(), "field \"start\" must not be empty");
     let list = ps::ListGroupsRequest {
         namespace: "n".into(),
         page_size: 1_001,
