@@ -6,6 +6,9 @@
 
 use crate::messages::{Numbers, hash_of};
 
+/// Time by which a lease may be shorter than asked for: its end is a whole millisecond.
+const LEASE_ROUNDING_NS: u64 = 1_000_000;
+
 /// Faults that are described.
 const EXAMPLES_MAX: usize = 10;
 /// Messages of one sender that are kept apart.
@@ -223,7 +226,8 @@ impl Books {
         let entry = &mut self.senders[sender as usize].messages[number as usize];
         if is_first || is_other {
             entry.receipt = receipt;
-            entry.leased_until_ns = given.asked_ns.saturating_add(given.lease_ns);
+            let least_ns = given.lease_ns.saturating_sub(LEASE_ROUNDING_NS);
+            entry.leased_until_ns = given.asked_ns.saturating_add(least_ns);
         }
         is_first
     }
