@@ -50,6 +50,7 @@ pub mod query;
 pub mod rate;
 pub mod redis;
 pub mod server;
+mod single;
 pub mod sqlite;
 mod swaps;
 mod tls;

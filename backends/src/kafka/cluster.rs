@@ -18,13 +18,10 @@ use super::settings::Settings;
 use super::wire;
 use crate::error::StoreError;
 use crate::ids::NamespaceId;
+use crate::single::Single;
 
 /// Calls that a sidecar may have under way at once.
 pub(super) const CALLS_MAX: u32 = 64;
-
-/// Pauses between attempts to connect.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// Time after which what nobody reads is let go.
 const UNUSED_MAX: Duration = Duration::from_secs(30);
@@ -35,12 +32,7 @@ const SETTINGS_PAUSE: Duration = Duration::from_secs(60);
 /// The state of one shard.
 pub(super) struct Cluster {
     config: Config,
-    link: RefCell<Option<Rc<Link>>>,
-    /// Held by whoever connects.
-    connecting: Mutex<()>,
-    failures: Cell<u32>,
-    retry_at: Cell<Option<Instant>>,
-    last_refusal: RefCell<Option<StoreError>>,
+    link: Single<Link>,
     /// The catalog whose topics these are, once it is known.
     pub(super) catalog: Cell<Option<u128>>,
     pub(super) settings: Cell<Option<Settings>>,
@@ -91,11 +83,7 @@ impl Cluster {
     pub(super) fn new(config: Config) -> Rc<Cluster> {
         Rc::new(Cluster {
             config,
-            link: RefCell::default(),
-            connecting: Mutex::new(()),
-            failures: Cell::new(0),
-            retry_at: Cell::new(None),
-            last_refusal: RefCell::default(),
+            link: Single::default(),
             catalog: Cell::new(None),
             settings: Cell::new(None),
             settings_at: Cell::new(Instant::now()),
@@ -125,10 +113,7 @@ impl Cluster {
 
     /// Whether there are clients, and whether they are in use.
     pub(super) fn connections(&self) -> (usize, usize) {
-        match &*self.link.borrow() {
-            Some(link) if !link.is_closed() => (1, usize::from(Rc::strong_count(link) > 1)),
-            _ => (0, 0),
-        }
+        self.link.counts()
     }
 
     /// The namespace's state.
@@ -174,44 +159,7 @@ impl Cluster {
     ///
     /// Errors: [`StoreError::Unreachable`] and [`StoreError::Unopenable`]; nothing was sent.
     pub(super) async fn acquire(&self) -> Result<Rc<Link>, StoreError> {
-        if let Some(link) = self.current() {
-            return Ok(link);
-        }
-        let _alone = self.connecting.lock().await;
-        // Somebody else may have connected meanwhile, or tried to.
-        if let Some(link) = self.current() {
-            return Ok(link);
-        }
-        if self.retry_at.get().is_some_and(|at| Instant::now() < at)
-            && let Some(refusal) = &*self.last_refusal.borrow()
-        {
-            return Err(refusal.clone());
-        }
-        if let Some(old) = self.link.replace(None) {
-            // Whoever still reads from it keeps it for a while; nothing is sent by it any more.
-            old.close("it was given up");
-        }
-        match Link::open(&self.config).await {
-            Ok(link) => {
-                let link = Rc::new(link);
-                self.link.replace(Some(link.clone()));
-                self.failures.set(0);
-                self.retry_at.set(None);
-                Ok(link)
-            }
-            Err(error) => {
-                let pause = pause_after(self.failures.get());
-                self.failures.set(self.failures.get().saturating_add(1));
-                self.retry_at.set(Some(Instant::now() + pause));
-                self.last_refusal.replace(Some(error.clone()));
-                Err(error)
-            }
-        }
-    }
-
-    fn current(&self) -> Option<Rc<Link>> {
-        let link = self.link.borrow();
-        link.as_ref().filter(|link| !link.is_closed()).cloned()
+        self.link.acquire(async || Link::open(&self.config).await).await
     }
 }
 
@@ -221,22 +169,5 @@ impl fmt::Debug for Cluster {
             .debug_struct("Cluster")
             .field("config", &self.config)
             .finish_non_exhaustive()
-    }
-}
-
-/// Pause before the next attempt to connect: it doubles with each failure.
-fn pause_after(failures: u32) -> Duration {
-    BACKOFF_MIN.saturating_mul(1 << failures.min(10)).min(BACKOFF_MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_a_bound() {
-        assert_eq!(pause_after(0), BACKOFF_MIN);
-        assert_eq!(pause_after(2), BACKOFF_MIN * 4);
-        assert_eq!(pause_after(u32::MAX), BACKOFF_MAX);
     }
 }

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use super::config::{Config, MESSAGE_BYTES_MAX};
 use crate::error::StoreError;
 use crate::ids::UnixMillis;
+use crate::single::Connection;
 
 /// Longest time to connect, with TLS and authentication.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -160,12 +161,7 @@ impl Link {
         &self.own
     }
 
-    /// Whether nothing can be sent or received any more.
-    pub(super) fn is_closed(&self) -> bool {
-        self.ear.0.closed.borrow().is_some()
-    }
-
-    /// Waits until that is so; returns the reason.
+    /// Waits until nothing can be sent or received any more; returns the reason.
     pub(super) async fn closed(&self) -> String {
         let mut closed = self.ear.0.closed.subscribe();
         let reason = closed.wait_for(Option::is_some).await;
@@ -239,6 +235,17 @@ impl Link {
             true => StoreError::Unopenable { detail },
             false => StoreError::Unreachable { detail },
         }
+    }
+}
+
+impl Connection for Link {
+    fn is_closed(&self) -> bool {
+        self.ear.0.closed.borrow().is_some()
+    }
+
+    /// Whoever still reads from it keeps it for a while; nothing is sent by it any more.
+    fn give_up(&self) {
+        self.close("it was given up");
     }
 }
 

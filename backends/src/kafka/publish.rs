@@ -17,6 +17,7 @@ use super::{namespaces, replay, topics, wire};
 use crate::api::pubsub::{Message, Outcome};
 use crate::error::StoreError;
 use crate::ids::{LogPosition, NamespaceId};
+use crate::single::Connection as _;
 
 /// Longest time until a batch is acknowledged.
 const BATCH_MAX: Duration = Duration::from_secs(30);

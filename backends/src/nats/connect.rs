@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::config::{Config, Credentials};
 use crate::error::StoreError;
+use crate::single::Connection;
 use crate::tls::Encryption;
 
 /// Longest time to connect, with TLS and authentication.
@@ -109,11 +110,6 @@ impl Link {
             task,
             address: config.address.clone(),
         })
-    }
-
-    /// Whether nothing can be sent or received any more.
-    pub(super) fn is_closed(&self) -> bool {
-        self.task.is_finished()
     }
 
     /// A number that no other on this connection has had.
@@ -214,6 +210,12 @@ impl Link {
         StoreError::Io {
             detail: format!("nats at {}: {what}", self.address),
         }
+    }
+}
+
+impl Connection for Link {
+    fn is_closed(&self) -> bool {
+        self.task.is_finished()
     }
 }
 
