@@ -1,49 +1,45 @@
 //! A real Kafka broker in KRaft mode for tests: the program is that of the local stack; its data
 //! lies in a temporary folder, and it ends with the test process, however that ends.
 //!
-//! ```text
-//!   test process ── pipe ──> sh, which waits for its end ──> java kafka.Kafka
-//! ```
-//!
 //! A broker takes seconds to start, so tests share one: each has a prefix of its own for its
 //! topics.
 
 use std::{
     fs,
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
+
+use self::daemon::{Daemon, free_ports};
+
+#[allow(clippy::duplicate_mod, reason = "a test program may need several servers")]
+#[allow(dead_code, reason = "not each server needs all of it")]
+mod daemon;
 
 /// Longest time that a broker takes to start or to end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A broker. It ends, and its data goes, when this is dropped.
 pub(crate) struct Server {
-    folder: PathBuf,
+    daemon: Daemon,
     ports: [u16; 2],
-    guard: Option<Child>,
 }
 
 impl Server {
     /// Starts a broker; `more` are lines of its settings.
     pub(crate) fn start(more: &str) -> Server {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("prism-kafka-{}-{number}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a temporary folder");
+        // Nobody needs what a broker does when it is asked to end.
+        let daemon = Daemon::new("kafka", "KILL");
         let ports = free_ports();
-        fs::write(folder.join("server.properties"), settings(&folder, ports, more)).expect("settings");
+        let folder = daemon.folder();
+        fs::write(folder.join("server.properties"), settings(folder, ports, more)).expect("settings");
         copy(&program().join("storage"), &folder.join("data"));
-        let mut server = Server {
-            folder,
-            ports,
-            guard: None,
-        };
+        let mut server = Server { daemon, ports };
         server.resume();
         server
     }
@@ -58,7 +54,11 @@ impl Server {
         let begun = Instant::now();
         self.spawn();
         while !self.is_ready() {
-            assert!(begun.elapsed() < PATIENCE, "kafka does not start: {}", self.log());
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "kafka does not start: {}",
+                self.daemon.log()
+            );
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -66,24 +66,12 @@ impl Server {
     /// Kills the broker, as a crash of its process would.
     pub(crate) fn kill(&mut self) {
         self.signal("KILL");
-        let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.ports[0])).is_ok() {
-            assert!(begun.elapsed() < PATIENCE, "a killed broker still listens");
-            thread::sleep(Duration::from_millis(5));
-        }
-        if let Some(mut guard) = self.guard.take() {
-            // The pipe stays open until the guard has seen the broker's end, so the data stays.
-            let pipe = guard.stdin.take();
-            let _ = guard.wait();
-            drop(pipe);
-        }
+        self.daemon.await_end(self.ports[0], PATIENCE);
     }
 
     /// Sends a signal to the broker: STOP makes it hang, CONT lets it go on.
     pub(crate) fn signal(&self, name: &str) {
-        let file = fs::read_to_string(self.folder.join("pid")).expect("a broker that runs");
-        let sent = Command::new("kill").args(["-s", name, file.trim()]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "kill -s {name}");
+        self.daemon.signal(name);
     }
 
     /// Address of the broker.
@@ -111,16 +99,7 @@ impl Server {
         ask().is_ok_and(|answer| answer[4..] == [0, 0, 0, 1, 0, 0])
     }
 
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
-    }
-
     fn spawn(&mut self) {
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder.join("log"))
-            .expect("a log");
         let libraries = program();
         let mut jars: Vec<String> = fs::read_dir(&libraries)
             .expect("the libraries")
@@ -130,42 +109,17 @@ impl Server {
         // The order of the class path is that with which the archive of classes was made.
         jars.sort();
         let archive = format!("-XX:SharedArchiveFile={}/classes.jsa", libraries.display());
-        // Ends the broker, and removes its data, when the pipe closes: when this process ends, or
-        // drops it. Nobody needs what a broker does when it is asked to end.
-        let script = r#"exec 3<&0; folder=$1; shift; "$@" </dev/null 3<&- & server=$!
-            echo $server >"$folder/pid"
-            (read -r _ <&3; : >"$folder/ended"; kill -KILL $server) & reader=$!
-            wait $server; kill $reader 2>/dev/null; [ ! -e "$folder/ended" ] || rm -rf "$folder""#;
-        let mut guard = Command::new("sh");
-        guard
-            .args(["-c", script, "sh"])
-            .arg(&self.folder)
+        let mut server = Command::new("java");
+        server
             .args([
-                "java",
                 "-Xms64m",
                 "-Xmx256m",
                 "-XX:+UseSerialGC",
                 "-XX:TieredStopAtLevel=1",
             ])
             .args([&archive, "-cp", &jars.join(":"), "kafka.Kafka"])
-            .arg(self.folder.join("server.properties"));
-        let guard = guard
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .spawn()
-            .expect("sh runs");
-        self.guard = Some(guard);
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(mut guard) = self.guard.take() {
-            drop(guard.stdin.take());
-            let _ = guard.wait();
-        }
-        let _ = fs::remove_dir_all(&self.folder);
+            .arg(self.daemon.folder().join("server.properties"));
+        self.daemon.start(&server);
     }
 }
 
@@ -199,11 +153,4 @@ fn copy(from: &Path, to: &Path) {
             false => drop(fs::copy(file.path(), place).expect("a copy")),
         }
     }
-}
-
-/// Two free ports: both are held until both are known.
-fn free_ports() -> [u16; 2] {
-    let probe = || TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    let probes = [probe(), probe()];
-    probes.map(|probe| probe.local_addr().expect("an address").port())
 }

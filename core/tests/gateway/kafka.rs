@@ -11,11 +11,8 @@ use std::{
 };
 
 use prism_backends::{kafka::PUBSUB, kind::StoreKind};
-use prism_codec::proto::prism::admin::v1::{CreateRequest, CreateResponse, UpdateRequest, UpdateResponse};
-use prism_core::{
-    client::ClientError,
-    config::{EmbeddedStore, StoreOptions},
-};
+use prism_codec::proto::prism::admin::v1::{CreateRequest, UpdateRequest, UpdateResponse};
+use prism_core::config::{EmbeddedStore, StoreOptions};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, ResourceSpecifier},
@@ -25,7 +22,7 @@ use rdkafka::{
 
 use self::server::Server;
 use super::{
-    messages::{check_all, payloads_from, publish_once, publish_until},
+    messages::{check_all, create, payloads_from, publish_once, publish_until, refusal, yaml},
     outage::OnDrop,
     pubsub::{publish, run_suite_on},
     support::Gateway,
@@ -73,26 +70,6 @@ fn other_durabilities_and_one_shard() {
         }
     }
     suite("strong", 1);
-}
-
-fn yaml(name: &str, needs: &str) -> String {
-    format!("namespace: {name}\nteam: tests\nclient_api: pubsub\nneeds: {{ordered: true, {needs}}}\n")
-}
-
-fn create(gateway: &Gateway, name: &str, needs: &str) -> Result<CreateResponse, ClientError> {
-    let request = CreateRequest {
-        yaml: yaml(name, needs),
-    };
-    gateway
-        .client()
-        .unary("/prism.admin.v1.Namespaces/Create", &request)
-}
-
-fn refusal(answer: Result<CreateResponse, ClientError>) -> (i32, String) {
-    match answer {
-        Err(ClientError::Status(status)) => (status.code, status.message),
-        other => panic!("not refused: {other:?}"),
-    }
 }
 
 /// Setting of the one topic of a namespace with this prefix, and the topic's name.

@@ -10,7 +10,10 @@ use std::{
 use prism_backends::behavior::pubsub::Start;
 use prism_codec::proto::{
     google::rpc::Status,
-    prism::pubsub::v1::{Message, PublishRequest, PublishResponse},
+    prism::{
+        admin::v1::{CreateRequest, CreateResponse},
+        pubsub::v1::{Message, PublishRequest, PublishResponse},
+    },
 };
 use prism_core::client::{Client, ClientError};
 
@@ -18,6 +21,29 @@ use super::{log::token, pubsub::open_at, support::Gateway};
 
 /// Longest time until all messages must have been delivered.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The file of an ordered namespace.
+pub(super) fn yaml(name: &str, needs: &str) -> String {
+    format!("namespace: {name}\nteam: tests\nclient_api: pubsub\nneeds: {{ordered: true, {needs}}}\n")
+}
+
+/// Creates an ordered namespace.
+pub(super) fn create(gateway: &Gateway, name: &str, needs: &str) -> Result<CreateResponse, ClientError> {
+    let request = CreateRequest {
+        yaml: yaml(name, needs),
+    };
+    gateway
+        .client()
+        .unary("/prism.admin.v1.Namespaces/Create", &request)
+}
+
+/// Code and message of an answer that must be a refusal.
+pub(super) fn refusal(answer: Result<CreateResponse, ClientError>) -> (i32, String) {
+    match answer {
+        Err(ClientError::Status(status)) => (status.code, status.message),
+        other => panic!("not refused: {other:?}"),
+    }
+}
 
 /// Publishes a payload under a token that it makes its own.
 pub(super) fn publish_once(

@@ -8,7 +8,7 @@ use std::{
 };
 
 use prism_backends::{kind::StoreKind, nats::PUBSUB};
-use prism_codec::proto::prism::admin::v1::{CreateRequest, CreateResponse, UpdateRequest, UpdateResponse};
+use prism_codec::proto::prism::admin::v1::{CreateRequest, UpdateRequest, UpdateResponse};
 use prism_core::{
     client::ClientError,
     config::{EmbeddedStore, StoreOptions},
@@ -16,7 +16,7 @@ use prism_core::{
 
 use self::server::Server;
 use super::{
-    messages::{check_all, payloads_from, publish_once, publish_until},
+    messages::{check_all, create, payloads_from, publish_once, publish_until, refusal, yaml},
     outage::OnDrop,
     pubsub::{publish, run_suite_on},
     support::Gateway,
@@ -59,21 +59,6 @@ fn other_durabilities_and_one_shard() {
         }
     }
     suite("strong", 1);
-}
-
-fn create(gateway: &Gateway, name: &str, needs: &str) -> Result<CreateResponse, ClientError> {
-    let yaml =
-        format!("namespace: {name}\nteam: tests\nclient_api: pubsub\nneeds: {{ordered: true, {needs}}}\n");
-    gateway
-        .client()
-        .unary("/prism.admin.v1.Namespaces/Create", &CreateRequest { yaml })
-}
-
-fn refusal(answer: Result<CreateResponse, ClientError>) -> (i32, String) {
-    match answer {
-        Err(ClientError::Status(status)) => (status.code, status.message),
-        other => panic!("not refused: {other:?}"),
-    }
 }
 
 #[test]
@@ -121,7 +106,7 @@ fn what_the_server_cannot_keep_is_refused_when_a_namespace_is_made() {
     create(&gateway, "n", "durability: eventual").expect("a namespace");
     // A new file may ask for no more than a new namespace.
     let request = UpdateRequest {
-        yaml: format!("namespace: n\nteam: tests\nclient_api: pubsub\nneeds: {{ordered: true, {large}}}\n"),
+        yaml: yaml("n", large),
         base_version: 0,
     };
     let answer = gateway
